@@ -1,0 +1,1 @@
+"""Answers from runs: comparisons with intervals and scaling laws with a certificate."""

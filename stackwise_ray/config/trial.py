@@ -1,0 +1,198 @@
+"""The configuration of one trial: everything that decides its numbers.
+
+Frozen, keyword-only dataclasses; each field has its unit and the reason for its default. `config.loading` builds
+them from presets and overrides, pydantic validates them once at that boundary, and `config.checks` holds the rules
+that span several fields. A `TrialConfig` is a value: flags and tuning return edited copies (`config.editing`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning; a file of a newer version is refused."""
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict:
+    """Unknown keys and wrong types are errors at the YAML boundary."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+
+# ----------------------------------------------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolventApplyMixer(_Strict):
+    """The resolvent applied to values, y = (T − z)⁻¹ x: the default mixer of the bk family."""
+
+    kind: Literal["resolvent_apply"] = "resolvent_apply"
+    n_heads: Positive = 8  # tridiagonal operators a layer
+    d_value: Positive = 8  # width of the values a head carries; below 8 the head is a funnel
+    diagonal_features: bool = False  # add [Re g, Im g] of each head to what the output projection reads
+    gradient: Literal["adjoint", "autograd"] = "adjoint"  # autograd: through the recursion, to compare
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolventDiagonalMixer(_Strict):
+    """Only diag((T − z)⁻¹) as features: with the original's settings below, the original model, made causal."""
+
+    kind: Literal["resolvent_diagonal"] = "resolvent_diagonal"
+    n_heads: Positive = 16  # one head is the original's; 16 is where more stops helping at the seed's size
+    base: float | None = None  # constant part of the potential; None: learned, spread over (−1.9, 1.9)
+    eta: Annotated[float, Field(gt=0)] | None = None  # Im z; None: learned, log-spaced over 0.02–1
+    learn: tuple[Literal["potential", "hop", "eta"], ...] = (
+        "potential",
+        "hop",
+        "eta",
+    )  # the rest stays as set
+    gradient: Literal["adjoint", "autograd", "diagonal"] = "adjoint"  # diagonal: the original's truncated one
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMixer(_Strict):
+    """Softmax attention with rotary positions inside the bk block: the matched comparison."""
+
+    kind: Literal["attention"] = "attention"
+    n_heads: Positive = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoMixer(_Strict):
+    """No mixing between positions: the token-local control of every ablation."""
+
+    kind: Literal["none"] = "none"
+
+
+Mixer = Annotated[
+    ResolventApplyMixer | ResolventDiagonalMixer | AttentionMixer | NoMixer, Field(discriminator="kind")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Strict):
+    """Architecture and size, in the field's words; each family maps them onto its transformers config."""
+
+    family: str  # a name in stackwise_ray.models: bert, modernbert, gpt2, llama, bk
+    role: Literal["encoder", "decoder"]
+    n_layers: Positive
+    d_model: Positive
+    n_heads: Positive | None = None  # attention heads; None in the bk family, whose mixer has its own
+    n_kv_heads: Positive | None = None  # grouped-query attention (llama); None: as many as n_heads
+    d_ff: Positive  # width of the channel mixer
+    vocab_size: Positive | None = None  # None: the tokenizer's
+    max_positions: Positive | None = None  # rows of a learned position table (gpt2, bert); None: data.seq_len
+    tie_embeddings: bool | None = None  # None: the family's published choice
+    dropout: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # 0: libraries' defaults differ by family and would confound
+    )
+    mixer: Mixer | None = None  # bk only
+    pretrained: str | None = None  # a path or hub name to take weights from; None: random initialisation
+
+
+# ------------------------------------------------------------------------------------------------------ the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkovSource(_Strict):
+    """A generated source with a known entropy rate; it depends on nothing but these numbers."""
+
+    order: Positive = 2  # symbols of context that decide the next
+    n_symbols: Positive = 16  # alphabet size; order 2 gives 256 contexts, learnable in seconds
+    concentration: Annotated[float, Field(gt=0)] = (
+        0.3  # Dirichlet parameter of each row; smaller: more predictable
+    )
+    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each
+    seed: int = 0  # of the source itself, not of the trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(_Strict):
+    """Which text, cut how. The fingerprint of what it yields is part of the trial's identity."""
+
+    corpus: str  # a name in stackwise_ray.data.corpora
+    tokenizer: str = "bytes"  # bytes | words | bpe:<size> | a path or hub name of a transformers tokenizer
+    path: str | None = None  # file, folder or glob of text or JSONL (text_files), or where to look first
+    name: str | None = None  # configuration of a hub dataset
+    text_field: str = "text"  # key that holds the text in JSONL and hub datasets
+    seq_len: Positive = 256  # tokens in a training window, which is also the context of a prediction
+    validation_tokens: Positive = 65_536  # one fixed set of windows for validation/loss; 65,536 costs seconds
+    final_evaluation: Literal["full", "fixed"] | None = None  # None: full for decoders, fixed for encoders
+    markov: MarkovSource | None = None  # only with corpus: markov
+
+
+# -------------------------------------------------------------------------------------------------- the training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(_Strict):
+    """How long to train: exactly one of the four is set."""
+
+    flops: Annotated[float, Field(gt=0)] | None = (
+        None  # counted training FLOPs: forward + backward + optimizer
+    )
+    tokens: Annotated[float, Field(gt=0)] | None = None  # training tokens
+    steps: Positive | None = None  # optimizer steps over the whole plan
+    wall_seconds: Annotated[float, Field(gt=0)] | None = (
+        None  # seconds inside the training loop, evaluation excluded
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(_Strict):
+    """Learning rate over a trial's own steps, as a share of `training.lr`."""
+
+    kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
+    warmup: Share = 0.05  # share of the steps with linear warm-up; at least one step where it is not 0
+    decay: Share = 0.2  # wsd: share of the steps in the final linear decay
+    final: Share = 0.1  # last learning rate as a share of the peak (cosine, wsd, linear)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(_Strict):
+    """How the model is trained."""
+
+    budget: Budget
+    regime: str = "classical"  # classical is a plan of one stage; other regimes are plans of several
+    lr: Annotated[float, Field(gt=0)] = 3e-3  # peak learning rate; right for models of about 1M parameters
+    schedule: Schedule = field(default_factory=Schedule)
+    batch_tokens: Positive = 4096  # global tokens an optimizer step: seq_len × sequences, over all workers
+    accumulation: Positive = 1  # micro-batches a step; the loss is the same, the memory smaller
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest global norm; None: off
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # autocast type; master weights stay float32
+    activation_checkpointing: bool = False  # recompute each block in the backward pass
+    mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)
+    evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
+    report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
+    checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(_Strict):
+    """The update rule; the learning rate and its schedule stand in `training`."""
+
+    kind: str = "adamw"  # a name in stackwise_ray.optim
+    betas: tuple[Share, Share] = (0.9, 0.95)  # 0.95: the usual second moment of language models
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: NonNegative = 0.1  # on matrices; vectors, norms and embeddings' positions are not decayed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig(_Strict):
+    """One trial. Its canonical hash, with the data fingerprint, is the `trial_id` (`config.identity`)."""
+
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    flags: tuple[str, ...] = ()  # names in stackwise_ray.flags, each a pure edit of this config
+    seed: int = 0  # root seed of the named streams init, data order, noise
+    schema_version: int = SCHEMA_VERSION

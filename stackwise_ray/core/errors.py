@@ -1,0 +1,87 @@
+"""The errors of the program, by who is to act on them.
+
+A `ConfigError` is a mistake in what was asked (exit code 2, one message, no traceback). A `TrialError` is a
+trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. Everything
+else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StackwiseError(Exception):
+    """Base of every error that this program raises on purpose."""
+
+
+class ConfigError(StackwiseError):
+    """What was asked cannot be done as written: the message names place, value and fix.
+
+    Args:
+        problem: What is wrong and how to mend it, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
+            or 16``.
+        path: Dotted path of the offending key, e.g. ``base.model.n_heads``.
+        source: File (or "command line") in which the key stands.
+    """
+
+    def __init__(self, problem: str, *, path: str | None = None, source: str | None = None) -> None:
+        self.problem = problem
+        self.path = path
+        self.source = source
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        head = f"{self.source}: " if self.source else ""
+        if self.path:
+            joint = " " if self.problem.startswith("=") else ": "
+            return f"{head}{self.path}{joint}{self.problem}"
+        return f"{head}{self.problem}"
+
+    def at(self, *, path: str | None = None, source: str | None = None) -> ConfigError:
+        """The same error with its place filled in where it was unknown."""
+        return ConfigError(self.problem, path=self.path or path, source=self.source or source)
+
+
+class TrialError(StackwiseError):
+    """A trial failed by its own doing (NaN, out of memory, a leak found): final, with the reason as message."""
+
+
+class CheckpointError(StackwiseError):
+    """A checkpoint is damaged or belongs to another configuration; the message names the file."""
+
+
+class StaleAttemptError(StackwiseError):
+    """This worker's attempt has been superseded: it must not write another byte into the trial's folder."""
+
+
+class DiskFullError(StackwiseError):
+    """A write met a full disk: the run stops, nothing is half-written, the same command continues later."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, or None where nothing is near.
+
+    >>> nearest("lerning_rate", ["learning_rate", "momentum"])
+    'learning_rate'
+    """
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, choices: Iterable[str], *, most: int = 12) -> str:
+    """The end of an "unknown name" message: the nearest valid name, else the list of them.
+
+    >>> did_you_mean("gtp2", ["gpt2", "llama"])
+    "did you mean 'gpt2'?"
+    >>> did_you_mean("x", ["gpt2", "llama"])
+    'choose one of gpt2, llama'
+    """
+    names = sorted(choices)
+    near = nearest(name, names)
+    if near is not None:
+        return f"did you mean '{near}'?"
+    if not names:
+        return "there is nothing to choose from"
+    shown = ", ".join(names[:most])
+    return f"choose one of {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")

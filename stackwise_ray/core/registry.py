@@ -1,0 +1,82 @@
+"""Named seams: one file and one registration add a model family, a flag, a corpus, a sampler.
+
+A registry refuses duplicates and suggests near names. It may be given a package whose modules are the
+registrations: the names can then be listed without importing anything (a config is validated without torch), and
+a module is imported when its entry is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Generic, TypeVar
+
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Entries of one kind by name.
+
+    Args:
+        kind: What an entry is, as a message says it: "model family".
+        package: Dotted name of a package in which every public module registers the entry of its own name.
+
+    >>> shapes = Registry[int]("shape")
+    >>> @shapes.register("triangle")
+    ... def triangle(): return 3
+    >>> shapes.get("triangle")()
+    3
+    """
+
+    def __init__(self, kind: str, *, package: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator (or call) that adds an entry; a second entry of the same name is an error."""
+
+        def add(entry: T) -> T:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def get(self, name: str) -> T:
+        """The entry called `name`.
+
+        Raises:
+            ConfigError: There is none; the message suggests the nearest name.
+        """
+        if name not in self._entries and name in self._module_names():
+            importlib.import_module(f"{self._package}.{name}")
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise ConfigError(f"unknown {self.kind} '{name}'; {did_you_mean(name, self.names())}") from None
+
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted; imports nothing."""
+        return tuple(sorted({*self._entries, *self._module_names()}))
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """All entries by name; imports every module of the package."""
+        return ((name, self.get(name)) for name in self.names())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+    def _module_names(self) -> set[str]:
+        if self._package is None:
+            return set()
+        spec = find_spec(self._package)
+        if spec is None or spec.submodule_search_locations is None:
+            return set()
+        modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
+        return {module.name for module in modules if not module.name.startswith("_")}
