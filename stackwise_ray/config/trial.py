@@ -71,9 +71,7 @@ class NoMixer(_Strict):
     kind: Literal["none"] = "none"
 
 
-Mixer = Annotated[
-    ResolventApplyMixer | ResolventDiagonalMixer | AttentionMixer | NoMixer, Field(discriminator="kind")
-]
+Mixer = Annotated[ResolventApplyMixer | ResolventDiagonalMixer | AttentionMixer | NoMixer, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +88,7 @@ class ModelConfig(_Strict):
     vocab_size: Positive | None = None  # None: the tokenizer's
     max_positions: Positive | None = None  # rows of a learned position table (gpt2, bert); None: data.seq_len
     tie_embeddings: bool | None = None  # None: the family's published choice
-    dropout: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # 0: libraries' defaults differ by family and would confound
-    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: libraries' defaults differ by family and would confound
     mixer: Mixer | None = None  # bk only
     pretrained: str | None = None  # a path or hub name to take weights from; None: random initialisation
 
@@ -106,9 +102,7 @@ class MarkovSource(_Strict):
 
     order: Positive = 2  # symbols of context that decide the next
     n_symbols: Positive = 16  # alphabet size; order 2 gives 256 contexts, learnable in seconds
-    concentration: Annotated[float, Field(gt=0)] = (
-        0.3  # Dirichlet parameter of each row; smaller: more predictable
-    )
+    concentration: Annotated[float, Field(gt=0)] = 0.3  # Dirichlet parameter of each row; smaller: more predictable
     n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each
     seed: int = 0  # of the source itself, not of the trial
 
@@ -135,14 +129,10 @@ class DataConfig(_Strict):
 class Budget(_Strict):
     """How long to train: exactly one of the four is set."""
 
-    flops: Annotated[float, Field(gt=0)] | None = (
-        None  # counted training FLOPs: forward + backward + optimizer
-    )
+    flops: Annotated[float, Field(gt=0)] | None = None  # counted training FLOPs: forward + backward + optimizer
     tokens: Annotated[float, Field(gt=0)] | None = None  # training tokens
     steps: Positive | None = None  # optimizer steps over the whole plan
-    wall_seconds: Annotated[float, Field(gt=0)] | None = (
-        None  # seconds inside the training loop, evaluation excluded
-    )
+    wall_seconds: Annotated[float, Field(gt=0)] | None = None  # seconds inside the training loop, evaluation excluded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,9 +148,7 @@ def open_journal(path: str | Path) -> sqlite3.Connection:
 
 def read_trials(connection: sqlite3.Connection) -> list[TrialRecord]:
     """All trials in the order of their numbers."""
-    attempts = dict(
-        connection.execute("SELECT trial_id, MAX(attempt) FROM attempts GROUP BY trial_id").fetchall()
-    )
+    attempts = dict(connection.execute("SELECT trial_id, MAX(attempt) FROM attempts GROUP BY trial_id").fetchall())
     rows = connection.execute("SELECT * FROM trials ORDER BY number").fetchall()
     return [
         TrialRecord(
