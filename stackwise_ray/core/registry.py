@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Generic, TypeVar
 
@@ -24,6 +24,7 @@ class Registry(Generic[T]):
     Args:
         kind: What an entry is, as a message says it: "model family".
         package: Dotted name of a package in which every public module registers the entry of its own name.
+        besides: Public modules of that package that register nothing.
 
     >>> shapes = Registry[int]("shape")
     >>> @shapes.register("triangle")
@@ -32,9 +33,10 @@ class Registry(Generic[T]):
     3
     """
 
-    def __init__(self, kind: str, *, package: str | None = None) -> None:
+    def __init__(self, kind: str, *, package: str | None = None, besides: Iterable[str] = ()) -> None:
         self.kind = kind
         self._package = package
+        self._besides = frozenset(besides)
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -79,4 +81,5 @@ class Registry(Generic[T]):
         if spec is None or spec.submodule_search_locations is None:
             return set()
         modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-        return {module.name for module in modules if not module.name.startswith("_")}
+        names = {module.name for module in modules if not module.name.startswith("_")}
+        return names - self._besides
