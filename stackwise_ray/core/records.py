@@ -146,10 +146,15 @@ def open_journal(path: str | Path) -> sqlite3.Connection:
     return connection
 
 
-def read_trials(connection: sqlite3.Connection) -> list[TrialRecord]:
-    """All trials in the order of their numbers."""
-    attempts = dict(connection.execute("SELECT trial_id, MAX(attempt) FROM attempts GROUP BY trial_id").fetchall())
-    rows = connection.execute("SELECT * FROM trials ORDER BY number").fetchall()
+def read_trials(connection: sqlite3.Connection, trial_id: str | None = None) -> list[TrialRecord]:
+    """All trials in the order of their numbers, or the one called `trial_id` (an empty list where there is none)."""
+    where, arguments = ("", []) if trial_id is None else (" WHERE trial_id = ?", [trial_id])
+    attempts = dict(
+        connection.execute(
+            f"SELECT trial_id, MAX(attempt) FROM attempts{where} GROUP BY trial_id", arguments
+        ).fetchall()
+    )
+    rows = connection.execute(f"SELECT * FROM trials{where} ORDER BY number", arguments).fetchall()
     return [
         TrialRecord(
             trial_id=row["trial_id"],
@@ -190,7 +195,7 @@ def read_reports(
                 attempt=row["attempt"],
                 step=row["step"],
                 tokens=row["tokens"],
-                flops=row["flops"],
+                flops=int(row["flops"]),  # above 2**63 SQLite holds it as a float
                 time=row["time"],
                 metrics=json.loads(row["metrics"]),
             ),
