@@ -1,0 +1,41 @@
+"""Layer 2: update rules and learning-rate schedules.
+
+`OPTIMIZERS` holds one rule a file (`adamw`); `build_optimizer` applies one to a model and `learning_rate` gives the
+rate of each step. Importing this package loads no torch, so that a config can be checked against its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.registry import Registry
+from stackwise_ray.optim.schedules import learning_rate
+
+if TYPE_CHECKING:
+    import torch
+
+    from stackwise_ray.config.trial import OptimizerConfig
+
+__all__ = ["OPTIMIZERS", "Rule", "build_optimizer", "learning_rate"]
+
+Rule = Callable[[list[dict[str, Any]], "OptimizerConfig", float], "torch.optim.Optimizer"]
+"""(parameter groups with their own `weight_decay`, config, peak learning rate) -> optimizer."""
+
+OPTIMIZERS: Registry[Rule] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
+
+
+def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that train (`requires_grad`), with decay on matrices alone.
+
+    Args:
+        model: Its frozen parameters get no state and no update.
+        config: `config.kind` names the rule.
+        lr: Peak learning rate; the loop sets the rate of each step in every group.
+
+    Raises:
+        ConfigError: No rule is called `config.kind`.
+    """
+    from stackwise_ray.optim.groups import parameter_groups
+
+    return OPTIMIZERS.get(config.kind)(parameter_groups(model, config.weight_decay), config, lr)
