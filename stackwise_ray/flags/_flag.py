@@ -1,0 +1,75 @@
+"""What a flag is, the registry of flags, and how several of them edit one config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """An optimization that can be switched on for any trial that meets its needs.
+
+    Attributes:
+        name: The name in `TrialConfig.flags`, and of the flag's module.
+        summary: What it does, in one sentence.
+        claim: The effect that is said to follow, which the claims table measures.
+        needs: Given the trial, what it lacks for this flag and how to mend that; None where nothing is lacking.
+        edits: Given the trial, the values that the flag sets, by dotted path. Pure: same trial, same edits.
+    """
+
+    name: str
+    summary: str
+    claim: str
+    needs: Callable[[TrialConfig], str | None]
+    edits: Callable[[TrialConfig], Mapping[str, Any]]
+
+
+FLAGS: Registry[Flag] = Registry("flag", package="stackwise_ray.flags")
+
+
+def apply_flags(trial: TrialConfig) -> TrialConfig:
+    """The trial with the edits of all its flags; `trial.flags` itself stays, and a second call changes nothing.
+
+    Every flag sees the trial as it was before any flag, so the order of `trial.flags` is of no effect.
+
+    Raises:
+        ConfigError: A flag is unknown, listed twice or lacks something, or two flags write different values to one
+            field (both are named).
+    """
+    if not trial.flags:
+        return trial
+    written: dict[str, tuple[Any, str]] = {}
+    for position, name in enumerate(trial.flags):
+        if name in trial.flags[:position]:
+            raise ConfigError(f"lists '{name}' twice; once is enough", path="flags")
+        try:
+            flag = FLAGS.get(name)
+        except ConfigError as error:
+            raise error.at(path="flags") from None
+        lack = flag.needs(trial)
+        if lack is not None:
+            raise ConfigError(f"'{name}' {lack}", path="flags")
+        for path, value in flag.edits(trial).items():
+            _refuse_conflict(name, path, value, written)
+            written[path] = (value, name)
+    from stackwise_ray.config.editing import edit  # on first use: it validates, which loads pydantic
+
+    return edit(trial, {path: value for path, (value, _) in written.items()}, source="flags")
+
+
+def _refuse_conflict(name: str, path: str, value: Any, written: Mapping[str, tuple[Any, str]]) -> None:
+    for other_path, (other_value, other) in written.items():
+        if path == other_path and value == other_value:
+            continue
+        if path == other_path or path.startswith(f"{other_path}.") or other_path.startswith(f"{path}."):
+            raise ConfigError(
+                f"'{other}' sets {other_path} = {other_value!r} and '{name}' sets {path} = {value!r}; "
+                "these two do not go together: leave one of them out",
+                path="flags",
+            )

@@ -1,0 +1,98 @@
+"""How flags edit a config: conflicts, needs, order, idempotence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.flags import FLAGS, Flag, apply_flags
+
+TRIAL = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(corpus="markov", seq_len=16),
+    training=TrainingConfig(budget=Budget(steps=4)),
+)
+
+
+@pytest.fixture
+def extra_flags() -> Iterator[None]:
+    """Three flags that exist only in these tests."""
+
+    def flag(name, edits, lack=None):
+        return Flag(name=name, summary="", claim="", needs=lambda trial: lack, edits=lambda trial: edits)
+
+    added = [
+        flag("test_float32", {"training.precision": "float32"}),
+        flag("test_bf16", {"training.precision": "bf16"}),
+        flag("test_budget", {"training.budget": {"steps": 2}}),
+        flag("test_budget_steps", {"training.budget.steps": 3}),
+        flag("test_needy", {}, lack="needs training.regime = depth_time; choose it or drop the flag"),
+    ]
+    for entry in added:
+        FLAGS.register(entry.name)(entry)
+    yield
+    for entry in added:
+        del FLAGS._entries[entry.name]
+
+
+def test_without_flags_the_trial_is_the_same_object():
+    assert apply_flags(TRIAL) is TRIAL
+
+
+def test_a_flag_changes_its_field_alone_and_a_second_call_changes_nothing():
+    once = apply_flags(replace(TRIAL, flags=("activation_checkpointing",)))
+    assert once.training.activation_checkpointing
+    assert replace(once, flags=(), training=replace(once.training, activation_checkpointing=False)) == TRIAL
+    assert apply_flags(once) == once
+
+
+def test_mixed_precision_is_bf16_and_keeps_a_chosen_fp16():
+    flagged = replace(TRIAL, flags=("mixed_precision",))
+    assert apply_flags(flagged).training.precision == "bf16"
+    fp16 = replace(flagged, training=replace(TRIAL.training, precision="fp16"))
+    assert apply_flags(fp16).training.precision == "fp16"
+
+
+@pytest.mark.usefixtures("extra_flags")
+@pytest.mark.parametrize(
+    "pair", [("test_float32", "test_bf16"), ("test_bf16", "test_float32"), ("test_budget", "test_budget_steps")]
+)
+def test_two_flags_that_write_different_values_to_one_field_are_refused_with_both_names(pair):
+    with pytest.raises(ConfigError) as caught:
+        apply_flags(replace(TRIAL, flags=pair))
+    assert all(f"'{name}'" in str(caught.value) for name in pair)
+
+
+@pytest.mark.usefixtures("extra_flags")
+def test_two_flags_that_write_the_same_value_compose():
+    assert apply_flags(replace(TRIAL, flags=("test_bf16", "mixed_precision"))).training.precision == "bf16"
+
+
+@pytest.mark.usefixtures("extra_flags")
+def test_a_flag_that_lacks_something_says_what_and_how_to_mend_it():
+    with pytest.raises(ConfigError, match=r"flags: 'test_needy' needs training.regime = depth_time; choose it"):
+        apply_flags(replace(TRIAL, flags=("test_needy",)))
+
+
+def test_an_unknown_flag_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match="flags: unknown flag 'mixed_precison'; did you mean 'mixed_precision'"):
+        apply_flags(replace(TRIAL, flags=("mixed_precison",)))
+
+
+def test_a_flag_listed_twice_is_refused():
+    with pytest.raises(ConfigError, match="lists 'mixed_precision' twice"):
+        apply_flags(replace(TRIAL, flags=("mixed_precision", "mixed_precision")))
+
+
+def test_flags_load_without_torch():
+    code = (
+        "import sys; from stackwise_ray.flags import FLAGS; list(FLAGS.items()); "
+        "sys.exit(sum(name in sys.modules for name in ('torch', 'ray', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
