@@ -1,0 +1,200 @@
+"""What this machine was measured to do: the numbers behind the hours and bytes that a plan prints.
+
+`doctor` and every finished run record samples; `--plan` reads them. One JSON file in the user's cache
+(`calibration_path`) holds the last samples of each kind of run on each kind of machine, and a value is their median:
+the last 15 follow a change of library or of cooling, the median ignores a run that shared the machine. What was not
+measured is not predicted: every prediction may be None.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from stackwise_ray.core.atomic import atomic_write_json
+from stackwise_ray.core.environment import cpu_model, usable_cores
+
+SAMPLES_KEPT = 15
+SAME_SIZE = 4.0
+"""Samples within this factor of a run's FLOPs per step count as its size: achieved FLOP/s rise with the size of the
+matrices, so where there are samples this near, those farther off are left out."""
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKind:
+    """What the speed of a run depends on, besides its size.
+
+    Attributes:
+        mixer: Kind of the bk family's mixer, None in other families.
+        device: "cpu", or the name of the GPU.
+        threads: torch threads on a CPU; 0 on a GPU.
+        backend: Backend of the resolvent kernels, None where the model has none.
+        precision: Autocast type.
+    """
+
+    family: str
+    mixer: str | None = None
+    device: str = "cpu"
+    threads: int = 1
+    backend: str | None = None
+    precision: str = "float32"
+
+    def key(self) -> str:
+        """The kind as one line of text, the key in the file."""
+        parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
+        return " | ".join("-" if part is None else str(part) for part in parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What one run measured; fields that it did not measure are None.
+
+    Attributes:
+        flops_per_step: Counted training FLOPs of one optimizer step: the size at which the rest was measured.
+        flops_per_s: Counted training FLOPs over the seconds of the training loop.
+        startup_s: Seconds from the start of the worker's function to its first step (build, load, first compile).
+        baseline_bytes: Resident bytes of the worker process before the model was built.
+        memory_ratio: Measured over predicted peak of live tensor bytes.
+    """
+
+    flops_per_step: float
+    flops_per_s: float | None = None
+    startup_s: float | None = None
+    baseline_bytes: float | None = None
+    memory_ratio: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (math.isfinite(value) and (value > 0 or field.name == "startup_s")):
+                raise ValueError(f"calibration sample: {field.name} = {value} is no measurement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Medians for one kind of run at one size.
+
+    Attributes:
+        size_factor: How far the samples' FLOPs per step are from those asked for (1 or more; within `SAME_SIZE` they
+            count as the same size, beyond it the numbers are an extrapolation and should be shown as one).
+    """
+
+    flops_per_s: float | None
+    startup_s: float | None
+    baseline_bytes: float | None
+    memory_ratio: float | None
+    samples: int
+    size_factor: float
+
+
+class Calibration:
+    """The machine's stored measurements.
+
+    Args:
+        path: The file; `calibration_path()` if None.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else calibration_path()
+
+    def add(self, kind: RunKind, sample: Sample) -> None:
+        """Appends a sample, dropping the oldest beyond `SAMPLES_KEPT` of its kind; safe among processes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            everything = self._load()
+            kinds = everything["machines"].setdefault(machine_signature(), {})
+            samples = kinds.setdefault(kind.key(), [])
+            samples.append({name: value for name, value in asdict(sample).items() if value is not None})
+            kinds[kind.key()] = samples[-SAMPLES_KEPT:]
+            atomic_write_json(self.path, everything)
+
+    def measured(self, kind: RunKind, flops_per_step: float) -> Measured | None:
+        """The medians for a run of this kind and size, from the nearest samples; None where there are none."""
+        stored = self._load()["machines"].get(machine_signature(), {}).get(kind.key(), [])
+        samples = [Sample(**entry) for entry in stored]
+        if not samples:
+            return None
+        distance = {id(s): abs(math.log(s.flops_per_step / flops_per_step)) for s in samples}
+        reach = max(min(distance.values()), math.log(SAME_SIZE)) + 1e-9
+        near = [s for s in samples if distance[id(s)] <= reach]
+        return Measured(
+            flops_per_s=_median(near, "flops_per_s"),
+            startup_s=_median(near, "startup_s"),
+            baseline_bytes=_median(near, "baseline_bytes"),
+            memory_ratio=_median(near, "memory_ratio"),
+            samples=len(near),
+            size_factor=math.exp(min(distance.values())),
+        )
+
+    def predict_seconds(
+        self, kind: RunKind, *, flops_per_step: float, flops_total: float, flops_evaluation: float = 0.0
+    ) -> float | None:
+        """Seconds that one trial takes in its worker, or None where this kind of run was never measured here.
+
+        Evaluation is taken at the speed of training: the counted FLOPs of a forward pass cost about the same.
+
+        Args:
+            flops_total: Counted training FLOPs of the whole trial.
+            flops_evaluation: Counted FLOPs of its evaluations.
+        """
+        measured = self.measured(kind, flops_per_step)
+        if measured is None or measured.flops_per_s is None:
+            return None
+        return (measured.startup_s or 0.0) + (flops_total + flops_evaluation) / measured.flops_per_s
+
+    def predict_peak_bytes(self, kind: RunKind, *, flops_per_step: float, live_peak_bytes: float) -> float | None:
+        """Peak of live tensor bytes expected on this machine, from the plan's; None where never measured here."""
+        measured = self.measured(kind, flops_per_step)
+        if measured is None or measured.memory_ratio is None:
+            return None
+        return measured.memory_ratio * live_peak_bytes
+
+    def predict_process_bytes(self, kind: RunKind, *, flops_per_step: float, live_peak_bytes: float) -> float | None:
+        """Resident peak of the worker process: its baseline plus the tensors; None where never measured here."""
+        measured = self.measured(kind, flops_per_step)
+        tensors = self.predict_peak_bytes(kind, flops_per_step=flops_per_step, live_peak_bytes=live_peak_bytes)
+        if tensors is None or measured is None or measured.baseline_bytes is None:
+            return None
+        return measured.baseline_bytes + tensors
+
+    def kinds(self) -> Mapping[str, int]:
+        """Number of samples of every kind of run on this machine."""
+        stored = self._load()["machines"].get(machine_signature(), {})
+        return {key: len(samples) for key, samples in sorted(stored.items())}
+
+    def _load(self) -> dict[str, Any]:
+        """The file's content; a damaged file or one of another version holds no measurements (it is only a cache)."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["version"] == _VERSION and isinstance(content["machines"], dict):
+                return dict(content)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return {"version": _VERSION, "machines": {}}
+
+
+def calibration_path() -> Path:
+    """``calibration.json`` under ``STACKWISE_CACHE``, else under ``stackwise_ray`` in the XDG cache directory."""
+    if directory := os.environ.get("STACKWISE_CACHE"):
+        return Path(directory) / "calibration.json"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "stackwise_ray" / "calibration.json"
+
+
+def machine_signature() -> str:
+    """The kind of machine: a shared home directory serves many, and equal ones share their measurements."""
+    return f"{cpu_model()} x{usable_cores()}"
+
+
+def _median(samples: list[Sample], name: str) -> float | None:
+    values = [value for sample in samples if (value := getattr(sample, name)) is not None]
+    return statistics.median(values) if values else None

@@ -1,0 +1,119 @@
+"""The machine's calibration: medians by hand, nothing predicted that was not measured, safe among processes."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.core.calibration import SAMPLES_KEPT, Calibration, RunKind, Sample, calibration_path
+
+KIND = RunKind(family="gpt2", threads=2)
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Calibration:
+    return Calibration(tmp_path / "cache" / "calibration.json")
+
+
+def test_nothing_is_predicted_before_anything_was_measured(calibration: Calibration) -> None:
+    assert calibration.measured(KIND, 1e9) is None
+    assert calibration.predict_seconds(KIND, flops_per_step=1e9, flops_total=1e12) is None
+    assert calibration.predict_peak_bytes(KIND, flops_per_step=1e9, live_peak_bytes=1e6) is None
+    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=1e6) is None
+
+
+def test_seconds_are_startup_plus_flops_over_the_median_speed(calibration: Calibration) -> None:
+    for speed, startup in ((1e10, 1.0), (2e10, 2.0), (9e10, 30.0)):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=speed, startup_s=startup))
+    seconds = calibration.predict_seconds(KIND, flops_per_step=1e9, flops_total=3e11, flops_evaluation=1e11)
+    assert seconds == pytest.approx(2.0 + 4e11 / 2e10)
+
+
+def test_bytes_are_the_baseline_plus_the_corrected_tensors(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, memory_ratio=1.25))
+    assert calibration.predict_peak_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) == pytest.approx(1e7)
+    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) is None
+    calibration.add(KIND, Sample(flops_per_step=1e9, baseline_bytes=3e8))
+    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) == pytest.approx(3.1e8)
+    assert calibration.predict_seconds(KIND, flops_per_step=1e9, flops_total=1e12) is None
+
+
+def test_samples_of_the_runs_own_size_count_alone(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    calibration.add(KIND, Sample(flops_per_step=1e12, flops_per_s=8e10))
+    small, large = calibration.measured(KIND, 2e9), calibration.measured(KIND, 1e12)
+    assert small is not None
+    assert large is not None
+    assert (small.flops_per_s, small.samples, small.size_factor) == (1e10, 1, pytest.approx(2.0))
+    assert (large.flops_per_s, large.samples, large.size_factor) == (8e10, 1, pytest.approx(1.0))
+
+
+def test_beyond_the_measured_sizes_the_nearest_is_used_and_the_distance_told(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    far = calibration.measured(KIND, 1e12)
+    assert far is not None
+    assert (far.flops_per_s, far.size_factor) == (1e10, pytest.approx(1000.0))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RunKind(family="llama", threads=2),
+        RunKind(family="gpt2", threads=1),
+        RunKind(family="gpt2", threads=2, device="NVIDIA H100"),
+        RunKind(family="gpt2", threads=2, precision="bf16"),
+        RunKind(family="gpt2", threads=2, mixer="none"),
+        RunKind(family="gpt2", threads=2, backend="torch"),
+    ],
+)
+def test_one_kind_of_run_says_nothing_about_another(calibration: Calibration, other: RunKind) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    assert calibration.measured(other, 1e9) is None
+
+
+def test_old_samples_leave_as_new_ones_come(calibration: Calibration) -> None:
+    for _ in range(SAMPLES_KEPT):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    for _ in range(SAMPLES_KEPT // 2 + 1):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=5e10))
+    measured = calibration.measured(KIND, 1e9)
+    assert measured is not None
+    assert (measured.samples, measured.flops_per_s) == (SAMPLES_KEPT, 5e10)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_what_cannot_be_a_measurement_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="flops_per_s"):
+        Sample(flops_per_step=1e9, flops_per_s=value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99, "machines": {}}', '{"version": 1}'])
+def test_a_damaged_or_newer_cache_holds_no_measurements(calibration: Calibration, content: str) -> None:
+    calibration.path.parent.mkdir(parents=True)
+    calibration.path.write_text(content)
+    assert calibration.measured(KIND, 1e9) is None
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    assert calibration.measured(KIND, 1e9) is not None
+
+
+def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> None:
+    code = (
+        "import sys; from stackwise_ray.core.calibration import Calibration, RunKind, Sample\n"
+        "for i in range(3): Calibration(sys.argv[1]).add("
+        "RunKind(family=sys.argv[2]), Sample(flops_per_step=1e9, flops_per_s=1e10))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(calibration.path), name]) for name in "abc"]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert list(calibration.kinds().values()) == [3, 3, 3]
+
+
+def test_the_place_of_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
+    assert calibration_path() == tmp_path / "calibration.json"
+    monkeypatch.delenv("STACKWISE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert calibration_path() == tmp_path / "xdg" / "stackwise_ray" / "calibration.json"
