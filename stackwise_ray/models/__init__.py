@@ -1,0 +1,19 @@
+"""Model families as Hugging Face models: one file and one registration each, and the view of a rack they share.
+
+    families/         gpt2, llama, bert, modernbert, bk: `ModelConfig` -> transformers config, rules, stack view
+    family.py         what a family states (`ModelFamily`) and how a model is built from it (`build_model`)
+    stack_view.py     embeddings, blocks, final norm and head of any model; activation checkpointing per block
+    counting.py       parameter counts, here and at the published vocabulary
+    sizes.py          the size ladder with its published counts
+    bk.py             the architecture of the bk family
+
+Training, planning and the commands come here. Importing this package loads neither torch nor transformers:
+`FAMILIES.names()` and `check_model` answer without them.
+"""
+
+from __future__ import annotations
+
+from stackwise_ray.models.build import build_model, check_model
+from stackwise_ray.models.family import FAMILIES, ModelFamily
+
+__all__ = ["FAMILIES", "ModelFamily", "build_model", "check_model"]

@@ -1,0 +1,183 @@
+"""Builds transformers models from a `ModelConfig`: random initialisation, or weights from a path or the hub.
+
+Planning builds on the meta device (no weights), assembly on the CPU. What is the same for every family stands
+here: dropout, ties, no cache in training, special-token ids, scaled-dot-product attention, float32 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.config.trial import ModelConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.models.family import FAMILIES, ModelFamily, special_token_settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+ATTENTION = "sdpa"
+"""`torch.nn.functional.scaled_dot_product_attention`: fused where the device has a kernel, counted everywhere."""
+
+
+def check_model(model: ModelConfig, *, seq_len: int) -> ModelFamily:
+    """The family of `model`, once its fields have been found to fit it; loads no torch.
+
+    Raises:
+        ConfigError: Unknown family, or a field that it forbids, needs or contradicts.
+    """
+    try:
+        family = FAMILIES.get(model.family)
+    except ConfigError as error:
+        raise error.at(path="model.family") from None
+    family.check(model, seq_len=seq_len)
+    return family
+
+
+def build_model(
+    model: ModelConfig,
+    *,
+    vocab_size: int,
+    seq_len: int,
+    special_ids: Mapping[str, int] | None = None,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """A float32 model in training mode: `AutoModelForCausalLM` for decoders, `AutoModelForMaskedLM` for encoders.
+
+    Args:
+        vocab_size: Rows of the token embedding (the tokenizer's size); `model.vocab_size` must be None or at least
+            as large, and is then used instead (padded vocabularies).
+        seq_len: Tokens in a training window; also the rows of a position table where `max_positions` is None.
+        special_ids: The tokenizer's special tokens, e.g. ``{"eos": 0, "pad": 1}``; see `special_token_ids`.
+        device: "meta" builds shapes without weights. Random weights draw from torch's default generator of that
+            device: the caller seeds it.
+
+    Raises:
+        ConfigError: A field does not fit the family, the vocabulary or the pretrained weights.
+
+    Example:
+        >>> from stackwise_ray.config.trial import ModelConfig
+        >>> config = ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=32, n_heads=4, d_ff=128)
+        >>> build_model(config, vocab_size=256, seq_len=16, device="meta").num_parameters()
+        34176
+    """
+    family = check_model(model, seq_len=seq_len)
+    if model.vocab_size is not None:
+        if model.vocab_size < vocab_size:
+            raise ConfigError(
+                f"= {model.vocab_size} is smaller than the tokenizer's {vocab_size}; remove it or raise it",
+                path="model.vocab_size",
+            )
+        vocab_size = model.vocab_size
+    built: PreTrainedModel
+    if model.pretrained is None:
+        config = configure(model, vocab_size=vocab_size, seq_len=seq_len, special_ids=special_ids)
+        built = _from_config(config, model.role, device)
+    else:
+        built = _from_pretrained(family, model, vocab_size=vocab_size, seq_len=seq_len, device=device)
+    built.train()
+    return built
+
+
+def configure(
+    model: ModelConfig, *, vocab_size: int, seq_len: int, special_ids: Mapping[str, int] | None = None
+) -> PretrainedConfig:
+    """The transformers config of a randomly initialised `model`, which must have passed `check_model`."""
+    family = FAMILIES.get(model.family)
+    return family.transformers_config(
+        model,
+        vocab_size=vocab_size,
+        seq_len=seq_len,
+        tie_word_embeddings=family.ties_embeddings if model.tie_embeddings is None else model.tie_embeddings,
+        **_training_settings(family, model),
+        **special_token_settings(family, vocab_size=vocab_size, special_ids=special_ids),
+    )
+
+
+def _training_settings(family: ModelFamily, model: ModelConfig) -> dict[str, Any]:
+    return {"use_cache": False} | dict.fromkeys(family.dropout_fields, model.dropout)
+
+
+def _auto_class(role: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    return AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
+
+
+def _from_config(config: PretrainedConfig, role: str, device: str | torch.device) -> PreTrainedModel:
+    import torch
+
+    with torch.device(device):
+        model: PreTrainedModel = _auto_class(role).from_config(
+            config, attn_implementation=ATTENTION, dtype=torch.float32
+        )
+    return model
+
+
+def _from_pretrained(
+    family: ModelFamily, model: ModelConfig, *, vocab_size: int, seq_len: int, device: str | torch.device
+) -> PreTrainedModel:
+    """Weights from `model.pretrained`, refused where their shape is not the configured one."""
+    import torch
+    from transformers import AutoConfig
+
+    source = str(model.pretrained)
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"= {source} cannot be read as a transformers model ({reason})", path="model.pretrained"
+        ) from None
+    if config.model_type != family.name:
+        raise ConfigError(
+            f"= {family.name}, but {source} holds a {config.model_type} model; set model.family: {config.model_type}",
+            path="model.family",
+        )
+    expected = configure(model, vocab_size=vocab_size, seq_len=seq_len)
+    for field, attribute in _SHAPE_FIELDS.items():
+        have, want = getattr(config, attribute, None), getattr(expected, attribute, None)
+        if have != want:
+            raise ConfigError(f"= {want}, but {source} has {have}; set model.{field}: {have}", path=f"model.{field}")
+    if family.has_position_table and seq_len > config.max_position_embeddings:
+        raise ConfigError(
+            f"= {seq_len} is beyond the {config.max_position_embeddings} learned positions of {source};"
+            f" choose data.seq_len <= {config.max_position_embeddings}",
+            path="data.seq_len",
+        )
+    for name, value in _training_settings(family, model).items():
+        setattr(config, name, value)
+    if torch.device(device).type == "meta":
+        return _from_config(config, model.role, device)
+    try:
+        # Safetensors only: a pickled checkpoint from somebody else could run code.
+        built, report = _auto_class(model.role).from_pretrained(
+            source, config=config, attn_implementation=ATTENTION, dtype=torch.float32, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"= {source} has no safetensors weights to load ({reason})", path="model.pretrained"
+        ) from None
+    absent = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
+    if absent:
+        raise ConfigError(
+            f"= {source} lacks weights of this model ({', '.join(absent[:3])}{', …' if len(absent) > 3 else ''});"
+            " they would stay random",
+            path="model.pretrained",
+        )
+    result: PreTrainedModel = built.to(device)
+    return result
+
+
+_SHAPE_FIELDS = {
+    "n_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "vocab_size": "vocab_size",
+}
+"""`ModelConfig` field -> the common transformers name, where weights must agree with the config. `d_ff` is compared
+through the weights' shapes, since its transformers name differs by family."""
