@@ -55,6 +55,10 @@ class StaleAttemptError(StackwiseError):
     """This worker's attempt has been superseded: it must not write another byte into the trial's folder."""
 
 
+class WorkersLostError(StackwiseError):
+    """A worker process of a trial with several workers died: the trial continues from its last checkpoint."""
+
+
 class DiskFullError(StackwiseError):
     """A write met a full disk: the run stops, nothing is half-written, the same command continues later."""
 

@@ -1,0 +1,337 @@
+"""The driver's book of a running sweep: which trial is next, which attempt runs where, how each one ended.
+
+It stands between a `TrialSource` (what should run), the journal (what is known) and Tune (what runs now): Tune's
+searcher asks it for work and Tune's callbacks tell it what came back. Trials that the journal holds as final are
+answered from it and never started; the rest gets a new attempt number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stackwise_ray.config.editing import to_plain
+from stackwise_ray.config.identity import trial_id as identify
+from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.atomic import atomic_write_text
+from stackwise_ray.core.errors import DiskFullError
+from stackwise_ray.core.records import MetricRecord, TrialRecord
+from stackwise_ray.distributed.sources import Proposal, TrialSource
+from stackwise_ray.tracking.journal import Journal
+
+MOST_DEATHS = 3
+"""A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
+
+FINAL = ("finished", "failed", "stopped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How trials of this sweep are run: constant over the sweep.
+
+    Attributes:
+        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
+        directory: The sweep's folder.
+        objective: Metric that a scheduler and the progress display look at.
+        cpus: Threads a worker.
+        workers: Workers a trial; more than one goes through Ray Train.
+        gpus: GPUs a worker.
+        silent_after_s: A trial that reports nothing for so long is ended and tried once more; None: never.
+        keep_models: Whether a replicate writes its final weights.
+        most_flops: Training FLOPs after which no further trial starts; None: no limit.
+    """
+
+    worker: str
+    directory: Path
+    objective: str = "validation/loss"
+    cpus: int = 1
+    workers: int = 1
+    gpus: float = 0
+    silent_after_s: float | None = None
+    keep_models: bool = True
+    most_flops: float | None = None
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """One attempt of one trial, from its start to its end."""
+
+    proposal: Proposal
+    trial_id: str
+    number: int
+    started: float = field(default_factory=time.time)
+    heard: float = field(default_factory=time.monotonic)
+    latest: dict[str, float] = field(default_factory=dict)
+    step: int = 0
+    seen: int = -1  # last Tune iteration that was booked
+    over: bool = False
+
+
+class Ledger:
+    """See the module's head. Every method may be called from any thread.
+
+    Args:
+        fingerprints: Data fingerprint of a trial's data; part of its identity.
+        watcher: Told of every change (a progress display); called with the ledger.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        source: TrialSource,
+        work: Work,
+        fingerprints: Callable[[DataConfig], str],
+        watcher: Callable[[Ledger], None] | None = None,
+    ) -> None:
+        self.journal, self.source, self.work = journal, source, work
+        self._fingerprints = fingerprints
+        self._watcher = watcher
+        self._lock = threading.RLock()
+        self._retry: deque[Proposal] = deque()
+        self._twins: dict[str, list[Proposal]] = {}
+        self._deaths: dict[str, tuple[int, int]] = {}  # trial_id -> (deaths without progress, step reached)
+        self._silences: Counter[str] = Counter()
+        self._proposed: dict[str, TrialRecord] = {}
+        self.running: dict[str, Attempt] = {}  # by Tune's id
+        self.known = 0  # trials answered from the journal
+        self.halted: str | None = None
+        self.deadline: float | None = None  # time.monotonic() at which limits.wall_hours is used up
+
+    # -------------------------------------------------------------------------------------------------- giving out
+
+    def next(self, tune_id: str) -> dict[str, Any] | None:
+        """The config of the next attempt for Tune; None: nothing now (see `finished`)."""
+        with self._lock:
+            while not self.halted and not self._out_of_time():
+                proposal = self._retry.popleft() if self._retry else self.source.propose()
+                if proposal is None:
+                    return None
+                attempt = self._start(proposal)
+                if attempt is not None:
+                    self.running[tune_id] = attempt
+                    self._changed()
+                    return self._config(attempt)
+            return None
+
+    def anything_to_run(self) -> bool:
+        """Go through the source until a trial comes up that the journal does not hold as ended; starts nothing."""
+        with self._lock:
+            while not self.halted:
+                proposal = self._retry.popleft() if self._retry else self.source.propose()
+                if proposal is None:
+                    return False
+                if not self._answered(proposal):
+                    self._retry.appendleft(proposal)
+                    return True
+            return False
+
+    @property
+    def finished(self) -> bool:
+        """Whether `next` will never give anything again."""
+        with self._lock:
+            if self.halted:
+                return True
+            return self.source.exhausted and not self._retry and not self.running
+
+    def _answered(self, proposal: Proposal) -> bool:
+        """Whether the journal holds this trial as ended; then the source has been told."""
+        trial_id = identify(proposal.trial, self._fingerprints(proposal.trial.data))
+        known = self.journal.trial(trial_id)
+        if known is None or known.status not in FINAL:
+            return False
+        self.known += trial_id not in self._proposed
+        self._proposed[trial_id] = known
+        self.source.ended(proposal, known)
+        return True
+
+    def _start(self, proposal: Proposal) -> Attempt | None:
+        if self._answered(proposal):
+            return None
+        fingerprint = self._fingerprints(proposal.trial.data)
+        trial_id = identify(proposal.trial, fingerprint)
+        known = self.journal.trial(trial_id)
+        if any(attempt.trial_id == trial_id for attempt in self.running.values()):
+            self._twins.setdefault(trial_id, []).append(proposal)  # drawn twice: answered when that attempt ends
+            return None
+        if known is None:
+            if self._over_flops():
+                return None
+            known = self._record(proposal, trial_id, fingerprint)
+            self.journal.add_trial(known)
+        self._proposed[trial_id] = known
+        number = self.journal.start_attempt(trial_id)
+        folder = self.work.directory / "trials" / trial_id
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(folder / "attempt", str(number))  # a worker checks it before each rename
+        return Attempt(proposal=proposal, trial_id=trial_id, number=number)
+
+    def _record(self, proposal: Proposal, trial_id: str, fingerprint: str) -> TrialRecord:
+        return TrialRecord(
+            trial_id=trial_id,
+            number=self.journal.next_number(),
+            arm=proposal.arm,
+            seed=proposal.seed,
+            role=proposal.role,
+            config=to_plain(proposal.trial),
+            parameters=proposal.parameters,
+            environment={"data_fingerprint": fingerprint},
+            created_at=time.time(),
+        )
+
+    def _out_of_time(self) -> bool:
+        if self.deadline is None or time.monotonic() < self.deadline - 1:  # Tune ends trials within a second
+            return False
+        self.halted = self.halted or "limits.wall_hours is used up"
+        return True
+
+    def _over_flops(self) -> bool:
+        if self.work.most_flops is None or self.spent_flops() < self.work.most_flops:
+            return False
+        self.halted = f"limits.flops = {self.work.most_flops:g} is used up"
+        return True
+
+    def _config(self, attempt: Attempt) -> dict[str, Any]:
+        work, proposal = self.work, attempt.proposal
+        return {
+            "worker": work.worker,
+            "directory": str(work.directory / "trials" / attempt.trial_id),
+            "objective": work.objective,
+            "cpus": work.cpus,
+            "workers": work.workers,
+            "gpus": work.gpus,
+            "silent_after_s": work.silent_after_s,
+            "arguments": {
+                "trial": proposal.trial,
+                "directory": work.directory / "trials" / attempt.trial_id,
+                "trial_id": attempt.trial_id,
+                "attempt": attempt.number,
+                "data_fingerprint": self._fingerprints(proposal.trial.data),
+                "keep_model": work.keep_models and proposal.role != "tuning",
+                "final_evaluation": proposal.role == "replicate",
+            },
+        }
+
+    # ------------------------------------------------------------------------------------------------ taking back
+
+    def result(self, tune_id: str, iteration: int, payload: str) -> None:
+        """Book what an attempt reported; the same iteration told twice is booked once."""
+        with self._lock:
+            attempt = self.running.get(tune_id)
+            if attempt is None or iteration <= attempt.seen:
+                return
+            attempt.seen, attempt.heard = iteration, time.monotonic()
+            message = json.loads(payload)
+            records = [MetricRecord(**record) for record in message["records"]]
+            try:
+                self.journal.add_reports(records)
+                for record in records:
+                    attempt.latest.update(record.metrics)
+                    attempt.latest.update({"flops/total": record.flops, "tokens/total": record.tokens})
+                    attempt.step = record.step
+                if message["outcome"] is not None:
+                    self._end(tune_id, attempt, message["outcome"])
+            except DiskFullError as error:
+                self.halted = str(error)
+            self._changed()
+
+    def stopped(self, tune_id: str) -> None:
+        """Tune ended the attempt: a scheduler stopped the trial, or the sweep's time is up."""
+        with self._lock:
+            attempt = self.running.pop(tune_id, None)
+            if attempt is None or attempt.over:
+                return
+            if self._out_of_time():
+                self.journal.interrupt(attempt.trial_id, attempt.number, "limits.wall_hours is used up")
+            else:
+                self.journal.stop(
+                    attempt.trial_id, attempt.number, attempt.latest, reason="stopped early by the scheduler"
+                )
+                self._tell(attempt)
+            self._changed()
+
+    def died(self, tune_id: str, message: str) -> None:
+        """The worker process of an attempt is gone: the trial continues in a new attempt, unless it keeps dying."""
+        with self._lock:
+            attempt = self.running.pop(tune_id, None)
+            if attempt is None or attempt.over:
+                return
+            self._again(attempt, message)
+            self._changed()
+
+    def interrupt_all(self, reason: str) -> None:
+        """The sweep ends here: what runs is marked as interrupted and continues at the next call of the command."""
+        with self._lock:
+            self.halted = self.halted or reason
+            for attempt in self.running.values():
+                with contextlib.suppress(DiskFullError):  # then the next command closes the attempt
+                    self.journal.interrupt(attempt.trial_id, attempt.number, reason)
+            self.running.clear()
+
+    def _end(self, tune_id: str, attempt: Attempt, outcome: Mapping[str, Any]) -> None:
+        attempt.over = True
+        self.running.pop(tune_id)
+        kind, trial_id = outcome["kind"], attempt.trial_id
+        if kind == "finished":
+            environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
+            environment.update(outcome["environment"])
+            self.journal.finish(trial_id, attempt.number, outcome["metrics"], environment)
+            self._tell(attempt)
+        elif kind == "failed":
+            self._fail(attempt, outcome["reason"])
+        elif kind == "died":
+            self._again(attempt, outcome["reason"])
+        else:  # disk_full, superseded
+            self.journal.interrupt(trial_id, attempt.number, outcome["reason"])
+            self.halted = outcome["reason"]
+
+    def _again(self, attempt: Attempt, message: str) -> None:
+        trial_id, limit = attempt.trial_id, self.work.silent_after_s
+        silent = limit is not None and time.monotonic() - attempt.heard > limit
+        deaths, reached = self._deaths.get(trial_id, (0, -1))
+        deaths = 1 if attempt.step > reached else deaths + 1
+        self._deaths[trial_id] = (deaths, max(reached, attempt.step))
+        self._silences[trial_id] += silent
+        if self._silences[trial_id] > 1:
+            self._fail(attempt, f"silent for more than {limit:g} s, twice")
+        elif deaths >= MOST_DEATHS:
+            self._fail(attempt, f"its worker died {deaths} times at step {attempt.step}: {message}")
+        else:
+            reason = f"silent for more than {limit:g} s" if silent else f"worker died: {message}"
+            self.journal.interrupt(trial_id, attempt.number, reason)
+            self._retry.append(attempt.proposal)
+
+    def _fail(self, attempt: Attempt, reason: str) -> None:
+        environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
+        self.journal.fail(attempt.trial_id, attempt.number, reason, environment)
+        self._tell(attempt)
+
+    def _tell(self, attempt: Attempt) -> None:
+        record = self.journal.trial(attempt.trial_id)
+        assert record is not None, attempt.trial_id
+        self._proposed[attempt.trial_id] = record
+        for proposal in [attempt.proposal, *self._twins.pop(attempt.trial_id, [])]:
+            self.source.ended(proposal, record)
+
+    def _changed(self) -> None:
+        if self._watcher is not None:
+            self._watcher(self)
+
+    # ------------------------------------------------------------------------------------------------- looking in
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial of this command so far, as it ended or as it was proposed."""
+        with self._lock:
+            return list(self._proposed.values())
+
+    def spent_flops(self) -> float:
+        """Training FLOPs of all trials of this sweep, running ones included."""
+        with self._lock:
+            ended = sum(record.metrics.get("flops/total", 0) for record in self._proposed.values())
+            return ended + sum(attempt.latest.get("flops/total", 0) for attempt in self.running.values())

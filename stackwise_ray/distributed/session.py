@@ -1,0 +1,210 @@
+"""One Ray session a sweep: a private local one, or a cluster that was named explicitly.
+
+Called by `distributed.tuner`. A bare ``ray.init()`` joins whatever cluster it finds, so a local session always has
+its own address and temporary directory, and ``RAY_ADDRESS`` alone never counts. A watchdog ends the program with a
+clear error when the raylet or the cluster is gone: Tune's driver would wait for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import ray
+
+from stackwise_ray.core.errors import ConfigError
+
+TRIAL_SLOT = "trial_slot"
+"""Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""
+
+_TEMP_PREFIX = "stackwise-ray-"
+_OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange kilobytes; Ray's default would reserve 30 % of the memory
+_LONGEST_TEMP = 40  # bytes; Ray puts Unix sockets some 60 bytes deeper, and the kernel allows 107
+
+# Lean settings, each measured: Tune's own loggers and experiment checkpoints cost more than a short trial does, and the
+# journal is the truth here.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What one trial needs, from the sweep's `resources`.
+
+    Attributes:
+        cpus: CPUs a worker; also its number of torch threads.
+        gpus: GPUs a worker.
+        workers: Workers a trial.
+        max_concurrent: Most trials at once; None: as many as fit.
+    """
+
+    cpus: int = 1
+    gpus: float = 0
+    workers: int = 1
+    max_concurrent: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A running Ray session.
+
+    Attributes:
+        slots: Trials that run at once.
+        temp_directory: The private directory of a local session, removed at its end; None on a cluster.
+        raylet: The local raylet's process; None on a cluster.
+    """
+
+    slots: int
+    temp_directory: Path | None
+    raylet: psutil.Process | None
+
+
+@contextlib.contextmanager
+def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Session]:
+    """Start (or join) Ray for trials of this demand; leave nothing behind.
+
+    Raises:
+        ConfigError: One trial asks for more than there is, or the cluster does not answer.
+    """
+    os.environ.update(_ENVIRONMENT)
+    os.environ["OMP_NUM_THREADS"] = str(demand.cpus)  # inherited by the workers: two trials must not fight for cores
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it reports missing result files, which nobody writes
+    temp_directory = None
+    try:
+        if address is None:
+            cpus = len(os.sched_getaffinity(0))
+            _require(demand.cpus * demand.workers <= cpus, demand, f"this machine has {cpus} CPUs")
+            temp_directory = _private_directory()
+            os.environ.pop("RAY_ADDRESS", None)
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                resources={TRIAL_SLOT: cpus},
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(temp_directory),
+            )
+        else:
+            _join(address)
+        yield Session(slots=_slots(demand), temp_directory=temp_directory, raylet=_raylet() if not address else None)
+    finally:
+        ray.shutdown()
+        if temp_directory is not None:
+            shutil.rmtree(temp_directory, ignore_errors=True)
+
+
+def remove_stale_directory(path: str | None) -> None:
+    """Remove what a killed driver's session left; only a directory that a session of ours made."""
+    if path and Path(path).name.startswith(_TEMP_PREFIX):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    parent = tempfile.gettempdir()
+    if len(parent.encode()) > _LONGEST_TEMP:
+        parent = "/tmp"  # a longer path would break Ray's sockets
+    return Path(tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=parent))
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"= {address} does not answer as a Ray cluster ({str(error).splitlines()[0]}); start it with "
+            f"'ray up clusters/...' and give the address that it prints, or leave --address out to run here",
+            path="--address",
+        ) from error
+
+
+def _slots(demand: Demand) -> int:
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
+    fits = [int(cpus // (demand.cpus * demand.workers))]
+    if demand.gpus:
+        fits.append(int(gpus / (demand.gpus * demand.workers) + 1e-9))
+    if demand.workers > 1:
+        fits.append(int(total.get(TRIAL_SLOT, 0)))
+        _require(fits[-1] > 0, demand, f"no node declares the resource '{TRIAL_SLOT}' (add it to the cluster file)")
+    _require(min(fits) > 0, demand, f"the session has {cpus:g} CPUs and {gpus:g} GPUs")
+    return min(min(fits), demand.max_concurrent or min(fits))
+
+
+def _require(condition: bool, demand: Demand, have: str) -> None:
+    if not condition:
+        raise ConfigError(
+            f"asks for {demand.workers} worker(s) with {demand.cpus} CPUs and {demand.gpus:g} GPUs a trial, "
+            f"but {have}; lower workers, cpus_per_trial or gpus_per_trial",
+            path="resources",
+        )
+
+
+def _raylet() -> psutil.Process | None:
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.name() == "raylet":
+                return child
+    return None
+
+
+class Watchdog:
+    """Calls `on_death(reason)` from a thread of its own as soon as Ray is gone; checks every `period_s`."""
+
+    def __init__(self, session: Session, on_death: Callable[[str], None], *, period_s: float = 2.0) -> None:
+        self._session, self._on_death, self._period_s = session, on_death, period_s
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ray-watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=self._period_s + 1)
+
+    def _watch(self) -> None:
+        while not self._end.wait(self._period_s):
+            reason = self._lost()
+            if reason and not self._end.is_set():
+                self._on_death(reason)
+                return
+
+    def _lost(self) -> str | None:
+        raylet = self._session.raylet
+        if raylet is not None:
+            with contextlib.suppress(psutil.Error):
+                if raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE:
+                    return None
+            return f"Ray's local scheduler (raylet, pid {raylet.pid}) died"
+        answer: list[bool] = []
+
+        def ask() -> None:
+            with contextlib.suppress(Exception):  # any failure to answer counts as no answer
+                answer.append(bool(ray.cluster_resources()))
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(timeout=30)
+        return None if answer else "the Ray cluster has not answered for 30 s"

@@ -1,0 +1,144 @@
+"""Runs a ledger's trials under Ray Tune: the searcher hands them out, the callback takes results back.
+
+Tune schedules, places and restarts; it decides nothing about which trials exist. Its own checkpoints, loggers and
+result files are off: the ledger and its journal hold what matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from stackwise_ray.core.errors import StackwiseError
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.session import TRIAL_SLOT, Demand, Session, Watchdog
+from stackwise_ray.distributed.trainable import TrialActor
+
+
+class RayLostError(StackwiseError):
+    """Ray died under the sweep; everything up to the last reports is kept and the same command continues."""
+
+
+def run_trials(
+    ledger: Ledger,
+    session: Session,
+    demand: Demand,
+    *,
+    scheduler: TrialScheduler | None = None,
+    wall_seconds: float | None = None,
+    on_ray_lost: Callable[[str], None],
+) -> None:
+    """Run until the ledger has nothing left.
+
+    Args:
+        on_ray_lost: Called from the watchdog's thread when Ray dies. It must end the process: Tune's loop, which this
+            function is in, then waits for ever.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; running trials are marked as interrupted.
+    """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(session.slots)  # more would queue actors that hold memory
+    storage = session.temp_directory or ledger.work.directory / ".tune"
+    ledger.deadline = None if wall_seconds is None else time.monotonic() + wall_seconds
+    _LIVE[id(ledger)] = ledger
+    tuner = tune.Tuner(
+        tune.with_resources(TrialActor, _resources(demand)),
+        tune_config=tune.TuneConfig(
+            search_alg=_LedgerSearcher(id(ledger)),
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=session.slots,
+            reuse_actors=True,
+            time_budget_s=wall_seconds,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(storage),
+            name="trials",
+            callbacks=[_LedgerCallback(id(ledger))],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),  # the ledger restarts, with a new attempt number
+        ),
+    )
+    with Watchdog(session, on_ray_lost):
+        try:
+            tuner.fit()
+        except BaseException as error:
+            ledger.interrupt_all(
+                "interrupted" if isinstance(error, KeyboardInterrupt) else f"the driver failed: {error}"
+            )
+            raise
+        finally:
+            del _LIVE[id(ledger)]
+            if session.temp_directory is None:
+                shutil.rmtree(storage, ignore_errors=True)
+
+
+def _resources(demand: Demand) -> tune.PlacementGroupFactory | dict[str, float]:
+    if demand.workers > 1:
+        return {"cpu": 0, TRIAL_SLOT: 1}  # with a CPU of its own, trials could hold all CPUs and wait for workers
+    resources: dict[str, float] = {"cpu": demand.cpus}
+    return {**resources, "gpu": demand.gpus} if demand.gpus else resources
+
+
+_LIVE: dict[int, Ledger] = {}
+"""Ledgers of this process by id. Tune copies and pickles its searcher and callbacks, and a ledger (locks, SQLite) can
+be neither, so they carry its id."""
+
+
+class _LedgerSearcher(Searcher):
+    def __init__(self, key: int) -> None:
+        super().__init__()
+        self._key = key
+
+    @property
+    def _ledger(self) -> Ledger:
+        return _LIVE[self._key]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        config = self._ledger.next(trial_id)
+        if config is None and self._ledger.finished:
+            return Searcher.FINISHED
+        return config
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Book the end here too: Tune may ask for the next trial before it calls the callbacks."""
+        if error:
+            self._ledger.died(trial_id, "its process was killed or crashed")
+            return
+        if result and "payload" in result:
+            self._ledger.result(trial_id, result["training_iteration"], result["payload"])
+        self._ledger.stopped(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+
+class _LedgerCallback(tune.Callback):
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        _LIVE[self._key].result(trial.trial_id, result["training_iteration"], result["payload"])
+
+
+def end_processes_of_this_one() -> None:
+    """Kill what this process started (after Ray was lost nothing of it answers a polite request)."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()

@@ -1,0 +1,132 @@
+"""A trial with several workers: the same worker function under Ray Train's `TorchTrainer`, one process a worker.
+
+`run_with_workers` is a generator like `training.run.run_trial`, so the trial actor does not know the difference. The
+workers report through an actor of ours: Train's own `Result.metrics` is None where no checkpoint of its kind was
+reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute a trial (measured), which
+is why a trial with one worker never comes here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import ray
+from ray import train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from stackwise_ray.core.errors import DiskFullError, StaleAttemptError, TrialError, WorkersLostError
+from stackwise_ray.core.records import MetricRecord
+
+_POLL_S = 0.2
+
+
+@ray.remote(num_cpus=0)
+class _Channel:
+    """What rank 0 has measured, until the trial actor fetches it."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._open = True
+
+    def put(self, message: Any) -> bool:
+        """Append; whether the workers shall go on."""
+        self._messages.append(message)
+        return self._open
+
+    def take(self) -> list[Any]:
+        """Everything since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def close(self) -> None:
+        self._open = False
+
+
+def run_with_workers(
+    *, worker: str, arguments: Mapping[str, Any], workers: int, cpus: int, gpus: float
+) -> Generator[MetricRecord, None, Any]:
+    """Run one trial on `workers` processes; yields and returns what rank 0's `run_trial` does.
+
+    Args:
+        worker: ``module:function`` of the trial generator.
+        arguments: Its keyword arguments, without `rank` and `world_size`.
+        cpus: CPUs a worker, also its number of torch threads.
+        gpus: GPUs a worker; more than 0 selects the nccl backend, else gloo.
+
+    Raises:
+        TrialError, DiskFullError, StaleAttemptError: As the worker function raised them.
+        WorkersLostError: A worker process died.
+    """
+    channel = _Channel.remote()  # type: ignore[attr-defined]
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        with tempfile.TemporaryDirectory(prefix="stackwise-ray-train-") as storage:
+            trainer = TorchTrainer(
+                _worker_loop,
+                train_loop_config={"worker": worker, "arguments": dict(arguments), "channel": channel, "cpus": cpus},
+                scaling_config=ScalingConfig(
+                    num_workers=workers,
+                    use_gpu=gpus > 0,
+                    resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+                ),
+                torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+                run_config=RunConfig(storage_path=storage, failure_config=FailureConfig(max_failures=0)),
+            )
+            try:
+                trainer.fit()
+            except Exception as error:  # told to the generator below, which raises what it means
+                failure.append(error)
+
+    thread = threading.Thread(target=fit, name="torch-trainer", daemon=True)
+    thread.start()
+    try:
+        while True:
+            alive = thread.is_alive()  # before taking: what was put before the end must not be missed
+            for kind, content in ray.get(channel.take.remote()):
+                if kind == "record":
+                    yield content
+                elif kind == "finished":
+                    thread.join()
+                    return content
+                else:
+                    raise content
+            if not alive:
+                reason = str(failure[0]).strip().splitlines()[-1] if failure else "the workers ended without a result"
+                raise WorkersLostError(reason) from (failure[0] if failure else None)
+            time.sleep(_POLL_S)
+    finally:
+        ray.get(channel.close.remote())
+        thread.join(timeout=60)
+        ray.kill(channel)
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """What each worker process runs."""
+    import torch
+
+    torch.set_num_threads(config["cpus"])
+    module, _, name = config["worker"].partition(":")
+    function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), name)
+    context = train.get_context()
+    rank, channel = context.get_world_rank(), config["channel"]
+
+    def tell(kind: str, content: Any) -> bool:
+        return bool(ray.get(channel.put.remote((kind, content)))) if rank == 0 else True
+
+    run = function(**config["arguments"], rank=rank, world_size=context.get_world_size())
+    try:
+        while True:
+            if not tell("record", next(run)):
+                raise RuntimeError("the trial was stopped")
+    except StopIteration as end:
+        tell("finished", end.value)
+    except (TrialError, DiskFullError, StaleAttemptError) as error:
+        ray.get(channel.put.remote(("error", error)))  # whichever rank met it
+        raise
