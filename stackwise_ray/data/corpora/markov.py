@@ -1,0 +1,88 @@
+"""Generated text with a known entropy rate: the floor that no honest model can beat.
+
+The symbols are printable characters, one byte each, so that with the `bytes` tokenizer one token is one symbol.
+Train, validation and test are independent paths of the same source.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackwise_ray.config.trial import DataConfig, MarkovSource
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corpora import CORPORA
+from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split
+from stackwise_ray.data.markov_chain import MarkovChain
+
+ALPHABET = string.ascii_letters + string.digits + string.punctuation
+_CODES = np.frombuffer(ALPHABET.encode("ascii"), dtype=np.uint8)
+_GENERATOR = 1  # raised when the same numbers would give another text
+
+
+@CORPORA.register("markov")
+class MarkovCorpus(Corpus):
+    """One path of an order-k Markov source a split."""
+
+    word_rule = "symbols"
+    separated = False
+    symbol_tokens = True
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        self.source = config.markov or MarkovSource()
+        if not 2 <= self.source.n_symbols <= len(ALPHABET):
+            raise ConfigError(
+                f"= {self.source.n_symbols}: a source has 2 to {len(ALPHABET)} symbols (printable characters)",
+                path="data.markov.n_symbols",
+            )
+        if self.source.n_tokens < 10:
+            raise ConfigError(
+                f"= {self.source.n_tokens}: validation and test have a tenth each; at least 10 are needed",
+                path="data.markov.n_tokens",
+            )
+
+    @cached_property
+    def chain(self) -> MarkovChain:
+        """The source itself, with its stationary distribution and entropy rate."""
+        source = self.source
+        return MarkovChain(
+            order=source.order, n_symbols=source.n_symbols, concentration=source.concentration, seed=source.seed
+        )
+
+    def recipe(self) -> Mapping[str, Any]:
+        return {"corpus": "markov", "generator": _GENERATOR, **asdict(self.source)}
+
+    def signature(self) -> Mapping[str, Any]:
+        return {}
+
+    def documents(self) -> Iterator[Document]:
+        for stream, split in enumerate(SPLITS, start=1):
+            symbols = self.chain.sample(self.n_symbols_of(split), stream=stream, seed=self.source.seed)
+            yield Document(split, _CODES[symbols].tobytes().decode("ascii"), f"markov {split}")
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"entropy_rate_nats": self.chain.entropy_rate}
+
+    def size_bytes(self) -> int:
+        return sum(self.n_symbols_of(split) for split in SPLITS)
+
+    def n_symbols_of(self, split: Split) -> int:
+        """Length of a split's path."""
+        return self.source.n_tokens if split == "train" else self.source.n_tokens // 10
+
+
+def symbols_of(token_ids: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Symbols of byte tokens; a token outside the alphabet is an error, since the source never emits one."""
+    table = np.full(1 << 16, -1, dtype=np.int64)
+    table[_CODES] = np.arange(len(_CODES))
+    symbols = table[np.asarray(token_ids)]
+    if (symbols < 0).any():
+        raise ValueError("the tokens are not those of a markov source with the bytes tokenizer")
+    return symbols
