@@ -62,7 +62,8 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
     for block in stack_view(model).blocks:
         if not isinstance(block, _Recomputing):
             # A subclass of the block's own class: copies, state dicts and isinstance checks go on as they were.
-            block.__class__ = _recomputing(type(block))
+            original: Any = type(block)
+            block.__class__ = _recomputing(original)
 
 
 class _Recomputing(nn.Module):
