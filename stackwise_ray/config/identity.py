@@ -1,0 +1,39 @@
+"""Who a trial is: the hash by which a finished one is found again.
+
+The canonical form is JSON with sorted keys, defaults written out and floats by `repr`, so that a preset, an override
+and a default that say the same are the same trial. The data fingerprint enters the hash, since another Python has
+another standard library. Plan hashes say whether a declared analysis is still the one in force.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from stackwise_ray.config.editing import to_plain
+from stackwise_ray.config.trial import TrialConfig
+
+
+def canonical(value: Any) -> str:
+    """JSON data in its one form: sorted keys, no spaces, ASCII, floats by repr.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def canonical_json(trial: TrialConfig) -> str:
+    """The canonical form of a trial; equal trials give equal text."""
+    return canonical(to_plain(trial))
+
+
+def trial_id(trial: TrialConfig, data_fingerprint: str) -> str:
+    """16 hexadecimal digits that name this trial on this data, stable over machines and sessions."""
+    return digest(f"{canonical_json(trial)}\n{data_fingerprint}")[:16]
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of `text` in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
