@@ -1,0 +1,291 @@
+"""What a comparison found: frozen results, and how they print.
+
+Made by `significance.compare`; read by the report, the sweep command and notebooks. Nothing is computed here beyond
+choosing words and digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from .blocks import Missing
+from .intervals import Interval
+from .render import ABSENT, Grid, decimals_for, format_interval, format_number, format_p
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console, ConsoleOptions
+    from rich.table import Table
+
+Decision = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmComparison:
+    """One arm against the baseline; None is "could not be computed", with the reason in `notes`.
+
+    Attributes:
+        n: Complete blocks.
+        values: The arm's value by block, incomplete blocks included.
+        differences: arm − baseline in the order of `blocks`.
+        mean: Mean of the arm's values over all its blocks.
+        difference: Mean paired difference, arm − baseline, in the metric's unit.
+        interval: 1 − α interval of the deciding test, not widened for the number of arms.
+        equivalence_interval: 1 − 2α interval of the deciding test.
+        p: Of the deciding test; `p_adjusted` after the correction over the arms.
+        p_equivalence: Of the two one-sided t tests.
+        p_sign_flip: Sign-flip permutation p, and the least that n allows.
+        hedges_g: Mean difference in standard deviations of the differences, corrected for small n.
+        cliffs_delta: P(arm > baseline) − P(arm < baseline) over all pairs of runs.
+        probability_of_improvement: Share of blocks in which the arm is better.
+        minimum_detectable_effect: True difference that this n and this noise find with 80 % power.
+        more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth.
+    """
+
+    arm: str
+    n: int
+    blocks: tuple[str, ...]
+    values: Mapping[str, float]
+    differences: tuple[float, ...]
+    mean: float | None
+    difference: float | None
+    missing: tuple[Missing, ...] = ()
+    sd_difference: float | None = None
+    interval: Interval | None = None
+    equivalence_interval: Interval | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    p_equivalence: float | None = None
+    p_sign_flip: float | None = None
+    smallest_p_sign_flip: float | None = None
+    hedges_g: float | None = None
+    cliffs_delta: float | None = None
+    probability_of_improvement: float | None = None
+    minimum_detectable_effect: float | None = None
+    more_seeds: int | None = None
+    verdict: Decision = "undecided"
+    notes: tuple[str, ...] = ()
+
+    def with_values(self, **values: Any) -> ArmComparison:
+        """A copy with some attributes set."""
+        return replace(self, **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @property
+    def difference_text(self) -> str:
+        """Difference with its interval, or what there is of it."""
+        if self.interval is not None:
+            shown = replace(self.interval, estimate=self.difference if self.difference is not None else 0.0)
+            return format_interval(shown, signed=True)
+        if self.difference is None:
+            return ABSENT
+        return f"{format_number(self.difference, decimals_for(self.difference, 3), signed=True)} [no interval]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every arm against the baseline on one metric.
+
+    Attributes:
+        arms: One result an arm, in the order of the table.
+        baseline_values: The baseline's value by block.
+        budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
+        missing: Blocks that an arm or the baseline lacks, with the reason.
+        exclusions: What loading left out, with the reason.
+        notes: What a reader must know beside the verdicts.
+    """
+
+    metric: str
+    baseline: str
+    direction: str
+    test: str
+    alpha: float
+    margin: float | None
+    correction: str
+    equal: str | None
+    tolerance: float
+    budgets: str | None
+    block: str
+    arms: tuple[ArmComparison, ...]
+    baseline_values: Mapping[str, float]
+    missing: tuple[Missing, ...] = ()
+    exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, arm: str) -> ArmComparison:
+        """The result of one arm."""
+        for result in self.arms:
+            if result.arm == arm:
+                return result
+        raise KeyError(arm)
+
+    @property
+    def verdicts(self) -> dict[str, Decision]:
+        """Verdict by arm."""
+        return {result.arm: result.verdict for result in self.arms}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an arm, with every number."""
+        import pandas as pd
+
+        rows = []
+        for result in self.arms:
+            row = {
+                k: v for k, v in vars(result).items() if not isinstance(v, (tuple, Mapping, Interval)) and v is not None
+            }
+            if result.interval is not None:
+                row |= {"low": result.interval.low, "high": result.interval.high}
+            rows.append(row | {"missing": len(result.missing), "notes": "; ".join(result.notes)})
+        order = [
+            "arm", "n", "mean", "difference", "low", "high", "p", "p_adjusted", "p_sign_flip", "smallest_p_sign_flip",
+            "hedges_g", "cliffs_delta", "probability_of_improvement", "minimum_detectable_effect", "sd_difference",
+            "p_equivalence", "verdict", "more_seeds", "missing", "notes",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=order)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        parts = [self._clause(result) for result in sorted(self.arms, key=_by_difference(self.direction))]
+        budget = f"at equal {self.budgets} (within {self.tolerance:.0%})" if self.budgets else "budgets not checked"
+        good = "lower" if self.direction == "minimize" else "higher"
+        return f"On {self.metric} ({good} is better; {budget}), against {self.baseline}: {'; '.join(parts)}."
+
+    def _clause(self, result: ArmComparison) -> str:
+        if result.difference is None:
+            return f"{result.arm} is undecided (no complete block)"
+        p = f", p = {format_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
+        p = p.replace("= <", "< ")
+        more = (
+            f", about {result.more_seeds:,} more seeds" if result.verdict == "undecided" and result.more_seeds else ""
+        )
+        return f"{result.arm} is {result.verdict} ({result.difference_text}{p}, n = {result.n}{more})"
+
+    @property
+    def grid(self) -> Grid:
+        """The whole table as finished text."""
+        verdicts, details = self.verdict_grid, self.detail_grid
+        columns = (*verdicts.columns[:-1], *details.columns[1:], verdicts.columns[-1])
+        rows = tuple(
+            (*head[:-1], *tail[1:], head[-1])
+            for head, tail in zip(verdicts.rows, (("",) * 6, *details.rows), strict=True)
+        )
+        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), tuple(range(1, len(columns) - 1)))
+
+    @property
+    def verdict_grid(self) -> Grid:
+        """What decides: means, differences, p, verdicts."""
+        adjusted = (
+            "p" if self.correction == "none" else f"p ({_CORRECTION_NAMES.get(self.correction, self.correction)})"
+        )
+        columns = ("arm", "n", "mean", f"difference [{1 - self.alpha:.0%}]", adjusted, "verdict")
+        baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
+        rows = [(self.baseline, str(len(self.baseline_values)), _value(baseline_mean), "", "", "baseline")]
+        rows += [
+            (
+                result.arm, str(result.n), _value(result.mean), result.difference_text, format_p(result.p_adjusted),
+                verdict_text(result),
+            )
+            for result in self.arms
+        ]  # fmt: skip
+        return Grid(columns, tuple(rows), f"{self.metric}, {_TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
+
+    @property
+    def detail_grid(self) -> Grid:
+        """What stands beside the verdicts and decides nothing."""
+        columns = ("arm", "p (sign flip)", "Hedges g", "Cliff's δ", "P(better)", "detectable")
+        rows = []
+        for result in self.arms:
+            least = result.smallest_p_sign_flip
+            flips = f"{format_p(result.p_sign_flip)} (≥ {format_p(least)})" if least is not None else ABSENT
+            small = "n < 3" if result.n < 3 else "no variance"
+            g = small if result.hedges_g is None else _value(result.hedges_g, 2)
+            shares = (_value(share, 2) for share in (result.cliffs_delta, result.probability_of_improvement))
+            rows.append((result.arm, flips, g, *shares, _detectable(result)))
+        title = "beside the verdicts: permutation p (≥ the least at this n), effect sizes, difference found at power .8"
+        return Grid(columns, tuple(rows), title, (), (1, 2, 3, 4, 5))
+
+    def remarks(self) -> list[str]:
+        """Everything that must stand beside the verdicts: budgets, missing blocks, notes."""
+        lines = []
+        if self.budgets:
+            lines.append(f"equal {self.budgets}: every pair within {self.tolerance:.0%}")
+        if self.margin is not None:
+            lines.append(f"equivalence margin ±{self.margin:g}")
+        lines += list(self.notes)
+        lines += [f"missing: {item.arm}, {self.block} {item.block}: {item.reason}" for item in self.missing]
+        lines += [f"{result.arm}: {note}" for result in self.arms for note in result.notes]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, `sentence` included."""
+        return {**asdict(self), "sentence": self.sentence}
+
+    def to_markdown(self) -> str:
+        """A pipe table with the notes below."""
+        return self.grid.to_markdown()
+
+    def to_latex(self) -> str:
+        """A booktabs table."""
+        return self.grid.to_latex()
+
+    def to_rich(self) -> Table:
+        """A table for the terminal."""
+        return self.grid.to_rich()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.text import Text
+
+        if options.max_width >= _WIDE:
+            yield self.to_rich()
+            return
+        yield self.verdict_grid.to_rich()
+        yield self.detail_grid.to_rich()
+        yield Text("\n".join(self.remarks()))
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n{self.grid.to_text()}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(self.sentence)}</p>{self.grid.to_html()}"
+
+
+_WIDE = 150
+"""Columns of a terminal from which the whole table stands in one piece."""
+_TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+_CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
+
+
+def verdict_text(result: ArmComparison) -> str:
+    """The verdict with what would decide it."""
+    if result.verdict == "undecided" and result.more_seeds is not None:
+        return f"undecided (about {result.more_seeds:,} more seeds)"
+    if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):
+        return "equivalent (yet different)"
+    return result.verdict
+
+
+def _value(value: float | None, decimals: int = 4) -> str:
+    return format_number(value, decimals)
+
+
+def _detectable(result: ArmComparison) -> str:
+    value = result.minimum_detectable_effect
+    return (
+        ("n < 2" if result.n < 2 else "no variance")
+        if value is None
+        else f"±{format_number(value, decimals_for(value))}"
+    )
+
+
+def _by_difference(direction: str) -> Any:
+    sign = 1.0 if direction == "minimize" else -1.0
+    return lambda result: float("inf") if result.difference is None else sign * result.difference
