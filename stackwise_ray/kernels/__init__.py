@@ -1,0 +1,23 @@
+"""Resolvent ops: (T − zI)⁻¹ of tridiagonal T, its diagonal and its product with values, in O(n).
+
+    ops.py             resolvent_diagonal, resolvent_apply: checks, custom ops, gradients
+    backends/          reference (the definition), torch (vectorised); one file and one registration add another
+    flop_formulas.py   counted FLOPs of every op and its backward, from shapes alone
+
+Models come here; nothing here knows of a model.
+"""
+
+from stackwise_ray.kernels.backends import BACKEND_VARIABLE, BACKENDS, Backend, available_backends, choose_backend
+from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS
+from stackwise_ray.kernels.ops import resolvent_apply, resolvent_diagonal
+
+__all__ = [
+    "BACKENDS",
+    "BACKEND_VARIABLE",
+    "FLOP_FORMULAS",
+    "Backend",
+    "available_backends",
+    "choose_backend",
+    "resolvent_apply",
+    "resolvent_diagonal",
+]
