@@ -1,0 +1,304 @@
+"""The ledger over a real journal: what is given out, what is answered from the journal, what is tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
+from stackwise_ray.distributed.sources import FixedSource, Proposal, TunedSource
+from stackwise_ray.tracking.journal import Journal
+
+
+def trial(seed: int, lr: float = 1e-3) -> TrialConfig:
+    return TrialConfig(
+        model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
+        data=DataConfig(corpus="markov"),
+        training=TrainingConfig(budget=Budget(steps=3), lr=lr),
+        seed=seed,
+    )
+
+
+def replicates(n: int) -> list[Proposal]:
+    return [Proposal(arm="a", seed=seed, role="replicate", trial=trial(seed)) for seed in range(n)]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        yield journal
+
+
+def ledger_over(journal: Journal, source: Any, **work: Any) -> Ledger:
+    settings = Work(worker="not:run", directory=journal.path.parent, **work)
+    return Ledger(journal, source, settings, lambda data: "fingerprint")
+
+
+def message(config: dict[str, Any], *, step: int = 1, outcome: dict[str, Any] | None = None, **metrics: float) -> str:
+    arguments = config["arguments"]
+    record = {
+        "trial_id": arguments["trial_id"],
+        "attempt": arguments["attempt"],
+        "step": step,
+        "tokens": 10 * step,
+        "flops": 100 * step,
+        "time": 1.0,
+        "metrics": metrics or {"train/loss": 2.0},
+    }
+    return json.dumps({"records": [record], "outcome": outcome})
+
+
+def finished(**metrics: float) -> dict[str, Any]:
+    return {"kind": "finished", "metrics": metrics or {"validation/loss": 1.0}, "environment": {"torch": "2"}}
+
+
+def run_to_end(ledger: Ledger, outcome: Any = finished) -> list[str]:
+    """Everything that the ledger gives out, ended at once; the trial ids in order."""
+    given = []
+    while (config := ledger.next(f"tune{len(given)}")) is not None:
+        ledger.result(f"tune{len(given)}", 1, message(config, outcome=outcome()))
+        given.append(config["arguments"]["trial_id"])
+    return given
+
+
+def test_every_trial_is_given_out_once_and_a_second_ledger_gives_out_none(journal: Journal) -> None:
+    first = ledger_over(journal, FixedSource(replicates(4)))
+    given = run_to_end(first)
+    assert len(set(given)) == 4
+    assert first.finished
+    second = ledger_over(journal, FixedSource(replicates(4)))
+    assert not second.anything_to_run()
+    assert second.finished
+    assert second.known == 4
+    assert {trial.attempts for trial in journal.trials()} == {1}
+
+
+def test_only_an_added_seed_is_given_out_by_the_next_command(journal: Journal) -> None:
+    before = run_to_end(ledger_over(journal, FixedSource(replicates(2))))
+    after = run_to_end(ledger_over(journal, FixedSource(replicates(3))))
+    assert len(after) == 1
+    assert after[0] not in before
+
+
+def test_a_dead_worker_gives_the_trial_a_new_attempt_whose_number_stands_in_its_folder(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    first = ledger.next("t1")
+    assert first is not None
+    ledger.died("t1", "killed")
+    assert not ledger.finished
+    second = ledger.next("t2")
+    assert second is not None
+    assert second["arguments"]["trial_id"] == first["arguments"]["trial_id"]
+    assert second["arguments"]["attempt"] == 2
+    assert (Path(second["directory"]) / "attempt").read_text() == "2"
+
+
+def test_what_a_superseded_attempt_still_reports_is_not_booked(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    first = ledger.next("t1")
+    assert first is not None
+    ledger.died("t1", "killed")
+    ledger.next("t2")
+    ledger.result("t1", 1, message(first, outcome=finished()))
+    assert journal.trials()[0].status == "running"
+
+
+def test_a_trial_that_kills_its_worker_without_progress_fails_in_the_end(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    for death in range(MOST_DEATHS):
+        assert ledger.next(f"t{death}") is not None
+        ledger.died(f"t{death}", "killed")
+    assert ledger.next("t9") is None
+    assert ledger.finished
+    record = journal.trials()[0]
+    assert record.status == "failed"
+    assert "died 3 times at step 0" in str(record.reason)
+
+
+def test_deaths_with_progress_in_between_are_not_held_against_a_trial(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    for death in range(MOST_DEATHS + 3):
+        config = ledger.next(f"t{death}")
+        assert config is not None
+        ledger.result(f"t{death}", 1, message(config, step=death + 1))
+        ledger.died(f"t{death}", "killed")
+    assert journal.trials()[0].status == "interrupted"
+
+
+def test_a_silent_trial_is_tried_once_more_and_then_fails(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-1.0)  # everything counts as silence
+    for attempt in range(2):
+        assert ledger.next(f"t{attempt}") is not None
+        ledger.died(f"t{attempt}", "gone")
+    assert ledger.finished
+    assert "silent" in str(journal.trials()[0].reason)
+
+
+def test_the_same_result_told_twice_is_booked_once(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    config = ledger.next("t")
+    assert config is not None
+    for _ in range(2):
+        ledger.result("t", 1, message(config))
+    ledger.result("t", 2, message(config, step=2, outcome=finished()))
+    rows = journal._connection.execute("SELECT COUNT(*) FROM reports").fetchone()[0]
+    assert rows == 2
+
+
+def test_a_point_drawn_twice_is_one_trial_and_both_proposals_hear_of_its_end(journal: Journal) -> None:
+    heard: list[str] = []
+
+    class Listening(FixedSource):
+        def ended(self, proposal: Proposal, record: Any) -> None:
+            heard.append(record.status)
+
+    ledger = ledger_over(journal, Listening([*replicates(1), *replicates(1)]))
+    config = ledger.next("t")
+    assert config is not None
+    assert ledger.next("u") is None
+    assert not ledger.finished
+    ledger.result("t", 1, message(config, outcome=finished()))
+    assert heard == ["finished", "finished"]
+    assert ledger.finished
+    assert len(journal.trials()) == 1
+
+
+def test_a_full_disk_halts_the_sweep_and_leaves_the_trial_to_be_continued(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(3)))
+    config = ledger.next("t")
+    assert config is not None
+    ledger.result("t", 1, message(config, outcome={"kind": "disk_full", "reason": "disk full at x"}))
+    assert ledger.next("u") is None
+    assert ledger.finished
+    assert ledger.halted == "disk full at x"
+    assert journal.trials()[0].status == "interrupted"
+
+
+def test_interruption_marks_what_runs_and_the_next_ledger_continues_it(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(2)))
+    assert ledger.next("t") is not None
+    ledger.interrupt_all("interrupted")
+    assert journal.trials()[0].status == "interrupted"
+    again = ledger_over(journal, FixedSource(replicates(2)))
+    assert len(run_to_end(again)) == 2
+    assert [trial.attempts for trial in journal.trials()] == [2, 1]
+
+
+def test_a_stopped_trial_keeps_its_last_values_and_is_final(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    config = ledger.next("t")
+    assert config is not None
+    ledger.result("t", 1, message(config, **{"validation/loss": 3.0}))
+    ledger.stopped("t")
+    record = journal.trials()[0]
+    assert record.status == "stopped"
+    assert record.metrics["validation/loss"] == 3.0
+    assert ledger.finished
+
+
+def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(3)), most_flops=50.0)
+    config = ledger.next("t")
+    assert config is not None
+    ledger.result("t", 1, message(config, outcome=finished(**{"flops/total": 100.0})))
+    assert ledger.next("u") is None
+    assert "limits.flops" in str(ledger.halted)
+
+
+# ------------------------------------------------------------------------------------------------------- tuning
+
+
+def tuned_source(chosen: dict[str, Any], n_replicates: int = 2) -> TunedSource:
+    rates = (1e-3, 3e-3, 1e-2)
+    tuning = {
+        arm: [
+            Proposal(arm=arm, seed=9, role="tuning", trial=trial(90 + offset, rate), parameters={"training.lr": rate})
+            for rate in rates
+        ]
+        for offset, arm in enumerate(("x", "y"))
+    }
+
+    def make(arm: str, values: Any) -> list[Proposal]:
+        base = 0 if arm == "x" else 10
+        return [
+            Proposal(arm=arm, seed=s, role="replicate", trial=trial(base + s, values["training.lr"]), key=(s, arm))
+            for s in range(n_replicates)
+        ]
+
+    return TunedSource(
+        tuning, make, lambda arm, t: chosen.update({arm: t}), metric="validation/loss", n_replicates=n_replicates
+    )
+
+
+def drive(ledger: Ledger, loss: Any) -> list[str]:
+    roles = []
+    while (config := ledger.next(f"t{len(roles)}")) is not None:
+        tune_id = f"t{len(roles)}"
+        proposal = ledger.running[tune_id].proposal
+        outcome = loss(proposal)
+        roles.append(f"{proposal.role}:{proposal.arm}")
+        ledger.result(tune_id, 1, message(config, outcome=outcome))
+    return roles
+
+
+def test_tuning_freezes_the_best_rate_of_each_arm_before_its_replicates(journal: Journal) -> None:
+    chosen: dict[str, Any] = {}
+    best = {"x": 3e-3, "y": 1e-2}
+
+    def loss(proposal: Proposal) -> dict[str, Any]:
+        distance = abs(proposal.trial.training.lr - best[proposal.arm])
+        return finished(**{"validation/loss": 1 + distance, "flops/total": 7.0})
+
+    ledger = ledger_over(journal, tuned_source(chosen))
+    roles = drive(ledger, loss)
+    assert roles[:6] == ["tuning:x", "tuning:y"] * 3
+    assert sorted(roles[6:]) == ["replicate:x"] * 2 + ["replicate:y"] * 2
+    assert {arm: t.values["training.lr"] for arm, t in chosen.items()} == best
+    assert chosen["x"].flops == 21
+    assert ledger.finished
+    assert ledger.source.expected() == 10
+
+
+def test_a_resumed_tuning_makes_the_same_choice_and_runs_nothing(journal: Journal) -> None:
+    def loss(proposal: Proposal) -> dict[str, Any]:
+        return finished(**{"validation/loss": proposal.trial.training.lr})
+
+    first: dict[str, Any] = {}
+    drive(ledger_over(journal, tuned_source(first)), loss)
+    second: dict[str, Any] = {}
+    again = ledger_over(journal, tuned_source(second))
+    assert not again.anything_to_run()
+    assert first == second
+    assert again.finished
+
+
+def test_an_arm_whose_tuning_all_failed_gets_no_replicates_and_says_why(journal: Journal) -> None:
+    chosen: dict[str, Any] = {}
+
+    def loss(proposal: Proposal) -> dict[str, Any]:
+        return {"kind": "failed", "reason": "loss is nan"} if proposal.arm == "x" else finished()
+
+    source = tuned_source(chosen)
+    roles = drive(ledger_over(journal, source), loss)
+    assert "replicate:x" not in roles
+    assert "loss is nan" in source.not_tuned["x"]
+    assert source.exhausted
+
+
+def test_a_failed_tuning_trial_is_not_chosen_and_stands_in_the_record_with_its_reason(journal: Journal) -> None:
+    chosen: dict[str, Any] = {}
+
+    def loss(proposal: Proposal) -> dict[str, Any]:
+        if proposal.role == "tuning" and proposal.trial.training.lr == 1e-3:
+            return {"kind": "failed", "reason": "diverged"}
+        return finished(**{"validation/loss": proposal.trial.training.lr})
+
+    drive(ledger_over(journal, tuned_source(chosen)), loss)
+    assert chosen["x"].values == {"training.lr": 3e-3}
+    assert chosen["x"].trials[0]["reason"] == "diverged"
+    assert chosen["x"].trials[0]["loss"] is None
