@@ -1,0 +1,1 @@
+"""One file a training regime: from a trial to its plan of stages (`training.stages.REGIMES`)."""
