@@ -301,7 +301,7 @@ def count_words(text: str, rule: WordRule) -> int:
         return len(text)
     words = len(text.split())
     if rule == "whitespace and line ends":
-        words += text.count("\n") + (bool(text) and not text.endswith("\n"))
+        words += text.count("\n")
     return words
 
 

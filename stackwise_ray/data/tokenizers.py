@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stackwise_ray.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,6 +30,9 @@ TrainTexts = Callable[[], Iterator[str]]
 
 SPECIAL_TOKENS = {"pad": "<|pad|>", "bos": "<|bos|>", "eos": "<|eos|>", "mask": "<|mask|>"}
 """Of the tokenizers made here, by role: what no ordinary text holds. The mask is for masked language models."""
+
+END_OF_LINE, UNKNOWN = "<eos>", "<unk>"
+"""Of the `words` tokenizer: the names that the benchmarks use themselves."""
 
 
 class Encoder(ABC):
@@ -71,9 +77,33 @@ def tokenizer_source(spec: str) -> TokenizerSource:
     """The source that `data.tokenizer` names: bytes | words | bpe:<size> | a path or hub name.
 
     Raises:
-        ConfigError: The name is malformed, or nothing is found under it.
+        ConfigError: The name is malformed, or a path that holds no tokenizer.
     """
-    return ByteSource()
+    if spec == "bytes":
+        return ByteSource()
+    if spec == "words":
+        return WordSource()
+    kind, colon, size = spec.partition(":")
+    if kind == "bpe" and colon:
+        return BpeSource(_bpe_size(spec, size))
+    from stackwise_ray.data.pretrained_tokenizers import PretrainedSource
+
+    return PretrainedSource(spec)
+
+
+def _bpe_size(spec: str, size: str) -> int:
+    least = 256 + len(SPECIAL_TOKENS)
+    try:
+        value = int(size.replace("_", ""))
+    except ValueError:
+        value = 0
+    if value < least:
+        raise ConfigError(
+            f"= {spec}: write bpe:<entries> with at least {least} entries (256 bytes and {len(SPECIAL_TOKENS)} special "
+            "tokens), for example bpe:8000",
+            path="data.tokenizer",
+        )
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------------- bytes
@@ -126,6 +156,131 @@ def _byte_characters() -> list[str]:
     return characters
 
 
+# ---------------------------------------------------------------------------------------------------------- words
+
+
+class WordSource(TokenizerSource):
+    """The words of the train split, as the papers on WikiText-2 and PTB count: white space parts them."""
+
+    def signature(self) -> Mapping[str, Any]:
+        return {"kind": "words"}
+
+    def build(self, train_texts: TrainTexts) -> Encoder:
+        counts: Counter[str] = Counter()
+        for text in train_texts():
+            counts.update(text.split())
+        for special in (END_OF_LINE, UNKNOWN):
+            counts.pop(special, None)
+        ordered = sorted(counts, key=lambda word: (-counts[word], word))
+        return WordEncoder([END_OF_LINE, UNKNOWN, *ordered])
+
+
+class WordEncoder(Encoder):
+    """Token = word; each line end is <eos>, and a word that the train split does not have is <unk>.
+
+    Args:
+        words: The vocabulary in the order of its ids.
+    """
+
+    end_of_document = None  # the last line's <eos> already stands there
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._ids = {word: i for i, word in enumerate(words)}
+        self.vocab_size = len(words)
+        self.special_ids = {"eos": self._ids[END_OF_LINE], "unk": self._ids[UNKNOWN]}
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        get, unknown = self._ids.get, self.special_ids["unk"]
+        encoded = []
+        for text in texts:
+            words = text.replace("\n", f" {END_OF_LINE} ").split()
+            encoded.append(np.fromiter((get(word, unknown) for word in words), dtype=np.uint32, count=len(words)))
+        return encoded
+
+    def save(self, folder: Path) -> None:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        tokenizer = Tokenizer(models.WordLevel(vocab=self._ids, unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.Replace("\n", f" {END_OF_LINE} ")
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        save_tokenizer(tokenizer, folder, {"eos": END_OF_LINE, "unk": UNKNOWN})
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(["words", *self._ids]).encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ BPE
+
+
+class BpeSource(TokenizerSource):
+    """Byte-level BPE of a given size, trained on the train split and on nothing else.
+
+    Args:
+        size: Entries, the special tokens and the 256 bytes included.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def signature(self) -> Mapping[str, Any]:
+        return {"kind": "bpe", "size": self.size, "specials": SPECIAL_TOKENS}
+
+    def build(self, train_texts: TrainTexts) -> Encoder:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.size,
+            special_tokens=list(SPECIAL_TOKENS.values()),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(train_texts(), trainer)
+        if tokenizer.get_vocab_size() < self.size:
+            raise ConfigError(
+                f"= bpe:{self.size}: the train split yields only {tokenizer.get_vocab_size()} entries; write "
+                f"bpe:{tokenizer.get_vocab_size()} or less",
+                path="data.tokenizer",
+            )
+        return BpeEncoder(tokenizer)
+
+
+class FastEncoder(Encoder):
+    """A tokenizer of the `tokenizers` library, which encodes a batch in parallel.
+
+    Args:
+        tokenizer: Used as it is, but for special tokens: those that stand in the text are read as text.
+        specials: Token by role.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, specials: Mapping[str, str]) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True
+        self.vocab_size = max(tokenizer.get_vocab_size(), 1 + max(tokenizer.get_vocab().values()))
+        ids = {role: tokenizer.token_to_id(token) for role, token in specials.items()}
+        self.special_ids = {role: i for role, i in ids.items() if i is not None}
+        self.end_of_document = self.special_ids.get("eos", self.special_ids.get("sep"))
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
+
+class BpeEncoder(FastEncoder):
+    """A BPE that was trained here."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer, SPECIAL_TOKENS)
+
+    def save(self, folder: Path) -> None:
+        save_tokenizer(self._tokenizer, folder, SPECIAL_TOKENS)
+
+
 # ------------------------------------------------------------------------------------------------- saved on disk
 
 
@@ -146,5 +301,4 @@ def load_saved(folder: Path) -> PreTrainedTokenizerFast:
     """A tokenizer that `Encoder.save` has written."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder))
-    return tokenizer
+    return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(str(folder)))
