@@ -1,0 +1,221 @@
+"""What a sweep would run and what it would cost, before anything runs: `--plan`, `plan.json`, `sw.plan`.
+
+A row a cell (an arm in one role). Everything is counted on the meta device or solved from those counts; hours and peak
+memory come from what this machine was measured to do (`core.calibration`) and are absent where it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.core.calibration import Calibration, RunKind
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.core.records import Role
+from stackwise_ray.training.plan import plan_trial
+
+NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An arm in one role, as the planner is asked about it.
+
+    Attributes:
+        trial: One trial of the cell; its seed does not matter to the cost.
+        trials: How many of them the sweep holds (replicates, tuning trials or search trials).
+    """
+
+    arm: str
+    role: Role
+    trial: TrialConfig
+    trials: int
+    vocab_size: int
+    special_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """The cost of one cell; FLOPs and tokens are those of one trial.
+
+    Attributes:
+        flops_forward_per_token: Counted FLOPs of the forward pass, a token.
+        flops_backward_per_token: The same of the backward pass.
+        flops_optimizer_per_step: FLOPs of one optimizer step.
+        steps: Optimizer steps of the whole budget; None where the budget is wall-clock time.
+        flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit.
+        seconds: Predicted wall time of one trial; None: not calibrated.
+        peak_bytes: Predicted peak of live tensors; None: not calibrated.
+        disk_bytes: Two checkpoints and the final model.
+        refused: Why this cell cannot run; then the counts are None.
+    """
+
+    arm: str
+    role: Role
+    trials: int
+    budget: Mapping[str, float]
+    params: int | None = None
+    params_non_embedding: int | None = None
+    flops_forward_per_token: float | None = None
+    flops_backward_per_token: float | None = None
+    flops_optimizer_per_step: int | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    flops: int | None = None
+    flops_evaluation: int | None = None
+    seconds: float | None = None
+    peak_bytes: float | None = None
+    disk_bytes: int | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A row a cell, and the sweep's totals.
+
+    Attributes:
+        slots: Trials at once that the hours are divided by.
+        notes: Lines that a reader should see, e.g. that the learning rate is not tuned.
+    """
+
+    name: str
+    rows: tuple[PlanRow, ...]
+    slots: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> tuple[PlanRow, ...]:
+        """The cells that cannot run."""
+        return tuple(row for row in self.rows if row.refused is not None)
+
+    @property
+    def trials(self) -> int:
+        """Trials in all."""
+        return sum(row.trials for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Training FLOPs of the whole sweep."""
+        return sum(row.trials * row.flops for row in self.rows if row.flops is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted wall time of the whole sweep on this machine, start-up of Ray excluded; None: not calibrated."""
+        if any(row.seconds is None for row in self.rows if row.refused is None):
+            return None
+        return sum(row.trials * row.seconds for row in self.rows if row.seconds is not None) / max(1, self.slots)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data: `plan.json`."""
+        totals = {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
+        rows = [asdict(row) | {"budget": dict(row.budget)} for row in self.rows]
+        return {"name": self.name, "slots": self.slots, "notes": list(self.notes), "totals": totals, "rows": rows}
+
+    def table(self) -> Table:
+        """The plan for a terminal."""
+        table = Table(
+            title=f"Plan of {self.name}", title_justify="left", caption=self._caption(), caption_justify="left"
+        )
+        columns = ("arm", "trials", "params", "non-emb.", "FLOPs/token fwd", "bwd", "opt/step", "steps", "tokens")
+        for name in (*columns, "FLOPs", "h/trial", "peak", "disk"):
+            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
+        for row in self.rows:
+            name = row.arm if row.role == "replicate" else f"{row.arm} ({row.role})"
+            if row.refused is not None:
+                table.add_row(name, str(row.trials), f"refused: {row.refused}", style="red")
+                continue
+            counts = (row.params, row.params_non_embedding, row.flops_forward_per_token, row.flops_backward_per_token)
+            rest = (row.flops_optimizer_per_step, row.steps, row.tokens, row.flops)
+            table.add_row(
+                name,
+                str(row.trials),
+                *("—" if value is None else format_count(value) for value in (*counts, *rest)),
+                "—" if row.seconds is None else f"{row.seconds / 3600:.3g}",
+                "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
+                "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
+            )
+        return table
+
+    def _caption(self) -> str:
+        total = f"{self.trials} trials, {format_count(self.flops)} training FLOPs, {self.slots} at once"
+        total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
+        lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
+        return "\n".join([total, *([f"hours and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
+
+
+def plan_cells(
+    name: str, cells: Iterable[Cell], *, slots: int, threads: int, device: str = "cpu", notes: Iterable[str] = ()
+) -> Plan:
+    """Count and solve every cell; one that cannot run becomes a refused row.
+
+    Args:
+        slots: Trials at once.
+        threads: torch threads a trial, a key of the calibration (0 on a GPU).
+        device: "cpu" or the name of the GPU, as the calibration knows it.
+    """
+    calibration = Calibration()
+    rows = tuple(_row(cell, calibration, threads, device) for cell in cells)
+    return Plan(name=name, rows=rows, slots=slots, notes=tuple(notes))
+
+
+def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
+    """The calibration's key for a trial: the same in the planner and in the run that records a sample."""
+    mixer = trial.model.mixer
+    return RunKind(
+        family=trial.model.family,
+        mixer=None if mixer is None else mixer.kind,
+        device=device,
+        threads=threads,
+        backend=backend,
+        precision=trial.training.precision,
+    )
+
+
+def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
+    trial = cell.trial
+    budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
+    try:
+        cost = plan_trial(trial, vocab_size=cell.vocab_size, special_ids=cell.special_ids)
+    except ConfigError as error:
+        return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
+    kind = run_kind(trial, device=device, threads=threads, backend=_backend(trial))
+    tokens_per_step = cost.full_step_sequences * trial.data.seq_len
+    per_step = (
+        tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step
+    )
+    evaluation = cost.flops_evaluation
+    seconds = calibration.predict_seconds(
+        kind, flops_per_step=per_step, flops_total=cost.flops_total, flops_evaluation=evaluation
+    )
+    peak = calibration.predict_peak_bytes(kind, flops_per_step=per_step, live_peak_bytes=cost.live_peak_bytes)
+    return PlanRow(
+        arm=cell.arm,
+        role=cell.role,
+        trials=cell.trials,
+        budget=budget,
+        params=cost.params,
+        params_non_embedding=cost.params_non_embedding,
+        flops_forward_per_token=cost.flops_forward_per_token,
+        flops_backward_per_token=cost.flops_backward_per_token,
+        flops_optimizer_per_step=cost.flops_optimizer_per_step,
+        steps=cost.steps,
+        tokens=cost.tokens_total,
+        flops=cost.flops_total,
+        flops_evaluation=evaluation,
+        seconds=seconds,
+        peak_bytes=peak,
+        disk_bytes=cost.disk_bytes,
+    )
+
+
+def _backend(trial: TrialConfig) -> str | None:
+    if not isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer):
+        return None
+    from stackwise_ray.kernels import choose_backend
+
+    return choose_backend()

@@ -1,0 +1,108 @@
+"""The layers of the architecture, held against the imports of every module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "stackwise_ray"
+LAYERS = {
+    "core": 0,
+    "config": 1,
+    "kernels": 2,
+    "models": 2,
+    "data": 2,
+    "optim": 2,
+    "metrics": 2,
+    "flags": 2,
+    "tracking": 2,
+    "training": 3,
+    "distributed": 4,
+    "sweep": 5,
+    "train": 5,
+    "evaluate": 5,
+    "doctor": 5,
+}
+WITHIN_LAYER_2 = {("models", "kernels"), ("metrics", "kernels")}
+HEAVY = {"torch", "ray", "transformers", "mlflow", "optuna", "datasets"}
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Dotted names that a module imports; relative ones do not occur here."""
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def room(module: str) -> str | None:
+    """Which part of stackwise_ray a dotted name belongs to; None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else None
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(PACKAGE), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the package's face loads everything lazily; the light import is tested on its own
+    for module in imports(path):
+        if not module.startswith("stackwise_ray."):
+            continue
+        other = room(module)
+        if other is None or other == own:
+            continue
+        lower = LAYERS[other] < LAYERS[own]
+        allowed = lower or (own, other) in WITHIN_LAYER_2 or (LAYERS[own] == LAYERS[other] == 5)
+        assert allowed, f"{path.relative_to(ROOT)} (layer {LAYERS[own]}) imports {module} (layer {LAYERS[other]})"
+
+
+@pytest.mark.parametrize("path", modules(PACKAGE), ids=lambda p: str(p.relative_to(ROOT)))
+def test_ray_is_imported_in_distributed_alone_and_analysis_in_the_commands_alone(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    roots = {name.split(".")[0] for name in imports(path)}
+    if own != "distributed":
+        assert "ray" not in roots
+    if LAYERS.get(own, 5) != 5:
+        assert "analysis" not in roots
+
+
+@pytest.mark.parametrize("path", modules(ROOT / "analysis"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_analysis_knows_only_the_records(path: Path) -> None:
+    for module in imports(path):
+        root = module.split(".")[0]
+        assert root not in {"torch", "ray"}, module
+        if root == "stackwise_ray":
+            allowed = module in {"stackwise_ray", "stackwise_ray.core"} or module.startswith(
+                "stackwise_ray.core.records"
+            )
+            assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("part", ["core", "config", "flags"])
+def test_what_a_config_error_needs_loads_nothing_heavy(part: str) -> None:
+    for path in modules(PACKAGE / part):
+        heavy = {name.split(".")[0] for name in imports(path)} & HEAVY
+        assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}"
+
+
+@pytest.mark.parametrize("command", ["sweep", "train", "evaluate", "doctor"])
+def test_a_command_loads_nothing_heavy_before_it_has_read_its_arguments(command: str) -> None:
+    top = imports(PACKAGE / f"{command}.py", top_level_only=True)
+    assert not {name.split(".")[0] for name in top} & HEAVY
+    for module in top:
+        assert room(module) in {None, "core", "config", "flags", "sweep", "train"}, module
