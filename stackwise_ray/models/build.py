@@ -76,6 +76,9 @@ def build_model(
         built = _from_config(config, model.role, device)
     else:
         built = _from_pretrained(family, model, vocab_size=vocab_size, seq_len=seq_len, device=device)
+    from stackwise_ray.models.unpacked import skip_search_for_packing
+
+    skip_search_for_packing(built)
     built.train()
     return built
 
