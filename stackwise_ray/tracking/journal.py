@@ -15,6 +15,7 @@ import math
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -250,8 +251,8 @@ class Journal:
 
     def put_meta(self, key: str, value: Any) -> None:
         """Stores a fact about the sweep (plain JSON data), over an earlier one of the same key."""
-        if key == "schema_version":
-            raise ValueError("schema_version is the journal's own")
+        if key in ("schema_version", "journal_id"):
+            raise ValueError(f"{key} is the journal's own")
         with self._transaction() as connection:
             self._write_meta(connection, key, value)
 
@@ -290,6 +291,7 @@ class Journal:
                 version = self.get_meta("schema_version")
                 if version is None:
                     self._write_meta(connection, "schema_version", JOURNAL_VERSION)
+                    self._write_meta(connection, "journal_id", uuid.uuid4().hex)  # trackers know the sweep by it
         except sqlite3.DatabaseError as error:
             raise ConfigError(
                 f"this is not a journal of a sweep ({error}); move it away or choose another output",
