@@ -7,6 +7,7 @@ here: dropout, ties, no cache in training, special-token ids, scaled-dot-product
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.trial import ModelConfig
@@ -50,8 +51,8 @@ def build_model(
             as large, and is then used instead (padded vocabularies).
         seq_len: Tokens in a training window; also the rows of a position table where `max_positions` is None.
         special_ids: The tokenizer's special tokens, e.g. ``{"eos": 0, "pad": 1}``; see `special_token_ids`.
-        device: "meta" builds shapes without weights. Random weights draw from torch's default generator of that
-            device: the caller seeds it.
+        device: "meta" builds shapes without weights, and so does any device inside a `FakeTensorMode`. Random weights
+            draw from torch's default generator of the device: the caller seeds it.
 
     Raises:
         ConfigError: A field does not fit the family, the vocabulary or the pretrained weights.
@@ -110,11 +111,16 @@ def _auto_class(role: str) -> Any:
 
 def _from_config(config: PretrainedConfig, role: str, device: str | torch.device) -> PreTrainedModel:
     import torch
+    from transformers.initialization import no_init_weights
 
-    with torch.device(device):
+    # Fake tensors have no values to initialise, and truncated-normal schemes read what they drew.
+    fake = torch._guards.detect_fake_mode() is not None
+    with torch.device(device), no_init_weights() if fake else nullcontext():
         model: PreTrainedModel = _auto_class(role).from_config(
             config, attn_implementation=ATTENTION, dtype=torch.float32
         )
+    if fake:
+        model.tie_weights()  # a part of the initialisation that was left out
     return model
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -33,6 +34,12 @@ class StackView:
     blocks: nn.ModuleList
     final_norm: nn.Module | None
     head: tuple[nn.Module, ...]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., vocab_size) of the trunk's last hidden states (..., d_model), at the positions given."""
+        for module in self.head:
+            hidden = module(hidden)
+        return hidden
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """(name, module) of every part, from the input to the output; names are unique."""

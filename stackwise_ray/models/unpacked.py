@@ -42,4 +42,8 @@ def _unless_consecutive(search: Callable[[torch.Tensor], Any]) -> Callable[[torc
 
 
 # Once, when models are first built. Models that were not built here are not affected: their flag is never set.
-masking_utils.find_packed_sequence_indices = _unless_consecutive(masking_utils.find_packed_sequence_indices)
+setattr(  # noqa: B010 (a plain assignment does not type)
+    masking_utils,
+    "find_packed_sequence_indices",
+    _unless_consecutive(masking_utils.find_packed_sequence_indices),
+)
