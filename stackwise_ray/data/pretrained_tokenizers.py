@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stackwise_ray.core.errors import ConfigError, nearest
 from stackwise_ray.data.corpus import file_signature
+from stackwise_ray.data.hub_access import hub_or_offline
 from stackwise_ray.data.tokenizers import Encoder, FastEncoder, TokenizerSource, TrainTexts
 
 if TYPE_CHECKING:
@@ -83,14 +84,15 @@ class PretrainedSource(TokenizerSource):
         from transformers import AutoTokenizer
 
         try:
-            return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(self.spec))
+            with hub_or_offline():
+                return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(self.spec))
         # transformers reports "not there", "no network" and "no such repository" as OSError or ValueError.
         except (OSError, ValueError) as error:
             near = nearest(self.spec, ("bytes", "words"))
-            hint = f"did you mean '{near}'? " if near else ""
+            hint = f"; did you mean '{near}'?" if near else "."
             raise ConfigError(
-                f"= {self.spec}: no such tokenizer; {hint}Looked in {', '.join(self._tried)} and on the Hugging Face "
-                f"hub ({type(error).__name__}); fetch it with: hf download {self.spec} --local-dir {self.spec}",
+                f"= {self.spec}: no such tokenizer{hint} Looked in {', '.join(self._tried)} and on the Hugging Face "
+                f"hub ({type(error).__name__}). Fetch it with: hf download {self.spec} --local-dir {self.spec}",
                 path="data.tokenizer",
             ) from error
 

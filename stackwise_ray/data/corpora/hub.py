@@ -1,0 +1,86 @@
+"""Any dataset of the Hugging Face hub (`data.path`, `data.name`), or a folder that the `datasets` library reads.
+
+A row is a document. The dataset's own train, validation and test splits are used; of those that it does not have,
+validation and test are taken out of train by hash of the text, and the recipe says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corpora import CORPORA
+from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, split_of
+from stackwise_ray.data.places import load_hub, texts
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+
+@CORPORA.register("hub")
+class HubDataset(Corpus):
+    """Documents from a dataset on the hub; a prepared one is used again without asking the hub."""
+
+    def __init__(self, config: DataConfig) -> None:
+        super().__init__(config)
+        if config.path is None:
+            raise ConfigError(
+                "corpus: hub needs the dataset's name; set data.path, for example data.path=roneneldan/TinyStories",
+                path="data.path",
+            )
+        self._path = config.path
+        self._facts: dict[str, Any] = {}
+
+    def recipe(self) -> Mapping[str, Any]:
+        return {
+            "corpus": "hub",
+            "path": self._path,
+            "name": self.config.name,
+            "text_field": self.config.text_field,
+            "split": "the dataset's own; validation and test that it lacks out of train by sha256, 5 % each",
+        }
+
+    def signature(self) -> Mapping[str, Any]:
+        return {}
+
+    def documents(self) -> Iterator[Document]:
+        dataset = self._dataset
+        if "train" not in dataset:
+            raise ConfigError(
+                f"= {self._path}: this dataset has no train split, only {', '.join(map(str, dataset))}",
+                path="data.path",
+            )
+        missing = {split for split in SPLITS if split not in dataset}
+        seen: set[bytes] = set()
+        dropped = 0
+        # Test and validation first: what stands in them as well is dropped from train, not the other way round.
+        for source in reversed([split for split in SPLITS if split in dataset]):
+            for i, text in enumerate(texts(dataset[source], self.config.text_field)):
+                digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+                if not text or digest[:16] in seen:
+                    dropped += 1
+                    continue
+                seen.add(digest[:16])
+                yield Document(_target(source, digest, missing), text, f"{self._path} {source} row {i}")
+        self._facts = {"splits_of_the_dataset": sorted(map(str, dataset)), "duplicates_or_empty_dropped": dropped}
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+    @cached_property
+    def _dataset(self) -> DatasetDict:
+        command = f"hf download {self._path} --repo-type dataset"
+        return load_hub(
+            self._path, self.config.name, None, path="data.path", advice=f"Check the name, or fetch it with: {command}"
+        )
+
+
+def _target(source: Split, digest: bytes, missing: set[Split]) -> Split:
+    if source != "train":
+        return source
+    by_hash = split_of(digest)
+    return by_hash if by_hash in missing else "train"

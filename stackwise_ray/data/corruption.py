@@ -1,0 +1,87 @@
+"""Masked-language-model inputs: which positions are predicted and what the model sees there.
+
+Every draw is addressed by (seed, sequence, epoch, position), so that the corruption of a sequence does not depend
+on its batch, its worker or what ran before. Called by the training loop and by evaluation of encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.seeding import NOISE, stream_seed
+from stackwise_ray.data.counters import hash64, uniform
+
+_MASKED, _REPLACED = 0.8, 0.1  # of the selected positions; the rest keeps its token
+
+
+class MaskedBatch(NamedTuple):
+    """A corrupted batch; each field has shape (n_sequences, seq_len).
+
+    Attributes:
+        inputs: What the model sees.
+        targets: The tokens as they were.
+        selected: Where the loss is taken: the only places at which inputs may differ from targets.
+    """
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    selected: NDArray[np.bool_]
+
+
+def mlm_mask(
+    tokens: ArrayLike,
+    sequence_ids: ArrayLike,
+    *,
+    epoch: int,
+    seed: int,
+    ratio: float,
+    special_ids: Mapping[str, int],
+    vocab_size: int,
+) -> MaskedBatch:
+    """Corrupt a batch: each ordinary token is selected with probability `ratio`.
+
+    A selected token becomes the mask (80 %), a random ordinary token (10 %), or stays (10 %). Special tokens are
+    never selected, except <unk>, which stands for a word. Source: Devlin et al. 2019, section 3.1 and appendix A.1;
+    selection is by independent draws, not a fixed number a sequence.
+
+    Args:
+        tokens: Shape (n_sequences, seq_len).
+        sequence_ids: Global number of each sequence, shape (n_sequences,).
+        epoch: Anything else that shall change the draws; 0 for validation, where they are always the same.
+        seed: The trial's root seed; the draws come from its noise stream.
+        ratio: Share of positions selected, 0 to 1.
+        special_ids: Ids by role; the mask must be among them.
+        vocab_size: Random tokens are drawn evenly from its ordinary entries.
+
+    Raises:
+        ConfigError: The tokenizer has no mask.
+    """
+    if "mask" not in special_ids:
+        raise ConfigError(
+            "this tokenizer has no mask token, which an encoder's training needs; choose bytes, bpe:<size> or one that "
+            "has (bert-base-uncased)",
+            path="data.tokenizer",
+        )
+    targets = np.asarray(tokens, dtype=np.int64)
+    sequences = np.asarray(sequence_ids, dtype=np.uint64).reshape(-1, 1)
+    if targets.ndim != 2 or len(sequences) != len(targets):
+        raise ValueError(f"tokens of shape {targets.shape} do not go with {len(sequences)} sequence ids")
+    reserved = np.array(sorted({i for role, i in special_ids.items() if role != "unk"}), dtype=np.int64)
+    positions = np.arange(targets.shape[1], dtype=np.uint64)
+    draws = [hash64(stream_seed(seed, NOISE), epoch, sequences, positions, purpose) for purpose in range(3)]
+    selected = (uniform(draws[0]) < ratio) & ~np.isin(targets, reserved)
+    action = uniform(draws[1])
+    ordinary = np.setdiff1d(np.arange(vocab_size, dtype=np.int64), reserved)
+    # The bias of a remainder over 2^64 is below vocab_size / 2^64.
+    random_tokens = ordinary[(draws[2] % np.uint64(len(ordinary))).astype(np.int64)]
+    inputs = targets.copy()
+    masked = selected & (action < _MASKED)
+    replaced = selected & (action >= _MASKED) & (action < _MASKED + _REPLACED)
+    inputs[masked] = special_ids["mask"]
+    inputs[replaced] = random_tokens[replaced]
+    return MaskedBatch(inputs, targets, selected)
