@@ -1,13 +1,14 @@
 """Resolvent ops: (T − zI)⁻¹ of tridiagonal T, its diagonal and its product with values, in O(n).
 
     ops.py             resolvent_diagonal, resolvent_apply: checks, custom ops, gradients
+    backend.py         what a backend provides, and how one is chosen
     backends/          reference (the definition), torch (vectorised); one file and one registration add another
     flop_formulas.py   counted FLOPs of every op and its backward, from shapes alone
 
 Models come here; nothing here knows of a model.
 """
 
-from stackwise_ray.kernels.backends import BACKEND_VARIABLE, BACKENDS, Backend, available_backends, choose_backend
+from stackwise_ray.kernels.backend import BACKEND_VARIABLE, BACKENDS, Backend, available_backends, choose_backend
 from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS
 from stackwise_ray.kernels.ops import resolvent_apply, resolvent_diagonal
 

@@ -15,7 +15,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from stackwise_ray.kernels.backends import BACKENDS, Gradient, choose_backend, reference
+from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like
+from stackwise_ray.kernels.backends import reference
 
 _SINGLE = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.complex64})
 _DOUBLE = frozenset({torch.float64, torch.complex128})
@@ -168,18 +169,11 @@ def _check_values(shift: Tensor, coupling: Tensor | None = None) -> None:
 # ------------------------------------------------------------------------------------------------- the custom ops
 
 
-def _complex_dtype(potential: Tensor) -> torch.dtype:
-    return torch.complex128 if potential.dtype in _DOUBLE else torch.complex64
-
-
-def _new(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An uninitialised (B, H, N) or (B, H, N, P) tensor, position-major in memory."""
-    batch, heads, n, *width = shape
-    return like.new_empty((batch, n, heads, *width), dtype=dtype).transpose(1, 2)
-
-
 def _finished(result: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
-    return _new(like, tuple(result.shape), dtype).copy_(result)
+    output = output_like(like, tuple(result.shape), dtype)
+    if result.dtype == dtype and result.stride() == output.stride() and not result.is_conj():
+        return result
+    return output.copy_(result)
 
 
 def _gradient_for(argument: Tensor, gradient: Tensor, full: tuple[int, ...]) -> Tensor:
@@ -196,7 +190,7 @@ def _gradient_for(argument: Tensor, gradient: Tensor, full: tuple[int, ...]) -> 
 
 def _empty_gradient(argument: Tensor, full: tuple[int, ...]) -> Tensor:
     if tuple(argument.shape) == full and len(full) > 2:
-        return _new(argument, full, argument.dtype)
+        return output_like(argument, full, argument.dtype)
     return argument.new_empty(argument.shape)
 
 
@@ -211,9 +205,9 @@ def _diagonal(
 ) -> Tensor:
     if check:
         _check_values(shift, coupling)
-    dtype = _complex_dtype(potential)
+    dtype = complex_dtype(potential)
     if potential.numel() == 0:
-        return _new(potential, tuple(potential.shape), dtype)
+        return output_like(potential, tuple(potential.shape), dtype)
     result = BACKENDS.get(backend).diagonal(potential, coupling, shift, causal)
     return _finished(result, potential, dtype)
 
@@ -222,7 +216,7 @@ def _diagonal(
 def _(
     potential: Tensor, coupling: Tensor, shift: Tensor, causal: bool, backend: str, gradient: str, check: bool
 ) -> Tensor:
-    return _new(potential, tuple(potential.shape), _complex_dtype(potential))
+    return output_like(potential, tuple(potential.shape), complex_dtype(potential))
 
 
 @torch.library.custom_op("stackwise_ray::resolvent_diagonal_backward", mutates_args=())
@@ -268,9 +262,9 @@ def _apply(
 ) -> Tensor:
     if check:
         _check_values(shift)
-    dtype = _complex_dtype(potential)
+    dtype = complex_dtype(potential)
     if values.numel() == 0:
-        return _new(values, tuple(values.shape), dtype)
+        return output_like(values, tuple(values.shape), dtype)
     result = BACKENDS.get(backend).apply(potential, hop, shift, values, causal)
     return _finished(result, potential, dtype)
 
@@ -286,7 +280,7 @@ def _(
     gradient: str,
     check: bool,
 ) -> Tensor:
-    return _new(potential, tuple(values.shape), _complex_dtype(potential))
+    return output_like(potential, tuple(values.shape), complex_dtype(potential))
 
 
 @torch.library.custom_op("stackwise_ray::resolvent_apply_backward", mutates_args=())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stackwise_ray.kernels.backends import BACKENDS, Backend
+from stackwise_ray.kernels.backend import BACKENDS, Backend
 
 
 def _columns(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -14,15 +14,19 @@ N positions, L = B·H lanes, R >= N rows (N padded to whole chunks), P value wid
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stackwise_ray.kernels.backends import BACKENDS, Backend
+from stackwise_ray.kernels.backend import BACKENDS, Backend, complex_dtype, output_like
 
-DIRECT_LANES = 128
-"""From this many values a position on, a straight loop beats chunks (measured, one AVX2 core)."""
+CAVITY_STRAIGHT_FROM, SCAN_STRAIGHT_FROM = 128, 512
+"""From this many values a position on, the straight loop of the recursion beats chunks (measured, one AVX2 core)."""
+
+BLOCK_VALUES = 65_536
+"""Values of a block of positions in the causal apply: its complex128 temporaries then stay in a core's cache."""
 
 RESCALE_EVERY = 8
 """Steps between two rescalings of a chunk's Möbius map: entries below 1e38 then stay inside float64."""
@@ -40,8 +44,18 @@ class Geometry:
     @classmethod
     def of(cls, potential: Tensor) -> Geometry:
         batch, heads, n = potential.shape
-        straight = batch * heads >= DIRECT_LANES or n < 8
-        return cls(batch, heads, n, n if straight else math.isqrt(n - 1) + 1)
+        return cls(batch, heads, n, n if batch * heads >= SCAN_STRAIGHT_FROM or n < 8 else math.isqrt(n - 1) + 1)
+
+    def straight(self, values: int, bound: int = SCAN_STRAIGHT_FROM) -> bool:
+        """Whether a recursion over this many values a position runs straight over the positions."""
+        return self.steps == self.n or values >= bound
+
+    def blocks(self, width: int) -> list[range]:
+        """All rows, cut where the recursion of values of this width is straight and can be taken up again."""
+        size = self.rows
+        if self.straight(self.lanes * width):
+            size = max(BLOCK_VALUES // (self.lanes * width), 1)
+        return [range(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
 
     @property
     def lanes(self) -> int:
@@ -68,7 +82,7 @@ def _denominators_without_coupling(potential: Tensor, shift: Tensor, geometry: G
     """d_i = a_i − z_i as (R, L); rows of padding hold −i, which any coupling leaves harmless."""
     n, batch, heads = geometry.n, geometry.batch, geometry.heads
     d = torch.empty(geometry.rows, batch, heads, dtype=torch.complex128, device=potential.device)
-    d[n:] = -1j
+    d[n:].fill_(-1j)
     d[:n].copy_(potential.permute(2, 0, 1))
     d[:n].sub_(shift.to(torch.complex128).expand(batch, heads, n).permute(2, 0, 1))
     return d.view(geometry.rows, geometry.lanes)
@@ -95,19 +109,31 @@ def _shifted_up(x_RL: Tensor) -> Tensor:
     return torch.cat([x_RL[1:], torch.zeros_like(x_RL[:1])])
 
 
-def _values_to_lanes(x_BHNP: Tensor, geometry: Geometry) -> Tensor:
-    """(B, H, N, P) as complex (R, P, L), zeros in the padding."""
-    n = geometry.n
-    shape = (geometry.rows, x_BHNP.shape[3], geometry.batch, geometry.heads)
-    rows = torch.empty(shape, dtype=torch.complex128, device=x_BHNP.device)
-    rows[n:] = 0
-    rows[:n].copy_(x_BHNP.permute(2, 3, 0, 1))
-    return rows.flatten(2)
+def _values_to_lanes(x_BHNP: Tensor, geometry: Geometry, rows: range) -> Tensor:
+    """Positions `rows` of (B, H, N, P) as complex (rows, P, L), zeros in the padding."""
+    n, width = len(rows), x_BHNP.shape[3]
+    lanes = torch.empty(n, width, geometry.lanes, dtype=torch.complex128, device=x_BHNP.device)
+    inside = max(min(geometry.n - rows.start, n), 0)
+    lanes[inside:] = 0
+    # In two steps, since a copy that reorders four axes at once runs in short strided pieces.
+    part = x_BHNP[:, :, rows.start : rows.start + inside].permute(2, 0, 1, 3).contiguous()
+    lanes[:inside].copy_(part.view(inside, geometry.lanes, width).transpose(1, 2))
+    return lanes
+
+
+def _values_from_lanes(x_RPL: Tensor, geometry: Geometry, rows: range, out_BHNP: Tensor) -> None:
+    """Writes positions `rows` of the result, in its type; of a real result the real part."""
+    inside = max(min(geometry.n - rows.start, len(rows)), 0)
+    lanes = x_RPL[:inside] if out_BHNP.is_complex() else x_RPL[:inside].real
+    part = torch.empty(inside, geometry.lanes, x_RPL.shape[1], dtype=out_BHNP.dtype, device=x_RPL.device)
+    part.copy_(lanes.transpose(1, 2))
+    part = part.unflatten(1, (geometry.batch, geometry.heads)).permute(1, 2, 0, 3)
+    out_BHNP[:, :, rows.start : rows.start + inside].copy_(part)
 
 
 def _diagonal_to_lanes(x_BHN: Tensor, geometry: Geometry) -> Tensor:
     """(B, H, N) as complex (R, L), zeros in the padding."""
-    return _values_to_lanes(x_BHN.unsqueeze(-1), geometry).squeeze(1)
+    return _values_to_lanes(x_BHN.unsqueeze(-1), geometry, range(geometry.rows)).squeeze(1)
 
 
 # ---------------------------------------------------------------------------------------- the two recursions
@@ -115,12 +141,13 @@ def _diagonal_to_lanes(x_BHN: Tensor, geometry: Geometry) -> Tensor:
 
 def _continued_fraction_(d_RL: Tensor, k_RL: Tensor, geometry: Geometry) -> Tensor:
     """Overwrites d by the denominators w_i = d_i − k_{i−1} / w_{i−1} = 1 / gL_i."""
-    d, k = geometry.chunks(d_RL), geometry.chunks(k_RL)
-    d_S, k_S = d.unbind(1), k.unbind(1)
-    if d.shape[0] > 1:
+    if geometry.straight(geometry.lanes, CAVITY_STRAIGHT_FROM):
+        d_S, k_S = d_RL.unbind(0), k_RL.unbind(0)
+    else:
+        d_S, k_S = geometry.chunks(d_RL).unbind(1), geometry.chunks(k_RL).unbind(1)
         d_S[0][1:].sub_(k_S[0][1:] * _incoming_cavity(d_S, k_S))
-    for i in range(1, geometry.steps):
-        d_S[i].addcdiv_(k_S[i], d_S[i - 1], value=-1)
+    for here, before in _order(len(d_S), reverse=False):
+        d_S[here].addcdiv_(k_S[here], d_S[before], value=-1)
     return d_RL
 
 
@@ -147,32 +174,44 @@ def _incoming_cavity(d_S: tuple[Tensor, ...], k_S: tuple[Tensor, ...]) -> Tensor
     return entering
 
 
-def _scan_(x: Tensor, coefficient: Tensor, geometry: Geometry, *, reverse: bool = False) -> Tensor:
-    """Overwrites x by the linear recurrence x_i += coefficient_i · x_{i−1} (x_{i+1} where reversed)."""
-    straight = geometry.steps == x.shape[0] or x[0].numel() >= DIRECT_LANES
-    x_CS = x.unsqueeze(0) if straight else geometry.chunks(x)
-    c_CS = coefficient.unsqueeze(0) if straight else geometry.chunks(coefficient)
-    x_S, c_S = x_CS.unbind(1), c_CS.unbind(1)
-    order = range(len(x_S) - 1, -1, -1) if reverse else range(len(x_S))
-    _advance_(x_S, c_S, order)
-    if straight:
+def _scan_(
+    x: Tensor, coefficient: Tensor, geometry: Geometry, entering: Tensor | None = None, *, reverse: bool = False
+) -> Tensor:
+    """Overwrites x by the linear recurrence x_i += coefficient_i · x_{i−1} (x_{i+1} where reversed).
+
+    `x` holds all rows, or a block of them; `entering` is then the row that comes before the block.
+    """
+    if entering is not None:
+        first = -1 if reverse else 0
+        x[first].addcmul_(coefficient[first], entering)
+    if geometry.straight(x[0].numel()):
+        _advance_(x.unbind(0), coefficient.unbind(0), reverse)
         return x
-    # c_CS becomes the product of coefficients from the chunk's entrance: what enters is added with that weight.
+    x_CS, c_CS = geometry.chunks(x), geometry.chunks(coefficient)
+    x_S = x_CS.unbind(1)
+    _advance_(x_S, c_CS.unbind(1), reverse)
+    # Products of coefficients from the entrance of a chunk: what enters it is added with that weight.
     product = c_CS.clone()
     product_S = product.unbind(1)
-    for here, before in zip(order[1:], order[:-1], strict=True):
+    for here, before in _order(len(x_S), reverse):
         product_S[here].mul_(product_S[before])
-    last = order[-1]
-    chunks = range(x_CS.shape[0] - 1, -1, -1) if reverse else range(x_CS.shape[0])
-    _advance_(x_S[last].unbind(0), product_S[last].unbind(0), chunks)
+    last = 0 if reverse else -1
+    _advance_(x_S[last].unbind(0), product_S[last].unbind(0), reverse)
     inside = slice(1, None) if reverse else slice(None, -1)
     into, out_of = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
     x_CS[into, inside].addcmul_(product[into, inside], x_S[last][out_of].unsqueeze(1))
     return x
 
 
-def _advance_(x: tuple[Tensor, ...], coefficient: tuple[Tensor, ...], order: range) -> None:
-    for here, before in zip(order[1:], order[:-1], strict=True):
+def _order(count: int, reverse: bool) -> Iterable[tuple[int, int]]:
+    """(here, before) pairs in the direction of a recursion."""
+    if reverse:
+        return zip(range(count - 2, -1, -1), range(count - 1, 0, -1), strict=True)
+    return zip(range(1, count), range(count - 1), strict=True)
+
+
+def _advance_(x: tuple[Tensor, ...], coefficient: tuple[Tensor, ...], reverse: bool) -> None:
+    for here, before in _order(len(x), reverse):
         x[here].addcmul_(coefficient[here], x[before])
 
 
@@ -247,48 +286,76 @@ def _as_gradients(total: Tensor, grad_k: Tensor, geometry: Geometry) -> tuple[Te
 
 
 def apply(potential: Tensor, hop: Tensor, shift: Tensor, values: Tensor, causal: bool) -> Tensor:
-    """See `reference.apply`."""
+    """See `reference.apply`; the result has the op's own type and layout."""
     geometry = Geometry.of(potential)
     t = _coupling_before(hop, geometry)
     left = _left_cavity(potential, t * t, shift, geometry)
-    return geometry.public(_substitute_(_values_to_lanes(values, geometry), left, t, geometry, causal))
+    output = output_like(potential, tuple(values.shape), complex_dtype(potential))
+    if not causal:
+        everything = range(geometry.rows)
+        u = _substitute_(_values_to_lanes(values, geometry, everything), left, t, geometry)
+        _values_from_lanes(u, geometry, everything, output)
+        return output
+    coefficient, entering = (left * t).unsqueeze(1), None
+    for rows in geometry.blocks(values.shape[3]):
+        part = slice(rows.start, rows.stop)
+        u = _values_to_lanes(values, geometry, rows).mul_(left[part].unsqueeze(1))
+        _scan_(u, coefficient[part], geometry, entering)
+        _values_from_lanes(u, geometry, rows, output)
+        entering = u[-1]
+    return output
 
 
-def _substitute_(x: Tensor, left: Tensor, t: Tensor, geometry: Geometry, causal: bool) -> Tensor:
-    """Overwrites x by u, or by G x where not causal."""
+def _substitute_(x: Tensor, left: Tensor, t: Tensor, geometry: Geometry) -> Tensor:
+    """Overwrites x by G x."""
     x.mul_(left.unsqueeze(1))
     _scan_(x, (left * t).unsqueeze(1), geometry)
-    if not causal:
-        _scan_(x, (left * _shifted_up(t)).unsqueeze(1), geometry, reverse=True)
-    return x
+    return _scan_(x, (left * _shifted_up(t)).unsqueeze(1), geometry, reverse=True)
 
 
 def apply_backward(
     grad: Tensor, potential: Tensor, hop: Tensor, shift: Tensor, values: Tensor, output: Tensor, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `reference.apply_backward`; reads the saved output instead of repeating the substitution.
-
-    With u_i = gL_i (x_i + t_{i−1} u_{i−1}) the adjoint's source is g_i² Γ_i = gL_i Σ_p mu_i u_i.
-    """
-    del values
+    """See `reference.apply_backward`; reads the saved output instead of repeating the substitution."""
     geometry = Geometry.of(potential)
     t = _coupling_before(hop, geometry)
-    k = t * t
-    left = _left_cavity(potential, k, shift, geometry)
-    upstream = _values_to_lanes(grad.conj(), geometry)
-    saved = _values_to_lanes(output, geometry)
-    if not causal:
-        adjoint = _substitute_(upstream, left, t, geometry, causal=False)
-        crossed = _inner(adjoint[:-1], saved[1:]).add_(_inner(adjoint[1:], saved[:-1])).real
-        grad_a, grad_t, grad_z = _as_gradients(_inner(adjoint, saved).neg_(), crossed, geometry)
-        return grad_a, grad_t, grad_z, geometry.public(adjoint).conj()
-    # The scan's coefficient at i is t_i gL_{i+1}.
-    mu = _scan_(upstream, _shifted_up(left * t).unsqueeze(1), geometry, reverse=True)
-    w, grad_k = _causal_adjoint(left, k, _inner(mu, saved).mul_(left), geometry)
-    mu.mul_(left.unsqueeze(1))
-    grad_t = _inner(mu[1:], saved[:-1]).real.addcmul_(t[1:].real, grad_k, value=2)
-    grad_a, grad_t, grad_z = _as_gradients(w.neg_(), grad_t, geometry)
-    return grad_a, grad_t, grad_z, geometry.public(mu).conj()
+    left = _left_cavity(potential, t * t, shift, geometry)
+    grad_values = output_like(values, tuple(values.shape), values.dtype)
+    step = _causal_apply_backward if causal else _two_sided_apply_backward
+    total, grad_t = step(grad.conj(), output, left, t, geometry, grad_values)
+    return *_as_gradients(total, grad_t, geometry), grad_values.conj_physical_()
+
+
+def _two_sided_apply_backward(
+    upstream: Tensor, output: Tensor, left: Tensor, t: Tensor, geometry: Geometry, grad_values: Tensor
+) -> tuple[Tensor, Tensor]:
+    everything = range(geometry.rows)
+    adjoint = _substitute_(_values_to_lanes(upstream, geometry, everything), left, t, geometry)
+    y = _values_to_lanes(output, geometry, everything)
+    _values_from_lanes(adjoint, geometry, everything, grad_values)
+    crossed = _inner(adjoint[:-1], y[1:]).add_(_inner(adjoint[1:], y[:-1])).real
+    return _inner(adjoint, y).neg_(), crossed
+
+
+def _causal_apply_backward(
+    upstream: Tensor, output: Tensor, left: Tensor, t: Tensor, geometry: Geometry, grad_values: Tensor
+) -> tuple[Tensor, Tensor]:
+    """With u_i = gL_i (x_i + t_{i−1} u_{i−1}), the source of the cavity's adjoint is g_i² Γ_i = gL_i Σ_p mu_i u_i."""
+    coefficient, entering = _shifted_up(left * t).unsqueeze(1), None  # t_i gL_{i+1}
+    source, crossed = torch.empty_like(left), torch.empty_like(left[1:])
+    for rows in reversed(geometry.blocks(output.shape[3])):
+        part = slice(rows.start, rows.stop)
+        before = range(max(rows.start - 1, 0), rows.stop)
+        u = _values_to_lanes(output, geometry, before)  # with the last row of the block before, where there is one
+        mu = _values_to_lanes(upstream, geometry, rows)
+        _scan_(mu, coefficient[part], geometry, entering, reverse=True)
+        entering = mu[0].clone()
+        mu.mul_(left[part].unsqueeze(1))
+        _values_from_lanes(mu, geometry, rows, grad_values)
+        source[part] = _inner(mu, u[-len(rows) :])
+        crossed[before.start : rows.stop - 1] = _inner(mu[1 - len(before) :] if len(before) > 1 else mu[:0], u[:-1])
+    w, grad_k = _causal_adjoint(left, t * t, source, geometry)
+    return w.neg_(), crossed.real.addcmul(t[1:].real, grad_k, value=2)
 
 
 def _inner(x_RPL: Tensor, y_RPL: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""Backends of the resolvent ops: what one must provide, the registry, and how one is chosen.
+
+A backend is one module of `stackwise_ray.kernels.backends` that registers a `Backend` under its own name
+(`reference`, `torch`; a compiled CPU kernel or Triton add a file each). The ops in `stackwise_ray.kernels.ops` check
+shapes and values, call the chosen backend, reduce gradients over broadcast axes and cast; a backend sees valid
+arguments with n >= 1.
+
+Assembly calls `choose_backend` once and records the answer with the trial. Nothing swaps a backend silently.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.registry import Registry
+
+Gradient = Literal["adjoint", "autograd", "diagonal"]
+"""How a backward pass is computed: exact adjoint recursions, autograd through the recursion (to compare), or only
+∂g_i/∂a_i (the truncated gradient of the original model; `resolvent_diagonal` alone)."""
+
+BACKEND_VARIABLE = "STACKWISE_BK_BACKEND"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """One implementation of both ops and their adjoints.
+
+    Shapes: potential (B, H, n) real; coupling and hop broadcast to (B, H, n-1), shift to (B, H, n), both possibly
+    with fewer axes; values (B, H, n, P) real or complex. Results have any strides and at least the precision of the
+    op's output (made by `output_like`, they are handed on without a copy); a gradient has its argument's shape, or
+    the broadcast shape, and is reduced in float64.
+    """
+
+    name: str
+    rank: int  # order among the usable ones, fastest lowest
+    unusable: Callable[[], str | None]  # the reason why this machine cannot run it, or None
+    diagonal: Callable[..., Tensor]  # (potential, coupling, shift, causal) -> g (B, H, n)
+    diagonal_backward: Callable[..., tuple[Tensor, Tensor, Tensor]]  # (grad, potential, coupling, shift, causal)
+    apply: Callable[..., Tensor]  # (potential, hop, shift, values, causal) -> u (B, H, n, P)
+    apply_backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]  # (grad, potential, hop, shift, values,
+    #                                                                        output, causal)
+
+
+def complex_dtype(potential: Tensor) -> torch.dtype:
+    """The type of an op's output: complex64 for arguments of 32 bits and below, complex128 for float64."""
+    return torch.complex128 if potential.dtype == torch.float64 else torch.complex64
+
+
+def output_like(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An uninitialised (B, H, N) or (B, H, N, P) tensor in the layout of the ops' outputs: position-major."""
+    batch, heads, n, *width = shape
+    return like.new_empty((batch, n, heads, *width), dtype=dtype).transpose(1, 2)
+
+
+BACKENDS: Registry[Backend] = Registry("kernel backend", package="stackwise_ray.kernels.backends")
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that this machine can run, fastest first, `reference` last."""
+    usable = [backend for _, backend in BACKENDS.items() if backend.unusable() is None]
+    return tuple(backend.name for backend in sorted(usable, key=lambda backend: backend.rank))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def choose_backend(name: str | None = None) -> str:
+    """The backend to use: `name`, else the one that STACKWISE_BK_BACKEND forces, else the fastest usable one.
+
+    Raises:
+        ConfigError: The asked-for backend is unknown or this machine cannot run it.
+    """
+    source = None
+    if name is None:
+        name = os.environ.get(BACKEND_VARIABLE) or None
+        source = None if name is None else f"environment variable {BACKEND_VARIABLE}"
+    if name is None:
+        return available_backends()[0]
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown kernel backend '{name}'; {did_you_mean(name, BACKENDS.names())}", source=source)
+    reason = BACKENDS.get(name).unusable()
+    if reason is not None:
+        usable = ", ".join(available_backends())
+        raise ConfigError(
+            f"kernel backend '{name}' cannot run here: {reason}; usable are {usable}",
+            source=source,
+        )
+    return name
