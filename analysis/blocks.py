@@ -20,6 +20,7 @@ EQUAL_COLUMNS = {
     "flops": ("flops", "flops/total"),
     "tokens": ("tokens", "tokens/total"),
     "wall_seconds": ("wall_seconds", "time/train_seconds"),
+    "steps": ("steps",),
     "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
 }
 """Where each budget is looked up, first match first."""

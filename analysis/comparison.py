@@ -160,7 +160,8 @@ class Comparison:
     def _clause(self, result: ArmComparison) -> str:
         if result.difference is None:
             return f"{result.arm} is undecided (no complete block)"
-        p = f", p = {format_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
+        name = "p" if self.correction == "none" else "adjusted p"
+        p = f", {name} = {format_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
         p = p.replace("= <", "< ")
         more = (
             f", about {result.more_seeds:,} more seeds" if result.verdict == "undecided" and result.more_seeds else ""
@@ -221,6 +222,8 @@ class Comparison:
         lines += list(self.notes)
         lines += [f"missing: {item.arm}, {self.block} {item.block}: {item.reason}" for item in self.missing]
         lines += [f"{result.arm}: {note}" for result in self.arms for note in result.notes]
+        if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
+            lines.append("(+k seeds): about so many more decide with power .8, if difference and noise are as observed")
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -267,7 +270,7 @@ _CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hoch
 def verdict_text(result: ArmComparison) -> str:
     """The verdict with what would decide it."""
     if result.verdict == "undecided" and result.more_seeds is not None:
-        return f"undecided (about {result.more_seeds:,} more seeds)"
+        return f"undecided (+{result.more_seeds:,} seeds)"
     if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):
         return "equivalent (yet different)"
     return result.verdict

@@ -85,6 +85,9 @@ def _row(run: Any, parents: set[str]) -> dict[str, Any]:
     for prefix, texts in (("parameters", run.data.params), ("tags", own_tags)):
         for key, value in texts.items():
             row[key if key not in row else f"{prefix}/{key}"] = _parse(value)
+    if "trial_id" in own_tags:  # a run of ours: its tags know more states than MLflow does
+        row["status"] = own_tags.get("status", row["status"])
+        row["reason"] = own_tags.get("reason") or None
     if run.info.start_time is not None and run.info.end_time is not None:
         row.setdefault("attempt_seconds", (run.info.end_time - run.info.start_time) / 1000)
     return row

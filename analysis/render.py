@@ -58,6 +58,17 @@ def format_interval(interval: Interval, *, signed: bool = False, decimals: int |
     return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends}]"
 
 
+def format_significant(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant digits, never in scientific notation.
+
+    >>> format_significant(7.92412), format_significant(88412.37)
+    ('7.924', '88,412')
+    """
+    if value is None or math.isnan(value):
+        return ABSENT
+    return format_number(value, decimals_for(value, digits))
+
+
 def format_p(p: float | None) -> str:
     """A p value with two digits.
 
@@ -107,6 +118,22 @@ def format_bytes(value: float | None) -> str:
         if abs(value) >= scale:
             return f"{value / scale:.1f} {prefix}"
     return f"{value:.0f} B"
+
+
+def format_seconds(value: float | None) -> str:
+    """A duration in the two largest units that matter.
+
+    >>> format_seconds(3725), format_seconds(42.3)
+    ('1 h 02 min', '42 s')
+    """
+    if value is None or math.isnan(value):
+        return ABSENT
+    if value < 10:
+        return f"{value:.2g} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @dataclass(frozen=True)
@@ -170,14 +197,13 @@ class Grid:
         table = Table(
             title=Text(self.title) if self.title else None,
             caption=Text("\n".join(self.notes)) if self.notes else None,
-            box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False,
+            box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
         )  # fmt: skip
         for index, name in enumerate(self.columns):
             table.add_column(
                 Text(name),
                 justify="right" if index in self.numeric else "left",
                 overflow="fold",
-                no_wrap=index < len(self.columns) - 1,
             )
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))

@@ -56,7 +56,7 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
         raise AnalysisError(f"{text}: name an experiment after '#'; the store has: {names}")
     else:
         path = Path(source)
-        rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_journal(_journal_path(path))
+        rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_journal(journal_path(path))
     return _typed(rows, text, roles)
 
 
@@ -75,7 +75,7 @@ def load_curves(
     import pandas as pd
 
     wanted = tuple(metrics)
-    with _connect(_journal_path(Path(source))) as connection:
+    with connect(journal_path(Path(source))) as connection:
         trials = {trial.trial_id: trial for trial in read_trials(connection) if trial.status == "finished"}
         kept = {name for name, trial in trials.items() if roles is None or trial.role in roles}
         latest: dict[tuple[str, str, int], tuple[Any, float]] = {}
@@ -98,7 +98,7 @@ def load_curves(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _journal_path(path: Path) -> Path:
+def journal_path(path: Path) -> Path:
     if path.is_dir():
         journal = path / "journal.sqlite"
         if journal.is_file():
@@ -111,7 +111,7 @@ def _journal_path(path: Path) -> Path:
     return path
 
 
-def _connect(path: Path) -> Any:
+def connect(path: Path) -> Any:
     """A read-only journal that closes itself, with the database's complaints in our words."""
     from contextlib import contextmanager
     from sqlite3 import DatabaseError
@@ -133,9 +133,10 @@ def _connect(path: Path) -> Any:
 
 
 def _read_journal(path: Path) -> list[dict[str, Any]]:
-    with _connect(path) as connection:
+    with connect(path) as connection:
         trials = read_trials(connection)
         spans = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
+        steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
     seconds: dict[str, float | None] = {}
     for name, start, end in spans:
         so_far = seconds.get(name, 0.0)
@@ -146,6 +147,8 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
         row = table_row(trial)
         if seconds.get(trial.trial_id) is not None:
             row["attempt_seconds"] = seconds[trial.trial_id]
+        if trial.trial_id in steps:
+            row["steps"] = steps[trial.trial_id]
         rows.append(row)
     return rows
 

@@ -1,0 +1,264 @@
+"""The answer of a sweep in short: what each arm reached and cost, the comparisons, and what stands in their way.
+
+Called by the sweep command (which prints it), by `report` and by `python -m analysis report`. Values are means over
+an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not measured".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .comparison import ArmComparison, Comparison, verdict_text
+from .errors import AnalysisError
+from .intervals import Interval, t_interval
+from .render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
+from .significance import compare
+from .sweep_directory import Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
+MOST_SEARCH_ROWS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm over its finished runs; None: no run recorded it.
+
+    Attributes:
+        n: Finished runs.
+        trials: Their trial ids.
+        mean: Mean of the sweep's first metric, with its own (unpaired) interval in `interval`.
+        tokens_per_s: Training tokens a second.
+        flops: Training FLOPs of a run.
+        peak_bytes: Peak memory.
+        params: Parameters without embeddings; `params_total` with them.
+        tuned: Values that tuning chose.
+        tuning_flops: Training FLOPs of all tuning trials.
+    """
+
+    arm: str
+    n: int
+    trials: tuple[str, ...]
+    mean: float | None
+    interval: Interval | None
+    tokens_per_s: float | None
+    flops: float | None
+    peak_bytes: float | None
+    params: float | None
+    params_total: float | None
+    tuned: Mapping[str, Any]
+    tuning_flops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a sweep found.
+
+    Attributes:
+        metric: The metric of `ArmSummary.mean`.
+        comparisons: Those that the file declares; else the one that suggests itself (`declared` False).
+        refused: Comparisons that could not be made, with the reason.
+        warnings: What must stand above the verdict.
+    """
+
+    sweep: Sweep
+    metric: str
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    declared: bool
+    refused: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence, or why there is none."""
+        if self.comparisons:
+            return self.comparisons[0].sentence
+        if self.refused:
+            return f"No verdict: {self.refused[0]}."
+        best = self._best()
+        if best is None:
+            return "No verdict: no trial has finished."
+        name, value = best
+        return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
+
+    def _best(self) -> tuple[str, float] | None:
+        runs, metric = self.sweep.runs, self.metric
+        if metric not in runs.columns or runs[metric].notna().sum() == 0:
+            return None
+        column = runs[metric]
+        place = column.idxmin() if self.sweep.objective[1] == "minimize" else column.idxmax()
+        row = runs.to_dict("index")[place]
+        return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
+
+    def grid(self) -> Grid:
+        """The table of the report: verdicts and costs, an arm a row."""
+        first = self.comparisons[0] if self.comparisons else None
+        tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
+        level = f"{1 - first.alpha:.0%}" if first else "95%"
+        columns = ["arm", "n", f"{self.metric}, mean"]
+        columns += [f"difference [{level}]", "adjusted p", "verdict"] if first else [f"its {level} interval"]
+        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", "tuned"] + (["tuning FLOPs"] if tuned else [])
+        rows = []
+        for arm in self.arms:
+            row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
+            if first:
+                row += list(_verdict_cells(first, arm.arm))
+            elif arm.interval is not None:
+                row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
+            else:
+                row.append("n < 2")
+            row += self._cost_cells(arm, tuned)
+            rows.append(tuple(row))
+        return Grid(tuple(columns), tuple(rows), numeric=(1, 2, 3, 4) if first else (1, 2, 3))
+
+    def cost_grid(self) -> Grid:
+        """What each arm cost, for narrow terminals."""
+        tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
+        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", "tuned"]
+        columns += ["tuning FLOPs"] if tuned else []
+        rows = tuple((arm.arm, *self._cost_cells(arm, tuned)) for arm in self.arms)
+        return Grid(
+            tuple(columns), rows, "cost of a run (means over seeds; params without embeddings)", numeric=(1, 2, 3, 4)
+        )
+
+    def search_grid(self) -> Grid:
+        """The best trials of a search, the best first."""
+        metric, direction = self.sweep.objective
+        runs = self.sweep.runs
+        if metric not in runs.columns:
+            return Grid(("trial", metric), ())
+        ordered = runs.dropna(subset=[metric]).sort_values(metric, ascending=direction == "minimize")
+        paths = [name for name in runs.columns if name.startswith("parameters/")]
+        rows = tuple(
+            (row["trial_id"], format_number(row[metric], 4), *(_short(row[path]) for path in paths))
+            for row in ordered.head(MOST_SEARCH_ROWS).to_dict("records")
+        )
+        title = f"the best {len(rows)} of {len(ordered)} finished trials"
+        return Grid(("trial", metric, *(path.removeprefix("parameters/") for path in paths)), rows, title, numeric=(1,))
+
+    def _cost_cells(self, arm: ArmSummary, tuned: bool) -> list[str]:
+        values = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
+        cells = [
+            format_count(arm.tokens_per_s).strip(), format_flops(arm.flops), format_bytes(arm.peak_bytes),
+            format_count(arm.params).strip(), values or "not tuned",
+        ]  # fmt: skip
+        return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "sweep": self.sweep.name, "question": self.sweep.question, "verdict": self.verdict,
+            "declared": self.declared, "warnings": list(self.warnings), "refused": list(self.refused),
+            "arms": [asdict(arm) for arm in self.arms],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+        }  # fmt: skip
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.text import Text
+
+        for line in self.warnings:
+            yield Text(line, style="yellow")
+        if self.sweep.is_search and not self.comparisons:
+            yield self.search_grid().to_rich()
+        else:
+            for comparison in self.comparisons:
+                yield comparison.verdict_grid.to_rich()
+                yield Text("\n".join(comparison.remarks()))
+            yield (self.cost_grid() if self.comparisons else self.grid()).to_rich()
+        yield Text(self.verdict, style="bold")
+
+
+def summary_table(sweep_directory: str | Path) -> Summary:
+    """The answer of a sweep, ready for `rich.print`: verdicts, costs and warnings.
+
+    Raises:
+        AnalysisError: There is no journal in `sweep_directory`, or no trial in it.
+    """
+    return summarise(read_sweep(sweep_directory))
+
+
+def summarise(sweep: Sweep) -> Summary:
+    """Make every comparison that the sweep declares and gather what the arms cost."""
+    listed = sweep.declared()
+    suggested = sweep.undeclared() if not listed and not sweep.is_search else None
+    comparisons, refused = [], []
+    for arguments in listed or ([suggested] if suggested else []):
+        if len(sweep.arms) < 2:
+            continue
+        if arguments["baseline"] is None:
+            refused.append(f"the comparison on {arguments['metric']} names no baseline, and the design has none")
+            continue
+        try:
+            comparisons.append(compare(sweep.runs, **arguments))
+        except AnalysisError as error:
+            refused.append(str(error))
+    metric = comparisons[0].metric if comparisons else (listed[0]["metric"] if listed else sweep.objective[0])
+    arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
+    return Summary(
+        sweep=sweep, metric=metric, arms=arms, comparisons=tuple(comparisons), declared=bool(listed),
+        refused=tuple(refused), warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
+    )  # fmt: skip
+
+
+def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
+    runs = sweep.runs[sweep.runs["arm"] == arm] if "arm" in sweep.runs.columns else sweep.runs
+    tuning = sweep.tuning.get(arm)
+
+    def mean(column: str) -> float | None:
+        if column not in runs.columns or runs[column].notna().sum() == 0:
+            return None
+        return float(runs[column].mean())
+
+    values: Any = runs[metric].dropna().to_numpy(float) if metric in runs.columns else []
+    return ArmSummary(
+        arm=arm, n=len(runs), trials=tuple(runs["trial_id"]) if len(runs) else (), mean=mean(metric),
+        interval=t_interval(values), tokens_per_s=mean("throughput/tokens_per_s"), flops=mean("flops"),
+        peak_bytes=mean("memory/peak_bytes"), params=mean("params"), params_total=mean("params_total"),
+        tuned=tuning.values if tuning else {}, tuning_flops=tuning.flops if tuning else None,
+    )  # fmt: skip
+
+
+def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
+    lines = []
+    open_trials = [trial for trial in sweep.trials if trial.status in ("pending", "running", "interrupted")]
+    if open_trials:
+        lines.append(
+            f"Provisional: {len(open_trials)} of {len(sweep.trials)} trials have not ended; run the sweep again."
+        )
+    after = sweep.meta.get("analysis_plan_amended_after")
+    if after is not None:
+        lines.append(f"The analysis plan was amended after {after} trials.")
+    if compared and not declared:
+        lines.append("The file declares no comparison; this one follows its baseline and was not declared beforehand.")
+    if not sweep.tuning and len(sweep.arms) > 1 and not sweep.is_search and not sweep.file.get("tune"):
+        lines.append("One learning rate for all arms, not tuned." if _one_rate(sweep) else "The arms were not tuned.")
+    others = sweep.other_analyses()
+    if others:
+        lines.append(f"Declared, but not computed by this version: {', '.join(others)}.")
+    return lines
+
+
+def _one_rate(sweep: Sweep) -> bool:
+    rates = {trial.config.get("training", {}).get("lr") for trial in sweep.trials if trial.role == "replicate"}
+    return len(rates) == 1
+
+
+def _verdict_cells(comparison: Comparison, arm: str) -> tuple[str, str, str]:
+    if arm == comparison.baseline:
+        return "", "", "baseline"
+    found: ArmComparison | None = next((result for result in comparison.arms if result.arm == arm), None)
+    if found is None:
+        return ABSENT, ABSENT, "undecided (no run)"
+    return found.difference_text, format_p(found.p_adjusted), verdict_text(found)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return ABSENT if math.isnan(value) else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,165 @@
+"""What a sweep's folder says about itself: question, baseline, declared comparisons, tuning, failures.
+
+Called by `summary`, `report` and the command line. It reads `journal.sqlite` alone; numbers come from `runs`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.records import TrialRecord, read_meta, read_trials
+
+from .errors import AnalysisError
+from .runs import connect, journal_path, load_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COMPARE_KEYS = ("correction", "margin", "direction", "test", "tolerance", "alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What tuning settled for one arm.
+
+    Attributes:
+        values: Chosen value by dotted path.
+        trials: Each trial's id, values and loss.
+        flops: Training FLOPs of all of them.
+    """
+
+    values: Mapping[str, Any]
+    trials: tuple[Mapping[str, Any], ...]
+    flops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep's folder, read.
+
+    Attributes:
+        directory: The folder of the sweep.
+        meta: All facts of the journal's `meta` table.
+        trials: Every trial, whatever its role and state.
+        runs: The finished replicates (or search trials) as the one table.
+        tuning: By arm.
+    """
+
+    directory: Path
+    meta: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+    runs: pd.DataFrame
+    tuning: Mapping[str, Tuning]
+
+    @property
+    def file(self) -> Mapping[str, Any]:
+        """The search-space file as plain data; empty where the journal does not hold it."""
+        value = self.meta.get("sweep")
+        return value if isinstance(value, Mapping) else {}
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return str(self.file.get("name") or self.directory.name)
+
+    @property
+    def question(self) -> str | None:
+        """The question that the sweep was to answer."""
+        question = self.file.get("question")
+        return str(question).strip() if question else None
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm that the design names as baseline; "base" where factors change one at a time."""
+        design = self.file.get("design")
+        if not isinstance(design, Mapping):
+            return None
+        if design.get("baseline") is not None:
+            return str(design["baseline"])
+        return "base" if design.get("kind") == "one_at_a_time" else None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether this sweep has search trials and no replicates."""
+        roles = {trial.role for trial in self.trials}
+        return "search" in roles and "replicate" not in roles
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms of the replicates in the order of the file, the baseline first; those with no finished run included."""
+        roles = ("search",) if self.is_search else ("replicate",)
+        found = list(dict.fromkeys(trial.arm for trial in self.trials if trial.role in roles))
+        return sorted(found, key=lambda arm: arm != self.baseline)
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """Metric and direction of the first objective."""
+        listed = self.file.get("objective")
+        if isinstance(listed, (list, tuple)) and listed and isinstance(listed[0], Mapping):
+            return str(listed[0].get("metric", "validation/loss")), str(listed[0].get("direction", "minimize"))
+        return "validation/loss", "minimize"
+
+    @property
+    def budget_kind(self) -> str | None:
+        """flops, tokens, steps or wall_seconds; None where the trials differ."""
+        kinds = {
+            kind
+            for trial in self.trials
+            if trial.role != "tuning"
+            for kind, value in trial.config.get("training", {}).get("budget", {}).items()
+            if value is not None
+        }
+        return kinds.pop() if len(kinds) == 1 else None
+
+    def declared(self) -> list[dict[str, Any]]:
+        """Arguments of `compare` for every comparison that the file declares, defaults filled in from the sweep."""
+        listed = [entry["compare"] for entry in self._analysis() if isinstance(entry.get("compare"), Mapping)]
+        return [self._arguments(entry, entry.get("baseline") or self.baseline) for entry in listed]
+
+    def undeclared(self) -> dict[str, Any] | None:
+        """Arguments of the comparison that suggests itself where a baseline stands in the design."""
+        return self._arguments({}, self.baseline) if self.baseline is not None else None
+
+    def other_analyses(self) -> list[str]:
+        """Kinds of declared analyses that are not comparisons."""
+        return [kind for entry in self._analysis() for kind in entry if kind != "compare"]
+
+    def _analysis(self) -> list[Mapping[str, Any]]:
+        listed = self.file.get("analysis") or []
+        return [entry for entry in listed if isinstance(entry, Mapping)]
+
+    def _arguments(self, entry: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
+        chosen = {key: entry[key] for key in _COMPARE_KEYS if entry.get(key) is not None}
+        objective, direction = self.objective
+        metric = str(entry.get("metric") or objective)
+        chosen.setdefault("direction", direction if metric == objective else "minimize")
+        equal = entry.get("equal", "budget")
+        if equal == "budget":  # the unit in which the trials' own budget was set
+            equal = self.budget_kind or "flops"
+        return {"metric": metric, "baseline": baseline, "equal": equal, **chosen}
+
+
+def read_sweep(directory: str | Path) -> Sweep:
+    """Read the folder of a sweep.
+
+    Raises:
+        AnalysisError: There is no journal in it, or it is not one.
+    """
+    path = journal_path(Path(directory))
+    with connect(path) as connection:
+        meta = read_meta(connection)
+        trials = tuple(read_trials(connection))
+        settled = connection.execute("SELECT key, payload FROM decisions WHERE kind = 'tuning' ORDER BY id").fetchall()
+    if not trials:
+        raise AnalysisError(f"{path}: the journal holds no trial yet")
+    tuning = {}
+    for arm, payload in settled:
+        facts = json.loads(payload)
+        tuning[arm] = Tuning(
+            values=facts.get("values", {}), trials=tuple(facts.get("trials", ())), flops=facts.get("flops")
+        )
+    return Sweep(directory=path.parent, meta=meta, trials=trials, runs=load_runs(path), tuning=tuning)
