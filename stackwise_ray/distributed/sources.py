@@ -120,6 +120,9 @@ class TunedSource:
         self._total = len(self._waiting) + n_replicates * len(tuning)
         self._n_replicates = n_replicates
         self.not_tuned: dict[str, str] = {}
+        for arm, proposals in tuning.items():
+            if not proposals:  # an arm that sets the tuned values itself
+                self._add(self._replicates(arm, {}))
 
     def propose(self) -> Proposal | None:
         if self._waiting:
@@ -164,6 +167,66 @@ class TunedSource:
         ]
         flops = sum(int(record.metrics.get("flops/total", 0)) for _, record in results)
         self._freeze(arm, Tuning(values=best.parameters, trials=rows, flops=flops))
-        self._ready.extend(self._replicates(arm, best.parameters))
+        self._add(self._replicates(arm, best.parameters))
+
+    def _add(self, replicates: Sequence[Proposal]) -> None:
+        self._ready.extend(replicates)
         # Whole blocks first: an interrupted sweep then has complete pairs rather than complete arms.
         self._ready.sort(key=lambda proposal: proposal.key)
+
+
+class SearchedSource:
+    """A search, and then its best points as replicates on seeds that the search did not use.
+
+    Args:
+        search: Proposes the points, one arm each.
+        replicates: The replicates of a point.
+        winners: How many points are trained as replicates; 0: none.
+        metric: What decides among the points (of several objectives, the first).
+    """
+
+    def __init__(
+        self,
+        search: TrialSource,
+        replicates: Callable[[Proposal], Sequence[Proposal]],
+        *,
+        winners: int,
+        n_replicates: int,
+        metric: str,
+        minimize: bool = True,
+    ) -> None:
+        self._search, self._replicates = search, replicates
+        self._winners, self._n_replicates = winners, n_replicates
+        self._metric, self._sign = metric, 1.0 if minimize else -1.0
+        self._out = 0
+        self._scored: dict[str, tuple[float, Proposal]] = {}  # by trial id: a point drawn twice wins once
+        self._ready: deque[Proposal] | None = None
+
+    def propose(self) -> Proposal | None:
+        if self._ready is None:
+            proposal = self._search.propose()
+            if proposal is not None:
+                self._out += 1
+                return proposal
+            if self._out or not self._search.exhausted:
+                return None
+            best = sorted(self._scored.values(), key=lambda scored: scored[0])[: self._winners]
+            self._ready = deque(p for _, winner in best for p in self._replicates(winner))
+        return self._ready.popleft() if self._ready else None
+
+    @property
+    def exhausted(self) -> bool:
+        if self._ready is not None:
+            return not self._ready
+        return self._search.exhausted and not self._out and not (self._scored and self._winners)
+
+    def ended(self, proposal: Proposal, record: TrialRecord) -> None:
+        if proposal.role != "search":
+            return
+        self._out -= 1
+        self._search.ended(proposal, record)
+        if record.status == "finished" and self._metric in record.metrics:
+            self._scored[record.trial_id] = (self._sign * record.metrics[self._metric], proposal)
+
+    def expected(self) -> int:
+        return self._search.expected() + self._winners * self._n_replicates

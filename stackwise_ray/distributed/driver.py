@@ -1,0 +1,363 @@
+"""One command on one sweep directory: own it, note what was asked, run what is missing, leave a report.
+
+The order matters: the lock before anything is read, the journal before Ray (finished trials are never started), Ray
+only where something is left to run, the tracker beside everything and never in its way. What the analysis package adds
+(the report) is handed in as a callable by the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stackwise_ray.config.identity import canonical, digest
+from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
+from stackwise_ray.config.yaml import dump_yaml
+from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
+from stackwise_ray.core.environment import describe_environment
+from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.ownership import SweepLock
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.preparation import Corpora
+from stackwise_ray.distributed.progress import Expected, Progress
+from stackwise_ray.distributed.proposals import plan_sweep, source_for, unreported
+from stackwise_ray.distributed.sources import TrialSource, TunedSource
+from stackwise_ray.tracking.interface import Outcome
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
+from stackwise_ray.training.sweep_plan import Plan
+
+WORKER = "stackwise_ray.training.run:run_trial"
+JOURNAL = "journal.sqlite"
+EXIT_LOST = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOutcome:
+    """How the command ended.
+
+    Attributes:
+        trials: Every trial of this sweep as it stands.
+        failed: Those that failed, with their reasons.
+        problems: What a person must know beside them: arms without tuning, limits that were hit, a full disk.
+        kept: Trials that were finished before this command.
+        ui: How to open the MLflow UI on this experiment; None where the store has not answered.
+        report: The written report; None where nothing could be reported.
+    """
+
+    directory: Path
+    trials: tuple[TrialRecord, ...]
+    failed: tuple[TrialRecord, ...]
+    problems: tuple[str, ...] = ()
+    kept: int = 0
+    ui: str | None = None
+    report: Path | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0: all done; 1: something failed or is left to be run again."""
+        return 1 if self.failed or self.problems else 0
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What the command line adds to the file."""
+
+    address: str | None = None
+    max_concurrent: int | None = None
+    retry_failed: bool = False
+    report: Callable[[Path], Path] | None = None
+    worker: str = WORKER
+    quiet: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
+    """Run `sweep` in `directory` until nothing is left, or as far as it goes.
+
+    Raises:
+        ConfigError: The sweep cannot be run as written, or the directory belongs to somebody else.
+        DiskFullError: The disk filled up; the same command continues later.
+        KeyboardInterrupt: Ctrl-C; the same command continues.
+    """
+    _make_directory(directory)
+    with SweepLock(directory) as lock, Journal(directory / JOURNAL) as journal:
+        if lock.taken_over_from is not None:
+            console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
+        journal.interrupt_dangling("its driver was killed")
+        from stackwise_ray.distributed.session import remove_stale_directory
+
+        remove_stale_directory(journal.get_meta("ray_directory"))
+        _note(sweep, directory, journal, console)
+        for record in journal.trials() if options.retry_failed else ():
+            journal.reset(record.trial_id)
+        with _tracking(sweep, directory, journal, console) as tracker:
+            return _run(sweep, directory, journal, tracker, console, options)
+
+
+def _run(
+    sweep: SweepConfig,
+    directory: Path,
+    journal: Journal,
+    tracker: _Tracking,
+    console: Console,
+    options: Options,
+) -> SweepOutcome:
+    corpora = Corpora(console)
+    source = source_for(sweep, journal)
+    resources = sweep.resources
+    work = Work(
+        worker=options.worker,
+        directory=directory,
+        objective=(sweep.scheduler and sweep.scheduler.metric) or sweep.objective[0].metric,
+        cpus=resources.cpus_per_trial,
+        gpus=resources.gpus_per_trial,
+        workers=resources.workers,
+        silent_after_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
+        keep_models=sweep.tracking.keep_models != "none",
+        most_flops=sweep.limits.flops,
+    )
+    ledger = Ledger(journal, source, work, corpora.fingerprint)
+    if ledger.anything_to_run():
+        _run_missing(sweep, ledger, corpora, tracker, console, options)
+    problems = [*options.problems, *_problems(ledger, source)]
+    trials = tuple(ledger.records())
+    problems += unreported(sweep, trials)
+    failed = tuple(record for record in trials if record.status == "failed")
+    _keep_models(sweep, directory, trials)
+    report = _report(directory, options, problems, console)
+    outcome = SweepOutcome(
+        directory=directory,
+        trials=trials,
+        failed=failed,
+        problems=tuple(problems),
+        kept=ledger.known,
+        report=report,
+    )
+    return tracker.finish(outcome)
+
+
+def _run_missing(
+    sweep: SweepConfig, ledger: Ledger, corpora: Corpora, tracker: _Tracking, console: Console, options: Options
+) -> None:
+    """Plan (torch) and start Ray at the same time, then run."""
+    from stackwise_ray.distributed.session import Demand, ray_session
+
+    resources = sweep.resources
+    asked = resources.max_concurrent if isinstance(resources.max_concurrent, int) else None
+    demand = Demand(
+        cpus=resources.cpus_per_trial,
+        gpus=resources.gpus_per_trial,
+        workers=resources.workers,
+        max_concurrent=options.max_concurrent or asked,
+    )
+    with ThreadPoolExecutor(1, "plan") as pool:
+        planning = pool.submit(plan_sweep, sweep, corpora)
+        with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
+            session_context = ray_session(demand, address=options.address)
+            with session_context as session:
+                ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
+                plan = planning.result()
+                _refuse(plan)
+                atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
+                _train(sweep, ledger, plan, session, demand, tracker, console)
+
+
+def _train(
+    sweep: SweepConfig,
+    ledger: Ledger,
+    plan: Plan,
+    session: Any,
+    demand: Any,
+    tracker: _Tracking,
+    console: Console,
+) -> None:
+    from stackwise_ray.distributed.schedulers import SCHEDULERS
+    from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
+
+    objective = sweep.objective[0]
+    expected = {(row.arm, row.role): Expected(trials=row.trials, flops=row.flops) for row in plan.rows}
+    minimize = objective.direction == "minimize"
+    scheduler = None
+    if sweep.scheduler is not None:
+        scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
+            grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
+        )
+
+    def lost(reason: str) -> None:
+        ledger.interrupt_all(reason)
+        progress.__exit__()
+        console.print(
+            f"error: {reason}. Everything up to the last report is kept; run the same command again to continue.",
+            style="red",
+            highlight=False,
+        )
+        ledger.journal.close()
+        end_processes_of_this_one()
+        if session.temp_directory is not None:
+            shutil.rmtree(session.temp_directory, ignore_errors=True)
+        os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
+
+    with Progress(console, expected, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+        ledger.watcher = lambda current: (progress.watch(current), tracker.notify())
+        progress.watch(ledger)
+        run_trials(
+            ledger,
+            session,
+            demand,
+            scheduler=scheduler,
+            wall_seconds=3600 * sweep.limits.wall_hours if sweep.limits.wall_hours else None,
+            on_ray_lost=lost,
+        )
+
+
+# ------------------------------------------------------------------------------------------- before and after
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        (directory / "trials").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        at = next((p for p in [directory / "trials", *directory.parents, directory] if p.is_file()), directory)
+        raise ConfigError(
+            f"{at} is a file where a folder should be; choose another --output", path="--output"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be made ({error.strerror}); choose a folder that you can write", path="--output"
+        ) from None
+
+
+def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+    """Write down what was asked; print what changed since the last time."""
+    plain = dict(sweep_to_plain(sweep))
+    text = dump_yaml(plain)
+    file = directory / "sweep.yaml"
+    if file.exists() and (before := file.read_text(encoding="utf-8")) != text:
+        console.print(f"{file} changed since the last run:", highlight=False)
+        for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", lineterm="", n=1):
+            console.print(f"  {line}", markup=False, highlight=False)
+    atomic_write_text(file, text)
+    declared = digest(canonical(plain["analysis"]))
+    journal.put_meta("sweep", plain)
+    journal.put_meta("sweep_hash", digest(canonical(plain)))
+    journal.put_meta("environment", describe_environment())
+    journal.put_meta("analysis_plan_hash", declared)
+    if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
+        journal.put_meta("analysis_plan_first_hash", declared)  # in force at the first trial: kept from then on
+        journal.put_meta("analysis_plan_amended_after", None)
+    elif declared == journal.get_meta("analysis_plan_first_hash"):
+        journal.put_meta("analysis_plan_amended_after", None)
+    elif journal.get_meta("analysis_plan_amended_after") is None:
+        done = sum(record.status in ("finished", "failed", "stopped") for record in journal.trials())
+        journal.put_meta("analysis_plan_amended_after", done)
+    if journal.get_meta("started_at") is None:
+        journal.put_meta("started_at", time.time())
+
+
+def _refuse(plan: Plan) -> None:
+    refused = [row for row in plan.refused if row.trials]  # cells without trials are no part of the design
+    if refused:
+        lines = "\n".join(f"  {row.arm}: {row.refused}" for row in refused)
+        raise ConfigError(f"{len(refused)} of {len(plan.rows)} cells cannot run:\n{lines}", source=plan.name)
+
+
+def _problems(ledger: Ledger, source: TrialSource) -> Iterator[str]:
+    if ledger.halted:
+        yield f"{ledger.halted}; the same command continues"
+    if isinstance(source, TunedSource):
+        yield from (f"arm {arm} was not run: {reason}" for arm, reason in source.not_tuned.items())
+
+
+def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord, ...]) -> None:
+    """With `keep_models: best`, the weights of each arm's best replicate stay."""
+    if sweep.tracking.keep_models != "best":
+        return
+    objective = sweep.objective[0]
+    sign = 1 if objective.direction == "minimize" else -1
+    best: dict[str, tuple[float, str]] = {}
+    for record in trials:
+        if record.role != "tuning" and objective.metric in record.metrics and record.status == "finished":
+            scored = (sign * record.metrics[objective.metric], record.trial_id)
+            best[record.arm] = min(best.get(record.arm, scored), scored)
+    kept = {trial_id for _, trial_id in best.values()}
+    for record in trials:
+        if record.status in ("finished", "stopped") and record.trial_id not in kept:
+            shutil.rmtree(directory / "trials" / record.trial_id / "model", ignore_errors=True)
+
+
+def _report(directory: Path, options: Options, problems: list[str], console: Console) -> Path | None:
+    if options.report is None:
+        return None
+    try:
+        with console.status("writing the report …") if console.is_terminal else contextlib.nullcontext():
+            return options.report(directory)
+    except DiskFullError:
+        raise
+    except Exception as error:  # the trials are there and the report can be written again
+        problems.append(f"the report could not be written: {error}; python -m analysis report {directory}")
+        return None
+
+
+class _Tracking:
+    """The tracker of one command: started early, closed last, undelivered rest named."""
+
+    def __init__(self, tracker: MlflowTracker, console: Console) -> None:
+        self._tracker, self._console = tracker, console
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def notify(self) -> None:
+        self._tracker.notify()
+
+    def finish(self, outcome: SweepOutcome) -> SweepOutcome:
+        """Deliver the rest; the outcome with the UI's command filled in."""
+        if outcome.report is not None:
+            self._tracker.attach(outcome.report.parent, "report")
+        self.close("failed" if outcome.failed or outcome.problems else "finished")
+        ui = None
+        if self._tracker.experiment_id is not None:
+            ui = ui_command(self._tracker.uri, self._tracker.experiment_id)
+        return SweepOutcome(**{**outcome.__dict__, "ui": ui})
+
+    def close(self, how: Outcome) -> None:
+        """Once; later calls do nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        with self._console.status("delivering to MLflow …") if self._console.is_terminal else contextlib.nullcontext():
+            owed = self._tracker.close(outcome=how)
+        if owed:
+            self._console.print(f"MLflow: {owed}; the next run of this command delivers them", highlight=False)
+
+
+@contextlib.contextmanager
+def _tracking(sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> Iterator[_Tracking]:
+    tracker = _Tracking(
+        MlflowTracker(
+            journal.path,
+            tracking_uri(directory),
+            sweep.experiment,
+            sweep.name,
+            tags={"mlflow.note.content": sweep.question},
+        ),
+        console,
+    )
+    tracker._tracker.start()
+    try:
+        yield tracker
+    finally:
+        tracker.close("interrupted")  # does nothing where the sweep came to its end

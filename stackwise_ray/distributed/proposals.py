@@ -1,0 +1,237 @@
+"""From a sweep to its source of trials, and to the cells that the planner costs.
+
+Pure but for the journal's decisions: the same sweep over the same journal gives the same proposals. Starts no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from stackwise_ray.config.designs import (
+    Arm,
+    Resolver,
+    arm_resolve,
+    expand,
+    replicate_seeds,
+    search_space,
+    tuned,
+    tuning_seeds,
+    tuning_space,
+    with_seed,
+)
+from stackwise_ray.config.domains import enumerate_grid
+from stackwise_ray.config.editing import edit
+from stackwise_ray.config.sweep import Search, SearchDesign, SweepConfig
+from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.distributed.preparation import Corpora
+from stackwise_ray.distributed.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
+from stackwise_ray.distributed.tuning import tuning_points
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.training.sweep_plan import Cell, Plan, PlanRow, plan_cells
+
+NOT_TUNED = "one learning rate for all arms, not tuned"
+
+
+def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
+    """The trials of a sweep, in the order in which they should run.
+
+    Raises:
+        ConfigError: The design does not expand, or a sampler is not installed.
+    """
+    if isinstance(sweep.design, SearchDesign):
+        return _search_source(sweep, journal)
+    arms = expand(sweep).arms
+    if sweep.tune is None:
+        blocks = (_replicates(arm, {}, sweep) for arm in arms)
+        return FixedSource(sorted((p for block in blocks for p in block), key=lambda proposal: proposal.key))
+    by_name = {arm.name: arm for arm in arms}
+
+    def freeze(arm: str, tuning: Tuning) -> None:
+        journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
+
+    objective = sweep.objective[0]
+    return TunedSource(
+        {arm.name: _tuning_trials(arm, sweep) for arm in arms},
+        lambda name, values: _replicates(by_name[name], values, sweep),
+        freeze,
+        metric=objective.metric,
+        minimize=objective.direction == "minimize",
+        n_replicates=len(replicate_seeds(sweep)),
+    )
+
+
+def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
+    """Every cell of a sweep with its cost; counts on the meta device."""
+    design = expand(sweep)
+    resources = sweep.resources
+    slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
+    if isinstance(resources.max_concurrent, int):
+        slots = min(slots, resources.max_concurrent)
+    notes = [*design.notes]
+    if sweep.tune is None and not isinstance(sweep.design, SearchDesign):
+        notes.append(NOT_TUNED)
+    if isinstance(sweep.design, SearchDesign):
+        notes.append("search trials are costed at the middle of the space")
+    notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
+    plan = plan_cells(
+        sweep.name,
+        _cells(sweep, design.arms, corpora),
+        slots=slots,
+        threads=resources.cpus_per_trial,
+        device=_device(resources.gpus_per_trial),
+        notes=notes,
+    )
+    refused = tuple(
+        PlanRow(arm=arm.name, role="replicate", trials=0, budget={}, refused=arm.reason) for arm in design.refused
+    )
+    return Plan(name=plan.name, rows=(*plan.rows, *refused), slots=slots, notes=plan.notes)
+
+
+def unreported(sweep: SweepConfig, trials: Sequence[TrialRecord]) -> Iterator[str]:
+    """Metrics that the sweep asks for and that no finished trial reported."""
+    finished = [record for record in trials if record.status == "finished" and record.role != "tuning"]
+    wanted = [objective.metric for objective in sweep.objective] + [step.metric for step in sweep.comparisons]
+    for metric in dict.fromkeys(wanted):
+        if finished and not any(metric in record.metrics or metric == "loss" for record in finished):
+            yield f"no trial reported {metric}"
+
+
+# ------------------------------------------------------------------------------------------ replicates and tuning
+
+
+def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig) -> list[Proposal]:
+    trial = tuned(arm, values) if values else arm.trial
+    parameters = {**arm.parameters, **values}
+    return [
+        Proposal(
+            arm=arm.name,
+            seed=seed,
+            role="replicate",
+            trial=with_seed(trial, seed),
+            parameters=parameters,
+            key=(block, arm.name),
+        )
+        for block, seed in enumerate(replicate_seeds(sweep))
+    ]
+
+
+def _tuning_trials(arm: Arm, sweep: SweepConfig) -> list[Proposal]:
+    """Tuning trials of one arm: every arm gets the same points on the same seed, which no replicate uses."""
+    assert sweep.tune is not None
+    space = tuning_space(sweep, arm)
+    if not space.factors:  # the arm sets everything itself
+        return []
+    points = tuning_points(space, sweep.tune.trials_per_arm, arm_resolve(arm), root_seed=sweep.seed)
+    (seed,) = tuning_seeds(sweep, 1)
+    return [
+        Proposal(
+            arm=arm.name,
+            seed=seed,
+            role="tuning",
+            trial=with_seed(_shortened(tuned(arm, point), sweep.tune.budget_share), seed),
+            parameters=point,
+        )
+        for point in points
+    ]
+
+
+def _shortened(trial: TrialConfig, share: float) -> TrialConfig:
+    """The trial with a share of its budget, evaluated once, at the end."""
+    budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
+    ((unit, value),) = budget.items()
+    scaled = max(1, round(value * share)) if unit == "steps" else value * share
+    return edit(trial, {"training.budget": asdict(Budget(**{unit: scaled})), "training.evaluations": 1})
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
+    search, space = _search(sweep), search_space(sweep)
+    resolver = Resolver(sweep)
+    (seed,) = tuning_seeds(sweep, 1)
+
+    def propose(number: int, point: Mapping[str, Any]) -> Proposal:
+        trial = with_seed(resolver.trial(point, place="search.space"), seed)
+        return Proposal(
+            arm=f"point-{number}", seed=seed, role="search", trial=trial, parameters=dict(point), key=number
+        )
+
+    def replicates(proposal: Proposal) -> list[Proposal]:
+        arm = Arm(name=proposal.arm, parameters=proposal.parameters, trial=with_seed(proposal.trial, 0))
+        return _replicates(arm, {}, sweep)
+
+    objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
+    resolve = resolver.resolve("search.space")
+    source: TrialSource
+    if search.sampler == "grid":
+        points = [p for p, broken in enumerate_grid(space, resolve=resolve, source=sweep.source) if broken is None]
+        source = FixedSource(propose(number, point) for number, point in enumerate(points[: search.trials]))
+    else:
+        from stackwise_ray.distributed.search import OptunaSource
+
+        source = OptunaSource(
+            space,
+            sampler=search.sampler,
+            trials=search.trials,
+            resolve=resolve,
+            propose=propose,
+            objectives=objectives,
+            known=journal.decisions("search"),
+            record=lambda key, values: journal.put_decision("search", key, dict(values)),
+            root_seed=sweep.seed,
+        )
+    metric, direction = objectives[0]
+    return SearchedSource(
+        source,
+        replicates,
+        winners=search.winners,
+        n_replicates=len(replicate_seeds(sweep)),
+        metric=metric,
+        minimize=direction == "minimize",
+    )
+
+
+def _search(sweep: SweepConfig) -> Search:
+    assert sweep.search is not None, "checked when the file was loaded"
+    return sweep.search
+
+
+# -------------------------------------------------------------------------------------------------------- planning
+
+
+def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterator[Cell]:
+    seeds = len(replicate_seeds(sweep))
+    if isinstance(sweep.design, SearchDesign):
+        search = _search(sweep)
+        resolver = Resolver(sweep)
+        (middle,) = tuning_points(search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed)
+        trial = resolver.trial(middle, place="search.space")
+        yield _cell("search", "search", trial, search.trials, corpora)
+        if search.winners:
+            yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
+        return
+    for arm in arms:
+        yield _cell(arm.name, "replicate", arm.trial, seeds, corpora)
+        tuning = _tuning_trials(arm, sweep) if sweep.tune else []
+        if tuning:
+            yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
+
+
+def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
+    data = corpora.get(trial.data)
+    return Cell(
+        arm=arm, role=role, trial=trial, trials=trials, vocab_size=data.vocab_size, special_ids=data.special_ids
+    )
+
+
+def _device(gpus: float) -> str:
+    if not gpus:
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cuda"

@@ -1,0 +1,176 @@
+"""`kind: search`: Optuna proposes points; the study lives in memory and is rebuilt from the journal.
+
+Trial n samples with a sampler of its own, seeded by (root seed, "search", n), and its point is written down as a
+decision before it runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
+known results through `tell`, and the next number goes on where the search stood. Nothing is lost, doubled or repeated
+at the start.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from stackwise_ray.config.designs import draw
+from stackwise_ray.config.domains import (
+    Choice,
+    Factor,
+    IntRange,
+    LogIntRange,
+    LogUniform,
+    Normal,
+    Resolve,
+    Space,
+    Subsets,
+    Uniform,
+)
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.core.registry import Registry
+from stackwise_ray.core.seeding import SEARCH, stream_seed
+from stackwise_ray.distributed.sources import Proposal
+
+MOST_REJECTIONS = 500
+"""Draws of one trial that may break a constraint before the space counts as empty."""
+
+SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
+SAMPLERS.register("random")(lambda seed: RandomSampler(seed=seed))
+SAMPLERS.register("nsga2")(lambda seed: NSGAIISampler(seed=seed, population_size=16))
+SAMPLERS.register("gp")(lambda seed: GPSampler(seed=seed, deterministic_objective=False))
+
+
+@SAMPLERS.register("tpe")
+def _tpe(seed: int) -> BaseSampler:
+    # constant_liar: trials that run at the same time must not all go to the same place
+    return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True, warn_independent_sampling=False)
+
+
+@SAMPLERS.register("cmaes")
+def _cmaes(seed: int) -> BaseSampler:
+    if importlib.util.find_spec("cmaes") is None:
+        raise ConfigError(
+            "= cmaes needs the package 'cmaes', which is not installed; pip install 'stackwise_ray[cmaes]', or choose "
+            "tpe",
+            path="search.sampler",
+        )
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+class OptunaSource:
+    """A `TrialSource` that asks Optuna for each point.
+
+    Args:
+        resolve: From a (partial) point to the whole trial as plain data, for conditions and constraints.
+        propose: From trial number and point to the proposal.
+        objectives: (metric, "minimize" | "maximize"), one or several.
+        known: The journal's decisions of kind "search": number to raw Optuna parameters.
+        record: Stores such a decision before its trial runs.
+        root_seed: Of the "search" stream.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        sampler: str,
+        trials: int,
+        resolve: Resolve,
+        propose: Callable[[int, Mapping[str, Any]], Proposal],
+        objectives: Sequence[tuple[str, str]],
+        known: Mapping[str, Mapping[str, Any]],
+        record: Callable[[str, Mapping[str, Any]], None],
+        root_seed: int = 0,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._space, self._resolve, self._make = space, resolve, propose
+        self._trials, self._root_seed = trials, root_seed
+        self._metrics = [metric for metric, _ in objectives]
+        self._sampler = SAMPLERS.get(sampler)
+        self._known, self._record = dict(known), record
+        self._study = optuna.create_study(
+            directions=[direction for _, direction in objectives],
+            sampler=self._sampler(stream_seed(root_seed, SEARCH, 0)),
+        )
+        self._number = 0
+        self._asked: dict[int, optuna.Trial] = {}
+
+    def propose(self) -> Proposal | None:
+        if self._number >= self._trials:
+            return None
+        number, self._number = self._number, self._number + 1
+        key = str(number)
+        if key in self._known:
+            self._study.sampler = self._sampler(stream_seed(self._root_seed, SEARCH, number))
+            self._study.enqueue_trial(dict(self._known[key]))
+            trial = self._study.ask()
+            point, _ = draw(self._space, partial(suggest, trial), self._resolve)
+            proposal = self._make(number, point)
+        else:
+            trial, proposal = self._draw(number)
+            self._record(key, trial.params)
+        self._asked[number] = trial
+        return proposal
+
+    @property
+    def exhausted(self) -> bool:
+        return self._number >= self._trials
+
+    def ended(self, proposal: Proposal, record: TrialRecord) -> None:
+        trial = self._asked.pop(proposal.key)
+        values = [record.metrics.get(metric) for metric in self._metrics]
+        if record.status == "finished" and None not in values:
+            self._study.tell(trial, values)
+        elif record.status == "stopped" and len(values) == 1 and values[0] is not None:
+            trial.report(values[0], step=int(record.metrics.get("tokens/total", 0)))
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)  # Optuna leaves failed trials out of its model
+
+    def expected(self) -> int:
+        return self._trials
+
+    def _draw(self, number: int) -> tuple[optuna.Trial, Proposal]:
+        """A new point that meets every constraint: the ones that do not are drawn again, never penalised."""
+        broken: str | None = None
+        for attempt in range(MOST_REJECTIONS):
+            names = (SEARCH, number) if attempt == 0 else (SEARCH, number, attempt)
+            self._study.sampler = self._sampler(stream_seed(self._root_seed, *names))
+            trial = self._study.ask()
+            point, broken = draw(self._space, partial(suggest, trial), self._resolve)
+            if broken is None:
+                try:
+                    return trial, self._make(number, point)
+                except ConfigError as error:  # e.g. heads that do not divide the width: not a point of the space
+                    broken = str(error)
+            self._study.tell(trial, state=TrialState.FAIL)
+        raise ConfigError(
+            f"{MOST_REJECTIONS} draws in a row were no valid trials, the last because: {broken}; narrow the domains or "
+            "add a constraint under search.require",
+            path="search.space",
+        )
+
+
+def suggest(trial: optuna.Trial, factor: Factor) -> Any:
+    """One value of a factor by Optuna's define-by-run interface; the parameter is named by its path."""
+    path = factor.path
+    match factor.domain:
+        case Choice(values):
+            return values[trial.suggest_categorical(path, list(range(len(values))))]  # values may be mappings
+        case Uniform(low, high):
+            return trial.suggest_float(path, low, high)
+        case LogUniform(low, high):
+            return trial.suggest_float(path, low, high, log=True)
+        case IntRange(low, high):
+            return trial.suggest_int(path, low, high)
+        case LogIntRange(low, high):
+            return trial.suggest_int(path, low, high, log=True)
+        case Normal() as domain:
+            return domain.at(trial.suggest_float(f"{path}:quantile", 1e-6, 1 - 1e-6))
+        case Subsets(items):
+            return [item for item in items if trial.suggest_categorical(f"{path}:{item}", [False, True])]

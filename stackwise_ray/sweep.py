@@ -1,0 +1,276 @@
+"""`python -m stackwise_ray.sweep FILE`: plan a search-space file, run it, answer it.
+
+The command: arguments, messages, exit codes. What it does stands in `distributed.driver` (running), `distributed.
+proposals` (planning) and `analysis` (the answer). `plan` and `run` are the Python face, `sw.plan` and `sw.run`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stackwise_ray.core.errors import ConfigError, DiskFullError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stackwise_ray.config.sweep import SweepConfig
+    from stackwise_ray.core.records import TrialRecord
+    from stackwise_ray.distributed.driver import SweepOutcome
+    from stackwise_ray.training.sweep_plan import Plan
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
+OUTPUT = Path("experiments")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What `run` gives back.
+
+    Attributes:
+        directory: The sweep's folder, with journal, trials and report.
+        failed: Trials that failed, with their reasons.
+        outcome: Everything else: problems, trials kept from before, the MLflow command.
+    """
+
+    directory: Path
+    failed: tuple[TrialRecord, ...]
+    outcome: SweepOutcome
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
+        import analysis
+
+        return analysis.load_runs(self.directory)
+
+
+def plan(sweep: SweepConfig) -> Plan:
+    """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
+
+    Raises:
+        ConfigError: The data cannot be found, or the design is refused.
+    """
+    from stackwise_ray.distributed.preparation import Corpora
+    from stackwise_ray.distributed.proposals import plan_sweep
+
+    return plan_sweep(sweep, Corpora(Console(stderr=True)))
+
+
+def run(
+    sweep: SweepConfig,
+    output: str | Path = OUTPUT,
+    *,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> SweepResult:
+    """Run what is missing of a sweep in ``output/<sweep name>`` and write its report.
+
+    Args:
+        address: A Ray cluster; None: this machine.
+        max_concurrent: Most trials at once.
+        retry_failed: Try failed trials again.
+        console: Where progress goes; None: standard error.
+
+    Raises:
+        ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
+        DiskFullError: The disk filled up; the same call continues later.
+    """
+    from analysis.report import write_report
+    from stackwise_ray.distributed.driver import Options, run_sweep
+
+    options = Options(address=address, max_concurrent=max_concurrent, retry_failed=retry_failed, report=write_report)
+    directory = Path(output) / sweep.name
+    outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
+    return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
+
+
+def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:
+    """`train --multirun`: the same trials as a grid over the words that hold several values."""
+    from stackwise_ray.config.loading import sweep_from_words
+
+    return run(sweep_from_words(words), output=output or OUTPUT)
+
+
+# ------------------------------------------------------------------------------------------------- the command
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+python -m stackwise_ray.sweep search_spaces/ablation.yaml              run it, or finish what is missing
+
+python -m stackwise_ray.sweep ablation --plan                          what would run, and what it costs
+
+python -m stackwise_ray.sweep ablation replicates.seeds=5              two more seeds of every arm
+
+python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output out    short for base.overrides
+
+python -m stackwise_ray.sweep ablation --status --json                 where it stands, for a program
+"""
+)
+def main(
+    file: Annotated[str | None, typer.Argument(help="A search-space file, or the name of a shipped one.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[path=value ...]", help="Changes to the file, by dotted path.")
+    ] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what would run, and run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print where the sweep stands, and run nothing.")] = False,
+    shipped: Annotated[bool, typer.Option("--list", help="List the shipped files.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
+    output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<sweep name>.")] = OUTPUT,
+    address: Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
+
+    Exit codes: 0 done; 1 done but something failed, or to be continued; 2 a mistake in what was asked; 130 interrupted.
+    """
+    console = Console(stderr=as_json)
+    with exit_codes(console):
+        if shipped:
+            _list(as_json)
+            return
+        if file is None:
+            raise ConfigError("name a search-space file; --list shows the shipped ones, --help the options")
+        from stackwise_ray.config.loading import load_sweep
+
+        sweep = load_sweep(file, overrides=words or ())
+        if sweep.source and Path(sweep.source) != Path(file):
+            console.print(f"reading {sweep.source}", highlight=False, soft_wrap=True)
+        if status:
+            _status(sweep, output / sweep.name, console, as_json)
+        elif plan_only:
+            _plan(sweep, console, as_json)
+        else:
+            result = run(
+                sweep,
+                output,
+                address=address,
+                max_concurrent=max_concurrent,
+                retry_failed=retry_failed,
+                console=console,
+            )
+            _answer(result, console, as_json)
+            raise typer.Exit(result.outcome.exit_code)
+
+
+@contextmanager
+def exit_codes(console: Console) -> Iterator[None]:
+    """The exit codes of every command, with one message and no traceback for what a person can mend."""
+    try:
+        yield
+    except ConfigError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_MISTAKE) from None
+    except DiskFullError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command continues where this one stopped")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:  # the reader of a pipe went away: nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_DONE) from None
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _list(as_json: bool) -> None:
+    from stackwise_ray.config.loading import shipped_search_spaces
+    from stackwise_ray.config.yaml import load_yaml
+
+    rows = {name: str(load_yaml(path).get("question", "")) for name, path in shipped_search_spaces().items()}
+    if as_json:
+        _print_json(rows)
+        return
+    console = Console()
+    for name, question in rows.items():
+        console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
+
+
+def _plan(sweep: SweepConfig, console: Console, as_json: bool) -> None:
+    made = plan(sweep)
+    if as_json:
+        _print_json(made.to_dict())
+    else:
+        console.print(made.table())
+    if made.refused:
+        raise typer.Exit(EXIT_MISTAKE)
+
+
+def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool) -> None:
+    from stackwise_ray.core.records import open_journal, read_trials
+
+    path = directory / "journal.sqlite"
+    if not path.is_file():
+        raise ConfigError(f"{directory} holds no sweep yet; run the command without --status to start it")
+    connection = open_journal(path)
+    try:
+        trials = read_trials(connection)
+    finally:
+        connection.close()
+    count = Counter(record.status for record in trials)
+    failed = {record.trial_id: record.reason for record in trials if record.status == "failed"}
+    if as_json:
+        _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
+        return
+    console.print(f"{sweep.name}: " + ", ".join(f"{n} {status}" for status, n in sorted(count.items())))
+    for trial_id, reason in failed.items():
+        console.print(f"  {trial_id} failed: {reason}", highlight=False, soft_wrap=True)
+
+
+def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
+    outcome = result.outcome
+    if as_json:
+        _print_json(
+            {
+                "directory": str(result.directory),
+                "report": str(outcome.report) if outcome.report else None,
+                "mlflow": outcome.ui,
+                "trials": dict(Counter(record.status for record in outcome.trials)),
+                "failed": {record.trial_id: record.reason for record in outcome.failed},
+                "problems": list(outcome.problems),
+                "table": json.loads(result.table.to_json(orient="records")),
+            }
+        )
+    else:
+        from analysis.report import summary_table
+
+        console.print(summary_table(result.directory))
+    for record in outcome.failed:
+        where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
+        console.print(f"failed: {where}: {record.reason}", style="red", highlight=False, soft_wrap=True)
+    for problem in outcome.problems:
+        console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
+    if outcome.kept:
+        console.print(f"{outcome.kept} of {len(outcome.trials)} trials were there already", highlight=False)
+    if outcome.report is not None:
+        console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+    if outcome.ui is not None:
+        console.print(f"MLflow: {outcome.ui}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()
