@@ -85,6 +85,10 @@ class JournalFeed:
         """The reports of one trial up to and with row `until`."""
         return (pair for pair in list(read_reports(self._connection, trial_id)) if pair[0] <= until)
 
+    def last_row(self) -> int:
+        """The row id of the newest report, 0 where there is none."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(id), 0) FROM reports").fetchone()[0])
+
     def count_after(self, row: int) -> int:
         """Number of reports after row `row`."""
         return int(self._connection.execute("SELECT COUNT(*) FROM reports WHERE id > ?", (row,)).fetchone()[0])

@@ -16,7 +16,7 @@ import pytest
 
 from stackwise_ray.core.records import MetricRecord, TrialRecord
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.tracking.mlflow import MlflowTracker, ui_command
+from stackwise_ray.tracking.mlflow import MlflowTracker
 from stackwise_ray.tracking.mlflow_store import prepare_environment
 
 pytestmark = pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_run_deleted_by_its_user_comes_back_whole_when_the_trial_goes_on(
     journal.add_reports([report("a", 1, 1), report("a", 1, 2)])
     tracker = make(journal, uri, "deleted run")
     tracker.start()
-    wait_until(lambda: tracker._store is not None and tracker._store.delivered == 2)
+    wait_until(lambda: not tracker._undelivered())
     _, children = runs_of(client, "deleted run")
     client.delete_run(children["a"].info.run_id)
     journal.add_reports([report("a", 1, 3)])
@@ -243,42 +243,6 @@ def test_a_driver_killed_while_delivering_leaves_nothing_lost_or_doubled(client_
     _, children = runs_of(client, "killed")
     assert count[0] == count[1] > 100
     assert history(client, children["a"], "train/loss") == [(step, 1.0 / step) for step in range(1, count[1] + 1)]
-
-
-def test_the_ui_command_serves_the_experiment(client_and_uri: Any, journal: Journal) -> None:
-    import shlex
-    import socket
-    import urllib.request
-
-    _, uri = client_and_uri
-    tracker = make(journal, uri, "shown")
-    tracker.start()
-    tracker.close(60)
-    assert tracker.experiment_id is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ui_command(uri, tracker.experiment_id, port=port)
-    server = subprocess.Popen(
-        shlex.split(command, comments=True),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-
-        def answers() -> bool:
-            address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id={tracker.experiment_id}"
-            try:
-                with urllib.request.urlopen(address, timeout=5) as answer:
-                    return bool(json.load(answer)["experiment"]["name"] == "shown")
-            except OSError:
-                return False
-
-        wait_until(answers, 60)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
 
 
 def wait_until(condition: Any, seconds: float = 30.0) -> None:

@@ -114,7 +114,7 @@ def test_the_store_is_beside_the_results_unless_the_environment_says_otherwise(
 def test_the_way_to_the_ui_is_an_address_on_a_server_and_a_command_for_a_file() -> None:
     assert ui_command("https://me:secret@host/base/", "7") == "https://host/base/#/experiments/7"
     command = ui_command("sqlite:////some where/mlflow.db", "7", port=5001)
-    assert "-m mlflow ui --backend-store-uri 'sqlite:////some where/mlflow.db' --host 127.0.0.1 --port 5001" in command
+    assert "-m mlflow ui --backend-store-uri 'sqlite:////some where/mlflow.db' --host 127.0.0.1 --port 5001 " in command
     assert command.endswith("# then open http://127.0.0.1:5001/#/experiments/7")
 
 
