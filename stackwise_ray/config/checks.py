@@ -6,11 +6,25 @@ by a searcher for every point. What needs a tokenizer's vocabulary or counted FL
 
 from __future__ import annotations
 
+import functools
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import AttentionMixer, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+Found = tuple[str, str] | None
+"""Path of the field to change and what is wrong with it, or nothing."""
+
+ROLES = {"bert": "encoder", "modernbert": "encoder", "gpt2": "decoder", "llama": "decoder"}
+"""Families that come in one role alone; the others take both. The families say the same (a contract test compares):
+it stands here too so that a file is refused without importing them."""
+
+POSITION_TABLES = ("gpt2", "bert")
+"""Families with learned positions, which end where the table ends."""
 
 
 def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
@@ -31,4 +45,169 @@ def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
             raise ConfigError(problem, path=origin.path, source=origin.source)
 
 
-RULES: tuple[Callable[[TrialConfig], tuple[str, str] | None], ...] = ()
+def divisors_near(number: int, wanted: int, *, most: int = 3) -> str:
+    """The divisors of `number` nearest to `wanted`, as a message lists them.
+
+    >>> divisors_near(512, 7)
+    '4, 8 or 16'
+    """
+    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    nearest = sorted(sorted(divisors, key=lambda candidate: abs(_log_ratio(candidate, wanted)))[:most])
+    return ", ".join(map(str, nearest[:-1])) + f" or {nearest[-1]}" if len(nearest) > 1 else str(nearest[0])
+
+
+def _log_ratio(one: int, other: int) -> float:
+    import math
+
+    return math.log(one / other)
+
+
+# --------------------------------------------------------------------------------------------------- known names
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_REGISTRATION = re.compile(r"""\.register\(\s*["']([^"']+)["']""")
+_REGISTRIES = {
+    "family": ("models/families", "stackwise_ray.models", "FAMILIES"),
+    "corpus": ("data/corpora", "stackwise_ray.data.corpora", "CORPORA"),
+    "optimizer": ("optim", "stackwise_ray.optim", "OPTIMIZERS"),
+    "flag": ("flags", "stackwise_ray.flags", "FLAGS"),
+    "regime": ("training/regimes", "stackwise_ray.training.regimes", "REGIMES"),
+}
+
+
+@functools.cache
+def _written_names(folder: str) -> frozenset[str]:
+    files = sorted((_PACKAGE / folder).glob("*.py"))
+    return frozenset(name for file in files for name in _REGISTRATION.findall(file.read_text(encoding="utf-8")))
+
+
+def known_names(kind: str) -> tuple[str, ...]:
+    """The names registered under a kind: family, corpus, optimizer, flag or regime.
+
+    This layer imports no registry; it reads `.register("name")` in the files of the package, and asks the registry
+    itself where some caller has it loaded (which adds the names of plugins).
+    """
+    folder, module, attribute = _REGISTRIES[kind]
+    loaded = getattr(sys.modules.get(module), attribute, None)
+    return tuple(sorted({*_written_names(folder), *(loaded.names() if loaded is not None else ())}))
+
+
+def _unknown(kind: str, name: str, path: str) -> Found:
+    names = known_names(kind)
+    if name in names:
+        return None
+    return path, f"= {name} is an unknown {kind}; {did_you_mean(name, names)}"
+
+
+def _names(trial: TrialConfig) -> Found:
+    for number, flag in enumerate(trial.flags):
+        if flag in trial.flags[:number]:
+            return "flags", f"= {list(trial.flags)} lists '{flag}' twice; once is enough"
+    return (
+        _unknown("family", trial.model.family, "model.family")
+        or _unknown("corpus", trial.data.corpus, "data.corpus")
+        or _unknown("regime", trial.training.regime, "training.regime")
+        or _unknown("optimizer", trial.optimizer.kind, "optimizer.kind")
+        or next((found for flag in trial.flags if (found := _unknown("flag", flag, "flags"))), None)
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- rules
+
+
+def _heads(trial: TrialConfig) -> Found:
+    model = trial.model
+    counts = {"model.n_heads": model.n_heads}
+    if isinstance(model.mixer, AttentionMixer):
+        counts["model.mixer.n_heads"] = model.mixer.n_heads
+    for path, heads in counts.items():
+        if heads is not None and model.d_model % heads:
+            choices = divisors_near(model.d_model, heads)
+            return path, f"= {heads} does not divide d_model = {model.d_model}; choose {choices}"
+    if model.n_kv_heads is not None and model.n_heads is not None and model.n_heads % model.n_kv_heads:
+        choices = divisors_near(model.n_heads, model.n_kv_heads)
+        return (
+            "model.n_kv_heads",
+            f"= {model.n_kv_heads} does not divide n_heads = {model.n_heads}; choose {choices}",
+        )
+    return None
+
+
+def _mixer(trial: TrialConfig) -> Found:
+    model = trial.model
+    if model.family == "bk":
+        if model.mixer is None:
+            return "model.mixer", "is required in the bk family; give a kind, such as resolvent_apply"
+        if model.n_heads is not None:
+            return "model.n_heads", f"= {model.n_heads} has no effect in the bk family; set model.mixer.n_heads"
+        return None
+    if model.mixer is not None:
+        kind = model.mixer.kind
+        return "model.mixer", f"of kind {kind} goes with the family bk, not {model.family}; leave it out"
+    if model.n_heads is None and model.family in ROLES:
+        return "model.n_heads", f"is required in the {model.family} family"
+    return None
+
+
+def _role(trial: TrialConfig) -> Found:
+    role = ROLES.get(trial.model.family)
+    if role is not None and trial.model.role != role:
+        return "model.role", f"= {trial.model.role}, but {trial.model.family} is an {role}; write {role}"
+    return None
+
+
+def _positions(trial: TrialConfig) -> Found:
+    rows, seq_len = trial.model.max_positions, trial.data.seq_len
+    if trial.model.family in POSITION_TABLES and rows is not None and seq_len > rows:
+        problem = f"= {seq_len} is beyond the {rows} learned positions of this {trial.model.family}"
+        return "data.seq_len", f"{problem}; choose at most {rows}, or raise model.max_positions"
+    return None
+
+
+def _markov(trial: TrialConfig) -> Found:
+    data = trial.data
+    if data.corpus == "markov" and data.markov is None:
+        return "data.markov", "is required with corpus: markov; give the source, or {} for its defaults"
+    if data.corpus != "markov" and data.markov is not None:
+        return "data.markov", f"goes with corpus: markov, not {data.corpus}; write data.markov: null"
+    return None
+
+
+def _paths(trial: TrialConfig) -> Found:
+    if trial.data.corpus == "text_files" and trial.data.path is None:
+        return "data.path", "is required with corpus: text_files; give a file, a folder or a glob"
+    return None
+
+
+def _batch(trial: TrialConfig) -> Found:
+    tokens, seq_len = trial.training.batch_tokens, trial.data.seq_len
+    if tokens % seq_len:
+        below, above = tokens // seq_len * seq_len, (tokens // seq_len + 1) * seq_len
+        choices = f"{below} or {above}" if below else str(above)
+        return "training.batch_tokens", f"= {tokens} is not a multiple of data.seq_len = {seq_len}; choose {choices}"
+    sequences, parts = tokens // seq_len, trial.training.accumulation
+    if parts > sequences:
+        problem = f"= {parts} micro-batches share {sequences} sequences a step; choose at most {sequences}"
+        return "training.accumulation", f"{problem}, or raise training.batch_tokens"
+    return None
+
+
+def _schedule(trial: TrialConfig) -> Found:
+    schedule = trial.training.schedule
+    if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
+        problem = f"= {schedule.decay} and warmup = {schedule.warmup} together exceed the whole run"
+        return "training.schedule.decay", f"{problem}; choose a decay of at most {round(1 - schedule.warmup, 6)}"
+    return None
+
+
+RULES: tuple[Callable[[TrialConfig], Found], ...] = (
+    _names,
+    _role,
+    _mixer,
+    _heads,
+    _positions,
+    _markov,
+    _paths,
+    _batch,
+    _schedule,
+)

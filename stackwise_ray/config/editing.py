@@ -24,13 +24,40 @@ _BUDGET_UNITS = tuple(entry.name for entry in dataclasses.fields(Budget))
 
 def to_plain(trial: TrialConfig) -> dict[str, Any]:
     """The trial as JSON data: every field, defaults included, tuples as lists."""
-    return {entry.name: _plain(getattr(trial, entry.name)) for entry in dataclasses.fields(trial)}
+    return {entry.name: plain_data(getattr(trial, entry.name)) for entry in dataclasses.fields(trial)}
 
 
-def _plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
+    """Dataclasses as mappings, tuples as lists, the rest as it is."""
     if dataclasses.is_dataclass(value):
-        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
+        return {entry.name: plain_data(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    return [plain_data(entry) for entry in value] if isinstance(value, (tuple, list)) else value
+
+
+def with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's plain data with every absent field at its default, not validated; required fields stay absent."""
+    filled: dict[str, Any] = _filled(plain, (TrialConfig,))
+    return filled
+
+
+def _filled(value: Any, components: tuple[type, ...]) -> Any:
+    if not isinstance(value, Mapping) or not components:
+        return value
+    kind = value.get("kind", _default_kind(components))
+    chosen = next((one for one in components if len(components) == 1 or getattr(one, "kind", None) == kind), None)
+    if chosen is None:
+        return dict(value)
+    filled = dict(value)
+    for entry in dataclasses.fields(chosen):
+        if entry.name in filled:
+            filled[entry.name] = _filled(
+                filled[entry.name], schema.components_in(schema.annotations_of(chosen)[entry.name])
+            )
+        elif entry.default is not dataclasses.MISSING:
+            filled[entry.name] = plain_data(entry.default)
+        elif entry.default_factory is not dataclasses.MISSING:
+            filled[entry.name] = plain_data(entry.default_factory())
+    return filled
 
 
 def from_plain(plain: Mapping[str, Any], source: str | None = None) -> TrialConfig:

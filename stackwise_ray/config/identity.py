@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from stackwise_ray.config.editing import to_plain
+from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
 from stackwise_ray.config.trial import TrialConfig
 
 
@@ -32,6 +33,30 @@ def canonical_json(trial: TrialConfig) -> str:
 def trial_id(trial: TrialConfig, data_fingerprint: str) -> str:
     """16 hexadecimal digits that name this trial on this data, stable over machines and sessions."""
     return digest(f"{canonical_json(trial)}\n{data_fingerprint}")[:16]
+
+
+def sweep_hash(sweep: SweepConfig) -> str:
+    """16 hexadecimal digits of the whole search space, its file's place left out."""
+    return digest(canonical(sweep_to_plain(sweep)))[:16]
+
+
+def analysis_plan(sweep: SweepConfig) -> dict[str, Any]:
+    """What was declared about the analysis: its steps, the objectives, the baseline and the rule for replicates.
+
+    The replicates belong to it: seeds added after a look at the results change what a fixed-n test means.
+    """
+    plain = sweep_to_plain(sweep)
+    return {
+        "analysis": plain["analysis"],
+        "objective": plain["objective"],
+        "baseline": sweep.baseline,
+        "replicates": plain["replicates"],
+    }
+
+
+def plan_hash(sweep: SweepConfig) -> str:
+    """16 hexadecimal digits of `analysis_plan`: the one in force at the first trial is kept with the sweep."""
+    return digest(canonical(analysis_plan(sweep)))[:16]
 
 
 def digest(text: str) -> str:

@@ -5,19 +5,33 @@ The commands and the Python face call these; nothing here imports torch or ray.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stackwise_ray.config import schema
 from stackwise_ray.config.checks import check_trial
 from stackwise_ray.config.editing import Draft
+from stackwise_ray.config.files import find_search_space, shipped_search_spaces
+from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
 from stackwise_ray.config.presets import PresetCatalogue
+from stackwise_ray.config.sweep import LATER_KINDS, SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig
+from stackwise_ray.config.sweep_checks import check_sweep
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.validation import Origin
-from stackwise_ray.config.yaml import parse_value
+from stackwise_ray.config.validation import Origin, describe, show, validate
+from stackwise_ray.config.yaml import load_yaml, parse_value
 from stackwise_ray.core.errors import ConfigError
 
-COMMAND_LINE = "command line"
+__all__ = [
+    "find_search_space",
+    "load_sweep",
+    "load_trial",
+    "multirun_sweep",
+    "shipped_search_spaces",
+    "sweep_from_plain",
+]
 
 
 def load_trial(words: Sequence[str]) -> TrialConfig:
@@ -44,6 +58,180 @@ def load_trial(words: Sequence[str]) -> TrialConfig:
     trial = draft.build()
     check_trial(trial, locate=draft.locate)
     return trial
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """A validated sweep; every arm has been built and checked.
+
+    Args:
+        path: A file, the bare name of a shipped one, or `search_spaces/<name>.yaml` (`find_search_space`).
+        overrides: `path=value` words of the command line (`config.overriding`).
+
+    Raises:
+        ConfigError: The first mistake, with file, path, value and fix.
+    """
+    file = find_search_space(path)
+    words = [(word, parse_word(word, text)) for word, text in split_words(overrides)]
+    document, written = apply_overrides(load_yaml(file), words)
+    try:
+        return sweep_from_plain(document, source=str(file), folder=file.resolve().parent)
+    except ConfigError as error:
+        if error.source == str(file) and error.path is not None and _is_under(error.path, written):
+            raise ConfigError(error.problem, path=error.path, source=COMMAND_LINE) from None
+        raise
+
+
+def sweep_from_plain(
+    document: Mapping[str, Any], *, source: str | None = None, folder: Path | None = None
+) -> SweepConfig:
+    """A validated sweep from plain data, such as a stored `sweep.yaml`.
+
+    Args:
+        folder: Where relative folders of presets begin.
+
+    Raises:
+        ConfigError: See `load_sweep`.
+    """
+    document = _prepare(dict(document), source)
+    _refuse_version(document, source)
+    _refuse_later_kinds(document, source)
+    _check_seeds(document, source)
+    if "source" in document:
+        raise ConfigError("unknown key; leave it out", path="source", source=source)
+    sweep = validate(SweepConfig, document, source=source)
+    directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
+    sweep = dataclasses.replace(sweep, source=source, presets=directories)
+    check_sweep(sweep)
+    return sweep
+
+
+def multirun_sweep(words: Sequence[str]) -> SweepConfig:
+    """The sweep of `train … --multirun`: words with several values, `path=a,b`, are the factors of a grid.
+
+    Args:
+        words: As for `load_trial`; `seed=0,1` gives the replicates, `name=NAME` the sweep's name.
+
+    Raises:
+        ConfigError: No word has several values, or the grid is no valid sweep.
+    """
+    base: dict[str, Any] = {"overrides": {}}
+    document: dict[str, Any] = {"name": "multirun", "base": base, "replicates": {"seeds": [0]}, "schema_version": 1}
+    factors: dict[str, Any] = {}
+    for path, text in split_words(words):
+        parts = split_values(text)
+        values = [part if path in schema.GROUPS else parse_word(path, part) for part in parts]
+        if path == "name":
+            document["name"] = text
+        elif path == "presets":
+            document["presets"] = parts
+        elif path == "seed":
+            document["replicates"] = {"seeds": values}
+        elif len(values) > 1:
+            factors[path] = values
+        elif path in schema.GROUPS and isinstance(values[0], str):
+            base[path] = values[0]
+        else:
+            base["overrides"][path] = values[0]
+    several_seeds = len(document["replicates"]["seeds"]) > 1
+    if not factors and not several_seeds:
+        problem = "--multirun needs a word with several values, such as training.lr=1e-3,3e-3"
+        raise ConfigError(problem, source=COMMAND_LINE)
+    document["design"] = {"kind": "grid", "factors": factors} if factors else {"kind": "arms", "arms": {"base": {}}}
+    return sweep_from_plain(document, source=COMMAND_LINE)
+
+
+def split_values(text: str) -> list[str]:
+    """The values of `a,b,c`, split at commas outside of brackets, braces and quotes.
+
+    >>> split_values("[1,2],{a: 1},'x,y'")
+    ['[1,2]', '{a: 1}', "'x,y'"]
+    """
+    parts, depth, quote, start = [], 0, "", 0
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+        elif character in "]})":
+            depth -= 1
+        elif character == "," and depth == 0:
+            parts.append(text[start:position].strip())
+            start = position + 1
+    return [*parts, text[start:].strip()]
+
+
+def _is_under(path: str, written: Sequence[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in written)
+
+
+def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """The shorter ways of writing a file, written out: an arm left empty, `search` inside the design."""
+    design = document.get("design")
+    if not isinstance(design, Mapping):
+        return document
+    design = dict(design)
+    if "search" in design:
+        if document.get("search") is not None:
+            raise ConfigError("stands inside design and beside it; keep one", path="search", source=source)
+        document["search"] = design.pop("search")
+    arms = design.get("arms")
+    if isinstance(arms, Mapping):
+        design["arms"] = {name: {} if changes is None else changes for name, changes in arms.items()}
+        for name in arms:
+            _check_arm_name(name, source)
+    for key in ("arms", "factors"):
+        if key in design and not design[key]:
+            raise ConfigError("is empty; give at least one", path=f"design.{key}", source=source)
+    document["design"] = design
+    return document
+
+
+def _check_arm_name(name: str, source: str | None) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=,~-]{0,99}", name):
+        problem = f"'{name[:40]}' is no name for an arm, which is also a file: letters, digits and _ . + = , ~ -"
+        raise ConfigError(problem, path="design.arms", source=source)
+
+
+def _refuse_version(document: Mapping[str, Any], source: str | None) -> None:
+    version = document.get("schema_version", SWEEP_SCHEMA_VERSION)
+    if isinstance(version, int) and not isinstance(version, bool) and version != SWEEP_SCHEMA_VERSION:
+        newer = version > SWEEP_SCHEMA_VERSION
+        problem = (
+            f"= {version} is {'newer than' if newer else 'not'} the version {SWEEP_SCHEMA_VERSION} that this program "
+            f"reads; {'update stackwise_ray to read it' if newer else 'there is no such version'}"
+        )
+        raise ConfigError(problem, path="schema_version", source=source)
+
+
+def _refuse_later_kinds(document: Mapping[str, Any], source: str | None) -> None:
+    design = document.get("design")
+    kind = design.get("kind") if isinstance(design, Mapping) else None
+    if kind in LATER_KINDS:
+        raise ConfigError(f"= {kind} is not available yet; {LATER_KINDS[kind]}", path="design.kind", source=source)
+
+
+def _check_seeds(document: Mapping[str, Any], source: str | None) -> None:
+    """The forms that `replicates.seeds` and `resources.max_concurrent` may take, said in words of their own."""
+    replicates = document.get("replicates")
+    seeds = replicates.get("seeds", 1) if isinstance(replicates, Mapping) else 1
+    path = "replicates.seeds"
+    if isinstance(seeds, Mapping):
+        validate(AdaptiveSeeds, seeds, locate=lambda below: Origin(source, f"{path}.{below}"))
+    elif isinstance(seeds, list):
+        wrong = next((seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool)), None)
+        if wrong is not None:
+            problem = f"= {show(seeds)} holds {show(wrong)}; seeds are whole numbers"
+            raise ConfigError(problem, path=path, source=source)
+    elif isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        problem = f"= {show(seeds)} is {describe(seeds)}; give how many (1 or more), or list them"
+        raise ConfigError(problem, path=path, source=source)
+    resources = document.get("resources")
+    slots = resources.get("max_concurrent", 1) if isinstance(resources, Mapping) else 1
+    if slots != "auto" and (isinstance(slots, bool) or not isinstance(slots, int) or slots < 1):
+        problem = f"= {show(slots)} is neither auto nor a number of trials"
+        raise ConfigError(problem, path="resources.max_concurrent", source=source)
 
 
 def compose_draft(catalogue: PresetCatalogue, groups: dict[str, str]) -> Draft:

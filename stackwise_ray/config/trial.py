@@ -20,7 +20,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Strict:
+class Strict:
     """Unknown keys and wrong types are errors at the YAML boundary."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
@@ -30,7 +30,7 @@ class _Strict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolventApplyMixer(_Strict):
+class ResolventApplyMixer(Strict):
     """The resolvent applied to values, y = (T − z)⁻¹ x: the default mixer of the bk family."""
 
     kind: Literal["resolvent_apply"] = "resolvent_apply"
@@ -41,7 +41,7 @@ class ResolventApplyMixer(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolventDiagonalMixer(_Strict):
+class ResolventDiagonalMixer(Strict):
     """Only diag((T − z)⁻¹) as features: with the original's settings below, the original model, made causal."""
 
     kind: Literal["resolvent_diagonal"] = "resolvent_diagonal"
@@ -57,7 +57,7 @@ class ResolventDiagonalMixer(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionMixer(_Strict):
+class AttentionMixer(Strict):
     """Softmax attention with rotary positions inside the bk block: the matched comparison."""
 
     kind: Literal["attention"] = "attention"
@@ -65,7 +65,7 @@ class AttentionMixer(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoMixer(_Strict):
+class NoMixer(Strict):
     """No mixing between positions: the token-local control of every ablation."""
 
     kind: Literal["none"] = "none"
@@ -75,7 +75,7 @@ Mixer = Annotated[ResolventApplyMixer | ResolventDiagonalMixer | AttentionMixer 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """Architecture and size, in the field's words; each family maps them onto its transformers config."""
 
     family: str  # a name in stackwise_ray.models: bert, modernbert, gpt2, llama, bk
@@ -97,7 +97,7 @@ class ModelConfig(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkovSource(_Strict):
+class MarkovSource(Strict):
     """A generated source with a known entropy rate; it depends on nothing but these numbers."""
 
     order: Positive = 2  # symbols of context that decide the next
@@ -108,7 +108,7 @@ class MarkovSource(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """Which text, cut how. The fingerprint of what it yields is part of the trial's identity."""
 
     corpus: str  # a name in stackwise_ray.data.corpora
@@ -126,7 +126,7 @@ class DataConfig(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget(_Strict):
+class Budget(Strict):
     """How long to train: exactly one of the four is set."""
 
     flops: Annotated[float, Field(gt=0)] | None = None  # counted training FLOPs: forward + backward + optimizer
@@ -134,9 +134,26 @@ class Budget(_Strict):
     steps: Positive | None = None  # optimizer steps over the whole plan
     wall_seconds: Annotated[float, Field(gt=0)] | None = None  # seconds inside the training loop, evaluation excluded
 
+    @property
+    def unit(self) -> Literal["flops", "tokens", "steps", "wall_seconds"]:
+        """The one unit that is set."""
+        if self.flops is not None:
+            return "flops"
+        if self.tokens is not None:
+            return "tokens"
+        return "wall_seconds" if self.steps is None else "steps"
+
+    @property
+    def amount(self) -> float:
+        """How much of that unit."""
+        amount = {"flops": self.flops, "tokens": self.tokens, "steps": self.steps}.get(self.unit, self.wall_seconds)
+        if amount is None:
+            raise ValueError("a budget has exactly one of flops, tokens, steps, wall_seconds")
+        return float(amount)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(_Strict):
+class Schedule(Strict):
     """Learning rate over a trial's own steps, as a share of `training.lr`."""
 
     kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
@@ -146,7 +163,7 @@ class Schedule(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """How the model is trained."""
 
     budget: Budget
@@ -166,7 +183,7 @@ class TrainingConfig(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(_Strict):
+class OptimizerConfig(Strict):
     """The update rule; the learning rate and its schedule stand in `training`."""
 
     kind: str = "adamw"  # a name in stackwise_ray.optim
@@ -176,7 +193,7 @@ class OptimizerConfig(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialConfig(_Strict):
+class TrialConfig(Strict):
     """One trial. Its canonical hash, with the data fingerprint, is the `trial_id` (`config.identity`)."""
 
     model: ModelConfig

@@ -1,0 +1,394 @@
+"""From a sweep to its arms: the design generators, the seeds of replicates and tuning, the spaces of searchers.
+
+`expand` is pure: the same sweep gives the same arms in the same order, on every machine. A combination that breaks a
+constraint is not made; one that contradicts itself (7 heads over width 512) is refused with its reason in a
+generated design, and is an error in a list of named arms, where somebody wrote it by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stackwise_ray.config import fractions, naming
+from stackwise_ray.config.checks import check_trial
+from stackwise_ray.config.domains import (
+    Choice,
+    Factor,
+    Resolve,
+    Space,
+    active,
+    enumerate_grid,
+    first_broken,
+    levels,
+    parse_require,
+    parse_space,
+)
+from stackwise_ray.config.editing import Draft, edit, to_plain, with_defaults
+from stackwise_ray.config.identity import canonical_json
+from stackwise_ray.config.presets import PresetCatalogue
+from stackwise_ray.config.schema import GROUPS
+from stackwise_ray.config.sweep import (
+    AdaptiveSeeds,
+    ArmsDesign,
+    FactorialDesign,
+    FractionalFactorialDesign,
+    GridDesign,
+    OneAtATimeDesign,
+    SearchDesign,
+    SweepConfig,
+)
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.validation import Origin
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.seeding import SEARCH, stream_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One arm of a design.
+
+    Attributes:
+        parameters: What the arm sets over the base: dotted path (or preset group) to value, components flattened.
+        trial: The resolved trial, with seed 0.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    trial: TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedArm:
+    """A combination that is not run, with the reason."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a sweep's design expands to.
+
+    Attributes:
+        arms: In the order of the file; none for `kind: search`.
+        refused: Combinations that contradict themselves.
+        excluded: Combinations that a `require` rules out, as asked.
+        notes: What a reader of the plan should know, e.g. the aliases of a fraction.
+    """
+
+    arms: tuple[Arm, ...]
+    refused: tuple[RefusedArm, ...] = ()
+    excluded: tuple[RefusedArm, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+class Resolver:
+    """Turns changes to a sweep's base into trials; presets are composed once.
+
+    Args:
+        sweep: Its `base` and `presets` are read.
+    """
+
+    def __init__(self, sweep: SweepConfig) -> None:
+        self._base = sweep.base
+        self._source = sweep.source
+        self._catalogue = PresetCatalogue(sweep.presets)
+
+    def draft(self, changes: Mapping[str, Any], *, place: str) -> Draft:
+        """The base with `changes` (preset groups, dotted paths, component mappings) over it.
+
+        Args:
+            place: Dotted path of `changes` in the file, for messages.
+
+        Raises:
+            ConfigError: Unknown preset or path.
+        """
+        chosen = {group: choice for group in GROUPS if (choice := getattr(self._base, group)) is not None}
+        written = {group: Origin(self._source, f"base.{group}") for group in GROUPS}
+        for group in GROUPS:
+            if isinstance(changes.get(group), str):
+                chosen[group] = changes[group]
+                written[group] = Origin(self._source, f"{place}.{group}")
+        if "model" not in chosen:
+            problem = "is absent, and so is base.model; name a model preset in one of them"
+            raise ConfigError(problem, path=f"{place}.model", source=self._source)
+        edits = {path: value for path, value in changes.items() if path not in chosen or not isinstance(value, str)}
+        draft = self._catalogue.draft(chosen, written)
+        draft = draft.edited(self._base.overrides, source=self._source, place="base.overrides")
+        return draft.edited(edits, source=self._source, place=place)
+
+    def trial(self, changes: Mapping[str, Any], *, place: str) -> TrialConfig:
+        """The validated and checked trial of `draft`, seed 0.
+
+        Raises:
+            ConfigError: Wrong type, or a rule across fields broken.
+        """
+        draft = self.draft(changes, place=place)
+        trial = draft.build()
+        check_trial(trial, locate=draft.locate)
+        return trial
+
+    def resolve(self, place: str) -> Resolve:
+        """A function from a point to the whole trial as plain data, for conditions and constraints."""
+        return lambda point: with_defaults(self.draft(point, place=place).plain)
+
+
+def expand(sweep: SweepConfig) -> Design:
+    """The arms of a sweep.
+
+    Raises:
+        ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type.
+    """
+    design = sweep.design
+    resolver = Resolver(sweep)
+    if isinstance(design, SearchDesign):
+        return Design(arms=())
+    if isinstance(design, ArmsDesign):
+        return _named_arms(sweep, design, resolver)
+    space = parse_space(design.factors, require=design.require, source=sweep.source, place="design.factors")
+    points, notes = _points(design, space, resolver, sweep.source)
+    expanded = _build(points, space, resolver, sweep.source)
+    if not expanded.arms:
+        reasons = "; ".join(dict.fromkeys(cell.reason for cell in (*expanded.refused, *expanded.excluded)))
+        problem = f"leaves nothing to run: {reasons[:300]}"
+        raise ConfigError(problem, path="design.factors", source=sweep.source)
+    return dataclasses.replace(expanded, notes=notes)
+
+
+def replicate_seeds(sweep: SweepConfig) -> tuple[int, ...]:
+    """The root seeds on which every arm is trained, in order.
+
+    Raises:
+        ConfigError: Adaptive replicates, which this version does not run.
+    """
+    seeds = sweep.replicates.seeds
+    if isinstance(seeds, AdaptiveSeeds):
+        problem = f"adaptive replicates are not available yet; give a number, such as {seeds.min}"
+        raise ConfigError(problem, path="replicates.seeds", source=sweep.source)
+    return tuple(range(seeds)) if isinstance(seeds, int) else seeds
+
+
+def tuning_seeds(sweep: SweepConfig, count: int | None = None) -> tuple[int, ...]:
+    """Seeds for tuning or search trials, from the "search" stream, none of which a replicate uses.
+
+    Trial j of every arm uses seed j, so that arms are tuned on the same draws.
+
+    Args:
+        count: How many; `tune.trials_per_arm`, else `search.trials`, if absent.
+    """
+    wanted = count if count is not None else sweep.tune.trials_per_arm if sweep.tune else _search_trials(sweep)
+    taken = set(replicate_seeds(sweep))
+    seeds: list[int] = []
+    number = 0
+    while len(seeds) < wanted:
+        seed = stream_seed(sweep.seed, SEARCH, "seed", number)
+        number += 1
+        if seed not in taken:
+            taken.add(seed)
+            seeds.append(seed)
+    return tuple(seeds)
+
+
+def with_seed(trial: TrialConfig, seed: int) -> TrialConfig:
+    """The trial as one replicate: the same but for its root seed."""
+    return dataclasses.replace(trial, seed=seed)
+
+
+def search_space(sweep: SweepConfig) -> Space:
+    """The space of `kind: search`.
+
+    Raises:
+        ConfigError: The sweep has none, or it does not parse.
+    """
+    if sweep.search is None:
+        raise ConfigError("is required with design.kind: search", path="search", source=sweep.source)
+    return parse_space(sweep.search.space, require=sweep.search.require, source=sweep.source, place="search.space")
+
+
+def tuning_space(sweep: SweepConfig, arm: Arm | None = None) -> Space:
+    """The space of the tuning stage; for an arm, without what that arm itself sets (its own value stands).
+
+    Raises:
+        ConfigError: The sweep is not tuned, or the space does not parse.
+    """
+    if sweep.tune is None:
+        raise ConfigError("is absent: the sweep is not tuned", path="tune", source=sweep.source)
+    space = parse_space(sweep.tune.space, require=sweep.tune.require, source=sweep.source, place="tune.space")
+    return space if arm is None else space.without([path for path in arm.parameters if path not in GROUPS])
+
+
+def arm_resolve(arm: Arm) -> Resolve:
+    """A function from a tuning point to the arm's whole trial as plain data."""
+    return lambda point: to_plain(edit(arm.trial, point))
+
+
+def tuned(arm: Arm, point: Mapping[str, Any]) -> TrialConfig:
+    """The arm's trial with tuned values set, checked.
+
+    Raises:
+        ConfigError: A value contradicts the arm.
+    """
+    trial = edit(arm.trial, point)
+    check_trial(trial)
+    return trial
+
+
+def draw(space: Space, suggest: Callable[[Factor], Any], resolve: Resolve) -> tuple[dict[str, Any], str | None]:
+    """One point of a space, factor by factor.
+
+    Args:
+        suggest: Gives a value for a factor; called in order, for active factors alone.
+        resolve: `Resolver.resolve` of a search, `arm_resolve` of a tuning stage.
+
+    Returns:
+        The point, and the constraint that it breaks (None: it may be used; else draw again).
+    """
+    point: dict[str, Any] = {}
+    for factor in space.factors:
+        if active(factor, point, resolve):
+            point[factor.path] = suggest(factor)
+    return point, (first_broken(space.require, resolve(point)) if space.require else None)
+
+
+def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted path to leaf: ``{"model.mixer": {"kind": "none"}}`` becomes ``{"model.mixer.kind": "none"}``."""
+    flat: dict[str, Any] = {}
+    for path, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            flat.update({f"{path}.{key}": below for key, below in flatten(value).items()})
+        else:
+            flat[path] = value
+    return flat
+
+
+def _search_trials(sweep: SweepConfig) -> int:
+    return sweep.search.trials if sweep.search else 0
+
+
+def _named_arms(sweep: SweepConfig, design: ArmsDesign, resolver: Resolver) -> Design:
+    arms: list[Arm] = []
+    refused: list[RefusedArm] = []
+    known: dict[str, str] = {}
+    require = parse_require(design.require, source=sweep.source, place="design.require")
+    for name, changes in design.arms.items():
+        place = f"design.arms.{name}"
+        trial = resolver.trial(changes, place=place)
+        broken = first_broken(require, to_plain(trial))
+        if broken is not None:
+            refused.append(RefusedArm(name=name, parameters=flatten(changes), reason=f"breaks '{broken}'"))
+            continue
+        same = known.setdefault(canonical_json(trial), name)
+        if same != name:
+            problem = f"is the same trial as arm '{same}'; change or remove one of them"
+            raise ConfigError(problem, path=place, source=sweep.source)
+        arms.append(Arm(name=name, parameters=flatten(changes), trial=trial))
+    if not arms:
+        raise ConfigError("leaves nothing to run", path="design.arms", source=sweep.source)
+    return Design(arms=tuple(arms), refused=tuple(refused))
+
+
+Points = Iterator[tuple[dict[str, Any], str | None]]
+
+
+def _points(
+    design: GridDesign | OneAtATimeDesign | FactorialDesign | FractionalFactorialDesign,
+    space: Space,
+    resolver: Resolver,
+    source: str | None,
+) -> tuple[Points, tuple[str, ...]]:
+    resolve = resolver.resolve("design.factors")
+    if isinstance(design, OneAtATimeDesign):
+        return _one_at_a_time(space, resolve, source), ()
+    if isinstance(design, FractionalFactorialDesign):
+        return _fraction(design, space, resolve, source)
+    if isinstance(design, FactorialDesign):
+        for factor in space.factors:
+            if len(levels(factor.domain) or (1, 2)) < 2:
+                raise ConfigError("needs two levels or more in a factorial", path=factor.place, source=source)
+    return enumerate_grid(space, resolve=resolve, source=source), ()
+
+
+def _one_at_a_time(space: Space, resolve: Resolve, source: str | None) -> Points:
+    yield {}, (first_broken(space.require, resolve({})) if space.require else None)
+    for factor in space.factors:
+        if not active(factor, {}, resolve):
+            raise ConfigError("has a condition that the base does not meet", path=factor.place, source=source)
+        values = levels(factor.domain)
+        if values is None:
+            raise ConfigError("has no end of values; list its levels", path=factor.place, source=source)
+        for value in values:
+            point = {factor.path: value}
+            yield point, (first_broken(space.require, resolve(point)) if space.require else None)
+
+
+def _fraction(
+    design: FractionalFactorialDesign, space: Space, resolve: Resolve, source: str | None
+) -> tuple[Points, tuple[str, ...]]:
+    pairs: list[tuple[Any, ...]] = []
+    for factor in space.factors:
+        values = levels(factor.domain)
+        if factor.when:
+            raise ConfigError(
+                "has a condition; a fraction needs every factor in every run", path=factor.place, source=source
+            )
+        if not isinstance(factor.domain, Choice) or values is None or len(values) != 2:
+            problem = "needs exactly two levels in a fractional factorial"
+            raise ConfigError(problem, path=factor.place, source=source)
+        pairs.append(values)
+    if not 2 <= len(pairs) <= fractions.MOST_FACTORS:
+        problem = f"has {len(pairs)} factors; a fraction takes 2 to {fractions.MOST_FACTORS}"
+        raise ConfigError(problem, path="design.factors", source=source)
+    fraction = fractions.smallest_fraction(len(pairs), design.resolution)
+    keys = list(naming.short_keys(space.paths).values())
+    words = [" × ".join(keys[position] for position in word) for word in fraction.words]
+    notes = (
+        f"{len(fraction.runs)} of {2 ** len(pairs)} runs, "
+        + (
+            f"resolution {fraction.resolution}; defining relation I = {' = '.join(words)}"
+            if words
+            else "the full factorial"
+        ),
+    )
+    points = (
+        {path: pair[bit] for path, pair, bit in zip(space.paths, pairs, run, strict=True)} for run in fraction.runs
+    )
+    checked = ((point, first_broken(space.require, resolve(point)) if space.require else None) for point in points)
+    return checked, notes
+
+
+def _build(points: Points, space: Space, resolver: Resolver, source: str | None) -> Design:
+    """Arms from points: named, built, checked, each trial once."""
+    keys = naming.short_keys(space.paths)
+    labels = {factor.path: _labels(factor) for factor in space.factors}
+    arms: dict[str, Arm] = {}
+    refused: list[RefusedArm] = []
+    excluded: list[RefusedArm] = []
+    for point, broken in points:
+        name = naming.point_name({path: _label(labels[path], value) for path, value in point.items()}, keys)
+        parameters = flatten(point)
+        if broken is not None:
+            excluded.append(RefusedArm(name=name, parameters=parameters, reason=f"breaks '{broken}'"))
+            continue
+        draft = resolver.draft(point, place="design.factors")
+        trial = draft.build()
+        try:
+            check_trial(trial, locate=draft.locate)
+        except ConfigError as error:
+            refused.append(RefusedArm(name=name, parameters=parameters, reason=str(error.at(source=source))))
+            continue
+        # One at a time, a level that the base has already is the base.
+        arms.setdefault(canonical_json(trial), Arm(name=name, parameters=parameters, trial=trial))
+    return Design(arms=tuple(arms.values()), refused=tuple(refused), excluded=tuple(excluded))
+
+
+def _labels(factor: Factor) -> list[tuple[Any, str]]:
+    values = levels(factor.domain) or ()
+    return list(zip(values, naming.level_labels(values), strict=True))
+
+
+def _label(table: list[tuple[Any, str]], value: Any) -> str:
+    return next(label for level, label in table if level == value and type(level) is type(value))

@@ -1,0 +1,61 @@
+"""The metric paths that a trial reports, so that a metric which nothing reports is refused before anything runs.
+
+One name per concept, from YAML through MLflow to the figure. An evaluation task reports under its own name
+(``cola/matthews``); its prefix is known from the file name in `stackwise_ray/data/tasks`, without importing it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+REPORTED = {
+    "train/loss": "nats a predicted token, mean over the step",
+    "validation/loss": "nats a predicted token on the fixed windows, at the end of the budget",
+    "validation/perplexity": "exp(validation/loss)",
+    "validation/perplexity_token": "whole split, a token",
+    "validation/perplexity_word": "whole split, a word",
+    "validation/perplexity_byte": "whole split, a byte",
+    "test/loss": "nats a predicted token, whole split",
+    "test/perplexity_token": "whole split, a token",
+    "test/perplexity_word": "whole split, a word",
+    "test/perplexity_byte": "whole split, a byte",
+    "flops/forward": "one training step, mean",
+    "flops/backward": "one training step, mean",
+    "flops/optimizer": "one training step, mean",
+    "flops/step": "one training step, mean",
+    "flops/total": "cumulative training",
+    "flops/evaluation": "outside the budget",
+    "flops/recomputed": "outside the budget",
+    "tokens/total": "cumulative training",
+    "memory/peak_bytes": "of the device, or of live tensors on a CPU",
+    "memory/saved_activation_bytes": "kept for the backward pass",
+    "throughput/tokens_per_s": "training tokens a second",
+    "model/params": "trained and frozen, embeddings included",
+    "model/params_non_embedding": "without embeddings",
+    "model/bytes": "of the saved weights",
+}
+"""Metric path to its unit or meaning."""
+
+_TASKS = Path(__file__).resolve().parent.parent / "data" / "tasks"
+
+
+def task_names() -> tuple[str, ...]:
+    """Evaluation tasks, by the file names of their package."""
+    return tuple(sorted(file.stem for file in _TASKS.glob("*.py") if not file.stem.startswith("_")))
+
+
+def require_metric(metric: str, *, place: str, source: str | None) -> None:
+    """Refuse a metric that no trial reports.
+
+    Args:
+        place: Dotted path at which it is named.
+
+    Raises:
+        ConfigError: With the nearest path.
+    """
+    if metric in REPORTED or metric.partition("/")[0] in task_names():
+        return
+    problem = f"= {metric} is reported by nothing; {did_you_mean(metric, REPORTED)}"
+    raise ConfigError(problem, path=place, source=source)

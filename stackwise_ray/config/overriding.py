@@ -1,0 +1,165 @@
+"""Command-line words over a search-space file.
+
+`path=value` addresses the file: `replicates.seeds=2`, `base.model=decoder/gpt2_family/tiny`,
+`design.arms.attention.training.lr=1e-3`. A path that begins with a trial group (`model.`, `data.`, `training.`,
+`optimizer.`) is short for the same key in `base.overrides`. Inside mappings of dotted trial paths (overrides, arms,
+spaces) a word replaces what it covers, so that `training.budget.tokens=1e6` takes the place of a budget of FLOPs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stackwise_ray.config import schema
+from stackwise_ray.config.domains import overlap
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+COMMAND_LINE = "command line"
+
+_SPACES = ("design.factors", "tune.space", "search.space")
+
+
+def apply_overrides(document: Mapping[str, Any], words: Sequence[tuple[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """The document with each word's value at its path.
+
+    Args:
+        words: (path, parsed value) in order.
+
+    Returns:
+        The changed copy, and the paths in it that the words wrote (for the source of an error).
+
+    Raises:
+        ConfigError: A path leads through a value that is no mapping, an arm is unknown, or two words give one budget.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(document))
+    written: list[str] = []
+    budgets: dict[str, str] = {}
+    for word, value in words:
+        path = _full_path(word)
+        _refuse_second_budget(path, word, budgets)
+        _set(changed, path, value)
+        written.append(path)
+    return changed, written
+
+
+def _full_path(path: str) -> str:
+    group, _, rest = path.partition(".")
+    if group not in schema.GROUPS:
+        return path
+    return f"base.overrides.{path}" if rest else f"base.{path}"
+
+
+def _refuse_second_budget(path: str, word: str, budgets: dict[str, str]) -> None:
+    for name in (schema.BUDGET, schema.MAX_STEPS):
+        head, found, rest = path.partition(name)
+        if found and rest[:1] in ("", "."):
+            other = budgets.setdefault(head, word)
+            if other != word:
+                problem = f"and {other} both give the budget; give exactly one of flops, tokens, steps, wall_seconds"
+                raise ConfigError(problem, path=word, source=COMMAND_LINE)
+
+
+def _set(document: dict[str, Any], path: str, value: Any) -> None:
+    if path.startswith("base.overrides."):
+        edits = _mapping(document, "base.overrides")
+        return _set_edit(edits, path.removeprefix("base.overrides."), value)
+    if path.startswith("design.arms."):
+        return _set_arm(_mapping(document, "design.arms"), path.removeprefix("design.arms."), value)
+    for space in _SPACES:
+        if path.startswith(f"{space}."):
+            return _set_domain(_mapping(document, space), path.removeprefix(f"{space}."), value)
+    parent, _, name = path.rpartition(".")
+    holder = _walk(document, parent, path) if parent else document
+    if isinstance(holder, list):
+        holder[_index(holder, name, path)] = value
+    else:
+        holder[name] = value
+    return None
+
+
+def _set_arm(arms: dict[str, Any], rest: str, value: Any) -> None:
+    names = sorted((name for name in arms if rest == name or rest.startswith(f"{name}.")), key=len)
+    if not names:
+        if "." in rest:
+            name = rest.partition(".")[0]
+            problem = f"there is no arm '{name}'; {did_you_mean(name, arms)}"
+            raise ConfigError(problem, path=f"design.arms.{rest}", source=COMMAND_LINE)
+        arms[rest] = value
+        return
+    name = names[-1]
+    if rest == name:
+        arms[name] = value
+        return
+    if arms[name] is None:
+        arms[name] = {}
+    _set_edit(arms[name], rest.removeprefix(f"{name}."), value)
+
+
+def _set_edit(edits: dict[str, Any], path: str, value: Any) -> None:
+    """Set one dotted path in a mapping of dotted paths, in place of what it covers there."""
+    if path.startswith((schema.BUDGET, schema.MAX_STEPS)):
+        for key in [key for key in edits if key == schema.MAX_STEPS or overlap(key, schema.BUDGET)]:
+            if key != "training":
+                del edits[key]
+        if isinstance(edits.get("training"), dict):
+            edits["training"].pop("budget", None)
+            edits["training"].pop("max_steps", None)
+        edits[path] = value
+        return
+    for key in [key for key in edits if key == path or key.startswith(f"{path}.")]:
+        del edits[key]
+    for key, below in edits.items():
+        if path.startswith(f"{key}.") and isinstance(below, dict):
+            _set_edit(below, path.removeprefix(f"{key}."), value)
+            return
+    edits[path] = value
+
+
+def _set_domain(space: dict[str, Any], path: str, value: Any) -> None:
+    """Set a factor's whole domain (`training.lr=[…]`) or a part of it (`training.lr.log_uniform=[…]`)."""
+    names = path.split(".")
+    for length in range(len(names), 0, -1):
+        key = ".".join(names[:length])
+        if key in space or key in schema.GROUPS or schema.is_trial_path(key):
+            rest = ".".join(names[length:])
+            if not rest:
+                space[key] = value
+            elif isinstance(space.get(key), dict):
+                if rest.partition(".")[0] != "when":
+                    space[key] = {"when": space[key]["when"]} if "when" in space[key] else {}
+                _set(space[key], rest, value)
+            else:
+                space[key] = {rest: value}
+            return
+    space[path] = value
+
+
+def _mapping(document: dict[str, Any], path: str) -> dict[str, Any]:
+    found = _walk(document, path, path)
+    assert isinstance(found, dict)
+    return found
+
+
+def _walk(document: dict[str, Any], path: str, word: str) -> Any:
+    """The mapping or list at `path`, made where it is absent or null."""
+    here: Any = document
+    for name in path.split("."):
+        if isinstance(here, list):
+            here = here[_index(here, name, word)]
+            continue
+        if here.get(name) is None:
+            here[name] = {}
+        here = here[name]
+        if not isinstance(here, (dict, list)):
+            problem = f"'{name}' holds {here!r}, in which there is nothing to set"
+            raise ConfigError(problem, path=word, source=COMMAND_LINE)
+    return here
+
+
+def _index(entries: list[Any], name: str, word: str) -> int:
+    if not name.isdecimal() or int(name) >= len(entries):
+        problem = f"'{name}' is no entry of a list of {len(entries)}; entries count from 0"
+        raise ConfigError(problem, path=word, source=COMMAND_LINE)
+    return int(name)

@@ -1,0 +1,247 @@
+"""The rules that span several keys of a search-space file; `load_sweep` calls `check_sweep` before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from stackwise_ray.config.designs import (
+    Design,
+    Resolver,
+    arm_resolve,
+    draw,
+    expand,
+    replicate_seeds,
+    search_space,
+    tuning_space,
+)
+from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets
+from stackwise_ray.config.editing import edit
+from stackwise_ray.config.metric_names import require_metric
+from stackwise_ray.config.schema import BUDGET, GROUPS
+from stackwise_ray.config.sweep import ArmsDesign, Compare, SearchDesign, SweepConfig
+from stackwise_ray.config.trial import Budget
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.records import Role
+
+
+def check_sweep(sweep: SweepConfig) -> Design:
+    """Refuse a sweep that cannot be run as written, and expand it on the way.
+
+    Raises:
+        ConfigError: With file, path, value and fix.
+    """
+    for rule in _RULES:
+        rule(sweep)
+    design = expand(sweep)
+    _check_baselines(sweep, design)
+    _check_equal_budgets(sweep, design)
+    _check_spaces(sweep, design)
+    _check_number(sweep, design)
+    return design
+
+
+def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
+    return ConfigError(problem, path=path, source=sweep.source)
+
+
+def _check_search(sweep: SweepConfig) -> None:
+    searching = isinstance(sweep.design, SearchDesign)
+    if searching and sweep.search is None:
+        raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
+    if not searching and sweep.search is not None:
+        raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+    if searching and sweep.tune is not None:
+        raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
+    if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
+        raise _refuse(sweep, "base.model", "is required; name a model preset")
+
+
+def _check_scheduler(sweep: SweepConfig) -> None:
+    if sweep.scheduler is None:
+        return
+    if not isinstance(sweep.design, SearchDesign):
+        problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
+        raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
+    for number, step in enumerate(sweep.analysis):
+        kind = "compare" if step.compare is not None else "scaling_law"
+        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of analysis.{number}.{kind}"
+        raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
+
+
+def _check_replicates(sweep: SweepConfig) -> None:
+    seeds = replicate_seeds(sweep)
+    if not seeds:
+        raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")
+    for number, seed in enumerate(seeds):
+        if seed < 0:
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed}; seeds are 0 or above")
+        if seed in seeds[:number]:
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed} twice; each block is one seed")
+
+
+def _check_metrics(sweep: SweepConfig) -> None:
+    if not sweep.objective:
+        raise _refuse(sweep, "objective", "is empty; give at least one metric")
+    for number, goal in enumerate(sweep.objective):
+        require_metric(goal.metric, place=f"objective.{number}.metric", source=sweep.source)
+    if sweep.scheduler is not None and sweep.scheduler.metric is not None:
+        require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is not None:
+            require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
+
+
+def _check_analysis(sweep: SweepConfig) -> None:
+    for number, step in enumerate(sweep.analysis):
+        place = f"analysis.{number}"
+        if (step.compare is None) == (step.scaling_law is None):
+            raise _refuse(sweep, place, "must hold exactly one of compare, scaling_law")
+        if step.scaling_law is not None:
+            problem = "is not available yet in a sweep; remove it and fit with python -m analysis fit"
+            raise _refuse(sweep, f"{place}.scaling_law", problem)
+        if isinstance(sweep.design, SearchDesign):
+            problem = "compares arms, and a search has none; compare its winner with others in design.kind: arms"
+            raise _refuse(sweep, f"{place}.compare", problem)
+
+
+def _check_objectives(sweep: SweepConfig) -> None:
+    several = len(sweep.objective) > 1
+    sampler = sweep.search.sampler if sweep.search else None
+    if several and sampler in ("gp", "cmaes"):
+        raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
+    if several and sweep.scheduler is not None:
+        raise _refuse(sweep, "scheduler.kind", "stops by one objective; give one, or write scheduler: null")
+
+
+def _check_fixed_paths(sweep: SweepConfig) -> None:
+    """Seeds come from replicates, and a tuning stage keeps the arm's size and its share of the budget."""
+    places: list[tuple[str, Iterable[str]]] = [("base.overrides", sweep.base.overrides)]
+    if isinstance(sweep.design, ArmsDesign):
+        places += [(f"design.arms.{name}", changes) for name, changes in sweep.design.arms.items()]
+    for place, paths in places:
+        if "seed" in paths:
+            raise _refuse(sweep, f"{place}.seed", "is not set here: give replicates.seeds")
+    if sweep.tune is None:
+        return
+    for path in sweep.tune.space:
+        if path in GROUPS or path.startswith((BUDGET, "training.max_steps", "data.")):
+            raise _refuse(sweep, f"tune.space.{path}", "defines the arm, and is not tuned; make it a factor or an arm")
+
+
+_RULES: tuple[Callable[[SweepConfig], None], ...] = (
+    _check_search,
+    _check_replicates,
+    _check_metrics,
+    _check_analysis,
+    _check_scheduler,
+    _check_objectives,
+    _check_fixed_paths,
+)
+
+
+def _check_baselines(sweep: SweepConfig, design: Design) -> None:
+    names = [arm.name for arm in design.arms]
+    named = getattr(sweep.design, "baseline", None)
+    if named is not None and named not in names:
+        raise _refuse(sweep, "design.baseline", f"= {named} is no arm; {did_you_mean(named, names)}")
+    for number, step in enumerate(sweep.analysis):
+        compare = step.compare
+        if compare is None:
+            continue
+        baseline, place = sweep.baseline_of(compare), f"analysis.{number}.compare.baseline"
+        if baseline is None:
+            raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
+        if baseline not in names:
+            raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
+        if len(names) < 2:
+            raise _refuse(sweep, f"analysis.{number}.compare", f"needs two arms; there is only {names[0]}")
+
+
+def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
+    """A comparison at equal budget needs one budget; what the runs achieve is checked again by the analysis."""
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is None or step.compare.equal != "budget":
+            continue
+        first = design.arms[0]
+        for arm in design.arms[1:]:
+            if _differ(first.trial.training.budget, arm.trial.training.budget, step.compare):
+                problem = (
+                    f"= budget, but {first.name} has {_budget_text(first.trial.training.budget)} and {arm.name} has "
+                    f"{_budget_text(arm.trial.training.budget)}; give every arm one budget, or set equal: flops or null"
+                )
+                raise _refuse(sweep, f"analysis.{number}.compare.equal", problem)
+
+
+def _differ(one: Budget, other: Budget, compare: Compare) -> bool:
+    return one.unit != other.unit or abs(one.amount - other.amount) > compare.tolerance * max(one.amount, other.amount)
+
+
+def _budget_text(budget: Budget) -> str:
+    return f"{budget.unit}: {budget.amount:g}"
+
+
+def _check_spaces(sweep: SweepConfig, design: Design) -> None:
+    """Parse the spaces, and build the trials at their first and last values: a wrong type is found here."""
+    if sweep.tune is not None:
+        tuning_space(sweep)
+        for arm in design.arms:
+            space = tuning_space(sweep, arm)
+            for corner in _corners(space, arm_resolve(arm)):
+                try:
+                    edit(arm.trial, corner)
+                except ConfigError as error:
+                    place = f"tune.space.{error.path}" if error.path else "tune.space"
+                    raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
+    if sweep.search is not None:
+        space = search_space(sweep)
+        resolver = Resolver(sweep)
+        for corner in _corners(space, resolver.resolve("search.space")):
+            resolver.draft(corner, place="search.space").build()
+
+
+def _corners(space: Space, resolve: Resolve) -> list[dict[str, Any]]:
+    """The points of all first and of all last values. They are built for their types alone: that two of their values
+    contradict each other says nothing about the points between."""
+    free = Space(space.factors)
+    return [draw(free, end, resolve)[0] for end in (_first, _last)]
+
+
+def _first(factor: Factor) -> Any:
+    domain = factor.domain
+    if isinstance(domain, Choice):
+        return domain.values[0]
+    if isinstance(domain, Subsets):
+        return []
+    return domain.at(0.001) if isinstance(domain, Normal) else domain.low
+
+
+def _last(factor: Factor) -> Any:
+    domain = factor.domain
+    if isinstance(domain, Choice):
+        return domain.values[-1]
+    if isinstance(domain, Subsets):
+        return list(domain.items)
+    return domain.at(0.999) if isinstance(domain, Normal) else domain.high
+
+
+def planned_trials(sweep: SweepConfig, design: Design) -> dict[Role, int]:
+    """Trials of each role that the sweep comes to, before any is known to be finished."""
+    seeds = len(replicate_seeds(sweep))
+    planned: dict[Role, int] = {}
+    if sweep.search is not None:
+        planned["search"] = sweep.search.trials
+    if sweep.tune is not None:
+        tuned = [arm for arm in design.arms if tuning_space(sweep, arm).factors]
+        planned["tuning"] = len(tuned) * sweep.tune.trials_per_arm
+    planned["replicate"] = (len(design.arms) if sweep.search is None else sweep.search.winners) * seeds
+    return planned
+
+
+def _check_number(sweep: SweepConfig, design: Design) -> None:
+    planned = planned_trials(sweep, design)
+    total = sum(planned.values())
+    if sweep.limits.trials is not None and total > sweep.limits.trials:
+        parts = " + ".join(f"{count} {role}" for role, count in planned.items())
+        problem = f"= {sweep.limits.trials} is below the {total} trials planned ({parts}); raise it or plan fewer"
+        raise _refuse(sweep, "limits.trials", problem)
