@@ -66,7 +66,10 @@ def resolvent_diagonal(
     _check_arguments(potential, shift, {"coupling": coupling})
     _check_gradient(gradient, get_args(Gradient))
     name = choose_backend(backend)
-    return torch.ops.stackwise_ray.resolvent_diagonal(potential, coupling, shift, causal, name, gradient, check)
+    result: Tensor = torch.ops.stackwise_ray.resolvent_diagonal(
+        potential, coupling, shift, causal, name, gradient, check
+    )
+    return result
 
 
 def resolvent_apply(
@@ -106,7 +109,10 @@ def resolvent_apply(
     _check_arguments(potential, shift, {"hop": hop}, values)
     _check_gradient(gradient, ("adjoint", "autograd"))
     name = choose_backend(backend)
-    return torch.ops.stackwise_ray.resolvent_apply(potential, hop, shift, values, causal, name, gradient, check)
+    result: Tensor = torch.ops.stackwise_ray.resolvent_apply(
+        potential, hop, shift, values, causal, name, gradient, check
+    )
+    return result
 
 
 # ----------------------------------------------------------------------------------------------------- the checks

@@ -71,7 +71,8 @@ class Geometry:
 
     def public(self, x_RL: Tensor, first: int = 0, count: int | None = None) -> Tensor:
         """A view (B, H, count) or (B, H, count, P) of rows in lane layout."""
-        rows = x_RL[first : first + (self.n if count is None else count)].unflatten(-1, (self.batch, self.heads))
+        rows = x_RL[first : first + (self.n if count is None else count)]
+        rows = rows.view(*rows.shape[:-1], self.batch, self.heads)
         return rows.permute(1, 2, 0) if rows.ndim == 3 else rows.permute(2, 3, 0, 1)
 
 
@@ -127,7 +128,7 @@ def _values_from_lanes(x_RPL: Tensor, geometry: Geometry, rows: range, out_BHNP:
     lanes = x_RPL[:inside] if out_BHNP.is_complex() else x_RPL[:inside].real
     part = torch.empty(inside, geometry.lanes, x_RPL.shape[1], dtype=out_BHNP.dtype, device=x_RPL.device)
     part.copy_(lanes.transpose(1, 2))
-    part = part.unflatten(1, (geometry.batch, geometry.heads)).permute(1, 2, 0, 3)
+    part = part.view(inside, geometry.batch, geometry.heads, x_RPL.shape[1]).permute(1, 2, 0, 3)
     out_BHNP[:, :, rows.start : rows.start + inside].copy_(part)
 
 

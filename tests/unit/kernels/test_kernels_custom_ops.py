@@ -1,0 +1,190 @@
+"""The resolvent ops as torch operators: opcheck, meta and fake tensors, compile, FLOP formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from stackwise_ray.kernels import FLOP_FORMULAS, available_backends, resolvent_apply, resolvent_diagonal
+
+Maker = Callable[..., Tensor]
+
+
+def tensors(batch: int, heads: int, n: int, width: int, device: str = "cpu") -> dict[str, Tensor]:
+    potential = torch.linspace(-1, 1, batch * heads * n, device=device).view(batch, heads, n)
+    values = torch.ones(batch, heads, n, width, device=device)
+    hop = torch.ones(heads, 1, device=device)
+    shift = torch.complex(torch.zeros(heads, 1, device=device), torch.full((heads, 1), 0.3, device=device))
+    made = {"potential": potential, "hop": hop, "coupling": hop**2, "shift": shift, "values": values}
+    return {name: tensor.detach().requires_grad_() for name, tensor in made.items()}
+
+
+def run(made: dict[str, Tensor], op: str, causal: bool, **options: Any) -> Tensor:
+    if op == "diagonal":
+        return resolvent_diagonal(made["potential"], made["coupling"], made["shift"], causal=causal, **options)
+    return resolvent_apply(
+        made["potential"], made["hop"], made["shift"], made["values"], causal=causal, **options
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("backend", available_backends())
+def test_opcheck_passes(backend: str, causal: bool) -> None:
+    made = tensors(2, 3, 11, 4)
+    rest = (causal, backend, "adjoint", True)
+    ops = torch.ops.stackwise_ray
+    torch.library.opcheck(
+        ops.resolvent_diagonal.default, (made["potential"], made["coupling"], made["shift"], *rest)
+    )  # fmt: skip
+    torch.library.opcheck(
+        ops.resolvent_apply.default, (made["potential"], made["hop"], made["shift"], made["values"], *rest)
+    )
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("op", ["diagonal", "apply"])
+def test_meta_and_fake_tensors_tell_shape_type_and_strides(op: str, causal: bool) -> None:
+    real = run(tensors(2, 3, 7, 4), op, causal)
+    made = tensors(2, 3, 7, 4, device="meta")
+    meta = run(made, op, causal, check=False)
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        fake = run({k: mode.from_tensor(v) for k, v in tensors_outside(mode).items()}, op, causal)
+    for other in (meta, fake):
+        assert (other.shape, other.dtype, other.stride()) == (real.shape, real.dtype, real.stride())
+    meta.abs().sum().backward()
+    assert made["potential"].grad is not None
+    assert made["potential"].grad.shape == (2, 3, 7)
+
+
+def tensors_outside(mode: FakeTensorMode) -> dict[str, Tensor]:
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    with unset_fake_temporarily():
+        return tensors(2, 3, 7, 4)
+
+
+@pytest.mark.parametrize("op", ["diagonal", "apply"])
+def test_compiles_without_a_graph_break(op: str) -> None:
+    made = tensors(2, 3, 9, 4)
+    # aot_eager traces forward and backward like inductor does, without calling a C++ compiler.
+    compiled = torch.compile(lambda made: run(made, op, True).abs(), fullgraph=True, backend="aot_eager")
+    want = torch.autograd.grad(run(made, op, True).abs().sum(), made["potential"])[0]
+    have = torch.autograd.grad(compiled(made).sum(), made["potential"])[0]
+    torch.testing.assert_close(have, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("op", ["diagonal", "apply"])
+def test_counted_flops_are_the_same_on_meta_and_cpu_and_for_every_backend(op: str, causal: bool) -> None:
+    batch, heads, n, width = 2, 3, 7, 4
+    counts = set()
+    for device in ("cpu", "meta"):
+        for backend in available_backends():
+            for gradient in ("adjoint", "autograd"):
+                made = tensors(batch, heads, n, width, device=device)
+                with FlopCounterMode(display=False, custom_mapping=dict(FLOP_FORMULAS)) as counter:
+                    y = run(made, op, causal, backend=backend, check=False, gradient=gradient)
+                    forward = counter.get_total_flops()
+                    y.abs().sum().backward()
+                counts.add((forward, counter.get_total_flops() - forward))
+    elements = batch * heads * n
+    expected = {
+        ("diagonal", True): (11, 20),
+        ("diagonal", False): (29, 54),
+        ("apply", True): (12 + 9 * width, 31 + 26 * width),
+        ("apply", False): (14 + 17 * width, 4 + 34 * width),
+    }[op, causal]
+    assert counts == {(elements * expected[0], elements * expected[1])}
+
+
+class Counted:
+    """A complex or real number that counts the real FLOPs of its arithmetic by the conventions of the formulas."""
+
+    flops = 0
+
+    def __init__(self, *, real: bool) -> None:
+        self.real = real
+
+    def _with(self, other: Counted, *, both_complex: int, mixed: int, both_real: int) -> Counted:
+        kinds = self.real + other.real
+        Counted.flops += (both_complex, mixed, both_real)[kinds]
+        return Counted(real=kinds == 2)
+
+    def __add__(self, other: Counted) -> Counted:
+        return self._with(other, both_complex=2, mixed=1, both_real=1)
+
+    __sub__ = __add__
+
+    def __mul__(self, other: Counted) -> Counted:
+        return self._with(other, both_complex=6, mixed=2, both_real=1)
+
+    def square(self) -> Counted:
+        Counted.flops += 1 if self.real else 5
+        return Counted(real=self.real)
+
+    def reciprocal(self) -> Counted:
+        Counted.flops += 6
+        return Counted(real=False)
+
+    def real_of_product(self, other: Counted) -> Counted:
+        Counted.flops += 3
+        return Counted(real=True)
+
+
+def flops_per_position(body: Callable[[], None]) -> Fraction:
+    Counted.flops = 0
+    body()
+    return Fraction(Counted.flops)
+
+
+def real() -> Counted:
+    return Counted(real=True)
+
+
+def cplx() -> Counted:
+    return Counted(real=False)
+
+
+def test_forward_formulas_count_the_recursion_of_the_definition() -> None:
+    def causal_diagonal() -> None:
+        (real() - cplx() - real() * cplx()).reciprocal()
+
+    def two_sided_diagonal() -> None:
+        d = real() - cplx()
+        left = d - real() * cplx()
+        left.reciprocal()
+        from_right = real() * cplx()
+        (d - from_right).reciprocal()
+        (left - from_right).reciprocal()
+
+    assert flops_per_position(causal_diagonal) == 11
+    assert flops_per_position(two_sided_diagonal) == 29
+
+    def substitution() -> None:
+        (real() + real() * cplx()) * cplx()
+
+    assert flops_per_position(substitution) == 9
+
+
+def test_backward_formulas_count_the_adjoint_of_the_definition() -> None:
+    def causal_diagonal() -> None:
+        cplx().square() * (cplx() + real() * cplx())
+        cplx().real_of_product(cplx())
+        cplx() + cplx()  # the sum of ∂z
+
+    assert flops_per_position(causal_diagonal) == 20
+
+    def causal_apply_a_value() -> None:
+        cplx() + cplx() * cplx()  # mu
+        cplx() * cplx()  # gL mu
+        cplx() + cplx() * cplx()  # Σ mu u
+        real() + cplx().real_of_product(cplx())  # ∂t
+
+    assert flops_per_position(causal_apply_a_value) == 26
