@@ -48,7 +48,7 @@ SAMPLERS.register("gp")(lambda seed: GPSampler(seed=seed, deterministic_objectiv
 @SAMPLERS.register("tpe")
 def _tpe(seed: int) -> BaseSampler:
     # constant_liar: trials that run at the same time must not all go to the same place
-    return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True, warn_independent_sampling=False)
+    return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True)
 
 
 @SAMPLERS.register("cmaes")
@@ -59,7 +59,7 @@ def _cmaes(seed: int) -> BaseSampler:
             "tpe",
             path="search.sampler",
         )
-    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return optuna.samplers.CmaEsSampler(seed=seed)
 
 
 class OptunaSource:
@@ -95,7 +95,7 @@ class OptunaSource:
         self._known, self._record = dict(known), record
         self._study = optuna.create_study(
             directions=[direction for _, direction in objectives],
-            sampler=self._sampler(stream_seed(root_seed, SEARCH, 0)),
+            sampler=self._seeded(0),
         )
         self._number = 0
         self._asked: dict[int, optuna.Trial] = {}
@@ -106,7 +106,7 @@ class OptunaSource:
         number, self._number = self._number, self._number + 1
         key = str(number)
         if key in self._known:
-            self._study.sampler = self._sampler(stream_seed(self._root_seed, SEARCH, number))
+            self._study.sampler = self._seeded(number)
             self._study.enqueue_trial(dict(self._known[key]))
             trial = self._study.ask()
             point, _ = draw(self._space, partial(suggest, trial), self._resolve)
@@ -135,12 +135,14 @@ class OptunaSource:
     def expected(self) -> int:
         return self._trials
 
+    def _seeded(self, *names: int) -> BaseSampler:
+        return self._sampler(stream_seed(self._root_seed, SEARCH, *names) % 2**32)  # numpy's legacy generators' range
+
     def _draw(self, number: int) -> tuple[optuna.Trial, Proposal]:
         """A new point that meets every constraint: the ones that do not are drawn again, never penalised."""
         broken: str | None = None
         for attempt in range(MOST_REJECTIONS):
-            names = (SEARCH, number) if attempt == 0 else (SEARCH, number, attempt)
-            self._study.sampler = self._sampler(stream_seed(self._root_seed, *names))
+            self._study.sampler = self._seeded(*((number, attempt) if attempt else (number,)))
             trial = self._study.ask()
             point, broken = draw(self._space, partial(suggest, trial), self._resolve)
             if broken is None:
