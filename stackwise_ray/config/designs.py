@@ -26,7 +26,7 @@ from stackwise_ray.config.domains import (
     parse_require,
     parse_space,
 )
-from stackwise_ray.config.editing import Draft, edit, to_plain, with_defaults
+from stackwise_ray.config.editing import Draft, edit, from_plain, to_plain, with_defaults
 from stackwise_ray.config.identity import canonical_json
 from stackwise_ray.config.presets import PresetCatalogue
 from stackwise_ray.config.schema import GROUPS
@@ -245,13 +245,24 @@ def draw(space: Space, suggest: Callable[[Factor], Any], resolve: Resolve) -> tu
         resolve: `Resolver.resolve` of a search, `arm_resolve` of a tuning stage.
 
     Returns:
-        The point, and the constraint that it breaks (None: it may be used; else draw again).
+        The point, and why it cannot be used: the constraint that it breaks, or the rule of `config.checks` that it
+        contradicts (None: it may be used; else draw again).
     """
     point: dict[str, Any] = {}
     for factor in space.factors:
         if active(factor, point, resolve):
             point[factor.path] = suggest(factor)
-    return point, (first_broken(space.require, resolve(point)) if space.require else None)
+    plain = resolve(point)
+    broken = first_broken(space.require, plain)
+    return point, _contradiction(plain) if broken is None else broken
+
+
+def _contradiction(plain: Mapping[str, Any]) -> str | None:
+    try:
+        check_trial(from_plain(plain))
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:

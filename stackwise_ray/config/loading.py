@@ -28,9 +28,9 @@ __all__ = [
     "find_search_space",
     "load_sweep",
     "load_trial",
-    "multirun_sweep",
     "shipped_search_spaces",
     "sweep_from_plain",
+    "sweep_from_words",
 ]
 
 
@@ -105,7 +105,7 @@ def sweep_from_plain(
     return sweep
 
 
-def multirun_sweep(words: Sequence[str]) -> SweepConfig:
+def sweep_from_words(words: Sequence[str]) -> SweepConfig:
     """The sweep of `train … --multirun`: words with several values, `path=a,b`, are the factors of a grid.
 
     Args:
