@@ -145,8 +145,11 @@ def _from_pretrained(
             path="model.family",
         )
     expected = configure(model, vocab_size=vocab_size, seq_len=seq_len)
-    for field, attribute in _SHAPE_FIELDS.items():
-        have, want = getattr(config, attribute, None), getattr(expected, attribute, None)
+    have_all, want_all = _shape(family, config), _shape(family, expected)
+    if model.tie_embeddings is None:
+        del want_all["tie_embeddings"]  # not asked for: as the weights are
+    for field, want in want_all.items():
+        have = have_all[field]
         if have != want:
             raise ConfigError(f"= {want}, but {source} has {have}; set model.{field}: {have}", path=f"model.{field}")
     if family.has_position_table and seq_len > config.max_position_embeddings:
@@ -181,12 +184,14 @@ def _from_pretrained(
     return result
 
 
-_SHAPE_FIELDS = {
-    "n_layers": "num_hidden_layers",
-    "d_model": "hidden_size",
-    "n_heads": "num_attention_heads",
-    "n_kv_heads": "num_key_value_heads",
-    "vocab_size": "vocab_size",
-}
-"""`ModelConfig` field -> the common transformers name, where weights must agree with the config. `d_ff` is compared
-through the weights' shapes, since its transformers name differs by family."""
+def _shape(family: ModelFamily, config: PretrainedConfig) -> dict[str, Any]:
+    """What weights and `ModelConfig` must agree on, by the field's name."""
+    return {
+        "n_layers": config.num_hidden_layers,
+        "d_model": config.hidden_size,
+        "n_heads": getattr(config, "num_attention_heads", None),
+        "n_kv_heads": getattr(config, "num_key_value_heads", None),
+        "d_ff": family.width_of_channel_mixer(config),
+        "vocab_size": config.vocab_size,
+        "tie_embeddings": config.tie_word_embeddings,
+    }

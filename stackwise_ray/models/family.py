@@ -76,6 +76,11 @@ class ModelFamily(ABC):
         """Positions that the model is built for: rows of the table where there is one."""
         return model.max_positions if model.max_positions is not None else seq_len
 
+    def width_of_channel_mixer(self, config: PretrainedConfig) -> int | None:
+        """`d_ff` of a transformers config that was read from somewhere."""
+        width: int | None = getattr(config, "intermediate_size", None)
+        return width
+
     def check(self, model: ModelConfig, *, seq_len: int) -> None:
         """Refuses fields that this family lacks, cannot do without, or that contradict each other.
 

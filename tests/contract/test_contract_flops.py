@@ -139,9 +139,7 @@ def step_memory(model: ModelConfig, *, fake: bool, checkpointing: bool) -> tuple
 
 @every_model
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
-def test_fake_tensors_predict_the_memory_of_the_real_step_to_the_byte(
-    model: ModelConfig, checkpointing: bool
-) -> None:
+def test_fake_tensors_predict_the_memory_of_the_real_step_to_the_byte(model: ModelConfig, checkpointing: bool) -> None:
     predicted = step_memory(model, fake=True, checkpointing=checkpointing)
     assert predicted == step_memory(model, fake=False, checkpointing=checkpointing)
 

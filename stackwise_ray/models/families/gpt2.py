@@ -39,6 +39,9 @@ class GPT2Family(ModelFamily):
             **settings,
         )
 
+    def width_of_channel_mixer(self, config: PretrainedConfig) -> int | None:
+        return config.n_inner or 4 * config.n_embd  # the published configs leave n_inner out
+
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
 
