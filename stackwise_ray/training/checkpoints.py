@@ -12,13 +12,15 @@ error, a copy cut short), the one before it is used and the log says so.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,12 +172,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     for name, tensors in checkpoint.tensors.items():
         rows = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        try:
+        with tensor_writes(folder):
             safetensors.torch.save_file(rows, folder / f"{name}.safetensors")
-        except safetensors.SafetensorError as error:
-            if "os error 28" in str(error) or "os error 122" in str(error):  # ENOSPC, EDQUOT: it hides the errno
-                raise OSError(28, "No space left on device", str(folder)) from error
-            raise
     state = {"step": checkpoint.step, "state": checkpoint.state}
     (folder / _STATE).write_text(json.dumps(state, allow_nan=False))
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
@@ -183,6 +181,18 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     for path in folder.iterdir():
         _sync(path)
     _sync(folder)
+
+
+@contextlib.contextmanager
+def tensor_writes(path: Path) -> Iterator[None]:
+    """Gives a full disk its errno back where safetensors has hidden it in a message."""
+    try:
+        yield
+    except safetensors.SafetensorError as error:
+        for code in (errno.ENOSPC, errno.EDQUOT):
+            if f"os error {code})" in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise
 
 
 def _read_json(path: Path) -> Any:

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
 from stackwise_ray.core.calibration import Calibration, RunKind
@@ -116,36 +119,38 @@ class Plan:
         rows = [asdict(row) | {"budget": dict(row.budget)} for row in self.rows]
         return {"name": self.name, "slots": self.slots, "notes": list(self.notes), "totals": totals, "rows": rows}
 
-    def table(self) -> Table:
-        """The plan for a terminal."""
-        table = Table(
-            title=f"Plan of {self.name}", title_justify="left", caption=self._caption(), caption_justify="left"
-        )
-        columns = ("arm", "trials", "params", "non-emb.", "FLOPs/token fwd", "bwd", "opt/step", "steps", "tokens")
-        for name in (*columns, "FLOPs", "h/trial", "peak", "disk"):
-            table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name == "arm")
+    def table(self) -> RenderableType:
+        """The plan for a terminal, in two tables that fit 80 columns: what the arms are, and what their budgets buy."""
+        arms = Table(title=f"Plan of {self.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+        for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
+            arms.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
+        budgets = Table(box=SIMPLE_HEAD, padding=(0, 1))
+        for name in ("arm", "steps", "tokens", "FLOPs", "hours/trial", "peak memory", "disk"):
+            budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
         for row in self.rows:
             name = row.arm if row.role == "replicate" else f"{row.arm} ({row.role})"
-            if row.refused is not None:
-                table.add_row(name, str(row.trials), f"refused: {row.refused}", style="red")
-                continue
-            counts = (row.params, row.params_non_embedding, row.flops_forward_per_token, row.flops_backward_per_token)
-            rest = (row.flops_optimizer_per_step, row.steps, row.tokens, row.flops)
-            table.add_row(
-                name,
-                str(row.trials),
-                *("—" if value is None else format_count(value) for value in (*counts, *rest)),
-                "—" if row.seconds is None else f"{row.seconds / 3600:.3g}",
-                "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
-                "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
-            )
-        return table
+            if row.refused is None:
+                costs = (row.flops_forward_per_token, row.flops_backward_per_token, row.flops_optimizer_per_step)
+                arms.add_row(name, str(row.trials), *map(_count, (row.params, row.params_non_embedding, *costs)))
+                budgets.add_row(
+                    name,
+                    *map(_count, (row.steps, row.tokens, row.flops)),
+                    "—" if row.seconds is None else f"{row.seconds / 3600:.3g}",
+                    "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
+                    "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
+                )
+        refused = [Text(f"refused: {row.arm}: {row.refused}", style="red") for row in self.refused]
+        return Group(arms, budgets, *refused, Text(self._caption()))
 
     def _caption(self) -> str:
         total = f"{self.trials} trials, {format_count(self.flops)} training FLOPs, {self.slots} at once"
         total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
         lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
         return "\n".join([total, *([f"hours and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
+
+
+def _count(value: float | None) -> str:
+    return "—" if value is None else format_count(value)
 
 
 def plan_cells(

@@ -1,0 +1,196 @@
+"""From a trial and its data to the things that train: model, optimizer, objective, all on their device.
+
+Called by the loop, once an attempt and once a stage. Nothing here runs a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
+from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
+from stackwise_ray.flags import apply_flags
+from stackwise_ray.models import build_model
+from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
+from stackwise_ray.optim import build_optimizer
+from stackwise_ray.training.objectives import OBJECTIVES, Objective
+from stackwise_ray.training.stages import Stage, StagePlan, stage_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """Everything that one worker trains with.
+
+    Attributes:
+        trial: With the edits of its flags.
+        validation_windows: Offsets of the fixed validation set.
+    """
+
+    trial: TrialConfig
+    data: PreparedData
+    model: PreTrainedModel
+    plan: StagePlan
+    order: TrainingOrder
+    validation_windows: NDArray[np.int64]
+    device: torch.device
+    rank: int
+    world_size: int
+
+    def enter(self, stage: Stage) -> StageTools:
+        """Sets what trains in `stage` and makes its optimizer and objective."""
+        set_trainable(self.model, stage)
+        training = self.trial.training
+        return StageTools(
+            stage=stage,
+            optimizer=build_optimizer(self.model, self.trial.optimizer, training.lr),
+            objective=OBJECTIVES.get(stage.objective)(self.trial, stage, self.data, self.order),
+            scaler=torch.amp.GradScaler(self.device.type) if training.precision == "fp16" else None,
+            parameters=[p for p in self.model.parameters() if p.requires_grad],
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Autocast to the trial's precision, or nothing for float32."""
+        return autocast(self.trial, self.device.type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTools:
+    """What a stage trains with.
+
+    Attributes:
+        scaler: Loss scaler of fp16; None for other precisions.
+        parameters: Those that train, each once.
+    """
+
+    stage: Stage
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    scaler: torch.amp.GradScaler | None
+    parameters: list[nn.Parameter]
+
+
+def assemble(
+    trial: TrialConfig, data: PreparedData, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Assembly:
+    """Builds the model from the `init` stream of the trial's seed and cuts the data; the same on every worker.
+
+    Args:
+        device: See `choose_device`.
+
+    Raises:
+        ConfigError: Fields, flags, data and device do not go together.
+    """
+    trial = apply_flags(trial)
+    plan = stage_plan(trial)
+    seq_len = trial.data.seq_len
+    torch.manual_seed(stream_seed(trial.seed, INIT))
+    model = build_training_model(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
+    model.to(device)  # type: ignore[arg-type]  # its stub wraps the method without its own argument
+    return Assembly(
+        trial=trial,
+        data=data,
+        model=model,
+        plan=plan,
+        order=TrainingOrder(data.splits["train"].n_tokens, seq_len, trial.seed),
+        validation_windows=fixed_validation_windows(
+            data.splits["validation"].n_tokens, seq_len, trial.data.validation_tokens
+        ),
+        device=device,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def build_training_model(
+    trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[str, int] | None, device: str = "cpu"
+) -> PreTrainedModel:
+    """The trial's model in training mode, with recomputation where the trial asks for it (planning uses it too)."""
+    model = build_model(
+        trial.model, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
+    )
+    if trial.training.activation_checkpointing:
+        enable_activation_checkpointing(model)
+    model.train()
+    return model
+
+
+def set_trainable(model: PreTrainedModel, stage: Stage) -> None:
+    """Gives `requires_grad` to the parameters of the stage's trained parts and takes it from all others.
+
+    A parameter that two parts share (a tied head) trains if either does.
+    """
+    view, trainable = stack_view(model), stage.trainable
+    model.requires_grad_(False)
+    parts: list[nn.Module] = [view.blocks[number] for number in trainable.blocks]
+    parts += view.embeddings if trainable.embeddings else ()
+    parts += view.head if trainable.head else ()
+    parts += [view.final_norm] if trainable.norm and view.final_norm is not None else []
+    for part in parts:
+        part.requires_grad_(True)
+
+
+def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContextManager[object]:
+    """Autocast to the trial's precision on a kind of device, or nothing for float32."""
+    dtype = AUTOCAST[trial.training.precision]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype=dtype)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that `training.device` names; `auto` is a GPU where this process sees one.
+
+    Raises:
+        ConfigError: `cuda` was asked for and there is none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "= cuda, but torch sees no CUDA device here; choose cpu or auto, or give the trial a GPU "
+            "(resources.gpus_per_trial)",
+            path="training.device",
+        )
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds torch's generators for what a step draws (dropout): a function of (seed, step, worker) alone.
+
+    So a continued run draws what the uninterrupted one drew, whatever ran in between.
+    """
+    torch.manual_seed(stream_seed(seed, NOISE, "step", step, rank))
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Deterministic algorithms on a CPU, where they cost nothing measurable; the process's settings come back after.
+
+    On a GPU they forbid the fused kernels of some ops, so there the process's own setting stays.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Filling fresh memory with NaN finds bugs of kernels; it is no part of determinism, and it costs.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

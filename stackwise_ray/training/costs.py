@@ -1,0 +1,139 @@
+"""What a step of a trial costs, found by running it on fake tensors: sizes and operations without any data.
+
+The planner and the loop both ask here, so that the steps a budget buys are the same in plan and run. FLOPs and bytes
+come out equal to those of the real step, to the unit (tests hold this for every family).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
+from stackwise_ray.metrics.losses import summed_cross_entropy
+from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
+from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.optim import build_optimizer
+from stackwise_ray.training.assembly import autocast, build_training_model, set_trainable
+from stackwise_ray.training.budget import batch_sequences, shares
+from stackwise_ray.training.stages import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFlops:
+    """FLOPs of one stage: forward and backward of one sequence, the optimizer's of one step.
+
+    `evaluation_per_sequence` is the forward pass in evaluation mode.
+    """
+
+    forward_per_sequence: int
+    backward_per_sequence: int
+    evaluation_per_sequence: int
+    optimizer_per_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageBytes:
+    """Memory of one stage and sizes of its model.
+
+    Attributes:
+        live_peak: Most bytes in live tensors during a step, optimizer state included.
+        saved_activations: Bytes saved for the backward pass of one micro-batch.
+        weights, optimizer_state: Bytes of either.
+    """
+
+    live_peak: int
+    saved_activations: int
+    weights: int
+    optimizer_state: int
+    params: int
+    params_non_embedding: int
+
+
+def stage_flops(
+    trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
+) -> StageFlops:
+    """Counts a stage's FLOPs (about 0.1 s; remembered for every later trial of the process that costs the same).
+
+    Args:
+        trial: With the edits of its flags.
+    """
+    return _stage_flops(_same_cost(trial), stage, vocab_size, _frozen(special_ids))
+
+
+def stage_bytes(
+    trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
+) -> StageBytes:
+    """Finds a stage's memory (about 0.5 s; remembered likewise)."""
+    return _stage_bytes(_same_cost(trial), stage, vocab_size, _frozen(special_ids))
+
+
+def _same_cost(trial: TrialConfig) -> TrialConfig:
+    """The trial without what no cost of a step depends on, as a key to remember costs by."""
+    budget = replace(trial.training.budget, flops=None, tokens=None, wall_seconds=None, steps=1)
+    return replace(trial, seed=0, flags=(), training=replace(trial.training, budget=budget, lr=1.0))
+
+
+def _frozen(special_ids: Mapping[str, int] | None) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((special_ids or {}).items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _stage_flops(
+    trial: TrialConfig, stage: Stage, vocab_size: int, special_ids: tuple[tuple[str, int], ...]
+) -> StageFlops:
+    with FakeTensorMode():
+        model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
+        set_trainable(model, stage)
+        with FlopCounter() as training:
+            _forward_backward(trial, model, 1)
+        model.eval()  # type: ignore[no-untyped-call]
+        with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
+            model(input_ids=torch.zeros(1, trial.data.seq_len, dtype=torch.int64))
+        return StageFlops(
+            forward_per_sequence=training.count.forward,
+            backward_per_sequence=training.count.backward,
+            evaluation_per_sequence=evaluation.count.forward,
+            optimizer_per_step=optimizer_flops(model),
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _stage_bytes(
+    trial: TrialConfig, stage: Stage, vocab_size: int, special_ids: tuple[tuple[str, int], ...]
+) -> StageBytes:
+    pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
+    with FakeTensorMode():
+        model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
+        set_trainable(model, stage)
+        optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
+        peak = saved_bytes = 0
+        for _ in range(2):  # the second step finds the optimizer's state there
+            with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
+                for piece in pieces:
+                    _forward_backward(trial, model, piece)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
+        count = count_parameters(model)
+        state = [v for entry in optimizer.state.values() for v in entry.values() if isinstance(v, torch.Tensor)]
+        return StageBytes(
+            live_peak=peak,
+            saved_activations=saved_bytes,
+            weights=sum(parameter.nbytes for parameter in model.parameters()),
+            optimizer_state=sum(tensor.nbytes for tensor in state),
+            params=count.total,
+            params_non_embedding=count.non_embedding,
+        )
+
+
+def _forward_backward(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> None:
+    tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
+    with autocast(trial, "cpu"):
+        total, _ = summed_cross_entropy(model(input_ids=tokens).logits, tokens)
+    (total / tokens.numel()).backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,160 @@
+"""Losses on held-out windows: the fixed validation set during training, whole splits at its end.
+
+Every function is a generator that yields between batches, so that the loop can show signs of life and stop; its
+return value is the result. Sums are float64 over windows, whatever the batching or the number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from stackwise_ray.core.errors import TrialError
+from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
+from stackwise_ray.training.assembly import Assembly
+from stackwise_ray.training.budget import shares
+from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.objectives import IGNORED, Batch, Objective
+from stackwise_ray.training.step import to_device
+
+MakeBatch = Callable[[NDArray[np.int64]], Batch]
+"""From positions in the list of windows to their batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowLosses:
+    """Summed loss (nats) and number of scored positions of each window, shapes (n_windows,)."""
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """Nats a scored position over all windows."""
+        return float(self.sums.sum() / self.counts.sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Scores windows with the model as it is now, in evaluation mode.
+
+    Attributes:
+        batch_windows: Windows a forward pass: as many as training takes, which are known to fit.
+    """
+
+    assembly: Assembly
+    collectives: Collectives
+    meter: Meter
+    batch_windows: int
+
+    def score(self, n_windows: int, make_batch: MakeBatch) -> Generator[None, None, WindowLosses]:
+        """Losses of windows 0 … n_windows − 1, shared out over the workers.
+
+        Raises:
+            TrialError: A loss is not finite.
+        """
+        sums = torch.zeros(n_windows, dtype=torch.float64)
+        counts = torch.zeros(n_windows, dtype=torch.float64)
+        mine = shares(0, n_windows, self.assembly.world_size)[self.assembly.rank]
+        self.assembly.model.eval()  # type: ignore[no-untyped-call]
+        try:
+            for start in range(mine.start, mine.stop, self.batch_windows):
+                numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
+                losses, scored = self._forward(make_batch(numbers))
+                sums[numbers], counts[numbers] = losses, scored
+                yield
+        finally:
+            self.assembly.model.train()
+        if self.assembly.world_size > 1:
+            on_device = [tensor.to(self.assembly.device) for tensor in (sums, counts)]
+            self.collectives.sum_(on_device)
+            sums, counts = (tensor.cpu() for tensor in on_device)
+        result = WindowLosses(sums=sums.numpy(), counts=counts.numpy().astype(np.int64))
+        if not np.isfinite(result.sums).all():
+            bad = int((~np.isfinite(result.sums)).argmax())
+            raise TrialError(f"non-finite loss in evaluation: {result.sums[bad]} in window {bad} of {n_windows}")
+        return result
+
+    @torch.inference_mode()
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        assembly = self.assembly
+        inputs, targets = (to_device(array, assembly.device) for array in (batch.inputs, batch.targets))
+        with self.meter.evaluation(len(inputs)), assembly.autocast():
+            logits = assembly.model(input_ids=inputs).logits
+        losses = functional.cross_entropy(
+            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return losses.view_as(targets).double().sum(1).cpu(), (targets != IGNORED).sum(1).double().cpu()
+
+    def validate(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
+        """The fixed validation set: `validation/loss`, and for left-to-right objectives its perplexity.
+
+        On a source with known entropy also `validation/oracle_loss` and `validation/entropy_rate`.
+
+        Raises:
+            TrialError: The model beats the oracle: it sees what it is to predict.
+        """
+        windows, data = self.assembly.validation_windows, self.assembly.data
+        result = yield from self.score(len(windows), lambda numbers: objective.validation_batch(windows[numbers]))
+        metrics = {"validation/loss": result.mean}
+        if not objective.left_to_right:
+            return metrics
+        metrics.update(_perplexity("validation/perplexity", result.mean))
+        oracle = data.oracle_loss(windows)
+        if oracle is not None:
+            metrics["validation/oracle_loss"] = float(oracle.mean())
+            if data.entropy_rate is not None:
+                metrics["validation/entropy_rate"] = data.entropy_rate
+            if len(windows) > 1:
+                leak_check(result.sums / result.counts, oracle)
+        return metrics
+
+    def whole_split(self, split: str) -> Generator[None, None, dict[str, float]]:
+        """Exact NLL over a whole split: strided windows, every token but the first scored once.
+
+        Returns:
+            ``<split>/perplexity_token|word|byte``, ``<split>/loss_full`` (nats a token; ``test/loss`` for the test
+            split) and the counts and least context that they were computed with.
+        """
+        data, seq_len = self.assembly.data, self.assembly.trial.data.seq_len
+        plan = strided_windows(data.splits[split].n_tokens, seq_len)  # type: ignore[index]
+
+        def make_batch(numbers: NDArray[np.int64]) -> Batch:
+            inputs, targets = gather(data.splits[split].tokens, plan.offsets[numbers], seq_len)  # type: ignore[index]
+            context = np.arange(seq_len) < seq_len - plan.n_scored[numbers][:, None]
+            return Batch(inputs=inputs, targets=np.where(context, IGNORED, targets), loss_positions=0)
+
+        result = yield from self.score(len(plan.offsets), make_batch)
+        return split_metrics(split, data, float(result.sums.sum()), int(result.counts.sum()), plan.min_context)
+
+
+def split_metrics(split: str, data: PreparedData, nll: float, n_scored: int, min_context: int) -> dict[str, float]:
+    """Perplexities of a split from its summed NLL (nats): per token, and per word and byte of the same text.
+
+    Those per word and byte divide the same NLL by other counts, so that tokenizers can be compared.
+    """
+    counts = data.splits[split]  # type: ignore[index]
+    loss_name = "test/loss" if split == "test" else f"{split}/loss_full"
+    metrics = {
+        loss_name: nll / n_scored,
+        f"{split}/tokens": float(n_scored),
+        f"{split}/words": float(counts.n_words),
+        f"{split}/bytes": float(counts.n_bytes),
+        f"{split}/min_context": float(min_context),
+    }
+    for unit, divisor in (("token", n_scored), ("word", counts.n_words), ("byte", counts.n_bytes)):
+        if divisor:
+            metrics.update(_perplexity(f"{split}/perplexity_{unit}", nll / divisor))
+    return metrics
+
+
+def _perplexity(name: str, loss: float) -> Mapping[str, float]:
+    """exp(loss) under its name, or nothing where that is beyond a float (a missing metric is absent)."""
+    return {name: math.exp(loss)} if loss < 700 else {}

@@ -1,0 +1,487 @@
+"""The one training loop: it carries out a plan of stages and yields what it measures.
+
+`run.run_trial` makes it and writes the trial's folder around it. Between two steps everything that the future depends
+on is in `Progress`, the model, the optimizer and the scaler: that is what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from stackwise_ray.core.errors import CheckpointError, TrialError
+from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.metrics.memory import process_peak_bytes
+from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.optim import learning_rate
+from stackwise_ray.training.assembly import Assembly
+from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, evaluation_steps, shares
+from stackwise_ray.training.checkpoints import Checkpoint
+from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.costs import StageFlops
+from stackwise_ray.training.evaluation import Evaluator
+from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.outputs import TrialLog
+from stackwise_ray.training.progress import LossMean, Progress
+from stackwise_ray.training.step import StepValues, TrainingStep
+
+Records = Generator[MetricRecord, None, None]
+
+_CLOCK_RESOLUTION = 10_000
+"""Steps into which a budget of wall-clock time is cut for the learning-rate schedule."""
+_GPU_DRAIN_STEPS = 32
+"""Steps after which a GPU is waited for to look at its losses, at the latest."""
+_SMALLEST_SCALE = 1.0
+"""fp16: a loss scale below this means that gradients overflow for a reason that no scale mends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pending:
+    """A finished step whose numbers have not been looked at."""
+
+    step: int
+    lr: float
+    values: StepValues
+
+
+class TrainingLoop:
+    """One attempt at one trial on one worker.
+
+    Args:
+        steps: Steps of each stage; None where the budget is wall-clock time.
+        planned: FLOPs of each stage as the planner counts them.
+        save: Writes a checkpoint (the first worker does).
+
+    Attributes:
+        at_rest: Whether no step is under way, so that a checkpoint can be written.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        *,
+        steps: tuple[StageSteps, ...] | None,
+        planned: Sequence[StageFlops],
+        trial_id: str,
+        attempt: int,
+        collectives: Collectives,
+        log: TrialLog,
+        save: Callable[[Checkpoint], object],
+        started: float,
+    ) -> None:
+        self.assembly, self.collectives, self.log = assembly, collectives, log
+        self.training = assembly.trial.training
+        self._steps, self._planned, self._save = steps, planned, save
+        self._trial_id, self._attempt = trial_id, attempt
+        self._batch = batch_sequences(assembly.trial)
+        self.meter = Meter(assembly.model, assembly.device, collectives)
+        self.progress = Progress()
+        self._total = None if steps is None else sum(stage.steps for stage in steps)
+        self._evaluations = () if self._total is None else evaluation_steps(self._total, self.training.evaluations)
+        micro = len(shares(0, len(shares(0, self._batch, assembly.world_size)[0]), self.training.accumulation)[0])
+        self._evaluator = Evaluator(
+            assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
+        )
+        self._pending: list[_Pending] = []
+        self._share, self.at_rest = 0.0, True
+        self._clock = time.perf_counter
+        self._attempt_start, self._total_before = started, 0.0
+        self._last_report = self._last_checkpoint = self._clock()
+        self._report_tokens, self._report_seconds = 0, 0.0
+        self._enter_stage()
+
+    # ------------------------------------------------------------------------------------------------- the loop
+
+    def train(self) -> Records:
+        """Trains to the end of the budget, validating and saving on the way.
+
+        Raises:
+            TrialError: A loss or gradient is not finite; or the model beats a source of known entropy.
+        """
+        while True:
+            self._share = self._used_share()
+            if self._evaluation_due():
+                yield from self._evaluate()
+            if self.progress.step and self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds:
+                self.save()
+            if self._finished():
+                return
+            self._advance_stage()
+            self.at_rest = False
+            self._step()
+            self.at_rest = True
+            if self._clock() - self._last_report >= self.training.report_seconds:
+                yield self._report()
+
+    def _step(self) -> None:
+        progress, began = self.progress, self._clock()
+        n_sequences = self._next_sequences()
+        lr = self._learning_rate()
+        take = partial(
+            self._training_step.take,
+            step=progress.step,
+            first_sequence=progress.sequences,
+            n_sequences=n_sequences,
+            lr=lr,
+        )
+        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
+        if plain:
+            values = take()
+        else:
+            tools = self._tools
+            with self.meter.step(progress.stage, n_sequences, progress.stage_step, tools.optimizer) as passes:
+                values = take(passes=passes)
+            self._compare_with_plan(n_sequences)
+        tokens = n_sequences * self.assembly.trial.data.seq_len
+        flops = self.meter.flops_of(progress.stage, n_sequences)
+        self._pending.append(_Pending(step=progress.step, lr=lr, values=values))
+        progress.step += 1
+        progress.stage_step += 1
+        progress.sequences += n_sequences
+        progress.tokens += tokens
+        progress.flops.add(flops)
+        row = progress.stages[-1]
+        row["tokens"] += tokens
+        row["flops_counted"] += flops.forward + flops.backward
+        row["flops_modelled"] += self._planned_flops(n_sequences)
+        row["saved_activation_bytes"] = self.meter.saved_bytes
+        if self.assembly.device.type == "cpu" or len(self._pending) >= _GPU_DRAIN_STEPS:
+            self._look()
+        spent = self._clock() - began
+        progress.seconds.train += spent
+        if plain:
+            progress.plain_tokens += tokens
+            progress.plain_seconds += spent
+            self._report_tokens += tokens
+            self._report_seconds += spent
+
+    def _planned_flops(self, n_sequences: int) -> int:
+        cost = self._planned[self.progress.stage]
+        return n_sequences * (cost.forward_per_sequence + cost.backward_per_sequence)
+
+    def _compare_with_plan(self, n_sequences: int) -> None:
+        """The budget was solved from planned FLOPs: a step that costs others must not pass unnoticed."""
+        flops = self.meter.flops_of(self.progress.stage, n_sequences)
+        counted, planned = flops.forward + flops.backward, self._planned_flops(n_sequences)
+        if counted == planned:
+            return
+        message = f"a step of {n_sequences} sequences costs {counted} FLOPs and was planned with {planned}"
+        if self.training.budget.flops is not None and abs(counted - planned) > TOLERANCE * planned:
+            raise TrialError(f"{message}: the budget of FLOPs cannot be kept")
+        self.log.warning(message)
+
+    def _look(self) -> None:
+        """Takes in the steps not yet looked at; the first one that is not finite fails the trial."""
+        progress = self.progress
+        for pending in self._pending:
+            values = pending.values
+            loss, norm = float(values.loss), float(values.gradient_norm)
+            if not math.isfinite(loss) or not (math.isfinite(norm) or values.skipped):
+                what = "loss" if not math.isfinite(loss) else "gradient"
+                raise TrialError(
+                    f"non-finite {what} at step {pending.step}: loss = {loss:.6g}, lr = {pending.lr:.6g}, "
+                    f"gradient norm = {norm:.6g}; a lower training.lr is the usual cure"
+                )
+            progress.since_report.add(loss, values.loss_positions)
+            progress.since_evaluation.add(loss, values.loss_positions)
+            progress.latest["train/lr"] = pending.lr
+            if values.skipped:
+                progress.skipped_steps += 1
+                self._check_scale(pending)
+            else:
+                progress.latest["train/grad_norm"] = norm
+        self._pending.clear()
+
+    def _check_scale(self, pending: _Pending) -> None:
+        scale = self._tools.scaler.get_scale() if self._tools.scaler is not None else math.inf
+        if scale < _SMALLEST_SCALE:
+            raise TrialError(
+                f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scale:g}: "
+                f"loss = {float(pending.values.loss):.6g}, lr = {pending.lr:.6g}, gradient norm = "
+                f"{float(pending.values.gradient_norm):.6g}; choose training.precision bf16, or a lower training.lr"
+            )
+
+    # ------------------------------------------------------------------------------------------- stages and time
+
+    def _enter_stage(self) -> None:
+        stage = self.assembly.plan.stages[self.progress.stage]
+        self._tools = self.assembly.enter(stage)
+        self._training_step = TrainingStep(self.assembly, self._tools, self.collectives)
+        self.meter.saved_bytes = None
+        if len(self.progress.stages) <= self.progress.stage:
+            self.progress.stages.append(
+                {
+                    "name": stage.name,
+                    "active_blocks": list(stage.active_blocks),
+                    "trainable_params": sum(parameter.numel() for parameter in self._tools.parameters),
+                    "tokens": 0,
+                    "flops_counted": 0,
+                    "flops_modelled": 0,
+                    "saved_activation_bytes": None,
+                }
+            )
+
+    def _advance_stage(self) -> None:
+        progress = self.progress
+        over = (
+            self._share >= sum(stage.share for stage in self.assembly.plan.stages[: progress.stage + 1])
+            if self._steps is None
+            else progress.stage_step >= self._steps[progress.stage].steps
+        )
+        if over and progress.stage + 1 < len(self.assembly.plan.stages):
+            progress.stage, progress.stage_step = progress.stage + 1, 0
+            self._enter_stage()
+
+    def _next_sequences(self) -> int:
+        if self._steps is None:
+            return self._batch
+        return self._steps[self.progress.stage].sequences(self.progress.stage_step)
+
+    def _used_share(self) -> float:
+        """Share of the budget used; under wall-clock time it is the first worker's clock that counts."""
+        if self._total is not None:
+            return self.progress.step / self._total
+        budget = self.training.budget.wall_seconds
+        assert budget is not None  # exactly one unit is set
+        mine = round(1e9 * min(1.0, self.progress.seconds.train / budget)) if self.assembly.rank == 0 else 0
+        return self.collectives.sum_number(mine) / 1e9
+
+    def _share_now(self) -> float:
+        """Share of the budget used, without asking the other workers (who may not be asking at this moment)."""
+        return self._share if self._total is None else self.progress.step / self._total
+
+    def _finished(self) -> bool:
+        if self._total is not None:
+            return self.progress.step >= self._total
+        return self.progress.step > 0 and self._share >= 1
+
+    def _learning_rate(self) -> float:
+        if self._total is not None:
+            return learning_rate(self.progress.step, self._total, self.training.lr, self.training.schedule)
+        step = min(int(self._share * _CLOCK_RESOLUTION), _CLOCK_RESOLUTION - 1)
+        return learning_rate(step, _CLOCK_RESOLUTION, self.training.lr, self.training.schedule)
+
+    # ---------------------------------------------------------------------------------------- looking and telling
+
+    def _evaluation_due(self) -> bool:
+        done = self.progress.evaluations
+        if self._total is not None:
+            return done < len(self._evaluations) and self.progress.step >= self._evaluations[done]
+        if self.progress.step == 0 or done >= self.training.evaluations:
+            return False
+        return self._share >= (done + 1) / self.training.evaluations
+
+    def _evaluate(self) -> Records:
+        """Validates on the fixed windows and reports."""
+        self._look()
+        metrics = yield from self.timed_evaluation(self._evaluator.validate(self._tools.objective))
+        self.progress.evaluations += 1
+        if self._total is None:  # a long step can jump over several points of the clock
+            passed = math.floor(self._share * self.training.evaluations + 1e-9)
+            self.progress.evaluations = max(self.progress.evaluations, passed)
+        mean = self.progress.since_evaluation.mean
+        if mean is not None:
+            self.progress.latest["train/loss"] = mean
+        self.progress.since_evaluation = LossMean()
+        yield self._report(metrics)
+
+    def timed_evaluation(self, evaluation: Generator[None, None, dict[str, float]]) -> Generator[
+        MetricRecord, None, dict[str, float]
+    ]:  # fmt: skip
+        """Runs an evaluation, showing signs of life; its metrics become the latest."""
+        began = self._clock()
+        while True:
+            try:
+                next(evaluation)
+            except StopIteration as end:
+                metrics: dict[str, float] = end.value
+                break
+            if self._clock() - self._last_report >= max(self.training.report_seconds, 1.0):
+                self._last_report = self._clock()
+                yield self.record({})
+        self.progress.flops_evaluation += self.meter.take_evaluation_flops()
+        self.progress.seconds.evaluation += self._clock() - began
+        self.progress.latest.update(metrics)
+        return metrics
+
+    def score_whole_splits(self) -> Records:
+        """The final evaluation: exact perplexities of the validation and test splits."""
+        if not self._tools.objective.left_to_right:
+            return
+        for split in ("validation", "test"):
+            yield from self.timed_evaluation(self._evaluator.whole_split(split))
+
+    def _report(self, extra: Mapping[str, float] | None = None) -> MetricRecord:
+        """What there is to tell now: the mean train loss since the last report, rates, and `extra`."""
+        self._look()
+        progress = self.progress
+        metrics: dict[str, float] = {}
+        for name in ("train/lr", "train/grad_norm"):
+            if name in progress.latest:
+                metrics[name] = progress.latest[name]
+        if progress.since_report.mean is not None:
+            metrics["train/loss"] = progress.since_report.mean
+        if self._report_seconds:
+            metrics["throughput/tokens_per_s"] = self._report_tokens / self._report_seconds
+        progress.since_report = LossMean()
+        self._report_tokens, self._report_seconds = 0, 0.0
+        self._last_report = self._clock()
+        return self.record({**metrics, **(extra or {})})
+
+    def record(self, metrics: Mapping[str, float]) -> MetricRecord:
+        """A record of now; one without metrics is a sign of life."""
+        progress = self.progress
+        return MetricRecord(
+            trial_id=self._trial_id,
+            attempt=self._attempt,
+            step=progress.step,
+            tokens=progress.tokens,
+            flops=progress.flops.training,
+            time=time.time(),
+            metrics={**metrics, "progress": self._share_now()} if metrics else {},
+        )
+
+    def final_metrics(self) -> dict[str, float]:
+        """The final value of every metric that was measured."""
+        self._look()
+        progress = self.progress
+        self._count_total_seconds()
+        parameters = count_parameters(self.assembly.model)
+        flops, seconds, steps = progress.flops, progress.seconds, max(progress.step, 1)
+        metrics: dict[str, float | None] = {
+            **progress.latest,
+            "progress": self._share_now(),
+            "flops/forward": flops.forward / steps,
+            "flops/backward": flops.backward / steps,
+            "flops/optimizer": flops.optimizer / steps,
+            "flops/recomputed": flops.recomputed / steps,
+            "flops/step": flops.training / steps,
+            "flops/total": flops.training,
+            "flops/evaluation": progress.flops_evaluation,
+            "tokens/total": progress.tokens,
+            "steps/total": progress.step,
+            "memory/peak_bytes": self.meter.device_peak(),
+            "memory/process_peak_bytes": process_peak_bytes(),
+            "memory/saved_activation_bytes": max(
+                (row["saved_activation_bytes"] or 0 for row in progress.stages), default=None
+            ),
+            "throughput/tokens_per_s": progress.plain_tokens / progress.plain_seconds
+            if progress.plain_seconds
+            else None,
+            "model/params": parameters.total,
+            "model/params_non_embedding": parameters.non_embedding,
+            "model/bytes": sum(parameter.nbytes for parameter in self.assembly.model.parameters()),
+            "time/build_s": seconds.build,
+            "time/train_s": seconds.train,
+            "time/evaluation_s": seconds.evaluation,
+            "time/checkpoint_s": seconds.checkpoint,
+            "time/total_s": seconds.total,
+        }
+        if self._tools.scaler is not None:
+            metrics["train/skipped_steps"] = progress.skipped_steps
+        return {name: value for name, value in metrics.items() if value is not None}
+
+    # ------------------------------------------------------------------------------------------------ checkpoints
+
+    def save(self) -> None:
+        """Writes a checkpoint of now, after looking at every step before it."""
+        self._look()
+        began = self._clock()
+        self._count_total_seconds()
+        if self.assembly.rank == 0:
+            self._save(self._checkpoint())
+        self._last_checkpoint = self._clock()
+        self.progress.seconds.checkpoint += self._last_checkpoint - began
+
+    def _count_total_seconds(self) -> None:
+        self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start
+
+    def _checkpoint(self) -> Checkpoint:
+        optimizer = self._tools.optimizer.state_dict()["state"]
+        tensors: dict[str, dict[str, torch.Tensor]] = {"model": _model_tensors(self.assembly.model), "optimizer": {}}
+        numbers: dict[str, Any] = {}
+        for index, entries in optimizer.items():
+            for key, value in entries.items():
+                if isinstance(value, torch.Tensor):
+                    tensors["optimizer"][f"{index}/{key}"] = value
+                else:
+                    numbers[f"{index}/{key}"] = value
+        tensors["random"] = {"torch": torch.get_rng_state()}
+        if self.assembly.device.type == "cuda":
+            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.assembly.device)
+        algorithm, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+        tensors["random"]["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+        state = {
+            "trial_id": self._trial_id,
+            "progress": self.progress.to_plain(),
+            "meter": self.meter.to_plain(),
+            "optimizer": numbers,
+            "scaler": self._tools.scaler.state_dict() if self._tools.scaler is not None else None,
+            "numpy": [str(algorithm), int(position), int(has_gauss), float(gauss)],
+            "python": json.loads(json.dumps(random.getstate())),
+            "threads": torch.get_num_threads(),
+            "device": self.assembly.device.type,
+            "world_size": self.assembly.world_size,
+        }
+        return Checkpoint(step=self.progress.step, tensors=tensors, state=state)
+
+    def restore(self, checkpoint: Checkpoint) -> bool:
+        """Takes up where a checkpoint stands; whether what follows is bit-exact (same threads, workers, device).
+
+        Raises:
+            CheckpointError: Its tensors are not those of this model.
+        """
+        state = checkpoint.state
+        self.progress = Progress.from_plain(state["progress"])
+        self._total_before = self.progress.seconds.total
+        self._enter_stage()
+        self.meter.restore(state["meter"])
+        own = _model_tensors(self.assembly.model)
+        if own.keys() != checkpoint.tensors["model"].keys():
+            odd = sorted(own.keys() ^ checkpoint.tensors["model"].keys())
+            raise CheckpointError(f"checkpoint of step {checkpoint.step} is of another model: {', '.join(odd[:3])}")
+        with torch.no_grad():
+            for name, tensor in checkpoint.tensors["model"].items():
+                own[name].copy_(tensor)
+        self._restore_optimizer(checkpoint)
+        if self._tools.scaler is not None and state["scaler"] is not None:
+            self._tools.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(checkpoint.tensors["random"]["torch"])
+        if self.assembly.device.type == "cuda" and "cuda" in checkpoint.tensors["random"]:
+            torch.cuda.set_rng_state(checkpoint.tensors["random"]["cuda"], self.assembly.device)
+        algorithm, position, has_gauss, gauss = state["numpy"]
+        keys = checkpoint.tensors["random"]["numpy"].numpy().astype(np.uint32)
+        np.random.set_state((algorithm, keys, position, has_gauss, gauss))
+        version, internal, gauss_next = state["python"]
+        random.setstate((version, tuple(internal), gauss_next))
+        here = (torch.get_num_threads(), self.assembly.device.type, self.assembly.world_size)
+        return (state["threads"], state["device"], state["world_size"]) == here
+
+    def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
+        entries: dict[int, dict[str, Any]] = {}
+        for name, value in [*checkpoint.tensors["optimizer"].items(), *checkpoint.state["optimizer"].items()]:
+            index, _, key = name.partition("/")
+            entries.setdefault(int(index), {})[key] = value
+        optimizer = self._tools.optimizer
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and persistent buffers, each storage once (a tied head is the embedding's)."""
+    kept = model.state_dict(keep_vars=True)
+    named: Iterator[tuple[str, torch.Tensor]] = (
+        (name, tensor) for name, tensor in kept.items() if isinstance(tensor, torch.Tensor)
+    )
+    unique: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in named:
+        unique.setdefault(id(tensor), (name, tensor))
+    return dict(unique.values())

@@ -1,0 +1,129 @@
+"""The loop's instruments: FLOPs once a batch shape, memory on the first steps, nothing on all others.
+
+A counter sees every operation, which slows a step down, and changes no number: so a real step of each new shape is
+counted and the count reused for its like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
+from stackwise_ray.metrics.memory import (
+    LiveTensorPeak,
+    SavedActivations,
+    device_peak_bytes,
+    reset_device_peak,
+    tensors_of,
+)
+from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.progress import Flops
+
+_MEMORY_STEPS = 2
+"""Steps of a stage whose memory is measured: from the second on the optimizer's state is there before it begins."""
+
+
+class Meter:
+    """Measures one run on one worker.
+
+    Attributes:
+        peak_bytes: Most bytes in live tensors of a step (CPU) or of the allocator (GPU); None before a measurement.
+        saved_bytes: Bytes saved for the backward pass in the current stage.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device, collectives: Collectives) -> None:
+        self._model, self._device, self._collectives = model, device, collectives
+        self._steps: dict[str, Flops] = {}
+        self._evaluations: dict[int, int] = {}
+        self.evaluation_flops = 0  # counted by this worker since the last call of `take_evaluation_flops`
+        self.peak_bytes: int | None = None
+        self.saved_bytes: int | None = None
+        reset_device_peak(device)
+
+    def knows(self, stage: int, n_sequences: int, stage_step: int) -> bool:
+        """Whether a step of this shape needs no instrument any more."""
+        return _key(stage, n_sequences) in self._steps and stage_step >= _MEMORY_STEPS
+
+    def flops_of(self, stage: int, n_sequences: int) -> Flops:
+        """What a step of `n_sequences` global sequences costs, all workers together."""
+        return self._steps[_key(stage, n_sequences)]
+
+    @contextlib.contextmanager
+    def step(
+        self, stage: int, n_sequences: int, stage_step: int, optimizer: torch.optim.Optimizer
+    ) -> Iterator[contextlib.AbstractContextManager[object]]:
+        """Around a step that is not yet known; the value given is to be put around its forward and backward passes."""
+        counter = FlopCounter()
+        saved = SavedActivations(self._model) if stage_step == 0 or self.saved_bytes is None else None
+        stack = contextlib.ExitStack()
+        live = None
+        with stack:
+            if self._device.type == "cpu":
+                live = stack.enter_context(LiveTensorPeak(tensors_of(self._model, optimizer)))
+            yield _inside(saved or contextlib.nullcontext(), counter)
+        if live is not None:
+            self.peak_bytes = max(self.peak_bytes or 0, live.peak_bytes)
+        if saved is not None:
+            self.saved_bytes = saved.bytes
+        key = _key(stage, n_sequences)
+        if key not in self._steps:
+            count = counter.count
+            parts = (count.forward, count.backward, count.recomputed)
+            forward, backward, recomputed = (self._collectives.sum_number(part) for part in parts)
+            self._steps[key] = Flops(
+                forward=forward,
+                backward=backward,
+                recomputed=recomputed,
+                optimizer=optimizer_flops(self._model),
+            )
+
+    @contextlib.contextmanager
+    def evaluation(self, n_windows: int) -> Iterator[None]:
+        """Around the forward pass of an evaluation batch."""
+        if n_windows in self._evaluations:
+            yield
+        else:
+            with FlopCounter() as counter:
+                yield
+            self._evaluations[n_windows] = counter.count.forward
+        self.evaluation_flops += self._evaluations[n_windows]
+
+    def take_evaluation_flops(self) -> int:
+        """FLOPs of evaluation since the last call, all workers together."""
+        spent, self.evaluation_flops = self._collectives.sum_number(self.evaluation_flops), 0
+        return spent
+
+    def device_peak(self) -> int | None:
+        """Peak memory so far: the allocator's on a GPU, the measured steps' on a CPU."""
+        on_device = device_peak_bytes(self._device)
+        return self.peak_bytes if on_device is None else max(on_device, self.peak_bytes or 0)
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON data for a checkpoint, so that a continued run counts nothing again."""
+        return {
+            "steps": {key: asdict(value) for key, value in self._steps.items()},
+            "peak_bytes": self.device_peak(),
+            "saved_bytes": self.saved_bytes,
+        }
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Takes over what `to_plain` gave."""
+        self._steps = {key: Flops(**value) for key, value in plain["steps"].items()}
+        self.peak_bytes, self.saved_bytes = plain["peak_bytes"], plain["saved_bytes"]
+
+
+@contextlib.contextmanager
+def _inside(*contexts: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
+
+
+def _key(stage: int, n_sequences: int) -> str:
+    return f"{stage}/{n_sequences}"

@@ -1,0 +1,67 @@
+"""What is predicted from what: one file an objective, each turning windows of tokens into inputs and targets.
+
+`Stage.objective` names one. The loss is always summed cross-entropy over the positions that have a target.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackwise_ray.core.registry import Registry
+
+if TYPE_CHECKING:
+    from stackwise_ray.config.trial import TrialConfig
+    from stackwise_ray.data import PreparedData, TrainingOrder
+    from stackwise_ray.training.stages import Stage
+
+IGNORED = -100
+"""Target of a position without loss, as torch's cross-entropy has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Sequences ready for a model.
+
+    Attributes:
+        inputs: int64, shape (n_sequences, seq_len).
+        targets: int64, same shape; `IGNORED` where there is no loss.
+        loss_positions: Positions with a target.
+    """
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    loss_positions: int
+
+
+class Objective(ABC):
+    """Makes batches of one stage of one trial.
+
+    Attributes:
+        left_to_right: Whether every prediction sees its past alone: then exp(loss) is a perplexity, whole splits can
+            be scored, and no model may beat a source whose entropy is known.
+    """
+
+    left_to_right: bool
+
+    def __init__(self, trial: TrialConfig, stage: Stage, data: PreparedData, order: TrainingOrder) -> None:
+        self.trial, self.stage, self.data, self.order = trial, stage, data, order
+        self.seq_len = trial.data.seq_len
+
+    @abstractmethod
+    def training_batch(self, sequences: range) -> Batch:
+        """The sequences with these global counters: the same whoever asks, whenever, in whatever company."""
+
+    @abstractmethod
+    def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
+        """Windows of the validation split; the same in every arm and for every seed."""
+
+
+OBJECTIVES: Registry[Callable[[TrialConfig, Stage, PreparedData, TrainingOrder], Objective]] = Registry(
+    "objective", package="stackwise_ray.training.objectives"
+)

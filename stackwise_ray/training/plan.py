@@ -1,0 +1,175 @@
+"""What a trial will cost, to the unit, before a weight exists: parameters, FLOPs, steps, memory, disk.
+
+Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`, `costs`)
+decide the steps of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.data.windows import fixed_validation_windows, strided_windows
+from stackwise_ray.flags import apply_flags
+from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences, evaluation_steps, solve_steps
+from stackwise_ray.training.checkpoints import KEPT
+from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
+from stackwise_ray.training.stages import StagePlan, stage_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """The cost of one trial. What depends on the number of steps is None under a budget of wall-clock time.
+
+    Attributes:
+        flops_forward_per_token, flops_backward_per_token: Of training, averaged over the stages' tokens.
+        flops_optimizer_per_step: FLOPs of one update (averaged over the stages' steps).
+        steps: Optimizer steps of all stages.
+        full_step_sequences, last_step_sequences: Global sequences of a full step, and of the very last one.
+        tokens_total: Training tokens.
+        flops_total: Training FLOPs: the run's `flops/total`.
+        flops_evaluation: Of the validations during training, and of the final evaluation where `split_tokens` was
+            given: then the run's `flops/evaluation`.
+        live_peak_bytes: Most bytes in live tensors during a step on one worker.
+        saved_activation_bytes: Saved for the backward pass of a micro-batch.
+        model_bytes: Weights.
+        disk_bytes: At most at once: the checkpoints kept, the one being written, and the final model.
+    """
+
+    params: int
+    params_non_embedding: int
+    flops_forward_per_token: float
+    flops_backward_per_token: float
+    flops_optimizer_per_step: int
+    steps: int | None
+    full_step_sequences: int
+    last_step_sequences: int | None
+    tokens_total: int | None
+    flops_total: int | None
+    flops_evaluation: int | None
+    live_peak_bytes: int
+    saved_activation_bytes: int
+    model_bytes: int
+    disk_bytes: int
+
+
+def plan_trial(
+    trial: TrialConfig,
+    *,
+    vocab_size: int,
+    special_ids: Mapping[str, int] | None = None,
+    split_tokens: Mapping[str, int] | None = None,
+    final_evaluation: bool = True,
+) -> TrialPlan:
+    """Plans a trial on fake tensors (measured: 0.3 to 1 s an arm, once torch is imported).
+
+    Args:
+        vocab_size: The tokenizer's.
+        split_tokens: Tokens of the validation and test splits, which the cost of evaluating them depends on.
+        final_evaluation: As the run will have it (a replicate's is full, a tuning trial's is not).
+
+    Raises:
+        ConfigError: The trial contradicts itself, or its budget cannot be met within 1 %; the message gives the
+            smallest budget that can.
+    """
+    trial = apply_flags(trial)
+    plan = stage_plan(trial)
+    flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
+    sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
+    steps = planned_steps(trial, plan, flops)
+    weights = max(size.weights for size in sizes)
+    state = max(size.optimizer_state for size in sizes)
+    seq_len = trial.data.seq_len
+    total = None if steps is None else sum(s.flops(c) for s, c in zip(steps, _costs(plan, flops), strict=True))
+    return TrialPlan(
+        params=sizes[-1].params,
+        params_non_embedding=sizes[-1].params_non_embedding,
+        flops_forward_per_token=_mean([f.forward_per_sequence for f in flops], _sequences(plan, steps)) / seq_len,
+        flops_backward_per_token=_mean([f.backward_per_sequence for f in flops], _sequences(plan, steps)) / seq_len,
+        flops_optimizer_per_step=round(_mean([f.optimizer_per_step for f in flops], _steps(plan, steps))),
+        steps=None if steps is None else sum(stage.steps for stage in steps),
+        full_step_sequences=batch_sequences(trial),
+        last_step_sequences=None if steps is None else steps[-1].last_sequences,
+        tokens_total=None if steps is None else seq_len * sum(stage.sequences_total for stage in steps),
+        flops_total=total,
+        flops_evaluation=_evaluation_flops(trial, plan, flops, steps, split_tokens, final_evaluation),
+        live_peak_bytes=max(size.live_peak for size in sizes),
+        saved_activation_bytes=max(size.saved_activations for size in sizes),
+        model_bytes=weights,
+        disk_bytes=(KEPT + 1) * (weights + state) + weights,
+    )
+
+
+def planned_steps(trial: TrialConfig, plan: StagePlan, flops: list[StageFlops]) -> tuple[StageSteps, ...] | None:
+    """The steps of each stage; None where the clock decides. The loop calls this too."""
+    if trial.training.budget.wall_seconds is not None:
+        batch_sequences(trial)
+        return None
+    return solve_steps(
+        trial.training.budget,
+        _costs(plan, flops),
+        batch_sequences=batch_sequences(trial),
+        seq_len=trial.data.seq_len,
+    )
+
+
+def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
+    """Whether whole splits are scored at the end: asked for by the role, and by `data.final_evaluation`.
+
+    Its default is full for decoders; encoders keep the fixed set.
+    """
+    default = "full" if trial.model.role == "decoder" else "fixed"
+    return final_evaluation and (trial.data.final_evaluation or default) == "full"
+
+
+def _costs(plan: StagePlan, flops: list[StageFlops]) -> list[StageCost]:
+    return [
+        StageCost(
+            share=stage.share,
+            flops_per_sequence=cost.forward_per_sequence + cost.backward_per_sequence,
+            flops_per_step=cost.optimizer_per_step,
+        )
+        for stage, cost in zip(plan.stages, flops, strict=True)
+    ]
+
+
+def _sequences(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
+    return [s.share for s in plan.stages] if steps is None else [float(s.sequences_total) for s in steps]
+
+
+def _steps(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
+    return [s.share for s in plan.stages] if steps is None else [float(s.steps) for s in steps]
+
+
+def _mean(values: list[int], weights: list[float]) -> float:
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _evaluation_flops(
+    trial: TrialConfig,
+    plan: StagePlan,
+    flops: list[StageFlops],
+    steps: tuple[StageSteps, ...] | None,
+    split_tokens: Mapping[str, int] | None,
+    final_evaluation: bool,
+) -> int | None:
+    """Every validation is charged to the stage in which it falls, the final evaluation to the last stage."""
+    if steps is None:
+        return None
+    seq_len, wanted = trial.data.seq_len, trial.data.validation_tokens
+    available = wanted + seq_len if split_tokens is None else split_tokens["validation"]
+    windows = len(fixed_validation_windows(available, seq_len, wanted))
+    ends, end = [], 0
+    for stage in steps:
+        end += stage.steps
+        ends.append(end)
+    total = 0
+    for step in evaluation_steps(end, trial.training.evaluations):
+        stage_number = next(number for number, last in enumerate(ends) if step <= last)
+        total += windows * flops[stage_number].evaluation_per_sequence
+    if wants_full_evaluation(trial, final_evaluation) and split_tokens is not None:
+        for split in ("validation", "test"):
+            offsets = strided_windows(split_tokens[split], seq_len).offsets
+            total += len(offsets) * flops[-1].evaluation_per_sequence
+    return total

@@ -1,0 +1,286 @@
+"""Runs one trial in its folder: the function that the sweep's workers and `train` call.
+
+`run_trial` is a generator of metric records; what it returns is the trial's result. It goes on from the newest intact
+checkpoint, writes everything atomically behind the attempt's fence, and turns what a trial can do wrong into
+`TrialError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.core.calibration import Calibration, RunKind, Sample
+from stackwise_ray.core.environment import describe_environment
+from stackwise_ray.core.errors import DiskFullError, TrialError
+from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.kernels import choose_backend
+from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
+from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
+from stackwise_ray.training.collectives import Alone, Collectives, TorchCollectives
+from stackwise_ray.training.costs import stage_bytes, stage_flops
+from stackwise_ray.training.loop import TrainingLoop
+from stackwise_ray.training.outputs import (
+    TrialFolder,
+    TrialLog,
+    TrialResult,
+    attempt_fence,
+    finished_result,
+    unwritable_is_named,
+)
+from stackwise_ray.training.plan import planned_steps, wants_full_evaluation
+
+__all__ = ["TrialResult", "run_trial"]
+
+Run = Generator[MetricRecord, None, TrialResult]
+
+
+def run_trial(
+    trial: TrialConfig,
+    directory: Path,
+    *,
+    trial_id: str,
+    attempt: int,
+    data: PreparedData | None = None,
+    data_fingerprint: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    collectives: Collectives | None = None,
+    final_evaluation: bool = True,
+    keep_model: bool = True,
+) -> Run:
+    """Trains a trial to the end of its budget, from its newest checkpoint on.
+
+    A trial that has already finished here is answered from its folder. Thrown a `KeyboardInterrupt` at a yield, it
+    leaves a checkpoint and passes it on; closed, it leaves what is there.
+
+    Args:
+        directory: The trial's own folder; made where it is missing.
+        attempt: Number of this attempt; a file ``attempt`` in the folder with another number means that a newer one
+            has taken over, and then nothing more is written.
+        data: Prepared data; None: prepared here, from the cache where it is there.
+        data_fingerprint: What the data's must be; None: not checked.
+        rank, world_size: This worker among the workers of the trial, which all call this function alike.
+        collectives: How they add up; None: over the default group of `torch.distributed`.
+        final_evaluation: Whether whole splits may be scored at the end (replicates); `data.final_evaluation` decides.
+        keep_model: Whether the final weights are written to ``model/``.
+
+    Yields:
+        Records: at least about every `training.report_seconds`, and one at each evaluation, with ``progress`` in
+        [0, 1] among the metrics. One without metrics is a sign of life. Only the first worker's count.
+
+    Returns:
+        The result, which also stands in ``outputs/metrics.json``.
+
+    Raises:
+        TrialError: The trial failed by its own doing: loss or gradient not finite, out of memory, a leak, no intact
+            checkpoint left, other data than planned.
+        DiskFullError: The disk filled up; nothing is half-written.
+        StaleAttemptError: A newer attempt has taken over.
+        ConfigError: What was asked contradicts itself.
+    """
+    started = time.perf_counter()
+    directory = Path(directory)
+    known = finished_result(directory, trial_id)
+    if known is not None:
+        if rank == 0:
+            TrialFolder(directory, attempt_fence(directory, attempt)).clear()
+        yield _last_record(trial_id, attempt, known)
+        return known
+    with unwritable_is_named(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    device = choose_device(trial.training.device)
+    if collectives is None:
+        collectives = Alone() if world_size == 1 else TorchCollectives(device)
+    with TrialLog(directory, enabled=rank == 0) as log, deterministic(device), _own_failures(log):
+        if data is None:
+            data = prepare(trial.data)
+        if data_fingerprint is not None and data.fingerprint != data_fingerprint:
+            raise TrialError(
+                f"the data prepared here has fingerprint {data.fingerprint[:12]}, the trial was planned on "
+                f"{data_fingerprint[:12]}: this worker has another source (another Python has another standard library)"
+            )
+        resident = psutil.Process().memory_info().rss
+        worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started)
+        return (yield from worker.run(data, rank, world_size, final_evaluation, keep_model, resident))
+
+
+class _Worker:
+    """One attempt on one worker: what `run_trial` does once data, device and folder are there."""
+
+    def __init__(
+        self, trial: TrialConfig, directory: Path, trial_id: str, attempt: int, device: torch.device,
+        collectives: Collectives, log: TrialLog, started: float,
+    ) -> None:  # fmt: skip
+        self._trial, self._trial_id, self._attempt, self._device = trial, trial_id, attempt, device
+        self._collectives, self._log, self._started = collectives, log, started
+        self._folder = TrialFolder(directory, attempt_fence(directory, attempt))
+
+    def run(
+        self, data: PreparedData, rank: int, world_size: int, final_evaluation: bool, keep_model: bool, resident: int
+    ) -> Run:
+        """Builds, restores, trains, evaluates and writes."""
+        assembly = assemble(self._trial, data, self._device, rank, world_size)
+        environment = self._environment(assembly)
+        loop = self._build_loop(assembly)
+        exact = self._restore(loop, rank)
+        environment["bit_exact"] = exact
+        if rank == 0:
+            self._folder.write_start(self._trial, environment, data.describe())
+        startup = time.perf_counter() - self._started
+        loop.progress.seconds.build += startup
+        try:
+            yield from loop.train()
+            if wants_full_evaluation(assembly.trial, final_evaluation):
+                yield from loop.score_whole_splits()
+        except KeyboardInterrupt:
+            if loop.at_rest:
+                loop.save()
+                self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
+            raise
+        metrics = loop.final_metrics()
+        result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
+        if rank == 0:
+            if keep_model:
+                self._folder.write_model(assembly.model, data.tokenizer)
+            self._folder.write_end(self._trial, self._trial_id, metrics, loop.progress.stages, environment)
+            self._folder.clear()
+            self._calibrate(assembly, environment, metrics, startup, resident)
+            self._log.info(f"finished after step {loop.progress.step}")
+        yield loop.record(metrics)
+        return result
+
+    def _build_loop(self, assembly: Assembly) -> TrainingLoop:
+        trial, data = assembly.trial, assembly.data
+        flops = [
+            stage_flops(trial, stage, vocab_size=data.vocab_size, special_ids=data.special_ids)
+            for stage in assembly.plan.stages
+        ]
+        return TrainingLoop(
+            assembly,
+            steps=planned_steps(trial, assembly.plan, flops),
+            planned=flops,
+            trial_id=self._trial_id,
+            attempt=self._attempt,
+            collectives=self._collectives,
+            log=self._log,
+            save=partial(save_checkpoint, self._folder.checkpoints, fence=self._folder.fence),
+            started=self._started,
+        )
+
+    def _restore(self, loop: TrainingLoop, rank: int) -> bool:
+        """Goes on from the newest intact checkpoint where there is one; whether the whole run is bit-exact."""
+        if rank == 0:
+            self._folder.fence()
+            clear_unfinished(self._folder.checkpoints)
+        checkpoint = load_newest(self._folder.checkpoints, trial_id=self._trial_id, warn=self._log.warning)
+        if checkpoint is None:
+            self._log.info(f"attempt {self._attempt} begins")
+            return True
+        exact = loop.restore(checkpoint)
+        self._log.info(f"attempt {self._attempt} continues after step {checkpoint.step}")
+        if not exact:
+            self._log.warning("threads, workers or device differ from before: the continuation is not bit-exact")
+        return exact
+
+    def _calibrate(
+        self, assembly: Assembly, environment: Mapping[str, Any], metrics: Mapping[str, float], startup: float,
+        resident: int,
+    ) -> None:  # fmt: skip
+        """Stores what this run measured, for the hours and bytes of later plans; never a reason to fail."""
+        trial, calibration = assembly.trial, Calibration()
+        kind = RunKind(
+            family=trial.model.family,
+            mixer=trial.model.mixer.kind if trial.model.mixer is not None else None,
+            device=environment["device"],
+            threads=environment["threads"] if self._device.type == "cpu" else 0,
+            backend=environment.get("backend"),
+            precision=trial.training.precision,
+        )
+        size = metrics["flops/step"]
+        rate = metrics.get("throughput/tokens_per_s")
+        known = calibration.measured(kind, size)
+        ratio = None
+        if "memory/peak_bytes" in metrics and (known is None or known.memory_ratio is None):
+            data = assembly.data
+            planned = max(
+                stage_bytes(trial, stage, vocab_size=data.vocab_size, special_ids=data.special_ids).live_peak
+                for stage in assembly.plan.stages
+            )
+            ratio = metrics["memory/peak_bytes"] / planned
+        sample = Sample(
+            flops_per_step=size,
+            flops_per_s=rate * metrics["flops/total"] / metrics["tokens/total"] if rate else None,
+            startup_s=startup,
+            baseline_bytes=resident,
+            memory_ratio=ratio,
+        )
+        try:
+            calibration.add(kind, sample)
+        except (OSError, DiskFullError) as error:
+            self._log.warning(f"the calibration at {calibration.path} could not be written: {error}")
+
+    def _environment(self, assembly: Assembly) -> dict[str, Any]:
+        environment = describe_environment()
+        environment["device"] = _device_name(self._device)
+        environment["threads"] = torch.get_num_threads()
+        environment["workers"] = assembly.world_size
+        environment["data_fingerprint"] = assembly.data.fingerprint
+        if uses_resolvent(assembly.trial):
+            environment["backend"] = choose_backend()
+        return environment
+
+
+def uses_resolvent(trial: TrialConfig) -> bool:
+    """Whether the trial's model runs the resolvent kernels, so that their backend matters."""
+    return isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer)
+
+
+def _device_name(device: torch.device) -> str:
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+@contextlib.contextmanager
+def _own_failures(log: TrialLog) -> Iterator[None]:
+    """Turns running out of memory into a trial's failure, and logs why a trial ends."""
+    try:
+        yield
+    except TrialError as error:
+        log.warning(f"failed: {error}")
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no memory is left"
+        message = f"out of memory: {reason}; raise training.accumulation or set training.activation_checkpointing"
+        log.warning(f"failed: {message}")
+        raise TrialError(message) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "not enough memory" in text  # torch's CPU allocator
+
+
+def _last_record(trial_id: str, attempt: int, result: TrialResult) -> MetricRecord:
+    metrics = result.metrics
+    return MetricRecord(
+        trial_id=trial_id,
+        attempt=attempt,
+        step=int(metrics["steps/total"]),
+        tokens=int(metrics["tokens/total"]),
+        flops=int(metrics["flops/total"]),
+        time=time.time(),
+        metrics=metrics,
+    )

@@ -1,0 +1,127 @@
+"""One optimizer step over the global batch: micro-batches, workers, clipping, the update.
+
+The loss is the sum over all loss positions of the global batch divided by their number, whatever the number of
+micro-batches and workers. The loop calls `TrainingStep.take`; instruments are put around it from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stackwise_ray.core.errors import TrialError
+from stackwise_ray.metrics.losses import summed_cross_entropy
+from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
+from stackwise_ray.training.budget import shares
+from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.objectives import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepValues:
+    """What a step measured, left on the device so that a GPU need not be waited for.
+
+    Attributes:
+        loss: Mean over the global batch's loss positions, nats; shape ().
+        gradient_norm: Global norm before clipping; shape ().
+        loss_positions: Of the global batch.
+        skipped: fp16 only: the scaled gradient overflowed, the update was left out and the scale halved.
+    """
+
+    loss: Tensor
+    gradient_norm: Tensor
+    loss_positions: int
+    skipped: bool = False
+
+
+class TrainingStep:
+    """Steps of one stage on one worker."""
+
+    def __init__(self, assembly: Assembly, tools: StageTools, collectives: Collectives) -> None:
+        self._assembly, self._tools, self._collectives = assembly, tools, collectives
+        self._training = assembly.trial.training
+
+    def take(
+        self,
+        *,
+        step: int,
+        first_sequence: int,
+        n_sequences: int,
+        lr: float,
+        passes: contextlib.AbstractContextManager[object] | None = None,
+    ) -> StepValues:
+        """Trains on sequences `first_sequence` … `first_sequence + n_sequences − 1` of all workers together.
+
+        Args:
+            step: Number of the step in the whole run, from 0.
+            passes: Instruments around the forward and backward passes.
+
+        Raises:
+            TrialError: The batch has no loss position.
+        """
+        assembly, tools = self._assembly, self._tools
+        seed_step(assembly.trial.seed, step, assembly.rank)
+        mine = shares(first_sequence, n_sequences, assembly.world_size)[assembly.rank]
+        pieces = shares(mine.start, len(mine), self._training.accumulation)
+        batches = [tools.objective.training_batch(piece) for piece in pieces if piece]
+        count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
+        if count == 0:
+            raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
+        loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
+        with passes or contextlib.nullcontext():
+            for batch in batches:
+                loss += self._backward(batch, count)
+        self._share(loss)
+        norm, skipped = self._update(lr)
+        return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
+
+    def _backward(self, batch: Batch, count: int) -> Tensor:
+        """Adds a micro-batch's part of the gradient; returns its part of the loss."""
+        inputs, targets = (to_device(array, self._assembly.device) for array in (batch.inputs, batch.targets))
+        with self._assembly.autocast():
+            total, _ = summed_cross_entropy(self._assembly.model(input_ids=inputs).logits, targets)
+        part = total / count
+        scaler = self._tools.scaler
+        (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
+        return part.detach()
+
+    def _share(self, loss: Tensor) -> None:
+        if self._assembly.world_size == 1:
+            return
+        for parameter in self._tools.parameters:
+            if parameter.grad is None:  # this worker had no sequence of a short batch
+                parameter.grad = torch.zeros_like(parameter)
+        self._collectives.sum_([loss, *(p.grad for p in self._tools.parameters if p.grad is not None)])
+
+    def _update(self, lr: float) -> tuple[Tensor, bool]:
+        """Clips and updates; (gradient norm before clipping, whether the update was skipped)."""
+        optimizer, scaler, clip = self._tools.optimizer, self._tools.scaler, self._training.gradient_clip
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        gradients = [p.grad for p in self._tools.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._tools.parameters, clip, norm, foreach=True)
+        skipped = False
+        if scaler is None:
+            optimizer.step()
+        else:
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            skipped = scaler.get_scale() < scale
+        optimizer.zero_grad(set_to_none=True)
+        return norm, skipped
+
+
+def to_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+    """The array as a tensor; to a GPU through pinned memory, without waiting."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
