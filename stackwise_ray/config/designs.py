@@ -8,34 +8,30 @@ generated design, and is an error in a list of named arms, where somebody wrote 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stackwise_ray.config import fractions, naming
+from stackwise_ray.config import naming
 from stackwise_ray.config.checks import check_trial
 from stackwise_ray.config.domains import (
-    Choice,
     Factor,
     Resolve,
     Space,
     active,
-    enumerate_grid,
     first_broken,
     levels,
     parse_require,
     parse_space,
 )
 from stackwise_ray.config.editing import Draft, edit, from_plain, to_plain, with_defaults
+from stackwise_ray.config.generators import Points, points_of
 from stackwise_ray.config.identity import canonical_json
 from stackwise_ray.config.presets import PresetCatalogue
 from stackwise_ray.config.schema import GROUPS
 from stackwise_ray.config.sweep import (
     AdaptiveSeeds,
     ArmsDesign,
-    FactorialDesign,
-    FractionalFactorialDesign,
-    GridDesign,
     OneAtATimeDesign,
     SearchDesign,
     SweepConfig,
@@ -150,8 +146,8 @@ def expand(sweep: SweepConfig) -> Design:
     if isinstance(design, ArmsDesign):
         return _named_arms(sweep, design, resolver)
     space = parse_space(design.factors, require=design.require, source=sweep.source, place="design.factors")
-    points, notes = _points(design, space, resolver, sweep.source)
-    expanded = _build(points, space, resolver, sweep.source)
+    points, notes = points_of(design, space, resolver.resolve("design.factors"), sweep.source)
+    expanded = _build(points, space, resolver, sweep)
     if not expanded.arms:
         reasons = "; ".join(dict.fromkeys(cell.reason for cell in (*expanded.refused, *expanded.excluded)))
         problem = f"leaves nothing to run: {reasons[:300]}"
@@ -302,77 +298,9 @@ def _named_arms(sweep: SweepConfig, design: ArmsDesign, resolver: Resolver) -> D
     return Design(arms=tuple(arms), refused=tuple(refused))
 
 
-Points = Iterator[tuple[dict[str, Any], str | None]]
-
-
-def _points(
-    design: GridDesign | OneAtATimeDesign | FactorialDesign | FractionalFactorialDesign,
-    space: Space,
-    resolver: Resolver,
-    source: str | None,
-) -> tuple[Points, tuple[str, ...]]:
-    resolve = resolver.resolve("design.factors")
-    if isinstance(design, OneAtATimeDesign):
-        return _one_at_a_time(space, resolve, source), ()
-    if isinstance(design, FractionalFactorialDesign):
-        return _fraction(design, space, resolve, source)
-    if isinstance(design, FactorialDesign):
-        for factor in space.factors:
-            if len(levels(factor.domain) or (1, 2)) < 2:
-                raise ConfigError("needs two levels or more in a factorial", path=factor.place, source=source)
-    return enumerate_grid(space, resolve=resolve, source=source), ()
-
-
-def _one_at_a_time(space: Space, resolve: Resolve, source: str | None) -> Points:
-    yield {}, (first_broken(space.require, resolve({})) if space.require else None)
-    for factor in space.factors:
-        if not active(factor, {}, resolve):
-            raise ConfigError("has a condition that the base does not meet", path=factor.place, source=source)
-        values = levels(factor.domain)
-        if values is None:
-            raise ConfigError("has no end of values; list its levels", path=factor.place, source=source)
-        for value in values:
-            point = {factor.path: value}
-            yield point, (first_broken(space.require, resolve(point)) if space.require else None)
-
-
-def _fraction(
-    design: FractionalFactorialDesign, space: Space, resolve: Resolve, source: str | None
-) -> tuple[Points, tuple[str, ...]]:
-    pairs: list[tuple[Any, ...]] = []
-    for factor in space.factors:
-        values = levels(factor.domain)
-        if factor.when:
-            raise ConfigError(
-                "has a condition; a fraction needs every factor in every run", path=factor.place, source=source
-            )
-        if not isinstance(factor.domain, Choice) or values is None or len(values) != 2:
-            problem = "needs exactly two levels in a fractional factorial"
-            raise ConfigError(problem, path=factor.place, source=source)
-        pairs.append(values)
-    if not 2 <= len(pairs) <= fractions.MOST_FACTORS:
-        problem = f"has {len(pairs)} factors; a fraction takes 2 to {fractions.MOST_FACTORS}"
-        raise ConfigError(problem, path="design.factors", source=source)
-    fraction = fractions.smallest_fraction(len(pairs), design.resolution)
-    keys = list(naming.short_keys(space.paths).values())
-    words = [" × ".join(keys[position] for position in word) for word in fraction.words]
-    notes = (
-        f"{len(fraction.runs)} of {2 ** len(pairs)} runs, "
-        + (
-            f"resolution {fraction.resolution}; defining relation I = {' = '.join(words)}"
-            if words
-            else "the full factorial"
-        ),
-    )
-    points = (
-        {path: pair[bit] for path, pair, bit in zip(space.paths, pairs, run, strict=True)} for run in fraction.runs
-    )
-    checked = ((point, first_broken(space.require, resolve(point)) if space.require else None) for point in points)
-    return checked, notes
-
-
-def _build(points: Points, space: Space, resolver: Resolver, source: str | None) -> Design:
+def _build(points: Points, space: Space, resolver: Resolver, sweep: SweepConfig) -> Design:
     """Arms from points: named, built, checked, each trial once."""
+    source = sweep.source
     keys = naming.short_keys(space.paths)
     labels = {factor.path: _labels(factor) for factor in space.factors}
     arms: dict[str, Arm] = {}
@@ -391,8 +319,11 @@ def _build(points: Points, space: Space, resolver: Resolver, source: str | None)
         except ConfigError as error:
             refused.append(RefusedArm(name=name, parameters=parameters, reason=str(error.at(source=source))))
             continue
-        # One at a time, a level that the base has already is the base.
-        arms.setdefault(canonical_json(trial), Arm(name=name, parameters=parameters, trial=trial))
+        same = arms.setdefault(canonical_json(trial), Arm(name=name, parameters=parameters, trial=trial))
+        # One at a time, a level that the base has already is the base; elsewhere somebody wrote a level twice.
+        if same.name != name and not isinstance(sweep.design, OneAtATimeDesign):
+            problem = f"'{name}' is the same trial as '{same.name}'; remove one of the levels"
+            raise ConfigError(problem, path="design.factors", source=source)
     return Design(arms=tuple(arms.values()), refused=tuple(refused), excluded=tuple(excluded))
 
 

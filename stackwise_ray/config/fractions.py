@@ -60,31 +60,31 @@ def _columns(n_factors: int, m: int, resolution: int) -> list[int] | None:
     candidates = [mask for mask in range(1, 1 << m) if mask.bit_count() >= resolution - 1]
     candidates.sort(key=lambda mask: (-mask.bit_count(), mask))
 
-    def extend(chosen: list[int], start: int) -> list[int] | None:
+    def extend(chosen: list[int], sums: Sums, start: int) -> list[int] | None:
         if len(chosen) == n_factors:
             return chosen
-        for position in range(start, len(candidates)):
-            if len(candidates) - position < n_factors - len(chosen):
+        free = [mask for mask in candidates[start:] if not any(mask in some for some in sums[1:])]
+        for left, mask in enumerate(free):
+            if len(free) - left < n_factors - len(chosen):
                 return None
-            if not _makes_short_word(chosen, candidates[position], resolution):
-                found = extend([*chosen, candidates[position]], position + 1)
-                if found is not None:
-                    return found
+            found = extend([*chosen, mask], _with(sums, mask), candidates.index(mask) + 1)
+            if found is not None:
+                return found
         return None
 
-    return basic if missing == 0 else extend(basic, 0)
+    # sums[q]: what q of the chosen columns add up to. A column that is a sum of at most resolution − 2 others makes a
+    # word shorter than the resolution.
+    sums: Sums = [{0}, *(set() for _ in range(resolution - 2))]
+    for column in basic:
+        sums = _with(sums, column)
+    return basic if missing == 0 else extend(basic, sums, 0)
 
 
-def _makes_short_word(chosen: Sequence[int], mask: int, resolution: int) -> bool:
-    """Whether `mask` is a sum of at most resolution − 2 of the chosen columns: a word shorter than `resolution`."""
-    for size in range(1, resolution - 1):
-        for some in itertools.combinations(chosen, size):
-            total = 0
-            for column in some:
-                total ^= column
-            if total == mask:
-                return True
-    return False
+Sums = list[set[int]]
+
+
+def _with(sums: Sums, mask: int) -> Sums:
+    return [sums[0], *(sums[q] | {total ^ mask for total in sums[q - 1]} for q in range(1, len(sums)))]
 
 
 def _fraction(columns: Sequence[int], m: int) -> Fraction:
