@@ -37,7 +37,7 @@ def hub_or_offline() -> Iterator[bool]:
 
 
 def _answers(endpoint: str) -> bool:
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     try:
         get_session().head(endpoint, timeout=_PROBE_SECONDS)
@@ -46,12 +46,14 @@ def _answers(endpoint: str) -> bool:
     return True
 
 
-def load_hub(hub_path: str, name: str | None, revision: str | None, *, path: str, advice: str) -> DatasetDict:
+def load_hub(
+    hub_path: str, name: str | None, revision: str | None, *, path: str, asked: str, tried: str = ""
+) -> DatasetDict:
     """A hub dataset, or a folder that `datasets` reads, with all its splits.
 
     Args:
-        path: The config key that asked for it, for the message.
-        advice: What else was tried and how to fetch it, for the message.
+        path: The config key that asked for it, and `asked` its value, for the message.
+        tried: Where else it was looked for, for the message.
 
     Raises:
         ConfigError: There is no such dataset, or the hub cannot be reached.
@@ -65,8 +67,10 @@ def load_hub(hub_path: str, name: str | None, revision: str | None, *, path: str
     # with errors of many kinds, several of them bare subclasses of Exception.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        arguments = repr(hub_path) + (f", {name!r}" if name else "") + (f", revision={revision!r}" if revision else "")
         raise ConfigError(
-            f"= {hub_path}: this dataset could not be loaded ({type(error).__name__}: {reason}). {advice}",
+            f"= {asked}: not found. {tried}Loading {hub_path} from the hub gave {type(error).__name__}: {reason}. "
+            f'Where there is a network, fetch it with: python -c "import datasets; datasets.load_dataset({arguments})"',
             path=path,
         ) from error
     return cast("DatasetDict", loaded)

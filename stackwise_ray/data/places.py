@@ -59,11 +59,14 @@ class Benchmark:
         """
         shared = os.environ.get("STACKWISE_DATA")
         tried = f"{Path(shared) / self.folder}" if shared else "$STACKWISE_DATA (not set)"
-        advice = (
-            f"Looked in data.path (not set), {tried} for {self._expected()}, and on the hub. Fetch it with: "
-            f"hf download {self.hub_path} --repo-type dataset"
+        dataset = load_hub(
+            self.hub_path,
+            self.hub_name,
+            self.hub_revision,
+            path="data.corpus",
+            asked=config.corpus,
+            tried=f"Looked in data.path (not set) and {tried} for {self._expected()}. ",
         )
-        dataset = load_hub(self.hub_path, self.hub_name, self.hub_revision, path="data.corpus", advice=advice)
         yield from texts(dataset[split], column)
 
     def _files(self, folder: Path) -> Mapping[Split, Path] | None:

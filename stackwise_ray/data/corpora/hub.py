@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora import CORPORA
-from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, split_of
-from stackwise_ray.data.places import load_hub, texts
+from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, file_signature, split_of
+from stackwise_ray.data.hub_access import load_hub, texts
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -38,14 +39,14 @@ class HubDataset(Corpus):
     def recipe(self) -> Mapping[str, Any]:
         return {
             "corpus": "hub",
-            "path": self._path,
-            "name": self.config.name,
             "text_field": self.config.text_field,
             "split": "the dataset's own; validation and test that it lacks out of train by sha256, 5 % each",
         }
 
     def signature(self) -> Mapping[str, Any]:
-        return {}
+        folder = Path(self._path)
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        return {"path": self._path, "name": self.config.name, "files": [file_signature(path) for path in files]}
 
     def documents(self) -> Iterator[Document]:
         dataset = self._dataset
@@ -73,10 +74,7 @@ class HubDataset(Corpus):
 
     @cached_property
     def _dataset(self) -> DatasetDict:
-        command = f"hf download {self._path} --repo-type dataset"
-        return load_hub(
-            self._path, self.config.name, None, path="data.path", advice=f"Check the name, or fetch it with: {command}"
-        )
+        return load_hub(self._path, self.config.name, None, path="data.path", asked=self._path)
 
 
 def _target(source: Split, digest: bytes, missing: set[Split]) -> Split:

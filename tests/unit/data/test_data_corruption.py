@@ -1,0 +1,84 @@
+"""Masking: 80/10/10, independent of batching, and nothing but the selected positions changes."""
+
+import numpy as np
+import pytest
+
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corruption import mlm_mask
+
+SPECIAL = {"pad": 256, "bos": 257, "eos": 258, "mask": 259}
+TOKENS = np.random.RandomState(0).randint(0, 259, size=(400, 128))
+
+
+def mask(tokens=TOKENS, ids=None, **changes):
+    settings = {"epoch": 0, "seed": 0, "ratio": 0.15, "special_ids": SPECIAL, "vocab_size": 260, **changes}
+    return mlm_mask(tokens, np.arange(len(tokens)) if ids is None else ids, **settings)
+
+
+def test_inputs_differ_from_targets_only_at_selected_positions():
+    batch = mask()
+    np.testing.assert_array_equal(batch.targets, TOKENS)
+    np.testing.assert_array_equal(batch.inputs[~batch.selected], TOKENS[~batch.selected])
+    assert batch.selected.any()
+
+
+def test_selected_tokens_are_masked_replaced_and_kept_80_10_10():
+    """Shares within 5 binomial standard deviations of their values."""
+    batch = mask()
+    ordinary = TOKENS < 256
+    n = int(batch.selected.sum())
+    assert abs(n - 0.15 * ordinary.sum()) < 5 * np.sqrt(ordinary.sum() * 0.15 * 0.85)
+    masked = batch.inputs[batch.selected] == SPECIAL["mask"]
+    same = batch.inputs[batch.selected] == TOKENS[batch.selected]
+    changed = ~masked & ~same
+    kept = 0.1 + 0.1 / 256  # a random token is the old one once in 256
+    for share, expected in ((masked.mean(), 0.8), (same.mean(), kept), (changed.mean(), 0.2 - kept)):
+        assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
+
+
+def test_special_tokens_are_neither_selected_nor_drawn():
+    batch = mask(ratio=1.0)
+    assert not batch.selected[TOKENS >= 256].any()
+    assert batch.selected[TOKENS < 256].all()
+    replaced = (batch.inputs != TOKENS) & (batch.inputs != SPECIAL["mask"])
+    assert (batch.inputs[replaced] < 256).all()
+    counts = np.bincount(batch.inputs[replaced], minlength=256)
+    assert counts.min() > 0  # about 5,000 draws over 256 tokens: each one comes
+
+
+def test_an_unknown_word_is_a_word_and_may_be_selected():
+    batch = mask(np.full((4, 64), 1), ratio=1.0, special_ids={"unk": 1, "mask": 2}, vocab_size=10)
+    assert batch.selected.all()
+
+
+def test_the_corruption_of_a_sequence_does_not_depend_on_its_batch():
+    whole = mask()
+    for start in (0, 7, 399):
+        alone = mask(TOKENS[start : start + 1], [start])
+        np.testing.assert_array_equal(alone.inputs[0], whole.inputs[start])
+    shuffled = np.random.RandomState(1).permutation(400)
+    np.testing.assert_array_equal(mask(TOKENS[shuffled], shuffled).inputs, whole.inputs[shuffled])
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"epoch": 1}, {"ids": np.arange(400) + 400}])
+def test_another_seed_epoch_or_sequence_is_corrupted_elsewhere(changes):
+    assert (mask(**changes).selected != mask().selected).mean() > 0.2  # independent: 2 · 0.15 · 0.85 = 0.255
+
+
+def test_masks_of_neighbouring_sequences_and_positions_are_uncorrelated():
+    """Correlation of 50,000 pairs within 5/√n of zero."""
+    selected = mask(np.zeros((400, 128), dtype=int)).selected.astype(float) - 0.15
+    variance = 0.15 * 0.85
+    for a, b in ((selected[1:], selected[:-1]), (selected[:, 1:], selected[:, :-1])):
+        assert abs((a * b).mean() / variance) < 5 / np.sqrt(a.size)
+
+
+def test_a_ratio_of_zero_leaves_everything_as_it_is():
+    batch = mask(ratio=0.0)
+    assert not batch.selected.any()
+    np.testing.assert_array_equal(batch.inputs, TOKENS)
+
+
+def test_a_tokenizer_without_a_mask_is_refused_with_one_that_has():
+    with pytest.raises(ConfigError, match=r"data.tokenizer: this tokenizer has no mask token.*choose bytes"):
+        mask(special_ids={"eos": 0})
