@@ -116,8 +116,9 @@ def _rejects(size: float, n: int, alpha: float) -> float:
     critical = float(t.ppf(1 - alpha / 2, freedom))
     shift = size * math.sqrt(n)
     upper = float(nct.sf(critical, freedom, shift))
-    # the far tail: rejection on the wrong side; scipy loses it to rounding (nan) where it is below 1e-16 anyway
-    lower = float(nct.cdf(-critical, freedom, shift)) if shift < 8 else 0.0
+    lower = float(nct.cdf(-critical, freedom, shift))  # rejection on the wrong side
+    if math.isnan(lower):
+        lower = 0.0  # scipy's series loses it to rounding only where it is below 1e-15
     return min(1.0, upper + lower)
 
 

@@ -1,0 +1,431 @@
+"""Comparisons against published examples, their invariances, their verdicts, and every refusal by name."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import AnalysisError, compare
+from analysis.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
+from analysis.files import dump_json
+from analysis.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
+
+# Student (1908), Cushny and Peebles' sleep data
+SLEEP = {
+    "1": [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],
+    "2": [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4],
+}
+# Darwin's maize, cross- minus self-fertilised, in eighths of an inch: Fisher (1935), The Design of Experiments, §17
+MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
+
+
+def table(values, **columns):
+    """{arm: values by seed} as a table of runs; None leaves the run out."""
+    rows = [
+        {"arm": arm, "seed": seed, "loss": value}
+        for arm, series in values.items()
+        for seed, value in enumerate(series)
+        if value is not None
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(**columns)
+
+
+def against(values, **options):
+    """The one comparison of arm "b" with baseline "a"."""
+    return compare(table(values), "loss", baseline="a", equal=None, **options)["b"]
+
+
+def test_the_sleep_data_give_students_published_test():
+    result = compare(table(SLEEP), "loss", baseline="1", equal=None)["2"]
+    assert result.difference == pytest.approx(1.58)
+    assert result.p == pytest.approx(0.002833, abs=5e-7)
+    assert result.interval is not None
+    assert (result.interval.low, result.interval.high) == (
+        pytest.approx(0.7001, abs=1e-4),
+        pytest.approx(2.4599, abs=1e-4),
+    )
+    assert result.verdict == "worse"
+    assert compare(table(SLEEP), "loss", baseline="1", equal=None, direction="maximize")["2"].verdict == "better"
+
+
+def test_fishers_randomisation_of_darwins_maize_is_reproduced():
+    # 1,726 of the 32,768 sign patterns reach the observed sum of 314 on either side
+    assert sign_flip_p(MAIZE) == pytest.approx(1726 / 32768, abs=1e-12)
+
+
+def test_the_smallest_sign_flip_p_is_reached_when_all_signs_agree():
+    for n in (2, 3, 5, 10):
+        assert sign_flip_p(np.arange(1.0, n + 1)) == smallest_sign_flip_p(n) == 2 / 2**n
+
+
+def test_holm_is_the_worked_example_and_keeps_what_could_not_be_computed_in_the_family():
+    assert adjust_p([0.01, 0.04, 0.03, 0.005], "holm") == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust_p([0.01, None, 0.04], "holm") == [pytest.approx(0.03), None, pytest.approx(0.08)]
+    assert adjust_p([0.01, 0.04], "bonferroni") == pytest.approx([0.02, 0.08])
+    assert adjust_p([0.01, 0.04, 0.03], "benjamini_hochberg") == pytest.approx([0.03, 0.04, 0.04])
+    assert adjust_p([0.01, 0.04], None) == [0.01, 0.04]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=8),
+    st.sampled_from([("holm", "holm"), ("bonferroni", "bonferroni"), ("benjamini_hochberg", "fdr_bh")]),
+)
+def test_corrections_agree_with_statsmodels(values, names):
+    from statsmodels.stats.multitest import multipletests
+
+    assert adjust_p(values, names[0]) == pytest.approx(multipletests(values, method=names[1])[1])
+
+
+def test_effect_sizes_are_those_computed_by_hand():
+    # d_z = 2.5 / 1.29099, J(3) = Γ(1.5) / (√1.5 Γ(1)) = .886227 / 1.224745
+    assert hedges_g([1.0, 2.0, 3.0, 4.0]) == pytest.approx(2.5 / math.sqrt(5 / 3) * 0.886227 / 1.224745, rel=1e-6)
+    assert hedges_g([1.0, 2.0]) is None
+    assert cliffs_delta([1, 4], [2, 3]) == 0.0
+    assert cliffs_delta([1, 2, 3], [2, 2, 5]) == pytest.approx((2 - 5) / 9)
+    assert probability_of_improvement([-1.0, 2.0, 0.0, -3.0]) == pytest.approx(2.5 / 4)
+    assert probability_of_improvement([-1.0, 2.0, 0.0, -3.0], minimize=False) == pytest.approx(1.5 / 4)
+
+
+def test_p_values_under_the_null_are_uniform_and_the_level_is_kept():
+    for n in (3, 10):
+        p = paired_t(np.random.default_rng(n).normal(0.0, 0.02, size=(10_000, n)))
+        assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+        assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.0066)  # three binomial standard errors
+
+
+# ------------------------------------------------------------------------------------------------ invariances
+
+cells = st.integers(-5000, 5000).map(lambda value: value / 1000)
+pairs = st.lists(st.tuples(cells, cells), min_size=3, max_size=9).filter(
+    lambda items: np.ptp([a - b for a, b in items]) > 1e-3
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs)
+def test_swapping_arm_and_baseline_turns_the_signs_and_leaves_p(items):
+    a, b = zip(*items, strict=True)
+    forth = compare(table({"a": a, "b": b}), "loss", baseline="a", equal=None)["b"]
+    back = compare(table({"a": a, "b": b}), "loss", baseline="b", equal=None)["a"]
+    assert back.difference == pytest.approx(-forth.difference, abs=1e-12)
+    assert back.p == pytest.approx(forth.p)
+    assert back.p_sign_flip == forth.p_sign_flip
+    assert back.hedges_g == pytest.approx(-forth.hedges_g, abs=1e-12)
+    assert back.cliffs_delta == -forth.cliffs_delta
+    assert (back.interval.low, back.interval.high) == (
+        pytest.approx(-forth.interval.high, abs=1e-9), pytest.approx(-forth.interval.low, abs=1e-9),
+    )  # fmt: skip
+    mirrored = {"better": "worse", "worse": "better"}
+    assert back.verdict == mirrored.get(forth.verdict, forth.verdict)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs, st.randoms(use_true_random=False))
+def test_the_order_of_runs_and_a_shift_of_whole_blocks_change_nothing(items, random):
+    a, b = zip(*items, strict=True)
+    plain = table({"a": a, "b": b})
+    order = list(plain.index)
+    random.shuffle(order)
+    shuffled = compare(plain.loc[order], "loss", baseline="a", equal=None)["b"]
+    shifts = {seed: random.choice([-2.0, 0.5, 8.0]) for seed in range(len(items))}
+    moved = compare(plain.assign(loss=plain["loss"] + plain["seed"].map(shifts)), "loss", baseline="a", equal=None)["b"]
+    first = compare(plain, "loss", baseline="a", equal=None)["b"]
+    for other in (shuffled, moved):
+        assert other.difference == pytest.approx(first.difference, abs=1e-9)
+        assert other.p == pytest.approx(first.p, abs=1e-6)
+        assert other.p_sign_flip == first.p_sign_flip
+        assert other.verdict == first.verdict
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs)
+def test_p_and_interval_are_those_of_scipys_paired_test(items):
+    a, b = zip(*items, strict=True)
+    result = compare(table({"a": a, "b": b}), "loss", baseline="a", equal=None, alpha=0.1)["b"]
+    reference = scipy.stats.ttest_rel(b, a)
+    assert result.p == pytest.approx(reference.pvalue)
+    low, high = reference.confidence_interval(0.9)
+    assert (result.interval.low, result.interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_the_same_table_gives_the_same_numbers_also_where_sign_flips_are_drawn():
+    rng = np.random.default_rng(3)
+    runs = table({"a": rng.normal(size=25), "b": rng.normal(0.5, 1.0, size=25)})
+    first, again = (compare(runs, "loss", baseline="a", equal=None, test="sign_flip").to_dict() for _ in range(2))
+    assert first == again
+
+
+# --------------------------------------------------------------------------------------------------- verdicts
+
+
+def test_a_clear_gap_is_better_or_worse_by_direction():
+    values = {"a": [2.0, 2.1, 2.2], "b": [1.80, 1.905, 2.01]}
+    assert against(values).verdict == "better"
+    assert against(values, direction="maximize").verdict == "worse"
+    assert against(values, direction="maximize").probability_of_improvement == 0.0
+
+
+def test_a_small_gap_inside_the_margin_is_equivalent_and_says_when_it_is_different_too():
+    values = {"a": [2.0, 2.1, 2.2, 2.3], "b": [2.004, 2.1045, 2.2055, 2.305]}
+    result = against(values, margin=0.02)
+    assert result.verdict == "equivalent"
+    assert any("yet different" in note for note in result.notes)
+    # two one-sided tests by hand: t = (.00475 − .02) / (sd / 2)
+    differences = np.array([0.004, 0.0045, 0.0055, 0.005])
+    by_hand = scipy.stats.t.cdf((differences.mean() - 0.02) / (differences.std(ddof=1) / 2), 3)
+    assert result.p_equivalence == pytest.approx(by_hand, rel=1e-6)
+    assert against(values).verdict == "worse"
+    quiet = against({"a": [2.0, 2.1, 2.2, 2.3], "b": [2.002, 2.099, 2.2015, 2.2985]}, margin=0.02)
+    assert quiet.verdict == "equivalent"
+    assert quiet.notes == ()
+
+
+def test_equivalence_needs_the_whole_90_percent_interval_inside_the_margin():
+    values = {"a": [0.0, 0.0, 0.0, 0.0], "b": [0.01, -0.01, 0.012, -0.008]}
+    edge = against(values, margin=1.0).equivalence_interval
+    assert against(values, margin=max(abs(edge.low), abs(edge.high)) * 1.001).verdict == "equivalent"
+    assert against(values, margin=max(abs(edge.low), abs(edge.high)) * 0.999).verdict == "undecided"
+
+
+def test_an_undecided_arm_says_how_many_more_seeds_would_decide():
+    result = against({"a": [2.0, 2.1, 2.2], "b": [2.01, 2.08, 2.25]})
+    assert result.verdict == "undecided"
+    from analysis.power import seeds_needed
+
+    assert result.more_seeds == seeds_needed(result.sd_difference, effect=result.difference) - 3
+    assert against({"a": [2.0, 2.1, 2.2], "b": [2.01, 2.08, 2.25]}, margin=0.06).more_seeds < result.more_seeds
+
+
+def test_one_complete_block_is_undecided_whatever_the_gap():
+    result = against({"a": [2.0], "b": [1.0]})
+    assert (result.verdict, result.n, result.p, result.interval, result.more_seeds) == ("undecided", 1, None, None, 1)
+    assert "2 are the least" in result.notes[0]
+    assert "no interval" in result.difference_text
+
+
+def test_zero_variance_is_named_and_not_decided():
+    result = against({"a": [2.0, 2.5, 3.0], "b": [2.25, 2.75, 3.25]})
+    assert result.verdict == "undecided"
+    assert result.p is None
+    assert "zero variance" in result.notes[0]
+    rounded = against({"a": [0.1, 0.2, 0.3], "b": [0.4, 0.5, 0.6]})  # .3 but for rounding
+    assert "zero variance" in rounded.notes[0]
+
+
+def test_arms_that_agree_to_the_last_bit_are_called_identical():
+    values = {"a": [2.0, 2.5, 3.0], "b": [2.0, 2.5, 3.0]}
+    assert against(values).verdict == "undecided"
+    assert against(values, margin=0.01).verdict == "equivalent"
+    assert "identical in all 3 blocks" in against(values).notes
+
+
+def test_the_interval_may_leave_zero_out_where_the_correction_forbids_a_verdict():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=4)
+    values = {"a": base, "b": base + np.array([0.02, 0.05, 0.08, 0.05])}
+    values |= {f"other{k}": base + rng.normal(0, 0.5, 4) for k in range(6)}
+    result = compare(table(values), "loss", baseline="a", equal=None)["b"]
+    assert result.p < 0.05 < result.p_adjusted
+    assert result.verdict == "undecided"
+    assert any("leaves 0 out" in note for note in result.notes)
+
+
+def test_the_sign_flip_test_decides_only_from_six_blocks_on():
+    values = {"a": [0.0] * 6, "b": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]}
+    six = against(values, test="sign_flip")
+    five = against({name: series[:5] for name, series in values.items()}, test="sign_flip")
+    assert (six.verdict, six.p) == ("worse", 2 / 64)
+    assert (five.verdict, five.p, five.interval) == ("undecided", 2 / 32, None)
+    assert any("too few" in note for note in five.notes)
+    assert against(values, test="wilcoxon").p == 2 / 64
+
+
+def test_maximizing_turns_the_verdict_and_nothing_else():
+    values = {"a": [0.70, 0.72, 0.74], "b": [0.75, 0.775, 0.79]}
+    low, high = against(values), against(values, direction="maximize")
+    assert (low.verdict, high.verdict) == ("worse", "better")
+    assert (low.difference, low.p, low.interval) == (high.difference, high.p, high.interval)
+
+
+# --------------------------------------------------------------------- missing blocks, doubled runs, mixed runs
+
+
+def test_a_missing_block_is_listed_with_its_reason_and_the_verdict_is_conditional():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, None, 2.01]})
+    runs.attrs["exclusions"] = [{"arm": "b", "seed": 1, "by": "status", "why": "failed: loss is NaN at step 31"}]
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert [(item.arm, item.block, item.reason) for item in comparison.missing] == [
+        ("b", "1", "failed: loss is NaN at step 31")
+    ]
+    assert comparison["b"].n == 2
+    assert any("conditional on survival" in note for note in comparison["b"].notes)
+    assert any("loss is NaN at step 31" in line for line in comparison.remarks())
+
+
+def test_an_arm_that_failed_everywhere_stays_in_the_table_and_in_the_family():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.905, 2.01]})
+    runs.attrs["exclusions"] = [
+        {"arm": "c", "seed": seed, "by": "status", "why": "failed: out of memory"} for seed in range(3)
+    ]
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert comparison.verdicts == {"b": "better", "c": "undecided"}
+    assert comparison["c"].n == 0
+    assert comparison["b"].p_adjusted == pytest.approx(2 * comparison["b"].p)
+
+
+def test_a_loss_that_is_not_finite_is_a_missing_block_with_that_reason():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, float("nan"), float("inf")]})
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert [(item.block, item.reason) for item in comparison.missing] == [("1", "loss is nan"), ("2", "loss is inf")]
+    assert comparison["b"].n == 1
+
+
+def test_rows_that_did_not_finish_or_are_no_replicates_are_left_out_with_a_note():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    runs["status"] = ["finished"] * 5 + ["failed"]
+    runs["reason"] = [None] * 5 + ["out of memory"]
+    runs["role"] = "replicate"
+    tuning = runs.iloc[[0]].assign(seed=99, role="tuning", loss=9.0)
+    comparison = compare(pd.concat([runs, tuning], ignore_index=True), "loss", baseline="a", equal=None)
+    assert comparison["b"].n == 2
+    assert comparison.missing[0].reason == "status failed: out of memory"
+    assert comparison.notes[:2] == ("1 run left out: role tuning", "1 run left out: status failed")
+
+
+def test_exact_copies_of_a_run_are_dropped_with_a_note_and_differing_ones_refused():
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]})
+    copied = compare(pd.concat([runs, runs.iloc[[3]]], ignore_index=True), "loss", baseline="a", equal=None)
+    assert copied["b"].n == 2
+    assert "1 exact copies of a run left out: b in block 1" in copied.notes
+    with pytest.raises(AnalysisError, match=r"arm 'b' has 2 different runs in block 1 \(loss = 1.9, 7\)"):
+        compare(pd.concat([runs, runs.iloc[[3]].assign(loss=7.0)], ignore_index=True), "loss", baseline="a", equal=None)
+
+
+def test_several_block_columns_pair_seed_and_item():
+    runs = pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "seed": seed,
+                "item": item,
+                "loss": 1.0 + 0.1 * seed + item + (arm == "b") * (0.3 + 0.01 * item * seed),
+            }
+            for arm in "ab"
+            for seed in range(2)
+            for item in range(3)
+        ]
+    )
+    result = compare(runs, "loss", baseline="a", block=["seed", "item"], equal=None)["b"]
+    assert result.n == 6
+    assert result.blocks[0] == "0 × 0"
+    with pytest.raises(AnalysisError, match="3 different runs in block 0"):
+        compare(runs, "loss", baseline="a", equal=None)
+
+
+def test_mixed_data_fingerprints_are_refused_and_mixed_machines_are_stated():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    with pytest.raises(AnalysisError, match=r"different data: fingerprints x \(a\), y \(b\)"):
+        compare(runs.assign(data_fingerprint=["x"] * 3 + ["y"] * 3), "loss", baseline="a", equal=None)
+    mixed = runs.assign(
+        data_fingerprint="x", device=["cpu"] * 3 + ["cuda"] * 3, backend="torch", torch=["2.12", "2.13"] * 3
+    )
+    notes = compare(mixed, "loss", baseline="a", equal=None).notes
+    assert "mixed devices: cpu (a); cuda (b)" in notes
+    assert any(note.startswith("mixed versions of torch") for note in notes)
+    assert not any("backends" in note for note in notes)
+
+
+def test_budgets_that_differ_are_refused_with_the_worst_pair_and_within_tolerance_they_pass():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}, flops=[1e12, 1e12, 1e12, 1.005e12, 0.995e12, 1e12])
+    assert compare(runs, "loss", baseline="a").budgets == "flops"
+    runs.loc[5, "flops"] = 1.1e12
+    with pytest.raises(AnalysisError, match=r"flops differ by more than 1.00%.*b in block 2, 1.1e\+12 against 1e\+12"):
+        compare(runs, "loss", baseline="a")
+    assert compare(runs, "loss", baseline="a", tolerance=0.11).budgets == "flops"
+    assert "budgets not required to be equal" in compare(runs, "loss", baseline="a", equal=None).notes
+
+
+def test_budgets_that_nobody_recorded_are_stated():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    comparison = compare(runs, "loss", baseline="a")
+    assert comparison.budgets is None
+    assert any("budgets not recorded" in note for note in comparison.notes)
+    partly = runs.assign(flops=[1e12] * 5 + [None])
+    assert any("in 1 of the pairs" in note for note in compare(partly, "loss", baseline="a").notes)
+    memory = runs.assign(**{"memory/peak_bytes": 5.0e7})
+    assert compare(memory, "loss", baseline="a", equal="peak_bytes").budgets == "peak_bytes"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metric": "los"}, "metric = 'los' is not a column.*did you mean 'loss'"),
+        ({"arm": "model"}, "arm = 'model' is not a column"),
+        ({"block": "sed"}, "block = 'sed' is not a column.*did you mean 'seed'"),
+        ({"baseline": "aa"}, "baseline = 'aa' is not an arm"),
+        ({"correction": "holmes"}, "correction = 'holmes'.*did you mean 'holm'"),
+        ({"direction": "up"}, "direction = 'up'"),
+        ({"test": "z"}, "test = 'z'"),
+        ({"margin": -1.0}, "margin = -1"),
+        ({"alpha": 0.7}, "alpha = 0.7"),
+        ({"equal": "flop"}, "equal = 'flop' is not a budget; did you mean 'flops'"),
+        ({"tolerance": 2.0}, "tolerance = 2"),
+    ],
+)
+def test_a_mistake_in_the_question_is_refused_with_value_and_fix(options, words):
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]}, flops=1e12)
+    with pytest.raises(AnalysisError, match=words):
+        compare(runs, **{"metric": "loss", "baseline": "a", **options})
+
+
+def test_text_among_the_numbers_and_a_lonely_arm_are_refused():
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]})
+    with pytest.raises(AnalysisError, match="holds text where a number should be: 'diverged'"):
+        compare(runs.assign(loss=[2.0, 2.1, 1.8, "diverged"]), "loss", baseline="a", equal=None)
+    with pytest.raises(AnalysisError, match="only one arm, 'a'"):
+        compare(runs[runs["arm"] == "a"], "loss", baseline="a", equal=None)
+
+
+# -------------------------------------------------------------------------------------------------- renderings
+
+
+def test_every_rendering_holds_the_same_verdict_and_json_is_strict():
+    runs = table({"a": [2.0, 2.1, 2.2], "b_1": [1.8, 1.905, 2.01], "c": [2.0, 2.2, 2.1]}, flops=1e12)
+    comparison = compare(runs, "loss", baseline="a", margin=0.01)
+    shown = comparison["b_1"].difference_text
+    assert shown in comparison.to_markdown()
+    assert r"b\_1" in comparison.to_latex()
+    assert shown in str(comparison)
+    assert "<table>" in comparison._repr_html_()
+    assert comparison.sentence.startswith(
+        "On loss (lower is better; at equal flops (within 1%)), against a: b_1 is better"
+    )
+    assert list(comparison.table["arm"]) == ["b_1", "c"]
+    assert comparison.table["verdict"].tolist() == ["better", "undecided"]
+    back = json.loads(dump_json(comparison.to_dict()))
+    assert back["arms"][0]["interval"]["low"] == comparison["b_1"].interval.low
+    with pytest.raises(KeyError):
+        comparison["nobody"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_terminal_table_cuts_nothing_off_at_any_width(width):
+    from rich.console import Console
+
+    runs = table({"attention": [2.0, 2.1, 2.2], "resolvent": [1.8, 1.905, 2.01]}, flops=1e12)
+    console = Console(width=width, record=True, no_color=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(runs, "loss", baseline="attention"))
+    text = console.export_text()
+    squeezed = "".join(text.split())
+    for word in ("verdict", "better", "baseline", "signflip", "equalflops"):
+        assert word in squeezed
+    assert "…" not in text
