@@ -1,0 +1,132 @@
+"""Real sweeps in real processes, for tests that kill them: start, watch, kill by id, read what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
+
+DEADLINE_S = 240.0
+
+
+class SweepProcess:
+    """``python -m stackwise_ray.sweep`` as a child in a session of its own, and everything that it started."""
+
+    def __init__(self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None) -> None:
+        self.log = output / f"command-{time.time_ns()}.log"
+        output.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "stackwise_ray.sweep", str(file), *words, "--output", str(output)]
+        with open(self.log, "w") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(env or {})},
+            )
+        self.process = psutil.Process(self._process.pid)
+        self._seen: dict[int, psutil.Process] = {}
+
+    def wait(self, timeout: float = DEADLINE_S) -> int:
+        """Exit code; the output stands in the message where the command does not end."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the command did not end within {timeout} s:\n{self.text()}") from None
+
+    def running(self) -> bool:
+        self.descendants()
+        return self._process.poll() is None
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def descendants(self) -> list[psutil.Process]:
+        """Everything that the command has started so far and that is alive, remembered for `leftovers`."""
+        try:
+            for child in self.process.children(recursive=True):
+                self._seen[child.pid] = child
+        except psutil.Error:
+            pass
+        return [child for child in self._seen.values() if alive(child)]
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes in which trials run."""
+        return [child for child in self.descendants() if "TrialActor" in command_line(child)]
+
+    def raylet(self) -> psutil.Process:
+        return next(child for child in self.descendants() if child.name() == "raylet")
+
+    def kill(self) -> None:
+        """kill -9 of the driver alone."""
+        self.descendants()
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def leftovers(self, timeout: float = 30.0) -> list[psutil.Process]:
+        """What the command started and what is still alive `timeout` seconds after its end."""
+        deadline = time.monotonic() + timeout
+        while (left := [child for child in self._seen.values() if alive(child)]) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return left
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def trials(directory: Path) -> list[TrialRecord]:
+    """The trials in a journal that may be in use, or not be there yet."""
+    try:
+        connection = open_journal(directory / "journal.sqlite")
+    except FileNotFoundError:
+        return []
+    try:
+        return read_trials(connection)
+    except Exception:  # the tables are being made
+        return []
+    finally:
+        connection.close()
+
+
+def wait_until(condition: Callable[[], Any], sweep: SweepProcess, timeout: float = DEADLINE_S) -> None:
+    """Until the condition holds, or the command has ended."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if not sweep.running():
+            return
+        assert time.monotonic() < deadline, f"nothing happened within {timeout} s:\n{sweep.text()}"
+        time.sleep(0.1)
+
+
+def results(directory: Path) -> dict[str, tuple[Any, ...]]:
+    """What a finished sweep answers, by trial: everything that must not depend on kills (times do)."""
+    keys = ("validation/loss", "train/loss", "flops/total", "tokens/total", "test/loss")
+    return {
+        record.trial_id: (record.arm, record.seed, record.role, record.status, *(record.metrics.get(k) for k in keys))
+        for record in trials(directory)
+    }

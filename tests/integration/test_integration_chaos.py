@@ -1,0 +1,130 @@
+"""Sweeps that are killed at random moments end with the table that an uninterrupted one gives.
+
+``pytest tests/integration/test_integration_chaos.py --kills 10`` is the long form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.sweep_processes import SweepProcess, results, trials, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+ARMS = """
+name: chaos
+question: Does a kill change an answer?
+base:
+  model: decoder/gpt2_family/tiny
+  data: markov
+  training: classical
+  overrides:
+    training.budget: {steps: 60}
+    training.batch_tokens: 256
+    training.evaluations: 2
+    training.checkpoint_seconds: 0.2
+    training.report_seconds: 0.1
+    data.seq_len: 64
+    data.validation_tokens: 2048
+    data.final_evaluation: fixed
+    model.n_layers: 2
+design:
+  kind: arms
+  arms:
+    gpt2: {}
+    llama: {model: decoder/llama_family/tiny}
+    narrow: {model.d_ff: 128}
+    slow: {training.lr: 1.0e-4}
+  baseline: gpt2
+replicates: {seeds: 3}
+tracking: {keep_models: none}
+analysis:
+  - compare: {metric: validation/loss, baseline: gpt2, equal: null}
+"""
+
+SEARCH = """
+name: chaos
+base:
+  model: decoder/gpt2_family/tiny
+  data: markov
+  training: classical
+  overrides:
+    training.budget: {steps: 40}
+    training.batch_tokens: 256
+    training.evaluations: 2
+    training.checkpoint_seconds: 0.2
+    training.report_seconds: 0.1
+    data.seq_len: 64
+    data.validation_tokens: 2048
+    model.n_layers: 2
+design: {kind: search}
+search:
+  sampler: tpe
+  trials: 14
+  winners: 0
+  space: {training.lr: {log_uniform: [1.0e-4, 1.0e-1]}, training.gradient_clip: {uniform: [0.5, 2.0]}}
+tracking: {keep_models: none}
+"""
+
+
+def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -> None:
+    """Run the command again and again, killing driver or worker at random moments, until it ends by itself."""
+    done = 0
+    while True:
+        sweep = SweepProcess(file, output)
+        if done < kills:
+            wait_until(lambda s=sweep: s.workers(), sweep)
+        while done < kills and sweep.running():
+            time.sleep(rng.uniform(0.0, 4.0))
+            workers = sweep.workers()
+            if rng.random() < 0.5 and workers:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    rng.choice(workers).kill()
+                    done += 1
+            elif sweep.running():
+                sweep.kill()
+                done += 1
+                break
+        if sweep.running():
+            assert sweep.wait() == 0, sweep.text()
+        if all(record.status == "finished" for record in trials(output / "chaos")) and done >= kills:
+            code = sweep._process.poll()
+            if code == 0:
+                assert not sweep.leftovers()
+                return
+        done = max(done, kills if sweep._process.poll() == 0 else done)  # it was faster than the kills
+
+
+def test_an_arms_sweep_that_is_killed_ends_with_the_uninterrupted_table(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    file = tmp_path / "chaos.yaml"
+    file.write_text(ARMS)
+    calm = SweepProcess(file, tmp_path / "calm")
+    assert calm.wait() == 0, calm.text()
+    expected = results(tmp_path / "calm" / "chaos")
+    assert len(expected) == 12
+    sweep_with_kills(file, tmp_path / "killed", pytestconfig.getoption("--kills"), random.Random(7))
+    assert results(tmp_path / "killed" / "chaos") == expected
+    attempts = sum(record.attempts for record in trials(tmp_path / "killed" / "chaos"))
+    assert attempts > 12, "no trial was interrupted: the kills came too late to show anything"
+
+
+def test_a_search_that_is_killed_loses_doubles_and_repeats_no_trial(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    file = tmp_path / "chaos.yaml"
+    file.write_text(SEARCH)
+    sweep_with_kills(file, tmp_path, pytestconfig.getoption("--kills"), random.Random(3))
+    records = trials(tmp_path / "chaos")
+    assert Counter(record.status for record in records) == {"finished": 14}
+    assert len({record.arm for record in records}) == 14
+    assert len({str(record.parameters) for record in records}) == 14
+    assert sorted(record.number for record in records) == list(range(14))
