@@ -204,7 +204,8 @@ _OPTIMIZERS_AND_SCALERS = """
     _foreach_maximum _foreach_minimum _foreach_mul _foreach_neg _foreach_norm _foreach_pow _foreach_reciprocal
     _foreach_rsqrt _foreach_sign _foreach_sqrt _foreach_sub _foreach_zero _fused_adam _fused_adamw _fused_sgd
 """
-_COMMUNICATION = """
+_COMMUNICATION_AND_PROFILING = """
+    profiler::_record_function_enter profiler::_record_function_enter_new profiler::_record_function_exit
     c10d::allgather c10d::_allgather_base c10d::allgather_coalesced c10d::allreduce c10d::allreduce_coalesced
     c10d::alltoall c10d::alltoall_base c10d::barrier c10d::broadcast c10d::gather c10d::recv c10d::reduce
     c10d::reduce_scatter c10d::_reduce_scatter_base c10d::scatter c10d::send
@@ -221,7 +222,7 @@ FREE: frozenset[str] = frozenset(
         _REDUCTIONS_NORMS_LOSSES,
         _INDEXING_AND_SORTING,
         _OPTIMIZERS_AND_SCALERS,
-        _COMMUNICATION,
+        _COMMUNICATION_AND_PROFILING,
     )
     for name in names.split()
 )

@@ -223,7 +223,7 @@ def test_weights_are_float32_and_attention_is_scaled_dot_product(model: ModelCon
 def test_a_role_that_the_family_lacks_is_refused(model: ModelConfig) -> None:
     roles = FAMILIES.get(model.family).roles
     for role in {"encoder", "decoder"} - set(roles):
-        with pytest.raises(ConfigError, match="model.role"):
+        with pytest.raises(ConfigError, match=r"model\.role"):
             build(replace(model, role=role))  # type: ignore[arg-type]
     assert model.role in roles
 

@@ -40,7 +40,8 @@ class GPT2Family(ModelFamily):
         )
 
     def width_of_channel_mixer(self, config: PretrainedConfig) -> int | None:
-        return config.n_inner or 4 * config.n_embd  # the published configs leave n_inner out
+        width: int = config.n_inner or 4 * config.n_embd  # the published configs leave n_inner out
+        return width
 
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
