@@ -294,7 +294,8 @@ def _named_arms(sweep: SweepConfig, design: ArmsDesign, resolver: Resolver) -> D
             raise ConfigError(problem, path=place, source=sweep.source)
         arms.append(Arm(name=name, parameters=flatten(changes), trial=trial))
     if not arms:
-        raise ConfigError("leaves nothing to run", path="design.arms", source=sweep.source)
+        reasons = "; ".join(f"{arm.name} {arm.reason}" for arm in refused)
+        raise ConfigError(f"leaves nothing to run: {reasons[:300]}", path="design.arms", source=sweep.source)
     return Design(arms=tuple(arms), refused=tuple(refused))
 
 

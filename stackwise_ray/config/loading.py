@@ -13,14 +13,14 @@ from typing import Any
 
 from stackwise_ray.config import schema
 from stackwise_ray.config.checks import check_trial
-from stackwise_ray.config.editing import Draft
+from stackwise_ray.config.editing import Draft, value_at
 from stackwise_ray.config.files import find_search_space, shipped_search_spaces
 from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
 from stackwise_ray.config.presets import PresetCatalogue
 from stackwise_ray.config.sweep import LATER_KINDS, SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig
 from stackwise_ray.config.sweep_checks import check_sweep
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.validation import Origin, describe, show, validate
+from stackwise_ray.config.validation import Origin, show, validate
 from stackwise_ray.config.yaml import load_yaml, parse_value
 from stackwise_ray.core.errors import ConfigError
 
@@ -72,11 +72,12 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """
     file = find_search_space(path)
     words = [(word, parse_word(word, text)) for word, text in split_words(overrides)]
-    document, written = apply_overrides(load_yaml(file), words)
+    original = load_yaml(file)
+    document, written = apply_overrides(original, words)
     try:
         return sweep_from_plain(document, source=str(file), folder=file.resolve().parent)
     except ConfigError as error:
-        if error.source == str(file) and error.path is not None and _is_under(error.path, written):
+        if error.source == str(file) and error.path is not None and _from_words(error.path, written, original):
             raise ConfigError(error.problem, path=error.path, source=COMMAND_LINE) from None
         raise
 
@@ -101,7 +102,10 @@ def sweep_from_plain(
     sweep = validate(SweepConfig, document, source=source)
     directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
     sweep = dataclasses.replace(sweep, source=source, presets=directories)
-    check_sweep(sweep)
+    try:
+        check_sweep(sweep)
+    except ConfigError as error:
+        raise error.at(source=source) from None
     return sweep
 
 
@@ -162,8 +166,11 @@ def split_values(text: str) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
-def _is_under(path: str, written: Sequence[str]) -> bool:
-    return any(path == other or path.startswith(f"{other}.") for other in written)
+def _from_words(path: str, written: Sequence[str], original: Mapping[str, Any]) -> bool:
+    """Whether what stands at `path` was written by a word, or made to hold what one wrote."""
+    if any(path == other or path.startswith(f"{other}.") for other in written):
+        return True
+    return any(other.startswith(f"{path}.") for other in written) and value_at(original, path) is None
 
 
 def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
@@ -225,7 +232,7 @@ def _check_seeds(document: Mapping[str, Any], source: str | None) -> None:
             problem = f"= {show(seeds)} holds {show(wrong)}; seeds are whole numbers"
             raise ConfigError(problem, path=path, source=source)
     elif isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        problem = f"= {show(seeds)} is {describe(seeds)}; give how many (1 or more), or list them"
+        problem = f"= {show(seeds)} is no number of seeds; give how many (1 or more), or list them"
         raise ConfigError(problem, path=path, source=source)
     resources = document.get("resources")
     slots = resources.get("max_concurrent", 1) if isinstance(resources, Mapping) else 1

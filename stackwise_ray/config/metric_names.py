@@ -38,6 +38,14 @@ REPORTED = {
 }
 """Metric path to its unit or meaning."""
 
+_SHORT = {
+    "loss": "validation/loss",
+    "val_loss": "validation/loss",
+    "eval_loss": "validation/loss",
+    "perplexity": "validation/perplexity",
+}
+"""What people call a metric elsewhere."""
+
 _TASKS = Path(__file__).resolve().parent.parent / "data" / "tasks"
 
 
@@ -57,5 +65,6 @@ def require_metric(metric: str, *, place: str, source: str | None) -> None:
     """
     if metric in REPORTED or metric.partition("/")[0] in task_names():
         return
-    problem = f"= {metric} is reported by nothing; {did_you_mean(metric, REPORTED)}"
+    near = f"did you mean '{_SHORT[metric]}'?" if metric in _SHORT else did_you_mean(metric, REPORTED)
+    problem = f"= {metric} is reported by nothing; {near}"
     raise ConfigError(problem, path=place, source=source)

@@ -2,8 +2,9 @@
 
 `path=value` addresses the file: `replicates.seeds=2`, `base.model=decoder/gpt2_family/tiny`,
 `design.arms.attention.training.lr=1e-3`. A path that begins with a trial group (`model.`, `data.`, `training.`,
-`optimizer.`) is short for the same key in `base.overrides`. Inside mappings of dotted trial paths (overrides, arms,
-spaces) a word replaces what it covers, so that `training.budget.tokens=1e6` takes the place of a budget of FLOPs.
+`optimizer.`) is short for the same key in `base.overrides`, as is `flags`; a bare group chooses the base's preset.
+Inside mappings of dotted trial paths (overrides, arms, spaces) a word replaces what it covers, so that
+`training.budget.tokens=1e6` takes the place of a budget of FLOPs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.config import schema
-from stackwise_ray.config.domains import overlap
+from stackwise_ray.config.domains import DOMAIN_NAMES, overlap
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"
@@ -45,6 +46,8 @@ def apply_overrides(document: Mapping[str, Any], words: Sequence[tuple[str, Any]
 
 
 def _full_path(path: str) -> str:
+    if path == "flags":
+        return "base.overrides.flags"
     group, _, rest = path.partition(".")
     if group not in schema.GROUPS:
         return path
@@ -122,8 +125,8 @@ def _set_domain(space: dict[str, Any], path: str, value: Any) -> None:
     names = path.split(".")
     for length in range(len(names), 0, -1):
         key = ".".join(names[:length])
-        if key in space or key in schema.GROUPS or schema.is_trial_path(key):
-            rest = ".".join(names[length:])
+        rest = ".".join(names[length:])
+        if key in space or _may_be_factor(key, names[length:]):
             if not rest:
                 space[key] = value
             elif isinstance(space.get(key), dict):
@@ -134,6 +137,13 @@ def _set_domain(space: dict[str, Any], path: str, value: Any) -> None:
                 space[key] = {rest: value}
             return
     space[path] = value
+
+
+def _may_be_factor(key: str, rest: list[str]) -> bool:
+    """Whether `key` ends where a factor's path ends: at a leaf or group of a trial, or before a part of a domain."""
+    if rest and rest[0] in (*DOMAIN_NAMES, "when"):
+        return True
+    return not rest and (key in schema.GROUPS or schema.is_trial_path(key))
 
 
 def _mapping(document: dict[str, Any], path: str) -> dict[str, Any]:

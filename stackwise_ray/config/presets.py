@@ -104,7 +104,13 @@ class PresetCatalogue:
             for group, choice in {**DEFAULTS, **groups}.items()
             if group in GROUPS
         }
-        origins = {group: Origin(_short(file), "") for group, file in files.items()}
+        # What a user can mend is named: the file of an own preset, and for a shipped one the place that chose it.
+        origins = {
+            group: Origin((written or {}).get(group, Origin(None, group)).source, group)
+            if file.is_relative_to(SHIPPED)
+            else Origin(str(file), "")
+            for group, file in files.items()
+        }
         return Draft(plain=self.compose(groups), origins=origins)
 
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:

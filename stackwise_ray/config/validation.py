@@ -148,6 +148,8 @@ def _explain(problem: Any, name: str, holders: tuple[type, ...], kinds: list[str
     for key, words in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most")):
         if key in context:
             return f"= {show(value)} is out of range; it must be {words} {show(context[key])}"
+    if kind == "string_pattern_mismatch":
+        return f"= {show(value)} is no name that can be a file; use letters, digits and _ . + = , ~ -"
     if kind == "too_short":
         return f"= {show(value)} has too few entries; it needs {context['min_length']}"
     if kind in ("too_long", "missing_positional_only_argument", "unexpected_positional_argument"):
