@@ -325,7 +325,7 @@ class _Tracking:
     def finish(self, outcome: SweepOutcome) -> SweepOutcome:
         """Deliver the rest; the outcome with the UI's command filled in."""
         if outcome.report is not None:
-            self._tracker.attach(outcome.report.parent, "report")
+            self._tracker.attach(outcome.report.parent)
         self.close("failed" if outcome.failed or outcome.problems else "finished")
         ui = None
         if self._tracker.experiment_id is not None:
