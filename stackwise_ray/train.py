@@ -1,0 +1,245 @@
+"""`python -m stackwise_ray.train`: one trial in this process, without Ray.
+
+The command: arguments, a progress display, messages, exit codes. What it does stands in `training.single`. Called as
+a function, this module is `sw.train`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stackwise_ray.core.quantities import format_count, format_seconds
+from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from stackwise_ray.config.trial import TrialConfig
+    from stackwise_ray.core.records import MetricRecord
+    from stackwise_ray.training.outputs import TrialResult
+
+LINE_SECONDS = 60.0
+"""Between two lines where standard output is no terminal."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+class _CallableModule(ModuleType):
+    """This module, callable: `sw.train(trial, output=...)` and `import stackwise_ray.train` share a name."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> TrialResult:
+        """`training.single.train`."""
+        from stackwise_ray.training.single import train
+
+        return train(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+
+@app.command(
+    epilog="""[bold]Examples[/bold]
+
+python -m stackwise_ray.train model=decoder/bk_family/tiny data=python_stdlib --output runs/bk
+
+python -m stackwise_ray.train model=decoder/gpt2_family/tiny data=markov training.max_steps=100
+
+python -m stackwise_ray.train training.budget={flops: 1e12} training.lr=3e-4 flags=\\[mixed_precision]
+
+python -m stackwise_ray.train --multirun training.lr=1e-3,3e-3   [dim]# a sweep: the same trials as a grid[/dim]
+"""
+)
+def main(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[group=choice | path=value ...]", help="Presets and values, by dotted path."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The trial's folder; the same command continues in it. Default: runs/<trial>.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")] = None,
+    multirun: Annotated[bool, typer.Option("--multirun", help="Run every combination of listed values.")] = False,
+) -> None:
+    """Train one trial here: progress on the terminal, everything else in its folder.
+
+    Exit codes: 0 done; 1 the trial failed, or the disk is full; 2 a mistake in what was asked; 130 interrupted.
+    """
+    console = make_console()
+    with exit_codes(console):
+        if multirun:
+            _multirun(words or [], output, console)
+            return
+        from stackwise_ray.config.loading import load_trial
+
+        _train(load_trial(words or ()), output, threads, console)
+
+
+def _multirun(words: list[str], output: Path | None, console: Console) -> None:
+    from stackwise_ray.sweep import run_multirun
+
+    result = run_multirun(words, output=output)
+    console.print(f"results: {result.directory}", highlight=False, soft_wrap=True)
+    raise typer.Exit(result.outcome.exit_code)
+
+
+def _train(trial: TrialConfig, output: Path | None, threads: int | None, console: Console) -> None:
+    from stackwise_ray.config.checks import check_trial
+
+    check_trial(trial)
+    with console.status("loading torch") if console.is_terminal else _nothing():
+        import torch
+
+        from stackwise_ray.config.identity import trial_id
+        from stackwise_ray.core.errors import TrialError
+        from stackwise_ray.data import prepare
+        from stackwise_ray.training.single import attempt, owned
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    data = prepare(trial.data, progress=_Preparation(console))
+    folder = output or Path("runs") / trial_id(trial, data.fingerprint)
+    try:
+        with owned(trial, folder) as directory, Display(console, trial) as display, _stop_signals() as stop:
+            run = attempt(trial, directory, data=data)
+            while True:
+                try:
+                    if stop:
+                        run.throw(KeyboardInterrupt())
+                    display.show(next(run))
+                except StopIteration as end:
+                    result: TrialResult = end.value
+                    break
+    except TrialError as error:
+        Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
+        raise typer.Exit(EXIT_FAILED) from None
+    _answer(result, console)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM fill the list, so that the trial stops between two steps; a second one stops at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class Display:
+    """Tokens/s, time left and losses: a live bar on a terminal, one line a minute elsewhere."""
+
+    def __init__(self, console: Console, trial: TrialConfig) -> None:
+        self._console = console
+        model = trial.model
+        self._title = f"{model.family} {model.n_layers}×{model.d_model} on {trial.data.corpus}"
+        self._latest: dict[str, float] = {}
+        self._began = self._last_line = time.monotonic()
+        self._first_share: float | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._task = self._progress.add_task(self._title, total=1.0, text="starting")
+            self._progress.start()
+        else:
+            self._print(f"{self._title}: starting")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, record: MetricRecord) -> None:
+        """Takes in a record; prints where it is time to."""
+        self._latest.update(record.metrics)
+        share = self._latest.get("progress", 0.0)
+        if self._first_share is None:
+            self._first_share, self._began = share, time.monotonic()
+        text = self._text(record, share)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=share, text=text)
+        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._print(f"{self._title}: {share:.0%}, {text}")
+
+    def _text(self, record: MetricRecord, share: float) -> str:
+        parts = [f"step {record.step}", f"{format_count(record.tokens)} tokens"]
+        for name, label in (("train/loss", "loss"), ("validation/loss", "validation")):
+            if name in self._latest:
+                parts.append(f"{label} {self._latest[name]:.3f}")
+        if "throughput/tokens_per_s" in self._latest:
+            parts.append(f"{format_count(self._latest['throughput/tokens_per_s'])} tokens/s")
+        done = share - (self._first_share or 0.0)
+        if done > 0 and share < 1:
+            left = (time.monotonic() - self._began) * (1 - share) / done
+            parts.append(f"{format_seconds(left)} left")
+        return ", ".join(parts)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+class _Preparation:
+    """Says what the preparation of the data is at, where it takes long enough to matter."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._began = console, time.monotonic()
+        self._last = self._began
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._last >= (2.0 if self._console.is_terminal else LINE_SECONDS):
+            self._last = now
+            share = f" {done / total:.0%}" if total else ""
+            self._console.print(f"{what}{share}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _answer(result: TrialResult, console: Console) -> None:
+    metrics = result.metrics
+    rows = (
+        ("validation/loss", "validation loss {:.4f} nats a token"),
+        ("validation/perplexity", "validation perplexity {:.2f}"),
+        ("test/perplexity_token", "test perplexity {:.2f} a token"),
+        ("test/perplexity_word", "{:.2f} a word"),
+        ("test/perplexity_byte", "{:.3f} a byte"),
+    )
+    quality = [text.format(metrics[name]) for name, text in rows if name in metrics]
+    console.print(", ".join(quality), highlight=False, soft_wrap=True)
+    cost = [f"{format_count(metrics['tokens/total'])} tokens", f"{format_count(metrics['flops/total'])} training FLOPs"]
+    if "throughput/tokens_per_s" in metrics:
+        cost.append(f"{format_count(metrics['throughput/tokens_per_s'])} tokens/s")
+    console.print(", ".join(cost), highlight=False, soft_wrap=True)
+    console.print(f"results: {os.fspath(result.directory)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+if __name__ == "__main__":
+    app()
