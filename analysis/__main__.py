@@ -253,7 +253,7 @@ def _print(*things: Any) -> None:
 def main() -> None:
     """Run the command line; our own errors become one message and exit code 2."""
     try:
-        app()
+        app(prog_name="python -m analysis")
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)
         raise SystemExit(2) from None

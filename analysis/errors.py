@@ -21,7 +21,7 @@ def did_you_mean(name: str, choices: Iterable[object], *, most: int = 12) -> str
     "did you mean 'validation/loss'?"
     """
     names = sorted(str(choice) for choice in choices)
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if matches:
         return f"did you mean '{matches[0]}'?"
     if not names:

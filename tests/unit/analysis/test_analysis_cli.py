@@ -1,0 +1,115 @@
+"""`python -m analysis`: its output forms, its exit codes, and what importing the package costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from analysis.__main__ import main
+
+
+def run(capsys, monkeypatch, *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one command in this process."""
+    monkeypatch.setattr(sys, "argv", ["analysis", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_importing_the_package_is_fast_and_loads_no_heavy_library():
+    code = (
+        "import sys, time; start = time.perf_counter(); import analysis; spent = time.perf_counter() - start; "
+        "heavy = {'torch', 'ray', 'mlflow', 'matplotlib', 'statsmodels', 'pandas', 'scipy'} & set(sys.modules); "
+        "print(spent, *heavy)"
+    )
+    spent, *heavy = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert heavy == []
+    assert float(spent) < 1.5
+
+
+def test_comparing_never_loads_torch_or_ray(ablation):
+    code = (
+        f"import sys, analysis; analysis.compare(analysis.load_runs({str(ablation)!r}), 'loss', baseline='attention'); "
+        "print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "set()"
+
+
+def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, capsys, monkeypatch):
+    code, out, _ = run(capsys, monkeypatch, "compare", ablation, "--margin", 0.02)
+    assert code == 0
+    assert "token_local is worse" in " ".join(out.split())
+    assert "left out when loading: 15 × role tuning" in out
+    assert "\x1b[" not in out
+
+
+def test_compare_speaks_json_markdown_and_latex(ablation, capsys, monkeypatch):
+    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--json")
+    arms = {item["arm"]: item for item in json.loads(out)["arms"]}
+    assert arms["bk_original"]["verdict"] == "worse"
+    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--markdown")
+    assert "| arm | n | mean |" in out
+    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--latex")
+    assert r"\begin{tabular}" in out
+
+
+def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(tmp_path, capsys, monkeypatch):
+    for name, shift in (("old", 0.0), ("new", -0.2)):
+        rows = [f"{seed},{2 + 0.1 * seed + shift * (1 + 0.05 * seed)}" for seed in range(3)]
+        (tmp_path / f"{name}.csv").write_text("seed,loss\n" + "\n".join(rows) + "\n")
+    code, out, _ = run(capsys, monkeypatch, "compare", tmp_path / "old.csv", tmp_path / "new.csv", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["baseline"], found["arms"][0]["arm"], found["arms"][0]["verdict"]) == ("old", "new", "better")
+
+
+def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
+    code, out, _ = run(capsys, monkeypatch, "report", ablation)
+    assert code == 0
+    assert (ablation / "report" / "report.md").is_file()
+    assert "report.md" in "".join(out.split())
+    _, out, _ = run(capsys, monkeypatch, "report", ablation, "--json")
+    assert json.loads(out)["sweep"] == "ablation"
+
+
+def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkeypatch):
+    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 0.5, "--n", 34)
+    assert "needs 34 seeds for power 0.8" in out
+    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 34, "--json")
+    assert json.loads(out)["minimum_detectable_effect"] == pytest.approx(0.495, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("report", "nowhere"), "no such file or folder"),
+        (("compare", "nowhere.csv"), "no such file"),
+        (("power", "--sd", 1), "say what to find"),
+        (("power", "--sd", -1, "--n", 3), "sd_difference = -1"),
+        (("power", "--sd", "much", "--n", 3), "Invalid value for '--sd'"),
+        (("conjure",), "No such command"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(words, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, monkeypatch, *words)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err + out
+
+
+def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs.csv").write_text("arm,seed,val_loss\na,0,2.0\nb,0,1.0\n")
+    code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_los", "--baseline", "a")
+    assert code == 2
+    assert "did you mean 'val_loss'?" in err
+    code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_loss")
+    assert code == 2
+    assert "say which arm is the baseline" in err

@@ -1,0 +1,179 @@
+"""Runs read from journals, CSV files and MLflow stores: typed, complete, and with every exclusion stated."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError, compare, load_curves, load_runs
+from stackwise_ray.core.records import TABLE_COLUMNS
+
+
+def test_a_sweep_gives_a_row_a_finished_replicate_and_states_the_rest(ablation):
+    runs = load_runs(ablation)
+    assert len(runs) == 14
+    leading = [name for name in TABLE_COLUMNS if name in runs.columns]
+    assert list(runs.columns)[: len(leading)] == leading
+    assert runs["seed"].dtype.kind == "i"
+    assert all(runs[name].dtype.kind in "fi" for name in ("loss", "flops", "tokens", "params", "validation/loss"))
+    assert runs["parameters/training.lr"].eq(3e-3).all()
+    assert (runs["loss"] == runs["validation/loss"]).all()
+    assert runs["steps"].eq(100).all()
+    excluded = runs.attrs["exclusions"]
+    assert len(excluded) == 16
+    failed = next(item for item in excluded if item["by"] == "status")
+    assert (failed["arm"], failed["seed"]) == ("token_local", 1)
+    assert failed["why"].startswith("failed: loss is NaN at step 31")
+    assert {item["why"] for item in excluded if item["by"] == "role"} == {"role tuning"}
+
+
+def test_the_folder_and_its_journal_are_the_same_source_and_roles_may_be_chosen(ablation):
+    pd.testing.assert_frame_equal(load_runs(ablation), load_runs(ablation / "journal.sqlite"))
+    assert len(load_runs(ablation, roles=None)) == 29
+    assert set(load_runs(ablation, roles=("tuning",))["role"]) == {"tuning"}
+
+
+def test_a_search_keeps_its_search_trials_by_default_and_names_the_stopped_ones(journal):
+    journal.trial("lr_sweep", 0, {"validation/loss": 2.0}, role="search", parameters={"training.lr": 1e-3})
+    journal.trial("lr_sweep", 0, {"validation/loss": 3.0}, role="search", status="stopped")
+    runs = load_runs(journal.close())
+    assert runs["loss"].tolist() == [2.0]
+    assert runs.attrs["exclusions"][0]["why"] == "stopped early, so its loss is that of a truncated run"
+
+
+def test_metrics_that_a_run_lacks_are_absent_and_not_zero(journal):
+    journal.trial("a", 0, {"validation/loss": 2.0, "memory/peak_bytes": 5e7})
+    journal.trial("b", 0, {"validation/loss": 2.5})
+    runs = load_runs(journal.close())
+    assert runs["memory/peak_bytes"].tolist()[0] == 5e7
+    assert math.isnan(runs["memory/peak_bytes"].tolist()[1])
+    assert "flops" not in runs.columns
+
+
+def test_the_time_of_a_trial_is_unknown_where_an_attempt_has_no_end(journal):
+    journal.trial("a", 0, {"validation/loss": 2.0}, seconds=12.0)
+    journal.trial("a", 1, {"validation/loss": 2.0}, seconds=None)
+    runs = load_runs(journal.close())
+    assert runs["attempt_seconds"][0] == 12.0
+    assert math.isnan(runs["attempt_seconds"][1])
+
+
+def test_a_step_reported_twice_counts_once_with_its_later_value(journal):
+    name = journal.trial("a", 0, {"validation/loss": 2.0})
+    for value, time in ((3.0, 10.0), (2.5, 40.0)):
+        journal.report(name, 5, 500, 5000, time, train__loss=value)
+    journal.report(name, 6, 600, 6000, 50.0, train__loss=2.4)
+    curves = load_curves(journal.close(), ["train/loss", "validation/loss"])
+    assert curves["value"].tolist() == [2.5, 2.4]
+    assert curves["seconds"].tolist() == [30.0, 40.0]
+    assert curves["tokens"].tolist() == [500, 600]
+
+
+def test_a_running_sweep_can_be_read_while_its_owner_writes(journal):
+    journal.trial("a", 0, {"validation/loss": 2.0})
+    journal.connection.commit()
+    journal.trial("a", 1, {"validation/loss": 2.1})  # not committed yet
+    assert len(load_runs(journal.directory)) == 1
+
+
+# -------------------------------------------------------------------------------------------------------- CSV
+
+
+def test_a_csv_is_read_with_its_types_and_its_states(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("arm,seed,loss,flops,status\na,0,2.0,1e12,finished\na,1,,1e12,finished\nb,0,1.8,1e12,failed\n")
+    runs = load_runs(path)
+    assert runs["seed"].tolist() == [0, 1]
+    assert math.isnan(runs["loss"][1])
+    assert runs.attrs["exclusions"][0]["why"] == "failed"
+    assert runs.attrs["exclusions"][0]["arm"] == "b"
+
+
+def test_infinity_in_a_csv_and_its_stand_in_are_both_infinity(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("arm,seed,loss\na,0,inf\na,1,1.7976931348623157e308\nb,0,-1.7976931348623157e+308\nb,1,2.0\n")
+    assert load_runs(path)["loss"].tolist() == [math.inf, math.inf, -math.inf, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("", "not a CSV table"), ("arm,seed,loss\n", "has no rows"), (None, "no such file")]
+)
+def test_a_csv_that_is_empty_or_missing_is_refused(tmp_path, content, words):
+    path = tmp_path / "runs.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(AnalysisError, match=words):
+        load_runs(path)
+
+
+def test_a_folder_without_a_journal_names_the_sweeps_inside(ablation, tmp_path):
+    with pytest.raises(AnalysisError, match="it holds the sweeps ablation"):
+        load_runs(ablation.parent)
+    with pytest.raises(AnalysisError, match="no such file or folder"):
+        load_runs(tmp_path / "nowhere")
+
+
+def test_a_database_that_is_no_journal_is_refused_in_words(tmp_path):
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE things (x)")
+    with pytest.raises(AnalysisError, match="not a journal of a sweep"):
+        load_runs(path)
+    path.write_text("plain text, long enough to be no header of a database" * 5)
+    with pytest.raises(AnalysisError, match="not a journal of a sweep"):
+        load_runs(path)
+
+
+# ------------------------------------------------------------------------------------------------------ MLflow
+
+
+def test_a_missing_mlflow_file_is_refused_and_not_created(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with pytest.raises(AnalysisError, match="no such file"):
+        load_runs(f"sqlite:///{path}#lm")
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_an_mlflow_experiment_of_somebody_else_is_read_and_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("lm", artifact_location=str(tmp_path / "artifacts"))
+    parent = client.create_run(experiment, run_name="parent")
+    losses = {"adam": [2.0, 2.1, 2.2], "lion": [1.8, 1.905, 2.01]}
+    for optimizer, values in losses.items():
+        for seed, value in enumerate(values):
+            run = client.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id, "team": "x"})
+            client.log_param(run.info.run_id, "optimizer", optimizer)
+            client.log_param(run.info.run_id, "seed", seed)
+            client.log_metric(run.info.run_id, "val_loss", 9.0, step=0)
+            client.log_metric(run.info.run_id, "val_loss", value, step=1)
+            client.log_metric(run.info.run_id, "worst", math.inf if seed == 0 else -math.inf)
+            client.log_metric(run.info.run_id, "broken", math.nan)
+            client.set_terminated(run.info.run_id)
+    crashed = client.create_run(experiment)
+    client.set_terminated(crashed.info.run_id, status="FAILED")
+    client.set_terminated(parent.info.run_id)
+
+    runs = load_runs(f"{uri}#lm")
+    assert len(runs) == 6
+    assert runs["val_loss"].tolist() == [2.0, 2.1, 2.2, 1.8, 1.905, 2.01]
+    assert runs["worst"].tolist() == [math.inf, -math.inf, -math.inf] * 2
+    assert runs["broken"].isna().all()
+    assert set(runs["team"]) == {"x"}
+    assert sorted(item["by"] for item in runs.attrs["exclusions"]) == ["parent", "status"]
+    comparison = compare(runs, "val_loss", baseline="adam", arm="optimizer")
+    assert comparison.verdicts == {"lion": "better"}
+    assert any("budgets not recorded" in note for note in comparison.notes)
+    with pytest.raises(AnalysisError, match="no experiment 'ln'; did you mean 'lm'"):
+        load_runs(f"{uri}#ln")
+    with pytest.raises(AnalysisError, match=r"name an experiment after '#'.*lm"):
+        load_runs(uri)
+    assert not Path("mlruns").exists()
