@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers import initialization as init
 from transformers.modeling_layers import GenericForSequenceClassification
-from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, MaskedLMOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutput, MaskedLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from stackwise_ray.core.errors import ConfigError
@@ -35,7 +35,7 @@ from stackwise_ray.models.bk_mixers import HeadRMSNorm, TridiagonalHeads, build_
 from stackwise_ray.models.bk_rules import mixer_settings
 
 
-class BKConfig(PretrainedConfig):
+class BKConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Shape of a bk model.
 
     Args:
@@ -152,7 +152,7 @@ class BKModel(BKPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutput:
+    ) -> BaseModelOutputWithPast:
         """Hidden states (batch, n, hidden_size).
 
         Args:
@@ -172,7 +172,7 @@ class BKModel(BKPreTrainedModel):
         hidden_states = self.norm(hidden_states)
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
-        return BaseModelOutput(
+        return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,
             hidden_states=(*states, hidden_states) if output_hidden_states else None,
         )
@@ -211,7 +211,7 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
             labels: The input ids themselves (transformers' convention: shifted inside); −100 is left out.
             logits_to_keep: Compute logits for this many last positions only (0: all), or for these positions.
         """
-        output: BaseModelOutput = self.model(
+        output: BaseModelOutputWithPast = self.model(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
         hidden_states = output.last_hidden_state
@@ -262,7 +262,7 @@ class BKForMaskedLM(BKPreTrainedModel):
         **kwargs: Any,
     ) -> MaskedLMOutput:
         """Logits (batch, n, vocab_size); with `labels` (batch, n), also the mean loss over labels that are not −100."""
-        output: BaseModelOutput = self.model(
+        output: BaseModelOutputWithPast = self.model(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
         logits = self.lm_head(output.last_hidden_state)
@@ -272,7 +272,7 @@ class BKForMaskedLM(BKPreTrainedModel):
         return MaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
 
 
-class BKForSequenceClassification(GenericForSequenceClassification, BKPreTrainedModel):
+class BKForSequenceClassification(GenericForSequenceClassification, BKPreTrainedModel):  # type: ignore[no-untyped-call]
     """Classifies a sequence from its last position that is not padding."""
 
 

@@ -67,6 +67,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
 class TridiagonalHeads(nn.Module):
     """The tridiagonal matrices of all heads: potential from the tokens, hop, shift; each learned or fixed."""
 
+    base: nn.Parameter | None
+    hop: nn.Parameter | None
+    rho: nn.Parameter | None
+
     def __init__(
         self,
         d_model: int,
@@ -91,11 +95,13 @@ class TridiagonalHeads(nn.Module):
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Potential (B, H, N), hop broadcasting to (B, H, N−1), shift (H, 1).
 
-        A masked position is cut off from its neighbours: the others see what they would see without it, up to the
-        distance across a gap.
+        A masked position is cut off from its neighbours: no other position sees it, nor across it.
         """
         v = _at_least_float32(self.potential(x_BND))
-        v = v + (self.fixed_base if self.base is None else self.base.to(v.dtype))
+        if self.base is not None:
+            v = v + self.base.to(v.dtype)
+        elif self.fixed_base is not None:
+            v = v + self.fixed_base
         ones = v.new_ones(self.n_heads)
         hop = (ones if self.hop is None else self.hop.to(v.dtype)).unsqueeze(-1)
         if mask_BN is not None:
@@ -153,7 +159,8 @@ class ResolventApply(nn.Module):
                 gradient=self.settings.gradient,
             )  # fmt: skip
             features = torch.cat([features, torch.view_as_real(g.transpose(1, 2))], dim=-1)
-        mixed: Tensor = self.out(self.norm(features).flatten(-2) * functional.silu(self.gate(x_BND)))
+        gate = functional.silu(self.gate(x_BND))
+        mixed: Tensor = self.out(self.norm(features).flatten(-2).to(gate.dtype) * gate)
         return mixed
 
 
