@@ -112,15 +112,15 @@ def run_multirun(words: Sequence[str], output: str | Path | None = None) -> Swee
 @app.command(
     epilog="""[bold]Examples[/bold]
 
-python -m stackwise_ray.sweep search_spaces/ablation.yaml              run it, or finish what is missing
+python -m stackwise_ray.sweep ablation   [dim]# run it, or finish what is missing[/dim]
 
-python -m stackwise_ray.sweep ablation --plan                          what would run, and what it costs
+python -m stackwise_ray.sweep ablation --plan   [dim]# what would run, at what cost[/dim]
 
-python -m stackwise_ray.sweep ablation replicates.seeds=5              two more seeds of every arm
+python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seeds[/dim]
 
-python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output out    short for base.overrides
+python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
-python -m stackwise_ray.sweep ablation --status --json                 where it stands, for a program
+python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
 )
 def main(
@@ -141,7 +141,7 @@ def main(
 
     Exit codes: 0 done; 1 done but something failed, or to be continued; 2 a mistake in what was asked; 130 interrupted.
     """
-    console = Console(stderr=as_json)
+    console = make_console(stderr=as_json)
     with exit_codes(console):
         if shipped:
             _list(as_json)
@@ -168,6 +168,12 @@ def main(
             )
             _answer(result, console, as_json)
             raise typer.Exit(result.outcome.exit_code)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=120)
 
 
 @contextmanager
@@ -198,7 +204,7 @@ def _print_json(value: Any) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from stackwise_ray.config.loading import shipped_search_spaces
+    from stackwise_ray.config.files import shipped_search_spaces
     from stackwise_ray.config.yaml import load_yaml
 
     rows = {name: str(load_yaml(path).get("question", "")) for name, path in shipped_search_spaces().items()}

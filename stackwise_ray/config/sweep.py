@@ -181,7 +181,7 @@ class Limits(Strict):
     """Bounds beyond which a sweep does not go; None: none."""
 
     trials: Positive | None = None  # trials of all roles that the plan may contain
-    trial_minutes: Above | None = None  # minutes that one attempt of a trial may take before it is ended
+    trial_minutes: Above | None = None  # an attempt that takes longer is ended and tried once more
     wall_hours: Above | None = None  # hours of the whole sweep; what is unfinished then continues later
     flops: Above | None = None  # planned training FLOPs of all trials together
 

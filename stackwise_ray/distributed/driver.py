@@ -125,7 +125,7 @@ def _run(
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
-        silent_after_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
+        longest_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
         keep_models=sweep.tracking.keep_models != "none",
         most_flops=sweep.limits.flops,
     )
@@ -211,8 +211,8 @@ def _train(
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
     with Progress(console, expected, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
-        ledger.watcher = lambda current: (progress.watch(current), tracker.notify())
         progress.watch(ledger)
+        ledger.watcher = tracker.notify
         run_trials(
             ledger,
             session,

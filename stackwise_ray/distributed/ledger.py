@@ -29,6 +29,9 @@ from stackwise_ray.tracking.journal import Journal
 MOST_DEATHS = 3
 """A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
 
+HEARTBEAT_S = 600.0
+"""A running trial gives signs of life about every second, also while it evaluates; ten minutes without is a hang."""
+
 FINAL = ("finished", "failed", "stopped")
 
 
@@ -43,7 +46,8 @@ class Work:
         cpus: Threads a worker.
         workers: Workers a trial; more than one goes through Ray Train.
         gpus: GPUs a worker.
-        silent_after_s: A trial that reports nothing for so long is ended and tried once more; None: never.
+        silent_after_s: A trial that gives no sign of life for so long is ended and tried once more.
+        longest_s: So is an attempt that takes longer than this; None: no limit.
         keep_models: Whether a replicate writes its final weights.
         most_flops: Training FLOPs after which no further trial starts; None: no limit.
     """
@@ -54,7 +58,8 @@ class Work:
     cpus: int = 1
     workers: int = 1
     gpus: float = 0
-    silent_after_s: float | None = None
+    silent_after_s: float = HEARTBEAT_S
+    longest_s: float | None = None
     keep_models: bool = True
     most_flops: float | None = None
 
@@ -67,6 +72,7 @@ class Attempt:
     trial_id: str
     number: int
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
     step: int = 0
@@ -79,7 +85,9 @@ class Ledger:
 
     Args:
         fingerprints: Data fingerprint of a trial's data; part of its identity.
-        watcher: Told of every change (a progress display); called with the ledger.
+
+    Attributes:
+        watcher: Called after every change (for a tracker).
     """
 
     def __init__(
@@ -88,16 +96,15 @@ class Ledger:
         source: TrialSource,
         work: Work,
         fingerprints: Callable[[DataConfig], str],
-        watcher: Callable[[Ledger], None] | None = None,
     ) -> None:
         self.journal, self.source, self.work = journal, source, work
         self._fingerprints = fingerprints
-        self._watcher = watcher
+        self.watcher: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._retry: deque[Proposal] = deque()
         self._twins: dict[str, list[Proposal]] = {}
         self._deaths: dict[str, tuple[int, int]] = {}  # trial_id -> (deaths without progress, step reached)
-        self._silences: Counter[str] = Counter()
+        self._hangs: Counter[str] = Counter()
         self._proposed: dict[str, TrialRecord] = {}
         self.running: dict[str, Attempt] = {}  # by Tune's id
         self.known = 0  # trials answered from the journal
@@ -207,6 +214,7 @@ class Ledger:
             "workers": work.workers,
             "gpus": work.gpus,
             "silent_after_s": work.silent_after_s,
+            "longest_s": work.longest_s,
             "arguments": {
                 "trial": proposal.trial,
                 "directory": work.directory / "trials" / attempt.trial_id,
@@ -292,20 +300,28 @@ class Ledger:
             self.halted = outcome["reason"]
 
     def _again(self, attempt: Attempt, message: str) -> None:
-        trial_id, limit = attempt.trial_id, self.work.silent_after_s
-        silent = limit is not None and time.monotonic() - attempt.heard > limit
+        trial_id = attempt.trial_id
+        hung = self._hung(attempt)
         deaths, reached = self._deaths.get(trial_id, (0, -1))
         deaths = 1 if attempt.step > reached else deaths + 1
         self._deaths[trial_id] = (deaths, max(reached, attempt.step))
-        self._silences[trial_id] += silent
-        if self._silences[trial_id] > 1:
-            self._fail(attempt, f"silent for more than {limit:g} s, twice")
+        self._hangs[trial_id] += hung is not None
+        if hung is not None and self._hangs[trial_id] > 1:
+            self._fail(attempt, f"{hung}, twice")
         elif deaths >= MOST_DEATHS:
             self._fail(attempt, f"its worker died {deaths} times at step {attempt.step}: {message}")
         else:
-            reason = f"silent for more than {limit:g} s" if silent else f"worker died: {message}"
-            self.journal.interrupt(trial_id, attempt.number, reason)
+            self.journal.interrupt(trial_id, attempt.number, hung or f"worker died: {message}")
             self._retry.append(attempt.proposal)
+
+    def _hung(self, attempt: Attempt) -> str | None:
+        """Why the worker ended itself, where it was for one of the two limits."""
+        now, work = time.monotonic(), self.work
+        if work.longest_s is not None and now - attempt.began > work.longest_s:
+            return f"took longer than limits.trial_minutes = {work.longest_s / 60:g}"
+        if now - attempt.heard > work.silent_after_s:
+            return f"silent for more than {work.silent_after_s:g} s"
+        return None
 
     def _fail(self, attempt: Attempt, reason: str) -> None:
         environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
@@ -320,8 +336,7 @@ class Ledger:
             self.source.ended(proposal, record)
 
     def _changed(self) -> None:
-        if self._watcher is not None:
-            self._watcher(self)
+        self.watcher()
 
     # ------------------------------------------------------------------------------------------------- looking in
 

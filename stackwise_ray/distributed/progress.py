@@ -74,7 +74,7 @@ class Progress:
         self._console.print(self.line(), highlight=False)
 
     def watch(self, ledger: Ledger) -> None:
-        """The ledger's watcher: remember whom to show. Drawing happens at its own pace."""
+        """Whom to show from now on."""
         self._ledger = ledger
 
     def __rich__(self) -> Table:

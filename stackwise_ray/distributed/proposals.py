@@ -225,7 +225,13 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterato
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
     data = corpora.get(trial.data)
     return Cell(
-        arm=arm, role=role, trial=trial, trials=trials, vocab_size=data.vocab_size, special_ids=data.special_ids
+        arm=arm,
+        role=role,
+        trial=trial,
+        trials=trials,
+        vocab_size=data.vocab_size,
+        special_ids=data.special_ids,
+        split_tokens={name: split.n_tokens for name, split in data.splits.items()},
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -68,7 +68,7 @@ class OptunaSource:
     Args:
         resolve: From a (partial) point to the whole trial as plain data, for conditions and constraints.
         propose: From trial number and point to the proposal.
-        objectives: (metric, "minimize" | "maximize"), one or several.
+        objectives: (metric, direction), one or several.
         known: The journal's decisions of kind "search": number to raw Optuna parameters.
         record: Stores such a decision before its trial runs.
         root_seed: Of the "search" stream.
@@ -82,9 +82,9 @@ class OptunaSource:
         trials: int,
         resolve: Resolve,
         propose: Callable[[int, Mapping[str, Any]], Proposal],
-        objectives: Sequence[tuple[str, str]],
+        objectives: Sequence[tuple[str, Literal["minimize", "maximize"]]],
         known: Mapping[str, Mapping[str, Any]],
-        record: Callable[[str, Mapping[str, Any]], None],
+        record: Callable[[str, Mapping[str, Any]], object],
         root_seed: int = 0,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -123,10 +123,10 @@ class OptunaSource:
 
     def ended(self, proposal: Proposal, record: TrialRecord) -> None:
         trial = self._asked.pop(proposal.key)
-        values = [record.metrics.get(metric) for metric in self._metrics]
-        if record.status == "finished" and None not in values:
+        values = [record.metrics[metric] for metric in self._metrics if metric in record.metrics]
+        if record.status == "finished" and len(values) == len(self._metrics):
             self._study.tell(trial, values)
-        elif record.status == "stopped" and len(values) == 1 and values[0] is not None:
+        elif record.status == "stopped" and len(values) == len(self._metrics) == 1:
             trial.report(values[0], step=int(record.metrics.get("tokens/total", 0)))
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -146,10 +146,7 @@ class OptunaSource:
             trial = self._study.ask()
             point, broken = draw(self._space, partial(suggest, trial), self._resolve)
             if broken is None:
-                try:
-                    return trial, self._make(number, point)
-                except ConfigError as error:  # e.g. heads that do not divide the width: not a point of the space
-                    broken = str(error)
+                return trial, self._make(number, point)
             self._study.tell(trial, state=TrialState.FAIL)
         raise ConfigError(
             f"{MOST_REJECTIONS} draws in a row were no valid trials, the last because: {broken}; narrow the domains or "

@@ -139,7 +139,7 @@ def _join(address: str) -> None:
 
 
 def _slots(demand: Demand) -> int:
-    total = ray.cluster_resources()
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
     fits = [int(cpus // (demand.cpus * demand.workers))]
     if demand.gpus:
@@ -202,7 +202,7 @@ class Watchdog:
 
         def ask() -> None:
             with contextlib.suppress(Exception):  # any failure to answer counts as no answer
-                answer.append(bool(ray.cluster_resources()))
+                answer.append(bool(ray.cluster_resources()))  # type: ignore[no-untyped-call]
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from stackwise_ray.core.records import MetricRecord
 STEP_SECONDS = 1.0
 """Training time between two results: a result's round trip is milliseconds."""
 
-Worker = Callable[..., Iterator[MetricRecord]]
+Worker = Callable[..., Generator[MetricRecord, None, Any]]
 
 
 class TrialActor(tune.Trainable):
@@ -80,7 +80,7 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._objective = config["objective"]
         self._directory = Path(config["directory"])
-        self._silence.watch(config.get("silent_after_s"))
+        self._silence.watch(config["silent_after_s"], config["longest_s"])
         if config["workers"] > 1:
             from stackwise_ray.distributed.workers import run_with_workers  # Ray Train: seconds that one worker saves
 
@@ -92,9 +92,7 @@ class TrialActor(tune.Trainable):
         self._run = worker(**config["arguments"])
 
     def _end(self) -> None:
-        close = getattr(self._run, "close", None)
-        if close is not None:
-            close()
+        self._run.close()
 
     def _advance(self, records: list[dict[str, Any]]) -> dict[str, Any] | None:
         """Pull one record; how the trial ended, or None."""
@@ -124,32 +122,33 @@ class TrialActor(tune.Trainable):
 
 
 class Silence:
-    """Ends this process when its trial has not been heard of for longer than allowed (a hang inside a kernel)."""
+    """Ends this process when its trial hangs (inside a kernel, on a dead disk) or takes longer than it may."""
 
     def __init__(self) -> None:
-        self._allowed_s: float | None = None
-        self._last = time.monotonic()
+        self._limits: tuple[float, float] | None = None
+        self._began = self._last = time.monotonic()
         threading.Thread(target=self._watch, name="silence", daemon=True).start()
 
-    def watch(self, allowed_s: float | None) -> None:
-        """Begin to watch a trial; None: without limit."""
-        self._allowed_s, self._last = allowed_s, time.monotonic()
+    def watch(self, silent_after_s: float, longest_s: float | None) -> None:
+        """Begin to watch a trial."""
+        self._began = self._last = time.monotonic()
+        self._limits = (silent_after_s, float("inf") if longest_s is None else longest_s)
 
     def heard(self) -> None:
-        """The trial made progress."""
+        """The trial gave a sign of life."""
         self._last = time.monotonic()
 
     def rest(self) -> None:
         """No trial is running: stay alive."""
-        self._allowed_s = None
+        self._limits = None
 
     def _watch(self) -> None:
         while True:
             time.sleep(1.0)
-            allowed = self._allowed_s
-            if allowed is not None and time.monotonic() - self._last > allowed:
-                os._exit(SILENT_EXIT)
+            limits, now = self._limits, time.monotonic()
+            if limits is not None and (now - self._last > limits[0] or now - self._began > limits[1]):
+                os._exit(HUNG_EXIT)  # the trial's own thread cannot be asked
 
 
-SILENT_EXIT = 75
-"""Exit status of a worker that ended itself because its trial was silent (EX_TEMPFAIL: it is tried once more)."""
+HUNG_EXIT = 75
+"""Exit status of a worker that ended itself (EX_TEMPFAIL: its trial is tried once more)."""

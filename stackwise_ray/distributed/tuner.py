@@ -103,7 +103,7 @@ class _LedgerSearcher(Searcher):
     def _ledger(self) -> Ledger:
         return _LIVE[self._key]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
         config = self._ledger.next(trial_id)
         if config is None and self._ledger.finished:
             return Searcher.FINISHED

@@ -8,7 +8,6 @@ trials, and each part is tried once, at its middle. In one dimension these are t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from stackwise_ray.config.domains import (
     Subsets,
     Uniform,
     active,
+    levels,
     satisfies,
 )
 from stackwise_ray.core.errors import ConfigError
@@ -85,5 +85,5 @@ def quantile(domain: Domain, u: float) -> Any:
 
 
 def _size(space: Space) -> float:
-    sizes: Mapping[type, Any] = {Choice: lambda d: len(d.values), IntRange: lambda d: d.high - d.low + 1}
-    return math.prod(sizes.get(type(factor.domain), lambda d: math.inf)(factor.domain) for factor in space.factors)
+    counts = [levels(factor.domain) for factor in space.factors]
+    return math.prod(math.inf if values is None else len(values) for values in counts)

@@ -32,6 +32,7 @@ class Cell:
     Attributes:
         trial: One trial of the cell; its seed does not matter to the cost.
         trials: How many of them the sweep holds (replicates, tuning trials or search trials).
+        split_tokens: Tokens of each split, for the cost of scoring them whole.
     """
 
     arm: str
@@ -40,6 +41,7 @@ class Cell:
     trials: int
     vocab_size: int
     special_ids: Mapping[str, int]
+    split_tokens: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,13 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
     trial = cell.trial
     budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
     try:
-        cost = plan_trial(trial, vocab_size=cell.vocab_size, special_ids=cell.special_ids)
+        cost = plan_trial(
+            trial,
+            vocab_size=cell.vocab_size,
+            special_ids=cell.special_ids,
+            split_tokens=cell.split_tokens,
+            final_evaluation=cell.role == "replicate",
+        )
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
     kind = run_kind(trial, device=device, threads=threads, backend=_backend(trial))
@@ -193,10 +201,14 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
     per_step = (
         tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step
     )
-    evaluation = cost.flops_evaluation
-    seconds = calibration.predict_seconds(
-        kind, flops_per_step=per_step, flops_total=cost.flops_total, flops_evaluation=evaluation
-    )
+    seconds = _wall_budget(trial)
+    if cost.flops_total is not None:
+        seconds = calibration.predict_seconds(
+            kind,
+            flops_per_step=per_step,
+            flops_total=cost.flops_total,
+            flops_evaluation=cost.flops_evaluation or 0,
+        )
     peak = calibration.predict_peak_bytes(kind, flops_per_step=per_step, live_peak_bytes=cost.live_peak_bytes)
     return PlanRow(
         arm=cell.arm,
@@ -211,11 +223,16 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         steps=cost.steps,
         tokens=cost.tokens_total,
         flops=cost.flops_total,
-        flops_evaluation=evaluation,
+        flops_evaluation=cost.flops_evaluation,
         seconds=seconds,
         peak_bytes=peak,
         disk_bytes=cost.disk_bytes,
     )
+
+
+def _wall_budget(trial: TrialConfig) -> float | None:
+    """Seconds of a budget that is given in seconds; its evaluations come on top and are not known in steps."""
+    return trial.training.budget.wall_seconds
 
 
 def _backend(trial: TrialConfig) -> str | None:
@@ -223,4 +240,4 @@ def _backend(trial: TrialConfig) -> str | None:
         return None
     from stackwise_ray.kernels import choose_backend
 
-    return choose_backend()
+    return str(choose_backend())

@@ -18,22 +18,23 @@ from stackwise_ray.config.domains import (
     Uniform,
     parse_space,
 )
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.editing import edit, to_plain
+from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
-from stackwise_ray.distributed.search import SAMPLERS, OptunaSource
+from stackwise_ray.distributed.search import OptunaSource
 from stackwise_ray.distributed.sources import Proposal
 from stackwise_ray.distributed.tuning import quantile, tuning_points
 
-BASE = {"training": {"lr": 1e-3, "gradient_clip": 1.0, "batch_tokens": 4096}, "data": {"seq_len": 256}}
+BASE = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
+    data=DataConfig(corpus="markov", markov=MarkovSource()),
+    training=TrainingConfig(budget=Budget(steps=3)),
+)
 
 
 def resolve(point: Mapping[str, Any]) -> Mapping[str, Any]:
-    plain = {key: dict(value) for key, value in BASE.items()}
-    for path, value in point.items():
-        component, _, name = path.partition(".")
-        plain[component][name] = value
-    return plain
+    return to_plain(edit(BASE, point))
 
 
 def space(raw: Mapping[str, Any], require: tuple[str, ...] = ()) -> Any:
@@ -96,13 +97,7 @@ RAW = {"training.lr": {"log_uniform": [1e-4, 1e-1]}, "training.batch_tokens": [1
 
 
 def propose(number: int, point: Mapping[str, Any]) -> Proposal:
-    trial = TrialConfig(
-        model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
-        data=DataConfig(corpus="markov"),
-        training=TrainingConfig(
-            budget=Budget(steps=3), lr=point["training.lr"], batch_tokens=point["training.batch_tokens"]
-        ),
-    )
+    trial = edit(BASE, point)
     return Proposal(arm=f"point-{number}", seed=0, role="search", trial=trial, parameters=dict(point), key=number)
 
 
