@@ -81,8 +81,10 @@ def entry(root: Path, key: str, *, intact: Callable[[Path], bool], build: Callab
                 for left in root.glob(f".{key}.*.partial"):
                     shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"no room for prepared data in {root}: free some, or set STACKWISE_CACHE") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # full, beyond a quota, beyond a file's limit
+            raise DiskFullError(
+                f"no room for prepared data in {root} ({error.strerror}); free some, or set STACKWISE_CACHE"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ConfigError(
                 f"prepared data cannot be written to {root} ({error.strerror}); set STACKWISE_CACHE to a writable "

@@ -329,9 +329,11 @@ def _separator(corpus: Corpus, encoder: Encoder) -> int | None:
 def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
     for name, stream in streams.items():
         if stream.n_tokens == 0:
+            n_documents = sum(each.n_documents for each in streams.values())
+            dropped = corpus.facts().get("duplicates_dropped", 0)
             raise ConfigError(
-                f"= {corpus.config.corpus}: the {name} split is empty; the corpus has "
-                f"{sum(each.n_documents for each in streams.values())} documents, too few to be split; add documents",
+                f"= {corpus.config.corpus}: the {name} split is empty; the corpus has {n_documents:,} different "
+                f"documents ({dropped:,} copies were dropped), too few to be split 90/5/5; add documents",
                 path="data.corpus",
             )
     expected = corpus.expected_words()

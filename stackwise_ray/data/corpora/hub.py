@@ -62,12 +62,12 @@ class HubDataset(Corpus):
         for source in reversed([split for split in SPLITS if split in dataset]):
             for i, text in enumerate(texts(dataset[source], self.config.text_field)):
                 digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-                if not text or digest[:16] in seen:
+                if digest[:16] in seen:
                     dropped += 1
                     continue
                 seen.add(digest[:16])
                 yield Document(_target(source, digest, missing), text, f"{self._path} {source} row {i}")
-        self._facts = {"splits_of_the_dataset": sorted(map(str, dataset)), "duplicates_or_empty_dropped": dropped}
+        self._facts = {"splits_of_the_dataset": sorted(map(str, dataset)), "duplicates_dropped": dropped}
 
     def facts(self) -> Mapping[str, Any]:
         return self._facts

@@ -57,7 +57,7 @@ class TextFiles(Corpus):
             self._facts = {"files": 1}
             return
         # Held-out files first: what stands in them as well is dropped from train, not the other way round.
-        held_out_first = sorted(self._files, key=lambda path: _SPLIT_STEMS[path.stem] == "train")
+        held_out_first = sorted(self._files, key=lambda path: _SPLIT_STEMS.get(path.stem) == "train")
         for path in held_out_first if rule == _BY_FILE else self._files:
             for text, name in _read(path, self.config.text_field):
                 split = filter_.split(text)
