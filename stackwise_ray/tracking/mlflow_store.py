@@ -245,3 +245,30 @@ def refuses(error: Exception) -> bool:
 def _name(path: str) -> str:
     """A metric or parameter name that MLflow takes: letters, digits and ``_-. :/``."""
     return re.sub(r"[^\w\-. :/]", "_", path)[:250]
+
+
+def probe(uri: str) -> float:
+    """Writes a run to the store, reads it back and deletes it: the seconds that took, the import of MLflow excluded.
+
+    For `doctor`. The experiment ``stackwise_ray-doctor`` stays, empty.
+
+    Raises:
+        Exception: Whatever MLflow raises where the store cannot be reached, written or read.
+    """
+    prepare_environment()
+    from mlflow.tracking import MlflowClient
+
+    began = time.perf_counter()
+    client = MlflowClient(uri)
+    name = "stackwise_ray-doctor"
+    experiment = client.get_experiment_by_name(name)
+    experiment_id = client.create_experiment(name) if experiment is None else experiment.experiment_id
+    run_id = client.create_run(experiment_id).info.run_id
+    try:
+        client.log_metric(run_id, "probe", 0.5, step=1)
+        (point,) = client.get_metric_history(run_id, "probe")
+        if (point.step, point.value) != (1, 0.5):
+            raise RuntimeError(f"wrote 0.5 at step 1 and read {point.value} at step {point.step}")
+    finally:
+        client.delete_run(run_id)
+    return round(time.perf_counter() - began, 1)

@@ -1,0 +1,168 @@
+"""The doctor: every line that can fail does so with a fix, and what it measures is what plans read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray import doctor
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.core.calibration import Calibration, RunKind
+from stackwise_ray.core.environment import usable_cores
+
+
+def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stackwise_ray.doctor", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+
+
+def test_its_help_has_examples_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from stackwise_ray.doctor import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: print([n for n in ('torch', 'ray', 'transformers', 'mlflow') if n in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "python -m stackwise_ray.doctor --no-calibrate" in answer.stdout
+    assert answer.stdout.strip().endswith("[]")
+
+
+def test_this_machine_has_a_python_and_packages_that_fit() -> None:
+    assert doctor.check_python().status == "ok"
+    assert doctor.check_packages().status == "ok"
+
+
+def test_a_missing_data_folder_fails_and_a_present_one_is_listed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("STACKWISE_DATA", raising=False)
+    assert doctor.check_data().status == "ok"
+    (tmp_path / "wikitext").mkdir()
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
+    assert doctor.check_data().detail == "STACKWISE_DATA holds wikitext"
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path / "absent"))
+    check = doctor.check_data()
+    assert (check.status, check.fix) == ("fails", "set it to a folder that exists, or unset it")
+    assert "no such file or directory" in check.detail
+
+
+def test_a_file_where_results_should_go_fails(tmp_path: Path) -> None:
+    (tmp_path / "experiments").write_text("")
+    results = doctor.check_disk(tmp_path / "experiments" / "deeper")[0]
+    assert (results.name, results.status) == ("results", "fails")
+    assert results.detail == f"{tmp_path / 'experiments'} is a file"
+    assert doctor.check_disk(tmp_path / "not" / "made" / "yet")[0].status == "ok"
+
+
+def test_a_disk_with_too_little_room_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "LEAST_DISK", 2**60)
+    assert doctor.check_disk(tmp_path)[0].status == "fails"
+
+
+def test_a_compiler_that_is_missing_or_broken_is_a_note_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", "false")
+    broken = doctor.check_compiler()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = doctor.check_compiler()
+    assert (broken.status, missing.status) == ("note", "note")
+    assert missing.detail == "no cc, gcc or clang"
+    assert missing.fix is not None
+    assert broken.fix is not None
+
+
+def test_more_threads_than_cores_are_refused() -> None:
+    answer = run_doctor("--threads", str(usable_cores() + 1))
+    assert answer.returncode == 2
+    assert f"--threads = {usable_cores() + 1}" in answer.stdout + answer.stderr
+
+
+@pytest.mark.slow
+def test_a_failing_line_has_a_fix_and_makes_the_exit_code_1(tmp_path: Path) -> None:
+    answer = run_doctor(
+        "--no-ray",
+        "--no-calibrate",
+        "--json",
+        STACKWISE_DATA=str(tmp_path / "absent"),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )
+    checks = {check["name"]: check for check in json.loads(answer.stdout)}
+    assert answer.returncode == 1
+    assert {name for name, check in checks.items() if check["status"] == "fails"} == {"data", "tracking"}
+    assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
+    assert "delivers later" in checks["tracking"]["fix"]
+    assert {"python", "packages", "torch", "cuda", "results", "compiler"} <= set(checks)
+
+
+@pytest.mark.slow
+def test_torch_ray_and_the_tracking_store_work_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for check in (doctor.check_torch(), doctor.check_tracking(), doctor.check_ray()):
+        assert check.status == "ok", check
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_in_time_fails_with_a_fix() -> None:
+    check = doctor.check_ray(seconds=0.5)
+    assert check.status == "fails"
+    assert "did not start in 0.5 s" in check.detail
+    assert check.fix is not None
+
+
+@pytest.mark.slow
+def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
+    from stackwise_ray.training.calibrate import calibrate, processes_at_once
+    from stackwise_ray.training.plan import plan_trial
+
+    calibration = Calibration(tmp_path / "calibration.json")
+    words = "model=decoder/gpt2_family/tiny data=markov training.batch_tokens=1024"
+    (measurement,) = calibrate([words], threads=1, seconds=0.2, calibration=calibration)
+    assert measurement.problem is None
+    assert len(measurement.samples) == processes_at_once(1)
+    trial = load_trial(words.split())
+    plan = plan_trial(trial, vocab_size=260)
+    per_token = plan.flops_forward_per_token + plan.flops_backward_per_token
+    per_step = round(1024 * per_token + plan.flops_optimizer_per_step)
+    assert {sample.flops_per_step for sample in measurement.samples} == {per_step}, "planned = counted, to the unit"
+    kind = RunKind(family="gpt2", threads=1)
+    seconds = calibration.predict_seconds(kind, flops_per_step=per_step, flops_total=10 * per_step)
+    assert seconds is not None
+    measured = calibration.measured(kind, per_step)
+    assert measured is not None
+    assert measured.memory_ratio == pytest.approx(1.0, abs=0.1)
+    assert measured.flops_per_s is not None
+    assert 1e7 < measured.flops_per_s < 1e13
+
+
+@pytest.mark.slow
+def test_a_trial_that_cannot_be_built_is_named_and_the_next_is_measured(tmp_path: Path) -> None:
+    from stackwise_ray.training.calibrate import calibrate
+
+    trials = ["model=decoder/gpt2_family/tiny model.n_heads=7", "model=decoder/gpt2_family/tiny data=markov"]
+    calibration = Calibration(tmp_path / "calibration.json")
+    wrong, right = calibrate(trials, threads=1, seconds=0.1, calibration=calibration)
+    assert wrong.problem is not None
+    assert "n_heads" in wrong.problem
+    assert right.problem is None
+
+
+def test_every_tiny_preset_is_measured() -> None:
+    from stackwise_ray.training.calibrate import tiny_trials
+
+    trials = tiny_trials()
+    assert "model=decoder/gpt2_family/tiny" in trials
+    assert "model=encoder/bert_family/tiny" in trials
+    for words in trials:
+        load_trial(words.split())
