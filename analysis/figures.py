@@ -41,6 +41,8 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "#e4e4e4", "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
     "figure.facecolor": "white", "lines.linewidth": 1.6,
 }  # fmt: skip
+_LEGEND_WIDTH = 125
+"""Characters that fit into one row of a figure's legend; a line's sample takes eight."""
 _TRAIN_WINDOW = 0.1
 """Each point of the drawn training loss averages the reports within ±10 % of its tokens: an even width on a
 logarithmic axis. Single batches are too noisy to read."""
@@ -82,7 +84,8 @@ def training_curves(
     axes[0][0].set(title="Training loss", ylabel="loss (nats a token)")
     _curve(axes[0][1], curves, "validation/perplexity", arms, "tokens", markers=True)
     axes[0][1].set(title="Validation perplexity", ylabel="perplexity a token")
-    _log_axis(axes[0][1].yaxis)
+    if axes[0][1].lines:
+        _log_axis(axes[0][1].yaxis)
     _dots(axes[1][0], runs, "throughput/tokens_per_s", arms)
     axes[1][0].set(title="Training speed (a dot a seed)", xlabel="tokens a second")
     _flops_bars(axes[1][1], runs, arms, tuning_flops or {})
@@ -318,13 +321,13 @@ def _forest(axes: Axes, comparison: Comparison) -> None:
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     left, right = ("better", "worse") if comparison.direction == "minimize" else ("worse", "better")
-    margin = f"; band: margin ±{comparison.margin:g}" if comparison.margin is not None else ""
-    axes.set_xlabel(f"← {left}     arm − {comparison.baseline}, {comparison.metric}     {right} →")
-    level = f"{1 - comparison.alpha:.0%}"
-    axes.set_title(
-        f"{comparison.metric} against {comparison.baseline}: paired difference, {level} interval "
-        f"(small dots: blocks{margin})"
+    legend = (
+        f"bar: {1 - comparison.alpha:.0%} interval; small dots: blocks; p after correction ({comparison.correction})"
     )
+    if comparison.margin is not None:
+        legend += f"; green band: margin ±{comparison.margin:g}"
+    axes.set_xlabel(f"← {left}     difference from {comparison.baseline}     {right} →\n{legend}", linespacing=1.6)
+    axes.set_title(f"{comparison.metric}: paired difference, arm − {comparison.baseline}")
     axes.margins(x=0.06)
 
 
@@ -354,9 +357,13 @@ def _legend(figure: Figure, arms: Sequence[str], seeds: str, note: str = "") -> 
 
     handles = [Line2D([], [], linewidth=2, **_style(arms, arm)) for arm in arms]
     title = f"{seeds}; {note}" if note else seeds
-    columns = min(6, len(arms))
+    columns = max(1, min(len(arms), _LEGEND_WIDTH // (max(map(len, arms)) + 8)))
     figure.legend(handles, list(arms), loc="outside upper center", ncols=columns, title=title, title_fontsize=8.5)
 
 
 def _nothing(axes: Axes, text: str) -> None:
+    axes.grid(visible=False)
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    if not axes.yaxis_inverted():  # rows of arms keep their names
+        axes.tick_params(axis="y", length=0, labelleft=False)
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=_GREY)
