@@ -71,7 +71,7 @@ _REGISTRIES = {
     "corpus": ("data/corpora", "stackwise_ray.data.corpora", "CORPORA"),
     "optimizer": ("optim", "stackwise_ray.optim", "OPTIMIZERS"),
     "flag": ("flags", "stackwise_ray.flags", "FLAGS"),
-    "regime": ("training/regimes", "stackwise_ray.training.regimes", "REGIMES"),
+    "regime": ("training/regimes", "stackwise_ray.training.stages", "REGIMES"),
 }
 
 
@@ -152,7 +152,8 @@ def _mixer(trial: TrialConfig) -> Found:
 def _role(trial: TrialConfig) -> Found:
     role = ROLES.get(trial.model.family)
     if role is not None and trial.model.role != role:
-        return "model.role", f"= {trial.model.role}, but {trial.model.family} is an {role}; write {role}"
+        article = "an" if role == "encoder" else "a"
+        return "model.role", f"= {trial.model.role}, but {trial.model.family} is {article} {role}; write {role}"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +31,8 @@ def level_labels(values: Sequence[Any]) -> list[str]:
     labels: list[str] = []
     for value in values:
         label = _UNFIT.sub("-", short[value] if isinstance(value, str) else _label(value)).strip("-") or "empty"
-        taken = sum(1 for other in labels if other.partition("~")[0] == label)
-        labels.append(f"{label}~{taken + 1}" if taken else label)
+        numbered = itertools.chain([label], (f"{label}~{number}" for number in itertools.count(2)))
+        labels.append(next(name for name in numbered if name not in labels))
     return labels
 
 

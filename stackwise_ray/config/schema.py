@@ -51,13 +51,14 @@ OTHER_NAMES = {
 
 
 def components_in(annotation: Any) -> tuple[type, ...]:
-    """The dataclasses that may stand where `annotation` is declared: none for a leaf, several for a union."""
+    """The dataclasses that may stand where `annotation` is declared: none for a leaf, several for a union, those of
+    its entries for a tuple."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return (annotation,)
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return components_in(typing.get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
+    if origin in (Union, types.UnionType, tuple):
         return tuple(kind for part in typing.get_args(annotation) for kind in components_in(part))
     return ()
 

@@ -187,12 +187,14 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
         tuning_space(sweep)
         for arm in design.arms:
             space = tuning_space(sweep, arm)
-            for corner in _corners(space, arm_resolve(arm)):
-                try:
+            try:
+                for corner in _corners(space, arm_resolve(arm)):
                     edit(arm.trial, corner)
-                except ConfigError as error:
-                    place = f"tune.space.{error.path}" if error.path else "tune.space"
-                    raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
+            except ConfigError as error:
+                if error.path is not None and error.path.startswith("tune."):
+                    raise
+                place = f"tune.space.{error.path}" if error.path else "tune.space"
+                raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
     if sweep.search is not None:
         space = search_space(sweep)
         resolver = Resolver(sweep)

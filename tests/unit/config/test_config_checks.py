@@ -1,0 +1,130 @@
+"""Rules across the fields of a trial, and the names that layer 1 knows without importing the registries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from stackwise_ray.config.checks import POSITION_TABLES, ROLES, check_trial, divisors_near, known_names
+from stackwise_ray.config.editing import edit
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.core.errors import ConfigError
+
+GPT2 = load_trial(["model=decoder/gpt2_family/tiny"])
+BERT = load_trial(["model=encoder/bert_family/tiny"])
+BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "attention"}}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"model.n_heads": 7}, "model.n_heads = 7 does not divide d_model = 64; choose 4, 8 or 16"),
+        ({"model.n_heads": 100}, "model.n_heads = 100 does not divide d_model = 64; choose 16, 32 or 64"),
+        ({"model.n_heads": None}, "model.n_heads: is required in the gpt2 family"),
+        ({"model.n_kv_heads": 3}, "model.n_kv_heads = 3 does not divide n_heads = 4; choose 1, 2 or 4"),
+        ({"model.family": "gtp2"}, "model.family = gtp2 is an unknown family; did you mean 'gpt2'?"),
+        ({"model.role": "encoder"}, "model.role = encoder, but gpt2 is a decoder; write decoder"),
+        (
+            {"model.mixer": {"kind": "none"}},
+            "model.mixer: of kind none goes with the family bk, not gpt2; leave it out",
+        ),
+        (
+            {"model.max_positions": 128},
+            "data.seq_len = 256 is beyond the 128 learned positions of this gpt2; choose at most",
+        ),
+        ({"data.corpus": "makrov"}, "data.corpus = makrov is an unknown corpus; did you mean 'markov'?"),
+        ({"data.corpus": "markov"}, "data.markov: is required with corpus: markov"),
+        ({"data.markov": {"order": 1}}, "data.markov: goes with corpus: markov, not python_stdlib"),
+        ({"data.corpus": "text_files"}, "data.path: is required with corpus: text_files"),
+        ({"optimizer.kind": "adamv"}, "optimizer.kind = adamv is an unknown optimizer; did you mean 'adamw'?"),
+        ({"training.regime": "clasical"}, "training.regime = clasical is an unknown regime; did you mean 'classical'?"),
+        ({"flags": ["mixed_precison"]}, "flags = mixed_precison is an unknown flag; did you mean 'mixed_precision'?"),
+        ({"flags": ["mixed_precision"] * 2}, "lists 'mixed_precision' twice"),
+        (
+            {"training.batch_tokens": 1000},
+            "training.batch_tokens = 1000 is not a multiple of data.seq_len = 256; choose 768 or",
+        ),
+        ({"training.batch_tokens": 100}, "= 100 is not a multiple of data.seq_len = 256; choose 256"),
+        (
+            {"training.accumulation": 17},
+            "training.accumulation = 17 micro-batches share 16 sequences a step; choose at most 16",
+        ),
+        ({"training.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.6}}, "choose a decay of at most 0.5"),
+    ],
+)
+def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_trial(edit(GPT2, edits))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"model.n_heads": 8},
+        {"model.max_positions": 256},
+        {"model.family": "llama", "model.max_positions": 8},  # rotary positions have no table
+        {"data.corpus": "markov", "data.markov": {}},
+        {"training.accumulation": 16},
+        {"flags": ["mixed_precision", "activation_checkpointing"]},
+        {"training.schedule": {"kind": "cosine", "warmup": 0.5, "decay": 0.6}},
+    ],
+)
+def test_what_fits_together_passes(edits: dict[str, Any]) -> None:
+    check_trial(edit(GPT2, edits))
+
+
+def test_an_encoder_with_learned_positions_has_the_same_limit() -> None:
+    check_trial(edit(BERT, {"data.seq_len": 512}))
+    with pytest.raises(ConfigError, match=r"data.seq_len = 1024 is beyond the 512 learned positions of this bert"):
+        check_trial(edit(BERT, {"data.seq_len": 1024}))
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"model.mixer": None}, "model.mixer: is required in the bk family"),
+        ({"model.n_heads": 4}, "model.n_heads = 4 has no effect in the bk family; set model.mixer.n_heads"),
+        ({"model.mixer": {"n_heads": 5}}, "model.mixer.n_heads = 5 does not divide d_model = 64; choose 2, 4 or 8"),
+    ],
+)
+def test_the_mixer_belongs_to_the_bk_family(edits: dict[str, Any], message: str) -> None:
+    trial = edit(GPT2, BK)
+    check_trial(trial)
+    with pytest.raises(ConfigError) as caught:
+        check_trial(edit(trial, edits))
+    assert message in str(caught.value)
+
+
+def test_divisors_are_the_nearest_in_ratio() -> None:
+    assert divisors_near(512, 7) == "4, 8 or 16"
+    assert divisors_near(13, 5) == "1 or 13"
+    assert divisors_near(1, 5) == "1"
+
+
+def test_the_names_read_from_the_files_are_those_of_the_registries() -> None:
+    from stackwise_ray.data.corpora import CORPORA
+    from stackwise_ray.flags import FLAGS
+    from stackwise_ray.models import FAMILIES
+    from stackwise_ray.optim import OPTIMIZERS
+    from stackwise_ray.training.stages import REGIMES
+
+    registries = {"family": FAMILIES, "corpus": CORPORA, "optimizer": OPTIMIZERS, "flag": FLAGS, "regime": REGIMES}
+    for kind, registry in registries.items():
+        program = f"from stackwise_ray.config.checks import known_names; print(*known_names({kind!r}))"
+        read = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert tuple(read) == registry.names()
+        assert known_names(kind) == registry.names()
+
+
+def test_roles_and_position_tables_agree_with_the_families() -> None:
+    from stackwise_ray.models import FAMILIES
+
+    for name, family in FAMILIES.items():
+        assert ROLES.get(name) == (family.roles[0] if len(family.roles) == 1 else None)
+        assert (name in POSITION_TABLES) is family.has_position_table

@@ -1,0 +1,156 @@
+"""Presets: composed by Hydra, found by name, added by user folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.presets import ALL_GROUPS, compose, list_presets
+from stackwise_ray.core.errors import ConfigError
+
+
+def user_preset(folder: Path, name: str, text: str) -> Path:
+    file = folder / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return folder
+
+
+def test_presets_compose_into_the_plain_data_of_a_trial() -> None:
+    plain = compose({"model": "decoder/gpt2_family/tiny", "data": "markov"})
+    assert set(plain) == {"model", "data", "training", "optimizer"}
+    assert (plain["model"]["family"], plain["data"]["corpus"], plain["training"]["regime"]) == (
+        "gpt2",
+        "markov",
+        "classical",
+    )
+    assert plain["optimizer"]["eps"] == 1e-8
+    assert plain["training"]["budget"] == {"tokens": 1e6}
+
+
+def test_a_composed_preset_is_a_copy() -> None:
+    compose({"model": "decoder/gpt2_family/tiny"})["model"]["family"] = "changed"
+    assert compose({"model": "decoder/gpt2_family/tiny"})["model"]["family"] == "gpt2"
+
+
+def test_presets_are_listed_by_group() -> None:
+    assert "decoder/gpt2_family/tiny" in list_presets("model")
+    assert list_presets("training") == ("classical",)
+    assert all(isinstance(list_presets(group), tuple) for group in ALL_GROUPS)
+    with pytest.raises(ConfigError, match="unknown preset group 'modell'; did you mean 'model'"):
+        list_presets("modell")
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({}, "model: is required; name a preset, such as"),
+        ({"model": "decoder/gpt2_family/tinny"}, "did you mean 'decoder/gpt2_family/tiny'?"),
+        (
+            {"model": "decoder/gpt2_family/tiny", "data": "wikitex2"},
+            "data = wikitex2 is no data preset; did you mean 'wikitext2'?",
+        ),
+        ({"model": "decoder/gpt2_family/tiny", "dat": "ptb"}, "dat: unknown preset group; did you mean 'data'?"),
+        ({"model": "/etc/passwd"}, "is not the name of a preset"),
+        ({"model": "a,b"}, "is not the name of a preset"),
+    ],
+)
+def test_an_unknown_preset_is_refused_with_the_nearest(groups: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(groups)
+    assert words in str(caught.value)
+
+
+def test_a_folder_of_the_user_adds_presets_that_may_build_on_the_shipped_ones(tmp_path: Path) -> None:
+    odd = tmp_path / "it's odd, [really]"
+    user_preset(odd, "model/mine/deep", "defaults: [/model/decoder/gpt2_family/tiny@_here_, _self_]\nn_layers: 9\n")
+    assert "mine/deep" in list_presets("model", [odd])
+    plain = compose({"model": "mine/deep"}, [odd])
+    assert (plain["model"]["n_layers"], plain["model"]["d_model"]) == (9, 64)
+
+
+def test_interpolation_between_groups_is_resolved(tmp_path: Path) -> None:
+    user_preset(tmp_path, "training/long", "budget: {tokens: 2e6}\nbatch_tokens: ${data.seq_len}\n")
+    plain = compose({"model": "decoder/gpt2_family/tiny", "training": "long"}, [tmp_path])
+    assert plain["training"]["batch_tokens"] == plain["data"]["seq_len"]
+
+
+def test_a_preset_of_the_user_never_replaces_one_of_the_same_name(tmp_path: Path) -> None:
+    user_preset(tmp_path, "training/classical", "lr: 1\n")
+    with pytest.raises(ConfigError, match=r"classical\.yaml: the training preset 'classical' is also .*; rename one"):
+        compose({"model": "decoder/gpt2_family/tiny"}, [tmp_path])
+
+
+def test_a_preset_that_does_not_compose_is_named(tmp_path: Path) -> None:
+    user_preset(tmp_path, "training/broken", "lr: ${nowhere.at_all}\n")
+    with pytest.raises(ConfigError, match=r"broken\.yaml.*: the presets do not compose: "):
+        compose({"model": "decoder/gpt2_family/tiny", "training": "broken"}, [tmp_path])
+    with pytest.raises(ConfigError, match="is no folder"):
+        compose({"model": "decoder/gpt2_family/tiny"}, [tmp_path / "nowhere"])
+
+
+def test_a_changed_preset_is_read_again(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        user_preset(tmp_path, "training/mine", f"lr: {rate}\nbudget: {{tokens: 1e6}}\n# {rate}\n")
+        plain = compose({"model": "decoder/gpt2_family/tiny", "training": "mine"}, [tmp_path])
+        assert plain["training"]["lr"] == float(rate)
+
+
+def test_composing_leaves_a_hydra_program_of_the_caller_alone() -> None:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from stackwise_ray.config import presets
+
+    presets._composed.clear()
+    with initialize_config_dir(str(presets.SHIPPED), version_base="1.3"):
+        compose({"model": "decoder/gpt2_family/tiny"})
+        assert GlobalHydra.instance().is_initialized()
+        assert hydra_compose("training/classical").training.lr == 3e-3
+    presets._composed.clear()
+    compose({"model": "decoder/gpt2_family/tiny"})
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_words_choose_presets_override_them_and_add_folders(tmp_path: Path) -> None:
+    user_preset(tmp_path, "data/mine", "corpus: text_files\npath: x.txt\n")
+    trial = load_trial(
+        [
+            "model=decoder/llama_family/tiny",
+            "data=mine",
+            f"presets={tmp_path}",
+            "training.lr=3e-4",
+            "flags=[mixed_precision]",
+        ]
+    )
+    assert (trial.model.family, trial.data.path, trial.training.lr) == ("llama", "x.txt", 3e-4)
+    assert trial.flags == ("mixed_precision",)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "command line: model: is required; name a preset, such as"),
+        (
+            ["model=decoder/gtp2_family/tiny"],
+            "command line: model = decoder/gtp2_family/tiny is no model preset; did you mean",
+        ),
+        (["modle=decoder/gpt2_family/tiny"], "command line: model: is required"),
+        (
+            ["model=decoder/gpt2_family/tiny", "trainin.lr=1"],
+            "command line: trainin.lr: a trial has no 'trainin.lr'; did you",
+        ),
+        (["model=decoder/gpt2_family/tiny", 'training.lr="3e-4"'], "write it without quotes: 3e-4"),
+        (["model=decoder/gpt2_family/tiny", "training.lr=1e-3,1e-2"], "--multirun"),
+        (["model=decoder/gpt2_family/tiny", "data.seq_len=100"], "= 4096 is not a multiple of data.seq_len = 100"),
+        (["model=decoder/gpt2_family/tiny", "training.budget=[1"], "command line: training.budget: '[1'"),
+        (["model={family: gpt2}"], "command line: model: is required"),
+    ],
+)
+def test_a_wrong_word_is_one_message(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_trial(words)
+    assert message in str(caught.value)
