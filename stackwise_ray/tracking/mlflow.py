@@ -288,7 +288,8 @@ class MlflowTracker(Tracker):
             reports = feed.count_after(0 if store is None else store.delivered)
         finally:
             feed.close()
-        return Undelivered(reports=reports, trials=trials, problem=self.problem)
+        refused = next((f"refused: {what}: {why}" for what, why in self.refused.items()), None)
+        return Undelivered(reports=reports, trials=trials, problem=self.problem or refused)
 
 
 class _LookAgainError(Exception):

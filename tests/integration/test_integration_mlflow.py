@@ -133,6 +133,7 @@ def test_the_next_run_goes_on_where_the_last_one_stood(client_and_uri: Any, jour
     assert not second.close(60)
     parent, children = runs_of(client, "next run")
     assert (parent.info.status, children["a"].info.status) == ("FINISHED", "FINISHED")
+    assert parent.data.tags["stackwise.delivered"] == "5"
     assert children["a"].data.tags["attempts"] == "2"
     assert history(client, children["a"], "train/loss") == [(step, 5.0 / (1 + step)) for step in (1, 2, 3, 4)]
 
@@ -178,11 +179,14 @@ def test_what_the_store_refuses_is_left_out_and_the_rest_arrives(client_and_uri:
         journal.start_attempt(name)
     journal.add_reports([MetricRecord(trial_id="a", attempt=1, step=1, tokens=1, flops=1, time=1.0, metrics={"": 1.0})])
     journal.add_reports([report("b", 1, 1)])
+    journal.finish("a", 1, {"": 2.0}, {})
     journal.finish("b", 1, {"validation/loss": 1.0}, {})
     tracker = make(journal, uri, "refused")
     tracker.start()
-    tracker.close(60)
-    assert [what for what in tracker.refused if "of trial a" in what] == ["reports 1 to 2 of trial a"]
+    owed = tracker.close(60)
+    assert list(tracker.refused) == ["reports 1 to 2 of trial a", "state finished 1 of trial a"]
+    assert (owed.reports, owed.trials) == (0, 1)
+    assert owed.problem is not None
     _, children = runs_of(client, "refused")
     assert history(client, children["b"], "train/loss") == [(1, 2.5)]
     assert children["b"].info.status == "FINISHED"
