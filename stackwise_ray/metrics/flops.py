@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 from stackwise_ray.metrics.flop_rules import FORMULAS, FREE, RECOMPUTED
 
@@ -55,9 +56,9 @@ class FlopCount:
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the FLOPs of every operation inside the ``with`` block, on any device.
 
-    An operation is backward when autograd's engine runs it, and recomputed when it then runs with gradients enabled,
-    as activation checkpointing does. (Gradients of gradients, `create_graph=True`, look the same: they are not
-    supported.) An optimizer's step inside the block adds nothing: see `optimizer_flops`.
+    An operation is backward when autograd's engine runs it, and recomputed when it then runs inside a (non-reentrant)
+    checkpoint's second forward. (Gradients of gradients, `create_graph=True`, look the same: they are not supported.)
+    An optimizer's step inside the block adds nothing: see `optimizer_flops`.
 
     Raises:
         NotImplementedError: An operation has no formula and is not on the list of free ones.
@@ -112,7 +113,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         flops = formula(*shapes, out_shape=out_shape, **named)
         if torch._C._current_graph_task_id() == -1:
             self.forward += flops
-        elif torch.is_grad_enabled():
+        elif _is_recomputing():
             self.recomputed += flops
         else:
             self.backward += flops
@@ -122,6 +123,15 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _QUESTIONS = ("aten::sym_", "aten::is_contiguous", "aten::is_strides_like_format", "aten::size", "aten::stride")
+
+
+def _is_recomputing() -> bool:
+    """Whether what runs in the backward pass is a checkpoint's second forward."""
+    if torch.is_grad_enabled():
+        return True
+    # Inside the forward of a custom op or autograd function gradients are off, but the checkpoint's hooks stay.
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and hooks[0].__module__ == checkpoint.__module__
 
 
 def _shape(value: Any) -> Any:

@@ -194,4 +194,6 @@ def _shape(family: ModelFamily, config: PretrainedConfig) -> dict[str, Any]:
         "d_ff": family.width_of_channel_mixer(config),
         "vocab_size": config.vocab_size,
         "tie_embeddings": config.tie_word_embeddings,
+        "mixer": getattr(config, "mixer", None),
+        "role": {True: "decoder", False: "encoder"}.get(getattr(config, "causal", None)),  # of a family with both
     }

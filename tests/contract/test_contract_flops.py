@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -31,10 +32,12 @@ VOCAB_SIZE, BATCH, SEQ_LEN = 97, 2, 160  # longer than ModernBERT's window of 12
 
 
 def tiny_models() -> dict[str, ModelConfig]:
+    """Every preset named tiny, two layers deep (ModernBERT: one global, one local), with every mixer it may have."""
     found: dict[str, ModelConfig] = {}
     for name in list_presets("model"):
         if name.endswith("/tiny"):
             model = validate(ModelConfig, load_yaml(PRESETS / f"{name}.yaml"))
+            model = replace(model, n_layers=2)
             mixers = get_args(get_args(Mixer)[0]) if FAMILIES.get(model.family).takes_mixer else ()
             found |= {f"{name}-{kind().kind}": replace(model, mixer=kind()) for kind in mixers} or {name: model}
     llama = found["decoder/llama_family/tiny"]
@@ -45,6 +48,7 @@ MODELS = tiny_models()
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 
+@cache
 def count(model: ModelConfig, device: str, *, checkpointing: bool = False, bf16: bool = False) -> FlopCount:
     """`count_flops` on "cpu", "meta" or on "fake" CPU tensors."""
     real = "cpu" if device == "fake" else device
@@ -67,8 +71,9 @@ def attention_flops(model: ModelConfig) -> int:
 
 
 @every_model
-@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize(
+    ("checkpointing", "bf16"), [(False, False), (True, False), (True, True)], ids=["plain", "checkpointed", "bf16"]
+)
 def test_meta_fake_and_cpu_count_the_same_to_the_unit(model: ModelConfig, checkpointing: bool, bf16: bool) -> None:
     cpu, meta, fake = (count(model, d, checkpointing=checkpointing, bf16=bf16) for d in ("cpu", "meta", "fake"))
     assert (meta.forward, meta.backward, meta.optimizer) == (cpu.forward, cpu.backward, cpu.optimizer)
@@ -82,9 +87,9 @@ def test_checkpointing_changes_nothing_but_what_is_recomputed(model: ModelConfig
     plain, checkpointed = count(model, "meta"), count(model, "meta", checkpointing=True)
     assert replace(checkpointed, recomputed=0) == plain
     assert plain.recomputed == 0
-    blocks = plain.forward - count(replace(model, n_layers=1), "meta").forward
-    # At least every block's products but its last are computed again, and never more than all of them.
-    assert 0.4 * blocks < checkpointed.recomputed < 1.5 * blocks
+    blocks = model.n_layers * (plain.forward - count(replace(model, n_layers=1), "meta").forward)
+    # A block is computed again up to its last product, whose result nothing in the block needs: a third at most.
+    assert 0.6 * blocks < checkpointed.recomputed <= blocks
 
 
 @every_model

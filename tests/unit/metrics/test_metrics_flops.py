@@ -141,6 +141,27 @@ def test_recomputation_is_told_from_the_backward_pass() -> None:
     assert counter.count == FlopCount(forward=once, backward=2 * once, recomputed=once)
 
 
+def test_a_custom_function_is_recomputed_too() -> None:
+    # Its forward runs with gradients off, like a backward pass.
+    from torch.utils.checkpoint import checkpoint
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return x @ x
+
+        @staticmethod
+        def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> torch.Tensor:
+            (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
+            return grad @ x.t() + x.t() @ grad
+
+    x = torch.eye(3, requires_grad=True)
+    with FlopCounter() as counter:
+        checkpoint(lambda y: Square.apply(y).exp(), x, use_reentrant=False).sum().backward()
+    assert counter.count == FlopCount(forward=54, backward=108, recomputed=54)
+
+
 def test_the_total_is_what_a_budget_pays_for() -> None:
     assert FlopCount(forward=1, backward=2, optimizer=4, recomputed=8).total == 7
     summed = FlopCount(forward=1, recomputed=2) + FlopCount(forward=10, backward=3, optimizer=5, recomputed=1)

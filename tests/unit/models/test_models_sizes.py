@@ -19,7 +19,7 @@ from stackwise_ray.models.sizes import SIZES, count_on_meta, count_published, de
 
 PRESETS = Path(__file__).resolve().parents[3] / "stackwise_ray" / "presets" / "model"
 
-# Written out again on purpose: the numbers, not the registry's.
+# Written out again on purpose: the published numbers, not the registry's.
 EXPECTED = {
     "bert/tiny": ("BertModel", 14_350_248),
     "bert/base": ("BertModel", 109_482_240),
