@@ -6,14 +6,15 @@ import pytest
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.data import CORPORA, prepare
+from stackwise_ray.data import CORPORA
 from stackwise_ray.data.tokenizers import tokenizer_source
 
 PRESETS = sorted(path.name.removesuffix(".yaml") for path in (files("stackwise_ray") / "presets" / "data").iterdir())
 
 
 def data_config(preset):
-    return load_trial(["model=decoder/gpt2_family/tiny", f"data={preset}"]).data
+    needed = ["data.path=notes.txt"] if preset == "text_files" else []
+    return load_trial(["model=decoder/gpt2_family/tiny", f"data={preset}", *needed]).data
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -28,6 +29,6 @@ def test_every_main_corpus_has_a_preset():
     assert {"python_stdlib", "markov", "wikitext2", "ptb", "text_files"} <= set(PRESETS)
 
 
-def test_the_text_files_preset_asks_for_a_path(tmp_path):
-    with pytest.raises(ConfigError, match=r"set data.path"):
-        prepare(data_config("text_files"), cache_directory=tmp_path)
+def test_the_text_files_preset_asks_for_a_path():
+    with pytest.raises(ConfigError, match=r"data.path: is required with corpus: text_files"):
+        load_trial(["model=decoder/gpt2_family/tiny", "data=text_files"])
