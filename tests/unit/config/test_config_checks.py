@@ -112,7 +112,13 @@ def test_the_names_read_from_the_files_are_those_of_the_registries() -> None:
     from stackwise_ray.optim import OPTIMIZERS
     from stackwise_ray.training.stages import REGIMES
 
-    registries = {"family": FAMILIES, "corpus": CORPORA, "optimizer": OPTIMIZERS, "flag": FLAGS, "regime": REGIMES}
+    registries: dict[str, Any] = {
+        "family": FAMILIES,
+        "corpus": CORPORA,
+        "optimizer": OPTIMIZERS,
+        "flag": FLAGS,
+        "regime": REGIMES,
+    }
     for kind, registry in registries.items():
         program = f"from stackwise_ray.config.checks import known_names; print(*known_names({kind!r}))"
         read = subprocess.run(
