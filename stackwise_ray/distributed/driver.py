@@ -37,7 +37,7 @@ from stackwise_ray.distributed.sources import TrialSource, TunedSource
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
-from stackwise_ray.training.sweep_plan import Plan
+from stackwise_ray.training.sweep_plan import Plan, remember_speed
 
 WORKER = "stackwise_ray.training.run:run_trial"
 JOURNAL = "journal.sqlite"
@@ -187,6 +187,7 @@ def _train(
     from stackwise_ray.distributed.schedulers import SCHEDULERS
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
+    began = time.time()
     objective = sweep.objective[0]
     expected = {(row.arm, row.role): Expected(trials=row.trials, flops=row.flops) for row in plan.rows}
     minimize = objective.direction == "minimize"
@@ -221,6 +222,7 @@ def _train(
             wall_seconds=3600 * sweep.limits.wall_hours if sweep.limits.wall_hours else None,
             on_ray_lost=lost,
         )
+    remember_speed(plan, [record for record in ledger.records() if (record.ended_at or 0) > began])
 
 
 # ------------------------------------------------------------------------------------------- before and after
