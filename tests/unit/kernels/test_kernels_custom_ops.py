@@ -104,6 +104,39 @@ def test_counted_flops_are_the_same_on_meta_and_cpu_and_for_every_backend(op: st
     assert counts == {(elements * expected[0], elements * expected[1])}
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("batch", "n"), [(1, 37), (50, 37)])
+def test_no_output_is_left_unwritten(batch: int, n: int, causal: bool) -> None:
+    """In deterministic mode torch fills every fresh allocation with NaN."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        for op in ("diagonal", "apply"):
+            made = tensors(batch, 3, n, 4)
+            y = run(made, op, causal, backend="torch")
+            torch.autograd.backward(y.abs().sum())
+            assert bool(torch.isfinite(y).all())
+            for name, tensor in made.items():
+                assert tensor.grad is None or bool(torch.isfinite(tensor.grad).all()), name
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("op", ["diagonal", "apply"])
+def test_nothing_is_kept_for_backward_but_the_inputs_and_the_output_of_apply(op: str) -> None:
+    made = tensors(2, 3, 50, 4)
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = run(made, op, True)
+    inputs = {tensor.untyped_storage().data_ptr() for tensor in made.values()}
+    beyond = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in inputs)
+    assert beyond == (y.untyped_storage().nbytes() if op == "apply" else 0)
+
+
 class Counted:
     """A complex or real number that counts the real FLOPs of its arithmetic by the conventions of the formulas."""
 
