@@ -186,6 +186,7 @@ def _from_pretrained(
 
 def _shape(family: ModelFamily, config: PretrainedConfig) -> dict[str, Any]:
     """What weights and `ModelConfig` must agree on, by the field's name."""
+    causal: bool | None = getattr(config, "causal", None)  # of a family that has both roles
     return {
         "n_layers": config.num_hidden_layers,
         "d_model": config.hidden_size,
@@ -195,5 +196,5 @@ def _shape(family: ModelFamily, config: PretrainedConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "tie_embeddings": config.tie_word_embeddings,
         "mixer": getattr(config, "mixer", None),
-        "role": {True: "decoder", False: "encoder"}.get(getattr(config, "causal", None)),  # of a family with both
+        "role": None if causal is None else "decoder" if causal else "encoder",
     }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from stackwise_ray.config.trial import ModelConfig
+from stackwise_ray.config.trial import ModelConfig, NoMixer, ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
@@ -104,6 +104,20 @@ def test_weights_of_another_shape_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model(replace(GPT2, pretrained=str(saved), **change), vocab_size=vocab_size, seq_len=seq_len)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mixer": NoMixer()}, r"model\.mixer = .*none.*, but .* has .*resolvent_apply"),
+        ({"role": "encoder"}, r"model\.role = encoder, but .* has decoder"),
+    ],
+)
+def test_weights_of_another_mixer_or_role_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    model = ModelConfig(family="bk", role="decoder", n_layers=1, d_model=16, d_ff=16, mixer=ResolventApplyMixer())
+    build_model(model, vocab_size=50, seq_len=16).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        build_model(replace(model, pretrained=str(tmp_path), **change), vocab_size=50, seq_len=16)
 
 
 def test_pretrained_shapes_come_without_weights_on_meta(saved: Path) -> None:
