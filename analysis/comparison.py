@@ -163,9 +163,9 @@ class Comparison:
         name = "p" if self.correction == "none" else "adjusted p"
         p = f", {name} = {format_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
         p = p.replace("= <", "< ")
-        more = (
-            f", about {result.more_seeds:,} more seeds" if result.verdict == "undecided" and result.more_seeds else ""
-        )
+        more = ""
+        if result.verdict == "undecided" and result.more_seeds:
+            more = f", about {_seeds(result.more_seeds)} more"
         return f"{result.arm} is {result.verdict} ({result.difference_text}{p}, n = {result.n}{more})"
 
     @property
@@ -221,7 +221,11 @@ class Comparison:
             lines.append(f"equivalence margin ±{self.margin:g}")
         lines += list(self.notes)
         lines += [f"missing: {item.arm}, {self.block} {item.block}: {item.reason}" for item in self.missing]
-        lines += [f"{result.arm}: {note}" for result in self.arms for note in result.notes]
+        by_note: dict[str, list[str]] = {}
+        for result in self.arms:
+            for note in result.notes:
+                by_note.setdefault(note, []).append(result.arm)
+        lines += [f"{', '.join(arms)}: {note}" for note, arms in by_note.items()]
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
             lines.append("(+k seeds): about so many more decide with power .8, if difference and noise are as observed")
         return lines
@@ -270,10 +274,14 @@ _CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hoch
 def verdict_text(result: ArmComparison) -> str:
     """The verdict with what would decide it."""
     if result.verdict == "undecided" and result.more_seeds is not None:
-        return f"undecided (+{result.more_seeds:,} seeds)"
+        return f"undecided (+{_seeds(result.more_seeds)})"
     if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):
         return "equivalent (yet different)"
     return result.verdict
+
+
+def _seeds(count: int) -> str:
+    return f"{count:,} seed{'s' if count != 1 else ''}"
 
 
 def _value(value: float | None, decimals: int = 4) -> str:

@@ -237,14 +237,17 @@ def _provenance(sweep: Sweep) -> str:
                     counts = facts.setdefault(key, {})
                     counts[_plain(value)] = counts.get(_plain(value), 0) + 1
     driver = meta.get("environment")
-    if isinstance(driver, Mapping):
-        rows += [
-            (f"driver: {key}", _plain(value)) for key, value in sorted(driver.items()) if not isinstance(value, dict)
-        ]
-    for key, counts in sorted(facts.items()):
-        several = len(counts) > 1
-        shown = ", ".join(f"{value} ({count} trials)" if several else value for value, count in counts.items())
-        rows.append((f"trials: {key}", f"mixed: {shown}" if several else shown))
+    plain = driver.items() if isinstance(driver, Mapping) else ()
+    own = {key: _plain(value) for key, value in plain if not isinstance(value, (dict, list))}
+    for key in sorted({*own, *facts}):
+        counts = facts.get(key, {})
+        shown = ", ".join(f"{value} ({count} trials)" if len(counts) > 1 else value for value, count in counts.items())
+        if len(counts) > 1:
+            rows.append((f"{key} (trials)", f"mixed: {shown}"))
+        elif counts and own.get(key, shown) != shown:
+            rows += [(f"{key} (driver)", own[key]), (f"{key} (trials)", shown)]
+        else:
+            rows.append((key, shown or own[key]))
     return "## Provenance\n\n" + Grid(("what", "value"), tuple(rows)).to_markdown().rstrip()
 
 
