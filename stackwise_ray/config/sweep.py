@@ -122,12 +122,14 @@ class Search(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Strict):
-    """Equal tuning of every arm before the replicates; its FLOPs stand in a column of their own."""
+    """Equal tuning of every arm before the replicates; its FLOPs stand in a column of their own.
+
+    All arms try the same points, spread evenly over the space (`distributed.tuning`).
+    """
 
     space: dict[str, Any]
     trials_per_arm: Positive = 3
     budget_share: Annotated[float, Field(gt=0, le=1)] = 0.2  # of a replicate's budget, for each trial
-    sampler: Literal["tpe", "random", "gp", "nsga2", "cmaes", "grid"] = "tpe"
     require: tuple[str, ...] = ()
 
 

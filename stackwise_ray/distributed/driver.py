@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stackwise_ray.config.identity import canonical, digest
+from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
 from stackwise_ray.config.yaml import dump_yaml
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
@@ -252,9 +252,9 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
         for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", lineterm="", n=1):
             console.print(f"  {line}", markup=False, highlight=False)
     atomic_write_text(file, text)
-    declared = digest(canonical(plain["analysis"]))
+    declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
-    journal.put_meta("sweep_hash", digest(canonical(plain)))
+    journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("environment", describe_environment())
     journal.put_meta("analysis_plan_hash", declared)
     if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
