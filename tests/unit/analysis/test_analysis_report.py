@@ -7,9 +7,21 @@ import struct
 from pathlib import Path
 
 import pytest
-from synthetic_sweeps import BUDGET, final_metrics
+from synthetic_sweeps import BUDGET, final_metrics, write_ablation
 
 from analysis import AnalysisError, compare, load_runs, summary_table, write_report
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A five-arm sweep whose report is written; for tests that only read."""
+    folder = write_ablation(tmp_path_factory.mktemp("reported") / "ablation")
+    write_report(folder)
+    return folder
+
+
+def text_of(folder: Path) -> str:
+    return (folder / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def read(folder: Path, name: str):
@@ -22,32 +34,32 @@ def png_size(path: Path) -> tuple[int, int]:
     return struct.unpack(">II", data[16:24])
 
 
-def test_the_report_holds_the_verdicts_of_compare_digit_by_digit(ablation):
-    text = write_report(ablation).read_text(encoding="utf-8")
-    comparison = compare(load_runs(ablation), "validation/loss", baseline="attention", margin=0.02)
+def test_the_report_holds_the_verdicts_of_compare_digit_by_digit(reported):
+    text = text_of(reported)
+    comparison = compare(load_runs(reported), "validation/loss", baseline="attention", margin=0.02)
     assert comparison.sentence in text
     for result in comparison.arms:
         row = next(line for line in text.splitlines() if line.startswith(f"| {result.arm} |"))
         assert result.difference_text in row
         assert result.verdict in row
-        saved = read(ablation, f"comparisons/comparison_{result.arm}_vs_attention.json")["comparisons"][0]
+        saved = read(reported, f"comparisons/comparison_{result.arm}_vs_attention.json")["comparisons"][0]
         assert saved["result"]["difference"] == result.difference
         assert saved["result"]["p_adjusted"] == result.p_adjusted
         assert saved["result"]["interval"]["low"] == result.interval.low
     assert "At equal training FLOPs, which token mixer" in text
 
 
-def test_every_figure_that_the_report_links_to_is_a_png_of_some_size(ablation):
-    text = write_report(ablation).read_text(encoding="utf-8")
+def test_every_figure_that_the_report_links_to_is_a_png_of_some_size(reported):
+    text = text_of(reported)
     for name in ("training_curves", "loss_curves", "comparison_plots"):
         assert f"(figures/{name}.png)" in text
-        width, height = png_size(ablation / "report" / "figures" / f"{name}.png")
+        width, height = png_size(reported / "report" / "figures" / f"{name}.png")
         assert width >= 1200
         assert height >= 400
 
 
-def test_failures_stand_with_their_reason_and_the_verdict_is_conditional(ablation):
-    text = write_report(ablation).read_text(encoding="utf-8")
+def test_failures_stand_with_their_reason_and_the_verdict_is_conditional(reported):
+    text = text_of(reported)
     failures = text.split("## What failed and why")[1].split("##")[0]
     assert "loss is NaN at step 31 (lr 0.003, gradient norm 812)" in failures
     assert "token_local: conditional on survival" in text
@@ -59,25 +71,24 @@ def test_a_sweep_without_failures_says_so(make_ablation):
     assert "conditional on survival" not in text
 
 
-def test_costs_and_tuning_are_those_that_were_recorded(ablation):
-    summary = summary_table(ablation)
+def test_costs_and_tuning_are_those_that_were_recorded(reported):
+    summary = summary_table(reported)
     attention = summary.arms[0]
     assert (attention.arm, attention.n, attention.tuning_flops) == ("attention", 3, 0.6 * BUDGET)
     assert attention.tuned == {"training.lr": 3e-3}
     assert attention.flops == pytest.approx(BUDGET)
-    text = write_report(ablation).read_text(encoding="utf-8")
+    text = text_of(reported)
     assert "| attention | training.lr = 0.003 | 2.2500 | chosen |" in text
-    saved = read(ablation, "results/attention_results.json")
+    saved = read(reported, "results/attention_results.json")
     assert len(saved["runs"]) == 3
     assert saved["tuning"]["flops"] == 0.6 * BUDGET
     assert len(saved["runs"][0]["curves"]["validation/loss"]["value"]) == 10
-    failed = read(ablation, "results/token_local_results.json")["runs"][1]
+    failed = read(reported, "results/token_local_results.json")["runs"][1]
     assert (failed["status"], failed["metrics"]) == ("failed", {})
 
 
-def test_cost_ratios_are_arm_over_baseline(ablation):
-    write_report(ablation)
-    ratios = read(ablation, "comparisons/comparison_llama_vs_attention.json")["comparisons"][0]["ratios"]
+def test_cost_ratios_are_arm_over_baseline(reported):
+    ratios = read(reported, "comparisons/comparison_llama_vs_attention.json")["comparisons"][0]["ratios"]
     assert ratios["throughput/tokens_per_s"] == pytest.approx(1 / 1.3)
     assert ratios["model/params"] == 1.0
 
