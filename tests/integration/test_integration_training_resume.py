@@ -1,0 +1,171 @@
+"""A trial that is killed (kill -9, a real process, at any step) and continued equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.config.trial import (
+    Budget,
+    DataConfig,
+    MarkovSource,
+    ModelConfig,
+    OptimizerConfig,
+    Schedule,
+    TrainingConfig,
+    TrialConfig,
+)
+
+DECODER = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov", seq_len=16, validation_tokens=256, markov=MarkovSource(n_symbols=4, n_tokens=4000)
+    ),
+    training=TrainingConfig(
+        budget=Budget(tokens=12 * 128 + 48),  # 12 full steps and a short one
+        batch_tokens=128,
+        evaluations=4,
+        report_seconds=0.0,
+        checkpoint_seconds=0.0,
+        schedule=Schedule(warmup=0.4),
+    ),
+    optimizer=OptimizerConfig(),
+    seed=3,
+)
+
+
+def with_training(trial: TrialConfig, **changes) -> TrialConfig:
+    return replace(trial, training=replace(trial.training, **changes))
+
+
+def with_model(trial: TrialConfig, **changes) -> TrialConfig:
+    return replace(trial, model=replace(trial.model, **changes))
+
+
+CASES = {
+    "a decoder": DECODER,
+    "dropout and micro-batches": with_training(with_model(DECODER, dropout=0.3), accumulation=3),
+    "a masked encoder with dropout": with_model(DECODER, family="bert", role="encoder", dropout=0.2),
+    "recomputed activations with dropout": with_training(
+        with_model(DECODER, dropout=0.3), activation_checkpointing=True
+    ),
+    "fp16 with a loss scale": with_training(DECODER, precision="fp16"),
+}
+
+VARIES = ("time/", "throughput/", "memory/process_peak_bytes")
+"""Metrics that measure the machine, not the training."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def processes(cache: None) -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
+    return context
+
+
+def train_in_process(trial: TrialConfig, directory: Path, attempt: int, pipe: Connection) -> None:
+    import torch
+
+    from stackwise_ray.training.run import run_trial
+
+    torch.set_num_threads(1)
+    (directory / "attempt").write_text(str(attempt))
+    for record in run_trial(trial, directory, trial_id="t", attempt=attempt):
+        pipe.send((record.step, record.tokens, record.flops, dict(record.metrics)))
+    pipe.send(None)
+
+
+def attempt(processes, trial: TrialConfig, directory: Path, number: int, kill_after: int | None) -> list:
+    """Records of one attempt; where `kill_after` is given, its process is killed some time after that step."""
+    directory.mkdir(exist_ok=True)
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=train_in_process, args=(trial, directory, number, theirs))
+    process.start()
+    theirs.close()
+    records = []
+    try:
+        while (record := ours.recv()) is not None:
+            records.append(record)
+            if kill_after is not None and record[0] >= kill_after:
+                time.sleep(random.uniform(0, 0.03))  # somewhere in the steps, writes and evaluations that follow
+                os.kill(process.pid, 9)
+                break
+    except EOFError:
+        raise AssertionError(f"attempt {number} ended by itself after {records[-1:]}") from None
+    process.join(timeout=60)
+    assert process.exitcode == (0 if kill_after is None else -9)
+    return records
+
+
+def lasting(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith(VARIES)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", CASES.values(), ids=CASES.keys())
+def test_a_trial_killed_at_several_steps_equals_the_uninterrupted_one_bit_for_bit(processes, trial, tmp_path):
+    whole = attempt(processes, trial, tmp_path / "whole", 1, None)
+    pieces = []
+    for number, kill_after in enumerate((1, 5, 9, None), start=1):
+        pieces.append(attempt(processes, trial, tmp_path / "pieces", number, kill_after))
+    log = (tmp_path / "pieces" / "logs" / "train.log").read_text()
+    assert log.count("continues after step") >= 2
+
+    expected = {step: (tokens, flops, lasting(metrics)) for step, tokens, flops, metrics in whole if metrics}
+    seen = set()
+    for records in pieces:
+        for step, tokens, flops, metrics in records:
+            tokens_then, flops_then, metrics_then = expected[step]
+            assert (tokens, flops) == (tokens_then, flops_then)
+            if "train/loss" in metrics and "flops/total" not in metrics and "validation/loss" not in metrics:
+                assert metrics["train/lr"] == metrics_then["train/lr"]
+                seen.add(step)
+    assert len(seen) >= 6
+
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "pieces")]
+    assert weights[0] == weights[1]
+    results = [json.loads((tmp_path / name / "outputs" / "metrics.json").read_text()) for name in ("whole", "pieces")]
+    assert lasting(results[0]) == lasting(results[1])
+    assert json.loads((tmp_path / "pieces" / "metadata" / "environment.json").read_text())["bit_exact"] is True
+
+
+@pytest.mark.slow
+def test_the_losses_of_every_step_are_those_of_the_uninterrupted_run(processes, tmp_path):
+    """With one evaluation, at the end, each record holds one step's loss."""
+    trial = with_training(with_model(DECODER, dropout=0.3), evaluations=1)
+    whole = {
+        step: metrics["train/loss"] for step, _, _, metrics in attempt(processes, trial, tmp_path / "a", 1, None)[:-2]
+    }
+    assert len(whole) == 13
+    for number, kill_after in enumerate((3, 6, 10, None), start=1):
+        for step, _, _, metrics in attempt(processes, trial, tmp_path / "b", number, kill_after):
+            if step in whole and "validation/loss" not in metrics:
+                assert metrics["train/loss"] == whole[step]
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_goes_on_with_the_time_that_is_left(processes, tmp_path):
+    trial = with_training(DECODER, budget=Budget(wall_seconds=1.5), evaluations=2)
+    attempt(processes, trial, tmp_path / "t", 1, 20)
+    attempt(processes, trial, tmp_path / "t", 2, None)
+    metrics = json.loads((tmp_path / "t" / "outputs" / "metrics.json").read_text())
+    assert 1.5 <= metrics["time/train_s"] < 2.0
+    assert metrics["progress"] == 1.0
