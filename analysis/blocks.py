@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EQUAL_COLUMNS = {
     "flops": ("flops", "flops/total"),
     "tokens": ("tokens", "tokens/total"),
-    "wall_seconds": ("wall_seconds", "time/train_seconds"),
+    "wall_seconds": ("wall_seconds", "time/train_s"),
     "steps": ("steps",),
     "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
 }

@@ -46,9 +46,9 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
         return _search_source(sweep, journal)
     arms = expand(sweep).arms
     if sweep.tune is None:
-        blocks = (_replicates(arm, {}, sweep) for arm in arms)
-        return FixedSource(sorted((p for block in blocks for p in block), key=lambda proposal: proposal.key))
-    by_name = {arm.name: arm for arm in arms}
+        proposals = [p for place, arm in enumerate(arms) for p in _replicates(arm, {}, sweep, place)]
+        return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
+    by_name = {arm.name: (place, arm) for place, arm in enumerate(arms)}
 
     def freeze(arm: str, tuning: Tuning) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
@@ -56,7 +56,7 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
     objective = sweep.objective[0]
     return TunedSource(
         {arm.name: _tuning_trials(arm, sweep) for arm in arms},
-        lambda name, values: _replicates(by_name[name], values, sweep),
+        lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
         freeze,
         metric=objective.metric,
         minimize=objective.direction == "minimize",
@@ -103,7 +103,8 @@ def unreported(sweep: SweepConfig, trials: Sequence[TrialRecord]) -> Iterator[st
 # ------------------------------------------------------------------------------------------ replicates and tuning
 
 
-def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig) -> list[Proposal]:
+def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig, place: int = 0) -> list[Proposal]:
+    """One arm's replicates; their key orders them by block first, then by the arm's place in the file."""
     trial = tuned(arm, values) if values else arm.trial
     parameters = {**arm.parameters, **values}
     return [
@@ -113,7 +114,7 @@ def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig) -> list
             role="replicate",
             trial=with_seed(trial, seed),
             parameters=parameters,
-            key=(block, arm.name),
+            key=(block, place),
         )
         for block, seed in enumerate(replicate_seeds(sweep))
     ]
