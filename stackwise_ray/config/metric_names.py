@@ -13,6 +13,7 @@ from stackwise_ray.core.errors import ConfigError, did_you_mean
 REPORTED = {
     "train/loss": "nats a predicted token, mean over the step",
     "validation/loss": "nats a predicted token on the fixed windows, at the end of the budget",
+    "validation/oracle_loss": "of the source itself on the same windows (markov)",
     "validation/perplexity": "exp(validation/loss)",
     "validation/perplexity_token": "whole split, a token",
     "validation/perplexity_word": "whole split, a word",
@@ -31,6 +32,9 @@ REPORTED = {
     "tokens/total": "cumulative training",
     "memory/peak_bytes": "of the device, or of live tensors on a CPU",
     "memory/saved_activation_bytes": "kept for the backward pass",
+    "memory/process_peak_bytes": "resident, of the worker's process",
+    "time/train_s": "seconds in the loop, evaluation and checkpoints excluded",
+    "time/total_s": "seconds of the worker's function",
     "throughput/tokens_per_s": "training tokens a second",
     "model/params": "trained and frozen, embeddings included",
     "model/params_non_embedding": "without embeddings",
