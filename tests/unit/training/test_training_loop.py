@@ -1,0 +1,319 @@
+"""The loop on a real model of two blocks: losses, budgets, records, failures, workers, precision."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from stackwise_ray.config.trial import (
+    Budget,
+    DataConfig,
+    MarkovSource,
+    ModelConfig,
+    Schedule,
+    TrainingConfig,
+    TrialConfig,
+)
+from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
+from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.data import TrainingOrder, gather, prepare
+from stackwise_ray.optim import build_optimizer, learning_rate
+from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.checkpoints import list_checkpoints
+from stackwise_ray.training.objectives import next_token
+from stackwise_ray.training.outputs import TrialResult
+from stackwise_ray.training.run import run_trial
+
+TRIAL = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov",
+        seq_len=16,
+        validation_tokens=256,
+        markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
+        final_evaluation="fixed",
+    ),
+    training=TrainingConfig(
+        budget=Budget(steps=6),
+        batch_tokens=128,
+        evaluations=2,
+        report_seconds=0.0,
+        checkpoint_seconds=1e9,
+        device="cpu",
+    ),
+)
+
+
+def with_training(**changes) -> TrialConfig:
+    return replace(TRIAL, training=replace(TRIAL.training, **changes))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def run(trial: TrialConfig, directory: Path, attempt: int = 1, **options) -> tuple[list[MetricRecord], TrialResult]:
+    records = []
+    generator = run_trial(trial, directory, trial_id="t", attempt=attempt, **{"keep_model": False} | options)
+    while True:
+        try:
+            records.append(next(generator))
+        except StopIteration as end:
+            return records, end.value
+
+
+def step_losses(records: list[MetricRecord]) -> dict[int, float]:
+    return {
+        r.step: r.metrics["train/loss"] for r in records if "train/loss" in r.metrics and "flops/total" not in r.metrics
+    }
+
+
+def test_the_loop_computes_what_a_loop_written_out_by_hand_computes(tmp_path):
+    """Same init, same data, mean cross-entropy, clipping, AdamW, schedule: losses to 1e-6 relative (float32 sums)."""
+    records, _ = run(TRIAL, tmp_path)
+    data = prepare(TRIAL.data)
+    assembly = assemble(TRIAL, data, torch.device("cpu"))
+    model = assembly.model
+    optimizer = build_optimizer(model, TRIAL.optimizer, TRIAL.training.lr)
+    order = TrainingOrder(data.splits["train"].n_tokens, 16, TRIAL.seed)
+    for step in range(6):
+        inputs, targets = map(torch.from_numpy, gather(data.splits["train"].tokens, order.windows(8 * step, 8), 16))
+        loss = functional.cross_entropy(model(input_ids=inputs).logits.flatten(0, 1), targets.flatten())
+        assert step_losses(records)[step + 1] == pytest.approx(loss.item(), rel=1e-6)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 6, TRIAL.training.lr, TRIAL.training.schedule)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 8])
+def test_micro_batches_change_no_loss(tmp_path, accumulation):
+    whole, _ = run(TRIAL, tmp_path / "a")
+    parts, _ = run(with_training(accumulation=accumulation), tmp_path / "b")
+    assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
+
+
+def test_micro_batches_of_an_encoder_share_one_denominator(tmp_path):
+    """Masked positions differ between micro-batches: a mean of means would be off by per cents."""
+    encoder = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))
+    whole, _ = run(encoder, tmp_path / "a")
+    parts, _ = run(replace(encoder, training=replace(encoder.training, accumulation=8)), tmp_path / "b")
+    assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
+
+
+def test_a_trial_leaves_its_tree_and_every_metric(tmp_path):
+    records, result = run(replace(TRIAL, data=replace(TRIAL.data, final_evaluation=None)), tmp_path, keep_model=True)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.yaml", "logs/train.log", "metadata/data.json", "metadata/environment.json",
+        "model/config.json", "model/model.safetensors", "model/tokenizer.json",
+        "outputs/evaluation_report.md", "outputs/metrics.json",
+    }  # fmt: skip
+    assert not (tmp_path / "checkpoints").exists()
+    assert not [name for name in files if "tmp" in name]
+    stored = json.loads((tmp_path / "outputs" / "metrics.json").read_text())
+    (stage,) = stored.pop("stages")
+    assert stored.pop("trial_id") == "t"
+    assert stored == result.metrics == records[-1].metrics
+    assert set(stored) >= {
+        "train/loss", "train/lr", "train/grad_norm", "validation/loss", "validation/perplexity",
+        "validation/oracle_loss", "validation/entropy_rate", "validation/perplexity_token", "test/loss",
+        "test/perplexity_token", "test/perplexity_word", "test/perplexity_byte", "flops/forward", "flops/backward",
+        "flops/optimizer", "flops/step", "flops/total", "flops/evaluation", "flops/recomputed", "tokens/total",
+        "memory/peak_bytes", "memory/process_peak_bytes", "memory/saved_activation_bytes", "throughput/tokens_per_s",
+        "model/params", "model/params_non_embedding", "model/bytes", "time/build_s", "time/train_s",
+        "time/evaluation_s", "time/checkpoint_s", "time/total_s", "progress",
+    }  # fmt: skip
+    assert all(math.isfinite(value) for value in stored.values())
+    assert stage["name"] == "classical"
+    assert stage["active_blocks"] == [0, 1]
+    assert stage["tokens"] == stored["tokens/total"] == 6 * 128
+    assert stage["flops_counted"] == stage["flops_modelled"] == 6 * (stored["flops/forward"] + stored["flops/backward"])
+    assert stage["trainable_params"] == stored["model/params"]
+    assert stored["flops/total"] == 6 * stored["flops/step"]
+    assert stored["flops/backward"] == 2 * stored["flops/forward"]
+
+
+def test_reports_rise_in_steps_tokens_and_flops_and_validate_where_asked(tmp_path):
+    records, result = run(with_training(evaluations=3), tmp_path)
+    assert [r.step for r in records if "validation/loss" in r.metrics][:-1] == [2, 4, 6]
+    for before, after in itertools.pairwise(records):
+        assert (before.step, before.tokens, before.flops) <= (after.step, after.tokens, after.flops)
+    assert records[-1].flops == result.metrics["flops/total"]
+    assert [r.metrics["progress"] for r in records[:3]] == pytest.approx([1 / 6, 2 / 6, 2 / 6])
+
+
+def test_the_final_train_loss_is_the_mean_since_the_last_validation_but_one(tmp_path):
+    records, result = run(TRIAL, tmp_path)
+    losses = step_losses([r for r in records if "validation/loss" not in r.metrics])
+    assert result.metrics["train/loss"] == pytest.approx(sum(losses[step] for step in (4, 5, 6)) / 3, rel=1e-12)
+
+
+def test_the_root_seed_decides_everything(tmp_path):
+    same = [run(TRIAL, tmp_path / name)[1].metrics["validation/loss"] for name in ("a", "b")]
+    other = run(replace(TRIAL, seed=1), tmp_path / "c")[1].metrics["validation/loss"]
+    assert same[0] == same[1] != other
+
+
+def test_dropout_changes_neither_the_init_nor_the_data(tmp_path):
+    dropout = replace(TRIAL, model=replace(TRIAL.model, dropout=0.5))
+    with_it, _ = run(dropout, tmp_path / "a")
+    without, _ = run(TRIAL, tmp_path / "b")
+    first = [next(iter(step_losses(records).values())) for records in (with_it, without)]
+    assert first[0] != first[1]
+    assert first[0] == pytest.approx(first[1], rel=0.2)
+
+
+def test_a_finished_trial_is_answered_from_its_folder(tmp_path):
+    _, first = run(TRIAL, tmp_path)
+    records, second = run(TRIAL, tmp_path, attempt=2)
+    assert len(records) == 1
+    assert second.metrics == first.metrics
+    assert second.environment == first.environment
+
+
+def test_an_interrupt_between_steps_leaves_a_checkpoint_and_the_next_attempt_goes_on(tmp_path):
+    _, whole = run(TRIAL, tmp_path / "whole")
+    generator = run_trial(TRIAL, tmp_path / "t", trial_id="t", attempt=1, keep_model=False)
+    for _ in range(3):
+        record = next(generator)
+    with pytest.raises(KeyboardInterrupt):
+        generator.throw(KeyboardInterrupt())
+    (checkpoint,) = list_checkpoints(tmp_path / "t" / "checkpoints")
+    assert checkpoint.name == f"step_{record.step:012d}"
+    records, result = run(TRIAL, tmp_path / "t", attempt=2)
+    assert records[0].step >= record.step
+    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
+
+
+def test_a_trial_that_is_closed_writes_nothing_more(tmp_path):
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    generator.close()
+    assert not list_checkpoints(tmp_path / "checkpoints")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_superseded_attempt_writes_no_checkpoint_and_no_result(tmp_path):
+    (tmp_path / "attempt").write_text("1")
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    (tmp_path / "attempt").write_text("2")
+    with pytest.raises(StaleAttemptError, match="attempt 1 was superseded by attempt 2"):
+        for _ in generator:
+            pass
+    assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_damaged_checkpoint_is_named_in_the_log_and_the_one_before_is_used(tmp_path):
+    _, whole = run(TRIAL, tmp_path / "whole")
+    often = with_training(checkpoint_seconds=0.0)
+    generator = run_trial(often, tmp_path / "t", trial_id="t", attempt=1)
+    for _ in range(5):
+        next(generator)
+    generator.close()
+    newest, before = list_checkpoints(tmp_path / "t" / "checkpoints")
+    (newest / "model.safetensors").write_bytes(b"rubbish")
+    _, result = run(often, tmp_path / "t", attempt=2)
+    log = (tmp_path / "t" / "logs" / "train.log").read_text()
+    assert "WARNING refused a damaged checkpoint" in log
+    assert newest.name in log
+    assert f"going on from the one before, {before.name}" in log
+    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial_with_its_numbers(tmp_path):
+    wild = with_training(lr=1e30, gradient_clip=None, budget=Budget(steps=20), schedule=Schedule(warmup=0.0))
+    with pytest.raises(TrialError, match=r"non-finite \w+ at step \d+: loss = .*, lr = \S+e\+29, gradient norm = "):
+        run(wild, tmp_path)
+    assert "failed: non-finite" in (tmp_path / "logs" / "train.log").read_text()
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_no_checkpoint_is_written_after_a_step_that_is_not_finite(tmp_path):
+    wild = with_training(lr=1e30, gradient_clip=None, budget=Budget(steps=20), checkpoint_seconds=0.0)
+    with pytest.raises(TrialError):
+        run(wild, tmp_path)
+    from safetensors.torch import load_file
+
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+
+
+def test_a_model_that_sees_its_targets_fails_as_a_leak(tmp_path, monkeypatch):
+    """A real leak: targets that were not shifted are the inputs themselves, which any model learns to copy."""
+    monkeypatch.setattr(next_token, "gather", lambda *arguments: (gather(*arguments)[0],) * 2)
+    trial = with_training(budget=Budget(steps=100), lr=1e-2, evaluations=2, report_seconds=1.0)
+    with pytest.raises(TrialError, match="leak: the model's validation loss"):
+        run(trial, tmp_path)
+
+
+def test_data_with_another_fingerprint_is_refused(tmp_path):
+    with pytest.raises(TrialError, match="another source"):
+        run(TRIAL, tmp_path, data_fingerprint="0" * 64)
+
+
+def test_an_output_that_is_a_file_is_a_mistake_of_the_user(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="a file is in the way"):
+        run(TRIAL, tmp_path / "file" / "trial")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_close_to_float32_and_keeps_master_weights(tmp_path, precision):
+    exact, _ = run(TRIAL, tmp_path / "a")
+    half, result = run(with_training(precision=precision), tmp_path / "b")
+    assert step_losses(half) == pytest.approx(step_losses(exact), rel=0.02)  # bf16 has 8 bits: 0.4 % a rounding
+    assert step_losses(half) != step_losses(exact)
+    assert result.metrics["model/bytes"] == 4 * result.metrics["model/params"]
+
+
+def test_recomputed_activations_change_no_bit_and_are_reported_apart(tmp_path):
+    plain_records, plain = run(TRIAL, tmp_path / "a")
+    records, result = run(with_training(activation_checkpointing=True), tmp_path / "b")
+    assert step_losses(records) == step_losses(plain_records)
+    assert result.metrics["memory/saved_activation_bytes"] < plain.metrics["memory/saved_activation_bytes"]
+    assert result.metrics["flops/recomputed"] > plain.metrics["flops/recomputed"]
+    assert result.metrics["flops/total"] == plain.metrics["flops/total"]
+
+
+def test_an_overflowing_fp16_gradient_skips_the_step_and_halves_the_scale(tmp_path):
+    """The scaler starts at 65,536: a loss scaled by it overflows where the gradient is large."""
+    trial = with_training(precision="fp16", gradient_clip=None, budget=Budget(steps=3))
+    data = prepare(trial.data)
+    from stackwise_ray.training.collectives import Alone
+    from stackwise_ray.training.step import TrainingStep
+
+    assembly = assemble(trial, data, torch.device("cpu"))
+    tools = assembly.enter(assembly.plan.stages[0])
+    assert tools.scaler is not None
+    tools.scaler.load_state_dict(tools.scaler.state_dict() | {"scale": 2.0**40})
+    before = [parameter.detach().clone() for parameter in tools.parameters]
+    values = TrainingStep(assembly, tools, Alone()).take(step=0, first_sequence=0, n_sequences=8, lr=1e-3)
+    assert values.skipped
+    assert tools.scaler.get_scale() == 2.0**39
+    assert all(a.equal(b) for a, b in zip(before, tools.parameters, strict=True))
+
+
+def test_a_run_leaves_the_process_as_it_found_it(tmp_path):
+    assert not torch.are_deterministic_algorithms_enabled()
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    assert torch.are_deterministic_algorithms_enabled()
+    generator.close()
+    assert not torch.are_deterministic_algorithms_enabled()
