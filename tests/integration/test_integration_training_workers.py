@@ -1,0 +1,105 @@
+"""Two workers (real processes, gloo) train what one trains: the loss is normalised over the global batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+
+DECODER = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov", seq_len=16, validation_tokens=272, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
+    ),
+    training=TrainingConfig(
+        budget=Budget(tokens=20 * 128 + 16),  # the last batch is one sequence: a worker has none
+        batch_tokens=128,
+        evaluations=2,
+        report_seconds=0.0,
+        checkpoint_seconds=1e9,
+    ),
+)
+ENCODER = replace(DECODER, model=replace(DECODER.model, family="bert", role="encoder"))
+
+
+def with_training(trial: TrialConfig, **changes) -> TrialConfig:
+    return replace(trial, training=replace(trial.training, **changes))
+
+
+CASES = {
+    "next token": (DECODER, DECODER),
+    "masked tokens": (ENCODER, ENCODER),
+    "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    patch.undo()
+
+
+def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, pipe: Connection) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from stackwise_ray.training.run import run_trial
+
+    torch.set_num_threads(1)
+    if world_size > 1:
+        store = f"file://{directory}.store"
+        dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    generator = run_trial(trial, directory, trial_id="t", attempt=1, rank=rank, world_size=world_size)
+    for record in generator:
+        pipe.send((record.step, record.tokens, record.flops, dict(record.metrics)))
+    pipe.send(None)
+
+
+def train(trial: TrialConfig, directory: Path, world_size: int) -> list:
+    """The first worker's records."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
+    processes, pipes = [], []
+    for rank in range(world_size):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=worker, args=(trial, directory, rank, world_size, theirs))
+        process.start()
+        theirs.close()
+        processes.append(process)
+        pipes.append(ours)
+    records = [list(iter(pipe.recv, None)) for pipe in pipes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    return records[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "two"), CASES.values(), ids=CASES.keys())
+def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path):
+    alone = train(one, tmp_path / "one", 1)
+    together = train(two, tmp_path / "two", 2)
+    assert [record[:3] for record in together] == [record[:3] for record in alone]  # steps, tokens, FLOPs
+    assert len(alone) >= 21
+    for (*_, expected), (*_, metrics) in zip(alone, together, strict=True):
+        for name in ("train/loss", "train/grad_norm", "validation/loss", "test/perplexity_token", "flops/evaluation"):
+            assert (name in metrics) == (name in expected)
+            if name in expected:
+                assert metrics[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):
+    trial = with_training(DECODER, budget=Budget(wall_seconds=1.0), report_seconds=0.1)
+    *_, metrics = train(trial, tmp_path / "two", 2)[-1]
+    assert metrics["progress"] == 1.0
+    assert metrics["time/train_s"] >= 1.0

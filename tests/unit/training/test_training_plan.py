@@ -1,0 +1,158 @@
+"""The plan: equal to the run to the unit for every family and mode, refusals, and sizes by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stackwise_ray.config.trial import (
+    Budget,
+    DataConfig,
+    MarkovSource,
+    ModelConfig,
+    NoMixer,
+    ResolventApplyMixer,
+    ResolventDiagonalMixer,
+    TrainingConfig,
+    TrialConfig,
+)
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data import prepare
+from stackwise_ray.training.plan import TrialPlan, plan_trial
+from stackwise_ray.training.run import run_trial
+
+TRIAL = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov", seq_len=16, validation_tokens=272, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
+    ),
+    training=TrainingConfig(budget=Budget(tokens=128 * 3 + 48), batch_tokens=128, evaluations=2, device="cpu"),
+)
+
+
+def model(**changes) -> TrialConfig:
+    return replace(TRIAL, model=replace(TRIAL.model, **changes))
+
+
+def training(trial: TrialConfig = TRIAL, **changes) -> TrialConfig:
+    return replace(trial, training=replace(trial.training, **changes))
+
+
+CASES = {
+    "gpt2": TRIAL,
+    "llama": model(family="llama", d_ff=24),
+    "bert": model(family="bert", role="encoder"),
+    "modernbert": model(family="modernbert", role="encoder", d_ff=24),
+    "bk apply": model(family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2, d_value=8)),
+    "bk diagonal": model(family="bk", n_heads=None, mixer=ResolventDiagonalMixer(n_heads=4)),
+    "bk without a mixer": model(family="bk", n_heads=None, mixer=NoMixer()),
+    "micro-batches": training(accumulation=3),
+    "recomputed activations": training(activation_checkpointing=True),
+    "dropout": model(dropout=0.1),
+    "bf16": training(precision="bf16"),
+    "a flag": replace(TRIAL, flags=("activation_checkpointing",)),
+    "a budget of FLOPs": training(budget=Budget(flops=2e8)),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def plan_of(trial: TrialConfig, **options) -> TrialPlan:
+    data = prepare(trial.data)
+    splits = {name: split.n_tokens for name, split in data.splits.items()}
+    return plan_trial(
+        trial, vocab_size=data.vocab_size, special_ids=data.special_ids, **({"split_tokens": splits} | options)
+    )
+
+
+@pytest.mark.parametrize("trial", CASES.values(), ids=CASES.keys())
+def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
+    plan = plan_of(trial)
+    generator = run_trial(trial, tmp_path, trial_id="t", attempt=1, keep_model=False)
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            metrics = end.value.metrics
+            break
+    assert metrics["flops/total"] == plan.flops_total
+    assert metrics["flops/evaluation"] == plan.flops_evaluation
+    assert metrics["tokens/total"] == plan.tokens_total
+    assert metrics["steps/total"] == plan.steps
+    assert metrics["model/params"] == plan.params
+    assert metrics["model/params_non_embedding"] == plan.params_non_embedding
+    assert metrics["model/bytes"] == plan.model_bytes
+    assert metrics["memory/saved_activation_bytes"] == pytest.approx(plan.saved_activation_bytes, rel=0.02)
+    assert metrics["memory/peak_bytes"] == pytest.approx(plan.live_peak_bytes, rel=0.05)
+
+
+def test_a_tuning_trial_plans_no_final_evaluation():
+    fixed = replace(TRIAL, data=replace(TRIAL.data, final_evaluation="fixed"))
+    assert plan_of(TRIAL, final_evaluation=False) == plan_of(fixed)
+    assert plan_of(TRIAL).flops_evaluation > plan_of(fixed).flops_evaluation
+
+
+def test_flops_by_hand_for_a_model_without_a_mixer():
+    """Per token and layer two or three products with the channel mixer, and the head: 2mn forward each."""
+    trial = model(family="bk", n_heads=None, mixer=NoMixer(), n_layers=1)
+    deeper = model(family="bk", n_heads=None, mixer=NoMixer(), n_layers=2)
+    one, two = plan_of(trial), plan_of(deeper)
+    weights = two.params_non_embedding - one.params_non_embedding
+    block = two.flops_forward_per_token - one.flops_forward_per_token
+    vectors = weights - block / 2
+    assert 0 <= vectors <= 8 * 16  # norms, gains and biases are the only parameters without a product
+    assert two.flops_backward_per_token == 2 * two.flops_forward_per_token
+    assert two.flops_optimizer_per_step == 15 * two.params
+
+
+def test_a_budget_of_flops_is_met_within_one_per_cent():
+    plan = plan_of(training(budget=Budget(flops=1e9)))
+    assert plan.flops_total == pytest.approx(1e9, rel=0.01)
+
+
+def test_a_budget_that_no_number_of_sequences_meets_is_refused_with_the_smallest_that_can():
+    with pytest.raises(
+        ConfigError, match=r"training\.budget\.flops = 1000 cannot be met within 1%.* give at least"
+    ) as e:
+        plan_of(training(budget=Budget(flops=1000)))
+    least = int(str(e.value).rpartition(" ")[2])
+    assert plan_of(training(budget=Budget(flops=least))).flops_total == least
+
+
+def test_a_budget_of_time_leaves_open_what_the_clock_decides():
+    plan = plan_of(training(budget=Budget(wall_seconds=60)))
+    assert (plan.steps, plan.tokens_total, plan.flops_total, plan.flops_evaluation) == (None, None, None, None)
+    assert plan.flops_forward_per_token == plan_of(TRIAL).flops_forward_per_token
+
+
+def test_disk_holds_three_checkpoints_and_the_model():
+    """Weights and two moments, each 4 bytes a parameter, three times (one is being written), and the weights."""
+    plan = plan_of(TRIAL)
+    assert plan.disk_bytes == pytest.approx(4 * plan.params * (3 * 3 + 1), rel=0.01)
+
+
+def test_planning_allocates_no_weights():
+    """A model of 1.7 billion parameters on any machine."""
+    trial = replace(
+        TRIAL,
+        model=ModelConfig(family="llama", role="decoder", n_layers=8, d_model=4096, n_heads=32, d_ff=11008),
+        training=TrainingConfig(budget=Budget(steps=1), batch_tokens=16),
+    )
+    plan = plan_trial(trial, vocab_size=32_000)
+    assert plan.params > 1.7e9
+    assert plan.live_peak_bytes > 4 * 4 * plan.params  # weights, gradients, two moments
+
+
+def test_planning_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    plan_trial(replace(TRIAL, model=replace(TRIAL.model, d_ff=48)), vocab_size=100)
+    assert torch.get_rng_state().equal(state)
