@@ -6,6 +6,7 @@ return value is the result. Sums are float64 over windows, whatever the batching
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Evaluator:
         if not objective.left_to_right:
             return metrics
         metrics.update(_perplexity("validation/perplexity", result.mean))
-        oracle = data.oracle_loss(windows)
+        oracle = self._oracle_losses
         if oracle is not None:
             metrics["validation/oracle_loss"] = float(oracle.mean())
             if data.entropy_rate is not None:
@@ -115,6 +116,10 @@ class Evaluator:
             if len(windows) > 1:
                 leak_check(result.sums / result.counts, oracle)
         return metrics
+
+    @functools.cached_property
+    def _oracle_losses(self) -> NDArray[np.float64] | None:
+        return self.assembly.data.oracle_loss(self.assembly.validation_windows)
 
     def whole_split(self, split: str) -> Generator[None, None, dict[str, float]]:
         """Exact NLL over a whole split: strided windows, every token but the first scored once.

@@ -31,13 +31,18 @@ _MEMORY_STEPS = 2
 class Meter:
     """Measures one run on one worker.
 
+    Args:
+        count: Whether evaluation is counted; a foreign model may run operations that have no FLOP rule.
+
     Attributes:
         peak_bytes: Most bytes in live tensors of a step (CPU) or of the allocator (GPU); None before a measurement.
         saved_bytes: Bytes saved for the backward pass in the current stage.
     """
 
-    def __init__(self, model: torch.nn.Module, device: torch.device, collectives: Collectives) -> None:
-        self._model, self._device, self._collectives = model, device, collectives
+    def __init__(
+        self, model: torch.nn.Module, device: torch.device, collectives: Collectives, *, count: bool = True
+    ) -> None:
+        self._model, self._device, self._collectives, self._count = model, device, collectives, count
         self._steps: dict[str, Flops] = {}
         self._evaluations: dict[int, int] = {}
         self.evaluation_flops = 0  # counted by this worker since the last call of `take_evaluation_flops`
@@ -85,6 +90,9 @@ class Meter:
     @contextlib.contextmanager
     def evaluation(self, n_windows: int) -> Iterator[None]:
         """Around the forward pass of an evaluation batch."""
+        if not self._count:
+            yield
+            return
         if n_windows in self._evaluations:
             yield
         else:

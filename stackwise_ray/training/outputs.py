@@ -105,7 +105,7 @@ class TrialFolder:
         temporary = self.directory / f".model.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
             with disk_full_is_named(target), tensor_writes(target):
-                with _without_progress_bars():
+                with without_progress_bars():
                     model.save_pretrained(temporary)
                 tokenizer.save_pretrained(str(temporary))
                 self.fence()
@@ -170,8 +170,8 @@ class TrialLog:
 
 
 @contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar for every shard that it writes; a trial has no terminal of its own."""
+def without_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing a bar for every shard that it reads or writes."""
     from transformers.utils import logging
 
     enabled = logging.is_progress_bar_enabled()

@@ -21,7 +21,6 @@ from stackwise_ray.core.calibration import Calibration, RunKind, Sample
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role, TrialRecord
-from stackwise_ray.training.plan import plan_trial
 
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
@@ -216,6 +215,8 @@ def remember_speed(plan: Plan, records: Iterable[TrialRecord]) -> None:
 
 
 def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
+    from stackwise_ray.training.plan import plan_trial  # torch: seconds that the driver spends beside starting Ray
+
     trial = cell.trial
     budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
     try:

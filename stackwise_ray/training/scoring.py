@@ -1,0 +1,188 @@
+"""Scores a model that is already trained: a run's final weights on its own data, or any transformers model.
+
+The command `evaluate` comes here. The losses and perplexities are those of `training.evaluation`, as a run computes
+them at its end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.config.editing import from_plain
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
+from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
+from stackwise_ray.training.collectives import Alone
+from stackwise_ray.training.evaluation import Evaluator
+from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.objectives import OBJECTIVES
+from stackwise_ray.training.outputs import without_progress_bars
+from stackwise_ray.training.stages import stage_plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BATCH_TOKENS = 4096
+"""Tokens of a forward pass: the fastest on one CPU thread for the smallest models, and small for large ones."""
+_CARRIER = "model=decoder/llama_family/tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What was measured.
+
+    Attributes:
+        model: Where the weights came from.
+        metrics: By path, as in a run's `outputs/metrics.json`.
+        data_fingerprint: Of the data scored.
+    """
+
+    model: str
+    metrics: dict[str, float]
+    data_fingerprint: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {"model": self.model, "data_fingerprint": self.data_fingerprint, "metrics": self.metrics}
+
+
+def score_run(directory: Path) -> Scores:
+    """The final weights of a finished run on the run's own data.
+
+    Raises:
+        ConfigError: The folder is no run, has no weights, or its data is not the data found here.
+    """
+    config = directory / "config.yaml"
+    if not config.is_file():
+        raise ConfigError(f"= {directory} is no trial's folder: there is no config.yaml in it", path="--run")
+    if not (directory / "model" / "config.json").is_file():
+        raise ConfigError(
+            f"= {directory} has no model/: the trial has not finished, or its weights were not kept "
+            "(tracking.keep_models)",
+            path="--run",
+        )
+    trial = from_plain(load_yaml(config), source=str(config))
+    data = prepare(trial.data)
+    then = json.loads((directory / "metadata" / "data.json").read_text())["fingerprint"]
+    if then != data.fingerprint:
+        raise ConfigError(
+            f"= {directory} was trained on data {then[:12]}, and {data.fingerprint[:12]} is what is found here "
+            "(another Python has another standard library); evaluate it where it was trained, or use --model with "
+            "data=…",
+            path="--run",
+        )
+    return _score(trial, data, str(directory / "model"))
+
+
+def score_model(source: str, words: Sequence[str]) -> Scores:
+    """Any transformers model with a tokenizer, on the data that the words name, in its own tokens.
+
+    Args:
+        source: A path or hub name; safetensors weights only.
+        words: ``data=…`` and ``data.…=…``, as for `train`.
+
+    Raises:
+        ConfigError: No data is named, a word is about something else, or the model cannot be read.
+    """
+    if "/" in source and Path(source).parent.is_dir() and not Path(source).exists():
+        raise ConfigError(f"= {source}: there is no such folder", path="--model")
+    others = [word for word in words if not word.startswith(("data=", "data."))]
+    if others:
+        raise ConfigError(f"'{others[0]}' does not belong here: only data=… and data.…=… do", source="command line")
+    if not words:
+        raise ConfigError("needs data to score on: add data=python_stdlib, data=wikitext2, …", path="--model")
+    given = any(word.startswith("data.tokenizer=") for word in words)
+    # The preset only makes the trial whole: of the model's part nothing but the role is used.
+    trial = load_trial([_CARRIER, *words, *([] if given else [f"data.tokenizer={source}"])])
+    trial = replace(trial, model=replace(trial.model, role=_role(source)))
+    return _score(trial, prepare(trial.data), source)
+
+
+def _score(trial: TrialConfig, data: PreparedData, source: str) -> Scores:
+    device = choose_device("auto")
+    model = load_model(source, trial.model.role).to(device)  # type: ignore[arg-type]
+    size = model.get_input_embeddings().weight.shape[0]
+    if data.vocab_size > size:
+        raise ConfigError(
+            f"= {trial.data.tokenizer} has {data.vocab_size} tokens and the model at {source} {size}; give its own "
+            "tokenizer",
+            path="data.tokenizer",
+        )
+    seq_len = trial.data.seq_len
+    assembly = Assembly(
+        trial=trial,
+        data=data,
+        model=model,
+        plan=stage_plan(trial),
+        order=TrainingOrder(data.splits["train"].n_tokens, seq_len, 0),
+        validation_windows=fixed_validation_windows(
+            data.splits["validation"].n_tokens, seq_len, trial.data.validation_tokens
+        ),
+        device=device,
+        rank=0,
+        world_size=1,
+    )
+    stage = assembly.plan.stages[-1]
+    objective = OBJECTIVES.get(stage.objective)(trial, stage, data, assembly.order)
+    alone = Alone()
+    evaluator = Evaluator(
+        assembly=assembly,
+        collectives=alone,
+        meter=Meter(model, device, alone, count=False),
+        batch_windows=max(1, _BATCH_TOKENS // seq_len),
+    )
+    with deterministic(device):
+        metrics = dict(_finish(evaluator.validate(objective)))
+        if objective.left_to_right:
+            for split in ("validation", "test"):
+                metrics.update(_finish(evaluator.whole_split(split)))
+    return Scores(model=source, metrics=metrics, data_fingerprint=data.fingerprint)
+
+
+def _finish(evaluation: Generator[None, None, dict[str, float]]) -> dict[str, float]:
+    while True:
+        try:
+            next(evaluation)
+        except StopIteration as end:
+            result: dict[str, float] = end.value
+            return result
+
+
+def load_model(source: str, role: str) -> PreTrainedModel:
+    """Weights from a path or the hub: safetensors only, since unpickling a stranger's file could run code.
+
+    Raises:
+        ConfigError: Nothing readable is there.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    importlib.import_module("stackwise_ray.models.bk")  # registers the family with transformers
+    auto: Any = AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
+    try:
+        with without_progress_bars():
+            model: PreTrainedModel = auto.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
+    return model
+
+
+def _role(source: str) -> Any:
+    from transformers import AutoConfig
+
+    importlib.import_module("stackwise_ray.models.bk")
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
+    names = " ".join(config.architectures or ())
+    return "encoder" if "MaskedLM" in names else "decoder"
