@@ -6,22 +6,14 @@ on is in `Progress`, the model, the optimizer and the scaler: that is what a che
 
 from __future__ import annotations
 
-import json
 import math
-import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
-import torch
-
-from stackwise_ray.core.errors import CheckpointError, TrialError
+from stackwise_ray.core.errors import TrialError
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.metrics.memory import process_peak_bytes
-from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.optim import learning_rate
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, evaluation_steps, shares
@@ -29,9 +21,11 @@ from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.costs import StageFlops
 from stackwise_ray.training.evaluation import Evaluator
+from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.outputs import TrialLog
 from stackwise_ray.training.progress import LossMean, Progress
+from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import StepValues, TrainingStep
 
 Records = Generator[MetricRecord, None, None]
@@ -353,42 +347,8 @@ class TrainingLoop:
     def final_metrics(self) -> dict[str, float]:
         """The final value of every metric that was measured."""
         self._look()
-        progress = self.progress
         self._count_total_seconds()
-        parameters = count_parameters(self.assembly.model)
-        flops, seconds, steps = progress.flops, progress.seconds, max(progress.step, 1)
-        metrics: dict[str, float | None] = {
-            **progress.latest,
-            "progress": self._share_now(),
-            "flops/forward": flops.forward / steps,
-            "flops/backward": flops.backward / steps,
-            "flops/optimizer": flops.optimizer / steps,
-            "flops/recomputed": flops.recomputed / steps,
-            "flops/step": flops.training / steps,
-            "flops/total": flops.training,
-            "flops/evaluation": progress.flops_evaluation,
-            "tokens/total": progress.tokens,
-            "steps/total": progress.step,
-            "memory/peak_bytes": self.meter.device_peak(),
-            "memory/process_peak_bytes": process_peak_bytes(),
-            "memory/saved_activation_bytes": max(
-                (row["saved_activation_bytes"] or 0 for row in progress.stages), default=None
-            ),
-            "throughput/tokens_per_s": progress.plain_tokens / progress.plain_seconds
-            if progress.plain_seconds
-            else None,
-            "model/params": parameters.total,
-            "model/params_non_embedding": parameters.non_embedding,
-            "model/bytes": sum(parameter.nbytes for parameter in self.assembly.model.parameters()),
-            "time/build_s": seconds.build,
-            "time/train_s": seconds.train,
-            "time/evaluation_s": seconds.evaluation,
-            "time/checkpoint_s": seconds.checkpoint,
-            "time/total_s": seconds.total,
-        }
-        if self._tools.scaler is not None:
-            metrics["train/skipped_steps"] = progress.skipped_steps
-        return {name: value for name, value in metrics.items() if value is not None}
+        return final_metrics(self.progress, self.meter, self.assembly.model, self._share_now())
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
@@ -406,82 +366,24 @@ class TrainingLoop:
         self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start
 
     def _checkpoint(self) -> Checkpoint:
-        optimizer = self._tools.optimizer.state_dict()["state"]
-        tensors: dict[str, dict[str, torch.Tensor]] = {"model": _model_tensors(self.assembly.model), "optimizer": {}}
-        numbers: dict[str, Any] = {}
-        for index, entries in optimizer.items():
-            for key, value in entries.items():
-                if isinstance(value, torch.Tensor):
-                    tensors["optimizer"][f"{index}/{key}"] = value
-                else:
-                    numbers[f"{index}/{key}"] = value
-        tensors["random"] = {"torch": torch.get_rng_state()}
-        if self.assembly.device.type == "cuda":
-            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.assembly.device)
-        algorithm, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-        tensors["random"]["numpy"] = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-        state = {
+        state = capture(self.assembly.model, self._tools, self.assembly.device, self.assembly.world_size)
+        plain = {
             "trial_id": self._trial_id,
             "progress": self.progress.to_plain(),
             "meter": self.meter.to_plain(),
-            "optimizer": numbers,
-            "scaler": self._tools.scaler.state_dict() if self._tools.scaler is not None else None,
-            "numpy": [str(algorithm), int(position), int(has_gauss), float(gauss)],
-            "python": json.loads(json.dumps(random.getstate())),
-            "threads": torch.get_num_threads(),
-            "device": self.assembly.device.type,
-            "world_size": self.assembly.world_size,
+            "torch": state.plain,
         }
-        return Checkpoint(step=self.progress.step, tensors=tensors, state=state)
+        return Checkpoint(step=self.progress.step, tensors=state.tensors, state=plain)
 
     def restore(self, checkpoint: Checkpoint) -> bool:
         """Takes up where a checkpoint stands; whether what follows is bit-exact (same threads, workers, device).
 
         Raises:
-            CheckpointError: Its tensors are not those of this model.
+            CheckpointError: It is of another model.
         """
-        state = checkpoint.state
-        self.progress = Progress.from_plain(state["progress"])
+        self.progress = Progress.from_plain(checkpoint.state["progress"])
         self._total_before = self.progress.seconds.total
         self._enter_stage()
-        self.meter.restore(state["meter"])
-        own = _model_tensors(self.assembly.model)
-        if own.keys() != checkpoint.tensors["model"].keys():
-            odd = sorted(own.keys() ^ checkpoint.tensors["model"].keys())
-            raise CheckpointError(f"checkpoint of step {checkpoint.step} is of another model: {', '.join(odd[:3])}")
-        with torch.no_grad():
-            for name, tensor in checkpoint.tensors["model"].items():
-                own[name].copy_(tensor)
-        self._restore_optimizer(checkpoint)
-        if self._tools.scaler is not None and state["scaler"] is not None:
-            self._tools.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(checkpoint.tensors["random"]["torch"])
-        if self.assembly.device.type == "cuda" and "cuda" in checkpoint.tensors["random"]:
-            torch.cuda.set_rng_state(checkpoint.tensors["random"]["cuda"], self.assembly.device)
-        algorithm, position, has_gauss, gauss = state["numpy"]
-        keys = checkpoint.tensors["random"]["numpy"].numpy().astype(np.uint32)
-        np.random.set_state((algorithm, keys, position, has_gauss, gauss))
-        version, internal, gauss_next = state["python"]
-        random.setstate((version, tuple(internal), gauss_next))
-        here = (torch.get_num_threads(), self.assembly.device.type, self.assembly.world_size)
-        return (state["threads"], state["device"], state["world_size"]) == here
-
-    def _restore_optimizer(self, checkpoint: Checkpoint) -> None:
-        entries: dict[int, dict[str, Any]] = {}
-        for name, value in [*checkpoint.tensors["optimizer"].items(), *checkpoint.state["optimizer"].items()]:
-            index, _, key = name.partition("/")
-            entries.setdefault(int(index), {})[key] = value
-        optimizer = self._tools.optimizer
-        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _model_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and persistent buffers, each storage once (a tied head is the embedding's)."""
-    kept = model.state_dict(keep_vars=True)
-    named: Iterator[tuple[str, torch.Tensor]] = (
-        (name, tensor) for name, tensor in kept.items() if isinstance(tensor, torch.Tensor)
-    )
-    unique: dict[int, tuple[str, torch.Tensor]] = {}
-    for name, tensor in named:
-        unique.setdefault(id(tensor), (name, tensor))
-    return dict(unique.values())
+        self.meter.restore(checkpoint.state["meter"])
+        assembly = self.assembly
+        return restore(checkpoint, assembly.model, self._tools, assembly.device, assembly.world_size)
