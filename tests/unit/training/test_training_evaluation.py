@@ -1,0 +1,193 @@
+"""Evaluation: exact NLL of a split by hand, independence of batching, fixed masks, what a stage trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.core.errors import ConfigError, TrialError
+from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.training.assembly import Assembly, assemble, choose_device, seed_step, set_trainable
+from stackwise_ray.training.collectives import Alone
+from stackwise_ray.training.evaluation import Evaluator
+from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.objectives import IGNORED, Objective
+from stackwise_ray.training.stages import Stage, Trainable
+
+TRIAL = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov", seq_len=16, validation_tokens=500, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
+    ),
+    training=TrainingConfig(budget=Budget(steps=4), batch_tokens=128, device="cpu"),
+)
+ENCODER = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def data(cache: None) -> PreparedData:
+    return prepare(TRIAL.data)
+
+
+def evaluator(assembly: Assembly, batch_windows: int = 8, *, count: bool = True) -> Evaluator:
+    meter = Meter(assembly.model, CPU, Alone(), count=count)
+    return Evaluator(assembly=assembly, collectives=Alone(), meter=meter, batch_windows=batch_windows)
+
+
+def objective(assembly: Assembly) -> Objective:
+    return assembly.enter(assembly.plan.stages[0]).objective
+
+
+def result(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+
+
+def test_the_perplexity_of_a_split_is_that_of_every_token_scored_once_with_its_context(data):
+    """By hand: token t + 1 of a 16-token window with stride 8, its context cut at the window's start, one at a time."""
+    assembly = assemble(TRIAL, data, CPU)
+    metrics = result(evaluator(assembly).whole_split("test"))
+    tokens = np.asarray(data.splits["test"].tokens, dtype=np.int64)
+    assembly.model.eval()
+    nll, scored = 0.0, 0
+    start = 0
+    with torch.no_grad():
+        while scored < len(tokens) - 1:
+            first = min(start, len(tokens) - 17)
+            window = torch.from_numpy(tokens[first : first + 17])
+            log_probabilities = assembly.model(input_ids=window[None, :-1]).logits[0].double().log_softmax(-1)
+            for position in range(scored - first, 16):  # those that no window before has scored
+                nll -= float(log_probabilities[position, window[position + 1]])
+                scored += 1
+            start += 8
+    split = data.splits["test"]
+    assert metrics["test/tokens"] == scored == len(tokens) - 1
+    assert metrics["test/loss"] == pytest.approx(nll / scored, rel=1e-6)
+    assert metrics["test/perplexity_token"] == pytest.approx(math.exp(nll / scored), rel=1e-5)
+    assert metrics["test/perplexity_word"] == pytest.approx(math.exp(nll / split.n_words), rel=1e-5)
+    assert metrics["test/perplexity_byte"] == pytest.approx(math.exp(nll / split.n_bytes), rel=1e-5)
+    assert metrics["test/min_context"] == 9
+
+
+@pytest.mark.parametrize("trial", [TRIAL, ENCODER], ids=["decoder", "encoder"])
+def test_validation_does_not_depend_on_the_batching(trial, data):
+    assembly = assemble(trial, data, CPU)
+    losses = [result(evaluator(assembly, n).validate(objective(assembly)))["validation/loss"] for n in (1, 7, 32)]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
+def test_counting_flops_changes_no_bit_of_a_loss(data):
+    assembly = assemble(TRIAL, data, CPU)
+    counted, plain = (
+        result(evaluator(assembly, count=count).validate(objective(assembly)))["validation/loss"]
+        for count in (True, False)
+    )
+    assert counted == plain
+
+
+def test_validation_is_in_evaluation_mode_and_leaves_training_mode(data):
+    dropout = replace(TRIAL, model=replace(TRIAL.model, dropout=0.5))
+    losses = []
+    for trial in (TRIAL, dropout):
+        assembly = assemble(trial, data, CPU)
+        losses.append(result(evaluator(assembly).validate(objective(assembly)))["validation/loss"])
+        assert assembly.model.training
+    assert losses[0] == losses[1]
+
+
+def test_a_perplexity_is_reported_only_where_predictions_see_their_past_alone(data):
+    decoder, encoder = (assemble(trial, data, CPU) for trial in (TRIAL, ENCODER))
+    seen = result(evaluator(decoder).validate(objective(decoder)))
+    assert seen["validation/perplexity"] == pytest.approx(math.exp(seen["validation/loss"]))
+    assert seen["validation/oracle_loss"] > 0
+    assert set(result(evaluator(encoder).validate(objective(encoder)))) == {"validation/loss"}
+
+
+def test_a_loss_that_is_not_finite_fails_the_evaluation(data):
+    assembly = assemble(TRIAL, data, CPU)
+    with torch.no_grad():
+        next(assembly.model.parameters()).fill_(float("nan"))
+    with pytest.raises(TrialError, match="non-finite loss in evaluation: nan in window 0"):
+        result(evaluator(assembly).validate(objective(assembly)))
+
+
+def test_a_sequence_is_masked_alike_in_any_company_and_otherwise_next_time(data):
+    masked = objective(assemble(ENCODER, data, CPU))
+    together, alone = masked.training_batch(range(3, 9)), masked.training_batch(range(5, 6))
+    assert (together.inputs[2] == alone.inputs[0]).all()
+    assert (together.targets[2] == alone.targets[0]).all()
+    per_epoch = masked.order.windows_per_epoch
+    offsets = masked.order.windows(0, 2 * per_epoch)
+    again = per_epoch + int(np.flatnonzero(offsets[per_epoch:] == offsets[5])[0])  # the same window, an epoch later
+    later = masked.training_batch(range(again, again + 1))
+    assert (later.targets != alone.targets).any()
+
+
+def test_masked_inputs_differ_from_the_text_only_where_there_is_a_loss(data):
+    masked = objective(assemble(ENCODER, data, CPU))
+    batch = masked.training_batch(range(64))
+    tokens = data.splits["train"].tokens
+    text = np.stack([tokens[o : o + 16] for o in masked.order.windows(0, 64)]).astype(np.int64)
+    lossy = batch.targets != IGNORED
+    assert (batch.inputs[~lossy] == text[~lossy]).all()
+    assert (batch.targets[lossy] == text[lossy]).all()
+    assert batch.loss_positions == lossy.sum()
+    assert lossy.mean() == pytest.approx(0.15, abs=5 * math.sqrt(0.15 * 0.85 / lossy.size))
+
+
+def test_validation_masks_are_the_same_for_every_seed(data):
+    windows = np.array([0, 16, 48])
+    one, two = (objective(assemble(replace(ENCODER, seed=s), data, CPU)).validation_batch(windows) for s in (0, 1))
+    assert (one.inputs == two.inputs).all()
+    assert (one.targets == two.targets).all()
+
+
+@pytest.mark.parametrize(
+    ("trainable", "trained"),
+    [
+        (Trainable(blocks=(1,), embeddings=False, norm=False, head=False), {"transformer.h.1"}),
+        (Trainable(blocks=(), embeddings=False, norm=True, head=False), {"transformer.ln_f"}),
+        (Trainable(blocks=(0,), embeddings=False, norm=False, head=True), {"transformer.h.0", "transformer.wte"}),
+    ],
+)
+def test_a_stage_trains_its_declared_parts_and_nothing_else(trainable, trained, data):
+    """GPT-2's head is tied: training it trains the token table."""
+    model = assemble(TRIAL, data, CPU).model
+    stage = Stage(name="s", active_blocks=(0, 1), trainable=trainable, objective="next_token")
+    set_trainable(model, stage)
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{part}." for part in trained))}
+
+
+def test_what_a_step_draws_depends_on_seed_step_and_worker_alone():
+    def draw(*arguments: int) -> float:
+        seed_step(*arguments)
+        return float(torch.rand(()))
+
+    assert draw(0, 1, 0) == draw(0, 1, 0)
+    assert len({draw(0, 1, 0), draw(1, 1, 0), draw(0, 2, 0), draw(0, 1, 1)}) == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu():
+    assert choose_device("auto") == CPU
+    with pytest.raises(ConfigError, match=r"training\.device|no CUDA device"):
+        choose_device("cuda")
