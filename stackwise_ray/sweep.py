@@ -90,13 +90,18 @@ def run(
         ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
         DiskFullError: The disk filled up; the same call continues later.
     """
-    from analysis.report import write_report
     from stackwise_ray.distributed.driver import Options, run_sweep
 
-    options = Options(address=address, max_concurrent=max_concurrent, retry_failed=retry_failed, report=write_report)
+    options = Options(address=address, max_concurrent=max_concurrent, retry_failed=retry_failed, report=_write_report)
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
+
+
+def _write_report(directory: Path) -> Path:
+    from analysis.report import write_report
+
+    return write_report(directory)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

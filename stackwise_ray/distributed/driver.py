@@ -14,10 +14,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -38,6 +38,9 @@ from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
 from stackwise_ray.training.sweep_plan import Plan, remember_speed
+
+if TYPE_CHECKING:
+    from stackwise_ray.distributed.session import Demand, Session
 
 WORKER = "stackwise_ray.training.run:run_trial"
 JOURNAL = "journal.sqlite"
@@ -92,6 +95,7 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
         DiskFullError: The disk filled up; the same command continues later.
         KeyboardInterrupt: Ctrl-C; the same command continues.
     """
+    directory = directory.absolute()
     _make_directory(directory)
     with SweepLock(directory) as lock, Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
@@ -127,6 +131,7 @@ def _run(
         workers=resources.workers,
         longest_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
         keep_models=sweep.tracking.keep_models != "none",
+        gate=directory / "plan.json",
         most_flops=sweep.limits.flops,
     )
     ledger = Ledger(journal, source, work, corpora.fingerprint)
@@ -152,8 +157,11 @@ def _run(
 def _run_missing(
     sweep: SweepConfig, ledger: Ledger, corpora: Corpora, tracker: _Tracking, console: Console, options: Options
 ) -> None:
-    """Plan (torch) and start Ray at the same time, then run."""
+    """Run what is left. Ray and its workers start while the plan is made; they train once it has been checked."""
     from stackwise_ray.distributed.session import Demand, ray_session
+
+    assert ledger.work.gate is not None
+    ledger.work.gate.unlink(missing_ok=True)  # of an earlier command
 
     resources = sweep.resources
     asked = resources.max_concurrent if isinstance(resources.max_concurrent, int) else None
@@ -164,38 +172,55 @@ def _run_missing(
         max_concurrent=options.max_concurrent or asked,
     )
     with ThreadPoolExecutor(1, "plan") as pool:
-        planning = pool.submit(plan_sweep, sweep, corpora)
-        with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
-            session_context = ray_session(demand, address=options.address)
-            with session_context as session:
-                ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
-                plan = planning.result()
-                _refuse(plan)
-                atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
-                _train(sweep, ledger, plan, session, demand, tracker, console)
+        planning = pool.submit(_checked_plan, sweep, corpora, ledger.work)
+        with contextlib.ExitStack() as stack:
+            with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
+                session = stack.enter_context(ray_session(demand, address=options.address))
+            ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
+            began = time.time()
+            _train(sweep, ledger, planning, session, demand, tracker, console)
+        plan = planning.result()
+    remember_speed(plan, [record for record in ledger.records() if (record.ended_at or 0) > began])
+
+
+def _checked_plan(sweep: SweepConfig, corpora: Corpora, work: Work) -> Plan:
+    """Plan the sweep and open the gate that its workers wait at.
+
+    Raises:
+        ConfigError: Some cell cannot run.
+    """
+    assert work.gate is not None
+    plan = plan_sweep(sweep, corpora)
+    _refuse(plan)
+    atomic_write_json(work.gate, plan.to_dict())
+    return plan
 
 
 def _train(
     sweep: SweepConfig,
     ledger: Ledger,
-    plan: Plan,
-    session: Any,
-    demand: Any,
+    planning: Future[Plan],
+    session: Session,
+    demand: Demand,
     tracker: _Tracking,
     console: Console,
 ) -> None:
     from stackwise_ray.distributed.schedulers import SCHEDULERS
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
-    began = time.time()
     objective = sweep.objective[0]
-    expected = {(row.arm, row.role): Expected(trials=row.trials, flops=row.flops) for row in plan.rows}
     minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
         scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
             grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
         )
+
+    def check() -> None:
+        if planning.done():
+            rows = planning.result().rows  # raises what the planner refused
+            progress.expected = {(r.arm, r.role): Expected(trials=r.trials, flops=r.flops) for r in rows}
+            ledger.check = lambda: None
 
     def lost(reason: str) -> None:
         ledger.interrupt_all(reason)
@@ -211,9 +236,10 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with Progress(console, expected, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+    with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
         progress.watch(ledger)
         ledger.watcher = tracker.notify
+        ledger.check = check
         run_trials(
             ledger,
             session,
@@ -222,7 +248,6 @@ def _train(
             wall_seconds=3600 * sweep.limits.wall_hours if sweep.limits.wall_hours else None,
             on_ray_lost=lost,
         )
-    remember_speed(plan, [record for record in ledger.records() if (record.ended_at or 0) > began])
 
 
 # ------------------------------------------------------------------------------------------- before and after

@@ -49,6 +49,7 @@ class Work:
         silent_after_s: A trial that gives no sign of life for so long is ended and tried once more.
         longest_s: So is an attempt that takes longer than this; None: no limit.
         keep_models: Whether a replicate writes its final weights.
+        gate: A file that appears when the plan has been checked; a worker starts up meanwhile and waits for it.
         most_flops: Training FLOPs after which no further trial starts; None: no limit.
     """
 
@@ -61,6 +62,7 @@ class Work:
     silent_after_s: float = HEARTBEAT_S
     longest_s: float | None = None
     keep_models: bool = True
+    gate: Path | None = None
     most_flops: float | None = None
 
 
@@ -88,6 +90,7 @@ class Ledger:
 
     Attributes:
         watcher: Called after every change (for a tracker).
+        check: Called in every round of Tune's loop; what it raises ends the sweep.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Ledger:
         self.journal, self.source, self.work = journal, source, work
         self._fingerprints = fingerprints
         self.watcher: Callable[[], None] = lambda: None
+        self.check: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._retry: deque[Proposal] = deque()
         self._twins: dict[str, list[Proposal]] = {}
@@ -215,6 +219,7 @@ class Ledger:
             "gpus": work.gpus,
             "silent_after_s": work.silent_after_s,
             "longest_s": work.longest_s,
+            "gate": None if work.gate is None else str(work.gate),
             "arguments": {
                 "trial": proposal.trial,
                 "directory": work.directory / "trials" / attempt.trial_id,

@@ -38,20 +38,23 @@ class Progress:
     """Shows a ledger until it is closed; a context manager.
 
     Args:
-        expected: What the plan foresees, by (arm, role).
+        slots: Trials that run at once.
         metric: The metric whose best value is shown.
+
+    Attributes:
+        expected: What the plan foresees, by (arm, role); set once there is one.
     """
 
     def __init__(
         self,
         console: Console,
-        expected: Mapping[tuple[str, Role], Expected],
         *,
         slots: int,
         metric: str,
         minimize: bool = True,
     ) -> None:
-        self._console, self._expected, self._slots = console, expected, slots
+        self._console, self._slots = console, slots
+        self.expected: Mapping[tuple[str, Role], Expected] = {}
         self._metric, self._sign = metric, 1 if minimize else -1
         self._began = time.monotonic()
         self._ledger: Ledger | None = None
@@ -138,17 +141,17 @@ class Progress:
         for attempt in list(ledger.running.values()):
             key = (attempt.proposal.arm, attempt.proposal.role)
             spent = attempt.latest.get("flops/total", 0.0)
-            planned = self._expected.get(key)
+            planned = self.expected.get(key)
             if spent:
                 seconds[key[0]] = seconds.get(key[0], 0.0) + time.time() - attempt.started
                 flops[key[0]] = flops.get(key[0], 0.0) + spent
             if planned and planned.flops:
                 done[key] = done.get(key, 0.0) + min(1.0, spent / planned.flops)
-        if not sum(flops.values()):
+        if not sum(flops.values()) or not self.expected:
             return None
         mean = sum(seconds.values()) / sum(flops.values())
         left = 0.0
-        for (arm, role), planned in self._expected.items():
+        for (arm, role), planned in self.expected.items():
             if planned.flops is None:
                 return None
             pace = seconds[arm] / flops[arm] if flops.get(arm) else mean

@@ -38,6 +38,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative data.path means the same in a worker as in the driver
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -107,7 +108,8 @@ def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Sessi
             )
         else:
             _join(address)
-        yield Session(slots=_slots(demand), temp_directory=temp_directory, raylet=_raylet() if not address else None)
+        slots = _slots(demand)
+        yield Session(slots=slots, temp_directory=temp_directory, raylet=_raylet() if not address else None)
     finally:
         ray.shutdown()
         if temp_directory is not None:

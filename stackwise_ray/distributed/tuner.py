@@ -134,6 +134,9 @@ class _LedgerCallback(tune.Callback):
     ) -> None:
         _LIVE[self._key].result(trial.trial_id, result["training_iteration"], result["payload"])
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        _LIVE[self._key].check()
+
 
 def end_processes_of_this_one() -> None:
     """Kill what this process started (after Ray was lost nothing of it answers a polite request)."""

@@ -10,9 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from scipy.stats import qmc
-
 from stackwise_ray.config.domains import (
     Choice,
     Domain,
@@ -40,6 +37,9 @@ def tuning_points(space: Space, n: int, resolve: Resolve, *, root_seed: int = 0)
     Raises:
         ConfigError: The constraints leave fewer than `n` points in reach.
     """
+    import numpy as np
+    from scipy.stats import qmc  # here: most of a second, and most commands do not tune
+
     points: list[dict[str, Any]] = []
     for attempt in range(_MOST_ROUNDS):
         seed = stream_seed(root_seed, SEARCH, "tuning", attempt)
