@@ -37,7 +37,7 @@ from stackwise_ray.distributed.sources import TrialSource, TunedSource
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
-from stackwise_ray.training.sweep_plan import Plan, remember_speed
+from stackwise_ray.training.sweep_plan import Plan
 
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Demand, Session
@@ -177,10 +177,7 @@ def _run_missing(
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
                 session = stack.enter_context(ray_session(demand, address=options.address))
             ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
-            began = time.time()
             _train(sweep, ledger, planning, session, demand, tracker, console)
-        plan = planning.result()
-    remember_speed(plan, [record for record in ledger.records() if (record.ended_at or 0) > began])
 
 
 def _checked_plan(sweep: SweepConfig, corpora: Corpora, work: Work) -> Plan:

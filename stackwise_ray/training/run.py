@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
-from stackwise_ray.core.calibration import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration import Calibration, Sample
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
@@ -198,13 +198,11 @@ class _Worker:
     ) -> None:  # fmt: skip
         """Stores what this run measured, for the hours and bytes of later plans; never a reason to fail."""
         trial, calibration = assembly.trial, Calibration()
-        kind = RunKind(
-            family=trial.model.family,
-            mixer=trial.model.mixer.kind if trial.model.mixer is not None else None,
+        kind = run_kind(
+            trial,
             device=environment["device"],
             threads=environment["threads"] if self._device.type == "cpu" else 0,
             backend=environment.get("backend"),
-            precision=trial.training.precision,
         )
         size = metrics["flops/step"]
         rate = metrics.get("throughput/tokens_per_s")

@@ -25,8 +25,8 @@ from stackwise_ray.training.budget import batch_sequences
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.plan import plan_trial
+from stackwise_ray.training.run_kind import run_kind
 from stackwise_ray.training.step import TrainingStep
-from stackwise_ray.training.sweep_plan import run_kind
 
 FEWEST_STEPS = 2
 _WARM_UP = 2  # steps under the meter, which slows them down: the first builds the optimizer's state

@@ -15,12 +15,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stackwise_ray.config.editing import from_plain
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
-from stackwise_ray.core.calibration import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
-from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.core.records import Role
+from stackwise_ray.training.run_kind import run_kind
 
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
@@ -57,7 +57,6 @@ class PlanRow:
         seconds: Predicted wall time of one trial; None: not calibrated.
         peak_bytes: Predicted peak of live tensors; None: not calibrated.
         disk_bytes: Two checkpoints and the final model.
-        live_peak_bytes: Peak of live tensors as counted on fake ones, which `peak_bytes` corrects by measurements.
         refused: Why this cell cannot run; then the counts are None.
     """
 
@@ -77,7 +76,6 @@ class PlanRow:
     seconds: float | None = None
     peak_bytes: float | None = None
     disk_bytes: int | None = None
-    live_peak_bytes: int | None = None
     refused: str | None = None
 
 
@@ -172,48 +170,6 @@ def plan_cells(
     return Plan(name=name, rows=rows, slots=slots, notes=tuple(notes))
 
 
-def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
-    """The calibration's key for a trial: the same in the planner and in the run that records a sample."""
-    mixer = trial.model.mixer
-    return RunKind(
-        family=trial.model.family,
-        mixer=None if mixer is None else mixer.kind,
-        device=device,
-        threads=threads,
-        backend=backend,
-        precision=trial.training.precision,
-    )
-
-
-def remember_speed(plan: Plan, records: Iterable[TrialRecord]) -> None:
-    """Keep what finished trials measured, for the hours and the memory of later plans on this kind of machine.
-
-    Args:
-        plan: Of the sweep that they belong to.
-        records: Trials that this command finished; a resumed one is left out, since its times are of several runs.
-    """
-    calibration = Calibration()
-    counted = {(row.arm, row.role): row.live_peak_bytes for row in plan.rows}
-    for record in records:
-        metrics, environment = record.metrics, record.environment
-        if record.status != "finished" or record.attempts != 1 or metrics.get("time/train_s", 0.0) <= 0:
-            continue
-        live = counted.get((record.arm, record.role))
-        sample = Sample(
-            flops_per_step=metrics["flops/step"],
-            flops_per_s=metrics["flops/total"] / metrics["time/train_s"],
-            startup_s=metrics["time/build_s"],
-            memory_ratio=metrics["memory/peak_bytes"] / live if live and "memory/peak_bytes" in metrics else None,
-        )
-        kind = run_kind(
-            from_plain(dict(record.config)),
-            device=str(environment["device"]),
-            threads=int(environment["threads"]),
-            backend=environment.get("backend"),
-        )
-        calibration.add(kind, sample)
-
-
 def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
     from stackwise_ray.training.plan import plan_trial  # torch: seconds that the driver spends beside starting Ray
 
@@ -260,7 +216,6 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         seconds=seconds,
         peak_bytes=peak,
         disk_bytes=cost.disk_bytes,
-        live_peak_bytes=cost.live_peak_bytes,
     )
 
 

@@ -62,7 +62,11 @@ class SweepProcess:
 
     def workers(self) -> list[psutil.Process]:
         """The processes in which trials run."""
-        return [child for child in self.descendants() if "ray::" in command_line(child) and "Trainable" in command_line(child)]
+        return [
+            child
+            for child in self.descendants()
+            if "ray::" in command_line(child) and "Trainable" in command_line(child)
+        ]
 
     def raylet(self) -> psutil.Process:
         return next(child for child in self.descendants() if child.name() == "raylet")

@@ -1,0 +1,19 @@
+"""The key under which the planner looks up, and a run stores, what this machine was measured to do."""
+
+from __future__ import annotations
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.calibration import RunKind
+
+
+def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
+    """The calibration's key for a trial: the same in the planner and in the run that records a sample."""
+    mixer = trial.model.mixer
+    return RunKind(
+        family=trial.model.family,
+        mixer=None if mixer is None else mixer.kind,
+        device=device,
+        threads=threads,
+        backend=backend,
+        precision=trial.training.precision,
+    )
