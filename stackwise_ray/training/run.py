@@ -38,6 +38,7 @@ from stackwise_ray.training.outputs import (
     unwritable_is_named,
 )
 from stackwise_ray.training.plan import planned_steps, wants_full_evaluation
+from stackwise_ray.training.run_kind import run_kind
 
 __all__ = ["TrialResult", "run_trial"]
 
