@@ -79,11 +79,11 @@ class Summary:
         """The verdict in one sentence, or why there is none."""
         if self.comparisons:
             return self.comparisons[0].sentence
-        if self.refused:
-            return f"No verdict: {self.refused[0]}."
         best = self._best()
         if best is None:
             return "No verdict: no trial has finished."
+        if self.refused:
+            return f"No verdict: {self.refused[0]}."
         name, value = best
         return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
 

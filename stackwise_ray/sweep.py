@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +186,8 @@ def make_console(*, stderr: bool = False) -> Console:
 @contextmanager
 def exit_codes(console: Console) -> Iterator[None]:
     """The exit codes of every command, with one message and no traceback for what a person can mend."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
     try:
         yield
     except ConfigError as error:
