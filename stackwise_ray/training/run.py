@@ -24,6 +24,7 @@ from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.kernels import choose_backend
+from stackwise_ray.models.sizes import describe_parameters
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
 from stackwise_ray.training.collectives import Alone, Collectives, TorchCollectives
@@ -137,6 +138,8 @@ class _Worker:
         environment["bit_exact"] = exact
         if rank == 0:
             self._folder.write_start(self._trial, environment, data.describe())
+            model, seq_len = self._trial.model, self._trial.data.seq_len
+            self._log.info(describe_parameters(model, vocab_size=data.vocab_size, seq_len=seq_len))
         startup = time.perf_counter() - self._started
         loop.progress.seconds.build += startup
         try:

@@ -57,6 +57,7 @@ class PlanRow:
         seconds: Predicted wall time of one trial; None: not calibrated.
         peak_bytes: Predicted peak of live tensors; None: not calibrated.
         disk_bytes: Two checkpoints and the final model.
+        vocabulary: Both parameter counts in words, where the published size has another vocabulary.
         refused: Why this cell cannot run; then the counts are None.
     """
 
@@ -76,6 +77,7 @@ class PlanRow:
     seconds: float | None = None
     peak_bytes: float | None = None
     disk_bytes: int | None = None
+    vocabulary: str | None = None
     refused: str | None = None
 
 
@@ -148,7 +150,8 @@ class Plan:
         total = f"{self.trials} trials, {format_count(self.flops)} training FLOPs, {self.slots} at once"
         total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
         lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
-        return "\n".join([total, *([f"hours and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
+        counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
+        return "\n".join([total, *counts, *([f"hours and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
 
 
 def _count(value: float | None) -> str:
@@ -216,7 +219,18 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         seconds=seconds,
         peak_bytes=peak,
         disk_bytes=cost.disk_bytes,
+        vocabulary=_both_counts(cell),
     )
+
+
+def _both_counts(cell: Cell) -> str | None:
+    from stackwise_ray.models.sizes import describe_parameters, published_size
+
+    model = cell.trial.model
+    if published_size(model) is None or cell.role == "tuning":
+        return None
+    text = describe_parameters(model, vocab_size=cell.vocab_size, seq_len=cell.trial.data.seq_len)
+    return text if ";" in text else None
 
 
 def _wall_budget(trial: TrialConfig) -> float | None:
