@@ -10,15 +10,18 @@ Inside mappings of dotted trial paths (overrides, arms, spaces) a word replaces 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.config import schema
 from stackwise_ray.config.domains import DOMAIN_NAMES, overlap
+from stackwise_ray.config.sweep import SweepConfig
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"
 
+_KEYS = tuple(entry.name for entry in dataclasses.fields(SweepConfig) if entry.name != "source")
 _SPACES = ("design.factors", "tune.space", "search.space")
 
 
@@ -50,6 +53,9 @@ def _full_path(path: str) -> str:
         return "base.overrides.flags"
     group, _, rest = path.partition(".")
     if group not in schema.GROUPS:
+        if group not in _KEYS:
+            known = (*_KEYS, *schema.GROUPS)
+            raise ConfigError(f"unknown key; {did_you_mean(group, known)}", path=group, source=COMMAND_LINE)
         return path
     return f"base.overrides.{path}" if rest else f"base.{path}"
 

@@ -226,6 +226,7 @@ def _train(
             f"error: {reason}. Everything up to the last report is kept; run the same command again to continue.",
             style="red",
             highlight=False,
+            soft_wrap=True,
         )
         ledger.journal.close()
         end_processes_of_this_one()

@@ -170,7 +170,7 @@ def test_a_trial_with_two_workers_gives_the_same_loss_as_with_one(tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainig.lr=1"], "training.lr"),
+        (["trainig.lr=1"], "did you mean 'training'"),
         (["training.lr='3e-4'"], "text"),
         (["training.budget={steps: 3, flops: 1e9}"], "exactly one"),
         (["objective=[{metric: validation/los}]"], "validation/loss"),
