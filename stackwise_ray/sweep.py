@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections import Counter
@@ -159,7 +160,7 @@ def main(
 
         sweep = load_sweep(file, overrides=words or ())
         if sweep.source and Path(sweep.source) != Path(file):
-            console.print(f"reading {sweep.source}", highlight=False, soft_wrap=True)
+            console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
@@ -179,8 +180,16 @@ def main(
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=120)
+    console = _Console(stderr=stderr)
+    return console if console.is_terminal else _Console(stderr=stderr, width=120)
+
+
+class _Console(Console):
+    """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -199,9 +208,6 @@ def exit_codes(console: Console) -> Iterator[None]:
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues where this one stopped")
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of a pipe went away: nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_DONE) from None
 
 
 def _complain(message: str) -> None:
@@ -244,6 +250,8 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
     connection = open_journal(path)
     try:
         trials = read_trials(connection)
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"the journal cannot be read ({error})", source=str(path)) from None
     finally:
         connection.close()
     count = Counter(record.status for record in trials)
@@ -253,7 +261,7 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         return
     console.print(f"{sweep.name}: " + ", ".join(f"{n} {status}" for status, n in sorted(count.items())))
     for trial_id, reason in failed.items():
-        console.print(f"  {trial_id} failed: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"  {trial_id} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
@@ -276,15 +284,15 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
         console.print(summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
-        console.print(f"failed: {where}: {record.reason}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     for problem in outcome.problems:
-        console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     if outcome.kept:
         console.print(f"{outcome.kept} of {len(outcome.trials)} trials were there already", highlight=False)
     if outcome.report is not None:
-        console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+        console.print(f"report: {outcome.report}", markup=False, highlight=False, soft_wrap=True)
     if outcome.ui is not None:
-        console.print(f"MLflow: {outcome.ui}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow: {outcome.ui}", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

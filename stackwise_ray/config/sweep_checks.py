@@ -92,6 +92,18 @@ def _check_metrics(sweep: SweepConfig) -> None:
             require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
 
 
+def _check_short_trials(sweep: SweepConfig) -> None:
+    """Tuning and search trials score the fixed windows alone, so a whole-split metric cannot choose among them."""
+    if sweep.tune is None and sweep.search is None:
+        return
+    for number, goal in enumerate(sweep.objective):
+        if goal.metric.startswith(("test/", "validation/perplexity_")):
+            problem = (
+                f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
+            )
+            raise _refuse(sweep, f"objective.{number}.metric", problem)
+
+
 def _check_analysis(sweep: SweepConfig) -> None:
     for number, step in enumerate(sweep.analysis):
         place = f"analysis.{number}"
@@ -133,6 +145,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
     _check_metrics,
+    _check_short_trials,
     _check_analysis,
     _check_scheduler,
     _check_objectives,

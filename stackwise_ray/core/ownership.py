@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stackwise_ray.core.atomic import disk_full_is_named
 from stackwise_ray.core.errors import ConfigError
 
 LOCK_NAME = "owner.lock"
@@ -165,8 +166,9 @@ class SweepLock:
 
     @staticmethod
     def _write(descriptor: int, owner: Owner) -> None:
-        os.pwrite(descriptor, json.dumps(asdict(owner)).encode().ljust(_LENGTH), 0)
-        os.fsync(descriptor)
+        with disk_full_is_named("the lock file"):
+            os.pwrite(descriptor, json.dumps(asdict(owner)).encode().ljust(_LENGTH), 0)
+            os.fsync(descriptor)
 
 
 def process_start(pid: int) -> str | None:

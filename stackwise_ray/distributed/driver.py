@@ -11,10 +11,9 @@ import contextlib
 import difflib
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +95,17 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
         KeyboardInterrupt: Ctrl-C; the same command continues.
     """
     directory = directory.absolute()
+    fresh = not directory.exists()
     _make_directory(directory)
+    try:
+        return _owned(sweep, directory, console, options)
+    except ConfigError:
+        if fresh and not (directory / "sweep.yaml").exists():  # refused before anything was noted: leave no trace
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _owned(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
     with SweepLock(directory) as lock, Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
@@ -104,11 +113,13 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
         from stackwise_ray.distributed.session import remove_stale_directory
 
         remove_stale_directory(journal.get_meta("ray_directory"))
-        _note(sweep, directory, journal, console)
         for record in journal.trials() if options.retry_failed else ():
             journal.reset(record.trial_id)
-        with _tracking(sweep, directory, journal, console) as tracker:
+        tracker = _Tracking(sweep, directory, journal, console)
+        try:
             return _run(sweep, directory, journal, tracker, console, options)
+        finally:
+            tracker.close("interrupted")  # does nothing where the sweep came to its end
 
 
 def _run(
@@ -131,12 +142,23 @@ def _run(
         workers=resources.workers,
         longest_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
         keep_models=sweep.tracking.keep_models != "none",
-        gate=directory / "plan.json",
         most_flops=sweep.limits.flops,
     )
     ledger = Ledger(journal, source, work, corpora.fingerprint)
-    if ledger.anything_to_run():
-        _run_missing(sweep, ledger, corpora, tracker, console, options)
+
+    def accept() -> None:
+        """Nothing of the sweep is written before it has been planned and found good."""
+        _note(sweep, directory, journal, console)
+        tracker.start()
+
+    try:
+        if ledger.anything_to_run():
+            _run_missing(sweep, ledger, corpora, tracker, console, options, accept)
+        else:
+            accept()
+    finally:
+        if source.exhausted and journal.get_meta("sweep") is not None:
+            journal.put_meta("trial_set", list(ledger.trial_set.values()))
     problems = [*options.problems, *_problems(ledger, source)]
     trials = tuple(ledger.records())
     problems += unreported(sweep, trials)
@@ -155,13 +177,16 @@ def _run(
 
 
 def _run_missing(
-    sweep: SweepConfig, ledger: Ledger, corpora: Corpora, tracker: _Tracking, console: Console, options: Options
+    sweep: SweepConfig,
+    ledger: Ledger,
+    corpora: Corpora,
+    tracker: _Tracking,
+    console: Console,
+    options: Options,
+    accept: Callable[[], None],
 ) -> None:
-    """Run what is left. Ray and its workers start while the plan is made; they train once it has been checked."""
+    """Run what is left; Ray starts while the plan is made."""
     from stackwise_ray.distributed.session import Demand, ray_session
-
-    assert ledger.work.gate is not None
-    ledger.work.gate.unlink(missing_ok=True)  # of an earlier command
 
     resources = sweep.resources
     asked = resources.max_concurrent if isinstance(resources.max_concurrent, int) else None
@@ -172,31 +197,22 @@ def _run_missing(
         max_concurrent=options.max_concurrent or asked,
     )
     with ThreadPoolExecutor(1, "plan") as pool:
-        planning = pool.submit(_checked_plan, sweep, corpora, ledger.work)
+        planning = pool.submit(plan_sweep, sweep, corpora)
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
                 session = stack.enter_context(ray_session(demand, address=options.address))
+                plan = planning.result()
+            _refuse(plan)
+            accept()
             ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
-            _train(sweep, ledger, planning, session, demand, tracker, console)
-
-
-def _checked_plan(sweep: SweepConfig, corpora: Corpora, work: Work) -> Plan:
-    """Plan the sweep and open the gate that its workers wait at.
-
-    Raises:
-        ConfigError: Some cell cannot run.
-    """
-    assert work.gate is not None
-    plan = plan_sweep(sweep, corpora)
-    _refuse(plan)
-    atomic_write_json(work.gate, plan.to_dict())
-    return plan
+            atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
+            _train(sweep, ledger, plan, session, demand, tracker, console)
 
 
 def _train(
     sweep: SweepConfig,
     ledger: Ledger,
-    planning: Future[Plan],
+    plan: Plan,
     session: Session,
     demand: Demand,
     tracker: _Tracking,
@@ -212,12 +228,6 @@ def _train(
         scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
             grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
         )
-
-    def check() -> None:
-        if planning.done():
-            rows = planning.result().rows  # raises what the planner refused
-            progress.expected = {(r.arm, r.role): Expected(trials=r.trials, flops=r.flops) for r in rows}
-            ledger.check = lambda: None
 
     def lost(reason: str) -> None:
         ledger.interrupt_all(reason)
@@ -235,9 +245,9 @@ def _train(
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
     with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+        progress.expected = {(row.arm, row.role): Expected(trials=row.trials, flops=row.flops) for row in plan.rows}
         progress.watch(ledger)
         ledger.watcher = tracker.notify
-        ledger.check = check
         run_trials(
             ledger,
             session,
@@ -337,12 +347,22 @@ def _report(directory: Path, options: Options, problems: list[str], console: Con
 
 
 class _Tracking:
-    """The tracker of one command: started early, closed last, undelivered rest named."""
+    """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
 
-    def __init__(self, tracker: MlflowTracker, console: Console) -> None:
-        self._tracker, self._console = tracker, console
-        self._closed = False
-        self._lock = threading.Lock()
+    def __init__(self, sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+        self._tracker = MlflowTracker(
+            journal.path,
+            tracking_uri(directory),
+            sweep.experiment,
+            sweep.name,
+            tags={"mlflow.note.content": sweep.question},
+        )
+        self._console = console
+        self._open = False
+
+    def start(self) -> None:
+        self._open = True
+        self._tracker.start()
 
     def notify(self) -> None:
         self._tracker.notify()
@@ -359,30 +379,10 @@ class _Tracking:
 
     def close(self, how: Outcome) -> None:
         """Once; later calls do nothing."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        if not self._open:
+            return
+        self._open = False
         with self._console.status("delivering to MLflow …") if self._console.is_terminal else contextlib.nullcontext():
             owed = self._tracker.close(outcome=how)
         if owed:
             self._console.print(f"MLflow: {owed}; the next run of this command delivers them", highlight=False)
-
-
-@contextlib.contextmanager
-def _tracking(sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> Iterator[_Tracking]:
-    tracker = _Tracking(
-        MlflowTracker(
-            journal.path,
-            tracking_uri(directory),
-            sweep.experiment,
-            sweep.name,
-            tags={"mlflow.note.content": sweep.question},
-        ),
-        console,
-    )
-    tracker._tracker.start()
-    try:
-        yield tracker
-    finally:
-        tracker.close("interrupted")  # does nothing where the sweep came to its end

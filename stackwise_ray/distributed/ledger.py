@@ -22,7 +22,7 @@ from stackwise_ray.config.identity import trial_id as identify
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
-from stackwise_ray.core.records import MetricRecord, TrialRecord
+from stackwise_ray.core.records import MetricRecord, Role, TrialRecord
 from stackwise_ray.distributed.sources import Proposal, TrialSource
 from stackwise_ray.tracking.journal import Journal
 
@@ -49,7 +49,6 @@ class Work:
         silent_after_s: A trial that gives no sign of life for so long is ended and tried once more.
         longest_s: So is an attempt that takes longer than this; None: no limit.
         keep_models: Whether a replicate writes its final weights.
-        gate: A file that appears when the plan has been checked; a worker starts up meanwhile and waits for it.
         most_flops: Training FLOPs after which no further trial starts; None: no limit.
     """
 
@@ -62,7 +61,6 @@ class Work:
     silent_after_s: float = HEARTBEAT_S
     longest_s: float | None = None
     keep_models: bool = True
-    gate: Path | None = None
     most_flops: float | None = None
 
 
@@ -78,6 +76,7 @@ class Attempt:
     heard: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
     step: int = 0
+    pid: int | None = None  # of the worker's process, once it has reported
     seen: int = -1  # last Tune iteration that was booked
     over: bool = False
 
@@ -90,7 +89,6 @@ class Ledger:
 
     Attributes:
         watcher: Called after every change (for a tracker).
-        check: Called in every round of Tune's loop; what it raises ends the sweep.
     """
 
     def __init__(
@@ -103,7 +101,6 @@ class Ledger:
         self.journal, self.source, self.work = journal, source, work
         self._fingerprints = fingerprints
         self.watcher: Callable[[], None] = lambda: None
-        self.check: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._retry: deque[Proposal] = deque()
         self._twins: dict[str, list[Proposal]] = {}
@@ -111,6 +108,7 @@ class Ledger:
         self._hangs: Counter[str] = Counter()
         self._proposed: dict[str, TrialRecord] = {}
         self.running: dict[str, Attempt] = {}  # by Tune's id
+        self.trial_set: dict[tuple[str, str, Role], dict[str, Any]] = {}
         self.known = 0  # trials answered from the journal
         self.halted: str | None = None
         self.deadline: float | None = None  # time.monotonic() at which limits.wall_hours is used up
@@ -159,6 +157,7 @@ class Ledger:
             return False
         self.known += trial_id not in self._proposed
         self._proposed[trial_id] = known
+        self._enter(proposal, trial_id)
         self.source.ended(proposal, known)
         return True
 
@@ -168,6 +167,7 @@ class Ledger:
         fingerprint = self._fingerprints(proposal.trial.data)
         trial_id = identify(proposal.trial, fingerprint)
         known = self.journal.trial(trial_id)
+        self._enter(proposal, trial_id)
         if any(attempt.trial_id == trial_id for attempt in self.running.values()):
             self._twins.setdefault(trial_id, []).append(proposal)  # drawn twice: answered when that attempt ends
             return None
@@ -182,6 +182,16 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / "attempt", str(number))  # a worker checks it before each rename
         return Attempt(proposal=proposal, trial_id=trial_id, number=number)
+
+    def _enter(self, proposal: Proposal, trial_id: str) -> None:
+        """Note that the sweep as it is asked for now holds this trial (one trial may stand under two arms)."""
+        self.trial_set[trial_id, proposal.arm, proposal.role] = {
+            "trial_id": trial_id,
+            "arm": proposal.arm,
+            "seed": proposal.seed,
+            "role": proposal.role,
+            "parameters": dict(proposal.parameters),
+        }
 
     def _record(self, proposal: Proposal, trial_id: str, fingerprint: str) -> TrialRecord:
         return TrialRecord(
@@ -213,13 +223,12 @@ class Ledger:
         return {
             "worker": work.worker,
             "directory": str(work.directory / "trials" / attempt.trial_id),
-            "objective": work.objective,
+            "objective": work.objective if proposal.role == "search" else None,  # what a scheduler may stop
             "cpus": work.cpus,
             "workers": work.workers,
             "gpus": work.gpus,
             "silent_after_s": work.silent_after_s,
             "longest_s": work.longest_s,
-            "gate": None if work.gate is None else str(work.gate),
             "arguments": {
                 "trial": proposal.trial,
                 "directory": work.directory / "trials" / attempt.trial_id,
@@ -239,8 +248,8 @@ class Ledger:
             attempt = self.running.get(tune_id)
             if attempt is None or iteration <= attempt.seen:
                 return
-            attempt.seen, attempt.heard = iteration, time.monotonic()
             message = json.loads(payload)
+            attempt.seen, attempt.heard, attempt.pid = iteration, time.monotonic(), message.get("pid")
             records = [MetricRecord(**record) for record in message["records"]]
             try:
                 self.journal.add_reports(records)
@@ -252,6 +261,8 @@ class Ledger:
                     self._end(tune_id, attempt, message["outcome"])
             except DiskFullError as error:
                 self.halted = str(error)
+                attempt.over = True  # whatever it reached is not booked: it continues from its checkpoint
+                self.running.pop(tune_id, None)
             self._changed()
 
     def stopped(self, tune_id: str) -> None:
@@ -260,8 +271,8 @@ class Ledger:
             attempt = self.running.pop(tune_id, None)
             if attempt is None or attempt.over:
                 return
-            if self._out_of_time():
-                self.journal.interrupt(attempt.trial_id, attempt.number, "limits.wall_hours is used up")
+            if attempt.proposal.role != "search" or self._out_of_time():
+                self.journal.interrupt(attempt.trial_id, attempt.number, self.halted or "ended before its budget")
             else:
                 self.journal.stop(
                     attempt.trial_id, attempt.number, attempt.latest, reason="stopped early by the scheduler"
@@ -277,6 +288,18 @@ class Ledger:
                 return
             self._again(attempt, message)
             self._changed()
+
+    def frozen(self, margin_s: float = 30.0) -> list[int]:
+        """Processes that should have ended themselves long ago (stopped from outside, say), by id."""
+        with self._lock:
+            now, work = time.monotonic(), self.work
+            longest = float("inf") if work.longest_s is None else work.longest_s
+            return [
+                attempt.pid
+                for attempt in self.running.values()
+                if attempt.pid is not None
+                and (now - attempt.heard > work.silent_after_s + margin_s or now - attempt.began > longest + margin_s)
+            ]
 
     def interrupt_all(self, reason: str) -> None:
         """The sweep ends here: what runs is marked as interrupted and continues at the next call of the command."""

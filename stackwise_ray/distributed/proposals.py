@@ -26,6 +26,7 @@ from stackwise_ray.config.editing import edit
 from stackwise_ray.config.sweep import Search, SearchDesign, SweepConfig
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
 from stackwise_ray.distributed.preparation import Corpora
 from stackwise_ray.distributed.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
@@ -171,7 +172,14 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     source: TrialSource
     if search.sampler == "grid":
         points = [p for p, broken in enumerate_grid(space, resolve=resolve, source=sweep.source) if broken is None]
-        source = FixedSource(propose(number, point) for number, point in enumerate(points[: search.trials]))
+        points = [point for point in points if _valid(resolver, point)]
+        if len(points) > search.trials:
+            raise ConfigError(
+                f"= {search.trials} is less than the grid's {len(points)} points; raise it, or sample otherwise",
+                path="search.trials",
+                source=sweep.source,
+            )
+        source = FixedSource(propose(number, point) for number, point in enumerate(points))
     else:
         from stackwise_ray.distributed.search import OptunaSource
 
@@ -197,6 +205,14 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     )
 
 
+def _valid(resolver: Resolver, point: Mapping[str, Any]) -> bool:
+    try:
+        resolver.trial(point, place="search.space")
+    except ConfigError:  # e.g. heads that do not divide the width: such a cell is no part of the grid
+        return False
+    return True
+
+
 def _search(sweep: SweepConfig) -> Search:
     assert sweep.search is not None, "checked when the file was loaded"
     return sweep.search
@@ -210,7 +226,9 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterato
     if isinstance(sweep.design, SearchDesign):
         search = _search(sweep)
         resolver = Resolver(sweep)
-        (middle,) = tuning_points(search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed)
+        (middle,) = tuning_points(
+            search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
+        )
         trial = resolver.trial(middle, place="search.space")
         yield _cell("search", "search", trial, search.trials, corpora)
         if search.winners:

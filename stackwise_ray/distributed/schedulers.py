@@ -30,6 +30,7 @@ def asha(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
         max_t=100,
         grace_period=max(1, round(100 * grace)),
         reduction_factor=reduction,
+        stop_last_trials=False,  # a trial that reaches its end has not been stopped early
     )
 
 

@@ -9,8 +9,10 @@ at the start.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from statistics import NormalDist
 from typing import Any, Literal
 
 import optuna
@@ -69,7 +71,7 @@ class OptunaSource:
         resolve: From a (partial) point to the whole trial as plain data, for conditions and constraints.
         propose: From trial number and point to the proposal.
         objectives: (metric, direction), one or several.
-        known: The journal's decisions of kind "search": number to raw Optuna parameters.
+        known: The journal's decisions of kind "search": number to point.
         record: Stores such a decision before its trial runs.
         root_seed: Of the "search" stream.
     """
@@ -88,6 +90,7 @@ class OptunaSource:
         root_seed: int = 0,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
         self._metrics = [metric for metric, _ in objectives]
@@ -107,13 +110,13 @@ class OptunaSource:
         key = str(number)
         if key in self._known:
             self._study.sampler = self._seeded(number)
-            self._study.enqueue_trial(dict(self._known[key]))
+            self._study.enqueue_trial(self._raw(self._known[key], key))
             trial = self._study.ask()
             point, _ = draw(self._space, partial(suggest, trial), self._resolve)
             proposal = self._make(number, point)
         else:
             trial, proposal = self._draw(number)
-            self._record(key, trial.params)
+            self._record(key, dict(proposal.parameters))
         self._asked[number] = trial
         return proposal
 
@@ -134,6 +137,25 @@ class OptunaSource:
 
     def expected(self) -> int:
         return self._trials
+
+    def _raw(self, point: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """A known point as Optuna's parameters.
+
+        Raises:
+            ConfigError: The space was changed and no longer holds it.
+        """
+        raw: dict[str, Any] = {}
+        for factor in self._space.factors:
+            if factor.path in point:
+                try:
+                    raw.update(parameters(factor, point[factor.path]))
+                except ValueError:
+                    raise ConfigError(
+                        f"holds no {factor.path} = {point[factor.path]} any more, which trial {key} of this sweep has; "
+                        "put it back, or give the changed search another name",
+                        path="search.space",
+                    ) from None
+        return raw
 
     def _seeded(self, *names: int) -> BaseSampler:
         return self._sampler(stream_seed(self._root_seed, SEARCH, *names) % 2**32)  # numpy's legacy generators' range
@@ -173,3 +195,25 @@ def suggest(trial: optuna.Trial, factor: Factor) -> Any:
             return domain.at(trial.suggest_float(f"{path}:quantile", 1e-6, 1 - 1e-6))
         case Subsets(items):
             return [item for item in items if trial.suggest_categorical(f"{path}:{item}", [False, True])]
+
+
+def parameters(factor: Factor, value: Any) -> dict[str, Any]:
+    """The Optuna parameters from which `suggest` makes `value`.
+
+    Raises:
+        ValueError: The domain does not hold it.
+    """
+    path, domain = factor.path, factor.domain
+    match domain:
+        case Choice(values):
+            return {path: values.index(value)}
+        case Normal(mean, deviation):
+            return {f"{path}:quantile": NormalDist(mean, deviation).cdf(value)}
+        case Subsets(items):
+            if not set(value) <= set(items):
+                raise ValueError(value)
+            return {f"{path}:{item}": item in value for item in items}
+        case Uniform(low, high) | LogUniform(low, high) | IntRange(low, high) | LogIntRange(low, high):
+            if not low <= value <= high:
+                raise ValueError(value)
+            return {path: value}

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -90,6 +91,7 @@ def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Sessi
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it reports missing result files, which nobody writes
     temp_directory = None
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             cpus = len(os.sched_getaffinity(0))
@@ -108,6 +110,8 @@ def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Sessi
             )
         else:
             _join(address)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces it by one that aborts
         slots = _slots(demand)
         yield Session(slots=slots, temp_directory=temp_directory, raylet=_raylet() if not address else None)
     finally:

@@ -49,7 +49,6 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train for about `STEP_SECONDS` and hand over what was measured."""
-        self._wait_for_plan()
         records: list[dict[str, Any]] = []
         outcome: dict[str, Any] | None = None
         deadline = time.monotonic() + STEP_SECONDS
@@ -58,7 +57,7 @@ class TrialActor(tune.Trainable):
             outcome = self._advance(records)
         payload = {"records": records, "outcome": outcome, "pid": os.getpid()}
         result: dict[str, Any] = {"payload": json.dumps(payload), "done": outcome is not None}
-        for record in reversed(records):
+        for record in reversed(records if outcome is None else []):  # a trial at its end is not stopped any more
             if self._objective in record["metrics"]:
                 result["objective"] = record["metrics"][self._objective]
                 result["progress"] = record["metrics"].get("progress", 0.0) * 100
@@ -82,7 +81,6 @@ class TrialActor(tune.Trainable):
         self._objective = config["objective"]
         self._directory = Path(config["directory"])
         self._silence.watch(config["silent_after_s"], config["longest_s"])
-        self._gate = None if config["gate"] is None else Path(config["gate"])
         if config["workers"] > 1:
             from stackwise_ray.distributed.workers import run_with_workers  # Ray Train: seconds that one worker saves
 
@@ -92,13 +90,6 @@ class TrialActor(tune.Trainable):
         module, _, name = config["worker"].partition(":")
         worker: Worker = getattr(importlib.import_module(module), name)
         self._run = worker(**config["arguments"])
-
-    def _wait_for_plan(self) -> None:
-        """Nothing is trained before the whole sweep has been checked; this process got ready meanwhile."""
-        while self._gate is not None and not self._gate.exists():
-            self._silence.heard()
-            time.sleep(0.02)
-        self._gate = None
 
     def _end(self) -> None:
         self._run.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,7 +64,7 @@ def run_trials(
         run_config=tune.RunConfig(
             storage_path=str(storage),
             name="trials",
-            callbacks=[_LedgerCallback(id(ledger))],
+            callbacks=[_LedgerCallback(id(ledger), session.temp_directory is not None)],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),  # the ledger restarts, with a new attempt number
         ),
@@ -71,6 +72,8 @@ def run_trials(
     with Watchdog(session, on_ray_lost):
         try:
             tuner.fit()
+            if not ledger.finished or ledger.running:
+                ledger.interrupt_all("limits.wall_hours is used up" if wall_seconds else "Ray Tune ended early")
         except BaseException as error:
             ledger.interrupt_all(
                 "interrupted" if isinstance(error, KeyboardInterrupt) else f"the driver failed: {error}"
@@ -126,8 +129,8 @@ class _LedgerSearcher(Searcher):
 
 
 class _LedgerCallback(tune.Callback):
-    def __init__(self, key: int) -> None:
-        self._key = key
+    def __init__(self, key: int, local: bool) -> None:
+        self._key, self._local = key, local
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -135,7 +138,9 @@ class _LedgerCallback(tune.Callback):
         _LIVE[self._key].result(trial.trial_id, result["training_iteration"], result["payload"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        _LIVE[self._key].check()
+        for pid in _LIVE[self._key].frozen() if self._local else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # its own watch stands still with it
 
 
 def end_processes_of_this_one() -> None:

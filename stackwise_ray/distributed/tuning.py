@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stackwise_ray.config.designs import draw
 from stackwise_ray.config.domains import (
     Choice,
     Domain,
@@ -21,9 +22,7 @@ from stackwise_ray.config.domains import (
     Space,
     Subsets,
     Uniform,
-    active,
     levels,
-    satisfies,
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.seeding import SEARCH, stream_seed
@@ -31,7 +30,9 @@ from stackwise_ray.core.seeding import SEARCH, stream_seed
 _MOST_ROUNDS = 200
 
 
-def tuning_points(space: Space, n: int, resolve: Resolve, *, root_seed: int = 0) -> tuple[dict[str, Any], ...]:
+def tuning_points(
+    space: Space, n: int, resolve: Resolve, *, root_seed: int = 0, place: str = "tune.space"
+) -> tuple[dict[str, Any], ...]:
     """`n` points of the space, each a mapping of path to value; those of inactive factors are left out.
 
     Raises:
@@ -41,25 +42,26 @@ def tuning_points(space: Space, n: int, resolve: Resolve, *, root_seed: int = 0)
     from scipy.stats import qmc  # here: most of a second, and most commands do not tune
 
     points: list[dict[str, Any]] = []
+    reason: str | None = None
     for attempt in range(_MOST_ROUNDS):
         seed = stream_seed(root_seed, SEARCH, "tuning", attempt)
         # The first round is centred; where constraints reject points of it, further rounds are jittered.
         sampler = qmc.LatinHypercube(len(space.factors), scramble=attempt > 0, rng=np.random.default_rng(seed))
         for row in sampler.random(n):
-            point: dict[str, Any] = {}
-            for factor, u in zip(space.factors, row, strict=True):
-                if active(factor, point, resolve):
-                    point[factor.path] = quantile(factor.domain, float(u))
-            if point not in points and (not space.require or satisfies(space.require, resolve(point))):
+            shares = {factor.path: float(u) for factor, u in zip(space.factors, row, strict=True)}
+            point, broken = draw(space, lambda factor: quantile(factor.domain, shares[factor.path]), resolve)  # noqa: B023
+            if broken is None and point not in points:
                 points.append(point)
+            reason = broken or reason
             if len(points) == n:
                 return tuple(sorted(points, key=lambda point: [str(value) for value in point.values()]))
-        if attempt and not space.require and len(points) == _size(space):
+        if attempt and reason is None and len(points) == _size(space):
             break
-    if points and not space.require:
+    if points and reason is None:
         return tuple(points)  # a finite space with fewer points than trials: all of them
     raise ConfigError(
-        f"only {len(points)} of {n} tuning points meet every constraint; widen the space", path="tune.space"
+        f"only {len(points)} of {n} points in reach are valid trials, others break: {reason}; widen the space",
+        path=place,
     )
 
 

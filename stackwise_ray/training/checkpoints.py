@@ -185,10 +185,10 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
 
 @contextlib.contextmanager
 def tensor_writes(path: Path) -> Iterator[None]:
-    """Gives a full disk its errno back where safetensors has hidden it in a message."""
+    """Gives a full disk its errno back where safetensors or tokenizers have hidden it in a message."""
     try:
         yield
-    except safetensors.SafetensorError as error:
+    except Exception as error:  # tokenizers raises a bare Exception
         for code in (errno.ENOSPC, errno.EDQUOT):
             if f"os error {code})" in str(error):
                 raise OSError(code, os.strerror(code), str(path)) from error

@@ -120,8 +120,8 @@ def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_finish(tmp_p
 def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_c_leaves_it_resumable(
     tmp_path: Path,
 ) -> None:
-    file = write(tmp_path, steps=400)
-    first = SweepProcess(file, tmp_path)
+    file = write(tmp_path, steps=1500)
+    first = SweepProcess(file, tmp_path, "replicates.seeds=1")
     wait_until(lambda: any(record.status == "running" for record in trials(tmp_path / "small")), first)
     second = SweepProcess(file, tmp_path)
     assert second.wait(60) == 2
@@ -132,7 +132,7 @@ def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_
     assert "continues" in first.text()
     assert not first.leftovers()
     assert {record.status for record in trials(tmp_path / "small")} <= {"interrupted", "finished", "pending"}
-    third = SweepProcess(file, tmp_path)
+    third = SweepProcess(file, tmp_path, "replicates.seeds=1")
     assert third.wait() == 0, third.text()
     assert {record.status for record in trials(tmp_path / "small")} == {"finished"}
 

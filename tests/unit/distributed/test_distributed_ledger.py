@@ -190,7 +190,7 @@ def test_interruption_marks_what_runs_and_the_next_ledger_continues_it(journal: 
 
 
 def test_a_stopped_trial_keeps_its_last_values_and_is_final(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    ledger = ledger_over(journal, FixedSource([Proposal(arm="a", seed=0, role="search", trial=trial(0))]))
     config = ledger.next("t")
     assert config is not None
     ledger.result("t", 1, message(config, **{"validation/loss": 3.0}))
@@ -199,6 +199,46 @@ def test_a_stopped_trial_keeps_its_last_values_and_is_final(journal: Journal) ->
     assert record.status == "stopped"
     assert record.metrics["validation/loss"] == 3.0
     assert ledger.finished
+
+
+def test_a_replicate_is_never_booked_as_stopped(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    config = ledger.next("t")
+    assert config is not None
+    assert config["objective"] is None, "a scheduler must not see a replicate's values"
+    ledger.stopped("t")
+    assert journal.trials()[0].status == "interrupted"
+
+
+def test_a_disk_that_is_full_when_the_end_is_booked_leaves_the_trial_to_be_continued(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource([Proposal(arm="a", seed=0, role="search", trial=trial(0))]))
+    config = ledger.next("t")
+    assert config is not None
+    pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
+    journal._connection.execute(f"PRAGMA max_page_count = {pages}")  # sqlite's own "database or disk is full"
+    long = {f"validation/metric_{number}": 1.0 for number in range(5000)}
+    ledger.result("t", 1, message(config, outcome=finished(), **long))
+    ledger.stopped("t")
+    assert ledger.halted is not None
+    assert journal.trials()[0].status == "running", "the next command closes it as interrupted"
+
+
+def test_a_trial_under_two_arms_is_in_the_sweep_under_both_names(journal: Journal) -> None:
+    twins = [Proposal(arm=arm, seed=0, role="replicate", trial=trial(0)) for arm in ("a", "b")]
+    ledger = ledger_over(journal, FixedSource(twins))
+    run_to_end(ledger)
+    assert len(journal.trials()) == 1
+    assert [(entry["arm"], entry["seed"]) for entry in ledger.trial_set.values()] == [("a", 0), ("b", 0)]
+
+
+def test_a_process_that_stands_still_is_named_to_be_killed(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-10.0)
+    config = ledger.next("t")
+    assert config is not None
+    payload = json.loads(message(config)) | {"pid": 4242}
+    ledger.result("t", 1, json.dumps(payload))
+    assert ledger.frozen(margin_s=60.0) == []
+    assert ledger.frozen(margin_s=0.0) == [4242]
 
 
 def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:

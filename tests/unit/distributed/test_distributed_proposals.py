@@ -1,0 +1,219 @@
+"""From a file to its proposals: seeds, budgets, tuned values, roles; over a real journal, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackwise_ray.config.loading import load_sweep
+from stackwise_ray.config.sweep import SweepConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.distributed.driver import SweepOutcome, _keep_models, _note
+from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.proposals import source_for
+from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.sources import Proposal
+from stackwise_ray.sweep import make_console
+from stackwise_ray.tracking.journal import Journal
+
+ARMS = """
+name: arms
+base:
+  model: decoder/gpt2_family/tiny
+  data: markov
+  overrides: {training.budget: {steps: 50}}
+design:
+  kind: arms
+  arms: {a: {}, b: {model.d_ff: 128}, own: {training.lr: 1.0e-2, model.d_ff: 64}}
+  baseline: a
+replicates: {seeds: [3, 5]}
+"""
+TUNE = "tune: {space: {training.lr: {log_uniform: [1e-4, 1e-1]}}, trials_per_arm: 3, budget_share: 0.2}\n"
+SEARCH = """
+name: search
+base: {model: decoder/gpt2_family/tiny, data: markov, overrides: {training.budget: {steps: 50}}}
+design: {kind: search}
+search: {sampler: random, trials: 5, winners: 2, space: {training.lr: {log_uniform: [1e-4, 1e-1]}}}
+replicates: {seeds: 2}
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        yield journal
+
+
+def sweep(tmp_path: Path, text: str) -> SweepConfig:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return load_sweep(file)
+
+
+def drive(sweep: SweepConfig, journal: Journal, loss: Any = lambda proposal: 1.0) -> list[Proposal]:
+    source = source_for(sweep, journal)
+    proposals = []
+    while (proposal := source.propose()) is not None:
+        proposals.append(proposal)
+        record = TrialRecord(
+            trial_id=f"{proposal.arm}{proposal.seed}{proposal.trial.training.lr}",
+            number=0,
+            arm=proposal.arm,
+            seed=proposal.seed,
+            role=proposal.role,
+            config={},
+            status="finished",
+            metrics={"validation/loss": loss(proposal), "flops/total": 1.0},
+        )
+        source.ended(proposal, record)
+    assert source.exhausted
+    return proposals
+
+
+def test_every_arm_is_trained_on_every_seed_block_by_block(tmp_path: Path, journal: Journal) -> None:
+    proposals = drive(sweep(tmp_path, ARMS), journal)
+    assert [(p.seed, p.arm) for p in proposals] == [(3, "a"), (3, "b"), (3, "own"), (5, "a"), (5, "b"), (5, "own")]
+    assert all(p.trial.seed == p.seed for p in proposals)
+
+
+def test_tuning_is_short_on_a_seed_of_its_own_and_its_best_value_reaches_the_replicates(
+    tmp_path: Path, journal: Journal
+) -> None:
+    proposals = drive(sweep(tmp_path, ARMS + TUNE), journal, lambda p: p.trial.training.lr)
+    tuning = [p for p in proposals if p.role == "tuning"]
+    assert {p.trial.training.budget.steps for p in tuning} == {10}
+    assert {p.trial.seed for p in tuning}.isdisjoint({3, 5})
+    assert len({p.trial.seed for p in tuning}) == 1
+    rates = {arm: sorted(p.trial.training.lr for p in tuning if p.arm == arm) for arm in ("a", "b")}
+    assert rates["a"] == rates["b"]
+    assert len(rates["a"]) == 3
+    assert not [p for p in tuning if p.arm == "own"], "an arm that sets the rate itself keeps it"
+    for proposal in proposals:
+        if proposal.role == "replicate":
+            wanted = 1e-2 if proposal.arm == "own" else rates["a"][0]
+            assert proposal.trial.training.lr == wanted
+            assert proposal.trial.training.budget.steps == 50
+    assert journal.decisions("tuning")["a"]["values"] == {"training.lr": rates["a"][0]}
+
+
+def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -> None:
+    text = ARMS + TUNE + "objective: [{metric: validation/loss, direction: maximize}]\n"
+    proposals = drive(sweep(tmp_path, text), journal, lambda p: p.trial.training.lr)
+    highest = max(p.trial.training.lr for p in proposals if p.role == "tuning")
+    assert {p.trial.training.lr for p in proposals if p.role == "replicate" and p.arm == "a"} == {highest}
+
+
+def test_the_best_points_of_a_search_are_its_winners(tmp_path: Path, journal: Journal) -> None:
+    proposals = drive(sweep(tmp_path, SEARCH), journal, lambda p: p.trial.training.lr)
+    points = sorted((p.trial.training.lr, p.arm) for p in proposals if p.role == "search")
+    winners = [p for p in proposals if p.role == "replicate"]
+    assert {p.arm for p in winners} == {arm for _, arm in points[:2]}
+    assert sorted(p.seed for p in winners) == [0, 0, 1, 1]
+    assert {p.seed for p in proposals if p.role == "search"}.isdisjoint({0, 1})
+
+
+def test_a_changed_search_space_that_lost_a_known_point_is_refused_by_name(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2]")
+    drive(sweep(tmp_path, text), journal)
+    with pytest.raises(ConfigError, match=r"holds no training\.lr"):
+        drive(sweep(tmp_path, text.replace("[1e-3, 1e-2]", "[5e-3, 6e-3]")), journal)
+
+
+def test_a_reordered_list_means_the_same_points(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2, 1e-1]")
+    before = [p.parameters for p in drive(sweep(tmp_path, text), journal) if p.role == "search"]
+    text = text.replace("[1e-3, 1e-2, 1e-1]", "[1e-1, 1e-3, 1e-2]")
+    assert [p.parameters for p in drive(sweep(tmp_path, text), journal) if p.role == "search"] == before
+
+
+def test_points_that_contradict_themselves_are_not_drawn_and_do_not_stop_the_search(
+    tmp_path: Path, journal: Journal
+) -> None:
+    space = "{model.n_heads: {int: [1, 8]}}"
+    text = SEARCH.replace("{training.lr: {log_uniform: [1e-4, 1e-1]}}", space)
+    heads = {p.trial.model.n_heads for p in drive(sweep(tmp_path, text), journal)}
+    assert heads <= {1, 2, 4, 8}
+
+
+def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("sampler: random", "sampler: grid").replace(
+        "{log_uniform: [1e-4, 1e-1]}", "[1e-4, 1e-3, 1e-2, 2e-2, 3e-2, 4e-2]"
+    )
+    with pytest.raises(ConfigError, match="less than the grid's 6 points"):
+        source_for(sweep(tmp_path, text), journal)
+
+
+def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
+    tmp_path: Path, journal: Journal
+) -> None:
+    ledger = Ledger(
+        journal,
+        source_for(sweep(tmp_path, SEARCH), journal),
+        Work(worker="no:no", directory=tmp_path),
+        lambda data: "f",
+    )
+    config = ledger.next("t")
+    assert config is not None
+    assert config["objective"] == "validation/loss"
+    assert config["arguments"]["final_evaluation"] is False
+    config = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), work, lambda data: "f").next("t")
+    assert config is not None
+    assert config["objective"] is None
+    assert config["arguments"]["final_evaluation"] is True
+
+
+def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="replicates alone"):
+        sweep(tmp_path, SEARCH + "objective: [{metric: test/loss}]\n")
+
+
+def test_halving_follows_the_direction() -> None:
+    scheduler = SCHEDULERS.get("asha")
+    assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
+    assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
+
+
+def finished(arm: str, loss: float) -> TrialRecord:
+    return TrialRecord(
+        trial_id=f"{arm}-{loss}",
+        number=0,
+        arm=arm,
+        seed=0,
+        role="replicate",
+        config={},
+        status="finished",
+        metrics={"validation/loss": loss},
+    )
+
+
+def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
+    trials = (finished("a", 1.0), finished("a", 2.0), finished("b", 3.0))
+    for record in trials:
+        (tmp_path / "trials" / record.trial_id / "model").mkdir(parents=True)
+    _keep_models(sweep(tmp_path, ARMS), tmp_path, trials)
+    kept = {path.parent.name for path in tmp_path.glob("trials/*/model")}
+    assert kept == {"a-1.0", "b-3.0"}
+
+
+def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Path) -> None:
+    record = finished("a", 1.0)
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=()).exit_code == 0
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=(record,)).exit_code == 1
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=(), problems=("x",)).exit_code == 1
+
+
+def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path: Path, journal: Journal) -> None:
+    console = make_console()
+    compare = "analysis: [{compare: {metric: validation/loss, margin: %s}}]\n"
+    _note(sweep(tmp_path, ARMS + compare % 0.1), tmp_path, journal, console)
+    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") is None
+    journal.add_trial(finished("a", 1.0))
+    _note(sweep(tmp_path, ARMS + compare % 0.3), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") == 1
+    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") is None
