@@ -357,7 +357,7 @@ def _legend(figure: Figure, arms: Sequence[str], seeds: str, note: str = "") -> 
 
     handles = [Line2D([], [], linewidth=2, **_style(arms, arm)) for arm in arms]
     title = f"{seeds}; {note}" if note else seeds
-    columns = max(1, min(len(arms), _LEGEND_WIDTH // (max(map(len, arms)) + 8)))
+    columns = max(1, min(len(arms), _LEGEND_WIDTH // (max(map(len, arms), default=0) + 8)))
     figure.legend(handles, list(arms), loc="outside upper center", ncols=columns, title=title, title_fontsize=8.5)
 
 

@@ -17,8 +17,8 @@ from .comparison import Comparison
 from .files import write_text
 from .render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
 from .results_json import write_results
-from .runs import load_curves
-from .summary import Summary, summarise, summary_table
+from .runs import EARLIER, load_curves
+from .summary import MOST_SEARCH_ROWS, Summary, summarise, summary_table
 from .sweep_directory import Sweep, read_sweep
 
 __all__ = ["summary_table", "write_report"]
@@ -43,6 +43,7 @@ def write_report(sweep_directory: str | Path) -> Path:
     parts = [
         _head(summary),
         _comparison(summary),
+        _search_points(summary),
         _figures(drawn, folder),
         _budgets(summary),
         _perplexities(summary),
@@ -83,6 +84,8 @@ def _head(summary: Summary) -> str:
 def _comparison(summary: Summary) -> str:
     if summary.sweep.is_search and not summary.comparisons:
         return "## The best trials\n\n" + summary.search_grid().to_markdown()
+    if not summary.arms:
+        return "## Comparison\n\nNothing to compare: no replicate has started."
     lines = ["## Comparison", "", summary.grid().to_markdown()]
     for index, comparison in enumerate(summary.comparisons):
         lines += ["", _method(comparison), "", "\n".join(f"- {line}" for line in comparison.remarks()), ""]
@@ -91,6 +94,18 @@ def _comparison(summary: Summary) -> str:
         lines.append(comparison.detail_grid.to_markdown())
     lines += [f"- Refused: {reason}" for reason in summary.refused]
     return "\n".join(lines).rstrip()
+
+
+def _search_points(summary: Summary) -> str:
+    """All points of the search where the section on the best trials does not already show them."""
+    grid = summary.search_grid(most=None)
+    shown = summary.sweep.is_search and not summary.comparisons and len(grid.rows) <= MOST_SEARCH_ROWS
+    if shown or not summary.sweep.search_trials:
+        return ""
+    text = "One run a point, on a seed that no replicate uses: these losses say which points were trained again."
+    if not grid.rows:
+        return "## Search points\n\nNo search trial has finished."
+    return "## Search points\n\n" + (f"{text}\n\n" if not summary.sweep.is_search else "") + grid.to_markdown()
 
 
 def _method(comparison: Comparison) -> str:
@@ -212,14 +227,17 @@ def _failures(summary: Summary) -> str:
         for trial in sweep.trials
         if trial.status != "finished"
     )
-    resumed = [f"{trial.trial_id} ({trial.attempts} attempts)" for trial in sweep.trials if trial.attempts > 1]
+    distinct = sweep.distinct_trials
+    resumed = [f"{trial.trial_id} ({trial.attempts} attempts)" for trial in distinct if trial.attempts > 1]
     lines = ["## What failed and why", ""]
     if rows:
         lines.append(Grid(("arm", "seed", "role", "state", "reason", "trial"), rows, numeric=(1,)).to_markdown())
     else:
-        lines.append(f"Nothing: all {len(sweep.trials)} trials finished.")
+        lines.append(f"Nothing: all {len(distinct)} trials finished.")
     if resumed:
         lines.append(f"\nContinued after an interruption: {', '.join(resumed)}.")
+    if sweep.earlier:
+        lines.append(f"\nLeft out, {EARLIER}: {_trials(len(sweep.earlier))} of the journal.")
     return "\n".join(lines).rstrip()
 
 
@@ -229,8 +247,10 @@ def _provenance(sweep: Sweep) -> str:
     started = meta.get("started_at")
     if isinstance(started, (int, float)):
         rows.append(("started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(started))))
+    if sweep.earlier:
+        rows.append(("left out", f"{_trials(len(sweep.earlier))} {EARLIER}"))
     facts: dict[str, dict[str, int]] = {}
-    for trial in sweep.trials:
+    for trial in sweep.distinct_trials:
         if trial.status == "finished":
             for key, value in trial.environment.items():
                 if not isinstance(value, (dict, list)):
@@ -260,6 +280,10 @@ def _plan_line(meta: Mapping[str, Any]) -> str:
         count = f"after {after} trials" if after is not None else "after the first trial"
         return f"{current}, amended {count} (in force at the first trial: {first or 'not recorded'})"
     return f"{current}, declared before the first trial" if first == current else f"{current}, first hash not recorded"
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' if count != 1 else ''}"
 
 
 def _plain(value: Any) -> str:

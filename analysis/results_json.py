@@ -47,7 +47,7 @@ def _arm(summary: Summary, arm: str, curves: Any) -> dict[str, Any]:
     trials = [trial for trial in sweep.trials if trial.arm == arm and trial.role == "replicate"]
     runs = []
     for trial in trials:
-        mine = curves[curves["trial_id"] == trial.trial_id]
+        mine = curves[(curves["trial_id"] == trial.trial_id) & (curves["arm"] == arm) & (curves["seed"] == trial.seed)]
         runs.append({
             "trial_id": trial.trial_id, "seed": trial.seed, "status": trial.status, "reason": trial.reason,
             "attempts": trial.attempts, "metrics": dict(trial.metrics), "environment": dict(trial.environment),

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.records import TABLE_COLUMNS, open_journal, read_reports, read_trials, table_row
+from stackwise_ray.core.records import (
+    TABLE_COLUMNS,
+    TrialRecord,
+    open_journal,
+    read_meta,
+    read_reports,
+    read_trials,
+    table_row,
+)
 
 from .errors import AnalysisError
 
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPLICATES = ("replicate",)
+EARLIER = "from an earlier version of the file"
+"""Why a trial of the journal that is none of the sweep's own is left out."""
 _LARGEST = 1.797e308
 """MLflow's databases store ±infinity as ±1.7976931348623157e308."""
 _DERIVED = {
@@ -34,12 +45,13 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
         source: Folder of a sweep, its `journal.sqlite`, an MLflow store with an experiment
             ("sqlite:///mlflow.db#experiment", "http://host:5000#experiment"), or a CSV file.
         roles: Roles to keep where runs have one: "replicate", "tuning", "search"; None: all of them. Where a sweep
-            has search trials and no replicates, the default keeps the search trials.
+            has search trials and no replicates, the default keeps the search trials; tuning trials it never keeps.
 
     Returns:
         `core.records.TABLE_COLUMNS` that are known come first, then every metric under its path and what was set as
-        `parameters/<path>`. `attrs["exclusions"]` lists what was left out: run, arm, seed, by ("role", "status" or
-        "parent") and why. `attrs["source"]` is the source.
+        `parameters/<path>`. `attrs["exclusions"]` lists what was left out: run, arm, seed, by ("role", "status",
+        "parent", or "version" for trials of an earlier version of a sweep's file) and why. `attrs["source"]` is the
+        source.
 
     Raises:
         AnalysisError: No such source, or one that cannot be read; the message says what is missing.
@@ -76,12 +88,14 @@ def load_curves(
 
     wanted = tuple(metrics)
     with connect(journal_path(Path(source))) as connection:
-        trials = {trial.trial_id: trial for trial in read_trials(connection) if trial.status == "finished"}
-        kept = {name for name, trial in trials.items() if roles is None or trial.role in roles}
+        trials: dict[str, list[TrialRecord]] = {}
+        for trial in sweep_trials(connection)[0]:
+            if trial.status == "finished" and (roles is None or trial.role in roles):
+                trials.setdefault(trial.trial_id, []).append(trial)
         latest: dict[tuple[str, str, int], tuple[Any, float]] = {}
         first: dict[str, float] = {}
         for _, record in read_reports(connection):
-            if record.trial_id not in kept:
+            if record.trial_id not in trials:
                 continue
             first.setdefault(record.trial_id, record.time)
             for metric in wanted:
@@ -89,10 +103,11 @@ def load_curves(
                     latest[record.trial_id, metric, record.step] = (record, record.metrics[metric])
     rows = [
         {
-            "trial_id": name, "arm": trials[name].arm, "seed": trials[name].seed, "metric": metric, "step": step,
+            "trial_id": name, "arm": trial.arm, "seed": trial.seed, "metric": metric, "step": step,
             "tokens": record.tokens, "flops": record.flops, "seconds": record.time - first[name], "value": value,
         }
         for (name, metric, step), (record, value) in sorted(latest.items(), key=lambda item: item[0])
+        for trial in trials[name]
     ]  # fmt: skip
     columns = ["trial_id", "arm", "seed", "metric", "step", "tokens", "flops", "seconds", "value"]
     return pd.DataFrame(rows, columns=columns)
@@ -132,9 +147,31 @@ def connect(path: Path) -> Any:
     return opened()
 
 
+def sweep_trials(connection: Any) -> tuple[list[TrialRecord], list[TrialRecord]]:
+    """The sweep's own trials, and those of the journal that an earlier version of its file made.
+
+    The journal's fact "trial_set" says which are its own, and under which arm, seed, role and parameters; a trial may
+    stand under two arms. Where it is absent or empty, all trials are the sweep's own. One that the set names and the
+    journal does not hold yet is pending.
+    """
+    found = {trial.trial_id: trial for trial in read_trials(connection)}
+    listed = read_meta(connection).get("trial_set") or []
+    if not listed:
+        return list(found.values()), []
+    own = []
+    for entry in listed:
+        name, arm, seed, role = entry["trial_id"], entry["arm"], entry["seed"], entry["role"]
+        trial = found.get(name) or TrialRecord(
+            trial_id=name, number=len(found), arm=arm, seed=seed, role=role, config={}
+        )
+        own.append(replace(trial, arm=arm, seed=seed, role=role, parameters=entry.get("parameters") or {}))
+    names = {trial.trial_id for trial in own}
+    return own, [trial for name, trial in found.items() if name not in names]
+
+
 def _read_journal(path: Path) -> list[dict[str, Any]]:
     with connect(path) as connection:
-        trials = read_trials(connection)
+        trials, earlier = sweep_trials(connection)
         spans = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
         steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
     seconds: dict[str, float | None] = {}
@@ -150,7 +187,7 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
         if trial.trial_id in steps:
             row["steps"] = steps[trial.trial_id]
         rows.append(row)
-    return rows
+    return rows + [{**table_row(trial), "_earlier": True} for trial in earlier]
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
@@ -171,9 +208,9 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 def _typed(rows: list[dict[str, Any]], source: str, roles: Collection[str] | None) -> pd.DataFrame:
     import pandas as pd
 
-    kinds = {row["role"] for row in rows if "role" in row}
-    if roles == REPLICATES and kinds and "replicate" not in kinds:
-        roles = tuple(kinds - {"tuning"}) or tuple(kinds)
+    kinds = {row["role"] for row in rows if "role" in row and not row.get("_earlier")}
+    if roles == REPLICATES and "replicate" not in kinds:
+        roles = tuple(kinds - {"tuning"}) or roles  # the loss after a short tuning budget answers nothing
     kept, exclusions = [], []
     for row in rows:
         by, why = _exclusion(row, roles)
@@ -192,6 +229,8 @@ def _typed(rows: list[dict[str, Any]], source: str, roles: Collection[str] | Non
 
 
 def _exclusion(row: Mapping[str, Any], roles: Collection[str] | None) -> tuple[str, str | None]:
+    if row.get("_earlier"):
+        return "version", EARLIER
     if row.get("_parent"):
         return "parent", "parent run: it groups others and measured nothing itself"
     if roles is not None and "role" in row and row["role"] not in roles:

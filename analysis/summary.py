@@ -38,6 +38,7 @@ class ArmSummary:
         peak_bytes: Peak memory.
         params: Parameters without embeddings; `params_total` with them.
         tuned: Values that tuning chose.
+        point: The point of the search that the arm trains; empty for other arms.
         tuning_flops: Training FLOPs of all tuning trials.
     """
 
@@ -52,6 +53,7 @@ class ArmSummary:
     params: float | None
     params_total: float | None
     tuned: Mapping[str, Any]
+    point: Mapping[str, Any]
     tuning_flops: float | None
 
 
@@ -85,6 +87,8 @@ class Summary:
         if self.refused:
             return f"No verdict: {self.refused[0]}."
         name, value = best
+        point = point_text(self.sweep.parameters_of(name))
+        name += f" ({point})" if point else ""
         return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
 
     def _best(self) -> tuple[str, float] | None:
@@ -103,7 +107,8 @@ class Summary:
         level = f"{1 - first.alpha:.0%}" if first else "95%"
         columns = ["arm", "n", f"{self.metric}, mean"]
         columns += [f"difference [{level}]", "adjusted p", "verdict"] if first else [f"its {level} interval"]
-        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", "tuned"] + (["tuning FLOPs"] if tuned else [])
+        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", self._values_heading]
+        columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
             row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
@@ -120,30 +125,40 @@ class Summary:
     def cost_grid(self) -> Grid:
         """What each arm cost, for narrow terminals."""
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
-        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", "tuned"]
+        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = tuple((arm.arm, *self._cost_cells(arm, tuned)) for arm in self.arms)
         return Grid(
             tuple(columns), rows, "cost of a run (means over seeds; params without embeddings)", numeric=(1, 2, 3, 4)
         )
 
-    def search_grid(self) -> Grid:
-        """The best trials of a search, the best first."""
+    def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
+        """The best finished trials of a search, the best first; `most` None: all of them."""
         metric, direction = self.sweep.objective
-        runs = self.sweep.runs
-        if metric not in runs.columns:
-            return Grid(("trial", metric), ())
-        ordered = runs.dropna(subset=[metric]).sort_values(metric, ascending=direction == "minimize")
-        paths = [name for name in runs.columns if name.startswith("parameters/")]
-        rows = tuple(
-            (row["trial_id"], format_number(row[metric], 4), *(_short(row[path]) for path in paths))
-            for row in ordered.head(MOST_SEARCH_ROWS).to_dict("records")
-        )
-        title = f"the best {len(rows)} of {len(ordered)} finished trials"
-        return Grid(("trial", metric, *(path.removeprefix("parameters/") for path in paths)), rows, title, numeric=(1,))
+        points = self.sweep.search_trials
+        done = [trial for trial in points if trial.status == "finished" and metric in trial.metrics]
+        done.sort(key=lambda trial: trial.metrics[metric], reverse=direction == "maximize")
+        paths = list(dict.fromkeys(path for trial in points for path in trial.parameters))
+        named = len({trial.arm for trial in points}) > 1  # each point has a name of its own
+        replicated = {trial.arm for trial in self.sweep.trials if trial.role == "replicate"}
+        rows = []
+        for trial in done[:most]:
+            row = [trial.trial_id, format_number(trial.metrics[metric], 4)]
+            row += [_short(trial.parameters[path]) if path in trial.parameters else "not set" for path in paths]
+            row += [trial.arm] if named else []
+            row += ["yes" if trial.arm in replicated else ""] if replicated else []
+            rows.append(tuple(row))
+        columns = ["trial", metric, *paths, *(["point"] if named else []), *(["winner"] if replicated else [])]
+        title = f"the best {len(rows)} of {len(done)} finished search trials"
+        return Grid(tuple(columns), tuple(rows), title, numeric=(1,))
+
+    @property
+    def _values_heading(self) -> str:
+        return "parameters" if self.sweep.search_trials else "tuned"
 
     def _cost_cells(self, arm: ArmSummary, tuned: bool) -> list[str]:
-        values = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
+        tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
+        values = point_text(arm.point) or tuned_to
         cells = [
             format_count(arm.tokens_per_s).strip(), format_flops(arm.flops), format_bytes(arm.peak_bytes),
             format_count(arm.params).strip(), values or "not tuned",
@@ -167,6 +182,8 @@ class Summary:
         if self.sweep.is_search and not self.comparisons:
             yield self.search_grid().to_rich()
         else:
+            if self.sweep.search_trials:
+                yield self.search_grid().to_rich()
             for comparison in self.comparisons:
                 yield comparison.verdict_grid.to_rich()
                 yield Text("\n".join(comparison.remarks()))
@@ -220,23 +237,23 @@ def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
         arm=arm, n=len(runs), trials=tuple(runs["trial_id"]) if len(runs) else (), mean=mean(metric),
         interval=t_interval(values), tokens_per_s=mean("throughput/tokens_per_s"), flops=mean("flops"),
         peak_bytes=mean("memory/peak_bytes"), params=mean("params"), params_total=mean("params_total"),
-        tuned=tuning.values if tuning else {}, tuning_flops=tuning.flops if tuning else None,
+        tuned=tuning.values if tuning else {}, point=sweep.parameters_of(arm),
+        tuning_flops=tuning.flops if tuning else None,
     )  # fmt: skip
 
 
 def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
     lines = []
-    open_trials = [trial for trial in sweep.trials if trial.status in ("pending", "running", "interrupted")]
+    trials = sweep.distinct_trials
+    open_trials = [trial for trial in trials if trial.status in ("pending", "running", "interrupted")]
     if open_trials:
-        lines.append(
-            f"Provisional: {len(open_trials)} of {len(sweep.trials)} trials have not ended; run the sweep again."
-        )
+        lines.append(f"Provisional: {len(open_trials)} of {len(trials)} trials have not ended; run the sweep again.")
     after = sweep.meta.get("analysis_plan_amended_after")
     if after is not None:
         lines.append(f"The analysis plan was amended after {after} trials.")
     if compared and not declared:
         lines.append("The file declares no comparison; this one follows its baseline and was not declared beforehand.")
-    if not sweep.tuning and len(sweep.arms) > 1 and not sweep.is_search and not sweep.file.get("tune"):
+    if not sweep.tuning and len(sweep.arms) > 1 and not sweep.search_trials and not sweep.file.get("tune"):
         lines.append("One learning rate for all arms, not tuned." if _one_rate(sweep) else "The arms were not tuned.")
     others = sweep.other_analyses()
     if others:
@@ -256,6 +273,11 @@ def _verdict_cells(comparison: Comparison, arm: str) -> tuple[str, str, str]:
     if found is None:
         return ABSENT, ABSENT, "undecided (no run)"
     return found.difference_text, format_p(found.p_adjusted), verdict_text(found)
+
+
+def point_text(parameters: Mapping[str, Any]) -> str:
+    """The values of a point under their paths, short."""
+    return ", ".join(f"{path} = {_short(value)}" for path, value in parameters.items())
 
 
 def _short(value: Any) -> str:

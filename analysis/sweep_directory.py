@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.records import TrialRecord, read_meta, read_trials
+from stackwise_ray.core.records import TrialRecord, read_meta
 
 from .errors import AnalysisError
-from .runs import connect, journal_path, load_runs
+from .runs import connect, journal_path, load_runs, sweep_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,8 @@ class Sweep:
     Attributes:
         directory: The folder of the sweep.
         meta: All facts of the journal's `meta` table.
-        trials: Every trial, whatever its role and state.
+        trials: Every trial of the sweep, whatever its role and state; one that stands under two arms comes twice.
+        earlier: Trials of the journal that an earlier version of the file made; nothing is computed from them.
         runs: The finished replicates (or search trials) as the one table.
         tuning: By arm.
     """
@@ -54,6 +55,7 @@ class Sweep:
     trials: tuple[TrialRecord, ...]
     runs: pd.DataFrame
     tuning: Mapping[str, Tuning]
+    earlier: tuple[TrialRecord, ...] = ()
 
     @property
     def file(self) -> Mapping[str, Any]:
@@ -87,6 +89,20 @@ class Sweep:
         """Whether this sweep has search trials and no replicates."""
         roles = {trial.role for trial in self.trials}
         return "search" in roles and "replicate" not in roles
+
+    @property
+    def distinct_trials(self) -> list[TrialRecord]:
+        """Every trial once, whatever the number of arms that it stands under."""
+        return list({trial.trial_id: trial for trial in self.trials}.values())
+
+    @property
+    def search_trials(self) -> list[TrialRecord]:
+        """The points of the search, whether or not its winners were trained as replicates."""
+        return [trial for trial in self.trials if trial.role == "search"]
+
+    def parameters_of(self, arm: str) -> Mapping[str, Any]:
+        """The point behind an arm of a search; empty for an arm that no search drew."""
+        return next((trial.parameters for trial in self.search_trials if trial.arm == arm), {})
 
     @property
     def arms(self) -> list[str]:
@@ -152,14 +168,20 @@ def read_sweep(directory: str | Path) -> Sweep:
     path = journal_path(Path(directory))
     with connect(path) as connection:
         meta = read_meta(connection)
-        trials = tuple(read_trials(connection))
+        trials, earlier = sweep_trials(connection)
         settled = connection.execute("SELECT key, payload FROM decisions WHERE kind = 'tuning' ORDER BY id").fetchall()
     if not trials:
         raise AnalysisError(f"{path}: the journal holds no trial yet")
     tuning = {}
+    own = {(trial.arm, trial.trial_id) for trial in trials if trial.role == "tuning"}
     for arm, payload in settled:
         facts = json.loads(payload)
+        if meta.get("trial_set") and not all((arm, trial.get("trial_id")) in own for trial in facts.get("trials", ())):
+            continue  # settled by tuning trials of an earlier version of the file
         tuning[arm] = Tuning(
             values=facts.get("values", {}), trials=tuple(facts.get("trials", ())), flops=facts.get("flops")
         )
-    return Sweep(directory=path.parent, meta=meta, trials=trials, runs=load_runs(path), tuning=tuning)
+    return Sweep(
+        directory=path.parent, meta=meta, trials=tuple(trials), runs=load_runs(path), tuning=tuning,
+        earlier=tuple(earlier),
+    )  # fmt: skip

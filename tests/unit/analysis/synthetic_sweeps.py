@@ -31,6 +31,11 @@ class JournalBuilder:
         for key, value in values.items():
             self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
+    def trial_set(self, *entries: tuple[str, str, int, str, Mapping[str, Any]]) -> None:
+        """The sweep's own trials: trial id, arm, seed, role and parameters of each."""
+        names = ("trial_id", "arm", "seed", "role", "parameters")
+        self.meta(trial_set=[dict(zip(names, entry, strict=True)) for entry in entries])
+
     def decision(self, kind: str, key: str, payload: Mapping[str, Any]) -> None:
         self.connection.execute(
             "INSERT INTO decisions (kind, key, payload, time) VALUES (?, ?, ?, 0)", (kind, key, json.dumps(payload))

@@ -153,6 +153,122 @@ def test_a_search_lists_its_best_trials_and_no_verdict(journal):
     assert "No comparison was declared; the best validation/loss is 2.3000, by trial 0000000000000002." in text
 
 
+def write_search(journal, *, points: int = 3, winners: bool = True, finished: bool = True) -> Path:
+    """A search over learning rates whose last point is the best, with or without replicates of it."""
+    for k in range(points):
+        chosen = {"training.lr": 1e-4 * (k + 1), "model.layers": k}
+        journal.trial(f"point-{k}", 900_000, final_metrics(2.5 - 0.01 * k), role="search", parameters=chosen)
+    for seed in range(2 if winners else 0):
+        state = "finished" if finished else "pending"
+        metrics = final_metrics(2.4 + 0.01 * seed) if finished else None
+        journal.trial(f"point-{points - 1}", seed, metrics, parameters=chosen, status=state)
+    journal.meta(sweep={"name": "lr", "design": {"kind": "search"}, "objective": [{"metric": "validation/loss"}]})
+    return journal.close()
+
+
+def test_a_search_with_winners_says_what_won_and_lists_all_its_points(journal):
+    folder = write_search(journal, points=12)
+    text = write_report(folder).read_text(encoding="utf-8")
+    point = "training.lr = 0.0012, model.layers = 11"
+    assert f"the best validation/loss is 2.4000, by point-11 ({point})." in text
+    row = next(line for line in text.splitlines() if line.startswith("| point-11 |"))
+    assert row.endswith(f"| {point} |")
+    points = text.split("## Search points")[1].split("##")[0]
+    rows = [line for line in points.splitlines() if line.startswith("| 0000")]
+    assert len(rows) == 12
+    assert rows[0] == "| 000000000000000b | 2.3900 | 0.0012 | 11 | point-11 | yes |"
+    assert rows[-1] == "| 0000000000000000 | 2.5000 | 0.0001 | 0 | point-0 |  |"
+    summary = summary_table(folder)
+    assert [(arm.arm, arm.n, arm.point["model.layers"]) for arm in summary.arms] == [("point-11", 2, 11)]
+
+
+def test_the_printed_summary_of_a_search_with_winners_shows_points_and_parameters(journal):
+    from rich.console import Console
+
+    console = Console(width=200, no_color=True)
+    with console.capture() as captured:
+        console.print(summary_table(write_search(journal)))
+    assert "the best 3 of 3 finished search trials" in captured.get()
+    assert "training.lr = 0.0003, model.layers = 2" in captured.get()
+
+
+def test_winners_of_a_search_are_not_called_untuned(journal):
+    for k in range(2):
+        for role, seed in (("search", 900_000), ("replicate", 0)):
+            journal.trial(f"point-{k}", seed, final_metrics(2.0 + k), role=role, parameters={"training.lr": 1e-3 + k})
+    journal.meta(sweep={"name": "lr", "design": {"kind": "search"}})
+    assert summary_table(journal.close()).warnings == ()
+
+
+def test_a_search_of_many_points_without_winners_lists_all_of_them(journal):
+    text = write_report(write_search(journal, points=12, winners=False)).read_text(encoding="utf-8")
+    points = text.split("## Search points")[1].split("##")[0]
+    assert sum(line.startswith("| 0000") for line in points.splitlines()) == 12
+
+
+def test_a_search_whose_winners_have_not_finished_gives_no_verdict_and_its_points(journal):
+    text = write_report(write_search(journal, finished=False)).read_text(encoding="utf-8")
+    assert "**Verdict.** No verdict: no trial has finished." in text
+    assert "Provisional: 2 of 5 trials have not ended" in text
+    assert "## Search points" in text
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_tuning_without_replicates_gives_a_report_without_a_verdict(journal, declared):
+    for arm in ("a", "b"):
+        journal.trial(arm, 900_000, final_metrics(1.2345), role="tuning", parameters={"training.lr": 1e-3})
+    analysis = [{"compare": {"baseline": "a"}}] if declared else []
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": analysis})
+    folder = journal.close()
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "**Verdict.** No verdict: no trial has finished." in text
+    assert "Nothing to compare: no replicate has started." in text
+    assert "1.23" not in text
+    assert not list((folder / "report").rglob("*.png"))
+
+
+def test_trials_of_an_earlier_version_are_one_line_and_enter_nothing(journal):
+    own = [
+        (journal.trial("old", seed, final_metrics(2.0 + shift + 0.01 * seed)), arm, seed, "replicate", {})
+        for arm, shift in (("a", 0.0), ("b", 0.5))
+        for seed in range(2)
+    ]
+    shared = [(own[seed][0], "c", seed, "replicate", {"model.layers": 2}) for seed in range(2)]
+    stale = journal.trial("b", 900_000, final_metrics(0.5), role="tuning", parameters={"training.lr": 5.0})
+    journal.trial("b", 2, final_metrics(1.0), environment={"git": "old1234"})
+    journal.trial("gone", 0, status="running")
+    tuning = [{"trial_id": stale, "values": {"training.lr": 5.0}, "loss": 0.5}]
+    journal.decision("tuning", "b", {"values": {"training.lr": 5.0}, "trials": tuning, "flops": 1})
+    journal.trial_set(*own, *shared)
+    compare_entry = {"compare": {"baseline": "a"}}
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [compare_entry]})
+    folder = journal.close()
+    text = write_report(folder).read_text(encoding="utf-8")
+    failures = text.split("## What failed and why")[1].split("##")[0]
+    assert "Nothing: all 4 trials finished." in failures
+    assert "Left out, from an earlier version of the file: 3 trials of the journal." in failures
+    assert "| left out | 3 trials from an earlier version of the file |" in text
+    for word in ("Provisional", "gone", "old1234", "## Tuning"):
+        assert word not in text
+    summary = summary_table(folder)
+    assert [(arm.arm, arm.n) for arm in summary.arms] == [("a", 2), ("b", 2), ("c", 2)]
+    assert summary.arms[1].mean == pytest.approx(2.505)
+    assert summary.comparisons[0]["c"].difference == 0
+    assert not summary.comparisons[0].missing
+    names = sorted(path.name for path in (folder / "report" / "results").iterdir())
+    assert names == ["a_results.json", "b_results.json", "c_results.json"]
+    saved = read(folder, "results/c_results.json")
+    assert (saved["parameters"], [run["seed"] for run in saved["runs"]]) == ({"model.layers": 2}, [0, 1])
+
+
+def test_a_trial_of_the_set_that_the_journal_does_not_hold_yet_is_one_that_has_not_ended(journal):
+    name = journal.trial("a", 0, final_metrics(2.0))
+    journal.trial_set((name, "a", 0, "replicate", {}), ("f" * 16, "b", 0, "replicate", {}))
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}})
+    text = write_report(journal.close()).read_text(encoding="utf-8")
+    assert "Provisional: 1 of 2 trials have not ended" in text
+
+
 def test_losses_are_set_against_the_oracle_and_one_below_it_is_called_a_leak(journal):
     for seed in range(2):
         journal.trial("a", seed, {**final_metrics(1.52), "validation/oracle_loss": 1.5})

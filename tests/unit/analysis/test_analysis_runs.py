@@ -45,6 +45,48 @@ def test_a_search_keeps_its_search_trials_by_default_and_names_the_stopped_ones(
     assert runs.attrs["exclusions"][0]["why"] == "stopped early, so its loss is that of a truncated run"
 
 
+def test_tuning_trials_alone_are_no_answer_unless_they_are_asked_for(journal):
+    journal.trial("a", 900_000, {"validation/loss": 1.0}, role="tuning")
+    folder = journal.close()
+    runs = load_runs(folder)
+    assert runs.empty
+    assert [item["why"] for item in runs.attrs["exclusions"]] == ["role tuning"]
+    assert load_runs(folder, roles=("tuning",))["loss"].tolist() == [1.0]
+
+
+def test_a_sweep_is_the_trials_of_its_set_and_the_rest_is_from_an_earlier_version(journal):
+    shared = journal.trial("old_name", 7, {"validation/loss": 2.0}, parameters={"training.lr": 1.0})
+    journal.report(shared, 5, 500, 5000, 10.0, train__loss=2.2)
+    gone = journal.trial("gone", 0, {"validation/loss": 1.0})
+    journal.report(gone, 5, 500, 5000, 10.0, train__loss=1.2)
+    running = journal.trial("gone", 1, status="running")
+    journal.trial_set((shared, "b", 0, "replicate", {"model.depth": 2}), (shared, "a", 0, "replicate", {}))
+    folder = journal.close()
+    runs = load_runs(folder)
+    assert runs[["arm", "seed", "loss"]].values.tolist() == [["b", 0, 2.0], ["a", 0, 2.0]]
+    assert runs["parameters/model.depth"].tolist()[0] == 2
+    assert "parameters/training.lr" not in runs.columns
+    found = [(item["run"], item["by"], item["why"]) for item in runs.attrs["exclusions"]]
+    assert found == [(name, "version", "from an earlier version of the file") for name in (gone, running)]
+    curves = load_curves(folder, ["train/loss"])
+    assert curves[["arm", "seed", "value"]].values.tolist() == [["b", 0, 2.2], ["a", 0, 2.2]]
+    assert len(load_runs(folder, roles=None)) == 2
+
+
+def test_an_empty_set_of_trials_means_all_of_them(journal):
+    journal.trial("a", 0, {"validation/loss": 2.0})
+    journal.trial_set()
+    runs = load_runs(journal.close())
+    assert (len(runs), runs.attrs["exclusions"]) == (1, [])
+
+
+def test_an_earlier_replicate_does_not_hide_the_search_that_the_file_now_asks_for(journal):
+    journal.trial("a", 0, {"validation/loss": 1.0})
+    point = journal.trial("point-0", 9, {"validation/loss": 2.0}, role="search")
+    journal.trial_set((point, "point-0", 9, "search", {}))
+    assert load_runs(journal.close())["loss"].tolist() == [2.0]
+
+
 def test_metrics_that_a_run_lacks_are_absent_and_not_zero(journal):
     journal.trial("a", 0, {"validation/loss": 2.0, "memory/peak_bytes": 5e7})
     journal.trial("b", 0, {"validation/loss": 2.5})
