@@ -150,13 +150,8 @@ def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journ
 def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
     tmp_path: Path, journal: Journal
 ) -> None:
-    ledger = Ledger(
-        journal,
-        source_for(sweep(tmp_path, SEARCH), journal),
-        Work(worker="no:no", directory=tmp_path),
-        lambda data: "f",
-    )
-    config = ledger.next("t")
+    work = Work(worker="no:no", directory=tmp_path)
+    config = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), work, lambda data: "f").next("t")
     assert config is not None
     assert config["objective"] == "validation/loss"
     assert config["arguments"]["final_evaluation"] is False
