@@ -32,6 +32,7 @@ class SweepProcess:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **(env or {})},
+                preexec_fn=_listen_to_ctrl_c,
             )
         self.process = psutil.Process(self._process.pid)
         self._seen: dict[int, psutil.Process] = {}
@@ -87,6 +88,11 @@ class SweepProcess:
         while (left := [child for child in self._seen.values() if alive(child)]) and time.monotonic() < deadline:
             time.sleep(0.5)
         return left
+
+
+def _listen_to_ctrl_c() -> None:
+    """A test run in the background of a script inherits an ignored SIGINT, and would pass it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(process: psutil.Process) -> bool:
