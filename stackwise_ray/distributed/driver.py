@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,8 +82,6 @@ class Options:
     retry_failed: bool = False
     report: Callable[[Path], Path] | None = None
     worker: str = WORKER
-    quiet: bool = False
-    problems: list[str] = field(default_factory=list)
 
 
 def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
@@ -159,7 +157,7 @@ def _run(
     finally:
         if source.exhausted and journal.get_meta("sweep") is not None:
             journal.put_meta("trial_set", list(ledger.trial_set.values()))
-    problems = [*options.problems, *_problems(ledger, source)]
+    problems = list(_problems(ledger, source))
     trials = tuple(ledger.records())
     problems += unreported(sweep, trials)
     failed = tuple(record for record in trials if record.status == "failed")
