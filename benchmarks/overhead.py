@@ -82,7 +82,8 @@ def run_noop(n: int, seconds: float) -> None:
     from ray import tune
     from ray.tune.search import Searcher
 
-    from stackwise_ray.distributed.session import Demand, ray_session
+    from stackwise_ray.distributed.demand import Demand
+    from stackwise_ray.distributed.session import ray_session
 
     class Sleep(tune.Trainable):
         def setup(self, config: dict) -> None: ...

@@ -140,7 +140,8 @@ def check_ray(seconds: float = 90.0) -> Check:
     """A real local session, started as a sweep starts it, in a process of its own that can be ended."""
     code = (
         "import time; began = time.monotonic()\n"
-        "from stackwise_ray.distributed.session import Demand, ray_session\n"
+        "from stackwise_ray.distributed.demand import Demand\n"
+        "from stackwise_ray.distributed.session import ray_session\n"
         "with ray_session(Demand()) as session:\n"
         "    print('slots', session.slots, round(time.monotonic() - began, 1), flush=True)"
     )

@@ -60,15 +60,21 @@ class SweepResult:
         return analysis.load_runs(self.directory)
 
 
-def plan(sweep: SweepConfig) -> Plan:
+def plan(sweep: SweepConfig, *, address: str | None = None) -> Plan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
+    Args:
+        address: The Ray cluster on which it is meant to run; None: this machine, which must hold at least one trial.
+
     Raises:
-        ConfigError: The data cannot be found, or the design is refused.
+        ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
+    from stackwise_ray.distributed.demand import Demand
     from stackwise_ray.distributed.preparation import Corpora
     from stackwise_ray.distributed.proposals import plan_sweep
 
+    if address is None:
+        Demand.of(sweep.resources).require_this_machine()
     return plan_sweep(sweep, Corpora(Console(stderr=True)))
 
 
@@ -164,7 +170,7 @@ def main(
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
-            _plan(sweep, console, as_json)
+            _plan(sweep, address, console, as_json)
         else:
             result = run(
                 sweep,
@@ -231,8 +237,8 @@ def _list(as_json: bool) -> None:
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def _plan(sweep: SweepConfig, console: Console, as_json: bool) -> None:
-    made = plan(sweep)
+def _plan(sweep: SweepConfig, address: str | None, console: Console, as_json: bool) -> None:
+    made = plan(sweep, address=address)
     if as_json:
         _print_json(made.to_dict())
     else:
@@ -259,7 +265,8 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
     if as_json:
         _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
         return
-    console.print(f"{sweep.name}: " + ", ".join(f"{n} {status}" for status, n in sorted(count.items())))
+    standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
+    console.print(f"{sweep.name}: {standing}")
     for trial_id, reason in failed.items():
         console.print(f"  {trial_id} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
 

@@ -19,6 +19,9 @@ Status = Literal["pending", "running", "finished", "failed", "interrupted", "sto
 """`failed`: by the trial's own doing, final. `interrupted`: killed, or the disk was full; it continues.
 `stopped`: ended early by a scheduler (search only); final, its loss is that of a truncated run."""
 
+FINAL: tuple[Status, ...] = ("finished", "failed", "stopped")
+"""The statuses of a trial that is never run again."""
+
 JOURNAL_SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (

@@ -28,9 +28,10 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.distributed.preparation import Corpora
-from stackwise_ray.distributed.progress import Expected, Progress
+from stackwise_ray.distributed.progress import Progress
 from stackwise_ray.distributed.proposals import plan_sweep, source_for, unreported
 from stackwise_ray.distributed.sources import TrialSource, TunedSource
 from stackwise_ray.tracking.interface import Outcome
@@ -39,7 +40,7 @@ from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_comman
 from stackwise_ray.training.sweep_plan import Plan
 
 if TYPE_CHECKING:
-    from stackwise_ray.distributed.session import Demand, Session
+    from stackwise_ray.distributed.session import Session
 
 WORKER = "stackwise_ray.training.run:run_trial"
 JOURNAL = "journal.sqlite"
@@ -184,25 +185,21 @@ def _run_missing(
     accept: Callable[[], None],
 ) -> None:
     """Run what is left; Ray starts while the plan is made."""
-    from stackwise_ray.distributed.session import Demand, ray_session
+    from stackwise_ray.distributed.session import ray_session
 
-    resources = sweep.resources
-    asked = resources.max_concurrent if isinstance(resources.max_concurrent, int) else None
-    demand = Demand(
-        cpus=resources.cpus_per_trial,
-        gpus=resources.gpus_per_trial,
-        workers=resources.workers,
-        max_concurrent=options.max_concurrent or asked,
-    )
+    demand = Demand.of(sweep.resources, options.max_concurrent)
+
+    def note(temp_directory: Path) -> None:
+        ledger.journal.put_meta("ray_directory", str(temp_directory))  # the next command removes it if this one dies
+
     with ThreadPoolExecutor(1, "plan") as pool:
         planning = pool.submit(plan_sweep, sweep, corpora)
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
-                session = stack.enter_context(ray_session(demand, address=options.address))
+                session = stack.enter_context(ray_session(demand, address=options.address, on_directory=note))
                 plan = planning.result()
             _refuse(plan)
             accept()
-            ledger.journal.put_meta("ray_directory", str(session.temp_directory or ""))
             atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
             _train(sweep, ledger, plan, session, demand, tracker, console)
 
@@ -243,8 +240,8 @@ def _train(
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
     with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
-        progress.expected = {(row.arm, row.role): Expected(trials=row.trials, flops=row.flops) for row in plan.rows}
-        progress.watch(ledger)
+        progress.watch(ledger, plan)
+        ledger.planned_flops = lambda proposal: plan.row(proposal.arm, proposal.role).flops
         ledger.watcher = tracker.notify
         run_trials(
             ledger,
@@ -315,7 +312,7 @@ def _problems(ledger: Ledger, source: TrialSource) -> Iterator[str]:
 
 
 def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord, ...]) -> None:
-    """With `keep_models: best`, the weights of each arm's best replicate stay."""
+    """With `keep_models: best`, the weights of each arm's best replicate stay, and of a search's best point."""
     if sweep.tracking.keep_models != "best":
         return
     objective = sweep.objective[0]
@@ -324,7 +321,8 @@ def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord,
     for record in trials:
         if record.role != "tuning" and objective.metric in record.metrics and record.status == "finished":
             scored = (sign * record.metrics[objective.metric], record.trial_id)
-            best[record.arm] = min(best.get(record.arm, scored), scored)
+            arm = record.arm if record.role == "replicate" else "search"  # all points of a search are one arm
+            best[arm] = min(best.get(arm, scored), scored)
     kept = {trial_id for _, trial_id in best.values()}
     for record in trials:
         if record.status in ("finished", "stopped") and record.trial_id not in kept:

@@ -22,7 +22,7 @@ from stackwise_ray.config.identity import trial_id as identify
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
-from stackwise_ray.core.records import MetricRecord, Role, TrialRecord
+from stackwise_ray.core.records import FINAL, MetricRecord, Role, TrialRecord
 from stackwise_ray.distributed.sources import Proposal, TrialSource
 from stackwise_ray.tracking.journal import Journal
 
@@ -31,8 +31,6 @@ MOST_DEATHS = 3
 
 HEARTBEAT_S = 600.0
 """A running trial gives signs of life about every second, also while it evaluates; ten minutes without is a hang."""
-
-FINAL = ("finished", "failed", "stopped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +107,7 @@ class Ledger:
         self._proposed: dict[str, TrialRecord] = {}
         self.running: dict[str, Attempt] = {}  # by Tune's id
         self.trial_set: dict[tuple[str, str, Role], dict[str, Any]] = {}
+        self.planned_flops: Callable[[Proposal], float | None] = lambda proposal: None  # training FLOPs of one trial
         self.known = 0  # trials answered from the journal
         self.halted: str | None = None
         self.deadline: float | None = None  # time.monotonic() at which limits.wall_hours is used up
@@ -172,7 +171,7 @@ class Ledger:
             self._twins.setdefault(trial_id, []).append(proposal)  # drawn twice: answered when that attempt ends
             return None
         if known is None:
-            if self._over_flops():
+            if self._over_flops(proposal):
                 return None
             known = self._record(proposal, trial_id, fingerprint)
             self.journal.add_trial(known)
@@ -212,10 +211,18 @@ class Ledger:
         self.halted = self.halted or "limits.wall_hours is used up"
         return True
 
-    def _over_flops(self) -> bool:
-        if self.work.most_flops is None or self.spent_flops() < self.work.most_flops:
+    def _over_flops(self, proposal: Proposal) -> bool:
+        """Whether this trial would go beyond `limits.flops`; those that run count as what they were planned to cost."""
+        if self.work.most_flops is None:
             return False
-        self.halted = f"limits.flops = {self.work.most_flops:g} is used up"
+        running = (
+            max(attempt.latest.get("flops/total", 0), self.planned_flops(attempt.proposal) or 0)
+            for attempt in self.running.values()
+        )
+        ended = (record.metrics.get("flops/total", 0) for record in self._proposed.values())
+        if sum(ended) + sum(running) + (self.planned_flops(proposal) or 1) <= self.work.most_flops:
+            return False
+        self.halted = f"limits.flops = {self.work.most_flops:g} leaves no room for another trial"
         return True
 
     def _config(self, attempt: Attempt) -> dict[str, Any]:
@@ -372,9 +379,3 @@ class Ledger:
         """Every trial of this command so far, as it ended or as it was proposed."""
         with self._lock:
             return list(self._proposed.values())
-
-    def spent_flops(self) -> float:
-        """Training FLOPs of all trials of this sweep, running ones included."""
-        with self._lock:
-            ended = sum(record.metrics.get("flops/total", 0) for record in self._proposed.values())
-            return ended + sum(attempt.latest.get("flops/total", 0) for attempt in self.running.values())

@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from stackwise_ray.core.quantities import format_count, format_seconds
-from stackwise_ray.core.records import Role
+from stackwise_ray.core.records import FINAL, Role
 from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.training.sweep_plan import Plan
 
 PLAIN_PERIOD_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expected:
-    """Trials of one arm and role that the plan foresees.
-
-    Attributes:
-        trials: How many.
-        flops: Training FLOPs of each; None where the budget is not known in FLOPs beforehand.
-    """
-
-    trials: int
-    flops: int | None
 
 
 class Progress:
@@ -40,9 +27,6 @@ class Progress:
     Args:
         slots: Trials that run at once.
         metric: The metric whose best value is shown.
-
-    Attributes:
-        expected: What the plan foresees, by (arm, role); set once there is one.
     """
 
     def __init__(
@@ -54,10 +38,10 @@ class Progress:
         minimize: bool = True,
     ) -> None:
         self._console, self._slots = console, slots
-        self.expected: Mapping[tuple[str, Role], Expected] = {}
         self._metric, self._sign = metric, 1 if minimize else -1
         self._began = time.monotonic()
         self._ledger: Ledger | None = None
+        self._plan: Plan | None = None
         self._live: Live | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
@@ -76,9 +60,9 @@ class Progress:
         self._end.set()
         self._console.print(self.line(), highlight=False)
 
-    def watch(self, ledger: Ledger) -> None:
-        """Whom to show from now on."""
-        self._ledger = ledger
+    def watch(self, ledger: Ledger, plan: Plan) -> None:
+        """Whom to show from now on, and what was planned."""
+        self._ledger, self._plan = ledger, plan
 
     def __rich__(self) -> Table:
         """The live table: a line of totals, then a line a running trial."""
@@ -122,40 +106,45 @@ class Progress:
         return " · ".join(parts)
 
     def seconds_left(self) -> float | None:
-        """Time until the sweep ends, from the seconds per FLOP that each arm has shown; None before anything has."""
-        ledger = self._ledger
-        if ledger is None:
+        """Time until the sweep ends, from the seconds per FLOP that each planned cell has shown.
+
+        None before anything has been measured, or where a budget is not known in FLOPs beforehand.
+        """
+        ledger, plan = self._ledger, self._plan
+        if ledger is None or plan is None:
             return None
-        seconds: dict[str, float] = {}
-        flops: dict[str, float] = {}
-        done: dict[tuple[str, Role], float] = {}
-        for record in ledger.records():
-            key = (record.arm, record.role)
-            spent = record.metrics.get("flops/total")
-            duration = record.metrics.get("time/total_s")
-            if record.status in ("finished", "stopped", "failed"):
-                done[key] = done.get(key, 0.0) + 1
-            if spent and duration:
-                seconds[record.arm] = seconds.get(record.arm, 0.0) + duration
-                flops[record.arm] = flops.get(record.arm, 0.0) + spent
+        seconds: Counter[str] = Counter()
+        flops: Counter[str] = Counter()
+        done: Counter[tuple[str, Role]] = Counter()  # trials by cell; one that runs counts as its share
+        records = {record.trial_id: record for record in ledger.records()}
+        for trial_id, arm, role in list(ledger.trial_set):  # a kept record may bear the arm name of an older file
+            record, row = records.get(trial_id), plan.row(arm, role)
+            if record is None:
+                continue
+            if record.status in FINAL:
+                done[row.arm, row.role] += 1
+            if {"flops/total", "time/total_s"} <= record.metrics.keys():
+                seconds[row.arm] += record.metrics["time/total_s"]
+                flops[row.arm] += record.metrics["flops/total"]
         for attempt in list(ledger.running.values()):
-            key = (attempt.proposal.arm, attempt.proposal.role)
+            row = plan.row(attempt.proposal.arm, attempt.proposal.role)
             spent = attempt.latest.get("flops/total", 0.0)
-            planned = self.expected.get(key)
             if spent:
-                seconds[key[0]] = seconds.get(key[0], 0.0) + time.time() - attempt.started
-                flops[key[0]] = flops.get(key[0], 0.0) + spent
-            if planned and planned.flops:
-                done[key] = done.get(key, 0.0) + min(1.0, spent / planned.flops)
-        if not sum(flops.values()) or not self.expected:
+                seconds[row.arm] += time.time() - attempt.started
+                flops[row.arm] += spent
+            if row.flops:
+                done[row.arm, row.role] += min(1.0, spent / row.flops)
+        if not flops.total():
             return None
-        mean = sum(seconds.values()) / sum(flops.values())
+        mean = seconds.total() / flops.total()
         left = 0.0
-        for (arm, role), planned in self.expected.items():
-            if planned.flops is None:
+        for row in plan.rows:
+            if not row.trials:
+                continue
+            if row.flops is None:
                 return None
-            pace = seconds[arm] / flops[arm] if flops.get(arm) else mean
-            left += max(0.0, planned.trials - done.get((arm, role), 0.0)) * planned.flops * pace
+            pace = seconds[row.arm] / flops[row.arm] if flops[row.arm] else mean
+            left += max(0.0, row.trials - done[row.arm, row.role]) * row.flops * pace
         return left / self._slots
 
     def _best(self) -> str | None:

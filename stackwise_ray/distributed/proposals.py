@@ -66,7 +66,11 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
 
 
 def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
-    """Every cell of a sweep with its cost; counts on the meta device."""
+    """Every cell of a sweep with its cost; counts on the meta device.
+
+    Raises:
+        ConfigError: The design does not expand, a sampler is not installed, or `limits.flops` is below what is planned.
+    """
     design = expand(sweep)
     resources = sweep.resources
     slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
@@ -89,7 +93,20 @@ def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
     refused = tuple(
         PlanRow(arm=arm.name, role="replicate", trials=0, budget={}, refused=arm.reason) for arm in design.refused
     )
-    return Plan(name=plan.name, rows=(*plan.rows, *refused), slots=slots, notes=plan.notes)
+    plan = Plan(name=plan.name, rows=(*plan.rows, *refused), slots=slots, notes=plan.notes)
+    _check_flops(sweep, plan)
+    return plan
+
+
+def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
+    """`limits.flops` against the plan; a search is only costed roughly, so there the limit counts while it runs."""
+    most = sweep.limits.flops
+    if most is not None and not isinstance(sweep.design, SearchDesign) and plan.flops > most:
+        raise ConfigError(
+            f"= {most:g} is below the {plan.flops:.4g} training FLOPs planned; raise it or plan fewer",
+            path="limits.flops",
+            source=sweep.source,
+        )
 
 
 def unreported(sweep: SweepConfig, trials: Sequence[TrialRecord]) -> Iterator[str]:
@@ -171,15 +188,7 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     resolve = resolver.resolve("search.space")
     source: TrialSource
     if search.sampler == "grid":
-        points = [p for p, broken in enumerate_grid(space, resolve=resolve, source=sweep.source) if broken is None]
-        points = [point for point in points if _valid(resolver, point)]
-        if len(points) > search.trials:
-            raise ConfigError(
-                f"= {search.trials} is less than the grid's {len(points)} points; raise it, or sample otherwise",
-                path="search.trials",
-                source=sweep.source,
-            )
-        source = FixedSource(propose(number, point) for number, point in enumerate(points))
+        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
     else:
         from stackwise_ray.distributed.search import OptunaSource
 
@@ -203,6 +212,25 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
         metric=metric,
         minimize=direction == "minimize",
     )
+
+
+def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
+    """The valid points of a search on a grid.
+
+    Raises:
+        ConfigError: A domain has no end of values, or there are more points than `search.trials`.
+    """
+    search, resolver = _search(sweep), Resolver(sweep)
+    resolve = resolver.resolve("search.space")
+    grid = enumerate_grid(search_space(sweep), resolve=resolve, source=sweep.source)
+    points = [point for point, broken in grid if broken is None and _valid(resolver, point)]
+    if len(points) > search.trials:
+        raise ConfigError(
+            f"= {search.trials} is less than the grid's {len(points)} points; raise it, or sample otherwise",
+            path="search.trials",
+            source=sweep.source,
+        )
+    return points
 
 
 def _valid(resolver: Resolver, point: Mapping[str, Any]) -> bool:
@@ -230,7 +258,7 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterato
             search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
         )
         trial = resolver.trial(middle, place="search.space")
-        yield _cell("search", "search", trial, search.trials, corpora)
+        yield _cell("search", "search", trial, _search_trials(sweep), corpora)
         if search.winners:
             yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
         return
@@ -239,6 +267,17 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterato
         tuning = _tuning_trials(arm, sweep) if sweep.tune else []
         if tuning:
             yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
+
+
+def _search_trials(sweep: SweepConfig) -> int:
+    """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
+    search = _search(sweep)
+    if search.sampler == "grid":
+        return len(_grid_points(sweep))
+    from stackwise_ray.distributed.search import SAMPLERS
+
+    SAMPLERS.get(search.sampler)(0)
+    return search.trials
 
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:

@@ -22,6 +22,7 @@ import psutil
 import ray
 
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.distributed.demand import Demand
 
 TRIAL_SLOT = "trial_slot"
 """Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""
@@ -48,23 +49,6 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demand:
-    """What one trial needs, from the sweep's `resources`.
-
-    Attributes:
-        cpus: CPUs a worker; also its number of torch threads.
-        gpus: GPUs a worker.
-        workers: Workers a trial.
-        max_concurrent: Most trials at once; None: as many as fit.
-    """
-
-    cpus: int = 1
-    gpus: float = 0
-    workers: int = 1
-    max_concurrent: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Session:
     """A running Ray session.
 
@@ -80,8 +64,14 @@ class Session:
 
 
 @contextlib.contextmanager
-def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Session]:
+def ray_session(
+    demand: Demand, *, address: str | None = None, on_directory: Callable[[Path], None] = lambda _: None
+) -> Iterator[Session]:
     """Start (or join) Ray for trials of this demand; leave nothing behind.
+
+    Args:
+        address: A cluster; None: a private session on this machine.
+        on_directory: Told of a private session's directory before it fills, so that a killed command leaves a note.
 
     Raises:
         ConfigError: One trial asks for more than there is, or the cluster does not answer.
@@ -94,9 +84,9 @@ def ray_session(demand: Demand, *, address: str | None = None) -> Iterator[Sessi
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            cpus = len(os.sched_getaffinity(0))
-            _require(demand.cpus * demand.workers <= cpus, demand, f"this machine has {cpus} CPUs")
+            cpus = demand.require_this_machine()
             temp_directory = _private_directory()
+            on_directory(temp_directory)
             os.environ.pop("RAY_ADDRESS", None)
             ray.init(
                 address="local",
@@ -152,18 +142,9 @@ def _slots(demand: Demand) -> int:
         fits.append(int(gpus / (demand.gpus * demand.workers) + 1e-9))
     if demand.workers > 1:
         fits.append(int(total.get(TRIAL_SLOT, 0)))
-        _require(fits[-1] > 0, demand, f"no node declares the resource '{TRIAL_SLOT}' (add it to the cluster file)")
-    _require(min(fits) > 0, demand, f"the session has {cpus:g} CPUs and {gpus:g} GPUs")
+        demand.require(fits[-1] > 0, f"no node declares the resource '{TRIAL_SLOT}' (add it to the cluster file)")
+    demand.require(min(fits) > 0, f"the session has {cpus:g} CPUs and {gpus:g} GPUs")
     return min(min(fits), demand.max_concurrent or min(fits))
-
-
-def _require(condition: bool, demand: Demand, have: str) -> None:
-    if not condition:
-        raise ConfigError(
-            f"asks for {demand.workers} worker(s) with {demand.cpus} CPUs and {demand.gpus:g} GPUs a trial, "
-            f"but {have}; lower workers, cpus_per_trial or gpus_per_trial",
-            path="resources",
-        )
 
 
 def _raylet() -> psutil.Process | None:

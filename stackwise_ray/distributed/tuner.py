@@ -19,8 +19,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from stackwise_ray.core.errors import StackwiseError
+from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.ledger import Ledger
-from stackwise_ray.distributed.session import TRIAL_SLOT, Demand, Session, Watchdog
+from stackwise_ray.distributed.session import TRIAL_SLOT, Session, Watchdog
 from stackwise_ray.distributed.trainable import TrialActor
 
 

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError
-from stackwise_ray.core.records import JOURNAL_SCHEMA, MetricRecord, Status, TrialRecord, read_trials
+from stackwise_ray.core.records import FINAL, JOURNAL_SCHEMA, MetricRecord, Status, TrialRecord, read_trials
 
 JOURNAL_VERSION = 1
 """Raised when a column changes its meaning; a journal of a newer version is refused."""
 
-_FINAL = ("finished", "failed", "stopped")
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -126,7 +125,7 @@ class Journal:
             row = connection.execute("SELECT status FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()
             if row is None:
                 raise ValueError(f"trial {trial_id} is not in the journal {self.path}")
-            if row["status"] in _FINAL:
+            if row["status"] in FINAL:
                 raise ValueError(f"trial {trial_id} is {row['status']}: no further attempt of it can begin")
             number = self._current_attempt(trial_id) + 1
             self._close_open_attempts(f"superseded by attempt {number}", now, trial_id)
@@ -188,8 +187,14 @@ class Journal:
         return self._end(trial_id, attempt, "finished", metrics=metrics, environment=environment)
 
     def fail(self, trial_id: str, attempt: int, reason: str, environment: Mapping[str, Any] | None = None) -> bool:
-        """Ends a trial that failed by its own doing; returns and raises like `finish`."""
-        return self._end(trial_id, attempt, "failed", reason=reason, environment=environment)
+        """Ends a trial that failed by its own doing; returns and raises like `finish`.
+
+        Its only final metric is ``flops/total``, the training FLOPs that it had reported: they were spent.
+        """
+        with self._transaction(durable=False) as connection:
+            row = connection.execute("SELECT max(flops) FROM reports WHERE trial_id = ?", (trial_id,)).fetchone()
+        metrics = {"flops/total": row[0]} if row[0] else {}
+        return self._end(trial_id, attempt, "failed", reason=reason, metrics=metrics, environment=environment)
 
     def stop(
         self,
@@ -358,7 +363,7 @@ class Journal:
             row = connection.execute(
                 "SELECT outcome FROM attempts WHERE trial_id = ? AND attempt = ?", (trial_id, attempt)
             ).fetchone()
-            if row["outcome"] in _FINAL or (row["outcome"] == outcome == "interrupted"):
+            if row["outcome"] in FINAL or (row["outcome"] == outcome == "interrupted"):
                 return False
             connection.execute(
                 "UPDATE attempts SET ended_at = ?, outcome = ?, reason = ? WHERE trial_id = ? AND attempt = ?",
@@ -373,7 +378,7 @@ class Journal:
                     reason,
                     _dump(metrics),
                     _dump(environment or {}),
-                    now if outcome in _FINAL else None,
+                    now if outcome in FINAL else None,
                     trial_id,
                 ),
             )

@@ -22,6 +22,9 @@ from stackwise_ray.core.quantities import format_bytes, format_count, format_sec
 from stackwise_ray.core.records import Role
 from stackwise_ray.training.run_kind import run_kind
 
+SEARCH_CELLS = ("search", "winners")
+"""The cells of a search: its points, whatever they are, and the replicates of its best ones."""
+
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
 
@@ -99,6 +102,20 @@ class Plan:
     def refused(self) -> tuple[PlanRow, ...]:
         """The cells that cannot run."""
         return tuple(row for row in self.rows if row.refused is not None)
+
+    def row(self, arm: str, role: Role) -> PlanRow:
+        """The row that a trial falls under; the points of a search and their replicates have one row each.
+
+        Raises:
+            KeyError: The plan holds no such trial.
+        """
+        rows = [row for row in self.rows if row.role == role]
+        found = next((row for row in rows if row.arm == arm), None)
+        if found is None and len(rows) == 1 and rows[0].arm in SEARCH_CELLS:
+            found = rows[0]
+        if found is None:
+            raise KeyError(f"{arm} ({role})")
+        return found
 
     @property
     def trials(self) -> int:

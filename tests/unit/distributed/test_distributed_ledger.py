@@ -250,6 +250,26 @@ def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
     assert "limits.flops" in str(ledger.halted)
 
 
+def test_trials_that_run_hold_their_planned_flops_against_the_limit(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(4)), most_flops=250.0)
+    ledger.planned_flops = lambda proposal: 100.0
+    assert ledger.next("t") is not None
+    assert ledger.next("u") is not None  # 200 of 250 are promised
+    assert ledger.next("v") is None
+    assert "limits.flops" in str(ledger.halted)
+
+
+def test_a_failed_trial_keeps_the_flops_that_it_spent(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    config = ledger.next("t")
+    assert config is not None
+    ledger.result("t", 1, message(config, step=3))
+    ledger.result("t", 2, message(config, step=4, outcome={"kind": "failed", "reason": "the loss is not finite"}))
+    (record,) = ledger.records()
+    assert record.status == "failed"
+    assert record.metrics == {"flops/total": 400}
+
+
 # ------------------------------------------------------------------------------------------------------- tuning
 
 

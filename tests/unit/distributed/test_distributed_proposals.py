@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import stackwise_ray as sw
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.sweep import SweepConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.driver import SweepOutcome, _keep_models, _note
 from stackwise_ray.distributed.ledger import Ledger, Work
-from stackwise_ray.distributed.proposals import source_for
+from stackwise_ray.distributed.preparation import Corpora
+from stackwise_ray.distributed.progress import Progress
+from stackwise_ray.distributed.proposals import plan_sweep, source_for
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.sources import Proposal
 from stackwise_ray.sweep import make_console
 from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.training.sweep_plan import Plan
 
 ARMS = """
 name: arms
@@ -212,3 +219,69 @@ def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path:
     assert journal.get_meta("analysis_plan_amended_after") == 1
     _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
     assert journal.get_meta("analysis_plan_amended_after") is None
+
+
+# ------------------------------------------------------------------------------------------------ planning
+
+
+def plan(tmp_path: Path, text: str) -> Plan:
+    return plan_sweep(sweep(tmp_path, text), Corpora(make_console()))
+
+
+def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
+    assert plan(tmp_path, ARMS + "limits: {flops: 1e15}\n").trials == 6
+    with pytest.raises(ConfigError, match=r"limits.flops.*is below the \S+ training FLOPs planned"):
+        plan(tmp_path, ARMS + "limits: {flops: 1e9}\n")
+
+
+def test_a_plan_refuses_the_grid_that_its_run_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a grid needs a list"):
+        plan(tmp_path, SEARCH.replace("random", "grid"))
+
+
+def test_a_plan_of_a_grid_counts_its_points(tmp_path: Path) -> None:
+    text = SEARCH.replace("random", "grid").replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2]")
+    assert plan(tmp_path, text).row("point-1", "search").trials == 2
+
+
+def test_a_plan_refuses_a_sampler_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="not installed; pip install"):
+        plan(tmp_path, SEARCH.replace("random", "cmaes"))
+
+
+def test_a_plan_refuses_more_cpus_than_this_machine_has_unless_it_is_for_a_cluster(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS + "resources: {cpus_per_trial: 512}\n")
+    with pytest.raises(ConfigError, match=r"resources.*512 CPUs.*this machine has \d+ CPUs"):
+        sw.plan(asked)
+    assert sw.plan(asked, address="ray://cluster:10001").trials == 6
+
+
+def test_a_trial_falls_under_its_own_row_and_a_point_under_the_searchs(tmp_path: Path) -> None:
+    arms, search = plan(tmp_path, ARMS + TUNE), plan(tmp_path, SEARCH)
+    assert arms.row("b", "tuning").trials == 3
+    assert search.row("point-4", "search").trials == 5
+    assert search.row("point-4", "replicate").trials == 4
+    with pytest.raises(KeyError):
+        arms.row("elsewhere", "replicate")
+
+
+# ------------------------------------------------------------------------------------------------ time left
+
+
+def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
+    asked = sweep(tmp_path, SEARCH)
+    plan = plan_sweep(asked, Corpora(make_console()))
+    work = Work(worker="not:run", directory=tmp_path)
+    ledger = Ledger(journal, source_for(asked, journal), work, lambda data: "fingerprint")
+    progress = Progress(make_console(), slots=1, metric="validation/loss")
+    progress.watch(ledger, plan)
+    left = []
+    for number in range(3):
+        assert ledger.next(f"t{number}") is not None
+        metrics = {"validation/loss": 1.0, "flops/total": plan.rows[0].flops, "time/total_s": 10.0}
+        outcome = {"kind": "finished", "metrics": metrics, "environment": {}}
+        ledger.result(f"t{number}", 1, json.dumps({"records": [], "outcome": outcome}))
+        left.append(progress.seconds_left())
+    assert left == pytest.approx([80.0, 70.0, 60.0])  # 5 points and 2 x 2 replicates of 10 s, less what has ended
