@@ -1,7 +1,7 @@
 """The report of a sweep: `report/report.md` with its figures, and the JSON files beside it.
 
 Called by the sweep command at its end and by `python -m analysis report`. Order: question, verdict, comparison table,
-figures, budgets, perplexities, the oracle where there is one, tuning, what failed and why, provenance. It prints what
+figures, budgets, plan against run, perplexities, the oracle where there is one, tuning, what failed and why, provenance. It prints what
 the journal holds and what `compare` found; a number that nobody measured is "not measured".
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from . import figures
 from .comparison import Comparison
 from .files import write_text
+from .planned import planned_grid
 from .render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
 from .results_json import write_results
 from .runs import EARLIER, load_curves
@@ -46,6 +47,7 @@ def write_report(sweep_directory: str | Path) -> Path:
         _search_points(summary),
         _figures(drawn, folder),
         _budgets(summary),
+        _planned(sweep),
         _perplexities(summary),
         _oracle(sweep),
         _tuning(sweep),
@@ -160,6 +162,17 @@ def _range(part: Any, column: str, form: Any) -> str:
         return ABSENT
     low, high = form(float(part[column].min())), form(float(part[column].max()))
     return low if low == high else f"{low} – {high}"
+
+
+def _planned(sweep: Sweep) -> str:
+    grid = planned_grid(sweep)
+    if grid is None:
+        return ""
+    text = (
+        "FLOPs of one trial are counted before the run and by it. Time and peak memory were predicted from what this "
+        "machine had been measured to do before; beside them the means over the finished trials."
+    )
+    return f"## Plan against run\n\n{text}\n\n{grid.to_markdown()}"
 
 
 def _perplexities(summary: Summary) -> str:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -106,7 +107,7 @@ class Calibration:
         self.path = Path(path) if path is not None else calibration_path()
 
     def add(self, kind: RunKind, sample: Sample) -> None:
-        """Appends a sample, dropping the oldest beyond `SAMPLES_KEPT` of its kind; safe among processes."""
+        """Appends a sample; of each field, the newest `SAMPLES_KEPT` of the kind stay. Safe among processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -114,7 +115,7 @@ class Calibration:
             kinds = everything["machines"].setdefault(machine_signature(), {})
             samples = kinds.setdefault(kind.key(), [])
             samples.append({name: value for name, value in asdict(sample).items() if value is not None})
-            kinds[kind.key()] = samples[-SAMPLES_KEPT:]
+            kinds[kind.key()] = _newest(samples)
             atomic_write_json(self.path, everything)
 
     def measured(self, kind: RunKind, flops_per_step: float) -> Measured | None:
@@ -193,6 +194,18 @@ def calibration_path() -> Path:
 def machine_signature() -> str:
     """The kind of machine: a shared home directory serves many, and equal ones share their measurements."""
     return f"{cpu_model()} x{usable_cores()}"
+
+
+def _newest(samples: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Those that are among the newest of some field they hold (most runs do not measure every field)."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for sample in reversed(samples):
+        held = [name for name in sample if name != "flops_per_step"]
+        if any(counts[name] < SAMPLES_KEPT for name in held):
+            kept.append(sample)
+        counts.update(held)
+    return kept[::-1]
 
 
 def _median(samples: list[Sample], name: str) -> float | None:

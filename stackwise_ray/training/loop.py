@@ -57,6 +57,7 @@ class TrainingLoop:
 
     Attributes:
         at_rest: Whether no step is under way, so that a checkpoint can be written.
+        bit_exact: Whether every attempt so far had the same threads, workers and kind of device.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class TrainingLoop:
             assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
         )
         self._pending: list[_Pending] = []
-        self._share, self.at_rest = 0.0, True
+        self._share, self.at_rest, self.bit_exact = 0.0, True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
         self._last_report = self._last_checkpoint = self._clock()
@@ -372,11 +373,12 @@ class TrainingLoop:
             "progress": self.progress.to_plain(),
             "meter": self.meter.to_plain(),
             "torch": state.plain,
+            "bit_exact": self.bit_exact,
         }
         return Checkpoint(step=self.progress.step, tensors=state.tensors, state=plain)
 
-    def restore(self, checkpoint: Checkpoint) -> bool:
-        """Takes up where a checkpoint stands; whether what follows is bit-exact (same threads, workers, device).
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes up where a checkpoint stands.
 
         Raises:
             CheckpointError: It is of another model.
@@ -386,4 +388,5 @@ class TrainingLoop:
         self._enter_stage()
         self.meter.restore(checkpoint.state["meter"])
         assembly = self.assembly
-        return restore(checkpoint, assembly.model, self._tools, assembly.device, assembly.world_size)
+        same = restore(checkpoint, assembly.model, self._tools, assembly.device, assembly.world_size)
+        self.bit_exact = same and checkpoint.state["bit_exact"]

@@ -134,8 +134,8 @@ class _Worker:
         assembly = assemble(self._trial, data, self._device, rank, world_size)
         environment = self._environment(assembly)
         loop = self._build_loop(assembly)
-        exact = self._restore(loop, rank)
-        environment["bit_exact"] = exact
+        self._restore(loop, rank)
+        environment["bit_exact"] = loop.bit_exact
         if rank == 0:
             self._folder.write_start(self._trial, environment, data.describe())
             model, seq_len = self._trial.model, self._trial.data.seq_len
@@ -181,20 +181,19 @@ class _Worker:
             started=self._started,
         )
 
-    def _restore(self, loop: TrainingLoop, rank: int) -> bool:
-        """Goes on from the newest intact checkpoint where there is one; whether the whole run is bit-exact."""
+    def _restore(self, loop: TrainingLoop, rank: int) -> None:
+        """Goes on from the newest intact checkpoint where there is one."""
         if rank == 0:
             self._folder.fence()
             clear_unfinished(self._folder.checkpoints)
         checkpoint = load_newest(self._folder.checkpoints, trial_id=self._trial_id, warn=self._log.warning)
         if checkpoint is None:
             self._log.info(f"attempt {self._attempt} begins")
-            return True
-        exact = loop.restore(checkpoint)
+            return
+        loop.restore(checkpoint)
         self._log.info(f"attempt {self._attempt} continues after step {checkpoint.step}")
-        if not exact:
+        if not loop.bit_exact:
             self._log.warning("threads, workers or device differ from before: the continuation is not bit-exact")
-        return exact
 
     def _calibrate(
         self, assembly: Assembly, environment: Mapping[str, Any], metrics: Mapping[str, float], startup: float,

@@ -10,6 +10,7 @@ import pytest
 from synthetic_sweeps import BUDGET, final_metrics, write_ablation
 
 from analysis import AnalysisError, compare, load_runs, summary_table, write_report
+from analysis.sweep_directory import read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -324,3 +325,41 @@ def test_a_folder_without_a_sweep_or_with_an_empty_one_is_refused(tmp_path, jour
         write_report(tmp_path)
     with pytest.raises(AnalysisError, match="holds no trial yet"):
         write_report(journal.close())
+
+
+# ---------------------------------------------------------------------------------------------- plan against run
+
+
+def plan_file(folder: Path, *rows: dict) -> None:
+    cell = {"role": "replicate", "seconds": None, "peak_bytes": None, "refused": None}
+    (folder / "plan.json").write_text(json.dumps({"rows": [cell | row for row in rows]}), encoding="utf-8")
+
+
+def planned_cells(folder: Path, arm: str) -> list[str]:
+    section = write_report(folder).read_text(encoding="utf-8").split("## Plan against run")[1].split("\n## ")[0]
+    line = next(line for line in section.splitlines() if line.startswith(f"| {arm} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_what_was_planned_stands_beside_what_was_measured(make_ablation):
+    folder = make_ablation()
+    measured = {
+        name: next(t.metrics[name] for t in read_sweep(folder).trials if t.arm == "attention" and t.role == "replicate")
+        for name in ("flops/total", "memory/peak_bytes")
+    }
+    plan_file(
+        folder,
+        {"arm": "attention", "flops": measured["flops/total"], "peak_bytes": 2 * measured["memory/peak_bytes"]},
+        {"arm": "llama", "flops": measured["flops/total"] + 1},
+        {"arm": "nowhere", "flops": 1},
+    )
+    cells = planned_cells(folder, "attention")
+    assert cells[3] == "the same, to the unit"
+    assert cells[4:6] == ["not calibrated", "not measured"]
+    assert cells[7].endswith("(0.50 ×)")
+    assert "to the unit" not in planned_cells(folder, "llama")[3]
+    assert "nowhere" not in text_of(folder)
+
+
+def test_a_folder_without_a_plan_has_no_such_section(reported):
+    assert "## Plan against run" not in text_of(reported)

@@ -85,6 +85,17 @@ def test_old_samples_leave_as_new_ones_come(calibration: Calibration) -> None:
     assert (measured.samples, measured.flops_per_s) == (SAMPLES_KEPT, 5e10)
 
 
+def test_what_few_runs_measure_is_not_pushed_out_by_what_all_do(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e6, memory_ratio=1.1))
+    for _ in range(2 * SAMPLES_KEPT):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e9))
+    measured = calibration.measured(KIND, 1e9)
+    assert measured is not None
+    assert measured.memory_ratio == 1.1
+    assert measured.flops_per_s == 1e9
+    assert calibration.kinds() == {KIND.key(): SAMPLES_KEPT + 1}
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_what_cannot_be_a_measurement_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="flops_per_s"):

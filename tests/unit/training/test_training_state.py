@@ -1,0 +1,143 @@
+"""What a checkpoint brings back: scaler, random streams, counters, clocks; and when it says that it is not bit-exact."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.core.errors import CheckpointError
+from stackwise_ray.data import prepare
+from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.checkpoints import Checkpoint
+from stackwise_ray.training.outputs import TrialResult
+from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.state import capture, restore
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def trial(d_model: int = 16, **training) -> TrialConfig:
+    return TrialConfig(
+        model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=d_model, n_heads=2, d_ff=32),
+        data=DataConfig(
+            corpus="markov",
+            seq_len=16,
+            validation_tokens=256,
+            markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
+            final_evaluation="fixed",
+        ),
+        training=TrainingConfig(
+            **{
+                "budget": Budget(steps=6), "batch_tokens": 128, "evaluations": 2, "report_seconds": 0.0,
+                "checkpoint_seconds": 0.0, "device": "cpu",
+            }
+            | training
+        ),
+    )  # fmt: skip
+
+
+def parts(asked: TrialConfig):
+    assembly = assemble(asked, prepare(asked.data), CPU)
+    return assembly.model, assembly.enter(assembly.plan.stages[0])
+
+
+def checkpoint_of(model, tools, world_size: int = 1) -> Checkpoint:
+    state = capture(model, tools, CPU, world_size)
+    tensors = {name: {k: v.detach().clone() for k, v in group.items()} for name, group in state.tensors.items()}
+    return Checkpoint(step=3, tensors=tensors, state={"torch": json.loads(json.dumps(state.plain))})
+
+
+def draws() -> tuple[float, float, float]:
+    return torch.rand(()).item(), float(np.random.rand()), random.random()  # noqa: NPY002
+
+
+def test_every_random_stream_of_the_process_comes_back():
+    model, tools = parts(trial())
+    checkpoint = checkpoint_of(model, tools)
+    after = draws()
+    assert draws() != after
+    restore(checkpoint, model, tools, CPU, 1)
+    assert draws() == after
+
+
+def test_the_loss_scale_of_fp16_comes_back():
+    model, tools = parts(trial(precision="fp16"))
+    tools.scaler.load_state_dict(tools.scaler.state_dict() | {"scale": 1024.0, "_growth_tracker": 7})
+    checkpoint = checkpoint_of(model, tools)
+    model, tools = parts(trial(precision="fp16"))
+    assert tools.scaler.get_scale() != 1024.0
+    restore(checkpoint, model, tools, CPU, 1)
+    assert tools.scaler.state_dict()["scale"] == 1024.0
+    assert tools.scaler.state_dict()["_growth_tracker"] == 7
+
+
+@pytest.mark.parametrize("change", ["threads", "workers", "nothing"])
+def test_another_number_of_threads_or_workers_is_not_bit_exact(change):
+    model, tools = parts(trial())
+    checkpoint = checkpoint_of(model, tools)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + (change == "threads"))
+        assert restore(checkpoint, model, tools, CPU, 1 + (change == "workers")) is (change == "nothing")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name():
+    checkpoint = checkpoint_of(*parts(trial(d_model=32)))
+    with pytest.raises(CheckpointError, match=r"of another model: \S*wte"):
+        restore(checkpoint, *parts(trial()), CPU, 1)
+
+
+def attempt(directory: Path, number: int, reports: int | None = None) -> TrialResult | None:
+    """One attempt, closed after some reports; its result where it came to its end."""
+    generator = run_trial(trial(), directory, trial_id="t", attempt=number, keep_model=False)
+    for _ in range(reports if reports is not None else 10**6):
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
+        if reports is not None:
+            time.sleep(0.2)  # time that this attempt takes and the next must count, too
+    generator.close()
+    return None
+
+
+def test_a_continued_trial_counts_the_seconds_flops_and_memory_of_its_earlier_attempts(tmp_path):
+    whole = attempt(tmp_path / "whole", 1)
+    assert attempt(tmp_path / "t", 1, reports=5) is None
+    continued = attempt(tmp_path / "t", 2)
+    assert continued.metrics["time/total_s"] > 0.2 * 3  # the last checkpoint came after at least three of the pauses
+    same = [name for name in whole.metrics if name.startswith(("flops/", "tokens/", "steps/", "memory/saved"))]
+    assert len(same) > 6
+    assert {name: continued.metrics[name] for name in same} == {name: whole.metrics[name] for name in same}
+    assert continued.metrics["memory/peak_bytes"] == whole.metrics["memory/peak_bytes"]
+
+
+def test_a_continued_trial_on_other_threads_says_that_it_is_not_bit_exact(tmp_path):
+    attempt(tmp_path / "t", 1, reports=4)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        attempt(tmp_path / "t", 2, reports=2)
+        result = attempt(tmp_path / "t", 3)  # as the second attempt, but the first one's steps are in it
+    finally:
+        torch.set_num_threads(threads)
+    assert result.environment["bit_exact"] is False
+    assert "not bit-exact" in (tmp_path / "t" / "logs" / "train.log").read_text()
