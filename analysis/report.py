@@ -1,8 +1,8 @@
 """The report of a sweep: `report/report.md` with its figures, and the JSON files beside it.
 
 Called by the sweep command at its end and by `python -m analysis report`. Order: question, verdict, comparison table,
-figures, budgets, plan against run, perplexities, the oracle where there is one, tuning, what failed and why, provenance. It prints what
-the journal holds and what `compare` found; a number that nobody measured is "not measured".
+figures, budgets, plan against run, perplexities, the oracle where there is one, tuning, what failed and why,
+provenance. It prints what the journal holds and what `compare` found; a number that nobody measured is "not measured".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a checkpoint brings back: scaler, random streams, counters, clocks; and when it says that it is not bit-exact."""
+"""What a checkpoint brings back: scaler, random streams, counters, clocks; and when it is not bit-exact."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def checkpoint_of(model, tools, world_size: int = 1) -> Checkpoint:
 
 
 def draws() -> tuple[float, float, float]:
-    return torch.rand(()).item(), float(np.random.rand()), random.random()  # noqa: NPY002
+    return torch.rand(()).item(), float(np.random.rand()), random.random()
 
 
 def test_every_random_stream_of_the_process_comes_back():
