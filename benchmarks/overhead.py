@@ -1,18 +1,21 @@
 """What the machinery costs beside the training itself: a sweep's overhead a trial, its fixed cost, and the loop's.
 
-    python benchmarks/overhead.py                # about ten minutes on 2 cores
+    python benchmarks/overhead.py                # about fifteen minutes on 2 cores
     python benchmarks/overhead.py --loop         # only the loop against a bare PyTorch loop
 
 Sweeps of n trials that take t seconds (t as the worker's function itself measures it: build, loop, evaluation,
 checkpoint) are run as whole processes, and wall = n·(t + h)/slots + c is solved for h (a trial) and c (fixed) by least
-squares over (n, t) = (60, 0 s), (30, 1 s), (10, 10 s). The same is done with a class trainable that only sleeps, with
-reused actors, under the same Ray settings and in the same run: the least that Ray Tune costs here.
+squares over (n, t) = (60, 0 s), (30, 1 s), (10, 10 s), all of them in every round. The same is done in the same rounds
+with two class trainables that do nothing of their own, with reused actors, under the same Ray settings: the least that
+Ray Tune costs here. One sleeps for t; the other keeps its core busy for as long as our trials did, as a training does,
+so that Tune's own work has to share the cores with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -70,29 +73,35 @@ def our_sweep(n: int, seconds: float, folder: Path) -> tuple[float, float]:
     return wall, sum(own)
 
 
-def noop_sweep(n: int, seconds: float) -> tuple[float, float]:
-    """The same for a class trainable that sleeps."""
+def noop_sweep(n: int, seconds: float, kind: str) -> tuple[float, float]:
+    """The same for a class trainable that sleeps or keeps its core busy."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, __file__, "--noop", str(n), str(seconds)], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, __file__, "--noop", str(n), str(seconds), kind]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began, n * seconds
 
 
-def run_noop(n: int, seconds: float) -> None:
-    """In a process of its own: n sleeping trials under the settings that a sweep uses."""
+def run_noop(n: int, seconds: float, kind: str) -> None:
+    """In a process of its own: n trials that do nothing of their own, under the settings that a sweep uses."""
     from ray import tune
     from ray.tune.search import Searcher
 
     from stackwise_ray.distributed.demand import Demand
     from stackwise_ray.distributed.session import ray_session
 
-    class Sleep(tune.Trainable):
+    class Nothing(tune.Trainable):
         def setup(self, config: dict) -> None: ...
 
         def reset_config(self, new_config: dict) -> bool:
             return True
 
         def step(self) -> dict:
-            time.sleep(seconds)
+            if kind == "sleeps":
+                time.sleep(seconds)
+                return {"done": True}
+            end, matrix = time.perf_counter() + seconds, np.ones((128, 128))
+            while time.perf_counter() < end:
+                matrix @ matrix
             return {"done": True}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None: ...
@@ -114,7 +123,7 @@ def run_noop(n: int, seconds: float) -> None:
 
     with ray_session(Demand()) as session:
         tune.Tuner(
-            tune.with_resources(Sleep, {"cpu": 1}),
+            tune.with_resources(Nothing, {"cpu": 1}),
             tune_config=tune.TuneConfig(
                 search_alg=Count(), num_samples=-1, max_concurrent_trials=session.slots, reuse_actors=True
             ),
@@ -166,14 +175,42 @@ def loop_ratio(rounds: int = 5, steps: int = 60) -> list[float]:
     return [ours() / bare() for _ in range(rounds)]
 
 
+def sweeps(rounds: int) -> dict[str, object]:
+    """h and c of the product and of the two trainables that do nothing, measured in turn."""
+    slots = len(os.sched_getaffinity(0))
+    walls: dict[str, list[float]] = {"stackwise": [], "no-op, busy": [], "no-op, sleeps": []}
+    sums: dict[str, list[float]] = {kind: [] for kind in walls}
+    for n, seconds in DESIGN * rounds:
+        own = 0.0
+        for kind in walls:
+            if kind == "stackwise":
+                with tempfile.TemporaryDirectory() as folder:
+                    wall, own = our_sweep(n, seconds, Path(folder))
+                spent = own
+            elif kind == "no-op, busy":
+                wall, spent = noop_sweep(n, own / n, "busy")
+            else:
+                wall, spent = noop_sweep(n, seconds, "sleeps")
+            walls[kind].append(wall)
+            sums[kind].append(spent)
+            print(f"{kind}: n = {n}, t = {spent / n:.2f} s: wall {wall:.1f} s", flush=True)
+    results: dict[str, object] = {"design": [list(point) for point in DESIGN * rounds], "slots": slots}
+    for kind in walls:
+        h, c = fit(walls[kind], [n for n, _ in DESIGN * rounds], sums[kind], slots)
+        results[kind] = {"h_s": h, "c_s": c, "walls_s": walls[kind], "own_s": sums[kind]}
+        print(f"{kind}: h = {h:.3f} s a trial, c = {c:.1f} s", flush=True)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noop", nargs=2, metavar=("N", "SECONDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--noop", nargs=3, metavar=("N", "SECONDS", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2, help="sweeps of every size and kind")
     parser.add_argument("--loop", action="store_true", help="only the loop's tokens/s")
     parser.add_argument("--json", type=Path, help="also write the results here")
     options = parser.parse_args()
     if options.noop:
-        run_noop(int(options.noop[0]), float(options.noop[1]))
+        run_noop(int(options.noop[0]), float(options.noop[1]), options.noop[2])
         return
     results: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
@@ -181,22 +218,12 @@ def main() -> None:
     }
     ratios = loop_ratio()
     results["loop_over_bare"] = {"median": float(np.median(ratios)), "all": ratios}
-    print(f"loop / bare PyTorch loop, tokens/s: median {np.median(ratios):.3f} of {[f'{r:.3f}' for r in ratios]}")
+    print(
+        f"loop / bare PyTorch loop, tokens/s: median {np.median(ratios):.3f} of {[f'{r:.3f}' for r in ratios]}",
+        flush=True,
+    )
     if not options.loop:
-        import os
-
-        slots = len(os.sched_getaffinity(0))
-        for name, run in (("stackwise", None), ("no-op", noop_sweep)):
-            walls, sums = [], []
-            for n, seconds in DESIGN:
-                with tempfile.TemporaryDirectory() as folder:
-                    wall, own = run(n, seconds) if run else our_sweep(n, seconds, Path(folder))
-                walls.append(wall)
-                sums.append(own)
-                print(f"{name}: n = {n}, t = {own / n:.2f} s: wall {wall:.1f} s", flush=True)
-            h, c = fit(walls, [n for n, _ in DESIGN], sums, slots)
-            results[name] = {"h_s": h, "c_s": c, "walls_s": walls, "own_s": sums}
-            print(f"{name}: h = {h:.3f} s a trial, c = {c:.1f} s", flush=True)
+        results |= sweeps(options.rounds)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

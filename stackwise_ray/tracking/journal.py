@@ -64,7 +64,7 @@ class Journal:
 
         Of the record, `attempts`, `metrics`, `environment` and `ended_at` are not taken: they come with the attempts.
         """
-        with self._transaction() as connection:
+        with self._transaction(durable=False) as connection:  # lost with the power it is proposed again, the same
             cursor = connection.execute(
                 "INSERT INTO trials (trial_id, number, arm, seed, role, config, parameters, status, reason, created_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trial_id) DO NOTHING",
@@ -121,7 +121,7 @@ class Journal:
             ValueError: There is no such trial, or it has ended for good (a failed one needs `reset` first).
         """
         now = time.time()
-        with self._transaction() as connection:
+        with self._transaction(durable=False) as connection:  # lost with the power: so is the process that it names
             row = connection.execute("SELECT status FROM trials WHERE trial_id = ?", (trial_id,)).fetchone()
             if row is None:
                 raise ValueError(f"trial {trial_id} is not in the journal {self.path}")
