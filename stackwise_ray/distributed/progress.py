@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 
 from rich.console import Console
 from rich.live import Live
@@ -113,9 +113,9 @@ class Progress:
         ledger, plan = self._ledger, self._plan
         if ledger is None or plan is None:
             return None
-        seconds: Counter[str] = Counter()
-        flops: Counter[str] = Counter()
-        done: Counter[tuple[str, Role]] = Counter()  # trials by cell; one that runs counts as its share
+        seconds: defaultdict[str, float] = defaultdict(float)
+        flops: defaultdict[str, float] = defaultdict(float)
+        done: defaultdict[tuple[str, Role], float] = defaultdict(float)  # trials; one that runs counts as its share
         records = {record.trial_id: record for record in ledger.records()}
         for trial_id, arm, role in list(ledger.trial_set):  # a kept record may bear the arm name of an older file
             record, row = records.get(trial_id), plan.row(arm, role)
@@ -134,9 +134,9 @@ class Progress:
                 flops[row.arm] += spent
             if row.flops:
                 done[row.arm, row.role] += min(1.0, spent / row.flops)
-        if not flops.total():
+        if not any(flops.values()):
             return None
-        mean = seconds.total() / flops.total()
+        mean = sum(seconds.values()) / sum(flops.values())
         left = 0.0
         for row in plan.rows:
             if not row.trials:

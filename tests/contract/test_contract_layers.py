@@ -24,6 +24,7 @@ LAYERS = {
     "sweep": 5,
     "train": 5,
     "evaluate": 5,
+    "checkup": 5,
     "doctor": 5,
 }
 WITHIN_LAYER_2 = {("models", "kernels"), ("metrics", "kernels")}

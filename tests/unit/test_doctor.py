@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray import doctor
+from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.calibration import Calibration, RunKind
 from stackwise_ray.core.environment import usable_cores
@@ -38,45 +38,45 @@ def test_its_help_has_examples_and_loads_nothing_heavy() -> None:
 
 
 def test_this_machine_has_a_python_and_packages_that_fit() -> None:
-    assert doctor.check_python().status == "ok"
-    assert doctor.check_packages().status == "ok"
+    assert checkup.check_python().status == "ok"
+    assert checkup.check_packages().status == "ok"
 
 
 def test_a_missing_data_folder_fails_and_a_present_one_is_listed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("STACKWISE_DATA", raising=False)
-    assert doctor.check_data().status == "ok"
+    assert checkup.check_data().status == "ok"
     (tmp_path / "wikitext").mkdir()
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
-    assert doctor.check_data().detail == "STACKWISE_DATA holds wikitext"
+    assert checkup.check_data().detail == "STACKWISE_DATA holds wikitext"
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path / "absent"))
-    check = doctor.check_data()
+    check = checkup.check_data()
     assert (check.status, check.fix) == ("fails", "set it to a folder that exists, or unset it")
     assert "no such file or directory" in check.detail
 
 
 def test_a_file_where_results_should_go_fails(tmp_path: Path) -> None:
     (tmp_path / "experiments").write_text("")
-    results = doctor.check_disk(tmp_path / "experiments" / "deeper")[0]
+    results = checkup.check_disk(tmp_path / "experiments" / "deeper")[0]
     assert (results.name, results.status) == ("results", "fails")
     assert results.detail == f"{tmp_path / 'experiments'} is a file"
-    assert doctor.check_disk(tmp_path / "not" / "made" / "yet")[0].status == "ok"
+    assert checkup.check_disk(tmp_path / "not" / "made" / "yet")[0].status == "ok"
 
 
 def test_a_disk_with_too_little_room_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "LEAST_DISK", 2**60)
-    assert doctor.check_disk(tmp_path)[0].status == "fails"
+    monkeypatch.setattr(checkup, "LEAST_DISK", 2**60)
+    assert checkup.check_disk(tmp_path)[0].status == "fails"
 
 
 def test_a_compiler_that_is_missing_or_broken_is_a_note_with_a_fix(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CC", "false")
-    broken = doctor.check_compiler()
+    broken = checkup.check_compiler()
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
-    missing = doctor.check_compiler()
+    missing = checkup.check_compiler()
     assert (broken.status, missing.status) == ("note", "note")
     assert missing.detail == "no cc, gcc or clang"
     assert missing.fix is not None
@@ -109,13 +109,13 @@ def test_a_failing_line_has_a_fix_and_makes_the_exit_code_1(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_torch_ray_and_the_tracking_store_work_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    for check in (doctor.check_torch(), doctor.check_tracking(), doctor.check_ray()):
+    for check in (checkup.check_torch(), checkup.check_tracking(), checkup.check_ray()):
         assert check.status == "ok", check
 
 
 @pytest.mark.slow
 def test_a_ray_that_does_not_start_in_time_fails_with_a_fix() -> None:
-    check = doctor.check_ray(seconds=0.5)
+    check = checkup.check_ray(seconds=0.5)
     assert check.status == "fails"
     assert "did not start in 0.5 s" in check.detail
     assert check.fix is not None
