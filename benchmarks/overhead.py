@@ -5,10 +5,10 @@
 
 Sweeps of n trials that take t seconds (t as the worker's function itself measures it: build, loop, evaluation,
 checkpoint) are run as whole processes, and wall = n·(t + h)/slots + c is solved for h (a trial) and c (fixed) by least
-squares over (n, t) = (240, 0 s), (60, 0 s), (30, 1 s), (10, 10 s), all of them in every round. The same is done in the same rounds
-with two class trainables that do nothing of their own, with reused actors, under the same Ray settings: the least that
-Ray Tune costs here. One sleeps for t; the other keeps its core busy for as long as our trials did, as a training does,
-so that Tune's own work has to share the cores with it.
+squares over (n, t) = (240, 0 s), (60, 0 s), (30, 1 s), (10, 10 s), all of them in every round. The same is done in the
+same rounds with two class trainables that do nothing of their own, with reused actors, under the same Ray settings: the
+least that Ray Tune costs here. One sleeps for t; the other keeps its core busy for as long as our trials did, as a
+training does, so that Tune's own work has to share the cores with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 DESIGN = ((240, 0.0), (60, 0.0), (30, 1.0), (10, 10.0))
-"""(trials, seconds of each). The first is there for h: a second of noise in a wall time moves h by 0.03 s without it."""
+"""(trials, seconds of each). The first is there for h: without it a second of noise moves h by 0.03 s."""
 
 SWEEP = """
 name: overhead
