@@ -180,6 +180,8 @@ def _explain_number(kind: str, value: Any) -> str:
             listed = "," in value and all(_is_number(part) for part in value.split(","))
             hint = "; several values are a grid: design kind grid, or --multirun" if listed else ""
             return f"= {show(value)} is text where {wanted} is wanted{hint}"
+        if not math.isfinite(number):
+            return f"= {show(value)} is not a finite number; {wanted} is wanted"
         plain = str(int(number)) if kind == "int_type" and number.is_integer() else value.strip()
         return f"= {show(value)} is text where {wanted} is wanted; write it without quotes: {plain}"
     return f"= {show(value)} is {describe(value)} where {wanted} is wanted"

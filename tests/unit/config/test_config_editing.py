@@ -108,6 +108,7 @@ def test_unit_and_amount_of_a_budget() -> None:
         ({"model.hidden_size": 1}, ["did you mean 'model.d_model'?"]),
         ({"trainig.lr": 1}, ["no 'trainig.lr'", "did you mean"]),
         ({"training.lr": "3e-4"}, ['"3e-4" is text', "write it without quotes: 3e-4"]),
+        ({"training.lr": "nan"}, ['"nan" is not a finite number; a number is wanted']),
         ({"training.lr": "fast"}, ["is text where a number is wanted"]),
         ({"training.lr": "1e-3,3e-3"}, ["--multirun"]),
         ({"training.lr": True}, ["true is a truth value where a number is wanted"]),
