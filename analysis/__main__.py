@@ -6,6 +6,7 @@ in what was asked ends with one message and exit code 2.
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +56,8 @@ Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). With two sources, each
+SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
+given here is as its file declares it. With two sources, each
 is an arm named after its file or experiment, and the first is the baseline.
 
 \b
@@ -71,37 +73,45 @@ Examples:
 def compare(
     source: Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")],
     other: Annotated[str | None, typer.Argument(help="A second source, compared with the first.")] = None,
-    metric: Annotated[str, typer.Option(help="Column to compare.")] = "loss",
-    baseline: Annotated[str | None, typer.Option(help="Arm to compare with; a sweep knows its own.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
     arm: Annotated[str, typer.Option(help="Column with the arms.")] = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
-    correction: Annotated[Correction, typer.Option(help="Over the arms.")] = Correction.holm,
+    correction: Annotated[Correction | None, typer.Option(help="Over the arms. [holm]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Annotated[Direction, typer.Option(help="Which values are good.")] = Direction.minimize,
-    test: Annotated[Test, typer.Option(help="What decides.")] = Test.t,
-    equal: Annotated[str, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none.")] = "flops",
-    tolerance: Annotated[float, typer.Option(help="Largest relative difference of budgets.")] = 0.01,
-    alpha: Alpha = 0.05,
+    direction: Annotated[Direction | None, typer.Option(help="Which values are good. [minimize]")] = None,
+    test: Annotated[Test | None, typer.Option(help="What decides. [t]")] = None,
+    equal: Annotated[
+        str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from .significance import compare as run
 
+    given = {
+        "metric": metric, "baseline": baseline, "correction": correction, "margin": margin, "direction": direction,
+        "test": test, "equal": equal, "tolerance": tolerance, "alpha": alpha,
+    }  # fmt: skip
+    asked: dict[str, Any] = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
     if other is None:
         from .runs import load_runs
 
         table = load_runs(source)
-        baseline = baseline or _baseline_of(source, table, arm)
+        asked = {**_declared(source, metric), **asked}
+        if asked.get("baseline") is None:
+            arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
+            raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
     else:
         table, first = _two_sources(source, other, arm)
-        baseline = baseline or first
+        asked = {"baseline": first, **asked}
+    if asked.get("equal") == "none":
+        asked["equal"] = None
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
-    result = run(
-        table, metric, baseline, arm=arm, block=blocks, correction=correction.value, margin=margin,
-        direction=direction.value, test=test.value, equal=None if equal == "none" else equal, tolerance=tolerance,
-        alpha=alpha,
-    )  # fmt: skip
+    result = run(table, arm=arm, block=blocks, **{"metric": "loss", **asked})
     if as_json:
         from .files import dump_json
 
@@ -194,16 +204,18 @@ def power(
         _print(grid.to_text())
 
 
-def _baseline_of(source: str, table: pd.DataFrame, arm: str) -> str:
+def _declared(source: str, metric: str | None) -> dict[str, Any]:
+    """Arguments of the comparison that a sweep declares on `metric` (None: its first); only the baseline for others."""
     path = Path(source)
-    if path.is_dir() or path.suffix == ".sqlite":
-        from .sweep_directory import read_sweep
+    if not path.is_dir() and path.suffix != ".sqlite":
+        return {}
+    from .sweep_directory import read_sweep
 
-        found = read_sweep(path).baseline
-        if found is not None:
-            return found
-    arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-    raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    sweep = read_sweep(path)
+    listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
+    if listed:
+        return listed[0]
+    return {"baseline": sweep.baseline} if metric is not None else (sweep.undeclared() or {})
 
 
 def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
@@ -257,6 +269,11 @@ def main() -> None:
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error.strerror} while writing; free some space and run the command again", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

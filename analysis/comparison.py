@@ -227,7 +227,10 @@ class Comparison:
                 by_note.setdefault(note, []).append(result.arm)
         lines += [f"{', '.join(arms)}: {note}" for note, arms in by_note.items()]
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
-            lines.append("(+k seeds): about so many more decide with power .8, if difference and noise are as observed")
+            lines.append(
+                "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
+            )
+            lines.append("  plan a new sweep with that number: seeds added to this one count as a second look")
         return lines
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ provenance. It prints what the journal holds and what `compare` found; a number 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,10 +115,11 @@ def _method(comparison: Comparison) -> str:
     tests = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
     correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
     corrected = correction.get(comparison.correction, "Benjamini and Hochberg's correction")
+    arms = "one arm" if len(comparison.arms) == 1 else f"{len(comparison.arms)} arms"
     text = (
         f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}. The two-sided "
-        f"{tests[comparison.test]} decides at level {comparison.alpha:g} after {corrected} over {len(comparison.arms)} "
-        f"arms; the intervals are of the same test and not widened for the number of arms."
+        f"{tests[comparison.test]} decides at level {comparison.alpha:g} after {corrected} over {arms}; the intervals "
+        f"are of the same test and not widened for the number of arms."
     )
     if comparison.margin is not None:
         text += (
@@ -180,9 +182,23 @@ def _perplexities(summary: Summary) -> str:
     names = sorted(name for name in runs.columns if "/perplexity" in name)
     if not names or summary.sweep.is_search:
         return ""
-    rows = tuple((arm, *(_mean(runs[runs["arm"] == arm], name) for name in names)) for arm in summary.sweep.arms)
+    rows = tuple(
+        (arm, *(_geometric_mean(runs[runs["arm"] == arm], name) for name in names)) for arm in summary.sweep.arms
+    )
     grid = Grid(("arm", *names), rows, numeric=tuple(range(1, len(names) + 1)))
-    return "## Perplexities\n\nMeans over the seeds.\n\n" + grid.to_markdown()
+    text = (
+        "Geometric means over the seeds: exp of the mean loss. Those by token, word and byte are of whole splits, "
+        "validation/perplexity is of the fixed windows; a first token has no prediction and counts only as a byte."
+    )
+    return f"## Perplexities\n\n{text}\n\n" + grid.to_markdown()
+
+
+def _geometric_mean(part: Any, name: str) -> str:
+    values = part[name].dropna()
+    if values.empty:
+        return ABSENT
+    mean = math.exp(sum(map(math.log, values)) / len(values))
+    return format_significant(mean) if mean < 1e6 else f"{mean:.3e}"
 
 
 def _mean(part: Any, name: str) -> str:

@@ -250,7 +250,10 @@ def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
         lines.append(f"Provisional: {len(open_trials)} of {len(trials)} trials have not ended; run the sweep again.")
     after = sweep.meta.get("analysis_plan_amended_after")
     if after is not None:
-        lines.append(f"The analysis plan was amended after {after} trials.")
+        lines.append(
+            f"The analysis plan was amended after {after} trials; p values and intervals are those of a plan that was "
+            "fixed beforehand. Seeds that were added because of a look make a false alarm likelier than they say."
+        )
     if compared and not declared:
         lines.append("The file declares no comparison; this one follows its baseline and was not declared beforehand.")
     if not sweep.tuning and len(sweep.arms) > 1 and not sweep.search_trials and not sweep.file.get("tune"):

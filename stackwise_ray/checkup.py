@@ -248,7 +248,7 @@ def check_load() -> Check:
     detail = f"{load:.1f} processes were running over the last minute, on {cores} cores"
     if load < max(1.0, 0.5 * cores):
         return Check(name="load", status="ok", detail=detail)
-    fix = "run this again when the machine is idle: speeds measured now will be low, and plans too long"
+    fix = "run this again when the machine is idle: plans are made from what is measured (or add --even-if-busy)"
     return Check(name="load", status="note", detail=detail, fix=fix)
 
 

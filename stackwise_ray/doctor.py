@@ -43,6 +43,9 @@ def main(
     calibrate_: Annotated[
         bool, typer.Option("--calibrate/--no-calibrate", help="Measure the speed of every tiny model, for --plan.")
     ] = True,
+    busy: Annotated[
+        bool, typer.Option("--even-if-busy", help="Measure the speed although other processes are running.")
+    ] = False,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start a real Ray session.")] = True,
     threads: Annotated[
         list[int] | None,
@@ -69,7 +72,8 @@ def main(
                 if status is not None:
                     status.update(what)
 
-            for check in _diagnose(output, ray, calibrate_, threads or sorted({1, usable_cores()}), seconds, tell):
+            counts = threads or sorted({1, usable_cores()})
+            for check in _diagnose(output, ray, calibrate_, busy, counts, seconds, tell):
                 checks.append(check)
                 _show(console, check)
     except KeyboardInterrupt:
@@ -85,7 +89,13 @@ def main(
 
 
 def _diagnose(
-    output: Path, ray: bool, speed: bool, threads: Sequence[int], seconds: float, tell: Callable[[str], None]
+    output: Path,
+    ray: bool,
+    speed: bool,
+    busy: bool,
+    threads: Sequence[int],
+    seconds: float,
+    tell: Callable[[str], None],
 ) -> Iterator[Check]:
     yield checkup.check_python()
     yield checkup.check_packages()
@@ -104,7 +114,10 @@ def _diagnose(
         yield checkup.check_ray()
     if not speed or torch.status == "fails":
         return
-    yield checkup.check_load()
+    load = checkup.check_load()
+    yield load
+    if load.status != "ok" and not busy:
+        return
     for number in threads:
         yield from _measure_speed(number, seconds, tell)
     yield Check(name="calibration", status="ok", detail=f"for plans, in {calibration_path()}")

@@ -48,7 +48,7 @@ def main(
     Exit codes: 0 done; 1 failed, or the disk is full; 2 a mistake in what was asked; 130 interrupted.
     """
     console = make_console()
-    with exit_codes(console):
+    with exit_codes(resumable=False):
         if (run is None) == (model is None):
             raise ConfigError("give either --run DIR or --model PATH_OR_NAME; --help shows examples")
         _check_tasks(tasks)

@@ -60,11 +60,12 @@ class SweepResult:
         return analysis.load_runs(self.directory)
 
 
-def plan(sweep: SweepConfig, *, address: str | None = None) -> Plan:
+def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> Plan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
     Args:
         address: The Ray cluster on which it is meant to run; None: this machine, which must hold at least one trial.
+        max_concurrent: Most trials at once.
 
     Raises:
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
@@ -75,7 +76,7 @@ def plan(sweep: SweepConfig, *, address: str | None = None) -> Plan:
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    return plan_sweep(sweep, Corpora(Console(stderr=True)))
+    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent)
 
 
 def run(
@@ -156,7 +157,7 @@ def main(
     Exit codes: 0 done; 1 done but something failed, or to be continued; 2 a mistake in what was asked; 130 interrupted.
     """
     console = make_console(stderr=as_json)
-    with exit_codes(console):
+    with exit_codes(resumable=not (plan_only or status or shipped)):
         if shipped:
             _list(as_json)
             return
@@ -170,7 +171,7 @@ def main(
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
-            _plan(sweep, address, console, as_json)
+            _plan(plan(sweep, address=address, max_concurrent=max_concurrent), console, as_json)
         else:
             result = run(
                 sweep,
@@ -199,8 +200,12 @@ class _Console(Console):
 
 
 @contextmanager
-def exit_codes(console: Console) -> Iterator[None]:
-    """The exit codes of every command, with one message and no traceback for what a person can mend."""
+def exit_codes(*, resumable: bool = True) -> Iterator[None]:
+    """The exit codes of every command, with one message and no traceback for what a person can mend.
+
+    Args:
+        resumable: Whether the same command would go on where it was interrupted.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
     try:
@@ -212,7 +217,7 @@ def exit_codes(console: Console) -> Iterator[None]:
         _complain(f"error: {error}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
-        _complain("interrupted; the same command continues where this one stopped")
+        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -237,8 +242,7 @@ def _list(as_json: bool) -> None:
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def _plan(sweep: SweepConfig, address: str | None, console: Console, as_json: bool) -> None:
-    made = plan(sweep, address=address)
+def _plan(made: Plan, console: Console, as_json: bool) -> None:
     if as_json:
         _print_json(made.to_dict())
     else:
@@ -260,15 +264,26 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         raise ConfigError(f"the journal cannot be read ({error})", source=str(path)) from None
     finally:
         connection.close()
-    count = Counter(record.status for record in trials)
+    count = Counter(str(record.status) for record in trials)
+    planned = _planned_trials(directory)
+    if planned is not None and planned > len(trials):
+        count["not started"] = planned - len(trials)
     failed = {record.trial_id: record.reason for record in trials if record.status == "failed"}
     if as_json:
         _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
         return
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
-    console.print(f"{sweep.name}: {standing}")
+    console.print(f"{sweep.name}: {standing}" + (f", of {planned} in its plan" if planned is not None else ""))
     for trial_id, reason in failed.items():
         console.print(f"  {trial_id} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _planned_trials(directory: Path) -> int | None:
+    """Trials of the plan that the last command left; None where there is none."""
+    try:
+        return int(json.loads((directory / "plan.json").read_text(encoding="utf-8"))["totals"]["trials"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
@@ -285,7 +300,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
                 "table": json.loads(result.table.to_json(orient="records")),
             }
         )
-    else:
+    elif outcome.trials:
         from analysis.report import summary_table
 
         console.print(summary_table(result.directory))

@@ -76,7 +76,7 @@ def main(
     Exit codes: 0 done; 1 the trial failed, or the disk is full; 2 a mistake in what was asked; 130 interrupted.
     """
     console = make_console()
-    with exit_codes(console):
+    with exit_codes():
         if multirun:
             _multirun(words or [], output, console)
             return

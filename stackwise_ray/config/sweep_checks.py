@@ -24,6 +24,9 @@ from stackwise_ray.config.trial import Budget
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import Role
 
+MOST_SEEDS = 10_000
+"""More replicates of an arm than anybody means; refused before they are listed."""
+
 
 def check_sweep(sweep: SweepConfig) -> Design:
     """Refuse a sweep that cannot be run as written, and expand it on the way.
@@ -70,6 +73,12 @@ def _check_scheduler(sweep: SweepConfig) -> None:
 
 
 def _check_replicates(sweep: SweepConfig) -> None:
+    seeds = sweep.replicates.seeds
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        raise _refuse(sweep, "replicates.seeds", f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
+    if sweep.search is not None and sweep.search.winners > sweep.search.trials:
+        problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
+        raise _refuse(sweep, "search.winners", problem)
     seeds = replicate_seeds(sweep)
     if not seeds:
         raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")

@@ -8,6 +8,7 @@ measured is not predicted: every prediction may be None.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -26,6 +27,7 @@ SAMPLES_KEPT = 15
 SAME_SIZE = 4.0
 """Samples within this factor of a run's FLOPs per step count as its size: achieved FLOP/s rise with the size of the
 matrices, so where there are samples this near, those farther off are left out."""
+_SIZE = "flops_per_step"
 _VERSION = 1
 
 
@@ -120,8 +122,7 @@ class Calibration:
 
     def measured(self, kind: RunKind, flops_per_step: float) -> Measured | None:
         """The medians for a run of this kind and size, from the nearest samples; None where there are none."""
-        stored = self._load()["machines"].get(machine_signature(), {}).get(kind.key(), [])
-        samples = [Sample(**entry) for entry in stored]
+        samples = self._samples(kind)
         if not samples:
             return None
         distance = {id(s): abs(math.log(s.flops_per_step / flops_per_step)) for s in samples}
@@ -167,6 +168,14 @@ class Calibration:
             return None
         return measured.baseline_bytes + tensors
 
+    def _samples(self, kind: RunKind) -> list[Sample]:
+        """What is stored of a kind; an entry that is none counts as not there, as a damaged file does."""
+        samples = []
+        for entry in self._load()["machines"].get(machine_signature(), {}).get(kind.key(), []):
+            with contextlib.suppress(TypeError, ValueError):
+                samples.append(Sample(**entry))
+        return samples
+
     def kinds(self) -> Mapping[str, int]:
         """Number of samples of every kind of run on this machine."""
         stored = self._load()["machines"].get(machine_signature(), {})
@@ -197,14 +206,14 @@ def machine_signature() -> str:
 
 
 def _newest(samples: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Those that are among the newest of some field they hold (most runs do not measure every field)."""
+    """Of each field its newest values (most runs do not measure every field); the rest of an older sample goes."""
     counts: Counter[str] = Counter()
     kept = []
     for sample in reversed(samples):
-        held = [name for name in sample if name != "flops_per_step"]
-        if any(counts[name] < SAMPLES_KEPT for name in held):
-            kept.append(sample)
-        counts.update(held)
+        young = {name: value for name, value in sample.items() if counts[name] < SAMPLES_KEPT or name == _SIZE}
+        counts.update(list(young))
+        if young.keys() > {_SIZE}:
+            kept.append(young)
     return kept[::-1]
 
 

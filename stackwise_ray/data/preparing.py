@@ -333,7 +333,8 @@ def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
             dropped = corpus.facts().get("duplicates_dropped", 0)
             raise ConfigError(
                 f"= {corpus.config.corpus}: the {name} split is empty; the corpus has {n_documents:,} different "
-                f"documents ({dropped:,} copies were dropped), too few to be split 90/5/5; add documents",
+                f"documents ({dropped:,} copies were dropped), too few to be split 90/5/5 "
+                f"by their hashes; some fifty do, or one file, which is cut by position",
                 path="data.corpus",
             )
     expected = corpus.expected_words()

@@ -57,4 +57,9 @@ class Demand:
         """
         cpus = usable_cores()
         self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs")
+        if self.gpus:
+            import torch  # here: seconds, and only a GPU needs it
+
+            gpus = torch.cuda.device_count()
+            self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs")
         return cpus

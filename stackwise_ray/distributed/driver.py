@@ -94,18 +94,18 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
         KeyboardInterrupt: Ctrl-C; the same command continues.
     """
     directory = directory.absolute()
-    fresh = not directory.exists()
-    _make_directory(directory)
-    try:
-        return _owned(sweep, directory, console, options)
-    except ConfigError:
-        if fresh and not (directory / "sweep.yaml").exists():  # refused before anything was noted: leave no trace
-            shutil.rmtree(directory, ignore_errors=True)
-        raise
+    made = _make_directory(directory)
+    with SweepLock(directory) as lock:
+        try:
+            return _owned(sweep, directory, lock, console, options)
+        except ConfigError:
+            if made and not (directory / "sweep.yaml").exists():  # refused before anything was noted: leave no trace
+                shutil.rmtree(directory, ignore_errors=True)  # as its owner: nobody else is at work in it
+            raise
 
 
-def _owned(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
-    with SweepLock(directory) as lock, Journal(directory / JOURNAL) as journal:
+def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Console, options: Options) -> SweepOutcome:
+    with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
         journal.interrupt_dangling("its driver was killed")
@@ -193,7 +193,7 @@ def _run_missing(
         ledger.journal.put_meta("ray_directory", str(temp_directory))  # the next command removes it if this one dies
 
     with ThreadPoolExecutor(1, "plan") as pool:
-        planning = pool.submit(plan_sweep, sweep, corpora)
+        planning = pool.submit(plan_sweep, sweep, corpora, max_concurrent=options.max_concurrent)
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
                 session = stack.enter_context(ray_session(demand, address=options.address, on_directory=note))
@@ -256,9 +256,17 @@ def _train(
 # ------------------------------------------------------------------------------------------- before and after
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(directory: Path) -> bool:
+    """Make the sweep's folder; whether this command made it."""
     try:
-        (directory / "trials").mkdir(parents=True, exist_ok=True)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir()
+            made = True
+        except FileExistsError:
+            made = False
+        (directory / "trials").mkdir(exist_ok=True)
+        return made
     except (FileExistsError, NotADirectoryError):
         at = next((p for p in [directory / "trials", *directory.parents, directory] if p.is_file()), directory)
         raise ConfigError(

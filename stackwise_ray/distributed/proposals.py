@@ -28,6 +28,7 @@ from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.preparation import Corpora
 from stackwise_ray.distributed.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
 from stackwise_ray.distributed.tuning import tuning_points
@@ -65,7 +66,7 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
     )
 
 
-def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
+def plan_sweep(sweep: SweepConfig, corpora: Corpora, *, max_concurrent: int | None = None) -> Plan:
     """Every cell of a sweep with its cost; counts on the meta device.
 
     Raises:
@@ -74,8 +75,8 @@ def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
     design = expand(sweep)
     resources = sweep.resources
     slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
-    if isinstance(resources.max_concurrent, int):
-        slots = min(slots, resources.max_concurrent)
+    asked = Demand.of(resources, max_concurrent).max_concurrent
+    slots = min(slots, asked) if asked is not None else slots
     notes = [*design.notes]
     if sweep.tune is None and not isinstance(sweep.design, SearchDesign):
         notes.append(NOT_TUNED)
@@ -99,11 +100,13 @@ def plan_sweep(sweep: SweepConfig, corpora: Corpora) -> Plan:
 
 
 def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
-    """`limits.flops` against the plan; a search is only costed roughly, so there the limit counts while it runs."""
-    most = sweep.limits.flops
-    if most is not None and not isinstance(sweep.design, SearchDesign) and plan.flops > most:
+    """`limits.flops` against the plan; of a search, whose points differ, against one trial: the rest while it runs."""
+    most, needed = sweep.limits.flops, plan.flops
+    if isinstance(sweep.design, SearchDesign):
+        needed = min((row.flops for row in plan.rows if row.flops is not None), default=0)
+    if most is not None and needed > most:
         raise ConfigError(
-            f"= {most:g} is below the {plan.flops:.4g} training FLOPs planned; raise it or plan fewer",
+            f"= {most:g} is below the {needed:.4g} training FLOPs planned; raise it or plan fewer",
             path="limits.flops",
             source=sweep.source,
         )
@@ -274,9 +277,9 @@ def _search_trials(sweep: SweepConfig) -> int:
     search = _search(sweep)
     if search.sampler == "grid":
         return len(_grid_points(sweep))
-    from stackwise_ray.distributed.search import SAMPLERS
+    from stackwise_ray.distributed.search import require_sampler
 
-    SAMPLERS.get(search.sampler)(0)
+    require_sampler(search.sampler)
     return search.trials
 
 

@@ -55,13 +55,22 @@ def _tpe(seed: int) -> BaseSampler:
 
 @SAMPLERS.register("cmaes")
 def _cmaes(seed: int) -> BaseSampler:
-    if importlib.util.find_spec("cmaes") is None:
+    require_sampler("cmaes")
+    return optuna.samplers.CmaEsSampler(seed=seed)
+
+
+def require_sampler(name: str) -> None:
+    """Refuse a sampler that cannot work here.
+
+    Raises:
+        ConfigError: A package of it is not installed.
+    """
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError(
             "= cmaes needs the package 'cmaes', which is not installed; pip install 'stackwise_ray[cmaes]', or choose "
             "tpe",
             path="search.sampler",
         )
-    return optuna.samplers.CmaEsSampler(seed=seed)
 
 
 class OptunaSource:

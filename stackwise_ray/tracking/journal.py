@@ -1,9 +1,9 @@
 """The journal of a sweep, write side: the one truth about its trials, kept by the driver alone.
 
 One SQLite file in WAL mode (`core.records.JOURNAL_SCHEMA`); `core.records` reads it, also while it is written. Every
-method is one transaction, so a killed driver leaves whole steps behind. Status changes survive a power cut
-(synchronous FULL); reports survive a killed process. A trial's attempts are numbered: what a superseded attempt still
-sends is dropped. The journal does not decide anything (what to run, when to try again): the driver does, and
+method is one transaction, so a killed driver leaves whole steps behind. How a trial ended survives a power cut
+(synchronous FULL), the rest a killed process. A trial's attempts are numbered: what a superseded attempt still sends is
+dropped. The journal does not decide anything (what to run, when to try again): the driver does, and
 `core.ownership.SweepLock` sees to it that there is one driver.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import sqlite3
 import threading
 import time
@@ -27,6 +28,7 @@ JOURNAL_VERSION = 1
 """Raised when a column changes its meaning; a journal of a newer version is refused."""
 
 _LARGEST_INTEGER = 2**63 - 1
+_LEAST_ROOM = 2**18  # bytes; SQLite's write-ahead log and its index take 64 KiB and more
 
 
 class Journal:
@@ -298,6 +300,12 @@ class Journal:
                     self._write_meta(connection, "schema_version", JOURNAL_VERSION)
                     self._write_meta(connection, "journal_id", uuid.uuid4().hex)  # trackers know the sweep by it
         except sqlite3.DatabaseError as error:
+            self._refuse_full_disk(error)
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise ConfigError(
+                    f"the journal cannot be read ({error}); is its disk sound, and is there room on it?",
+                    source=str(self.path),
+                ) from error
             raise ConfigError(
                 f"this is not a journal of a sweep ({error}); move it away or choose another output",
                 source=str(self.path),
@@ -322,11 +330,16 @@ class Journal:
             except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                    raise DiskFullError(
-                        f"{self.path}: {error}; free some space and run the same command again"
-                    ) from error
+                if isinstance(error, sqlite3.OperationalError):
+                    self._refuse_full_disk(error)
                 raise
+
+    def _refuse_full_disk(self, error: sqlite3.Error) -> None:
+        """Names a full disk, which SQLite also calls an I/O error: where its shared memory cannot grow."""
+        code = error.sqlite_errorcode & 0xFF
+        no_room = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self.path.parent).free < _LEAST_ROOM
+        if code == sqlite3.SQLITE_FULL or no_room:
+            raise DiskFullError(f"{self.path}: {error}; free some space and run the same command again") from error
 
     def _current_attempt(self, trial_id: str) -> int:
         row = self._connection.execute(

@@ -32,7 +32,7 @@ import torch
 from stackwise_ray.core.atomic import Fence, disk_full_is_named
 from stackwise_ray.core.errors import CheckpointError, DiskFullError, TrialError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 KEPT = 2
 _NAME = re.compile(r"step_(\d{12})")
 _CHECKSUMS = "checksums.json"

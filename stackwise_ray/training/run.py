@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
-from stackwise_ray.core.calibration import Calibration, Sample
+from stackwise_ray.core.calibration import Calibration, RunKind, Sample
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
@@ -200,16 +200,28 @@ class _Worker:
         resident: int,
     ) -> None:  # fmt: skip
         """Stores what this run measured, for the hours and bytes of later plans; never a reason to fail."""
-        trial, calibration = assembly.trial, Calibration()
-        kind = run_kind(
-            trial,
+        calibration = Calibration()
+        try:
+            sample = self._sample(calibration, assembly, environment, metrics, startup, resident)
+            calibration.add(self._kind(environment), sample)
+        except (OSError, DiskFullError, ValueError) as error:
+            self._log.warning(f"the calibration at {calibration.path} could not be written: {error}")
+
+    def _kind(self, environment: Mapping[str, Any]) -> RunKind:
+        return run_kind(
+            self._trial,
             device=environment["device"],
             threads=environment["threads"] if self._device.type == "cpu" else 0,
             backend=environment.get("backend"),
         )
-        size = metrics["flops/step"]
+
+    def _sample(
+        self, calibration: Calibration, assembly: Assembly, environment: Mapping[str, Any],
+        metrics: Mapping[str, float], startup: float, resident: int,
+    ) -> Sample:  # fmt: skip
+        trial, size = assembly.trial, metrics["flops/step"]
         rate = metrics.get("throughput/tokens_per_s")
-        known = calibration.measured(kind, size)
+        known = calibration.measured(self._kind(environment), size)
         ratio = None
         if "memory/peak_bytes" in metrics and (known is None or known.memory_ratio is None):
             data = assembly.data
@@ -218,17 +230,13 @@ class _Worker:
                 for stage in assembly.plan.stages
             )
             ratio = metrics["memory/peak_bytes"] / planned
-        sample = Sample(
+        return Sample(
             flops_per_step=size,
             flops_per_s=rate * metrics["flops/total"] / metrics["tokens/total"] if rate else None,
             startup_s=startup,
             baseline_bytes=resident,
             memory_ratio=ratio,
         )
-        try:
-            calibration.add(kind, sample)
-        except (OSError, DiskFullError) as error:
-            self._log.warning(f"the calibration at {calibration.path} could not be written: {error}")
 
     def _environment(self, assembly: Assembly) -> dict[str, Any]:
         environment = describe_environment()

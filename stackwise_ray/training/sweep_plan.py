@@ -25,6 +25,7 @@ from stackwise_ray.training.run_kind import run_kind
 SEARCH_CELLS = ("search", "winners")
 """The cells of a search: its points, whatever they are, and the replicates of its best ones."""
 
+CHEAPER_EVALUATION = "try data.final_evaluation=fixed, fewer training.evaluations or data.validation_tokens"
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
 
@@ -146,7 +147,7 @@ class Plan:
         for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
             arms.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
         budgets = Table(box=SIMPLE_HEAD, padding=(0, 1))
-        for name in ("arm", "steps", "tokens", "FLOPs", "hours/trial", "peak memory", "disk"):
+        for name in ("arm", "steps", "tokens", "FLOPs", "evaluation", "time/trial", "peak memory", "disk"):
             budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
         for row in self.rows:
             name = row.arm if row.role == "replicate" else f"{row.arm} ({row.role})"
@@ -155,8 +156,8 @@ class Plan:
                 arms.add_row(name, str(row.trials), *map(_count, (row.params, row.params_non_embedding, *costs)))
                 budgets.add_row(
                     name,
-                    *map(_count, (row.steps, row.tokens, row.flops)),
-                    "—" if row.seconds is None else f"{row.seconds / 3600:.3g}",
+                    *map(_count, (row.steps, row.tokens, row.flops, row.flops_evaluation)),
+                    "—" if row.seconds is None else format_seconds(row.seconds),
                     "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
                     "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
                 )
@@ -168,7 +169,12 @@ class Plan:
         total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
         lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
         counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
-        return "\n".join([total, *counts, *([f"hours and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
+        dear = [row.arm for row in self.rows if (row.flops_evaluation or 0) > (row.flops or float("inf"))]
+        if dear:
+            total += (
+                f"\nevaluation costs more FLOPs than training ({', '.join(dict.fromkeys(dear))}): {CHEAPER_EVALUATION}"
+            )
+        return "\n".join([total, *counts, *([f"time and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
 
 
 def _count(value: float | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +78,7 @@ class TextFiles(Corpus):
         if path.is_file():
             return [path]
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix in _FOLDER_SUFFIXES and file.is_file()]
+            found = _texts_of(path)
             wanted = (
                 f"no {', '.join(_FOLDER_SUFFIXES)} file in this folder; name others by a glob like '{path}/**/*.py'"
             )
@@ -101,6 +102,28 @@ class TextFiles(Corpus):
 
 _BY_FILE = "files named train, validation and test"
 _BY_POSITION = "one text by position at line ends, 90/5/5"
+
+
+def _texts_of(folder: Path) -> list[Path]:
+    """The text files below a folder, which has to hold text above all: a corpus must not be a few of its files.
+
+    Raises:
+        ConfigError: More files than not would be left out.
+    """
+    everything = [file for file in folder.rglob("*") if file.is_file()]
+    files = [file for file in everything if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    found = [file for file in files if file.suffix in _FOLDER_SUFFIXES]
+    others = Counter(file.suffix or "no suffix" for file in files if file.suffix not in _FOLDER_SUFFIXES)
+    if found and others.total() > len(found):
+        most = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(3))
+        suffix = others.most_common(1)[0][0]
+        raise ConfigError(
+            f"= {folder}: of a folder the {', '.join(_FOLDER_SUFFIXES)} files are read, here {len(found):,}, and "
+            f"{others.total():,} others would be left out ({most}); say by a glob which you mean, like "
+            f"'{folder}/**/*{suffix if suffix.startswith('.') else '.txt'}'",
+            path="data.path",
+        )
+    return found
 
 
 def _read(path: Path, text_field: str) -> Iterator[tuple[str, str]]:
