@@ -50,6 +50,15 @@ def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, caps
     assert "\x1b[" not in out
 
 
+def test_compare_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys, monkeypatch):
+    declared = json.loads(run(capsys, monkeypatch, "compare", ablation, "--json")[1])
+    assert (declared["metric"], declared["margin"], declared["baseline"]) == ("validation/loss", 0.02, "attention")
+    told = json.loads(run(capsys, monkeypatch, "compare", ablation, "--margin", 0.5, "--json")[1])
+    assert told["margin"] == 0.5
+    other = json.loads(run(capsys, monkeypatch, "compare", ablation, "--metric", "train/loss", "--json")[1])
+    assert (other["metric"], other["margin"], other["baseline"]) == ("train/loss", None, "attention")
+
+
 def test_compare_speaks_json_markdown_and_latex(ablation, capsys, monkeypatch):
     _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--json")
     arms = {item["arm"]: item for item in json.loads(out)["arms"]}

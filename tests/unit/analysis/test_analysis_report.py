@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sqlite3
 import struct
 from pathlib import Path
 
@@ -363,3 +365,36 @@ def test_what_was_planned_stands_beside_what_was_measured(make_ablation):
 
 def test_a_folder_without_a_plan_has_no_such_section(reported):
     assert "## Plan against run" not in text_of(reported)
+
+
+def test_one_trial_that_differs_from_its_plan_is_not_the_same(make_ablation):
+    folder = make_ablation()
+    attention = [t for t in read_sweep(folder).trials if t.arm == "attention" and t.role == "replicate"]
+    planned = attention[0].metrics["flops/total"]
+    plan_file(folder, {"arm": "attention", "flops": planned})
+    assert planned_cells(folder, "attention")[1:4:2] == ["3", "the same, to the unit"]
+    with sqlite3.connect(folder / "journal.sqlite") as journal:
+        metrics = {**attention[1].metrics, "flops/total": planned + 1}
+        journal.execute(
+            "UPDATE trials SET metrics = ? WHERE trial_id = ?", (json.dumps(metrics), attention[1].trial_id)
+        )
+    assert "the same" not in planned_cells(folder, "attention")[3]
+
+
+def test_tuning_trials_stand_in_their_own_row(make_ablation):
+    folder = make_ablation()
+    plan_file(folder, {"arm": "attention", "flops": 1}, {"arm": "attention", "role": "tuning", "flops": 1})
+    assert [planned_cells(folder, arm)[1] for arm in ("attention", "attention (tuning)")] == ["3", "3"]
+    whole, tuning = (planned_cells(folder, arm)[3] for arm in ("attention", "attention (tuning)"))
+    assert whole != tuning
+    assert "–" not in tuning
+
+
+def test_perplexities_are_averaged_as_losses(make_ablation):
+    folder = make_ablation()
+    losses = [
+        t.metrics["validation/loss"] for t in read_sweep(folder).trials if t.arm == "attention" and t.role != "tuning"
+    ]
+    section = write_report(folder).read_text(encoding="utf-8").split("## Perplexities")[1]
+    row = next(line for line in section.splitlines() if line.startswith("| attention |"))
+    assert f"{math.exp(sum(losses) / len(losses)):.3f}" in row

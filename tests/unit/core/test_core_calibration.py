@@ -96,6 +96,23 @@ def test_what_few_runs_measure_is_not_pushed_out_by_what_all_do(calibration: Cal
     assert calibration.kinds() == {KIND.key(): SAMPLES_KEPT + 1}
 
 
+def test_a_rare_field_keeps_no_old_speed(calibration: Calibration) -> None:
+    for _ in range(SAMPLES_KEPT):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e9, memory_ratio=1.1))
+    for _ in range(SAMPLES_KEPT):
+        calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    measured = calibration.measured(KIND, 1e9)
+    assert measured is not None
+    assert (measured.flops_per_s, measured.memory_ratio) == (1e10, 1.1)
+
+
+def test_an_entry_that_is_no_measurement_counts_as_not_there(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e9))
+    text = calibration.path.read_text()
+    calibration.path.write_text(text.replace('"flops_per_s": 1000000000.0', '"flops_per_s": -1'))
+    assert calibration.measured(KIND, 1e9) is None
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_what_cannot_be_a_measurement_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="flops_per_s"):

@@ -325,3 +325,15 @@ def test_importing_the_package_loads_neither_torch_nor_transformers_nor_datasets
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_folder_of_other_files_is_not_read_for_its_few_texts(tmp_path):
+    for number in range(3):
+        (tmp_path / f"page{number}.txt").write_text(f"text {number}\n" * 50)
+    for number in range(5):
+        (tmp_path / f"page{number}.rst").write_text("more text")
+    (tmp_path / ".git").mkdir()
+    for number in range(9):
+        (tmp_path / ".git" / f"object{number}").write_text("hidden: does not count")
+    with pytest.raises(ConfigError, match=r"here 3, and 5 others would be left out \(.rst 5\).*\*\*/\*.rst"):
+        prepare(DataConfig(corpus="text_files", path=str(tmp_path)), cache_directory=tmp_path / "cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
 from stackwise_ray.distributed.sources import FixedSource, Proposal, TunedSource
 from stackwise_ray.tracking.journal import Journal
@@ -362,3 +364,38 @@ def test_a_failed_tuning_trial_is_not_chosen_and_stands_in_the_record_with_its_r
     assert chosen["x"].values == {"training.lr": 3e-3}
     assert chosen["x"].trials[0]["reason"] == "diverged"
     assert chosen["x"].trials[0]["loss"] is None
+
+
+# ------------------------------------------------------------------------------------------------- cut from outside
+
+
+def test_a_search_trial_that_the_sweeps_time_cuts_short_continues_later(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource([Proposal(arm="p", seed=0, role="search", trial=trial(0))]))
+    assert ledger.next("t") is not None
+    ledger.deadline = time.monotonic() - 1.0
+    ledger.stopped("t")
+    assert [record.status for record in journal.trials()] == ["interrupted"]
+
+
+def test_a_search_trial_that_the_scheduler_ends_is_final(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource([Proposal(arm="p", seed=0, role="search", trial=trial(0))]))
+    assert ledger.next("t") is not None
+    ledger.stopped("t")
+    assert [record.status for record in journal.trials()] == ["stopped"]
+
+
+def test_a_trial_whose_report_meets_a_full_disk_is_running_no_more_and_the_sweep_halts(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(2)))
+    config = ledger.next("t")
+    assert config is not None
+
+    def full(records: object) -> int:
+        raise DiskFullError("journal.sqlite: database or disk is full")
+
+    monkeypatch.setattr(journal, "add_reports", full)
+    ledger.result("t", 1, message(config, outcome=finished()))
+    assert ledger.running == {}
+    assert "disk is full" in str(ledger.halted)
+    assert ledger.next("u") is None

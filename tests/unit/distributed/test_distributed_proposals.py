@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ import stackwise_ray as sw
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.sweep import SweepConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
-from stackwise_ray.distributed.driver import SweepOutcome, _keep_models, _note
+from stackwise_ray.distributed import driver
+from stackwise_ray.distributed.demand import Demand
+from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.distributed.preparation import Corpora
 from stackwise_ray.distributed.progress import Progress
 from stackwise_ray.distributed.proposals import plan_sweep, source_for
 from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.session import Session
 from stackwise_ray.distributed.sources import Proposal
-from stackwise_ray.sweep import make_console
+from stackwise_ray.sweep import SweepResult, _answer, make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.training.sweep_plan import Plan
 
@@ -47,6 +52,17 @@ design: {kind: search}
 search: {sampler: random, trials: 5, winners: 2, space: {training.lr: {log_uniform: [1e-4, 1e-1]}}}
 replicates: {seeds: 2}
 """
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver without Ray: what is refused before a trial starts needs none."""
+
+    @contextmanager
+    def session(*arguments: object, **options: object) -> Iterator[Session]:
+        yield Session(slots=1, temp_directory=None, raylet=None)
+
+    monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
 
 
 @pytest.fixture
@@ -258,6 +274,94 @@ def test_a_plan_refuses_more_cpus_than_this_machine_has_unless_it_is_for_a_clust
     assert sw.plan(asked, address="ray://cluster:10001").trials == 6
 
 
+def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS)
+    assert sw.plan(asked, max_concurrent=1).slots == 1
+    assert Demand.of(asked.resources, 1).max_concurrent == 1
+    assert Demand.of(asked.resources).max_concurrent is None
+
+
+def test_a_plan_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="this machine has 0 GPUs"):
+        sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n"))
+
+
+def test_a_search_whose_every_trial_breaks_the_limit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits.flops = 1 is below"):
+        plan(tmp_path, SEARCH + "limits: {flops: 1}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ARMS.replace("[3, 5]", "100000000"), "replicates.seeds = 100,000,000: more than 10,000"),
+        (SEARCH.replace("winners: 2", "winners: 6"), "search.winners = 6 is more than the 5 trials"),
+    ],
+)
+def test_numbers_that_nobody_means_are_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep(tmp_path, text)
+
+
+def test_tuning_trials_are_evaluated_once_and_replicates_as_asked(tmp_path: Path, journal: Journal) -> None:
+    text = ARMS.replace("{training.budget: {steps: 50}}", "{training.budget: {steps: 50}, training.evaluations: 4}")
+    proposals = drive(sweep(tmp_path, text + TUNE), journal)
+    evaluations = {(p.role, p.trial.training.evaluations) for p in proposals}
+    assert evaluations == {("tuning", 1), ("replicate", 4)}
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def refused(tmp_path: Path, directory: Path) -> None:
+    """A run that the plan refuses, after the lock is taken."""
+    asked = sweep(tmp_path, ARMS + "limits: {flops: 1}\n")
+    with pytest.raises(ConfigError, match="limits.flops"):
+        run_sweep(asked, directory, make_console(), Options())
+
+
+def test_a_refused_command_leaves_no_folder_of_its_own(tmp_path: Path, no_ray: None) -> None:
+    refused(tmp_path, tmp_path / "out" / "arms")
+    assert not (tmp_path / "out" / "arms").exists()
+
+
+def test_a_refused_command_deletes_nothing_that_was_there_before(tmp_path: Path, no_ray: None) -> None:
+    directory = tmp_path / "out" / "arms"
+    directory.mkdir(parents=True)
+    (directory / "notes.txt").write_text("mine")
+    refused(tmp_path, directory)
+    assert (directory / "notes.txt").read_text() == "mine"
+
+
+def test_a_command_that_is_refused_by_the_lock_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one may have made the folder a moment after this one looked."""
+    directory = tmp_path / "out" / "arms"
+    asked = sweep(tmp_path, ARMS)
+    monkeypatch.setattr(driver, "_make_directory", lambda path: bool(directory.mkdir(parents=True)) or True)
+    monkeypatch.setattr(Owner, "is_alive", lambda self: True)
+
+    def taken_meanwhile(path: Path) -> SweepLock:
+        SweepLock(path).acquire()
+        return SweepLock(path)
+
+    monkeypatch.setattr(driver, "SweepLock", taken_meanwhile)
+    with pytest.raises(ConfigError, match="this sweep is running in"):
+        run_sweep(asked, directory, make_console(), Options())
+    assert directory.is_dir()
+
+
+def test_a_sweep_that_ends_before_its_first_trial_is_answered_without_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = SweepOutcome(directory=tmp_path, trials=(), failed=(), problems=("limits.wall_hours is used up",))
+    _answer(SweepResult(directory=tmp_path, failed=(), outcome=outcome), make_console(), as_json=False)
+    assert "problem: limits.wall_hours is used up" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------ planning
+
+
 def test_a_trial_falls_under_its_own_row_and_a_point_under_the_searchs(tmp_path: Path) -> None:
     arms, search = plan(tmp_path, ARMS + TUNE), plan(tmp_path, SEARCH)
     assert arms.row("b", "tuning").trials == 3
@@ -285,3 +389,6 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
         ledger.result(f"t{number}", 1, json.dumps({"records": [], "outcome": outcome}))
         left.append(progress.seconds_left())
     assert left == pytest.approx([80.0, 70.0, 60.0])  # 5 points and 2 x 2 replicates of 10 s, less what has ended
+    twice = Progress(make_console(), slots=2, metric="validation/loss")
+    twice.watch(ledger, plan)
+    assert twice.seconds_left() == pytest.approx(30.0)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -348,3 +349,35 @@ def test_a_writer_killed_at_random_moments_loses_nothing_that_it_acknowledged(tm
         assert (t.status == "finished") == (json.dumps(dict(t.metrics)) != "{}")
         assert steps.get(name, []) == list(range(len(steps.get(name, [])))), "a batch of reports is whole or absent"
         assert len(steps.get(name, [])) % 10 == 0
+
+
+# ------------------------------------------------------------------------------------------------ disks
+
+
+def test_only_the_end_of_a_trial_waits_for_the_disk(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.add_trial(trial())
+        statements: list[str] = []
+        journal._connection.set_trace_callback(statements.append)
+        attempt = journal.start_attempt(trial().trial_id)
+        assert [s for s in statements if "synchronous" in s] == ["PRAGMA synchronous = NORMAL"]
+        statements.clear()
+        journal.finish(trial().trial_id, attempt, {"validation/loss": 1.0}, {})
+        assert [s for s in statements if "synchronous" in s] == ["PRAGMA synchronous = FULL"]
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE])
+def test_a_disk_without_room_for_sqlite_is_a_full_disk_and_not_a_foreign_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: object) -> sqlite3.Cursor:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = code
+            raise error
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **{**k, "factory": Full}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=8192))
+    with pytest.raises(DiskFullError, match="free some space"):
+        Journal(tmp_path / "journal.sqlite")

@@ -22,15 +22,18 @@ from stackwise_ray.config.trial import (
     TrainingConfig,
     TrialConfig,
 )
+from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.checkpoints import list_checkpoints
+from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.objectives import next_token
 from stackwise_ray.training.outputs import TrialResult
 from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.step import TrainingStep
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
@@ -297,7 +300,6 @@ def test_an_overflowing_fp16_gradient_skips_the_step_and_halves_the_scale(tmp_pa
     trial = with_training(precision="fp16", gradient_clip=None, budget=Budget(steps=3))
     data = prepare(trial.data)
     from stackwise_ray.training.collectives import Alone
-    from stackwise_ray.training.step import TrainingStep
 
     assembly = assemble(trial, data, torch.device("cpu"))
     tools = assembly.enter(assembly.plan.stages[0])
@@ -317,3 +319,65 @@ def test_a_run_leaves_the_process_as_it_found_it(tmp_path):
     assert torch.are_deterministic_algorithms_enabled()
     generator.close()
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gradient_that_is_not_finite_fails_the_trial_though_the_loss_is(tmp_path, monkeypatch):
+    take = TrainingStep.take
+
+    def overflowing(self, **arguments):
+        values = take(self, **arguments)
+        return replace(values, gradient_norm=torch.tensor(math.inf)) if arguments["step"] == 2 else values
+
+    monkeypatch.setattr(TrainingStep, "take", overflowing)
+    with pytest.raises(TrialError, match="non-finite gradient at step 2"):
+        run(TRIAL, tmp_path)
+
+
+def test_a_step_that_costs_other_flops_than_planned_ends_a_budget_of_flops_and_is_logged_under_others(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(TrainingLoop, "_planned_flops", lambda self, n: 7)
+    with pytest.raises(TrialError, match="the budget of FLOPs cannot be kept"):
+        run(with_training(budget=Budget(flops=1e8)), tmp_path / "flops")
+    run(TRIAL, tmp_path / "steps")
+    assert "FLOPs and was planned with 7" in (tmp_path / "steps" / "logs" / "train.log").read_text()
+
+
+def test_a_superseded_attempt_renames_no_checkpoint(tmp_path):
+    (tmp_path / "attempt").write_text("1")
+    generator = run_trial(with_training(checkpoint_seconds=0.0), tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    before = list_checkpoints(tmp_path / "checkpoints")
+    (tmp_path / "attempt").write_text("2")
+    with pytest.raises(StaleAttemptError):
+        next(generator)
+        next(generator)
+    assert list_checkpoints(tmp_path / "checkpoints") == before
+
+
+def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path):
+    half = tmp_path / "checkpoints" / ".step_000000000003.1.abcd.tmp"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    generator.close()
+    assert not half.exists()
+
+
+def test_a_trial_that_is_no_replicate_scores_no_whole_split(tmp_path):
+    whole = replace(TRIAL, data=replace(TRIAL.data, final_evaluation="full"))
+    _, replicate = run(whole, tmp_path / "a")
+    _, tuning = run(whole, tmp_path / "b", final_evaluation=False)
+    assert "test/perplexity_token" in replicate.metrics
+    assert "test/perplexity_token" not in tuning.metrics
+
+
+def test_a_calibration_that_cannot_be_written_fails_no_trial(tmp_path, monkeypatch):
+    def damaged(self, kind, size):
+        raise ValueError("calibration sample: flops_per_step = -1 is no measurement")
+
+    monkeypatch.setattr(Calibration, "measured", damaged)
+    _, result = run(TRIAL, tmp_path)
+    assert result.metrics["progress"] == 1.0
+    assert "the calibration at" in (tmp_path / "logs" / "train.log").read_text()
