@@ -4,8 +4,6 @@
 #define W 16
 #include "tile.h"
 
-#include "vector.h"
-
 enum { POTENTIAL, HOP, SHIFT, VALUES, OUTPUT, GRAD, GRAD_POTENTIAL, GRAD_HOP, GRAD_SHIFT, GRAD_VALUES, SUM_HOP, SUM_SHIFT };
 enum { CAUSAL, ASCEND, TWO_SIDED, ADJOINT_ASCEND, ADJOINT_CAUSAL, ADJOINT_TWO_SIDED }; /* passes over a lane's block */
 
@@ -138,7 +136,7 @@ static void keep_entering(Work *work, int64_t index, int states) {
 }
 
 static void load_again(Work *work, const Call *call, const Tile *tile, int64_t index, int states) {
-    block_load(&work->block, call, tile, index, 1);
+    block_load(&work->block, call, tile, index, 1, 0);
     copy_row(work->block.lr, work->cavities + index * 2 * W);
     copy_row(work->block.li, work->cavities + index * 2 * W + W);
     if (states) memcpy(work->up, work->states + index * W * work->vectors, states_bytes(work));
@@ -153,9 +151,13 @@ static void checkpoints(int pass, Work *work, const Call *call, const Tile *tile
     for (int64_t index = 0; index < blocks_of(call); index++) {
         keep_entering(work, index, states);
         if (index + 1 == blocks_of(call)) break;
-        block_load(&work->block, call, tile, index, 1);
+        block_load(&work->block, call, tile, index, 1, 0);
+        if (!states) {
+            left_cavity_state(&work->block);
+            continue;
+        }
         left_cavity(&work->block);
-        if (states) pass_over_block(pass, work, call, tile);
+        pass_over_block(pass, work, call, tile);
         left_advance(&work->block);
     }
 }
@@ -166,7 +168,7 @@ static void causal_tile(Work *work, const Call *call, const Tile *tile) {
     block_open(&work->block, call, tile, 1);
     memset(work->up, 0, states_bytes(work));
     for (int64_t index = 0; index < blocks_of(call); index++) {
-        block_load(&work->block, call, tile, index, 1);
+        block_load(&work->block, call, tile, index, 1, 0);
         left_cavity(&work->block);
         pass_over_block(CAUSAL, work, call, tile);
         left_advance(&work->block);

@@ -44,14 +44,13 @@ static void left_checkpoints(Work *work, const Call *call, const Tile *tile) {
     for (int64_t index = 0; index < blocks_of(call); index++) {
         keep_rows(work->checkpoints + index * CHECKPOINT, block->lr, block->li);
         if (index + 1 == blocks_of(call)) break;
-        block_load(block, call, tile, index, 0);
-        left_cavity(block);
-        left_advance(block);
+        block_load(block, call, tile, index, 0, 0);
+        left_cavity_state(block);
     }
 }
 
 static void left_again(Work *work, const Call *call, const Tile *tile, int64_t index) {
-    block_load(&work->block, call, tile, index, 0);
+    block_load(&work->block, call, tile, index, 0, !call->causal);
     take_rows(work->checkpoints + index * CHECKPOINT, work->block.lr, work->block.li);
     left_cavity(&work->block);
 }
@@ -88,11 +87,26 @@ static void right_advance(Work *work) {
 
 /* -------------------------------------------------------------------------------------------------------- forward */
 
+/* The usual case, straight to the output: its lanes adjacent, coupling and shift the same at every position. */
+static void causal_block_to(Block *block, const Array *output, const Tile *tile) {
+    int64_t offset = 2 * offset_of(output, tile->run, block->first), row = 2 * output->position;
+    if (output->kind & DOUBLE)
+        left_cavity_double_double(block, 1, 0, (double *)output->data + offset, row);
+    else if (block->single)
+        left_cavity_float_float(block, 1, 0, (float *)output->data + offset, row);
+    else
+        left_cavity_double_float(block, 1, 0, (float *)output->data + offset, row);
+}
+
 static void causal_tile(Work *work, const Call *call, const Tile *tile) {
     Block *block = &work->block;
     block_open(block, call, tile, 0);
     for (int64_t index = 0; index < blocks_of(call); index++) {
-        block_load(block, call, tile, index, 0);
+        block_load(block, call, tile, index, 0, 0);
+        if (shared_by_all_positions(block) && adjacent(call->arrays + OUTPUT, tile)) {
+            causal_block_to(block, call->arrays + OUTPUT, tile);
+            continue;
+        }
         left_cavity(block);
         unpack(call->arrays + OUTPUT, tile, block->first, block->rows, block->lr + W, block->li + W);
         left_advance(block);

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { S = 32 };
+#include "vector.h"
+
+enum { S = 32, VECTORS = W / 8 };
 
 /* ------------------------------------------------------------------------------------------------- what a call is */
 
@@ -68,16 +70,16 @@ static Tile tile_at(const Call *call, int64_t index) {
             for (int64_t i = 0; i < rows; i++)                                                                         \
                 for (int l = 0; l < W; l++) out[i * W + l] = x[i * row + l];                                           \
         } else if (row == 1) {                                                                                         \
-            int l = 0;                                                                                                 \
-            for (; l + 4 <= count; l += 4) {                                                                           \
-                const T *x0 = x + l * lane, *x1 = x0 + lane, *x2 = x1 + lane, *x3 = x2 + lane;                         \
-                for (int64_t i = 0; i < rows; i++) {                                                                   \
-                    double *o = out + i * W + l;                                                                       \
-                    o[0] = x0[i], o[1] = x1[i], o[2] = x2[i], o[3] = x3[i];                                            \
+            int64_t i = 0, whole = count / 8 * 8;                                                                      \
+            for (; i + 8 <= rows; i += 8)                                                                              \
+                for (int64_t l = 0; l < whole; l += 8) {                                                               \
+                    v8 square[8];                                                                                      \
+                    for (int j = 0; j < 8; j++) square[j] = read_##T(x + i + (l + j) * lane);                          \
+                    transpose(square);                                                                                 \
+                    for (int j = 0; j < 8; j++) write_double(out + (i + j) * W + l, square[j]);                        \
                 }                                                                                                      \
-            }                                                                                                          \
-            for (; l < count; l++)                                                                                     \
-                for (int64_t i = 0; i < rows; i++) out[i * W + l] = x[l * lane + i];                                   \
+            for (int64_t j = 0; j < rows; j++)                                                                         \
+                for (int64_t l = j < i ? whole : 0; l < count; l++) out[j * W + l] = x[j + l * lane];                  \
         } else {                                                                                                       \
             for (int64_t i = 0; i < rows; i++)                                                                         \
                 for (int l = 0; l < count; l++) out[i * W + l] = x[i * row + l * lane];                                \
@@ -87,7 +89,7 @@ static Tile tile_at(const Call *call, int64_t index) {
                                         double *im) {                                                                  \
         if (lane == 2 && count == W) {                                                                                 \
             for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < W; l++) re[i * W + l] = x[i * row + 2 * l], im[i * W + l] = x[i * row + 2 * l + 1]; \
+                for (int l = 0; l < W; l++) re[i * W + l] = x[i * row + 2 * l], im[i * W + l] = x[i * row + 2 * l + 1];\
         } else {                                                                                                       \
             for (int64_t i = 0; i < rows; i++)                                                                         \
                 for (int l = 0; l < count; l++) {                                                                      \
@@ -191,6 +193,8 @@ typedef struct {
     double lr[(S + 1) * W], li[(S + 1) * W]; /* left cavity; row 0 enters the block, position i is row i+1 */
     int64_t k_row, z_row;                    /* row strides: W, or 0 where all positions share one row */
     int64_t first, rows;
+    const void *potential;                   /* the plane a, or the tensor itself where its lanes are adjacent */
+    int64_t potential_row, single;
 } Block;
 
 static void zero_row(double *row) { memset(row, 0, W * sizeof(double)); }
@@ -224,12 +228,27 @@ static void block_open(Block *block, const Call *call, const Tile *tile, int hop
     zero_row(block->li);
 }
 
-static void block_load(Block *block, const Call *call, const Tile *tile, int64_t index, int hop) {
-    const Array *bonds = call->arrays + 1, *shift = call->arrays + 2;
+/* Whether position first of the tile is one row of adjacent lanes in the tensor itself. */
+static int adjacent(const Array *x, const Tile *tile) { return x->head == 1 && tile->run[0].count == W; }
+
+/* The arguments of a block. The potential is packed where its lanes are not adjacent, or where `plane`. */
+static void block_load(Block *block, const Call *call, const Tile *tile, int64_t index, int hop, int plane) {
+    const Array *potential = call->arrays, *bonds = call->arrays + 1, *shift = call->arrays + 2;
     int64_t first = index * S, rows = least(S, call->n - first);
     block->first = first;
     block->rows = rows;
-    pack(call->arrays, tile, first, rows, block->a, NULL);
+    block->potential = block->a;
+    block->potential_row = W;
+    block->single = 0;
+    if (!plane && adjacent(potential, tile)) {
+        int64_t offset = offset_of(potential, tile->run, first);
+        block->single = potential->kind == SINGLE;
+        block->potential = block->single ? (const void *)((const float *)potential->data + offset)
+                                         : (const void *)((const double *)potential->data + offset);
+        block->potential_row = potential->position;
+    } else {
+        pack(potential, tile, first, rows, block->a, NULL);
+    }
     if (block->z_row) pack(shift, tile, first, rows, block->zr, block->zi);
     if (block->k_row) {
         double *plane = hop ? block->t : block->k;
@@ -243,25 +262,71 @@ static void block_load(Block *block, const Call *call, const Tile *tile, int64_t
 
 /* -------------------------------------------------------------------------------------------- the left recursion */
 
-/* gL_i = 1 / (d_i − k_{i−1} gL_{i−1}) over the block. */
-static void left_cavity(Block *block) {
-    for (int64_t i = 0; i < block->rows; i++) {
-        const double *restrict a = block->a + i * W;
-        const double *restrict zr = block->zr + i * block->z_row, *restrict zi = block->zi + i * block->z_row;
-        const double *restrict k = block->k + i * block->k_row;
-        const double *restrict pr = block->lr + i * W, *restrict pi = block->li + i * W;
-        double *restrict gr = block->lr + (i + 1) * W, *restrict gi = block->li + (i + 1) * W;
-#pragma omp simd
-        for (int l = 0; l < W; l++) {
-            double wr = a[l] - zr[l] - k[l] * pr[l], wi = zi[l] + k[l] * pi[l]; /* w = wr − i wi */
-            double m = 1 / (wr * wr + wi * wi);
-            gr[l] = wr * m;
-            gi[l] = wi * m;
-        }
+/* gL_i = 1 / (d_i − k_{i−1} gL_{i−1}) over the block, the state in registers. It starts from row 0 of the planes; rows
+ * from 1 on are written where `keep`, else row 0 becomes the state at the end. `out`: position-major pairs, or NULL. */
+#define DEFINE_LEFT_CAVITY(IN, OUT)                                                                                    \
+    INLINE void left_cavity_##IN##_##OUT(Block *block, int shared, int keep, OUT *out, int64_t out_row) {              \
+        const IN *a = block->potential;                                                                                \
+        const int64_t rows = block->rows, a_row = block->potential_row, k_row = block->k_row, z_row = block->z_row;    \
+        v8 zr[VECTORS], zi[VECTORS], k[VECTORS];                                                                       \
+        c8 g[VECTORS];                                                                                                 \
+        for (int v = 0; v < VECTORS; v++) {                                                                            \
+            g[v] = (c8){read_double(block->lr + 8 * v), read_double(block->li + 8 * v)};                               \
+            zr[v] = read_double(block->zr + 8 * v);                                                                    \
+            zi[v] = read_double(block->zi + 8 * v);                                                                    \
+            k[v] = read_double(block->k + 8 * v);                                                                      \
+        }                                                                                                              \
+        for (int64_t i = 0; i < rows; i++)                                                                             \
+            for (int v = 0; v < VECTORS; v++) {                                                                        \
+                v8 zr_ = shared ? zr[v] : read_double(block->zr + i * z_row + 8 * v);                                  \
+                v8 zi_ = shared ? zi[v] : read_double(block->zi + i * z_row + 8 * v);                                  \
+                v8 k_ = shared ? k[v] : read_double(block->k + i * k_row + 8 * v);                                     \
+                v8 wr = read_##IN(a + i * a_row + 8 * v) - zr_ - k_ * g[v].re;                                         \
+                v8 wi = zi_ + k_ * g[v].im; /* w = wr − i wi */                                                        \
+                v8 m = 1 / (wr * wr + wi * wi);                                                                        \
+                g[v] = (c8){wr * m, wi * m};                                                                           \
+                if (out) write_pairs_##OUT(out + i * out_row + 16 * v, g[v]);                                          \
+                if (keep) {                                                                                            \
+                    write_double(block->lr + (i + 1) * W + 8 * v, g[v].re);                                            \
+                    write_double(block->li + (i + 1) * W + 8 * v, g[v].im);                                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        for (int v = 0; v < VECTORS && !keep; v++) {                                                                   \
+            write_double(block->lr + 8 * v, g[v].re);                                                                  \
+            write_double(block->li + 8 * v, g[v].im);                                                                  \
+        }                                                                                                              \
     }
+DEFINE_LEFT_CAVITY(float, float)
+DEFINE_LEFT_CAVITY(double, float)
+DEFINE_LEFT_CAVITY(double, double)
+
+static int shared_by_all_positions(const Block *block) { return !block->k_row && !block->z_row; }
+
+/* All cavity values of the block, in planes. */
+static void left_cavity(Block *block) {
+    if (block->single && shared_by_all_positions(block))
+        left_cavity_float_float(block, 1, 1, NULL, 0);
+    else if (block->single)
+        left_cavity_float_float(block, 0, 1, NULL, 0);
+    else if (shared_by_all_positions(block))
+        left_cavity_double_double(block, 1, 1, NULL, 0);
+    else
+        left_cavity_double_double(block, 0, 1, NULL, 0);
 }
 
-/* The last row enters the next block. */
+/* Only what enters the next block. */
+static void left_cavity_state(Block *block) {
+    if (block->single && shared_by_all_positions(block))
+        left_cavity_float_float(block, 1, 0, NULL, 0);
+    else if (block->single)
+        left_cavity_float_float(block, 0, 0, NULL, 0);
+    else if (shared_by_all_positions(block))
+        left_cavity_double_double(block, 1, 0, NULL, 0);
+    else
+        left_cavity_double_double(block, 0, 0, NULL, 0);
+}
+
+/* After `left_cavity`: the last row enters the next block. */
 static void left_advance(Block *block) {
     copy_row(block->lr, block->lr + block->rows * W);
     copy_row(block->li, block->li + block->rows * W);

@@ -270,7 +270,7 @@ def test_shortest_sequences_work(n: int) -> None:
                 assert bool(torch.isfinite(gradient).all())
 
 
-@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("backend", [name for name in available_backends() if name != "reference"])
 @pytest.mark.parametrize("batch", [1, 80])
 def test_strides_do_not_matter(batch: int, backend: str) -> None:
     made = {name: t.detach() for name, t in arguments(24, 0.1, by_position=True, batch=batch).items()}
