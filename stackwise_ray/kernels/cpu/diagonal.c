@@ -151,9 +151,10 @@ static void sums_end(const Work *work, const Call *call, const Tile *tile) {
 }
 
 /* w_i = g_i² (Γ_i + k_i w_{i+1}); ∂a = −Re w, ∂z = conj w, ∂k_i = Re(w_{i+1} g_i). */
-static void causal_adjoint(Work *work) {
+static void causal_adjoint(Work *work, const Ahead *ahead) {
     const Block *block = &work->block;
     for (int64_t i = block->rows - 1; i >= 0; i--) {
+        fetch(ahead, i);
         const double *restrict k = block->k + (i + 1) * block->k_row;
         const double *restrict gr = block->lr + (i + 1) * W, *restrict gi = block->li + (i + 1) * W;
         const double *restrict yr = work->sr + i * W, *restrict yi = work->si + i * W; /* grad, Γ = conj grad */
@@ -181,12 +182,16 @@ static void causal_backward_tile(Work *work, const Call *call, const Tile *tile)
     sums_begin(work);
     for (int64_t index = blocks_of(call) - 1; index >= 0; index--) {
         left_again(work, call, tile, index);
+        Ahead ahead = {.arrays = 0};
+        look_ahead(&ahead, call->arrays + POTENTIAL, tile, index - 1);
+        look_ahead(&ahead, grad, tile, index - 1);
+        look_ahead(&ahead, call->arrays + GRAD_POTENTIAL, tile, index - 1);
         pack(grad, tile, block->first, block->rows, work->sr, work->si);
         if (index == blocks_of(call) - 1) {
             zero_row(work->pr + block->rows * W);
             zero_row(work->pi + block->rows * W);
         }
-        causal_adjoint(work);
+        causal_adjoint(work, &ahead);
         int64_t bonds = least(block->rows, call->n - 1 - block->first);
         unpack(call->arrays + GRAD_POTENTIAL, tile, block->first, block->rows, work->grad_a, NULL);
         emit(call->arrays + GRAD_COUPLING, tile, block->first, bonds, work->grad_k, NULL, work->sum_k, NULL);

@@ -147,7 +147,29 @@ static void pack(const Array *x, const Tile *tile, int64_t first, int64_t rows, 
     }
 }
 
-/* The same the other way round, into a tensor whose heads are adjacent. */
+/* Rows of tensors with adjacent lanes that a later block needs. Fetched row by row amid the arithmetic, they arrive
+ * while it runs; the processor itself foresees streams upwards through memory, not blocks taken downwards. */
+typedef struct {
+    const char *start[3];
+    int64_t row[3], bytes[3]; /* of one position */
+    int arrays;
+} Ahead;
+
+INLINE void look_ahead(Ahead *ahead, const Array *x, const Tile *tile, int64_t index) {
+    int64_t element = (x->kind & DOUBLE ? 8 : 4) * (x->kind & COMPLEX ? 2 : 1);
+    if (index < 0 || x->head != 1 || tile->run[0].count != W) return;
+    ahead->start[ahead->arrays] = (const char *)x->data + element * offset_of(x, tile->run, index * S);
+    ahead->row[ahead->arrays] = element * x->position;
+    ahead->bytes[ahead->arrays++] = element * W;
+}
+
+INLINE void fetch(const Ahead *ahead, int64_t i) {
+    for (int j = 0; j < ahead->arrays; j++)
+        for (int64_t byte = 0; byte < ahead->bytes[j]; byte += 64)
+            __builtin_prefetch(ahead->start[j] + i * ahead->row[j] + byte);
+}
+
+/* `pack` the other way round, into a tensor whose heads are adjacent. */
 static void unpack(const Array *x, const Tile *tile, int64_t first, int64_t rows, const double *re, const double *im) {
     for (int r = 0; r < tile->runs; r++) {
         const Run *run = tile->run + r;
