@@ -3,8 +3,10 @@
     python benchmarks/kernels.py            # about three minutes; writes benchmarks/results/kernels.{json,png}
 
 Kernel times are those of the C function alone, warm, into buffers already touched; "autograd" is the op as a model
-calls it. One thread is timed in the thread's own processor time and two threads in wall time, each the least of many
-repeats; what is compared is measured in turn. An element is one (batch, head, position). The divide limit is the throughput of float64 divisions out of registers: a causal diagonal needs one an element.
+calls it. One thread is timed in the thread's own processor time (the lower quartile of many repeats: where a hypervisor
+corrects it, it runs backwards now and then), two threads in wall time (the least). What is compared is measured in
+turn. An element is one (batch, head, position). The divide limit is the throughput of float64 divisions out of
+registers: a causal diagonal needs one an element.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ Run = Callable[[], Any]
 # --------------------------------------------------------------------------------------------------------- timing
 
 
-def least_seconds(*runs: Run, clock: Callable[[], float] = time.thread_time, budget_s: float = 0.6) -> list[float]:
-    """The least time of each run, the runs taken in turn until the budget is spent (at least five rounds)."""
+def seconds(*runs: Run, wall: bool = False, budget_s: float = 0.6) -> list[float]:
+    """The time of each run, the runs taken in turn until the budget is spent (at least five rounds)."""
+    clock = time.perf_counter if wall else time.thread_time
     for run in runs:
         run()
     times: list[list[float]] = [[] for _ in runs]
@@ -52,12 +55,12 @@ def least_seconds(*runs: Run, clock: Callable[[], float] = time.thread_time, bud
             began = clock()
             run()
             spent.append(clock() - began)
-    return [min(spent) for spent in times]
+    return [float(np.quantile(spent, 0.0 if wall else 0.25)) for spent in times]
 
 
-def exponent(lengths: list[int], seconds: list[float]) -> float:
+def exponent(lengths: list[int], times: list[float]) -> float:
     """Slope of log time over log N, by least squares."""
-    return float(np.polyfit(np.log(lengths), np.log(seconds), 1)[0])
+    return float(np.polyfit(np.log(lengths), np.log(times), 1)[0])
 
 
 # ---------------------------------------------------------------------------------- the C functions, arguments bound
@@ -150,7 +153,7 @@ class Yardstick:
 
     def divide_ns(self) -> float:
         rounds = 100_000
-        return least_seconds(lambda: self.library.divide(rounds))[0] / (64 * rounds) * 1e9
+        return seconds(lambda: self.library.divide(rounds))[0] / (64 * rounds) * 1e9
 
     def recurrence(self, batch: int, heads: int, n: int, channels: int, threads: int = 1) -> tuple[Run, Run]:
         """Forward and backward of the real recurrence, h_i = λ_i h_{i−1} + x_i."""
@@ -170,17 +173,26 @@ class Yardstick:
         )
 
 
-def python_loop(case: Case) -> Run:
-    """The causal diagonal as a loop over positions under autograd, complex64."""
+def python_loop(case: Case, causal: bool) -> Run:
+    """The diagonal as loops over positions under autograd, complex64."""
     leaves = [x.clone().requires_grad_() for x in case.arguments]
+
+    def cavity(d_N: list[Tensor], k: Tensor) -> list[Tensor]:
+        out = [1 / d_N[0]]
+        for d in d_N[1:]:
+            out.append(1 / (d - k * out[-1]))
+        return out
 
     def run() -> Any:
         potential, coupling, shift = leaves
-        k, g, out = coupling[:, 0], torch.zeros((), dtype=torch.complex64), []
-        for d in (potential - shift).unbind(2):
-            g = 1 / (d - k * g)
-            out.append(g)
-        return torch.autograd.grad(torch.stack(out, 2), leaves, case.grad)
+        k, d = coupling[:, 0], list((potential - shift).unbind(2))
+        g = cavity(d, k)
+        if not causal:
+            left, right = g, cavity(d[::-1], k)[::-1]
+            g = [d[0] - k * right[1]]
+            g += [d[i] - k * (left[i - 1] + right[i + 1]) for i in range(1, len(d) - 1)]
+            g = [1 / w for w in [*g, d[-1] - k * left[-2]]]
+        return torch.autograd.grad(torch.stack(g, 2), leaves, case.grad)
 
     return run
 
@@ -200,7 +212,7 @@ def copy_gigabytes_per_s(megabytes: float) -> float:
     """Bytes read and written by a copy of so much float32."""
     source = torch.ones(int(megabytes * 2**18))
     target = torch.ones_like(source)
-    return 2 * source.nbytes / least_seconds(lambda: target.copy_(source))[0] / 1e9
+    return 2 * source.nbytes / seconds(lambda: target.copy_(source))[0] / 1e9
 
 
 # ------------------------------------------------------------------------------------------------------ measurements
@@ -218,7 +230,7 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
         for layout in LAYOUTS:
             case = Case(8, 32, n, layout=layout)
             for causal in (True, False):
-                forward, backward = least_seconds(case.forward(causal), case.backward(causal))
+                forward, backward = seconds(case.forward(causal), case.backward(causal))
                 row = {"n": n, "lanes": 256, "layout": layout, "causal": causal}
                 row |= {"forward_ns": forward / case.elements * 1e9, "backward_ns": backward / case.elements * 1e9}
                 row["of_divide_limit"] = (1 if causal else 3) * limit / row["forward_ns"]
@@ -231,7 +243,7 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
         kernel, autograd = [], []
         for n in lengths:
             case = Case(1, heads, n, width)
-            f, b, both = least_seconds(case.forward(True), case.backward(True), case.autograd(True), budget_s=1)
+            f, b, both = seconds(case.forward(True), case.backward(True), case.autograd(True), budget_s=1)
             kernel.append(f + b)
             autograd.append(both)
             print(op, n, f"kernel {kernel[-1] * 1e3:.2f} ms, autograd {both * 1e3:.2f} ms", flush=True)
@@ -243,20 +255,21 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
         print({k: v for k, v in found["exponent"][op].items() if "exponent" in k}, flush=True)
 
     case = Case(1, 32, 512)
-    loop, ours = least_seconds(python_loop(case), case.autograd(True), budget_s=1)
-    found["python_loop"] = {"n": 512, "heads": 32, "loop_s": loop, "op_s": ours, "ratio": loop / ours}
-    print(found["python_loop"], flush=True)
+    rows = found["python_loop"] = []
+    for causal in (True, False):
+        loop, ours = seconds(python_loop(case, causal), case.autograd(causal), budget_s=1)
+        row = {"n": 512, "heads": 32, "causal": causal, "loop_s": loop, "op_s": ours, "ratio": loop / ours}
+        rows.append(row)
+        print(row, flush=True)
 
-    attention, ours = least_seconds(causal_attention(32, 2048, 64), Case(1, 32, 2048, 32).autograd(True), budget_s=2)
+    attention, ours = seconds(causal_attention(32, 2048, 64), Case(1, 32, 2048, 32).autograd(True), budget_s=2)
     found["attention"] = {"n": 2048, "heads": 32, "attention_s": attention, "op_s": ours, "ratio": attention / ours}
     print(found["attention"], flush=True)
 
     rows = found["recurrence"] = []
     for n in (512, 2048, 8192):
         case = Case(1, 32, n, 32)
-        f, b, rf, rb = least_seconds(
-            case.forward(True), case.backward(True), *yardstick.recurrence(1, 32, n, 64), budget_s=1
-        )
+        f, b, rf, rb = seconds(case.forward(True), case.backward(True), *yardstick.recurrence(1, 32, n, 64), budget_s=1)
         row = {"n": n, "forward_s": f, "backward_s": b, "recurrence_forward_s": rf, "recurrence_backward_s": rb}
         rows.append(row | {"ratio": (f + b) / (rf + rb)})
         print(rows[-1], flush=True)
@@ -264,7 +277,7 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
     found["two_threads"] = {}
     for op, case in (("diagonal", Case(8, 64, 4096)), ("apply", Case(2, 32, 2048, 32))):
         runs = [run(True, threads) for run in (case.forward, case.backward) for threads in (1, 2)]
-        f1, f2, b1, b2 = least_seconds(*runs, clock=time.perf_counter, budget_s=1)
+        f1, f2, b1, b2 = seconds(*runs, wall=True, budget_s=1)
         found["two_threads"][op] = {"forward": f1 / f2, "backward": b1 / b2, "both": (f1 + b1) / (f2 + b2)}
         print("two threads", op, found["two_threads"][op], flush=True)
     return found

@@ -83,7 +83,7 @@ def compare_with_torch(library: ctypes.CDLL) -> None:
         BuildError: It differs from the `torch` backend.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
-    batch, heads, n, width = 2, 9, 37, 11
+    batch, heads, n, width = 2, 17, 70, 11  # over a block of positions, over a tile of lanes, a vector and a rest
     for dtype, tolerance in TOLERANCE.items():
         uniform = functools.partial(torch.rand, generator=generator, dtype=dtype, device="cpu")
         potential, hop = 4 * uniform((batch, heads, n)) - 2, uniform((heads, 1)) + 0.5
