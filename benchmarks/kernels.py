@@ -44,17 +44,22 @@ Run = Callable[[], Any]
 
 
 def seconds(*runs: Run, wall: bool = False, budget_s: float = 0.6) -> list[float]:
-    """The time of each run, the runs taken in turn until the budget is spent (at least five rounds)."""
+    """The time of each run, warm: turns of at least 5 ms, taken in turn until the budget is spent (at least five)."""
     clock = time.perf_counter if wall else time.thread_time
+    repeats = []
     for run in runs:
         run()
+        began = time.perf_counter()
+        run()
+        repeats.append(max(1, round(5e-3 / (time.perf_counter() - began))))
     times: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + budget_s * len(runs)
     while len(times[0]) < 5 or time.perf_counter() < end:
-        for spent, run in zip(times, runs, strict=True):
+        for spent, run, count in zip(times, runs, repeats, strict=True):
             began = clock()
-            run()
-            spent.append(clock() - began)
+            for _ in range(count):
+                run()
+            spent.append((clock() - began) / count)
     return [float(np.quantile(spent, 0.0 if wall else 0.25)) for spent in times]
 
 
@@ -239,16 +244,16 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
                 print(row, flush=True)
 
     found["exponent"] = {}
-    for op, width, heads, lengths in (("diagonal", 0, 256, LENGTHS), ("apply", 8, 256, LENGTHS[:5])):
+    for op, width, lengths in (("diagonal", 0, LENGTHS), ("apply", 8, LENGTHS[:5])):
         kernel, autograd = [], []
         for n in lengths:
-            case = Case(1, heads, n, width)
+            case = Case(8, 32, n, width)
             f, b, both = seconds(case.forward(True), case.backward(True), case.autograd(True), budget_s=1)
             kernel.append(f + b)
             autograd.append(both)
             print(op, n, f"kernel {kernel[-1] * 1e3:.2f} ms, autograd {both * 1e3:.2f} ms", flush=True)
         found["exponent"][op] = {
-            "lengths": list(lengths), "lanes": heads, "width": width,
+            "lengths": list(lengths), "lanes": 256, "width": width,
             "kernel_s": kernel, "kernel_exponent": exponent(list(lengths), kernel),
             "autograd_s": autograd, "autograd_exponent": exponent(list(lengths), autograd),
         }  # fmt: skip

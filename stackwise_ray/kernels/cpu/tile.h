@@ -166,7 +166,7 @@ INLINE void look_ahead(Ahead *ahead, const Array *x, const Tile *tile, int64_t i
 INLINE void fetch(const Ahead *ahead, int64_t i) {
     for (int j = 0; j < ahead->arrays; j++)
         for (int64_t byte = 0; byte < ahead->bytes[j]; byte += 64)
-            __builtin_prefetch(ahead->start[j] + i * ahead->row[j] + byte);
+            __builtin_prefetch(ahead->start[j] + i * ahead->row[j] + byte, 0, 2);
 }
 
 /* `pack` the other way round, into a tensor whose heads are adjacent. */
