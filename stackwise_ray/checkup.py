@@ -196,15 +196,16 @@ def _check_place(name: str, path: Path) -> Check:
 
 
 def check_compiler() -> Check:
-    """A C compiler that makes a shared library (compiled kernels and torch.compile want one; nothing else does)."""
+    """A C compiler that makes a shared library with OpenMP: the kernels' cpu backend and torch.compile want one."""
     fix = "install one (Debian, Ubuntu: apt-get install gcc libc6-dev); without it the torch backend is used"
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return Check(name="compiler", status="note", detail="no cc, gcc or clang", fix=fix)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.c"
-        source.write_text("#include <math.h>\ndouble probe(double x) { return sqrt(x); }\n")
-        words = [*compiler.split(), "-O2", "-shared", "-fPIC", str(source), "-o", str(source.with_suffix(".so")), "-lm"]
+        source.write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n")
+        library = str(source.with_suffix(".so"))
+        words = [*compiler.split(), "-O2", "-fopenmp", "-shared", "-fPIC", str(source), "-o", library]
         try:
             answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

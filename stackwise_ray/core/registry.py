@@ -72,7 +72,8 @@ class Registry(Generic[T]):
         return ((name, self.get(name)) for name in self.names())
 
     def __contains__(self, name: str) -> bool:
-        return name in self.names()
+        # what is imported is answered without reading the package's folder: kernels ask at every call
+        return name in self._entries or name in self._module_names()
 
     def _module_names(self) -> set[str]:
         if self._package is None:

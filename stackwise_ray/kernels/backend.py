@@ -1,7 +1,7 @@
 """Backends of the resolvent ops: what one must provide, the registry, and how one is chosen.
 
 A backend is one module of `stackwise_ray.kernels.backends` that registers a `Backend` under its own name
-(`reference`, `torch`; a compiled CPU kernel or Triton add a file each). The ops in `stackwise_ray.kernels.ops` check
+(`reference`, `torch`, `cpu`). The ops in `stackwise_ray.kernels.ops` check
 shapes and values, call the chosen backend, reduce gradients over broadcast axes and cast; a backend sees valid
 arguments with n >= 1.
 
@@ -41,11 +41,16 @@ class Backend:
     name: str
     rank: int  # order among the usable ones, fastest lowest
     unusable: Callable[[], str | None]  # the reason why this machine cannot run it, or None
+    devices: frozenset[str] | None = None  # types of device that it computes on; None: any
     diagonal: Callable[..., Tensor]  # (potential, coupling, shift, causal) -> g (B, H, n)
     diagonal_backward: Callable[..., tuple[Tensor, Tensor, Tensor]]  # (grad, potential, coupling, shift, causal)
     apply: Callable[..., Tensor]  # (potential, hop, shift, values, causal) -> u (B, H, n, P)
     apply_backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]  # (grad, potential, hop, shift, values,
     #                                                                        output, causal)
+
+    def computes_on(self, device: str) -> bool:
+        """Whether it takes tensors on this type of device. On meta nothing is computed."""
+        return self.devices is None or device in self.devices or device == "meta"
 
 
 def complex_dtype(potential: Tensor) -> torch.dtype:
@@ -69,25 +74,35 @@ def available_backends() -> tuple[str, ...]:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def choose_backend(name: str | None = None) -> str:
+def choose_backend(name: str | None = None, device: str | None = None) -> str:
     """The backend to use: `name`, else the one that STACKWISE_BK_BACKEND forces, else the fastest usable one.
 
+    Args:
+        device: Type of the device that the tensors are on ("cpu", "cuda"); None: a GPU where torch sees one.
+
     Raises:
-        ConfigError: The asked-for backend is unknown or this machine cannot run it.
+        ConfigError: The asked-for backend is unknown, or cannot run on this machine or device.
     """
     source = None
     if name is None:
         name = os.environ.get(BACKEND_VARIABLE) or None
         source = None if name is None else f"environment variable {BACKEND_VARIABLE}"
     if name is None:
-        return available_backends()[0]
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return next(usable for usable in available_backends() if BACKENDS.get(usable).computes_on(device))
     if name not in BACKENDS:
         raise ConfigError(f"unknown kernel backend '{name}'; {did_you_mean(name, BACKENDS.names())}", source=source)
-    reason = BACKENDS.get(name).unusable()
+    backend = BACKENDS.get(name)
+    reason = backend.unusable()
     if reason is not None:
         usable = ", ".join(available_backends())
         raise ConfigError(
             f"kernel backend '{name}' cannot run here: {reason}; usable are {usable}",
             source=source,
+        )
+    if device is not None and not backend.computes_on(device):
+        fitting = [usable for usable in available_backends() if BACKENDS.get(usable).computes_on(device)]
+        raise ConfigError(
+            f"kernel backend '{name}' does not compute on {device}; on it do {', '.join(fitting)}", source=source
         )
     return name

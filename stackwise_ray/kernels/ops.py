@@ -65,7 +65,7 @@ def resolvent_diagonal(
     """
     _check_arguments(potential, shift, {"coupling": coupling})
     _check_gradient(gradient, get_args(Gradient))
-    name = choose_backend(backend)
+    name = choose_backend(backend, potential.device.type)
     result: Tensor = torch.ops.stackwise_ray.resolvent_diagonal(
         potential, coupling, shift, causal, name, gradient, check
     )
@@ -108,7 +108,7 @@ def resolvent_apply(
     """
     _check_arguments(potential, shift, {"hop": hop}, values)
     _check_gradient(gradient, ("adjoint", "autograd"))
-    name = choose_backend(backend)
+    name = choose_backend(backend, potential.device.type)
     result: Tensor = torch.ops.stackwise_ray.resolvent_apply(
         potential, hop, shift, values, causal, name, gradient, check
     )
@@ -189,6 +189,8 @@ def _gradient_for(argument: Tensor, gradient: Tensor, full: tuple[int, ...]) -> 
     shape = tuple(argument.shape)
     if shape == full and len(full) > 2:
         return _finished(gradient, argument, argument.dtype)
+    if tuple(gradient.shape) == shape and gradient.dtype == argument.dtype and gradient.is_contiguous():
+        return gradient  # a backend's own sum, made for it
     if tuple(gradient.shape) != shape:
         gradient = gradient.sum_to_size(shape) if gradient.numel() else gradient.new_zeros(shape)
     return torch.empty(shape, dtype=argument.dtype, device=argument.device).copy_(gradient)

@@ -104,15 +104,16 @@ def test_counted_flops_are_the_same_on_meta_and_cpu_and_for_every_backend(op: st
     assert counts == {(elements * expected[0], elements * expected[1])}
 
 
+@pytest.mark.parametrize("backend", available_backends())
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("batch", "n"), [(1, 37), (50, 37)])
-def test_no_output_is_left_unwritten(batch: int, n: int, causal: bool) -> None:
+def test_no_output_is_left_unwritten(batch: int, n: int, causal: bool, backend: str) -> None:
     """In deterministic mode torch fills every fresh allocation with NaN."""
     torch.use_deterministic_algorithms(True)
     try:
         for op in ("diagonal", "apply"):
             made = tensors(batch, 3, n, 4)
-            y = run(made, op, causal, backend="torch")
+            y = run(made, op, causal, backend=backend)
             torch.autograd.backward(y.abs().sum())
             assert bool(torch.isfinite(y).all())
             for name, tensor in made.items():

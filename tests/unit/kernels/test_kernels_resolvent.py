@@ -186,11 +186,12 @@ def test_long_chains_stay_bounded_by_one_over_eta() -> None:
         assert bool((g.abs() <= 1 / made["shift"].imag * (1 + 1e-12)).all())
 
 
-def test_huge_potentials_neither_overflow_nor_lose_digits() -> None:
+@pytest.mark.parametrize("backend", available_backends())
+def test_huge_potentials_neither_overflow_nor_lose_digits(backend: str) -> None:
     potential = torch.full((1, 1, 64), 1e30, dtype=torch.float64)
     arguments_ = (potential, torch.ones(1, dtype=torch.float64), torch.tensor(1j, dtype=torch.complex128))
     for causal in (True, False):
-        have = resolvent_diagonal(*arguments_, causal=causal, backend="torch")
+        have = resolvent_diagonal(*arguments_, causal=causal, backend=backend)
         assert relative(have, resolvent_diagonal(*arguments_, causal=causal, backend="reference")) <= 1e-14
 
 
@@ -204,17 +205,18 @@ def test_zero_coupling_decouples_every_position() -> None:
             assert relative(have, want) <= 1e-14
 
 
+@pytest.mark.parametrize("backend", available_backends())
 @pytest.mark.parametrize("op", OPS)
-def test_causal_forms_do_not_change_by_one_bit_when_the_future_does(op: str) -> None:
+def test_causal_forms_do_not_change_by_one_bit_when_the_future_does(op: str, backend: str) -> None:
     call, _, names = OPS[op]
     for batch, n in ((1, 61), (40, 61)):
         made = {name: t.detach() for name, t in arguments(n, 0.02, by_position=True, batch=batch).items()}
-        before = call(*(made[name] for name in names), causal=True, backend="torch")
+        before = call(*(made[name] for name in names), causal=True, backend=backend)
         for position in (1, 8, 30, n - 1):
             changed = {name: t.clone() for name, t in made.items()}
             changed["potential"][..., position] += 1.0
             changed["values"][..., position, :] -= 3.0
-            after = call(*(changed[name] for name in names), causal=True, backend="torch")
+            after = call(*(changed[name] for name in names), causal=True, backend=backend)
             assert torch.equal(before[:, :, :position], after[:, :, :position])
             assert not torch.equal(before[:, :, position], after[:, :, position])
 
@@ -268,8 +270,9 @@ def test_shortest_sequences_work(n: int) -> None:
                 assert bool(torch.isfinite(gradient).all())
 
 
+@pytest.mark.parametrize("backend", [name for name in available_backends() if name != "reference"])
 @pytest.mark.parametrize("batch", [1, 80])
-def test_strides_do_not_matter(batch: int) -> None:
+def test_strides_do_not_matter(batch: int, backend: str) -> None:
     made = {name: t.detach() for name, t in arguments(24, 0.1, by_position=True, batch=batch).items()}
     strided = {
         "potential": made["potential"].permute(2, 0, 1).contiguous().permute(1, 2, 0),
@@ -280,8 +283,8 @@ def test_strides_do_not_matter(batch: int) -> None:
     }
     for call, _, names in OPS.values():
         for causal in (True, False):
-            want = call(*(made[name] for name in names), causal=causal)
-            assert torch.equal(want, call(*(strided[name] for name in names), causal=causal))
+            want = call(*(made[name] for name in names), causal=causal, backend=backend)
+            assert torch.equal(want, call(*(strided[name] for name in names), causal=causal, backend=backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -385,5 +388,21 @@ def test_backend_that_cannot_run_here_is_refused_with_its_reason(monkeypatch: py
     broken = dataclasses.replace(BACKENDS.get("torch"), name="absent", rank=0, unusable=lambda: "no compiler found")
     monkeypatch.setitem(BACKENDS._entries, "absent", broken)
     assert "absent" not in available_backends()
-    with pytest.raises(ConfigError, match=r"'absent' cannot run here: no compiler found; usable are torch, reference"):
+    usable = ", ".join(available_backends())
+    with pytest.raises(ConfigError, match=rf"'absent' cannot run here: no compiler found; usable are {usable}$"):
         choose_backend("absent")
+
+
+def test_backend_is_chosen_by_the_device_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from stackwise_ray.kernels import BACKENDS
+
+    host_only = dataclasses.replace(BACKENDS.get("torch"), name="host", rank=0, devices=frozenset({"cpu"}))
+    monkeypatch.setitem(BACKENDS._entries, "host", host_only)
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    assert choose_backend(device="cpu") == "host"
+    assert choose_backend(device="cuda") == "torch"
+    assert choose_backend("host", "meta") == "host"
+    with pytest.raises(ConfigError, match=r"'host' does not compute on cuda; on it do torch, reference$"):
+        choose_backend("host", "cuda")
