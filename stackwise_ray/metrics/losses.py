@@ -53,8 +53,9 @@ def with_auxiliary(loss: torch.Tensor, model: torch.nn.Module, output: Any, shar
     Returns:
         `loss` itself where the model adds nothing.
     """
-    auxiliary = getattr(output, "aux_loss", None)
+    auxiliary: torch.Tensor | None = getattr(output, "aux_loss", None)
     if auxiliary is None:
         return loss
-    weight: float = model.config.router_aux_loss_coef  # type: ignore[union-attr, assignment]
-    return loss + (weight * share) * auxiliary
+    config: Any = model.config
+    weight: float = config.router_aux_loss_coef
+    return loss + weight * share * auxiliary

@@ -101,7 +101,7 @@ class BKConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 @dataclass
 class BKModelOutput(BaseModelOutputWithPast):
-    """With `aux_loss`: the experts' load-balance loss, mean over blocks; None outside of training and without experts."""
+    """With `aux_loss`: the load balance of experts, mean over blocks; None outside of training and without experts."""
 
     aux_loss: Tensor | None = None
 
@@ -149,11 +149,15 @@ class BKBlock(nn.Module):
 class BKPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the bk models share: initialisation and the settings that transformers reads."""
 
+    config: BKConfig
     config_class = BKConfig
     base_model_prefix = "model"
     _no_split_modules = ["BKBlock"]  # noqa: RUF012 (transformers' own form)
     _supports_sdpa = True
     _is_stateful = True  # assisted decoding would have to take positions back: transformers refuses it by this
+
+    def _with_auxiliary(self, loss: Tensor, aux_loss: Tensor | None) -> Tensor:
+        return loss if aux_loss is None else loss + self.config.router_aux_loss_coef * aux_loss
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -312,7 +316,7 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-            loss = _with_auxiliary(loss, output.aux_loss, self.config)
+            loss = self._with_auxiliary(loss, output.aux_loss)
         return BKCausalLMOutput(
             loss=loss,
             logits=logits,
@@ -324,10 +328,6 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # transformers' caches hold keys and values; the model makes its own in the first call
-
-
-def _with_auxiliary(loss: Tensor, aux_loss: Tensor | None, config: BKConfig) -> Tensor:
-    return loss if aux_loss is None else loss + config.router_aux_loss_coef * aux_loss
 
 
 class BKForMaskedLM(BKPreTrainedModel):
@@ -364,10 +364,8 @@ class BKForMaskedLM(BKPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-            loss = _with_auxiliary(loss, output.aux_loss, self.config)
-        return BKMaskedLMOutput(
-            loss=loss, logits=logits, hidden_states=output.hidden_states, aux_loss=output.aux_loss
-        )
+            loss = self._with_auxiliary(loss, output.aux_loss)
+        return BKMaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states, aux_loss=output.aux_loss)
 
     def generate(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused.

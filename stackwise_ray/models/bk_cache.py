@@ -9,6 +9,7 @@ Shape letters: B batch, H heads, N positions, P value width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicLayer
 
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.kernels import resolvent_apply, resolvent_diagonal
+from stackwise_ray.kernels.backend import Gradient
 
 if TYPE_CHECKING:
     from stackwise_ray.models.bk import BKConfig
 
 
-class LastPosition(DynamicLayer):  # type: ignore[misc]
+class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
     """State of one resolvent mixer, complex128: `keys` is g (B, H, 1, 1), `values` is u (B, H, 1, P), P = 0 without u.
 
     Kept as the two tensors of a layer of transformers, so that its reordering, selection and offloading apply. Double
@@ -29,6 +32,40 @@ class LastPosition(DynamicLayer):  # type: ignore[misc]
     """
 
     is_croppable = False
+
+    def go_on(
+        self,
+        potential: Tensor,
+        hop: Tensor,
+        shift: Tensor,
+        values: Tensor | None = None,
+        *,
+        backend: str,
+        gradient: Gradient = "adjoint",
+    ) -> tuple[Tensor, Tensor]:
+        """g (B, H, N) and u (B, H, N, P) of the positions that follow, complex128; the last of them is the new state.
+
+        Args:
+            potential, hop, shift, values, backend, gradient: As the causal ops of `stackwise_ray.kernels` take them.
+                After the first call `hop` broadcasts to (B, H, N), its first entry leading to the last position.
+                Without values u is (B, H, N, 0).
+        """
+        chain = Chain(potential.double(), hop.double(), shift.to(torch.complex128))
+        x = chain.potential.new_empty(*potential.shape, 0) if values is None else values.double()
+        before = None if self.keys is None or self.values is None else (self.keys.squeeze(-1), self.values)
+        if before is not None and potential.shape[-1] == 1:
+            g, u = chain.one_position(x, *before)
+        else:
+            if before is not None:
+                chain, x = chain.attached(x, *before)
+            arguments: dict[str, Any] = {"causal": True, "backend": backend, "check": False}
+            g = resolvent_diagonal(chain.potential, chain.hop**2, chain.shift, gradient=gradient, **arguments)
+            u = g.new_empty(*g.shape, 0)
+            if values is not None:
+                once: Any = gradient
+                u = resolvent_apply(chain.potential, chain.hop, chain.shift, x, gradient=once, **arguments)
+        self.update(g[:, :, -1:, None], u[:, :, -1:])
+        return g, u
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Takes the place of what was there."""
@@ -55,7 +92,7 @@ _LAYERS: dict[str, type[CacheLayerMixin] | type[DummyLayer]] = {
 }
 
 
-class BKCache(Cache):  # type: ignore[misc]
+class BKCache(Cache):
     """One layer of state a block, and the number of positions that went in (padding included).
 
     Raises:
@@ -97,31 +134,42 @@ class BKCache(Cache):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Back to no position."""
-        super().reset()
+        super().reset()  # type: ignore[no-untyped-call]
         self.n_positions = 0
 
 
-def attach(
-    potential_BHN: Tensor, hop: Tensor, shift: Tensor, g_BH1: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The chain that goes on from a position with the cavity value g, as a chain that begins here.
+@dataclass(frozen=True)
+class Chain:
+    """Some positions of a tridiagonal matrix, and what stands to their left folded into the first of them.
 
-    What stands to the left acts on the first position alone: d_1 = a_1 − z_1 − t² g. Its real part goes to the
-    potential and its imaginary part to the shift, which stays above the real axis since Im g > 0.
-
-    Args:
-        hop: To the left neighbour of each position, broadcasting to (B, H, N).
-
-    Returns:
-        (potential, hop between the positions, shift (B, H, N), hop to the first position)
+    Attributes:
+        potential: (B, H, N) float64.
+        hop: To the left neighbour of each position, broadcasting to (B, H, N); once attached, between the positions.
+        shift: Broadcasting to (B, H, N), complex128.
     """
-    first, inner = (hop[..., :1], hop[..., 1:]) if hop.shape[-1] > 1 else (hop, hop)
-    outside = first**2 * g_BH1
-    potential = add_to_first(potential_BHN, -outside.real)
-    every_shift = add_to_first(shift.expand(potential.shape), torch.complex(torch.zeros_like(outside.imag), outside.imag))
-    return potential, inner, every_shift, first
+
+    potential: Tensor
+    hop: Tensor
+    shift: Tensor
+
+    def one_position(self, x: Tensor, g: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """g and u of a single position after (g, u): one step of the recursions, without the cost of an op's call."""
+        g = 1 / (self.potential - self.shift - self.hop**2 * g)
+        return g, g.unsqueeze(-1) * (x + self.hop.unsqueeze(-1) * u)
+
+    def attached(self, x: Tensor, g: Tensor, u: Tensor) -> tuple[Chain, Tensor]:
+        """The chain after a position with (g, u) and its values x, as a chain that begins here, and its values.
+
+        d_1 = a_1 − z_1 − t² g: the real part of t² g goes to the potential and its imaginary part to the shift, which
+        stays above the real axis since Im g > 0. Likewise x_1 + t u.
+        """
+        first, inner = (self.hop[..., :1], self.hop[..., 1:]) if self.hop.shape[-1] > 1 else (self.hop, self.hop)
+        outside = first**2 * g
+        potential = _add_to_first(self.potential, -outside.real)
+        shift = _add_to_first(self.shift.expand(potential.shape), outside - outside.real)
+        return Chain(potential, inner, shift), _add_to_first(x, first.unsqueeze(-1) * u)
 
 
-def add_to_first(x: Tensor, added: Tensor) -> Tensor:
+def _add_to_first(x: Tensor, added: Tensor) -> Tensor:
     """`x` (B, H, N, ...) with `added` (B, H, 1, ...) on its first position."""
     return torch.cat([x[:, :, :1] + added, x[:, :, 1:].to(added.dtype)], dim=2)

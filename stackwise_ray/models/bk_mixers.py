@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 
 from stackwise_ray.config.trial import AttentionMixer, Mixer, ResolventApplyMixer, ResolventDiagonalMixer
 from stackwise_ray.kernels import choose_backend, resolvent_apply, resolvent_diagonal
-from stackwise_ray.models.bk_cache import LastPosition, add_to_first, attach
+from stackwise_ray.models.bk_cache import LastPosition
 from stackwise_ray.models.bk_rules import ETA_FLOOR
 
 ETA_RANGE = (0.02, 1.0)
@@ -153,36 +153,26 @@ class ResolventApply(nn.Module):
         self.norm = HeadRMSNorm(heads, features, eps)
         self.out = residual_projection(heads * features, d_model, bias=False)
 
-    def forward(
-        self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None
-    ) -> Tensor:
-        going_on = past is not None and past.is_initialized
-        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=going_on)
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
+        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
         x_BHNP = self.values(x_BND).unflatten(-1, (self.settings.n_heads, self.settings.d_value)).transpose(1, 2)
-        single = potential.dtype != torch.float64
-        if past is not None:
-            potential, hop, shift = _widen(potential, hop, shift)
-        if going_on:
-            potential, hop, shift, first = attach(potential, hop, shift, past.keys.squeeze(-1))
-            x_BHNP = add_to_first(x_BHNP, first.unsqueeze(-1) * past.values)
-        elif potential.dtype == torch.float64:
+        if potential.dtype == torch.float64:
             x_BHNP = x_BHNP.double()
-        # The parametrisation guarantees what the value checks would look for.
-        u = resolvent_apply(
-            potential, hop, shift, x_BHNP, causal=self.causal, backend=self.backend, check=False,
-            gradient=self.settings.gradient,
-        )  # fmt: skip
-        g = None
-        if self.settings.diagonal_features or past is not None:
-            g = resolvent_diagonal(
-                potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False,
-                gradient=self.settings.gradient,
-            )  # fmt: skip
-        if past is not None and g is not None:
-            past.update(g[:, :, -1:, None], u[:, :, -1:])
-        features = _real_features(u, single).flatten(-2)
-        if self.settings.diagonal_features and g is not None:
-            features = torch.cat([features, _real_features(g, single)], dim=-1)
+        gradient, g = self.settings.gradient, None
+        if past is not None:
+            g, u = past.go_on(potential, hop, shift, x_BHNP, backend=self.backend, gradient=gradient)
+        else:
+            # The parametrisation guarantees what the value checks would look for.
+            u = resolvent_apply(
+                potential, hop, shift, x_BHNP, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+            )
+        features = _real_features(u, potential).flatten(-2)
+        if self.settings.diagonal_features:
+            if g is None:
+                g = resolvent_diagonal(
+                    potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+                )
+            features = torch.cat([features, _real_features(g, potential)], dim=-1)
         gate = functional.silu(self.gate(x_BND))
         mixed: Tensor = self.out(self.norm(features).flatten(-2).to(gate.dtype) * gate)
         return mixed
@@ -199,35 +189,23 @@ class ResolventDiagonal(nn.Module):
         )
         self.out = residual_projection(2 * settings.n_heads, d_model, bias=True)
 
-    def forward(
-        self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None
-    ) -> Tensor:
-        going_on = past is not None and past.is_initialized
-        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=going_on)
-        single = potential.dtype != torch.float64
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
+        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
+        gradient = self.settings.gradient
         if past is not None:
-            potential, hop, shift = _widen(potential, hop, shift)
-        if going_on:
-            potential, hop, shift, _ = attach(potential, hop, shift, past.keys.squeeze(-1))
-        g = resolvent_diagonal(
-            potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False,
-            gradient=self.settings.gradient,
-        )  # fmt: skip
-        if past is not None:
-            past.update(g[:, :, -1:, None], g.new_empty(*g.shape[:2], 1, 0))
-        features = _real_features(g, single).flatten(-2)
-        mixed: Tensor = self.out(features.to(self.out.weight.dtype))
+            g, _ = past.go_on(potential, hop, shift, backend=self.backend, gradient=gradient)
+        else:
+            g = resolvent_diagonal(
+                potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+            )
+        mixed: Tensor = self.out(_real_features(g, potential).flatten(-2).to(self.out.weight.dtype))
         return mixed
 
 
-def _widen(potential: Tensor, hop: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """In double precision, so that the op gives the state so: the numbers are those that it computes with anyway."""
-    return potential.double(), hop.double(), shift.to(torch.complex128)
-
-
-def _real_features(x_BHN: Tensor, single: bool) -> Tensor:
-    """(B, H, N, ...) complex as (B, N, H, ..., 2) real, in the precision of a model without a cache."""
-    return torch.view_as_real((x_BHN.to(torch.complex64) if single else x_BHN).transpose(1, 2))
+def _real_features(x_BHN: Tensor, like: Tensor) -> Tensor:
+    """(B, H, N, ...) complex as (B, N, H, ..., 2) real in the precision of `like`; decoding computes in double."""
+    narrow = x_BHN if like.dtype == torch.float64 else x_BHN.to(torch.complex64)
+    return torch.view_as_real(narrow.transpose(1, 2))
 
 
 class Attention(nn.Module):
@@ -239,9 +217,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = residual_projection(d_model, d_model, bias=False)
 
-    def forward(
-        self, x_BND: Tensor, mask_BN: Tensor | None = None, past: DynamicLayer | None = None
-    ) -> Tensor:
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: DynamicLayer | None = None) -> Tensor:
         n, before = x_BND.shape[1], 0 if past is None else past.get_seq_length()
         q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = _rotate(q, before), _rotate(k, before)
