@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 from stackwise_ray.config.presets import list_presets
 from stackwise_ray.config.trial import (
     AttentionMixer,
+    ExpertsChannelMixer,
     Mixer,
     ModelConfig,
     ResolventApplyMixer,
@@ -32,7 +33,8 @@ VOCAB_SIZE, BATCH, SEQ_LEN = 97, 2, 160  # longer than ModernBERT's window of 12
 
 
 def tiny_models() -> dict[str, ModelConfig]:
-    """Every preset named tiny, two layers deep (ModernBERT: one global, one local), with every mixer it may have."""
+    """Every preset named tiny, two layers deep (ModernBERT: one global, one local), with every mixer it may have and
+    once with experts."""
     found: dict[str, ModelConfig] = {}
     for name in list_presets("model"):
         if name.endswith("/tiny"):
@@ -40,6 +42,8 @@ def tiny_models() -> dict[str, ModelConfig]:
             model = replace(model, n_layers=2)
             mixers = get_args(get_args(Mixer)[0]) if FAMILIES.get(model.family).takes_mixer else ()
             found |= {f"{name}-{kind().kind}": replace(model, mixer=kind()) for kind in mixers} or {name: model}
+            if mixers:
+                found[f"{name}-experts"] = replace(model, channel_mixer=ExpertsChannelMixer())
     llama = found["decoder/llama_family/tiny"]
     return found | {"llama-grouped": replace(llama, n_kv_heads=2), "llama-one-key": replace(llama, n_kv_heads=1)}
 
