@@ -135,7 +135,10 @@ def test_rounding_does_not_pile_up_at_the_smallest_eta_in_single_precision() -> 
     hop, shift = torch.ones(4, 1), torch.full((4, 1), ETA_FLOOR * 1j, dtype=torch.complex64)
     layer = LastPosition()
     stepped = torch.cat(
-        [layer.go_on(potential[..., i : i + 1], hop, shift, x[:, :, i : i + 1], backend="torch")[1] for i in range(400)],
+        [
+            layer.go_on(potential[..., i : i + 1], hop, shift, x[:, :, i : i + 1], backend="torch")[1]
+            for i in range(400)
+        ],
         dim=2,
     )
     whole = resolvent_apply(potential, hop, shift, x, causal=True, backend="torch")
