@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.kernels import resolvent_apply, resolvent_diagonal
@@ -69,8 +69,7 @@ class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Takes the place of what was there."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
         # Copies: a slice would keep all positions of the call in memory.
         self.keys, self.values = key_states.clone(), value_states.clone()
         return self.keys, self.values
@@ -82,14 +81,6 @@ class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
                 f"a resolvent mixer keeps its last position alone and cannot take back {abs(tokens_to_remove)};"
                 " decode again from the start, or copy the cache before (copy.deepcopy)"
             )
-
-
-_LAYERS: dict[str, type[CacheLayerMixin] | type[DummyLayer]] = {
-    "resolvent_apply": LastPosition,
-    "resolvent_diagonal": LastPosition,
-    "attention": DynamicLayer,
-    "none": DummyLayer,
-}
 
 
 class BKCache(Cache):
@@ -106,8 +97,6 @@ class BKCache(Cache):
         (1000, torch.Size([1, 8, 1, 1]), torch.Size([1, 8, 1, 8]))
     """
 
-    is_compileable = False  # states are replaced, not written in place
-
     def __init__(self, config: BKConfig) -> None:
         if not config.causal:
             raise ConfigError(
@@ -115,7 +104,8 @@ class BKCache(Cache):
                 " on and nothing to generate with; use a causal model (BKForCausalLM)",
                 path="causal",
             )
-        layer = _LAYERS[config.mixer.get("kind", "resolvent_apply")]
+        kind = config.mixer.get("kind", "resolvent_apply")
+        layer: Any = LastPosition if kind.startswith("resolvent") else DynamicLayer  # in `none` it stays empty
         super().__init__(layers=[layer() for _ in range(config.num_hidden_layers)])
         self.n_positions = 0
 
