@@ -21,7 +21,7 @@ from stackwise_ray.kernels import resolvent_apply, resolvent_diagonal
 from stackwise_ray.kernels.backend import Gradient
 
 if TYPE_CHECKING:
-    from stackwise_ray.models.bk import BKConfig
+    from stackwise_ray.models.bk_config import BKConfig
 
 
 class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]

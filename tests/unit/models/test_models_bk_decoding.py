@@ -92,10 +92,9 @@ def test_generate_gives_the_greedy_tokens_of_the_full_forward_over_512_steps(nam
     assert torch.equal(logits.argmax(-1), written[:, 5:])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @every_mixer
-def test_each_of_512_steps_chooses_the_token_of_the_full_forward_after_any_text(name: str, dtype: torch.dtype) -> None:
-    model, ids = build(MIXERS[name], dtype=dtype, tie_embeddings=False), tokens(n=517)
+def test_each_of_512_steps_chooses_the_token_of_the_full_forward_after_any_text(name: str) -> None:
+    model, ids = build(MIXERS[name], dtype=torch.float32, tie_embeddings=False), tokens(n=517)
     chosen = decoded(model, ids, (5, *[1] * 512)).argmax(-1)
     assert len(chosen.unique()) > 8
     assert torch.equal(chosen, model(input_ids=ids).logits.argmax(-1))
