@@ -232,6 +232,26 @@ def test_generate_goes_on_from_a_cache_that_it_is_given() -> None:
     assert torch.equal(have, model.generate(ids, max_new_tokens=10, do_sample=False))
 
 
+@every_mixer
+def test_a_prompt_is_prefilled_in_chunks_into_a_cache_that_is_passed(name: str) -> None:
+    model, ids = build(MIXERS[name]), tokens(n=20)
+    cache, options = BKCache(model.config), {"max_new_tokens": 10, "do_sample": False}
+    have = model.generate(ids, past_key_values=cache, prefill_chunk_size=6, **options)
+    assert torch.equal(have, model.generate(ids, **options))
+
+
+@every_mixer
+def test_half_precision_decodes_as_it_forwards(name: str) -> None:
+    """Within some units of bfloat16's last place, 2⁻⁸, of the largest logit."""
+    model, ids = build(MIXERS[name], dtype=torch.float32), tokens(n=20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        have, want = decoded(model, ids, (5, 1, 10, 1, 3)), model(input_ids=ids).logits
+    assert float((have - want).abs().max()) <= 2**-6 * float(want.abs().max())
+    model = model.bfloat16()
+    have, want = decoded(model, ids, (5, 1, 10, 1, 3)), model(input_ids=ids).logits
+    assert float((have - want).abs().max()) <= 2**-6 * float(want.abs().max())
+
+
 def test_gradients_through_a_cache_are_those_of_one_call() -> None:
     model, ids = build(MIXERS["resolvent_apply"]).requires_grad_(True), tokens(n=20)
     want = torch.autograd.grad(model(input_ids=ids).logits.square().sum(), list(model.parameters()))
