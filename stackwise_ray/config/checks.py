@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stackwise_ray.config.trial import AttentionMixer, TrialConfig
+from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
@@ -149,6 +149,17 @@ def _mixer(trial: TrialConfig) -> Found:
     return None
 
 
+def _channel_mixer(trial: TrialConfig) -> Found:
+    model, channel_mixer = trial.model, trial.model.channel_mixer
+    if channel_mixer is not None and model.family != "bk":
+        kind = channel_mixer.kind
+        return "model.channel_mixer", f"of kind {kind} goes with the family bk, not {model.family}; leave it out"
+    if isinstance(channel_mixer, ExpertsChannelMixer) and channel_mixer.top_k > channel_mixer.n_experts:
+        problem = f"= {channel_mixer.top_k} is more than n_experts = {channel_mixer.n_experts}"
+        return "model.channel_mixer.top_k", f"{problem}; choose 1 to {channel_mixer.n_experts}"
+    return None
+
+
 def _role(trial: TrialConfig) -> Found:
     role = ROLES.get(trial.model.family)
     if role is not None and trial.model.role != role:
@@ -205,6 +216,7 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _names,
     _role,
     _mixer,
+    _channel_mixer,
     _heads,
     _positions,
     _markov,

@@ -75,6 +75,27 @@ Mixer = Annotated[ResolventApplyMixer | ResolventDiagonalMixer | AttentionMixer 
 
 
 @dataclass(frozen=True, kw_only=True)
+class SwiGLUChannelMixer(Strict):
+    """down(SiLU(gate x) · up x) of width `d_ff`: the default channel mixer of the bk family."""
+
+    kind: Literal["swiglu"] = "swiglu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsChannelMixer(Strict):
+    """Several SwiGLUs of width `d_ff`, of which a router picks some for each token. All of them are computed and
+    counted: see `stackwise_ray.models.bk_channels`."""
+
+    kind: Literal["mixture_of_experts"] = "mixture_of_experts"
+    n_experts: Annotated[int, Field(ge=2)] = 4  # the original's
+    top_k: Positive = 1  # experts a token takes its output from
+    load_balance: NonNegative = 0.01  # weight of the load-balance loss; 0.01 is Switch Transformer's
+
+
+ChannelMixer = Annotated[SwiGLUChannelMixer | ExpertsChannelMixer, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Strict):
     """Architecture and size, in the field's words; each family maps them onto its transformers config."""
 
@@ -84,12 +105,13 @@ class ModelConfig(Strict):
     d_model: Positive
     n_heads: Positive | None = None  # attention heads; None in the bk family, whose mixer has its own
     n_kv_heads: Positive | None = None  # grouped-query attention (llama); None: as many as n_heads
-    d_ff: Positive  # width of the channel mixer
+    d_ff: Positive  # width of the channel mixer, of each expert where it has several
     vocab_size: Positive | None = None  # None: the tokenizer's
     max_positions: Positive | None = None  # rows of a learned position table (gpt2, bert); None: data.seq_len
     tie_embeddings: bool | None = None  # None: the family's published choice
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: libraries' defaults differ by family and would confound
     mixer: Mixer | None = None  # bk only
+    channel_mixer: ChannelMixer | None = None  # bk only; None: swiglu
     pretrained: str | None = None  # a path or hub name to take weights from; None: random initialisation
 
 

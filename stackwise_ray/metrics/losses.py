@@ -6,6 +6,8 @@ workers add sums and counts, and only the caller that knows the whole divides.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
@@ -35,3 +37,25 @@ def summed_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[t
     flat_targets = targets.reshape(-1)
     losses = functional.cross_entropy(flat, flat_targets, ignore_index=IGNORED, reduction="none")
     return losses.sum(dtype=torch.float64), (flat_targets != IGNORED).sum()
+
+
+def with_auxiliary(loss: torch.Tensor, model: torch.nn.Module, output: Any, share: float) -> torch.Tensor:
+    """What is differentiated: a part of the loss, and that part of what the model adds on its own account.
+
+    A model may hand out `aux_loss`, the mean over the batch's sequences of something to be kept small beside the
+    loss, such as the load balance of experts, and the weight that its config gives it, `router_aux_loss_coef`
+    (transformers' names for both). Reported losses are without it.
+
+    Args:
+        loss: The micro-batch's part of the loss.
+        share: The micro-batch's sequences over those of the global batch.
+
+    Returns:
+        `loss` itself where the model adds nothing.
+    """
+    auxiliary: torch.Tensor | None = getattr(output, "aux_loss", None)
+    if auxiliary is None:
+        return loss
+    config: Any = model.config
+    weight: float = config.router_aux_loss_coef
+    return loss + weight * share * auxiliary

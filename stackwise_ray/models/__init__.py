@@ -5,7 +5,8 @@
     stack_view.py     embeddings, blocks, final norm and head of any model; activation checkpointing per block
     counting.py       parameter counts, here and at the published vocabulary
     sizes.py          the size ladder with its published counts
-    bk.py             the architecture of the bk family
+    bk.py             the architecture of the bk family; bk_config.py (its config), bk_mixers.py and bk_channels.py (of
+                      tokens and of channels), bk_cache.py (decoding), bk_rules.py (which settings fit together)
 
 Training, planning and the commands come here. Importing this package loads neither torch nor transformers:
 `FAMILIES.names()` and `check_model` answer without them.

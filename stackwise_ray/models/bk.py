@@ -1,8 +1,9 @@
-"""The bk family as transformers models: `BKConfig`, `BKModel` and its heads, registered with `AutoModel*`.
+"""The bk family as transformers models: `BKModel` and its heads, registered with `AutoModel*`.
 
-A pre-norm stack: x + mixer(norm(x)), then x + SwiGLU(norm(x)). The mixers stand in `bk_mixers`; `none` leaves a
-block with its channel mixer alone. Decoders mix causally and are the only ones with a next-token loss; encoders mix
-both sides and are trained on masked tokens. There is no position table and no bound on the length.
+A pre-norm stack: x + mixer(norm(x)), then x + channel_mixer(norm(x)). The mixers stand in `bk_mixers` and
+`bk_channels`; `none` leaves a block with its channel mixer alone. Decoders mix causally and are the only ones with a
+next-token loss; encoders mix both sides and are trained on masked tokens. There is no position table and no bound on
+the length. Decoding carries a state of constant size (`bk_cache`).
 
 `stackwise_ray.models.families.bk` maps a `ModelConfig` onto this; nothing here reads files or trains.
 """
@@ -10,11 +11,10 @@ both sides and are trained on masked tokens. There is no position table and no b
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,73 +22,29 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     GenerationMixin,
-    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers import initialization as init
 from transformers.modeling_layers import GenericForSequenceClassification
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutput, MaskedLMOutput
 from transformers.utils.generic import can_return_tuple
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.models.bk_mixers import HeadRMSNorm, TridiagonalHeads, build_mixer, residual_projection
-from stackwise_ray.models.bk_rules import mixer_settings
+from stackwise_ray.models.bk_cache import BKCache
+from stackwise_ray.models.bk_channels import MixtureOfExperts, SwiGLU, build_channel_mixer
+from stackwise_ray.models.bk_config import BKCausalLMOutput, BKConfig, BKMaskedLMOutput, BKModelOutput
+from stackwise_ray.models.bk_mixers import HeadRMSNorm, TridiagonalHeads, build_mixer
+from stackwise_ray.models.bk_rules import channel_mixer_settings, mixer_settings
 
-
-class BKConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """Shape of a bk model.
-
-    Args:
-        mixer: Settings of the token mixer as a plain mapping with `kind`; the keys are those of the mixers in
-            `stackwise_ray.config.trial`. None: `resolvent_apply` with its defaults.
-        causal: Whether position i sees positions up to i only: true in decoders, false in encoders.
-        initializer_range: Standard deviation of initial weights; last matrices of residual branches have it divided
-            by √(2 num_hidden_layers) (GPT-2).
-        kwargs: What every transformers config takes.
-
-    The remaining arguments are transformers' common names: widths, layers, vocabulary, norm's epsilon, tied head.
-    """
-
-    model_type = "bk"
-
-    def __init__(
-        self,
-        vocab_size: int = 256,
-        hidden_size: int = 64,
-        intermediate_size: int = 152,
-        num_hidden_layers: int = 4,
-        mixer: dict[str, Any] | None = None,
-        causal: bool = True,
-        rms_norm_eps: float = 1e-6,
-        initializer_range: float = 0.02,
-        tie_word_embeddings: bool = True,
-        use_cache: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.intermediate_size = intermediate_size
-        self.num_hidden_layers = num_hidden_layers
-        self.mixer = {"kind": "resolvent_apply"} if mixer is None else dict(mixer)
-        self.causal = causal
-        self.rms_norm_eps = rms_norm_eps
-        self.initializer_range = initializer_range
-        self.use_cache = use_cache
-        super().__init__(**kwargs | {"tie_word_embeddings": tie_word_embeddings})
-
-
-class SwiGLU(nn.Module):
-    """down(SiLU(gate x) · up x), the channel mixer (Shazeer 2020, 2002.05202)."""
-
-    def __init__(self, d_model: int, d_ff: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(d_model, d_ff, bias=False)
-        self.up = nn.Linear(d_model, d_ff, bias=False)
-        self.down = residual_projection(d_ff, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.down(functional.silu(self.gate(x)) * self.up(x))
-        return mixed
+__all__ = [
+    "BKBlock",
+    "BKConfig",
+    "BKForCausalLM",
+    "BKForMaskedLM",
+    "BKForSequenceClassification",
+    "BKModel",
+    "BKPreTrainedModel",
+    "SwiGLU",
+]
 
 
 class BKBlock(nn.Module):
@@ -100,22 +56,35 @@ class BKBlock(nn.Module):
         self.mixer = build_mixer(mixer_settings(config.mixer, d_model), d_model, causal=config.causal, eps=eps)
         self.mixer_norm = None if self.mixer is None else nn.RMSNorm(d_model, eps=eps)
         self.ffn_norm = nn.RMSNorm(d_model, eps=eps)
-        self.ffn = SwiGLU(d_model, config.intermediate_size)
+        self.ffn = build_channel_mixer(channel_mixer_settings(config.channel_mixer), d_model, config.intermediate_size)
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, past: Any = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(hidden states, load-balance loss of experts in training); `past` is the block's layer of a `BKCache`."""
         if self.mixer is not None and self.mixer_norm is not None:
-            hidden_states = hidden_states + self.mixer(self.mixer_norm(hidden_states), attention_mask)
-        result: Tensor = hidden_states + self.ffn(self.ffn_norm(hidden_states))
-        return result
+            hidden_states = hidden_states + self.mixer(self.mixer_norm(hidden_states), attention_mask, past)
+        normal, balance = self.ffn_norm(hidden_states), None
+        if isinstance(self.ffn, MixtureOfExperts):
+            here = None if attention_mask is None else attention_mask[:, -normal.shape[1] :]
+            mixed, balance = self.ffn(normal, here)
+        else:
+            mixed = self.ffn(normal)
+        return hidden_states + mixed, balance
 
 
 class BKPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the bk models share: initialisation and the settings that transformers reads."""
 
+    config: BKConfig
     config_class = BKConfig
     base_model_prefix = "model"
     _no_split_modules = ["BKBlock"]  # noqa: RUF012 (transformers' own form)
     _supports_sdpa = True
+    _is_stateful = True  # assisted decoding would have to take positions back: transformers refuses it by this
+
+    def _with_auxiliary(self, loss: Tensor, aux_loss: Tensor | None) -> Tensor:
+        return loss if aux_loss is None else loss + self.config.router_aux_loss_coef * aux_loss
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -150,14 +119,20 @@ class BKModel(BKPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        past_key_values: BKCache | None = None,
+        use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> BKModelOutput:
         """Hidden states (batch, n, hidden_size).
 
         Args:
             input_ids: (batch, n) token ids; or `inputs_embeds` (batch, n, hidden_size), not both.
-            attention_mask: (batch, n), 0 where a position is padding; None: there is none.
+            attention_mask: (batch, n), 0 where a position is padding; None: there is none. With a cache it covers the
+                positions in it as well.
+            past_key_values: What earlier calls left; the positions are those that follow. It is changed in place.
+            use_cache: Whether to make such a cache where none is given and to return it; None: as the config says,
+                except in training.
             output_hidden_states: Whether to return the states before each block and after the final norm as well.
             kwargs: Ignored: other models' arguments, such as `position_ids`.
         """
@@ -165,16 +140,53 @@ class BKModel(BKPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        states = []
-        for block in self.layers:
+        cache = self._cache(past_key_values, use_cache)
+        _check_mask(attention_mask, hidden_states, cache)
+        states, balances = [], []
+        for number, block in enumerate(self.layers):
             states.append(hidden_states)
-            hidden_states = block(hidden_states, attention_mask)
+            past = None if cache is None else cache.layers[number]
+            hidden_states, balance = block(hidden_states, attention_mask, past)
+            balances += [] if balance is None else [balance]
         hidden_states = self.norm(hidden_states)
+        if cache is not None:
+            cache.advance(hidden_states.shape[1])
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
-        return BaseModelOutputWithPast(
+        return BKModelOutput(
             last_hidden_state=hidden_states,
+            past_key_values=cache,
             hidden_states=(*states, hidden_states) if output_hidden_states else None,
+            aux_loss=torch.stack(balances).mean() if balances else None,
+        )
+
+    def _cache(self, given: BKCache | None, use_cache: bool | None) -> BKCache | None:
+        if use_cache is None:
+            use_cache = bool(self.config.use_cache) and not self.training
+        if given is None and not use_cache:
+            return None
+        if self.training and torch.is_grad_enabled():
+            raise ValueError(
+                "a cache is for decoding: a block that recomputes its activations would go through it twice; call"
+                " eval(), or decode under torch.no_grad()"
+            )
+        if given is None:
+            return BKCache(self.config)
+        if not isinstance(given, BKCache):
+            raise ValueError(
+                f"past_key_values is a {type(given).__name__}, which cannot hold the state of a bk model; pass a"
+                " stackwise_ray.models.bk_cache.BKCache(model.config), or none"
+            )
+        return given
+
+
+def _check_mask(mask: Tensor | None, hidden_states: Tensor, cache: BKCache | None) -> None:
+    before = 0 if cache is None else cache.get_seq_length()
+    wanted = (hidden_states.shape[0], before + hidden_states.shape[1])
+    if mask is not None and tuple(mask.shape) != wanted:
+        inside = f" ({before} of them in the cache)" if before else ""
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}; it must be (batch, positions{inside}) = {wanted}"
         )
 
 
@@ -194,6 +206,8 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
         self.model = BKModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
+        # The config's own `use_cache` is about calls of the model, and false in training.
+        self.generation_config.use_cache = True
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -202,17 +216,25 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        past_key_values: BKCache | None = None,
+        use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
-    ) -> CausalLMOutput:
+    ) -> BKCausalLMOutput:
         """Logits (batch, n, vocab_size); with `labels` (batch, n), also the mean next-token loss in nats a token.
 
         Args:
             labels: The input ids themselves (transformers' convention: shifted inside); −100 is left out.
+            past_key_values, use_cache: As in `BKModel`.
             logits_to_keep: Compute logits for this many last positions only (0: all), or for these positions.
         """
-        output: BaseModelOutputWithPast = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+        output: BKModelOutput = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
         )
         hidden_states = output.last_hidden_state
         assert hidden_states is not None
@@ -221,18 +243,18 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return CausalLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+            loss = self._with_auxiliary(loss, output.aux_loss)
+        return BKCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            aux_loss=output.aux_loss,
+        )
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        return False  # there are no keys and values to keep: `generate` runs the whole context at each step
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """The whole context, whatever transformers would cut off on account of a cache."""
-        del kwargs
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
+        return False  # transformers' caches hold keys and values; the model makes its own in the first call
 
 
 class BKForMaskedLM(BKPreTrainedModel):
@@ -260,20 +282,35 @@ class BKForMaskedLM(BKPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         **kwargs: Any,
-    ) -> MaskedLMOutput:
+    ) -> BKMaskedLMOutput:
         """Logits (batch, n, vocab_size); with `labels` (batch, n), also the mean loss over labels that are not −100."""
-        output: BaseModelOutputWithPast = self.model(
+        output: BKModelOutput = self.model(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
         logits = self.lm_head(output.last_hidden_state)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
-        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
+            loss = self._with_auxiliary(loss, output.aux_loss)
+        return BKMaskedLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states, aux_loss=output.aux_loss)
+
+    def generate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused.
+
+        Raises:
+            ConfigError: Says why.
+        """
+        raise ConfigError(
+            "= false: a two-sided model predicts a token from both sides and has none on its right while it generates;"
+            " use a causal model (BKForCausalLM, role: decoder)",
+            path="causal",
+        )
 
 
 class BKForSequenceClassification(GenericForSequenceClassification, BKPreTrainedModel):  # type: ignore[no-untyped-call]
-    """Classifies a sequence from its last position that is not padding."""
+    """Classifies a sequence from its last position that is not padding (causal or two-sided; the id decides:
+    `config.pad_token_id`). Pass `attention_mask` too, so that a two-sided mixer does not see the padding. Experts are
+    fine-tuned without their load-balance loss."""
 
 
 AutoConfig.register("bk", BKConfig)

@@ -5,6 +5,9 @@ Each head has a tridiagonal matrix whose diagonal is written by the tokens, a_i 
 between neighbours and a shift z = iη: a small η reaches far. `resolvent_apply` carries values through (T − z)⁻¹;
 `resolvent_diagonal` reads diag (T − z)⁻¹ alone, which with one head, base −2 and η = 1 is the original model.
 
+Decoding: a causal mixer that is given its layer of a `bk_cache.BKCache` goes on from what is there and leaves its own
+state; any number of positions may come at once, and a mask then covers the earlier positions as well.
+
 Shape letters: B batch, N positions, H heads, P value width, F features of a head.
 """
 
@@ -15,9 +18,11 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.cache_utils import DynamicLayer
 
 from stackwise_ray.config.trial import AttentionMixer, Mixer, ResolventApplyMixer, ResolventDiagonalMixer
 from stackwise_ray.kernels import choose_backend, resolvent_apply, resolvent_diagonal
+from stackwise_ray.models.bk_cache import LastPosition
 from stackwise_ray.models.bk_rules import ETA_FLOOR
 
 ETA_RANGE = (0.02, 1.0)
@@ -92,10 +97,16 @@ class TridiagonalHeads(nn.Module):
         initial = {"base": spread(*BASE_RANGE, self.n_heads), "hop": torch.ones(self.n_heads), "rho": rho}
         return {name: initial[name] for name, parameter in self.named_parameters(recurse=False)}
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x_BND: Tensor, mask_BN: Tensor | None, *, going_on: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Potential (B, H, N), hop broadcasting to (B, H, N−1), shift (H, 1).
 
         A masked position is cut off from its neighbours: no other position sees it, nor across it.
+
+        Args:
+            going_on: Whether there are earlier positions; the hop then broadcasts to (B, H, N), the first one leading
+                to the last of them.
         """
         v = _at_least_float32(self.potential(x_BND))
         if self.base is not None:
@@ -105,7 +116,7 @@ class TridiagonalHeads(nn.Module):
         ones = v.new_ones(self.n_heads)
         hop = (ones if self.hop is None else self.hop.to(v.dtype)).unsqueeze(-1)
         if mask_BN is not None:
-            kept = mask_BN.to(v.dtype)
+            kept = mask_BN[:, -(x_BND.shape[1] + going_on) :].to(v.dtype)
             hop = hop * (kept[:, 1:] * kept[:, :-1]).unsqueeze(1)
         eta = (
             initial_eta(self.n_heads, self.initial_eta, v.device).to(v.dtype)
@@ -142,23 +153,26 @@ class ResolventApply(nn.Module):
         self.norm = HeadRMSNorm(heads, features, eps)
         self.out = residual_projection(heads * features, d_model, bias=False)
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        potential, hop, shift = self.matrix(x_BND, mask_BN)
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
+        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
         x_BHNP = self.values(x_BND).unflatten(-1, (self.settings.n_heads, self.settings.d_value)).transpose(1, 2)
         if potential.dtype == torch.float64:
             x_BHNP = x_BHNP.double()
-        # The parametrisation guarantees what the value checks would look for.
-        u = resolvent_apply(
-            potential, hop, shift, x_BHNP, causal=self.causal, backend=self.backend, check=False,
-            gradient=self.settings.gradient,
-        )  # fmt: skip
-        features = torch.view_as_real(u.transpose(1, 2)).flatten(-2)
+        gradient, g = self.settings.gradient, None
+        if past is not None:
+            g, u = past.go_on(potential, hop, shift, x_BHNP, backend=self.backend, gradient=gradient)
+        else:
+            # The parametrisation guarantees what the value checks would look for.
+            u = resolvent_apply(
+                potential, hop, shift, x_BHNP, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+            )
+        features = _real_features(u, potential).flatten(-2)
         if self.settings.diagonal_features:
-            g = resolvent_diagonal(
-                potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False,
-                gradient=self.settings.gradient,
-            )  # fmt: skip
-            features = torch.cat([features, torch.view_as_real(g.transpose(1, 2))], dim=-1)
+            if g is None:
+                g = resolvent_diagonal(
+                    potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+                )
+            features = torch.cat([features, _real_features(g, potential)], dim=-1)
         gate = functional.silu(self.gate(x_BND))
         mixed: Tensor = self.out(self.norm(features).flatten(-2).to(gate.dtype) * gate)
         return mixed
@@ -175,14 +189,23 @@ class ResolventDiagonal(nn.Module):
         )
         self.out = residual_projection(2 * settings.n_heads, d_model, bias=True)
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        potential, hop, shift = self.matrix(x_BND, mask_BN)
-        g = resolvent_diagonal(
-            potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False,
-            gradient=self.settings.gradient,
-        )  # fmt: skip
-        mixed: Tensor = self.out(torch.view_as_real(g.transpose(1, 2)).flatten(-2).to(self.out.weight.dtype))
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
+        potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
+        gradient = self.settings.gradient
+        if past is not None:
+            g, _ = past.go_on(potential, hop, shift, backend=self.backend, gradient=gradient)
+        else:
+            g = resolvent_diagonal(
+                potential, hop**2, shift, causal=self.causal, backend=self.backend, check=False, gradient=gradient
+            )
+        mixed: Tensor = self.out(_real_features(g, potential).flatten(-2).to(self.out.weight.dtype))
         return mixed
+
+
+def _real_features(x_BHN: Tensor, like: Tensor) -> Tensor:
+    """(B, H, N, ...) complex as (B, N, H, ..., 2) real in the precision of `like`; decoding computes in double."""
+    narrow = x_BHN if like.dtype == torch.float64 else x_BHN.to(torch.complex64)
+    return torch.view_as_real(narrow.transpose(1, 2))
 
 
 class Attention(nn.Module):
@@ -194,31 +217,42 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = residual_projection(d_model, d_model, bias=False)
 
-    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: DynamicLayer | None = None) -> Tensor:
+        n, before = x_BND.shape[1], 0 if past is None else past.get_seq_length()
         q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = _rotate(q), _rotate(k)
-        allowed = None if mask_BN is None else _allowed(mask_BN, self.causal)
+        q, k = _rotate(q, before), _rotate(k, before)
+        v = v.to(q.dtype)
+        if past is not None:
+            k, v = past.update(k, v)
+        allowed = None
+        if mask_BN is not None or (before and n > 1):
+            allowed = _allowed(mask_BN, n, before + n, causal=self.causal, device=x_BND.device)
         mixed = functional.scaled_dot_product_attention(
-            q, k, v.to(q.dtype), attn_mask=allowed, is_causal=self.causal and allowed is None
+            q, k, v, attn_mask=allowed, is_causal=self.causal and allowed is None and not before
         )
         result: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return result
 
 
-def _rotate(x_BHNE: Tensor) -> Tensor:
+def _rotate(x_BHNE: Tensor, first: int = 0) -> Tensor:
+    """Rotated by position, the first being number `first`."""
     n, width = x_BHNE.shape[-2:]
     dtype = torch.float64 if x_BHNE.dtype == torch.float64 else torch.float32
     half = torch.arange(0, width, 2, device=x_BHNE.device, dtype=dtype) / width
-    angle = torch.arange(n, device=x_BHNE.device, dtype=dtype).unsqueeze(-1) * ROPE_THETA**-half
+    position = torch.arange(first, first + n, device=x_BHNE.device, dtype=dtype)
+    angle = position.unsqueeze(-1) * ROPE_THETA**-half
     cos, sin = angle.cos(), angle.sin()
-    first, second = x_BHNE.chunk(2, dim=-1)
-    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    first_half, second_half = x_BHNE.chunk(2, dim=-1)
+    rotated = torch.cat([first_half * cos - second_half * sin, second_half * cos + first_half * sin], dim=-1)
     return rotated.to(x_BHNE.dtype)
 
 
-def _allowed(mask_BN: Tensor, causal: bool) -> Tensor:
-    """(B, 1, N, N), true where a query may look at a key. A masked position sees itself, lest its row be empty."""
-    n = mask_BN.shape[-1]
-    itself = torch.eye(n, dtype=torch.bool, device=mask_BN.device)
-    allowed = mask_BN.bool()[:, None, None, :] | itself
-    return allowed & itself.new_ones(n, n).tril() if causal else allowed
+def _allowed(mask_BM: Tensor | None, n: int, m: int, *, causal: bool, device: torch.device) -> Tensor:
+    """(B, 1, N, M), true where one of the last N of M positions may look at a key.
+
+    A masked position sees itself, lest its row be empty.
+    """
+    key = torch.arange(m, device=device)
+    query = key[m - n :, None]
+    seen = key <= query if causal else torch.ones(n, m, dtype=torch.bool, device=device)
+    return seen if mask_BM is None else (mask_BM.bool()[:, None, None, :] | (key == query)) & seen

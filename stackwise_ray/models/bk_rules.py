@@ -7,10 +7,13 @@ from typing import Any
 
 from stackwise_ray.config.trial import (
     AttentionMixer,
+    ChannelMixer,
+    ExpertsChannelMixer,
     Mixer,
     NoMixer,
     ResolventApplyMixer,
     ResolventDiagonalMixer,
+    SwiGLUChannelMixer,
 )
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.models.family import near_divisors
@@ -26,6 +29,9 @@ KINDS: dict[str, type[Any]] = {
 }
 
 
+CHANNEL_KINDS: dict[str, type[Any]] = {"swiglu": SwiGLUChannelMixer, "mixture_of_experts": ExpertsChannelMixer}
+
+
 def mixer_settings(mixer: Mapping[str, Any], d_model: int) -> Mixer:
     """The checked settings of a plain mapping, as it stands in a saved model's config.
 
@@ -33,18 +39,30 @@ def mixer_settings(mixer: Mapping[str, Any], d_model: int) -> Mixer:
         ConfigError: Unknown kind or key, or settings that contradict each other.
     """
     fields = dict(mixer)
-    kind = fields.get("kind", "resolvent_apply")
-    if kind not in KINDS:
-        raise ConfigError(f"= {kind} is unknown; {did_you_mean(str(kind), KINDS)}", path="model.mixer.kind")
-    known = set(KINDS[kind].__dataclass_fields__)
-    for key in fields:
-        if key not in known:
-            raise ConfigError(f"{kind} has no such key; {did_you_mean(key, known)}", path=f"model.mixer.{key}")
     if "learn" in fields:
         fields["learn"] = tuple(fields["learn"])
-    settings: Mixer = KINDS[kind](**fields)
+    settings: Mixer = _settings(fields, KINDS, path="model.mixer")
     check_mixer(settings, d_model)
     return settings
+
+
+def channel_mixer_settings(channel_mixer: Mapping[str, Any]) -> ChannelMixer:
+    """The same for the channel mixer."""
+    settings: ChannelMixer = _settings(channel_mixer, CHANNEL_KINDS, path="model.channel_mixer")
+    check_channel_mixer(settings)
+    return settings
+
+
+def _settings(fields: Mapping[str, Any], kinds: Mapping[str, type[Any]], *, path: str) -> Any:
+    """Without a kind, the first of `kinds`."""
+    kind = fields.get("kind", next(iter(kinds)))
+    if kind not in kinds:
+        raise ConfigError(f"= {kind} is unknown; {did_you_mean(str(kind), kinds)}", path=f"{path}.kind")
+    known = set(kinds[kind].__dataclass_fields__)
+    for key in fields:
+        if key not in known:
+            raise ConfigError(f"{kind} has no such key; {did_you_mean(key, known)}", path=f"{path}.{key}")
+    return kinds[kind](**fields)
 
 
 def check_mixer(mixer: Mixer, d_model: int) -> None:
@@ -76,4 +94,17 @@ def check_mixer(mixer: Mixer, d_model: int) -> None:
             f"= {mixer.eta:g} is not above the floor {ETA_FLOOR:g} of a learned eta; raise it or take eta out of"
             " model.mixer.learn",
             path="model.mixer.eta",
+        )
+
+
+def check_channel_mixer(channel_mixer: ChannelMixer) -> None:
+    """Refuses settings that contradict each other.
+
+    Raises:
+        ConfigError: Names the key, its value and what to choose instead.
+    """
+    if isinstance(channel_mixer, ExpertsChannelMixer) and not 1 <= channel_mixer.top_k <= channel_mixer.n_experts:
+        raise ConfigError(
+            f"= {channel_mixer.top_k} of n_experts = {channel_mixer.n_experts}; choose 1 to {channel_mixer.n_experts}",
+            path="model.channel_mixer.top_k",
         )

@@ -43,6 +43,7 @@ class ModelFamily(ABC):
     """Whether positions are learned rows, which bounds `seq_len` by `max_positions`."""
     takes_n_kv_heads: ClassVar[bool] = False
     takes_mixer: ClassVar[bool] = False
+    """Whether the mixers of tokens and of channels can be chosen."""
     takes_n_heads: ClassVar[bool] = True
     rotary: ClassVar[bool] = False
     """Whether heads carry rotary positions, which need an even width."""
@@ -130,6 +131,9 @@ class ModelFamily(ABC):
             raise _not_taken(self.name, "n_kv_heads", model.n_kv_heads, "only grouped-query attention (llama) has it")
         if model.mixer is not None and not self.takes_mixer:
             raise _not_taken(self.name, "mixer", model.mixer.kind, "only family bk has a choice of mixers")
+        if model.channel_mixer is not None and not self.takes_mixer:
+            kind = model.channel_mixer.kind
+            raise _not_taken(self.name, "channel_mixer", kind, "only family bk has a choice of channel mixers")
         if model.max_positions is not None and not self.has_position_table:
             raise _not_taken(self.name, "max_positions", model.max_positions, "it has no table of learned positions")
         if model.dropout > 0 and not self.dropout_fields:

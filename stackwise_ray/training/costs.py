@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
-from stackwise_ray.metrics.losses import summed_cross_entropy
+from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.optim import build_optimizer
@@ -135,5 +135,6 @@ def _stage_bytes(
 def _forward_backward(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> None:
     tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
     with autocast(trial, "cpu"):
-        total, _ = summed_cross_entropy(model(input_ids=tokens).logits, tokens)
-    (total / tokens.numel()).backward()  # type: ignore[no-untyped-call]
+        output = model(input_ids=tokens)
+        total, _ = summed_cross_entropy(output.logits, tokens)
+    with_auxiliary(total / tokens.numel(), model, output, 1.0).backward()  # type: ignore[no-untyped-call]

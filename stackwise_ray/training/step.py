@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
-from stackwise_ray.metrics.losses import summed_cross_entropy
+from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
@@ -75,19 +75,26 @@ class TrainingStep:
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         with passes or contextlib.nullcontext():
             for batch in batches:
-                loss += self._backward(batch, count)
+                loss += self._backward(batch, count, share=len(batch.inputs) / n_sequences)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
-    def _backward(self, batch: Batch, count: int) -> Tensor:
-        """Adds a micro-batch's part of the gradient; returns its part of the loss."""
+    def _backward(self, batch: Batch, count: int, share: float) -> Tensor:
+        """Adds a micro-batch's part of the gradient; returns its part of the loss.
+
+        Args:
+            count: Loss positions of the global batch.
+            share: The micro-batch's sequences over those of the global batch.
+        """
         inputs, targets = (to_device(array, self._assembly.device) for array in (batch.inputs, batch.targets))
         with self._assembly.autocast():
-            total, _ = summed_cross_entropy(self._assembly.model(input_ids=inputs).logits, targets)
+            output = self._assembly.model(input_ids=inputs)
+            total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
+        whole = with_auxiliary(part, self._assembly.model, output, share)
         scaler = self._tools.scaler
-        (part if scaler is None else scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
+        (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
 
     def _share(self, loss: Tensor) -> None:

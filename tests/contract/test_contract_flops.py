@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 from stackwise_ray.config.presets import list_presets
 from stackwise_ray.config.trial import (
     AttentionMixer,
+    ExpertsChannelMixer,
     Mixer,
     ModelConfig,
     ResolventApplyMixer,
@@ -32,7 +33,8 @@ VOCAB_SIZE, BATCH, SEQ_LEN = 97, 2, 160  # longer than ModernBERT's window of 12
 
 
 def tiny_models() -> dict[str, ModelConfig]:
-    """Every preset named tiny, two layers deep (ModernBERT: one global, one local), with every mixer it may have."""
+    """Every preset named tiny, two layers deep (ModernBERT: one global, one local), with every mixer it may have and
+    once with experts."""
     found: dict[str, ModelConfig] = {}
     for name in list_presets("model"):
         if name.endswith("/tiny"):
@@ -40,6 +42,8 @@ def tiny_models() -> dict[str, ModelConfig]:
             model = replace(model, n_layers=2)
             mixers = get_args(get_args(Mixer)[0]) if FAMILIES.get(model.family).takes_mixer else ()
             found |= {f"{name}-{kind().kind}": replace(model, mixer=kind()) for kind in mixers} or {name: model}
+            if mixers:
+                found[f"{name}-experts"] = replace(model, channel_mixer=ExpertsChannelMixer())
     llama = found["decoder/llama_family/tiny"]
     return found | {"llama-grouped": replace(llama, n_kv_heads=2), "llama-one-key": replace(llama, n_kv_heads=1)}
 
@@ -106,13 +110,14 @@ def test_counted_is_analytic_within_a_hundredth(model: ModelConfig) -> None:
     forward = 2 * tokens * sum(matrices.values()) + attention_flops(model)
     backward = 2 * forward
     mixer = model.mixer
+    causal = model.role == "decoder"
     if isinstance(mixer, ResolventApplyMixer):
-        elements = tokens * mixer.n_heads * model.n_layers
-        forward += elements * (12 + 9 * mixer.d_value)
-        backward += elements * (31 + 26 * mixer.d_value)
+        elements, width = tokens * mixer.n_heads * model.n_layers, mixer.d_value
+        forward += elements * (12 + 9 * width if causal else 14 + 17 * width)
+        backward += elements * (31 + 26 * width if causal else 4 + 34 * width)
     elif isinstance(mixer, ResolventDiagonalMixer):
-        forward += 11 * tokens * mixer.n_heads * model.n_layers
-        backward += 20 * tokens * mixer.n_heads * model.n_layers
+        forward += (11 if causal else 29) * tokens * mixer.n_heads * model.n_layers
+        backward += (20 if causal else 54) * tokens * mixer.n_heads * model.n_layers
     counted = count(model, "meta")
     assert counted.forward == pytest.approx(forward, rel=0.01)
     assert counted.backward == pytest.approx(backward, rel=0.01)

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from stackwise_ray.config.presets import list_presets
-from stackwise_ray.config.trial import Mixer, ModelConfig
+from stackwise_ray.config.trial import ExpertsChannelMixer, Mixer, ModelConfig
 from stackwise_ray.config.validation import validate
 from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.errors import ConfigError
@@ -25,7 +25,7 @@ VOCAB_SIZE = 97
 
 
 def tiny_models() -> dict[str, ModelConfig]:
-    """Every preset named tiny; a family with a choice of mixers comes once with each."""
+    """Every preset named tiny; a family with a choice of mixers comes once with each, and once with experts."""
     found: dict[str, ModelConfig] = {}
     for name in list_presets("model"):
         if not name.endswith("/tiny"):
@@ -34,6 +34,7 @@ def tiny_models() -> dict[str, ModelConfig]:
         if FAMILIES.get(model.family).takes_mixer:
             for kind in get_args(get_args(Mixer)[0]):
                 found[f"{name}-{kind().kind}"] = replace(model, mixer=kind())
+            found[f"{name}-experts"] = replace(model, channel_mixer=ExpertsChannelMixer(top_k=2))
         else:
             found[name] = model
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from stackwise_ray.config.trial import ModelConfig, ResolventApplyMixer
-from stackwise_ray.models.bk_rules import check_mixer
+from stackwise_ray.config.trial import ModelConfig, ResolventApplyMixer, SwiGLUChannelMixer
+from stackwise_ray.models.bk_rules import check_channel_mixer, check_mixer
 from stackwise_ray.models.family import FAMILIES, ModelFamily
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class BKFamily(ModelFamily):
         super().check(model, seq_len=seq_len)
         if model.mixer is not None:
             check_mixer(model.mixer, model.d_model)
+        if model.channel_mixer is not None:
+            check_channel_mixer(model.channel_mixer)
 
     def transformers_config(
         self, model: ModelConfig, *, vocab_size: int, seq_len: int, **settings: Any
@@ -45,6 +47,7 @@ class BKFamily(ModelFamily):
             intermediate_size=model.d_ff,
             num_hidden_layers=model.n_layers,
             mixer=mixer,
+            channel_mixer=dataclasses.asdict(model.channel_mixer or SwiGLUChannelMixer()),
             causal=model.role == "decoder",
             **settings,
         )

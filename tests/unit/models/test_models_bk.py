@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -29,7 +31,7 @@ from stackwise_ray.config.trial import (
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model, check_model
-from stackwise_ray.models.bk import BKConfig, BKForCausalLM, BKForMaskedLM
+from stackwise_ray.models.bk import BKConfig, BKForCausalLM, BKForMaskedLM, BKForSequenceClassification, BKModel
 from stackwise_ray.models.bk_mixers import ETA_RANGE, initial_eta
 from stackwise_ray.models.bk_rules import ETA_FLOOR, mixer_settings
 from stackwise_ray.models.counting import count_parameters
@@ -167,12 +169,60 @@ def test_trained_weights_are_not_initialised_again_on_loading(tmp_path: Path) ->
     assert float(again.model.layers[1].mixer.matrix.hop[0].detach()) == pytest.approx(0.123)
 
 
-def test_sequence_classification_trains_on_the_same_trunk() -> None:
-    config = BKConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_labels=3, pad_token_id=0)
-    model = AutoModelForSequenceClassification.from_config(config)
-    output = model(input_ids=tokens() + 1, labels=torch.tensor([0, 2]))
-    assert output.logits.shape == (2, 3)
-    torch.autograd.backward(output.loss)
+def classifier(causal: bool) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = BKConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_labels=3, pad_token_id=0, causal=causal
+    )
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)
+    return model
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_sequence_classification_learns_what_it_is_shown(causal: bool) -> None:
+    model, ids, labels = classifier(causal), tokens(batch=6) + 1, torch.tensor([0, 1, 2, 0, 1, 2])
+    assert isinstance(model, BKForSequenceClassification)
+    assert model(input_ids=ids).logits.shape == (6, 3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = model(input_ids=ids, labels=labels).loss.item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        torch.autograd.backward(model(input_ids=ids, labels=labels).loss)
+        optimizer.step()
+    assert first > 0.5
+    assert model(input_ids=ids, labels=labels).loss.item() < 0.05
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_changes_no_class_and_a_classifier_comes_back_from_its_files(causal: bool, tmp_path: Path) -> None:
+    model, ids = classifier(causal).eval(), tokens(n=12) + 1
+    with torch.no_grad():
+        want = model(input_ids=ids).logits
+        for pad in ((0, 5), (5, 0)):
+            padded = functional.pad(ids, pad)
+            have = model(input_ids=padded, attention_mask=(padded > 0).long()).logits
+            torch.testing.assert_close(have, want, rtol=0, atol=1e-9)
+        model.save_pretrained(tmp_path)
+        again = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float64).eval()
+        torch.testing.assert_close(again(input_ids=ids).logits, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("role", ["decoder", "encoder"])
+def test_every_auto_class_takes_the_trunk_of_a_trained_model(role: str, tmp_path: Path) -> None:
+    model, ids = build(MIXERS["resolvent_apply"], role), tokens()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        want = model.model(input_ids=ids).last_hidden_state
+        trunk = AutoModel.from_pretrained(tmp_path, dtype=torch.float64)
+        assert isinstance(trunk, BKModel)
+        torch.testing.assert_close(trunk(input_ids=ids).last_hidden_state, want, rtol=0, atol=1e-12)
+        other = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float64, num_labels=5)
+        torch.testing.assert_close(other.model(input_ids=ids).last_hidden_state, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("role", ["decoder", "encoder"])
@@ -321,6 +371,16 @@ def test_two_sided_decoder_and_causal_encoder_are_refused_with_the_reason() -> N
         BKForCausalLM(BKConfig(causal=False))
     with pytest.raises(ConfigError, match="causal = true: a masked token is to be predicted from both sides"):
         BKForMaskedLM(BKConfig(causal=True))
+
+
+def test_an_encoder_is_not_loaded_as_a_decoder_nor_the_other_way_round(tmp_path: Path) -> None:
+    for role, wrong, message in (
+        ("encoder", AutoModelForCausalLM, "a two-sided mixer shows each position the token that it is to predict"),
+        ("decoder", AutoModelForMaskedLM, "a masked token is to be predicted from both sides"),
+    ):
+        build(MIXERS["resolvent_apply"], role).save_pretrained(tmp_path / role)
+        with pytest.raises(ConfigError, match=message):
+            wrong.from_pretrained(tmp_path / role)
 
 
 MISTAKES: dict[str, tuple[Mixer, str]] = {

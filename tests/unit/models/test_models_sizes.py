@@ -61,6 +61,34 @@ def test_every_model_preset_is_valid_builds_and_states_its_source(name: str) -> 
     assert build_model(model, vocab_size=1000, seq_len=256, device="meta").config.num_hidden_layers == model.n_layers
 
 
+BK_SIZES = [name for name in list_presets("model") if "/bk_family/" in name]
+
+
+def test_bk_comes_in_every_size_of_llama_and_bert() -> None:
+    matched = {"decoder": "llama_family", "encoder": "bert_family"}
+    want = {
+        name.replace(matched[role], "bk_family")
+        for role in matched
+        for name in list_presets("model")
+        if name.startswith(f"{role}/{matched[role]}/")
+    }
+    assert set(BK_SIZES) == want
+    assert {"decoder/bk_family/1B", "encoder/bk_family/tiny"} <= want
+
+
+@pytest.mark.parametrize("name", BK_SIZES)
+def test_a_bk_size_has_the_parameters_of_the_llama_or_bert_of_that_name_within_two_per_cent(name: str) -> None:
+    """Non-embedding ones (by which families are compared) and all of them, on the meta device."""
+    counterpart = name.replace("bk_family", "llama_family" if name.startswith("decoder") else "bert_family")
+    own, other = (
+        count_on_meta(validate(ModelConfig, load_yaml(PRESETS / f"{preset}.yaml")), vocab_size=32_000, seq_len=512)
+        for preset in (name, counterpart)
+    )
+    assert own.non_embedding == pytest.approx(other.non_embedding, rel=0.02)
+    assert own.total == pytest.approx(other.total, rel=0.02)
+    assert f"{own.non_embedding:,} non-embedding parameters" in (PRESETS / f"{name}.yaml").read_text()
+
+
 def test_no_weights_are_allocated_to_count() -> None:
     size = SIZES.get("llama/1B").model
     assert count_on_meta(size, vocab_size=1000, seq_len=64).total > 1e9 - 1

@@ -16,8 +16,10 @@ from torch.nn import functional
 from stackwise_ray.config.trial import (
     Budget,
     DataConfig,
+    ExpertsChannelMixer,
     MarkovSource,
     ModelConfig,
+    NoMixer,
     Schedule,
     TrainingConfig,
     TrialConfig,
@@ -115,6 +117,45 @@ def test_micro_batches_of_an_encoder_share_one_denominator(tmp_path):
     encoder = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))
     whole, _ = run(encoder, tmp_path / "a")
     parts, _ = run(replace(encoder, training=replace(encoder.training, accumulation=8)), tmp_path / "b")
+    assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
+
+
+def experts(load_balance: float, **training) -> TrialConfig:
+    channel_mixer = ExpertsChannelMixer(load_balance=load_balance)
+    model = ModelConfig(
+        family="bk", role="decoder", n_layers=1, d_model=16, d_ff=16, mixer=NoMixer(), channel_mixer=channel_mixer
+    )
+    return replace(with_training(**training), model=model)
+
+
+def test_the_load_balance_of_experts_is_trained_on_and_not_reported(tmp_path):
+    """A loop by hand on loss + 0.5 · balance; what is reported is the loss."""
+    trial = experts(0.5)
+    records, _ = run(trial, tmp_path)
+    data = prepare(trial.data)
+    model = assemble(trial, data, torch.device("cpu")).model
+    optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
+    order = TrainingOrder(data.splits["train"].n_tokens, 16, trial.seed)
+    for step in range(6):
+        inputs, targets = map(torch.from_numpy, gather(data.splits["train"].tokens, order.windows(8 * step, 8), 16))
+        output = model(input_ids=inputs)
+        loss = functional.cross_entropy(output.logits.flatten(0, 1), targets.flatten())
+        assert step_losses(records)[step + 1] == pytest.approx(loss.item(), rel=1e-6)
+        optimizer.zero_grad()
+        (loss + 0.5 * output.aux_loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, 6, trial.training.lr, trial.training.schedule)
+        optimizer.step()
+    without, _ = run(experts(0.0), tmp_path / "without")
+    assert step_losses(without)[6] != pytest.approx(step_losses(records)[6], rel=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [3, 8])
+def test_micro_batches_change_no_load_balance(tmp_path, accumulation):
+    """Weighty enough that a balance counted once a micro-batch, or over each of them, would show."""
+    whole, _ = run(experts(5.0), tmp_path / "a")
+    parts, _ = run(experts(5.0, accumulation=accumulation), tmp_path / "b")
     assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
 
 

@@ -11,6 +11,7 @@ import torch
 from stackwise_ray.config.trial import (
     Budget,
     DataConfig,
+    ExpertsChannelMixer,
     MarkovSource,
     ModelConfig,
     NoMixer,
@@ -49,6 +50,9 @@ CASES = {
     "bk apply": model(family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2, d_value=8)),
     "bk diagonal": model(family="bk", n_heads=None, mixer=ResolventDiagonalMixer(n_heads=4)),
     "bk without a mixer": model(family="bk", n_heads=None, mixer=NoMixer()),
+    "bk with experts": model(
+        family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2), channel_mixer=ExpertsChannelMixer(top_k=2)
+    ),
     "micro-batches": training(accumulation=3),
     "recomputed activations": training(activation_checkpointing=True),
     "dropout": model(dropout=0.1),
