@@ -317,7 +317,7 @@ def test_tuning_trials_are_evaluated_once_and_replicates_as_asked(tmp_path: Path
 def refused(tmp_path: Path, directory: Path) -> None:
     """A run that the plan refuses, after the lock is taken."""
     asked = sweep(tmp_path, ARMS + "limits: {flops: 1}\n")
-    with pytest.raises(ConfigError, match="limits.flops"):
+    with pytest.raises(ConfigError, match=r"limits\.flops"):
         run_sweep(asked, directory, make_console(), Options())
 
 
