@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PARALLEL := -n auto --maxprocesses 2 --dist loadfile
 
 .PHONY: ablation smoke test quick lint help
 
@@ -15,10 +16,10 @@ smoke: $(INSTALLED)     ## the same with two seeds on a generated source (about 
 	$(BIN)/python -m stackwise_ray.sweep search_spaces/smoke.yaml
 
 test: lint              ## lint, types and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(INSTALLED)     ## the tests that need no service (under three minutes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(INSTALLED)      ## ruff and mypy
 	$(BIN)/ruff check .

@@ -228,10 +228,21 @@ def _oracle(sweep: Sweep) -> str:
             f"{_signed(excess.mean())} (least {_signed(excess.min())})",
         ))  # fmt: skip
     grid = Grid(("arm", "validation loss", "oracle's loss", "excess (nats a token)"), tuple(rows), numeric=(1, 2, 3))
-    text = "The oracle knows the source; its loss on the same windows is the floor.\n\n" + grid.to_markdown()
+    text = f"The oracle knows the source; its loss on the same windows is the floor.{_uniform(sweep)}\n\n"
+    text += grid.to_markdown()
     if below:
         return f"## Against the oracle\n\n{text}\n**Below the floor: {', '.join(below)}. Something leaks.**"
     return f"## Against the oracle\n\n{text}\nNo run is below the floor."
+
+
+def _uniform(sweep: Sweep) -> str:
+    """The other end of the scale: what a model has that has learned nothing."""
+    sources = (trial.config.get("data", {}).get("markov") for trial in sweep.trials)
+    symbols = {source["n_symbols"] for source in sources if source}
+    if len(symbols) != 1:
+        return ""
+    (n_symbols,) = symbols
+    return f" A uniform guess over its {n_symbols} symbols would lose {math.log(n_symbols):.3f}."
 
 
 def _tuning(sweep: Sweep) -> str:
