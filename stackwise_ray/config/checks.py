@@ -176,12 +176,14 @@ def _positions(trial: TrialConfig) -> Found:
     return None
 
 
-def _markov(trial: TrialConfig) -> Found:
+def _generated(trial: TrialConfig) -> Found:
     data = trial.data
-    if data.corpus == "markov" and data.markov is None:
-        return "data.markov", "is required with corpus: markov; give the source, or {} for its defaults"
-    if data.corpus != "markov" and data.markov is not None:
-        return "data.markov", f"goes with corpus: markov, not {data.corpus}; write data.markov: null"
+    for corpus, source in (("markov", data.markov), ("associative_recall", data.associative_recall)):
+        path = f"data.{corpus}"
+        if data.corpus == corpus and source is None:
+            return path, f"is required with corpus: {corpus}; give the source, or {{}} for its defaults"
+        if data.corpus != corpus and source is not None:
+            return path, f"goes with corpus: {corpus}, not {data.corpus}; write {path}: null"
     return None
 
 
@@ -219,7 +221,7 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _channel_mixer,
     _heads,
     _positions,
-    _markov,
+    _generated,
     _paths,
     _batch,
     _schedule,

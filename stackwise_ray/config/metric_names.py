@@ -13,7 +13,9 @@ from stackwise_ray.core.errors import ConfigError, did_you_mean
 REPORTED = {
     "train/loss": "nats a predicted token, mean over the step",
     "validation/loss": "nats a predicted token on the fixed windows, at the end of the budget",
-    "validation/oracle_loss": "of the source itself on the same windows (markov)",
+    "validation/oracle_loss": "of the source itself on the same windows (markov, associative_recall)",
+    "validation/answer_loss": "nats an answer on the same windows (associative_recall)",
+    "validation/answer_accuracy": "share of answers that are right, on the same windows (associative_recall)",
     "validation/perplexity": "exp(validation/loss)",
     "validation/perplexity_token": "whole split, a token",
     "validation/perplexity_word": "whole split, a word",

@@ -130,6 +130,18 @@ class MarkovSource(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AssociativeRecallSource(Strict):
+    """Generated sequences of key-value pairs and queries; they depend on nothing but these numbers."""
+
+    n_pairs: Positive = 8  # pairs a sequence, all keys different: what a state has to hold
+    n_queries: Positive = 8  # keys asked for again, each once: at most n_pairs
+    n_keys: Positive = 32  # alphabet of the keys: n_pairs to 52
+    n_values: Annotated[int, Field(ge=2)] = 32  # alphabet of the values, at most 42; guessing is right once in so many
+    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each, all of whole sequences
+    seed: int = 0  # of the source itself, not of the trial
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Strict):
     """Which text, cut how. The fingerprint of what it yields is part of the trial's identity."""
 
@@ -142,6 +154,7 @@ class DataConfig(Strict):
     validation_tokens: Positive = 65_536  # one fixed set of windows for validation/loss; 65,536 costs seconds
     final_evaluation: Literal["full", "fixed"] | None = None  # None: full for decoders, fixed for encoders
     markov: MarkovSource | None = None  # only with corpus: markov
+    associative_recall: AssociativeRecallSource | None = None  # only with corpus: associative_recall
 
 
 # -------------------------------------------------------------------------------------------------- the training

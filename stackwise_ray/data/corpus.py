@@ -1,7 +1,7 @@
 """What a corpus is: documents, each in one split, and the facts that identify them.
 
 `stackwise_ray.data.corpora` has one file for each; `stackwise_ray.data.preparing` turns them into token files.
-Nothing here knows of tokens.
+Nothing here knows of tokens, but what a generated source knows about its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stackwise_ray.config.trial import DataConfig
 
@@ -80,6 +83,33 @@ class Corpus(ABC):
 
     def expected_words(self) -> Mapping[Split, int] | None:
         """The published word counts of a benchmark, which what was found must have; None: nothing is published."""
+        return None
+
+    def entropy_rate(self) -> float | None:
+        """Nats a token that remain to the best prediction from an endless past; None where nobody knows."""
+        return None
+
+    def oracle_losses(self, windows: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Nats of each token but a window's first, by the best prediction from the window's own past.
+
+        Args:
+            windows: Tokens, shape (n_windows, length).
+            offsets: Where each window begins in its split, shape (n_windows,).
+
+        Returns:
+            Shape (n_windows, length − 1); None exactly where `entropy_rate` is.
+        """
+        return None
+
+    def answers(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.bool_] | None:
+        """Which targets of the windows are answers that the text before them decides; None: nobody asks.
+
+        Args:
+            offsets: As for `windows.gather`, shape (n_windows,).
+
+        Returns:
+            Shape (n_windows, seq_len).
+        """
         return None
 
     def size_bytes(self) -> int | None:

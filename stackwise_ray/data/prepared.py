@@ -17,12 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data.cache import file_digest
-from stackwise_ray.data.corpus import Split
+from stackwise_ray.data.corpus import Corpus, Split
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-    from stackwise_ray.data.markov_chain import MarkovChain
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class PreparedData:
     directory: Path
     rebuilt: bool
     _metadata: Mapping[str, Any] = field(repr=False)
+    _corpus: Corpus = field(repr=False)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -76,18 +75,10 @@ class PreparedData:
 
         return load_saved(self.directory / "tokenizer")
 
-    @cached_property
-    def _chain(self) -> MarkovChain | None:
-        if self.config.corpus != "markov":
-            return None
-        from stackwise_ray.data.corpora.markov import MarkovCorpus
-
-        return MarkovCorpus(self.config).chain
-
     @property
     def entropy_rate(self) -> float | None:
         """Nats a token that remain to the best prediction from an endless past; None where nobody knows."""
-        return None if self._chain is None else self._chain.entropy_rate
+        return self._corpus.entropy_rate()
 
     def oracle_loss(
         self, offsets: ArrayLike, *, seq_len: int | None = None, split: Split = "validation"
@@ -104,14 +95,26 @@ class PreparedData:
         Returns:
             Shape (n_windows,).
         """
-        if self._chain is None:
+        if self.entropy_rate is None:
             return None
-        from stackwise_ray.data.corpora.markov import symbols_of
         from stackwise_ray.data.windows import gather
 
-        inputs, targets = gather(self.splits[split].tokens, offsets, seq_len or self.config.seq_len)
-        windows = np.concatenate([inputs, targets[:, -1:]], axis=1)
-        return np.asarray(self._chain.losses(symbols_of(windows)).mean(axis=1))
+        starts = np.asarray(offsets, dtype=np.int64).reshape(-1)
+        inputs, targets = gather(self.splits[split].tokens, starts, seq_len or self.config.seq_len)
+        losses = self._corpus.oracle_losses(np.concatenate([inputs, targets[:, -1:]], axis=1), starts)
+        return None if losses is None else losses.mean(axis=1)
+
+    def answers(self, offsets: ArrayLike, *, seq_len: int | None = None) -> NDArray[np.bool_] | None:
+        """Which targets of windows are answers that the text before them decides; None for a corpus that never asks.
+
+        Args:
+            offsets: Windows as for `windows.gather`, shape (n_windows,).
+            seq_len: Predictions a window; None: the config's.
+
+        Returns:
+            Shape (n_windows, seq_len).
+        """
+        return self._corpus.answers(np.asarray(offsets, dtype=np.int64).reshape(-1), seq_len or self.config.seq_len)
 
     def describe(self) -> dict[str, Any]:
         """What was prepared, as JSON data, for a trial's `metadata/data.json`."""

@@ -59,10 +59,11 @@ def prepare(
         DiskFullError: The cache's disk is full.
     """
     corpus = CORPORA.get(config.corpus)(config)
-    if config.markov is not None and config.corpus != "markov":
-        raise ConfigError(
-            f"belongs to corpus: markov, and the corpus is {config.corpus}; remove it", path="data.markov"
-        )
+    for name, source in (("markov", config.markov), ("associative_recall", config.associative_recall)):
+        if source is not None and config.corpus != name:
+            raise ConfigError(
+                f"belongs to corpus: {name}, and the corpus is {config.corpus}; remove it", path=f"data.{name}"
+            )
     if corpus.symbol_tokens and config.tokenizer != "bytes":
         raise ConfigError(
             f"= {config.tokenizer}: corpus {config.corpus} has an exact floor a symbol, which needs one token a "
@@ -88,10 +89,11 @@ def prepare(
     )
     if damaged:
         logger.warning("prepared data in %s was damaged; it has been made anew from the source", place)
-    return _open(place, config, rebuilt=damaged)
+    return _open(place, corpus, rebuilt=damaged)
 
 
-def _open(place: Path, config: DataConfig, *, rebuilt: bool) -> PreparedData:
+def _open(place: Path, corpus: Corpus, *, rebuilt: bool) -> PreparedData:
+    config = corpus.config
     metadata = _read_metadata(place)
     splits: dict[Split, TokenSplit] = {}
     for name in SPLITS:
@@ -114,6 +116,7 @@ def _open(place: Path, config: DataConfig, *, rebuilt: bool) -> PreparedData:
         directory=place,
         rebuilt=rebuilt,
         _metadata=metadata,
+        _corpus=corpus,
     )
 
 

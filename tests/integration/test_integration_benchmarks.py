@@ -12,6 +12,11 @@ import pytest
 import torch
 import transformers
 
+from stackwise_ray import build_model
+from stackwise_ray.config.designs import expand
+from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.models.counting import count_parameters
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -48,3 +53,36 @@ def test_decoding_measures_every_family_at_every_context(
     printed = capsys.readouterr().out
     assert "tiny bk: longest over shortest context" in printed
     assert "load average" in printed
+
+
+def test_the_mixers_are_compared_at_equal_parameters_and_tokens() -> None:
+    mixers = script("mixers")
+    sweep = sweep_from_plain(mixers.design(1e6, 3))
+    arms = {arm.name: arm.trial for arm in expand(sweep).arms}
+    assert list(arms) == list(mixers.ARMS)
+    sizes = {name: count_parameters(build_model(trial, vocab_size=259)).total for name, trial in arms.items()}
+    assert all(abs(size / sizes["resolvent_apply"] - 1) < 0.02 for size in sizes.values()), sizes
+    assert all(216_000 * 0.98 < size < 216_000 * 1.03 for size in sizes.values()), sizes
+    assert {trial.training.budget.unit for trial in arms.values()} == {"tokens"}
+
+
+@pytest.mark.slow
+def test_mixers_writes_losses_differences_and_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixers = script("mixers")
+    for name in set(mixers.ARMS) - {"none", "attention", "resolvent_diagonal", "resolvent_apply"}:
+        monkeypatch.delitem(mixers.ARMS, name)
+    places = ["--output", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "2048", "--seeds", "2", *places])
+    assert mixers.main() == 0
+    found = json.loads((tmp_path / "mixers.json").read_text())
+    assert {arm: sorted(losses) for arm, losses in found["losses"].items()} == {arm: ["0", "1"] for arm in mixers.ARMS}
+    for bar in found["bars"]:
+        arm, against = (found["losses"][bar[name]] for name in ("arm", "against"))
+        assert bar["difference"] == pytest.approx(sum(arm[seed] - against[seed] for seed in "01") / 2, abs=1e-9)
+        assert bar["passed"] == (bar["difference"] < bar["at_most"])
+    assert (tmp_path / "mixers.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "resolvent_apply − attention: " in printed
+    assert "resolvent_diagonal − none: " in printed

@@ -70,6 +70,12 @@ class MarkovCorpus(Corpus):
     def facts(self) -> Mapping[str, Any]:
         return {"entropy_rate_nats": self.chain.entropy_rate}
 
+    def entropy_rate(self) -> float:
+        return self.chain.entropy_rate
+
+    def oracle_losses(self, windows: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self.chain.losses(symbols_of(windows))
+
     def size_bytes(self) -> int:
         return sum(self.n_symbols_of(split) for split in SPLITS)
 

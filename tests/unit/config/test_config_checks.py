@@ -38,6 +38,8 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
         ({"data.corpus": "makrov"}, "data.corpus = makrov is an unknown corpus; did you mean 'markov'?"),
         ({"data.corpus": "markov"}, "data.markov: is required with corpus: markov"),
         ({"data.markov": {"order": 1}}, "data.markov: goes with corpus: markov, not python_stdlib"),
+        ({"data.corpus": "associative_recall"}, "data.associative_recall: is required with corpus: associative_recall"),
+        ({"data.associative_recall": {}}, "data.associative_recall: goes with corpus: associative_recall, not python"),
         ({"data.corpus": "text_files"}, "data.path: is required with corpus: text_files"),
         ({"optimizer.kind": "adamv"}, "optimizer.kind = adamv is an unknown optimizer; did you mean 'adamw'?"),
         ({"training.regime": "clasical"}, "training.regime = clasical is an unknown regime; did you mean 'classical'?"),

@@ -26,7 +26,7 @@ def test_a_preset_is_a_valid_data_config_of_the_corpus_of_its_name(name):
 
 
 def test_every_main_corpus_has_a_preset():
-    assert {"python_stdlib", "markov", "wikitext2", "ptb", "text_files"} <= set(PRESETS)
+    assert {"python_stdlib", "markov", "associative_recall", "wikitext2", "ptb", "text_files"} <= set(PRESETS)
 
 
 def test_the_text_files_preset_asks_for_a_path():

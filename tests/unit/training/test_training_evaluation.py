@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import (
+    AssociativeRecallSource,
+    Budget,
+    DataConfig,
+    MarkovSource,
+    ModelConfig,
+    TrainingConfig,
+    TrialConfig,
+)
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, seed_step, set_trainable
@@ -119,6 +128,35 @@ def test_a_perplexity_is_reported_only_where_predictions_see_their_past_alone(da
     assert seen["validation/perplexity"] == pytest.approx(math.exp(seen["validation/loss"]))
     assert seen["validation/oracle_loss"] > 0
     assert set(result(evaluator(encoder).validate(objective(encoder)))) == {"validation/loss"}
+
+
+class Recall(torch.nn.Module):
+    """Answers from the pairs of its own window of one sequence; `wrong` makes it answer the first `wrong` falsely."""
+
+    def __init__(self, vocab_size: int, wrong: int) -> None:
+        super().__init__()
+        self.vocab_size, self.wrong = vocab_size, wrong
+
+    def forward(self, input_ids):
+        logits = torch.zeros(*input_ids.shape, self.vocab_size)
+        for window, row in zip(input_ids, logits, strict=True):
+            values = dict(zip(window[:4:2].tolist(), window[1:4:2].tolist(), strict=True))
+            for query, place in enumerate((4, 6)):
+                row[place, values[int(window[place])] if query >= self.wrong else 0] = 50.0
+        return SimpleNamespace(logits=logits)
+
+
+def test_answers_are_scored_apart_and_by_their_most_likely_token():
+    source = AssociativeRecallSource(n_pairs=2, n_queries=2, n_keys=4, n_values=4, n_tokens=2000)
+    config = DataConfig(corpus="associative_recall", seq_len=8, validation_tokens=160, associative_recall=source)
+    recall = prepare(config)
+    assembly = assemble(replace(TRIAL, data=config), recall, CPU)
+    for wrong, accuracy, loss in ((0, 1.0, 0.0), (1, 0.5, 25.0)):  # a wrong answer costs 50 nats, half of them is 25
+        fake = replace(assembly, model=Recall(recall.vocab_size, wrong))
+        scorer = replace(evaluator(assembly, count=False), assembly=fake)
+        seen = result(scorer.validate(objective(assembly)))
+        assert seen["validation/answer_accuracy"] == accuracy
+        assert seen["validation/answer_loss"] == pytest.approx(loss, abs=1e-4)
 
 
 def test_a_loss_that_is_not_finite_fails_the_evaluation(data):
