@@ -1,12 +1,12 @@
-"""Which token mixer learns most at one size and one number of tokens: the bk block around six mixers, paired over seeds.
+"""Which token mixer learns most at one size and one number of tokens: the bk block around six mixers, three seeds.
 
     python benchmarks/mixers.py                  # about a quarter of an hour on two cores; goes on where it stopped
     python benchmarks/mixers.py --tokens 2e4 --seeds 2 --output /tmp/mixers --results /tmp/mixers   # does it run?
 
 Every arm has 4 layers of width 64 and, with its byte embedding, 216 k parameters within 2 % (`d_ff` makes up for mixers
 of fewer), the same Python sources in the same order, and a learning rate of its own out of three. It is a sweep like
-any other: the directory under --output has its journal, report and figures. Written under --results: mixers.json (losses
-by seed, paired differences with intervals, the bars) and mixers.png (validation loss against tokens and FLOPs).
+any other: the directory under --output has its journal, report and figures. Written under --results: mixers.json
+(losses by seed, paired differences with intervals, the bars) and mixers.png (validation loss against tokens and FLOPs).
 
 The bars: `resolvent_apply` more than 0.05 nats a byte below `attention`, `resolvent_diagonal` (16 heads) at least 0.4
 below `none`. A bar is held against the mean paired difference; its interval stands beside it.
@@ -81,7 +81,8 @@ def found(directory: Path) -> dict[str, Any]:
     """Losses by arm and seed, both comparisons, and where each bar stands."""
     runs = analysis.load_runs(directory)
     comparisons = {
-        baseline: analysis.compare(runs, METRIC, baseline=baseline, equal="tokens") for baseline in ("none", "attention")
+        baseline: analysis.compare(runs, METRIC, baseline=baseline, equal="tokens")
+        for baseline in ("none", "attention")
     }
     bars = []
     for arm, baseline, most in BARS:
@@ -120,7 +121,8 @@ def main() -> int:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     try:
-        done = run(sweep_from_plain(design(options.tokens, options.seeds)), options.output, console=Console(stderr=True))
+        sweep = sweep_from_plain(design(options.tokens, options.seeds))
+        done = run(sweep, options.output, console=Console(stderr=True))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,14 +31,17 @@ MakeBatch = Callable[[NDArray[np.int64]], Batch]
 
 @dataclass(frozen=True, kw_only=True)
 class WindowLosses:
-    """Summed loss (nats), number of scored positions and of right most likely tokens of each window, shapes (n_windows,).
+    """Summed loss (nats) and number of scored positions of each window, shapes (n_windows,).
 
-    `hits` is None where nobody asked.
+    Attributes:
+        hits: Scored positions whose most likely token is the target; None: not counted.
+        answers: The same of the answers alone; None: nobody asked for them.
     """
 
     sums: NDArray[np.float64]
     counts: NDArray[np.int64]
     hits: NDArray[np.int64] | None = None
+    answers: WindowLosses | None = None
 
     @property
     def mean(self) -> float:
@@ -60,36 +63,37 @@ class Evaluator:
     batch_windows: int
 
     def score(
-        self, n_windows: int, make_batch: MakeBatch, *, hits: bool = False
+        self, n_windows: int, make_batch: MakeBatch, answers: NDArray[np.bool_] | None = None
     ) -> Generator[None, None, WindowLosses]:
         """Losses of windows 0 … n_windows − 1, shared out over the workers.
 
         Args:
-            hits: Count right predictions too (one more pass over the logits).
+            answers: Positions that are scored by themselves as well, shape (n_windows, seq_len).
 
         Raises:
             TrialError: A loss is not finite.
         """
-        sums = torch.zeros(n_windows, dtype=torch.float64)
-        counts = torch.zeros(n_windows, dtype=torch.float64)
-        right = torch.zeros(n_windows, dtype=torch.float64)
+        table = torch.zeros(2 if answers is None else 5, n_windows, dtype=torch.float64)
         mine = shares(0, n_windows, self.assembly.world_size)[self.assembly.rank]
         self.assembly.model.eval()  # type: ignore[no-untyped-call]
         try:
             for start in range(mine.start, mine.stop, self.batch_windows):
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
-                sums[numbers], counts[numbers], right[numbers] = self._forward(make_batch(numbers), hits)
+                table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
                 yield
         finally:
             self.assembly.model.train()
         if self.assembly.world_size > 1:
-            on_device = [tensor.to(self.assembly.device) for tensor in (sums, counts, right)]
-            self.collectives.sum_(on_device)
-            sums, counts, right = (tensor.cpu() for tensor in on_device)
+            on_device = table.to(self.assembly.device)
+            self.collectives.sum_([on_device])
+            table = on_device.cpu()
+        sums, counts, *asked = table.numpy()
         result = WindowLosses(
-            sums=sums.numpy(),
-            counts=counts.numpy().astype(np.int64),
-            hits=right.numpy().astype(np.int64) if hits else None,
+            sums=sums,
+            counts=counts.astype(np.int64),
+            answers=WindowLosses(sums=asked[0], counts=asked[1].astype(np.int64), hits=asked[2].astype(np.int64))
+            if asked
+            else None,
         )
         if not np.isfinite(result.sums).all():
             bad = int((~np.isfinite(result.sums)).argmax())
@@ -97,7 +101,8 @@ class Evaluator:
         return result
 
     @torch.inference_mode()
-    def _forward(self, batch: Batch, hits: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:
+        """Sums over each window, shape (2 or 5, windows): loss, positions; of the answers loss, positions, hits."""
         assembly = self.assembly
         inputs, targets = (to_device(array, assembly.device) for array in (batch.inputs, batch.targets))
         with self.meter.evaluation(len(inputs)), assembly.autocast():
@@ -105,22 +110,27 @@ class Evaluator:
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
-        counts = (targets != IGNORED).sum(1).double().cpu()
-        right = (logits.argmax(-1) == targets).sum(1).double().cpu() if hits else torch.zeros_like(counts)
-        return losses.view_as(targets).double().sum(1).cpu(), counts, right
+        losses, scored = losses.view_as(targets), targets != IGNORED
+        rows = [losses, scored]
+        if answers is not None:
+            asked = scored & to_device(answers, assembly.device)
+            rows += [losses * asked, asked, asked & (logits.argmax(-1) == targets)]
+        return torch.stack([row.double().sum(1) for row in rows]).cpu()
 
     def validate(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
         """The fixed validation set: `validation/loss`, and for left-to-right objectives its perplexity.
 
         On a source with known entropy also `validation/oracle_loss` and `validation/entropy_rate`; on one that asks
-        questions `validation/answer_loss` and `validation/answer_accuracy`, from a second pass over the windows that
-        scores the answers alone.
+        questions `validation/answer_loss` and `validation/answer_accuracy`.
 
         Raises:
             TrialError: The model beats the oracle: it sees what it is to predict.
         """
         windows, data = self.assembly.validation_windows, self.assembly.data
-        result = yield from self.score(len(windows), lambda numbers: objective.validation_batch(windows[numbers]))
+        answers = data.answers(windows) if objective.left_to_right else None
+        result = yield from self.score(
+            len(windows), lambda numbers: objective.validation_batch(windows[numbers]), answers
+        )
         metrics = {"validation/loss": result.mean}
         if not objective.left_to_right:
             return metrics
@@ -132,28 +142,10 @@ class Evaluator:
                 metrics["validation/entropy_rate"] = data.entropy_rate
             if len(windows) > 1:
                 leak_check(result.sums / result.counts, oracle)
-        metrics.update((yield from self._answers(objective)))
+        if result.answers is not None and result.answers.hits is not None:
+            metrics["validation/answer_loss"] = result.answers.mean
+            metrics["validation/answer_accuracy"] = float(result.answers.hits.sum() / result.answers.counts.sum())
         return metrics
-
-    def _answers(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
-        windows = self.assembly.validation_windows
-        answers = self.assembly.data.answers(windows)
-        if answers is None:
-            return {}
-
-        def make_batch(numbers: NDArray[np.int64]) -> Batch:
-            batch = objective.validation_batch(windows[numbers])
-            asked = answers[numbers]
-            return replace(
-                batch, targets=np.where(asked, batch.targets, IGNORED), loss_positions=int(asked.sum())
-            )
-
-        result = yield from self.score(len(windows), make_batch, hits=True)
-        assert result.hits is not None
-        return {
-            "validation/answer_loss": result.mean,
-            "validation/answer_accuracy": float(result.hits.sum() / result.counts.sum()),
-        }
 
     @functools.cached_property
     def _oracle_losses(self) -> NDArray[np.float64] | None:

@@ -11,6 +11,8 @@ from stackwise_ray.core.quantities import format_bytes, format_count, format_sec
 _QUALITY = (
     ("validation/loss", "Validation loss, fixed windows (nats a token)"),
     ("validation/oracle_loss", "Loss of the source itself on the same windows"),
+    ("validation/answer_loss", "Loss of the answers on the same windows (nats an answer)"),
+    ("validation/answer_accuracy", "Share of the answers that are right"),
     ("validation/perplexity", "Validation perplexity, fixed windows (token)"),
     ("validation/perplexity_token", "Validation perplexity, whole split (token)"),
     ("validation/perplexity_word", "Validation perplexity, whole split (word)"),

@@ -128,7 +128,7 @@ class TrainingStep:
         return norm, skipped
 
 
-def to_device(array: NDArray[np.int64], device: torch.device) -> Tensor:
+def to_device(array: NDArray[np.int64] | NDArray[np.bool_], device: torch.device) -> Tensor:
     """The array as a tensor; to a GPU through pinned memory, without waiting."""
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -6,17 +6,17 @@ of constant size finds hard: to keep P pairs until they are asked for. Keys are 
 one byte and one token each; train, validation and test are independent draws of whole sequences.
 
 What the loss measures: training and `validation/loss` cover every position, and most of them are random: a key costs at
-least ln(keys left), a value ln(n_values), a query ln(pairs not asked for yet), an answer 0. That floor is exact and
-is reported as `validation/oracle_loss`. The answers alone are `validation/answer_loss` and `validation/answer_accuracy`.
+least ln(keys left), a value ln(n_values), a query ln(pairs not asked for yet), an answer 0. That floor is exact and is
+reported as `validation/oracle_loss`; `validation/answer_loss` and `validation/answer_accuracy` score the answers alone.
 
 Chance: a model that sees only the key has ln(n_values) nats an answer and accuracy 1/n_values. One that knows which
 values have been given and which of them are used up, but not whose they are, has the means of ln(P − j) and 1/(P − j)
 over j = 0 … Q − 1 (with 8 of 8 pairs 1.33 nats and 0.34), and slightly less loss where values repeat. Both accuracies
 are in `facts`; only what lies above the second is recall.
 
-Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models", 2312.04927, section 4.
-Different here: the queries follow without filler in between (there their distances follow a power law), the loss covers
-all positions (there the answers), and the alphabets are small (there 8,192 tokens).
+Source: Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models", 2312.04927 (MQAR).
+Different here: the queries follow without filler in between (there at distances drawn from a power law), the loss
+covers all positions (there the answers), and an alphabet has at most 52 symbols.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class AssociativeRecallCorpus(Corpus):
         }
         for name, (value, low, high, reason) in bounds.items():
             if not low <= value <= high:
-                raise ConfigError(f"= {value}: {reason}; choose {low} to {high}", path=f"data.associative_recall.{name}")
+                raise ConfigError(
+                    f"= {value}: {reason}; choose {low} to {high}", path=f"data.associative_recall.{name}"
+                )
         if self.n_sequences_of("validation") < 2:
             raise ConfigError(
                 f"= {source.n_tokens}: validation and test have a tenth each, of at least two sequences of {length} "
@@ -111,7 +113,7 @@ class AssociativeRecallCorpus(Corpus):
         return float(self._nats.mean())
 
     def oracle_losses(self, windows: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """As in `Corpus`; every window must begin with a sequence, since elsewhere the floor depends on what is cut off.
+        """As in `Corpus`; every window must begin with a sequence: elsewhere the floor depends on what is cut off.
 
         Raises:
             ValueError: One begins inside a sequence.
