@@ -124,7 +124,7 @@ class AssociativeRecallCorpus(Corpus):
 
     def answers(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.bool_]:
         places = self._places(offsets, seq_len)
-        return (places >= 2 * self.source.n_pairs) & (places % 2 == 1)
+        return np.asarray((places >= 2 * self.source.n_pairs) & (places % 2 == 1))
 
     def _places(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.int64]:
         """Place of each target in its sequence, shape (n_windows, seq_len)."""
