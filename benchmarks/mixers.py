@@ -1,7 +1,7 @@
 """Which token mixer learns most at one size and one number of tokens: the bk block around six mixers, three seeds.
 
     python benchmarks/mixers.py                  # about a quarter of an hour on two cores; goes on where it stopped
-    python benchmarks/mixers.py --tokens 2e4 --seeds 2 --output /tmp/mixers --results /tmp/mixers   # does it run?
+    python benchmarks/mixers.py --tokens 20480 --seeds 2 --output /tmp/mixers --results /tmp/mixers   # does it run?
 
 Every arm has 4 layers of width 64 and, with its byte embedding, 216 k parameters within 2 % (`d_ff` makes up for mixers
 of fewer), the same Python sources in the same order, and a learning rate of its own out of three. It is a sweep like

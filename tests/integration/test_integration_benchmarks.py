@@ -74,7 +74,7 @@ def test_mixers_writes_losses_differences_and_bars(
     for name in set(mixers.ARMS) - {"none", "attention", "resolvent_diagonal", "resolvent_apply"}:
         monkeypatch.delitem(mixers.ARMS, name)
     places = ["--output", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "2048", "--seeds", "2", *places])
+    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "10240", "--seeds", "2", *places])
     assert mixers.main() == 0
     found = json.loads((tmp_path / "mixers.json").read_text())
     assert {arm: sorted(losses) for arm, losses in found["losses"].items()} == {arm: ["0", "1"] for arm in mixers.ARMS}
