@@ -137,4 +137,6 @@ def _forward_backward(trial: TrialConfig, model: torch.nn.Module, n_sequences: i
     with autocast(trial, "cpu"):
         output = model(input_ids=tokens)
         total, _ = summed_cross_entropy(output.logits, tokens)
-    with_auxiliary(total / tokens.numel(), model, output, 1.0).backward()  # type: ignore[no-untyped-call]
+    loss = with_auxiliary(total / tokens.numel(), model, output, 1.0)
+    del output  # as in a step: the logits do not live through the backward pass
+    loss.backward()  # type: ignore[no-untyped-call]

@@ -93,6 +93,7 @@ class TrainingStep:
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
         whole = with_auxiliary(part, self._assembly.model, output, share)
+        del output  # else the logits live through the backward pass
         scaler = self._tools.scaler
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.checkpoints import list_checkpoints
+from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.objectives import next_token
 from stackwise_ray.training.outputs import TrialResult
@@ -340,8 +342,6 @@ def test_an_overflowing_fp16_gradient_skips_the_step_and_halves_the_scale(tmp_pa
     """The scaler starts at 65,536: a loss scaled by it overflows where the gradient is large."""
     trial = with_training(precision="fp16", gradient_clip=None, budget=Budget(steps=3))
     data = prepare(trial.data)
-    from stackwise_ray.training.collectives import Alone
-
     assembly = assemble(trial, data, torch.device("cpu"))
     tools = assembly.enter(assembly.plan.stages[0])
     assert tools.scaler is not None
@@ -421,3 +421,21 @@ def test_a_calibration_that_cannot_be_written_fails_no_trial(tmp_path, monkeypat
     _, result = run(TRIAL, tmp_path)
     assert result.metrics["progress"] == 1.0
     assert "the calibration at" in (tmp_path / "logs" / "train.log").read_text()
+
+
+def test_the_logits_do_not_live_through_the_backward_pass(monkeypatch):
+    """They are the largest tensor of a small model: holding on to them would be seen in every peak."""
+    assembly = assemble(TRIAL, prepare(TRIAL.data), torch.device("cpu"))
+    step = TrainingStep(assembly, assembly.enter(assembly.plan.stages[0]), Alone())
+    forward, logits, alive = assembly.model.forward, [], []
+
+    def watched(**arguments):
+        output = forward(**arguments)
+        logits.append(weakref.ref(output.logits))
+        return output
+
+    monkeypatch.setattr(assembly.model, "forward", watched)
+    assembly.model.get_input_embeddings().weight.register_hook(lambda _: alive.append(logits[-1]() is not None))
+    step.take(step=0, first_sequence=0, n_sequences=8, lr=1e-3)
+    assert alive
+    assert not any(alive)
