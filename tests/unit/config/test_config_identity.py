@@ -52,7 +52,8 @@ def test_a_default_a_preset_and_an_override_that_say_the_same_are_one_trial() ->
 
 def test_every_field_and_the_data_enter_the_id() -> None:
     trial = load_trial(WORDS)
-    text = canonical_json(trial)
+    sources = ["markov", "associative_recall"]  # each with a block of its own, which the others leave empty
+    text = "".join(canonical_json(load_trial([WORDS[0], f"data={name}"])) for name in sources)
     for path in trial_paths():
         if not components_at(path) and not path.startswith(("model.mixer.", "model.channel_mixer.")):
             assert f'"{path.rpartition(".")[2]}":' in text
