@@ -138,12 +138,14 @@ def check_ray(seconds: float = 90.0) -> Check:
     )
     version = package_version("ray")
     # A folder of its own: a Ray that is ended while it starts leaves its session's directory behind.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        with process_group([sys.executable, "-c", code], {"TMPDIR": folder}) as process:
-            try:
-                out, err = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                return Check(name="ray", status="fails", detail=f"{version} did not start in {seconds:g} s", fix=fix)
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        process_group([sys.executable, "-c", code], {"TMPDIR": folder}) as process,
+    ):
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return Check(name="ray", status="fails", detail=f"{version} did not start in {seconds:g} s", fix=fix)
     for line in out.splitlines():
         if line.startswith("slots"):
             _, slots, elapsed = line.split()
