@@ -29,7 +29,7 @@ TRIAL_SLOT = "trial_slot"
 
 _TEMP_PREFIX = "stackwise-ray-"
 _OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange kilobytes; Ray's default would reserve 30 % of the memory
-_LONGEST_TEMP = 40  # bytes; Ray puts Unix sockets some 60 bytes deeper, and the kernel allows 107
+_LONGEST_TEMP = 20  # bytes; Ray puts Unix sockets up to 87 bytes deeper, and the kernel allows 107
 
 # Lean settings, each measured: Tune's own loggers and experiment checkpoints cost more than a short trial does, and the
 # journal is the truth here.
