@@ -26,7 +26,8 @@ def planned_grid(sweep: Sweep) -> Grid | None:
     """
     rows = []
     for row in _plan_rows(sweep.directory / "plan.json"):
-        trials = [trial for trial in sweep.trials if trial.role == row["role"] and _falls_under(row, trial.arm)]
+        # A search has one row a role for all of its points, whose arms the plan could not know.
+        trials = [t for t in sweep.trials if t.role == row["role"] and (sweep.search_trials or t.arm == row["arm"])]
         measured = [trial.metrics for trial in trials if trial.status == "finished"]
         if not measured:
             continue
@@ -53,11 +54,6 @@ def _plan_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AnalysisError(f"{path}: no plan can be read from it ({error}); run the sweep command again") from None
     return [row for row in rows if row["refused"] is None]
-
-
-def _falls_under(row: Mapping[str, Any], arm: str) -> bool:
-    """Whether an arm's trials belong to this row of their role: a search has one row for all of its points."""
-    return row["arm"] in (arm, "search", "winners")
 
 
 def _values(measured: Sequence[Mapping[str, float]], metric: str) -> list[float]:

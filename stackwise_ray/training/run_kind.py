@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration import RunKind
+from stackwise_ray.flags import apply_flags
 
 
 def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
-    """The calibration's key for a trial: the same in the planner and in the run that records a sample."""
+    """The calibration's key for a trial: the same in the planner and in the run that records a sample.
+
+    What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
+    """
+    trial = apply_flags(trial)
     mixer = trial.model.mixer
     return RunKind(
         family=trial.model.family,

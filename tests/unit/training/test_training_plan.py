@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
     Budget,
     DataConfig,
@@ -22,8 +23,10 @@ from stackwise_ray.config.trial import (
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
+from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.plan import TrialPlan, plan_trial
 from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.run_kind import run_kind
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
@@ -160,3 +163,11 @@ def test_planning_leaves_the_random_state_alone():
     state = torch.get_rng_state()
     plan_trial(replace(TRIAL, model=replace(TRIAL.model, d_ff=48)), vocab_size=100)
     assert torch.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("flag", ["mixed_precision", "activation_checkpointing"])
+def test_a_run_is_filed_under_the_kind_that_the_plan_looks_up_whatever_flags_do(flag: str) -> None:
+    trial = load_trial(["model=decoder/gpt2_family/tiny", "data=markov", f"flags=[{flag}]"])
+    kind = run_kind(trial, device="cpu", threads=1, backend=None)
+    assert kind == run_kind(apply_flags(trial), device="cpu", threads=1, backend=None)
+    assert kind.precision == apply_flags(trial).training.precision
