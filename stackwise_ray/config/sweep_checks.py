@@ -54,6 +54,9 @@ def _check_search(sweep: SweepConfig) -> None:
         raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
     if not searching and sweep.search is not None:
         raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+    if sweep.search is not None and sweep.search.winners > sweep.search.trials:
+        problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
+        raise _refuse(sweep, "search.winners", problem)
     if searching and sweep.tune is not None:
         raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
@@ -76,9 +79,6 @@ def _check_replicates(sweep: SweepConfig) -> None:
     seeds = sweep.replicates.seeds
     if isinstance(seeds, int) and seeds > MOST_SEEDS:
         raise _refuse(sweep, "replicates.seeds", f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
-    if sweep.search is not None and sweep.search.winners > sweep.search.trials:
-        problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
-        raise _refuse(sweep, "search.winners", problem)
     seeds = replicate_seeds(sweep)
     if not seeds:
         raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")

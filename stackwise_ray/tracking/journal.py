@@ -193,8 +193,8 @@ class Journal:
 
         Its only final metric is ``flops/total``, the training FLOPs that it had reported: they were spent.
         """
-        with self._transaction(durable=False) as connection:
-            row = connection.execute("SELECT max(flops) FROM reports WHERE trial_id = ?", (trial_id,)).fetchone()
+        with self._lock:
+            row = self._connection.execute("SELECT max(flops) FROM reports WHERE trial_id = ?", (trial_id,)).fetchone()
         metrics = {"flops/total": row[0]} if row[0] else {}
         return self._end(trial_id, attempt, "failed", reason=reason, metrics=metrics, environment=environment)
 
