@@ -7,6 +7,7 @@ a module is imported when its entry is first asked for.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
@@ -56,7 +57,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: There is none; the message suggests the nearest name.
         """
-        if name not in self._entries and name in self._module_names():
+        if name not in self._entries and name in self._module_names:
             importlib.import_module(f"{self._package}.{name}")
         try:
             return self._entries[name]
@@ -65,16 +66,16 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted; imports nothing."""
-        return tuple(sorted({*self._entries, *self._module_names()}))
+        return tuple(sorted({*self._entries, *self._module_names}))
 
     def items(self) -> Iterator[tuple[str, T]]:
         """All entries by name; imports every module of the package."""
         return ((name, self.get(name)) for name in self.names())
 
     def __contains__(self, name: str) -> bool:
-        # what is imported is answered without reading the package's folder: kernels ask at every call
-        return name in self._entries or name in self._module_names()
+        return name in self._entries or name in self._module_names
 
+    @functools.cached_property  # the folder is read once: kernels ask at every call of an op
     def _module_names(self) -> set[str]:
         if self._package is None:
             return set()

@@ -10,7 +10,6 @@ Assembly calls `choose_backend` once and records the answer with the trial. Noth
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,11 +73,6 @@ def available_backends() -> tuple[str, ...]:
     return tuple(backend.name for backend in sorted(usable, key=lambda backend: backend.rank))
 
 
-@functools.cache  # asked at every call of an op without a backend
-def _fastest(device: str) -> str:
-    return next(name for name in available_backends() if BACKENDS.get(name).computes_on(device))
-
-
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def choose_backend(name: str | None = None, device: str | None = None) -> str:
     """The backend to use: `name`, else the one that STACKWISE_BK_BACKEND forces, else the fastest usable one.
@@ -94,7 +88,8 @@ def choose_backend(name: str | None = None, device: str | None = None) -> str:
         name = os.environ.get(BACKEND_VARIABLE) or None
         source = None if name is None else f"environment variable {BACKEND_VARIABLE}"
     if name is None:
-        return _fastest(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return next(usable for usable in available_backends() if BACKENDS.get(usable).computes_on(device))
     if name not in BACKENDS:
         raise ConfigError(f"unknown kernel backend '{name}'; {did_you_mean(name, BACKENDS.names())}", source=source)
     backend = BACKENDS.get(name)
