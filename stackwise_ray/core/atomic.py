@@ -52,11 +52,11 @@ def atomic_path(path: str | Path, *, fence: Fence | None = None) -> Iterator[Pat
     try:
         with disk_full_is_named(path):
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             if fence is not None:
                 fence()
             os.replace(temporary, path)
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -85,7 +85,8 @@ def atomic_write_json(path: str | Path, value: Any, *, fence: Fence | None = Non
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", fence=fence)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

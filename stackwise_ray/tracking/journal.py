@@ -9,55 +9,26 @@ dropped. The journal does not decide anything (what to run, when to try again): 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import shutil
-import sqlite3
-import threading
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError
-from stackwise_ray.core.records import FINAL, JOURNAL_SCHEMA, MetricRecord, Status, TrialRecord, read_trials
-
-JOURNAL_VERSION = 1
-"""Raised when a column changes its meaning; a journal of a newer version is refused."""
+from stackwise_ray.core.errors import StaleAttemptError
+from stackwise_ray.core.records import FINAL, MetricRecord, Status, TrialRecord, read_trials
+from stackwise_ray.tracking.journal_file import JournalFile, dump
 
 _LARGEST_INTEGER = 2**63 - 1
-_LEAST_ROOM = 2**18  # bytes; SQLite's write-ahead log and its index take 64 KiB and more
 
 
-class Journal:
-    """The one writer of a `journal.sqlite`; every method may be called from any thread.
-
-    Args:
-        path: The file; it is made where it is missing, and its folder must exist.
-
-    Raises:
-        ConfigError: The file is no journal, or was written by a newer version of this program.
-        DiskFullError: From any writing method; the transaction is rolled back and may be repeated later.
-    """
+class Journal(JournalFile):
+    """The one writer of a `journal.sqlite`: trials, attempts, reports, decisions, each method one transaction."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.dropped_reports = 0  # reports of superseded attempts since opening
-        self._lock = threading.RLock()
-        try:
-            self._connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        except sqlite3.OperationalError as error:
-            raise ConfigError(
-                f"the journal cannot be opened ({error}); is its folder there and writable?", source=str(path)
-            ) from error
-        self._connection.row_factory = sqlite3.Row
-        try:
-            self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
 
     # ------------------------------------------------------------------------------------------------- trials
 
@@ -76,8 +47,8 @@ class Journal:
                     trial.arm,
                     trial.seed,
                     trial.role,
-                    _dump(trial.config),
-                    _dump(trial.parameters),
+                    dump(trial.config),
+                    dump(trial.parameters),
                     trial.status,
                     trial.reason,
                     trial.created_at or time.time(),
@@ -168,7 +139,7 @@ class Journal:
                         r.tokens,
                         r.flops if r.flops <= _LARGEST_INTEGER else float(r.flops),  # exact in metrics as flops/total
                         r.time,
-                        _dump(r.metrics),
+                        dump(r.metrics),
                     )
                     for r in taken
                 ],
@@ -226,7 +197,7 @@ class Journal:
             )
         return tuple(row["trial_id"] for row in rows)
 
-    # --------------------------------------------------------------------------------------- decisions, meta
+    # --------------------------------------------------------------------------------------------- decisions
 
     def put_decision(self, kind: str, key: str, payload: Any, *, replace: bool = False) -> bool:
         """Stores what a searcher or a tuning stage settled; True where it is new or was replaced.
@@ -234,7 +205,7 @@ class Journal:
         Raises:
             ValueError: Another payload stands under this kind and key, and `replace` is not set.
         """
-        text = _dump(payload)
+        text = dump(payload)
         with self._transaction() as connection:
             row = connection.execute("SELECT payload FROM decisions WHERE kind = ? AND key = ?", (kind, key)).fetchone()
             if row is not None and row["payload"] == text:
@@ -256,90 +227,7 @@ class Journal:
             ).fetchall()
         return {row["key"]: json.loads(row["payload"]) for row in rows}
 
-    def put_meta(self, key: str, value: Any) -> None:
-        """Stores a fact about the sweep (plain JSON data), over an earlier one of the same key."""
-        if key in ("schema_version", "journal_id"):
-            raise ValueError(f"{key} is the journal's own")
-        with self._transaction() as connection:
-            self._write_meta(connection, key, value)
-
-    def get_meta(self, key: str, default: Any = None) -> Any:
-        """A fact about the sweep, or `default` where it was never stored."""
-        with self._lock:
-            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return default if row is None else json.loads(row["value"])
-
-    def close(self) -> None:
-        """Closes the file; a second call does nothing.
-
-        Where nobody else reads it at that moment the journal leaves WAL mode, so that it can be read from a
-        read-only folder or disk.
-        """
-        with self._lock, contextlib.suppress(sqlite3.ProgrammingError):
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            with contextlib.suppress(sqlite3.OperationalError):
-                self._connection.execute("PRAGMA journal_mode = DELETE")
-            self._connection.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     # ------------------------------------------------------------------------------------------------ private
-
-    def _prepare(self) -> None:
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            with self._transaction() as connection:
-                for statement in JOURNAL_SCHEMA.split(";"):
-                    connection.execute(statement)
-                version = self.get_meta("schema_version")
-                if version is None:
-                    self._write_meta(connection, "schema_version", JOURNAL_VERSION)
-                    self._write_meta(connection, "journal_id", uuid.uuid4().hex)  # trackers know the sweep by it
-        except sqlite3.DatabaseError as error:
-            self._refuse_full_disk(error)
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-                raise ConfigError(
-                    f"the journal cannot be read ({error}); is its disk sound, and is there room on it?",
-                    source=str(self.path),
-                ) from error
-            raise ConfigError(
-                f"this is not a journal of a sweep ({error}); move it away or choose another output",
-                source=str(self.path),
-            ) from error
-        if version is not None and version > JOURNAL_VERSION:
-            raise ConfigError(
-                f"schema_version = {version} is newer than this program's {JOURNAL_VERSION}; update stackwise_ray "
-                "or choose another output",
-                source=str(self.path),
-            )
-
-    @contextlib.contextmanager
-    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Everything in the block or nothing; `durable` waits for the disk."""
-        with self._lock:
-            connection = self._connection
-            try:
-                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    self._refuse_full_disk(error)
-                raise
-
-    def _refuse_full_disk(self, error: sqlite3.Error) -> None:
-        """Names a full disk, which SQLite also calls an I/O error: where its shared memory cannot grow."""
-        code = error.sqlite_errorcode & 0xFF
-        no_room = code == sqlite3.SQLITE_IOERR and shutil.disk_usage(self.path.parent).free < _LEAST_ROOM
-        if code == sqlite3.SQLITE_FULL or no_room:
-            raise DiskFullError(f"{self.path}: {error}; free some space and run the same command again") from error
 
     def _current_attempt(self, trial_id: str) -> int:
         row = self._connection.execute(
@@ -389,24 +277,13 @@ class Journal:
                 (
                     status,
                     reason,
-                    _dump(metrics),
-                    _dump(environment or {}),
+                    dump(metrics),
+                    dump(environment or {}),
                     now if outcome in FINAL else None,
                     trial_id,
                 ),
             )
             return True
-
-    @staticmethod
-    def _write_meta(connection: sqlite3.Connection, key: str, value: Any) -> None:
-        connection.execute(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (key, _dump(value)),
-        )
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _refuse_non_finite(metrics: Mapping[str, float], where: str) -> None:

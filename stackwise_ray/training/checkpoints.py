@@ -29,7 +29,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from stackwise_ray.core.atomic import Fence, disk_full_is_named
+from stackwise_ray.core.atomic import Fence, disk_full_is_named, sync
 from stackwise_ray.core.errors import CheckpointError, DiskFullError, TrialError
 
 FORMAT_VERSION = 2
@@ -80,7 +80,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, fence: Fence | N
                 os.replace(path, temporary.with_suffix(".old"))
                 shutil.rmtree(temporary.with_suffix(".old"))
             os.replace(temporary, path)
-            _sync(directory)
+            sync(directory)
     except DiskFullError:
         raise
     except OSError:
@@ -179,8 +179,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     (folder / _CHECKSUMS).write_text(json.dumps({"format_version": FORMAT_VERSION, "files": files}, indent=1))
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
 @contextlib.contextmanager
@@ -205,11 +205,3 @@ def _read_json(path: Path) -> Any:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

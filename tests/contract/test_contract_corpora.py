@@ -44,11 +44,6 @@ def corpus(request, text_folder, tmp_path_factory):
         pytest.skip(reasons[0])
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def test_documents_come_in_the_same_order_every_time_and_no_split_shares_one(corpus):
     config, make = corpus
     source = make(config)
@@ -71,9 +66,9 @@ def test_recipe_and_signature_are_stable_json_and_the_recipe_knows_no_place(corp
     assert str(Path.home()) not in recipe
 
 
-def test_prepared_bytes_are_the_documents_and_come_back_from_the_cache(corpus, cache):
+def test_prepared_bytes_are_the_documents_and_come_back_from_the_cache(corpus, module_cache):
     config, make = corpus
-    data = prepare(config, cache_directory=cache)
+    data = prepare(config, cache_directory=module_cache)
     ends = make.separated
     for split in SPLITS:
         documents = [document.text for document in make(config).documents() if document.split == split]
@@ -84,7 +79,7 @@ def test_prepared_bytes_are_the_documents_and_come_back_from_the_cache(corpus, c
         assert part.n_words > 0
         assert int(part.tokens.max()) < data.vocab_size
         assert bytes(part.tokens[part.tokens < 256].astype(np.uint8)).decode() == "".join(documents)
-    again = prepare(config, cache_directory=cache, verify=True)
+    again = prepare(config, cache_directory=module_cache, verify=True)
     assert (again.fingerprint, again.rebuilt) == (data.fingerprint, False)
     description = data.describe()
     assert json.loads(json.dumps(description)) == description
@@ -92,9 +87,9 @@ def test_prepared_bytes_are_the_documents_and_come_back_from_the_cache(corpus, c
     np.testing.assert_array_equal(inputs[:, 1:], targets[:, :-1])
 
 
-def test_only_a_corpus_with_a_known_source_has_an_oracle(corpus, cache):
+def test_only_a_corpus_with_a_known_source_has_an_oracle(corpus, module_cache):
     config, _ = corpus
-    data = prepare(config, cache_directory=cache)
+    data = prepare(config, cache_directory=module_cache)
     losses = data.oracle_loss([0, 32])
     assert (losses is None) == (data.entropy_rate is None)
     if losses is not None:

@@ -17,6 +17,22 @@ from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
 
 DEADLINE_S = 240.0
 
+BASE = """
+base:
+  model: decoder/gpt2_family/tiny
+  data: markov
+  training: classical
+  overrides:
+    training.batch_tokens: 256
+    training.evaluations: 2
+    training.checkpoint_seconds: 0.2
+    training.report_seconds: 0.1
+    data.seq_len: 64
+    data.validation_tokens: 2048
+    model.n_layers: 2
+"""
+"""A base whose trials take seconds, report often and leave checkpoints; a `training.budget` is added below it."""
+
 
 class SweepProcess:
     """``python -m stackwise_ray.sweep`` as a child in a session of its own, and everything that it started."""

@@ -14,63 +14,39 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.sweep_processes import SweepProcess, results, trials, wait_until
+from tests.integration.sweep_processes import BASE, SweepProcess, results, trials, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ARMS = """
+ARMS = f"""{BASE}
+    training.budget: {{steps: 60}}
+    data.final_evaluation: fixed
 name: chaos
 question: Does a kill change an answer?
-base:
-  model: decoder/gpt2_family/tiny
-  data: markov
-  training: classical
-  overrides:
-    training.budget: {steps: 60}
-    training.batch_tokens: 256
-    training.evaluations: 2
-    training.checkpoint_seconds: 0.2
-    training.report_seconds: 0.1
-    data.seq_len: 64
-    data.validation_tokens: 2048
-    data.final_evaluation: fixed
-    model.n_layers: 2
 design:
   kind: arms
   arms:
-    gpt2: {}
-    llama: {model: decoder/llama_family/tiny}
-    narrow: {model.d_ff: 128}
-    slow: {training.lr: 1.0e-4}
+    gpt2: {{}}
+    llama: {{model: decoder/llama_family/tiny}}
+    narrow: {{model.d_ff: 128}}
+    slow: {{training.lr: 1.0e-4}}
   baseline: gpt2
-replicates: {seeds: 3}
-tracking: {keep_models: none}
+replicates: {{seeds: 3}}
+tracking: {{keep_models: none}}
 analysis:
-  - compare: {metric: validation/loss, baseline: gpt2, equal: null}
+  - compare: {{metric: validation/loss, baseline: gpt2, equal: null}}
 """
 
-SEARCH = """
+SEARCH = f"""{BASE}
+    training.budget: {{steps: 40}}
 name: chaos
-base:
-  model: decoder/gpt2_family/tiny
-  data: markov
-  training: classical
-  overrides:
-    training.budget: {steps: 40}
-    training.batch_tokens: 256
-    training.evaluations: 2
-    training.checkpoint_seconds: 0.2
-    training.report_seconds: 0.1
-    data.seq_len: 64
-    data.validation_tokens: 2048
-    model.n_layers: 2
-design: {kind: search}
+design: {{kind: search}}
 search:
   sampler: tpe
   trials: 14
   winners: 0
-  space: {training.lr: {log_uniform: [1.0e-4, 1.0e-1]}, training.gradient_clip: {uniform: [0.5, 2.0]}}
-tracking: {keep_models: none}
+  space: {{training.lr: {{log_uniform: [1.0e-4, 1.0e-1]}}, training.gradient_clip: {{uniform: [0.5, 2.0]}}}}
+tracking: {{keep_models: none}}
 """
 
 

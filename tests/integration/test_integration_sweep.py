@@ -11,37 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sweep_processes import SweepProcess, results, trials, wait_until
+from tests.integration.sweep_processes import BASE, SweepProcess, results, trials, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-SWEEP = """
+SWEEP = f"""{BASE}
+    training.budget: {{{{steps: {{steps}}}}}}
 name: small
 question: Is a wider channel mixer better at equal FLOPs?
-base:
-  model: decoder/gpt2_family/tiny
-  data: markov
-  training: classical
-  overrides:
-    training.budget: {{steps: {steps}}}
-    training.batch_tokens: 256
-    training.evaluations: 2
-    training.checkpoint_seconds: 0.2
-    training.report_seconds: 0.1
-    data.seq_len: 64
-    data.validation_tokens: 2048
-    model.n_layers: 2
 design:
   kind: arms
   arms:
-    base: {{}}
-    wide: {wide}
+    base: {{{{}}}}
+    wide: {{wide}}
   baseline: base
-replicates: {{seeds: 2}}
-limits: {{trial_minutes: 5}}
-tracking: {{keep_models: best}}
+replicates: {{{{seeds: 2}}}}
+limits: {{{{trial_minutes: 5}}}}
+tracking: {{{{keep_models: best}}}}
 analysis:
-  - compare: {{metric: validation/loss, baseline: base, equal: null}}
+  - compare: {{{{metric: validation/loss, baseline: base, equal: null}}}}
 """
 
 

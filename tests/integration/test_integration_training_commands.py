@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 WORDS = [
     "model=decoder/gpt2_family/tiny",
@@ -25,14 +26,6 @@ WORDS = [
 ]
 SHORT = [*WORDS, "training.max_steps=4"]
 LONG = [*WORDS, "training.max_steps=100000", "training.report_seconds=0.1"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
 
 
 def command(name: str, *words: str) -> list[str]:

@@ -7,49 +7,24 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import (
-    Budget,
-    DataConfig,
-    MarkovSource,
-    ModelConfig,
-    OptimizerConfig,
-    Schedule,
-    TrainingConfig,
-    TrialConfig,
+from stackwise_ray.config.trial import Budget, Schedule, TrialConfig
+from tests.small_trials import with_data, with_model, with_training
+
+pytestmark = pytest.mark.slow
+
+DECODER = with_training(
+    replace(with_data(final_evaluation="full"), seed=3),
+    budget=Budget(tokens=12 * 128 + 48),  # 12 full steps and a short one
+    evaluations=4,
+    checkpoint_seconds=0.0,
+    schedule=Schedule(warmup=0.4),
 )
-
-DECODER = TrialConfig(
-    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
-        corpus="markov", seq_len=16, validation_tokens=256, markov=MarkovSource(n_symbols=4, n_tokens=4000)
-    ),
-    training=TrainingConfig(
-        budget=Budget(tokens=12 * 128 + 48),  # 12 full steps and a short one
-        batch_tokens=128,
-        evaluations=4,
-        report_seconds=0.0,
-        checkpoint_seconds=0.0,
-        schedule=Schedule(warmup=0.4),
-    ),
-    optimizer=OptimizerConfig(),
-    seed=3,
-)
-
-
-def with_training(trial: TrialConfig, **changes) -> TrialConfig:
-    return replace(trial, training=replace(trial.training, **changes))
-
-
-def with_model(trial: TrialConfig, **changes) -> TrialConfig:
-    return replace(trial, model=replace(trial.model, **changes))
-
 
 CASES = {
     "a decoder": DECODER,
@@ -65,17 +40,8 @@ VARIES = ("time/", "throughput/", "memory/")
 """Metrics that measure the machine, not the training (memory: of the steps that this attempt happened to take)."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def processes(cache: None) -> multiprocessing.context.ForkServerContext:
+def processes(module_cache: Path) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
     return context
@@ -119,7 +85,6 @@ def lasting(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith(VARIES)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("trial", CASES.values(), ids=CASES.keys())
 def test_a_trial_killed_at_several_steps_equals_the_uninterrupted_one_bit_for_bit(processes, trial, tmp_path):
     whole = attempt(processes, trial, tmp_path / "whole", 1, None)
@@ -147,7 +112,6 @@ def test_a_trial_killed_at_several_steps_equals_the_uninterrupted_one_bit_for_bi
     assert json.loads((tmp_path / "pieces" / "metadata" / "environment.json").read_text())["bit_exact"] is True
 
 
-@pytest.mark.slow
 def test_the_losses_of_every_step_are_those_of_the_uninterrupted_run(processes, tmp_path):
     """With one evaluation, at the end, each record holds one step's loss."""
     trial = with_training(with_model(DECODER, dropout=0.3), evaluations=1)
@@ -161,7 +125,6 @@ def test_the_losses_of_every_step_are_those_of_the_uninterrupted_run(processes, 
                 assert metrics["train/loss"] == whole[step]
 
 
-@pytest.mark.slow
 def test_a_budget_of_time_goes_on_with_the_time_that_is_left(processes, tmp_path):
     trial = with_training(DECODER, budget=Budget(wall_seconds=1.5), evaluations=2)
     attempt(processes, trial, tmp_path / "t", 1, 20)

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, TrialConfig
+from tests.small_trials import with_data, with_model, with_training
 
-DECODER = TrialConfig(
-    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
-        corpus="markov", seq_len=16, validation_tokens=272, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
-    ),
-    training=TrainingConfig(
-        budget=Budget(tokens=20 * 128 + 16),  # the last batch is one sequence: a worker has none
-        batch_tokens=128,
-        evaluations=2,
-        report_seconds=0.0,
-        checkpoint_seconds=1e9,
-    ),
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
+
+DECODER = with_training(
+    with_data(validation_tokens=272, final_evaluation="full"),
+    budget=Budget(tokens=20 * 128 + 16),  # the last batch is one sequence: a worker has none
 )
-ENCODER = replace(DECODER, model=replace(DECODER.model, family="bert", role="encoder"))
-
-
-def with_training(trial: TrialConfig, **changes) -> TrialConfig:
-    return replace(trial, training=replace(trial.training, **changes))
-
-
+ENCODER = with_model(DECODER, family="bert", role="encoder")
 CASES = {
     "next token": (DECODER, DECODER),
     "masked tokens": (ENCODER, ENCODER),
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    patch.undo()
 
 
 def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, pipe: Connection) -> None:
@@ -83,7 +60,6 @@ def train(trial: TrialConfig, directory: Path, world_size: int) -> list:
     return records[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("one", "two"), CASES.values(), ids=CASES.keys())
 def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path):
     alone = train(one, tmp_path / "one", 1)
@@ -97,7 +73,6 @@ def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path):
                 assert metrics[name] == pytest.approx(expected[name], rel=1e-5), name
 
 
-@pytest.mark.slow
 def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):
     trial = with_training(DECODER, budget=Budget(wall_seconds=1.0), report_seconds=0.1)
     *_, metrics = train(trial, tmp_path / "two", 2)[-1]

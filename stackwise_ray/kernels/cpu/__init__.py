@@ -1,6 +1,7 @@
 """C sources of the `cpu` backend, without torch or Python headers, and how they become a library.
 
     tile.h         lanes in float64 planes, the left cavity recursion, sums over broadcast axes
+    every_tile.h   tiles shared out over threads
     diagonal.c     resolvent_diagonal and its backward pass
     vector.h       eight channels as one value
     apply_lane.h   the substitutions of one lane

@@ -276,27 +276,7 @@ static void two_sided_backward_tile(Work *work, const Call *call, const Tile *ti
 
 /* --------------------------------------------------------------------------------------------------- entry points */
 
-typedef void TileFunction(Work *, const Call *, const Tile *);
-
-/* Returns 0, or 1 where memory was refused. */
-static int for_every_tile(const Call *call, TileFunction *function) {
-    int failed = 0;
-    int64_t tiles = tiles_of(call);
-    int threads = (int)least(call->threads, tiles);
-#pragma omp parallel num_threads(threads) if (threads > 1) reduction(| : failed)
-    {
-        Work *work = work_begin(call);
-        failed = !work;
-#pragma omp for schedule(dynamic)
-        for (int64_t index = 0; index < tiles; index++) {
-            if (!work) continue;
-            Tile tile = tile_at(call, index);
-            function(work, call, &tile);
-        }
-        free(work);
-    }
-    return failed;
-}
+#include "every_tile.h"
 
 int bk_apply(const Call *call) { return for_every_tile(call, call->causal ? causal_tile : two_sided_tile); }
 

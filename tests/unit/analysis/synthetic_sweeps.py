@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from stackwise_ray.core.records import JOURNAL_SCHEMA
 
@@ -151,3 +152,15 @@ def write_ablation(directory: Path, *, seeds: int = 3, failed: bool = True, nois
         analysis_plan_amended_after=None, environment={"python": "3.11.7", "torch": "2.13.0"}, started_at=1000.0,
     )  # fmt: skip
     return builder.close()
+
+
+def table(values, **columns):
+    """{arm: losses by seed} as a table of runs; None leaves the run out."""
+    rows = [
+        {"arm": arm, "seed": seed, "loss": value}
+        for arm, series in values.items()
+        for seed, value in enumerate(series)
+        if value is not None
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.assign(**columns)

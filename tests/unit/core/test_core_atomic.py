@@ -83,3 +83,25 @@ def test_the_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None
     (tmp_path / "ordinary").write_text("")
     atomic_write_text(tmp_path / "atomic", "")
     assert stat.S_IMODE(os.stat(tmp_path / "atomic").st_mode) == stat.S_IMODE(os.stat(tmp_path / "ordinary").st_mode)
+
+
+def test_content_is_on_the_disk_before_the_name_shows_it_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves cannot be tried here; the order of the calls that decide it can."""
+    calls: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(descriptor: int) -> None:
+        calls.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def watched_replace(source: Path, target: Path) -> None:
+        calls.append(("replace", source.stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    atomic_write_text(tmp_path / "file", "text")
+    file, folder = ((tmp_path / name).stat().st_ino for name in ("file", "."))
+    assert calls == [("fsync", file), ("replace", file), ("fsync", folder)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,19 @@ def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> No
     processes = [subprocess.Popen([sys.executable, "-c", code, str(calibration.path), name]) for name in "abc"]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert list(calibration.kinds().values()) == [3, 3, 3]
+
+
+def test_adding_waits_for_whoever_else_is_adding(calibration: Calibration) -> None:
+    calibration.path.parent.mkdir()
+    adding = threading.Thread(target=calibration.add, args=(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10)))
+    with open(calibration.path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(timeout=0.2)
+        assert adding.is_alive()
+        assert calibration.measured(KIND, 1e9) is None
+    adding.join(timeout=10)
+    assert calibration.measured(KIND, 1e9) is not None
 
 
 def test_the_place_of_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,25 +16,20 @@ SHARED = os.environ.get("STACKWISE_DATA")
 pytestmark = pytest.mark.skipif(not SHARED, reason="STACKWISE_DATA is not set: no copy of WikiText-2 and PTB")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def token_counts(data):
     return tuple(data.splits[name].n_tokens for name in ("train", "validation", "test"))
 
 
-def test_wikitext2_has_the_published_word_counts_and_types(cache):
-    data = prepare(DataConfig(corpus="wikitext2", tokenizer="words"), cache_directory=cache)
+def test_wikitext2_has_the_published_word_counts_and_types(module_cache):
+    data = prepare(DataConfig(corpus="wikitext2", tokenizer="words"), cache_directory=module_cache)
     assert token_counts(data) == (2_088_628, 217_646, 245_569)
     assert data.vocab_size == 33_278
     assert tuple(split.n_words for split in data.splits.values()) == (2_088_628, 217_646, 245_569)
     assert tuple(split.n_documents for split in data.splits.values()) == (600, 60, 60)  # published numbers of articles
 
 
-def test_ptb_has_the_published_word_counts_and_types(cache):
-    data = prepare(DataConfig(corpus="ptb", tokenizer="words", seq_len=128), cache_directory=cache)
+def test_ptb_has_the_published_word_counts_and_types(module_cache):
+    data = prepare(DataConfig(corpus="ptb", tokenizer="words", seq_len=128), cache_directory=module_cache)
     assert token_counts(data) == (929_589, 73_760, 82_430)
     assert data.vocab_size == 10_000
     unknown = data.special_ids["unk"]
@@ -42,10 +37,10 @@ def test_ptb_has_the_published_word_counts_and_types(cache):
 
 
 @pytest.mark.parametrize("corpus", ["wikitext2", "ptb"])
-def test_byte_and_word_divisors_do_not_depend_on_the_tokenizer(cache, corpus):
+def test_byte_and_word_divisors_do_not_depend_on_the_tokenizer(module_cache, corpus):
     """The counts behind perplexity per word and per byte are those of the files, whatever cuts them."""
-    words = prepare(DataConfig(corpus=corpus, tokenizer="words"), cache_directory=cache)
-    characters = prepare(DataConfig(corpus=corpus, tokenizer="bytes"), cache_directory=cache)
+    words = prepare(DataConfig(corpus=corpus, tokenizer="words"), cache_directory=module_cache)
+    characters = prepare(DataConfig(corpus=corpus, tokenizer="bytes"), cache_directory=module_cache)
     for name in ("train", "validation", "test"):
         assert words.splits[name].n_words == characters.splits[name].n_words
         assert words.splits[name].n_bytes == characters.splits[name].n_bytes == characters.splits[name].n_tokens
@@ -53,7 +48,7 @@ def test_byte_and_word_divisors_do_not_depend_on_the_tokenizer(cache, corpus):
     assert words.splits["test"].n_bytes == (Path(SHARED) / files[corpus]).stat().st_size
 
 
-def test_wikitext_articles_make_up_the_text_and_no_split_shares_one(cache):
+def test_wikitext_articles_make_up_the_text_and_no_split_shares_one(module_cache):
     text = (Path(SHARED) / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
     assert "".join(articles(text)) == text
     found = defaultdict(set)
@@ -79,11 +74,11 @@ def test_the_hub_s_rows_give_the_same_text_as_the_files(monkeypatch):
 
 
 @pytest.mark.slow
-def test_gpt2_tokens_of_wikitext2_are_as_many_as_published(cache):
+def test_gpt2_tokens_of_wikitext2_are_as_many_as_published(module_cache):
     steps = []
     data = prepare(
         DataConfig(corpus="wikitext2", tokenizer="gpt2"),
-        cache_directory=cache,
+        cache_directory=module_cache,
         progress=lambda *step: steps.append(step),
     )
     assert token_counts(data) == (2_448_382, 258_659, 295_877)
@@ -158,9 +153,9 @@ def sentences_of(split, end):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("order", "published"), [(3, 148.3), (5, 141.2)])
-def test_kneser_ney_models_on_ptb_have_the_published_perplexities(cache, order, published):
+def test_kneser_ney_models_on_ptb_have_the_published_perplexities(module_cache, order, published):
     """Mikolov, Deoras, Kombrink, Burget, Cernocky 2011 (SRILM): the numbers to their last digit."""
-    data = prepare(DataConfig(corpus="ptb", tokenizer="words"), cache_directory=cache)
+    data = prepare(DataConfig(corpus="ptb", tokenizer="words"), cache_directory=module_cache)
     end = data.special_ids["eos"]
     train, test = (sentences_of(data.splits[name], end) for name in ("train", "test"))
     model = KneserNey(train, begin=data.vocab_size, vocab_size=data.vocab_size, order=order)

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.kernels import available_backends, choose_backend, resolvent_apply, resolvent_diagonal
+from stackwise_ray.kernels import available_backends, resolvent_apply, resolvent_diagonal
 
 ETAS = (1.0, 0.1, 0.01)
 LENGTHS = (1, 2, 7, 40, 97)
@@ -357,52 +356,3 @@ def test_check_false_skips_the_value_checks() -> None:
     shift = made["shift"].conj()
     y = resolvent_diagonal(made["potential"], made["coupling"], shift, causal=True, check=False)
     assert bool((y.imag < 0).all())
-
-
-def test_backends_are_listed_fastest_first_and_reference_last() -> None:
-    assert available_backends()[-1] == "reference"
-    assert "torch" in available_backends()
-
-
-def test_environment_forces_a_backend_and_nothing_is_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
-    assert choose_backend() == available_backends()[0]
-    monkeypatch.setenv("STACKWISE_BK_BACKEND", "reference")
-    assert choose_backend() == "reference"
-    assert choose_backend("torch") == "torch"
-    monkeypatch.setenv("STACKWISE_BK_BACKEND", "torhc")
-    with pytest.raises(
-        ConfigError, match=r"STACKWISE_BK_BACKEND: unknown kernel backend 'torhc'; did you mean 'torch'"
-    ):
-        choose_backend()
-    made = _valid()
-    with pytest.raises(ConfigError, match="unknown kernel backend 'nope'"):
-        resolvent_diagonal(made["potential"], made["coupling"], made["shift"], causal=True, backend="nope")
-
-
-def test_backend_that_cannot_run_here_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from stackwise_ray.kernels import BACKENDS
-
-    broken = dataclasses.replace(BACKENDS.get("torch"), name="absent", rank=0, unusable=lambda: "no compiler found")
-    monkeypatch.setitem(BACKENDS._entries, "absent", broken)
-    assert "absent" not in available_backends()
-    usable = ", ".join(available_backends())
-    with pytest.raises(ConfigError, match=rf"'absent' cannot run here: no compiler found; usable are {usable}$"):
-        choose_backend("absent")
-
-
-def test_backend_is_chosen_by_the_device_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from stackwise_ray.kernels import BACKENDS
-
-    host_only = dataclasses.replace(BACKENDS.get("torch"), name="host", rank=0, devices=frozenset({"cpu"}))
-    monkeypatch.setitem(BACKENDS._entries, "host", host_only)
-    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
-    assert choose_backend(device="cpu") == "host"
-    assert choose_backend(device="cuda") == "torch"
-    assert choose_backend("host", "meta") == "host"
-    with pytest.raises(ConfigError, match=r"'host' does not compute on cuda; on it do torch, reference$"):
-        choose_backend("host", "cuda")

@@ -23,8 +23,9 @@ from stackwise_ray.models.bk import BKConfig
 from stackwise_ray.models.bk_channels import MixtureOfExperts, SwiGLU, load_balance
 from stackwise_ray.models.bk_rules import channel_mixer_settings
 from stackwise_ray.models.stack_view import enable_activation_checkpointing
+from tests.small_bk import VOCABULARY, sharpened
 
-VOCABULARY, D_MODEL, D_FF = 40, 16, 24
+D_MODEL, D_FF = 16, 24
 MODEL = ModelConfig(
     family="bk",
     role="decoder",
@@ -42,12 +43,7 @@ def build(top_k: int = 1, role: Any = "decoder", **settings: Any) -> PreTrainedM
     torch.manual_seed(0)
     experts = ExpertsChannelMixer(top_k=top_k, **settings)
     config = dataclasses.replace(MODEL, role=role, channel_mixer=experts)
-    model = build_model(config, vocab_size=VOCABULARY, seq_len=64).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-    return model
+    return sharpened(build_model(config, vocab_size=VOCABULARY, seq_len=64).double())
 
 
 def experts(top_k: int, n_experts: int = 4) -> MixtureOfExperts:

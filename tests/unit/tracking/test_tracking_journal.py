@@ -19,7 +19,8 @@ import pytest
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError
 from stackwise_ray.core.records import MetricRecord, TrialRecord, history, open_journal, read_reports, read_trials
-from stackwise_ray.tracking.journal import JOURNAL_VERSION, Journal
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.tracking.journal_file import JOURNAL_VERSION
 
 
 def trial(name: str = "a", number: int = 0) -> TrialRecord:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from stackwise_ray.config.trial import (
-    AssociativeRecallSource,
-    Budget,
-    DataConfig,
-    MarkovSource,
-    ModelConfig,
-    TrainingConfig,
-    TrialConfig,
-)
+from stackwise_ray.config.trial import AssociativeRecallSource, DataConfig
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, seed_step, set_trainable
@@ -28,29 +20,16 @@ from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import IGNORED, Objective
 from stackwise_ray.training.stages import Stage, Trainable
+from tests.small_trials import with_data, with_model
 
-TRIAL = TrialConfig(
-    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
-        corpus="markov", seq_len=16, validation_tokens=500, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
-    ),
-    training=TrainingConfig(budget=Budget(steps=4), batch_tokens=128, device="cpu"),
-)
-ENCODER = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))
+DECODER = with_data(validation_tokens=500)
+ENCODER = with_model(DECODER, family="bert", role="encoder")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def data(cache: None) -> PreparedData:
-    return prepare(TRIAL.data)
+def data(module_cache: Path) -> PreparedData:
+    return prepare(DECODER.data)
 
 
 def evaluator(assembly: Assembly, batch_windows: int = 8, *, count: bool = True) -> Evaluator:
@@ -72,7 +51,7 @@ def result(generator):
 
 def test_the_perplexity_of_a_split_is_that_of_every_token_scored_once_with_its_context(data):
     """By hand: token t + 1 of a 16-token window with stride 8, its context cut at the window's start, one at a time."""
-    assembly = assemble(TRIAL, data, CPU)
+    assembly = assemble(DECODER, data, CPU)
     metrics = result(evaluator(assembly).whole_split("test"))
     tokens = np.asarray(data.splits["test"].tokens, dtype=np.int64)
     assembly.model.eval()
@@ -96,7 +75,7 @@ def test_the_perplexity_of_a_split_is_that_of_every_token_scored_once_with_its_c
     assert metrics["test/min_context"] == 9
 
 
-@pytest.mark.parametrize("trial", [TRIAL, ENCODER], ids=["decoder", "encoder"])
+@pytest.mark.parametrize("trial", [DECODER, ENCODER], ids=["decoder", "encoder"])
 def test_validation_does_not_depend_on_the_batching(trial, data):
     assembly = assemble(trial, data, CPU)
     losses = [result(evaluator(assembly, n).validate(objective(assembly)))["validation/loss"] for n in (1, 7, 32)]
@@ -104,7 +83,7 @@ def test_validation_does_not_depend_on_the_batching(trial, data):
 
 
 def test_counting_flops_changes_no_bit_of_a_loss(data):
-    assembly = assemble(TRIAL, data, CPU)
+    assembly = assemble(DECODER, data, CPU)
     counted, plain = (
         result(evaluator(assembly, count=count).validate(objective(assembly)))["validation/loss"]
         for count in (True, False)
@@ -113,9 +92,9 @@ def test_counting_flops_changes_no_bit_of_a_loss(data):
 
 
 def test_validation_is_in_evaluation_mode_and_leaves_training_mode(data):
-    dropout = replace(TRIAL, model=replace(TRIAL.model, dropout=0.5))
+    dropout = with_model(DECODER, dropout=0.5)
     losses = []
-    for trial in (TRIAL, dropout):
+    for trial in (DECODER, dropout):
         assembly = assemble(trial, data, CPU)
         losses.append(result(evaluator(assembly).validate(objective(assembly)))["validation/loss"])
         assert assembly.model.training
@@ -123,7 +102,7 @@ def test_validation_is_in_evaluation_mode_and_leaves_training_mode(data):
 
 
 def test_a_perplexity_is_reported_only_where_predictions_see_their_past_alone(data):
-    decoder, encoder = (assemble(trial, data, CPU) for trial in (TRIAL, ENCODER))
+    decoder, encoder = (assemble(trial, data, CPU) for trial in (DECODER, ENCODER))
     seen = result(evaluator(decoder).validate(objective(decoder)))
     assert seen["validation/perplexity"] == pytest.approx(math.exp(seen["validation/loss"]))
     assert seen["validation/oracle_loss"] > 0
@@ -150,7 +129,7 @@ def test_answers_are_scored_apart_and_by_their_most_likely_token():
     source = AssociativeRecallSource(n_pairs=2, n_queries=2, n_keys=4, n_values=4, n_tokens=2000)
     config = DataConfig(corpus="associative_recall", seq_len=8, validation_tokens=160, associative_recall=source)
     recall = prepare(config)
-    assembly = assemble(replace(TRIAL, data=config), recall, CPU)
+    assembly = assemble(replace(DECODER, data=config), recall, CPU)
     for wrong, accuracy, loss in ((0, 1.0, 0.0), (1, 0.5, 25.0)):  # a wrong answer costs 50 nats, half of them is 25
         fake = replace(assembly, model=Recall(recall.vocab_size, wrong))
         scorer = replace(evaluator(assembly, count=False), assembly=fake)
@@ -160,7 +139,7 @@ def test_answers_are_scored_apart_and_by_their_most_likely_token():
 
 
 def test_a_loss_that_is_not_finite_fails_the_evaluation(data):
-    assembly = assemble(TRIAL, data, CPU)
+    assembly = assemble(DECODER, data, CPU)
     with torch.no_grad():
         next(assembly.model.parameters()).fill_(float("nan"))
     with pytest.raises(TrialError, match="non-finite loss in evaluation: nan in window 0"):
@@ -208,7 +187,7 @@ def test_validation_masks_are_the_same_for_every_seed(data):
 )
 def test_a_stage_trains_its_declared_parts_and_nothing_else(trainable, trained, data):
     """GPT-2's head is tied: training it trains the token table."""
-    model = assemble(TRIAL, data, CPU).model
+    model = assemble(DECODER, data, CPU).model
     stage = Stage(name="s", active_blocks=(0, 1), trainable=trainable, objective="next_token")
     set_trainable(model, stage)
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

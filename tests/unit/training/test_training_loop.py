@@ -6,9 +6,7 @@ import itertools
 import json
 import math
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,75 +14,25 @@ from torch.nn import functional
 
 from stackwise_ray.config.trial import (
     Budget,
-    DataConfig,
     ExpertsChannelMixer,
-    MarkovSource,
     ModelConfig,
     NoMixer,
     Schedule,
-    TrainingConfig,
     TrialConfig,
 )
 from stackwise_ray.core.calibration import Calibration
-from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
-from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
-from stackwise_ray.training.checkpoints import list_checkpoints
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.objectives import next_token
-from stackwise_ray.training.outputs import TrialResult
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.step import TrainingStep
+from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
-TRIAL = TrialConfig(
-    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
-        corpus="markov",
-        seq_len=16,
-        validation_tokens=256,
-        markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
-        final_evaluation="fixed",
-    ),
-    training=TrainingConfig(
-        budget=Budget(steps=6),
-        batch_tokens=128,
-        evaluations=2,
-        report_seconds=0.0,
-        checkpoint_seconds=1e9,
-        device="cpu",
-    ),
-)
-
-
-def with_training(**changes) -> TrialConfig:
-    return replace(TRIAL, training=replace(TRIAL.training, **changes))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
-def run(trial: TrialConfig, directory: Path, attempt: int = 1, **options) -> tuple[list[MetricRecord], TrialResult]:
-    records = []
-    generator = run_trial(trial, directory, trial_id="t", attempt=attempt, **{"keep_model": False} | options)
-    while True:
-        try:
-            records.append(next(generator))
-        except StopIteration as end:
-            return records, end.value
-
-
-def step_losses(records: list[MetricRecord]) -> dict[int, float]:
-    return {
-        r.step: r.metrics["train/loss"] for r in records if "train/loss" in r.metrics and "flops/total" not in r.metrics
-    }
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 def test_the_loop_computes_what_a_loop_written_out_by_hand_computes(tmp_path):
@@ -116,9 +64,9 @@ def test_micro_batches_change_no_loss(tmp_path, accumulation):
 
 def test_micro_batches_of_an_encoder_share_one_denominator(tmp_path):
     """Masked positions differ between micro-batches: a mean of means would be off by per cents."""
-    encoder = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))
+    encoder = with_model(family="bert", role="encoder")
     whole, _ = run(encoder, tmp_path / "a")
-    parts, _ = run(replace(encoder, training=replace(encoder.training, accumulation=8)), tmp_path / "b")
+    parts, _ = run(with_training(encoder, accumulation=8), tmp_path / "b")
     assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
 
 
@@ -162,7 +110,7 @@ def test_micro_batches_change_no_load_balance(tmp_path, accumulation):
 
 
 def test_a_trial_leaves_its_tree_and_every_metric(tmp_path):
-    records, result = run(replace(TRIAL, data=replace(TRIAL.data, final_evaluation=None)), tmp_path, keep_model=True)
+    records, result = run(with_data(final_evaluation=None), tmp_path, keep_model=True)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files >= {
         "config.yaml", "logs/train.log", "metadata/data.json", "metadata/environment.json",
@@ -216,71 +164,12 @@ def test_the_root_seed_decides_everything(tmp_path):
 
 
 def test_dropout_changes_neither_the_init_nor_the_data(tmp_path):
-    dropout = replace(TRIAL, model=replace(TRIAL.model, dropout=0.5))
+    dropout = with_model(dropout=0.5)
     with_it, _ = run(dropout, tmp_path / "a")
     without, _ = run(TRIAL, tmp_path / "b")
     first = [next(iter(step_losses(records).values())) for records in (with_it, without)]
     assert first[0] != first[1]
     assert first[0] == pytest.approx(first[1], rel=0.2)
-
-
-def test_a_finished_trial_is_answered_from_its_folder(tmp_path):
-    _, first = run(TRIAL, tmp_path)
-    records, second = run(TRIAL, tmp_path, attempt=2)
-    assert len(records) == 1
-    assert second.metrics == first.metrics
-    assert second.environment == first.environment
-
-
-def test_an_interrupt_between_steps_leaves_a_checkpoint_and_the_next_attempt_goes_on(tmp_path):
-    _, whole = run(TRIAL, tmp_path / "whole")
-    generator = run_trial(TRIAL, tmp_path / "t", trial_id="t", attempt=1, keep_model=False)
-    for _ in range(3):
-        record = next(generator)
-    with pytest.raises(KeyboardInterrupt):
-        generator.throw(KeyboardInterrupt())
-    (checkpoint,) = list_checkpoints(tmp_path / "t" / "checkpoints")
-    assert checkpoint.name == f"step_{record.step:012d}"
-    records, result = run(TRIAL, tmp_path / "t", attempt=2)
-    assert records[0].step >= record.step
-    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
-
-
-def test_a_trial_that_is_closed_writes_nothing_more(tmp_path):
-    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
-    next(generator)
-    generator.close()
-    assert not list_checkpoints(tmp_path / "checkpoints")
-    assert not (tmp_path / "outputs").exists()
-
-
-def test_a_superseded_attempt_writes_no_checkpoint_and_no_result(tmp_path):
-    (tmp_path / "attempt").write_text("1")
-    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
-    next(generator)
-    (tmp_path / "attempt").write_text("2")
-    with pytest.raises(StaleAttemptError, match="attempt 1 was superseded by attempt 2"):
-        for _ in generator:
-            pass
-    assert not (tmp_path / "outputs").exists()
-    assert not (tmp_path / "model").exists()
-
-
-def test_a_damaged_checkpoint_is_named_in_the_log_and_the_one_before_is_used(tmp_path):
-    _, whole = run(TRIAL, tmp_path / "whole")
-    often = with_training(checkpoint_seconds=0.0)
-    generator = run_trial(often, tmp_path / "t", trial_id="t", attempt=1)
-    for _ in range(5):
-        next(generator)
-    generator.close()
-    newest, before = list_checkpoints(tmp_path / "t" / "checkpoints")
-    (newest / "model.safetensors").write_bytes(b"rubbish")
-    _, result = run(often, tmp_path / "t", attempt=2)
-    log = (tmp_path / "t" / "logs" / "train.log").read_text()
-    assert "WARNING refused a damaged checkpoint" in log
-    assert newest.name in log
-    assert f"going on from the one before, {before.name}" in log
-    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
 
 
 def test_a_loss_that_is_not_finite_fails_the_trial_with_its_numbers(tmp_path):
@@ -291,33 +180,12 @@ def test_a_loss_that_is_not_finite_fails_the_trial_with_its_numbers(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_no_checkpoint_is_written_after_a_step_that_is_not_finite(tmp_path):
-    wild = with_training(lr=1e30, gradient_clip=None, budget=Budget(steps=20), checkpoint_seconds=0.0)
-    with pytest.raises(TrialError):
-        run(wild, tmp_path)
-    from safetensors.torch import load_file
-
-    for path in list_checkpoints(tmp_path / "checkpoints"):
-        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
-
-
 def test_a_model_that_sees_its_targets_fails_as_a_leak(tmp_path, monkeypatch):
     """A real leak: targets that were not shifted are the inputs themselves, which any model learns to copy."""
     monkeypatch.setattr(next_token, "gather", lambda *arguments: (gather(*arguments)[0],) * 2)
     trial = with_training(budget=Budget(steps=100), lr=1e-2, evaluations=2, report_seconds=1.0)
     with pytest.raises(TrialError, match="leak: the model's validation loss"):
         run(trial, tmp_path)
-
-
-def test_data_with_another_fingerprint_is_refused(tmp_path):
-    with pytest.raises(TrialError, match="another source"):
-        run(TRIAL, tmp_path, data_fingerprint="0" * 64)
-
-
-def test_an_output_that_is_a_file_is_a_mistake_of_the_user(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="a file is in the way"):
-        run(TRIAL, tmp_path / "file" / "trial")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -384,29 +252,8 @@ def test_a_step_that_costs_other_flops_than_planned_ends_a_budget_of_flops_and_i
     assert "FLOPs and was planned with 7" in (tmp_path / "steps" / "logs" / "train.log").read_text()
 
 
-def test_a_superseded_attempt_renames_no_checkpoint(tmp_path):
-    (tmp_path / "attempt").write_text("1")
-    generator = run_trial(with_training(checkpoint_seconds=0.0), tmp_path, trial_id="t", attempt=1)
-    next(generator)
-    before = list_checkpoints(tmp_path / "checkpoints")
-    (tmp_path / "attempt").write_text("2")
-    with pytest.raises(StaleAttemptError):
-        list(generator)
-    assert list_checkpoints(tmp_path / "checkpoints") == before
-
-
-def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path):
-    half = tmp_path / "checkpoints" / ".step_000000000003.1.abcd.tmp"
-    half.mkdir(parents=True)
-    (half / "model.safetensors").write_bytes(b"half")
-    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
-    next(generator)
-    generator.close()
-    assert not half.exists()
-
-
 def test_a_trial_that_is_no_replicate_scores_no_whole_split(tmp_path):
-    whole = replace(TRIAL, data=replace(TRIAL.data, final_evaluation="full"))
+    whole = with_data(final_evaluation="full")
     _, replicate = run(whole, tmp_path / "a")
     _, tuning = run(whole, tmp_path / "b", final_evaluation=False)
     assert "test/perplexity_token" in replicate.metrics

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +11,7 @@ import torch
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
     Budget,
-    DataConfig,
     ExpertsChannelMixer,
-    MarkovSource,
     ModelConfig,
     NoMixer,
     ResolventApplyMixer,
@@ -25,24 +23,20 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.plan import TrialPlan, plan_trial
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.run_kind import run_kind
+from tests.small_trials import run, with_data, with_model, with_training
 
-TRIAL = TrialConfig(
-    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
-        corpus="markov", seq_len=16, validation_tokens=272, markov=MarkovSource(order=1, n_symbols=4, n_tokens=3000)
-    ),
-    training=TrainingConfig(budget=Budget(tokens=128 * 3 + 48), batch_tokens=128, evaluations=2, device="cpu"),
-)
+pytestmark = pytest.mark.usefixtures("module_cache")
+
+TRIAL = with_training(with_data(validation_tokens=272, final_evaluation="full"), budget=Budget(tokens=128 * 3 + 48))
 
 
-def model(**changes) -> TrialConfig:
-    return replace(TRIAL, model=replace(TRIAL.model, **changes))
+def model(**changes: Any) -> TrialConfig:
+    return with_model(TRIAL, **changes)
 
 
-def training(trial: TrialConfig = TRIAL, **changes) -> TrialConfig:
-    return replace(trial, training=replace(trial.training, **changes))
+def training(**changes: Any) -> TrialConfig:
+    return with_training(TRIAL, **changes)
 
 
 CASES = {
@@ -65,14 +59,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 def plan_of(trial: TrialConfig, **options) -> TrialPlan:
     data = prepare(trial.data)
     splits = {name: split.n_tokens for name, split in data.splits.items()}
@@ -84,13 +70,7 @@ def plan_of(trial: TrialConfig, **options) -> TrialPlan:
 @pytest.mark.parametrize("trial", CASES.values(), ids=CASES.keys())
 def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
     plan = plan_of(trial)
-    generator = run_trial(trial, tmp_path, trial_id="t", attempt=1, keep_model=False)
-    while True:
-        try:
-            next(generator)
-        except StopIteration as end:
-            metrics = end.value.metrics
-            break
+    metrics = run(trial, tmp_path)[1].metrics
     assert metrics["flops/total"] == plan.flops_total
     assert metrics["flops/evaluation"] == plan.flops_evaluation
     assert metrics["tokens/total"] == plan.tokens_total
@@ -103,7 +83,7 @@ def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
 
 
 def test_a_tuning_trial_plans_no_final_evaluation():
-    fixed = replace(TRIAL, data=replace(TRIAL.data, final_evaluation="fixed"))
+    fixed = with_data(TRIAL, final_evaluation="fixed")
     assert plan_of(TRIAL, final_evaluation=False) == plan_of(fixed)
     assert plan_of(TRIAL).flops_evaluation > plan_of(fixed).flops_evaluation
 
@@ -161,7 +141,7 @@ def test_planning_allocates_no_weights():
 
 def test_planning_leaves_the_random_state_alone():
     state = torch.get_rng_state()
-    plan_trial(replace(TRIAL, model=replace(TRIAL.model, d_ff=48)), vocab_size=100)
+    plan_trial(model(d_ff=48), vocab_size=100)
     assert torch.get_rng_state().equal(state)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import CheckpointError
 from stackwise_ray.data import prepare
 from stackwise_ray.training.assembly import assemble
@@ -20,36 +20,14 @@ from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.outputs import TrialResult
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.state import capture, restore
+from tests.small_trials import TRIAL, with_model, with_training
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("STACKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
-def trial(d_model: int = 16, **training) -> TrialConfig:
-    return TrialConfig(
-        model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=d_model, n_heads=2, d_ff=32),
-        data=DataConfig(
-            corpus="markov",
-            seq_len=16,
-            validation_tokens=256,
-            markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
-            final_evaluation="fixed",
-        ),
-        training=TrainingConfig(
-            **{
-                "budget": Budget(steps=6), "batch_tokens": 128, "evaluations": 2, "report_seconds": 0.0,
-                "checkpoint_seconds": 0.0, "device": "cpu",
-            }
-            | training
-        ),
-    )  # fmt: skip
+def trial(**training: Any) -> TrialConfig:
+    return with_training(TRIAL, **{"checkpoint_seconds": 0.0} | training)
 
 
 def parts(asked: TrialConfig):
@@ -100,7 +78,7 @@ def test_another_number_of_threads_or_workers_is_not_bit_exact(change):
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name():
-    checkpoint = checkpoint_of(*parts(trial(d_model=32)))
+    checkpoint = checkpoint_of(*parts(with_model(trial(), d_model=32)))
     with pytest.raises(CheckpointError, match=r"of another model: \S*wte"):
         restore(checkpoint, *parts(trial()), CPU, 1)
 

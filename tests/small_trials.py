@@ -1,0 +1,64 @@
+"""A trial that trains within a second, its variants, and how a test runs one to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.training.outputs import TrialResult
+from stackwise_ray.training.run import run_trial
+
+TRIAL = TrialConfig(
+    model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
+    data=DataConfig(
+        corpus="markov",
+        seq_len=16,
+        validation_tokens=256,
+        markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
+        final_evaluation="fixed",
+    ),
+    training=TrainingConfig(
+        budget=Budget(steps=6),
+        batch_tokens=128,
+        evaluations=2,
+        report_seconds=0.0,
+        checkpoint_seconds=1e9,
+        device="cpu",
+    ),
+)
+"""Six steps of two GPT-2 blocks on a generated source; it reports every step and writes no checkpoint."""
+
+
+def with_model(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
+    return replace(trial, model=replace(trial.model, **changes))
+
+
+def with_data(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
+    return replace(trial, data=replace(trial.data, **changes))
+
+
+def with_training(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
+    return replace(trial, training=replace(trial.training, **changes))
+
+
+def run(
+    trial: TrialConfig, directory: Path, attempt: int = 1, **options: Any
+) -> tuple[list[MetricRecord], TrialResult]:
+    """All that an attempt reports, and its result; the model is not kept unless asked for."""
+    records = []
+    generator = run_trial(trial, directory, trial_id="t", attempt=attempt, **{"keep_model": False} | options)
+    while True:
+        try:
+            records.append(next(generator))
+        except StopIteration as end:
+            return records, end.value
+
+
+def step_losses(records: list[MetricRecord]) -> dict[int, float]:
+    """The reported training losses by step, without the final record's mean."""
+    return {
+        r.step: r.metrics["train/loss"] for r in records if "train/loss" in r.metrics and "flops/total" not in r.metrics
+    }

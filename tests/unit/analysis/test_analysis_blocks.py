@@ -1,0 +1,145 @@
+"""What is paired with what: missing blocks, doubled runs, mixed runs, unequal budgets, mistakes in the question."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from synthetic_sweeps import table
+
+from analysis import AnalysisError, compare
+
+
+def test_a_missing_block_is_listed_with_its_reason_and_the_verdict_is_conditional():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, None, 2.01]})
+    runs.attrs["exclusions"] = [{"arm": "b", "seed": 1, "by": "status", "why": "failed: loss is NaN at step 31"}]
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert [(item.arm, item.block, item.reason) for item in comparison.missing] == [
+        ("b", "1", "failed: loss is NaN at step 31")
+    ]
+    assert comparison["b"].n == 2
+    assert any("conditional on survival" in note for note in comparison["b"].notes)
+    assert any("loss is NaN at step 31" in line for line in comparison.remarks())
+
+
+def test_an_arm_that_failed_everywhere_stays_in_the_table_and_in_the_family():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.905, 2.01]})
+    runs.attrs["exclusions"] = [
+        {"arm": "c", "seed": seed, "by": "status", "why": "failed: out of memory"} for seed in range(3)
+    ]
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert comparison.verdicts == {"b": "better", "c": "undecided"}
+    assert comparison["c"].n == 0
+    assert comparison["b"].p_adjusted == pytest.approx(2 * comparison["b"].p)
+
+
+def test_a_loss_that_is_not_finite_is_a_missing_block_with_that_reason():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, float("nan"), float("inf")]})
+    comparison = compare(runs, "loss", baseline="a", equal=None)
+    assert [(item.block, item.reason) for item in comparison.missing] == [("1", "loss is nan"), ("2", "loss is inf")]
+    assert comparison["b"].n == 1
+
+
+def test_rows_that_did_not_finish_or_are_no_replicates_are_left_out_with_a_note():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    runs["status"] = ["finished"] * 5 + ["failed"]
+    runs["reason"] = [None] * 5 + ["out of memory"]
+    runs["role"] = "replicate"
+    tuning = runs.iloc[[0]].assign(seed=99, role="tuning", loss=9.0)
+    comparison = compare(pd.concat([runs, tuning], ignore_index=True), "loss", baseline="a", equal=None)
+    assert comparison["b"].n == 2
+    assert comparison.missing[0].reason == "status failed: out of memory"
+    assert comparison.notes[:2] == ("1 run left out: role tuning", "1 run left out: status failed")
+
+
+def test_exact_copies_of_a_run_are_dropped_with_a_note_and_differing_ones_refused():
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]})
+    copied = compare(pd.concat([runs, runs.iloc[[3]]], ignore_index=True), "loss", baseline="a", equal=None)
+    assert copied["b"].n == 2
+    assert "1 exact copies of a run left out: b in block 1" in copied.notes
+    with pytest.raises(AnalysisError, match=r"arm 'b' has 2 different runs in block 1 \(loss = 1.9, 7\)"):
+        compare(pd.concat([runs, runs.iloc[[3]].assign(loss=7.0)], ignore_index=True), "loss", baseline="a", equal=None)
+
+
+def test_several_block_columns_pair_seed_and_item():
+    runs = pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "seed": seed,
+                "item": item,
+                "loss": 1.0 + 0.1 * seed + item + (arm == "b") * (0.3 + 0.01 * item * seed),
+            }
+            for arm in "ab"
+            for seed in range(2)
+            for item in range(3)
+        ]
+    )
+    result = compare(runs, "loss", baseline="a", block=["seed", "item"], equal=None)["b"]
+    assert result.n == 6
+    assert result.blocks[0] == "0 × 0"
+    with pytest.raises(AnalysisError, match="3 different runs in block 0"):
+        compare(runs, "loss", baseline="a", equal=None)
+
+
+def test_mixed_data_fingerprints_are_refused_and_mixed_machines_are_stated():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    with pytest.raises(AnalysisError, match=r"different data: fingerprints x \(a\), y \(b\)"):
+        compare(runs.assign(data_fingerprint=["x"] * 3 + ["y"] * 3), "loss", baseline="a", equal=None)
+    mixed = runs.assign(
+        data_fingerprint="x", device=["cpu"] * 3 + ["cuda"] * 3, backend="torch", torch=["2.12", "2.13"] * 3
+    )
+    notes = compare(mixed, "loss", baseline="a", equal=None).notes
+    assert "mixed devices: cpu (a); cuda (b)" in notes
+    assert any(note.startswith("mixed versions of torch") for note in notes)
+    assert not any("backends" in note for note in notes)
+
+
+def test_budgets_that_differ_are_refused_with_the_worst_pair_and_within_tolerance_they_pass():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}, flops=[1e12, 1e12, 1e12, 1.005e12, 0.995e12, 1e12])
+    assert compare(runs, "loss", baseline="a").budgets == "flops"
+    runs.loc[5, "flops"] = 1.1e12
+    with pytest.raises(AnalysisError, match=r"flops differ by more than 1.00%.*b in block 2, 1.1e\+12 against 1e\+12"):
+        compare(runs, "loss", baseline="a")
+    assert compare(runs, "loss", baseline="a", tolerance=0.11).budgets == "flops"
+    assert "budgets not required to be equal" in compare(runs, "loss", baseline="a", equal=None).notes
+
+
+def test_budgets_that_nobody_recorded_are_stated():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
+    comparison = compare(runs, "loss", baseline="a")
+    assert comparison.budgets is None
+    assert any("budgets not recorded" in note for note in comparison.notes)
+    partly = runs.assign(flops=[1e12] * 5 + [None])
+    assert any("in 1 of the pairs" in note for note in compare(partly, "loss", baseline="a").notes)
+    memory = runs.assign(**{"memory/peak_bytes": 5.0e7})
+    assert compare(memory, "loss", baseline="a", equal="peak_bytes").budgets == "peak_bytes"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metric": "los"}, "metric = 'los' is not a column.*did you mean 'loss'"),
+        ({"arm": "model"}, "arm = 'model' is not a column"),
+        ({"block": "sed"}, "block = 'sed' is not a column.*did you mean 'seed'"),
+        ({"baseline": "aa"}, "baseline = 'aa' is not an arm"),
+        ({"correction": "holmes"}, "correction = 'holmes'.*did you mean 'holm'"),
+        ({"direction": "up"}, "direction = 'up'"),
+        ({"test": "z"}, "test = 'z'"),
+        ({"margin": -1.0}, "margin = -1"),
+        ({"alpha": 0.7}, "alpha = 0.7"),
+        ({"equal": "flop"}, "equal = 'flop' is not a budget; did you mean 'flops'"),
+        ({"tolerance": 2.0}, "tolerance = 2"),
+    ],
+)
+def test_a_mistake_in_the_question_is_refused_with_value_and_fix(options, words):
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]}, flops=1e12)
+    with pytest.raises(AnalysisError, match=words):
+        compare(runs, **{"metric": "loss", "baseline": "a", **options})
+
+
+def test_text_among_the_numbers_and_a_lonely_arm_are_refused():
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]})
+    with pytest.raises(AnalysisError, match="holds text where a number should be: 'diverged'"):
+        compare(runs.assign(loss=[2.0, 2.1, 1.8, "diverged"]), "loss", baseline="a", equal=None)
+    with pytest.raises(AnalysisError, match="only one arm, 'a'"):
+        compare(runs[runs["arm"] == "a"], "loss", baseline="a", equal=None)

@@ -1,0 +1,114 @@
+"""Attempts at a trial: what one leaves, what the next takes up, and what a superseded one may no longer write."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackwise_ray.config.trial import Budget
+from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
+from stackwise_ray.training.checkpoints import list_checkpoints
+from stackwise_ray.training.run import run_trial
+from tests.small_trials import TRIAL, run, with_training
+
+pytestmark = pytest.mark.usefixtures("module_cache")
+
+
+def test_a_finished_trial_is_answered_from_its_folder(tmp_path):
+    _, first = run(TRIAL, tmp_path)
+    records, second = run(TRIAL, tmp_path, attempt=2)
+    assert len(records) == 1
+    assert second.metrics == first.metrics
+    assert second.environment == first.environment
+
+
+def test_an_interrupt_between_steps_leaves_a_checkpoint_and_the_next_attempt_goes_on(tmp_path):
+    _, whole = run(TRIAL, tmp_path / "whole")
+    generator = run_trial(TRIAL, tmp_path / "t", trial_id="t", attempt=1, keep_model=False)
+    for _ in range(3):
+        record = next(generator)
+    with pytest.raises(KeyboardInterrupt):
+        generator.throw(KeyboardInterrupt())
+    (checkpoint,) = list_checkpoints(tmp_path / "t" / "checkpoints")
+    assert checkpoint.name == f"step_{record.step:012d}"
+    records, result = run(TRIAL, tmp_path / "t", attempt=2)
+    assert records[0].step >= record.step
+    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
+
+
+def test_a_trial_that_is_closed_writes_nothing_more(tmp_path):
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    generator.close()
+    assert not list_checkpoints(tmp_path / "checkpoints")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_superseded_attempt_writes_no_checkpoint_and_no_result(tmp_path):
+    (tmp_path / "attempt").write_text("1")
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    (tmp_path / "attempt").write_text("2")
+    with pytest.raises(StaleAttemptError, match="attempt 1 was superseded by attempt 2"):
+        for _ in generator:
+            pass
+    assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_damaged_checkpoint_is_named_in_the_log_and_the_one_before_is_used(tmp_path):
+    _, whole = run(TRIAL, tmp_path / "whole")
+    often = with_training(checkpoint_seconds=0.0)
+    generator = run_trial(often, tmp_path / "t", trial_id="t", attempt=1)
+    for _ in range(5):
+        next(generator)
+    generator.close()
+    newest, before = list_checkpoints(tmp_path / "t" / "checkpoints")
+    (newest / "model.safetensors").write_bytes(b"rubbish")
+    _, result = run(often, tmp_path / "t", attempt=2)
+    log = (tmp_path / "t" / "logs" / "train.log").read_text()
+    assert "WARNING refused a damaged checkpoint" in log
+    assert newest.name in log
+    assert f"going on from the one before, {before.name}" in log
+    assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
+
+
+def test_no_checkpoint_is_written_after_a_step_that_is_not_finite(tmp_path):
+    wild = with_training(lr=1e30, gradient_clip=None, budget=Budget(steps=20), checkpoint_seconds=0.0)
+    with pytest.raises(TrialError):
+        run(wild, tmp_path)
+    from safetensors.torch import load_file
+
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+
+
+def test_data_with_another_fingerprint_is_refused(tmp_path):
+    with pytest.raises(TrialError, match="another source"):
+        run(TRIAL, tmp_path, data_fingerprint="0" * 64)
+
+
+def test_an_output_that_is_a_file_is_a_mistake_of_the_user(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="a file is in the way"):
+        run(TRIAL, tmp_path / "file" / "trial")
+
+
+def test_a_superseded_attempt_renames_no_checkpoint(tmp_path):
+    (tmp_path / "attempt").write_text("1")
+    generator = run_trial(with_training(checkpoint_seconds=0.0), tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    before = list_checkpoints(tmp_path / "checkpoints")
+    (tmp_path / "attempt").write_text("2")
+    with pytest.raises(StaleAttemptError):
+        list(generator)
+    assert list_checkpoints(tmp_path / "checkpoints") == before
+
+
+def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path):
+    half = tmp_path / "checkpoints" / ".step_000000000003.1.abcd.tmp"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    next(generator)
+    generator.close()
+    assert not half.exists()
