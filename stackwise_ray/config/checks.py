@@ -193,6 +193,13 @@ def _paths(trial: TrialConfig) -> Found:
     return None
 
 
+def _final_evaluation(trial: TrialConfig) -> Found:
+    if trial.data.final_evaluation == "full" and trial.model.role == "encoder":
+        problem = "= full scores every token given those before it, and an encoder sees both sides"
+        return "data.final_evaluation", f"{problem}; write fixed, or leave it out"
+    return None
+
+
 def _batch(trial: TrialConfig) -> Found:
     tokens, seq_len = trial.training.batch_tokens, trial.data.seq_len
     if tokens % seq_len:
@@ -223,6 +230,7 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _positions,
     _generated,
     _paths,
+    _final_evaluation,
     _batch,
     _schedule,
 )

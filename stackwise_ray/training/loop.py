@@ -309,9 +309,13 @@ class TrainingLoop:
         return metrics
 
     def score_whole_splits(self) -> Records:
-        """The final evaluation: exact perplexities of the validation and test splits."""
+        """The final evaluation: exact perplexities of the validation and test splits.
+
+        Raises:
+            TrialError: The objective is not next-token prediction, which alone has a split's exact likelihood.
+        """
         if not self._tools.objective.left_to_right:
-            return
+            raise TrialError("data.final_evaluation = full needs a model that reads from left to right; write fixed")
         for split in ("validation", "test"):
             yield from self.timed_evaluation(self._evaluator.whole_split(split))
 

@@ -19,7 +19,7 @@ from tests.small_trials import with_data, with_model, with_training
 pytestmark = pytest.mark.slow
 
 DECODER = with_training(
-    replace(with_data(final_evaluation="full"), seed=3),
+    replace(with_data(final_evaluation=None), seed=3),
     budget=Budget(tokens=12 * 128 + 48),  # 12 full steps and a short one
     evaluations=4,
     checkpoint_seconds=0.0,

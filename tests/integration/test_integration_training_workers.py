@@ -14,7 +14,7 @@ from tests.small_trials import with_data, with_model, with_training
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
 
 DECODER = with_training(
-    with_data(validation_tokens=272, final_evaluation="full"),
+    with_data(validation_tokens=272, final_evaluation=None),
     budget=Budget(tokens=20 * 128 + 16),  # the last batch is one sequence: a worker has none
 )
 ENCODER = with_model(DECODER, family="bert", role="encoder")

@@ -136,3 +136,9 @@ def test_roles_and_position_tables_agree_with_the_families() -> None:
     for name, family in FAMILIES.items():
         assert ROLES.get(name) == (family.roles[0] if len(family.roles) == 1 else None)
         assert (name in POSITION_TABLES) is family.has_position_table
+
+
+def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
+    check_trial(edit(BERT, {"data.final_evaluation": "fixed"}))
+    with pytest.raises(ConfigError, match=r"data\.final_evaluation = full scores every token .* write fixed"):
+        check_trial(edit(BERT, {"data.final_evaluation": "full"}))

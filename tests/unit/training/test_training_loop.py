@@ -286,3 +286,9 @@ def test_the_logits_do_not_live_through_the_backward_pass(monkeypatch):
     step.take(step=0, first_sequence=0, n_sequences=8, lr=1e-3)
     assert alive
     assert not any(alive)
+
+
+def test_an_encoder_asked_for_the_likelihood_of_whole_splits_fails_and_does_not_skip_them(tmp_path):
+    encoder = with_model(with_data(final_evaluation="full"), family="bert", role="encoder")
+    with pytest.raises(TrialError, match="needs a model that reads from left to right"):
+        run(encoder, tmp_path)

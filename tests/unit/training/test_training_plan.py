@@ -28,7 +28,7 @@ from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
-TRIAL = with_training(with_data(validation_tokens=272, final_evaluation="full"), budget=Budget(tokens=128 * 3 + 48))
+TRIAL = with_training(with_data(validation_tokens=272, final_evaluation=None), budget=Budget(tokens=128 * 3 + 48))
 
 
 def model(**changes: Any) -> TrialConfig:
