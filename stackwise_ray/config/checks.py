@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrialConfig
+from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
@@ -213,6 +213,31 @@ def _batch(trial: TrialConfig) -> Found:
     return None
 
 
+_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings")
+"""Fields of `training` that only a regime which grows the model reads."""
+
+
+def _regime(trial: TrialConfig) -> Found:
+    training = trial.training
+    default = TrainingConfig(budget=training.budget)
+    reads: dict[str, tuple[str, ...]] = {
+        "classical": (),
+        "classical_random_ratio": ("noise", "blocks_per_stack"),
+        "depth_time": ("noise", *_GROWTH),
+    }
+    for name in ("noise", *_GROWTH):
+        value = getattr(training, name)
+        if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
+            fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
+            shown = "" if name == "noise" else f"= {list(value) if isinstance(value, tuple) else value} "
+            problem = f"{shown}has no effect in the regime {training.regime}; it goes with {fitting}"
+            return f"training.{name}", problem
+    if training.trunk == "random_frozen" and training.embeddings == "tied_frozen":
+        problem = "= tied_frozen freezes the head after the first stage, and a random trunk needs it to train"
+        return "training.embeddings", f"{problem}; choose untied_frozen_head or untied_all"
+    return None
+
+
 def _schedule(trial: TrialConfig) -> Found:
     schedule = trial.training.schedule
     if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
@@ -233,4 +258,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _final_evaluation,
     _batch,
     _schedule,
+    _regime,
 )

@@ -13,6 +13,12 @@ from stackwise_ray.core.errors import ConfigError, did_you_mean
 REPORTED = {
     "train/loss": "nats a predicted token, mean over the step",
     "validation/loss": "nats a predicted token on the fixed windows, at the end of the budget",
+    "validation/masked_loss": "nats a masked token, mean of the five below (encoders, on the fixed windows)",
+    "validation/masked_loss_15": "with 15 % of the positions masked",
+    "validation/masked_loss_30": "with 30 %",
+    "validation/masked_loss_50": "with 50 %",
+    "validation/masked_loss_75": "with 75 %",
+    "validation/masked_loss_90": "with 90 %",
     "validation/oracle_loss": "of the source itself on the same windows (markov, associative_recall)",
     "validation/answer_loss": "nats an answer on the same windows (associative_recall)",
     "validation/answer_accuracy": "share of answers that are right, on the same windows (associative_recall)",

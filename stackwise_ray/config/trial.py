@@ -198,8 +198,18 @@ class Schedule(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noise(Strict):
+    """Share of masked positions that each stack owns, heaviest at the input; stack k of K has r_k."""
+
+    kind: Literal["point", "band", "cumulative"] = "point"  # r_k; between its neighbours' midpoints; r_K to r_k
+    schedule: Literal["linear", "cosine", "exponential"] | tuple[Share, ...] = "linear"  # or the list r_1, …, r_K
+    r_first: Share = 0.95  # r_1 of the leftmost stack; above it hardly a token is left to read
+    r_last: Share = 0.15  # r_K of the rightmost stack, and of the only one
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Strict):
-    """How the model is trained."""
+    """How the model is trained. The second part goes with regimes that grow the model or draw their noise."""
 
     budget: Budget
     regime: str = "classical"  # classical is a plan of one stage; other regimes are plans of several
@@ -215,6 +225,16 @@ class TrainingConfig(Strict):
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
     checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
+
+    noise: Noise = field(default_factory=Noise)
+    blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
+    stage_split: Literal["uniform"] | tuple[Share, ...] = "uniform"  # of the budget, or the stages' shares in order
+    trunk: Literal["frozen", "random_frozen"] = (
+        "frozen"  # stacks trained before; random_frozen: never trained, a control
+    )
+    embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = (
+        "untied_frozen_head"  # after the first stage
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

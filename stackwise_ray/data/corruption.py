@@ -1,4 +1,4 @@
-"""Masked-language-model inputs: which positions are predicted and what the model sees there.
+"""Corrupted inputs: which positions are masked or replaced, for masked language models and for denoising.
 
 Every draw is addressed by (seed, sequence, epoch, position), so that the corruption of a sequence does not depend
 on its batch, its worker or what ran before. Called by the training loop and by evaluation of encoders.
@@ -6,7 +6,7 @@ on its batch, its worker or what ran before. Called by the training loop and by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from stackwise_ray.core.seeding import NOISE, stream_seed
 from stackwise_ray.data.counters import hash64, uniform
 
 _MASKED, _REPLACED = 0.8, 0.1  # of the selected positions; the rest keeps its token
+_DENOISING, _RATIOS = 3, (4, 5)  # draws of their own, after the three of `mlm_mask`
 
 
 class MaskedBatch(NamedTuple):
@@ -61,17 +62,7 @@ def mlm_mask(
     Raises:
         ConfigError: The tokenizer has no mask.
     """
-    if "mask" not in special_ids:
-        raise ConfigError(
-            "this tokenizer has no mask token, which an encoder's training needs; choose bytes, bpe:<size> or one that "
-            "has (bert-base-uncased)",
-            path="data.tokenizer",
-        )
-    targets = np.asarray(tokens, dtype=np.int64)
-    sequences = np.asarray(sequence_ids, dtype=np.uint64).reshape(-1, 1)
-    if targets.ndim != 2 or len(sequences) != len(targets):
-        raise ValueError(f"tokens of shape {targets.shape} do not go with {len(sequences)} sequence ids")
-    reserved = np.array(sorted({i for role, i in special_ids.items() if role != "unk"}), dtype=np.int64)
+    targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
     positions = np.arange(targets.shape[1], dtype=np.uint64)
     draws = [hash64(stream_seed(seed, NOISE), epoch, sequences, positions, purpose) for purpose in range(3)]
     selected = (uniform(draws[0]) < ratio) & ~np.isin(targets, reserved)
@@ -85,3 +76,61 @@ def mlm_mask(
     inputs[masked] = special_ids["mask"]
     inputs[replaced] = random_tokens[replaced]
     return MaskedBatch(inputs, targets, selected)
+
+
+def denoising_mask(
+    tokens: ArrayLike,
+    sequence_ids: ArrayLike,
+    *,
+    epoch: int,
+    seed: int,
+    ratios: ArrayLike,
+    special_ids: Mapping[str, int],
+) -> MaskedBatch:
+    """Mask a batch: an ordinary token whose u is below its sequence's ratio becomes the mask token, always.
+
+    u is drawn once for a position of a sequence, so the masks of one sequence are nested in the ratio: what is masked
+    at .3 is masked at .5. Special tokens are never masked, except <unk>. Source: the absorbing state of masked
+    diffusion, Austin et al. 2021 (2107.03006, section 3.1).
+
+    Args:
+        tokens, sequence_ids, epoch, seed: As in `mlm_mask`, whose draws these do not meet.
+        ratios: Share of positions to mask in each sequence, shape (n_sequences,) or one for all.
+
+    Raises:
+        ConfigError: The tokenizer has no mask.
+    """
+    targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
+    positions = np.arange(targets.shape[1], dtype=np.uint64)
+    u = uniform(hash64(stream_seed(seed, NOISE), epoch, sequences, positions, _DENOISING))
+    share = np.broadcast_to(np.asarray(ratios, dtype=np.float64).reshape(-1, 1), (len(targets), 1))
+    selected = (u < share) & ~np.isin(targets, reserved)
+    return MaskedBatch(np.where(selected, special_ids["mask"], targets), targets, selected)
+
+
+def drawn_ratios(
+    sequence_ids: ArrayLike, bands: Sequence[tuple[float, float]], *, epoch: int, seed: int
+) -> NDArray[np.float64]:
+    """A share for each sequence, shape (n_sequences,): one of the bands, all equally likely, and evenly within it."""
+    sequences = np.asarray(sequence_ids, dtype=np.uint64)
+    choice, within = (uniform(hash64(stream_seed(seed, NOISE), epoch, sequences, 0, purpose)) for purpose in _RATIOS)
+    lowest, highest = np.asarray(bands, dtype=np.float64)[(choice * len(bands)).astype(np.int64)].T
+    return np.asarray(lowest + (highest - lowest) * within)
+
+
+def _checked(
+    tokens: ArrayLike, sequence_ids: ArrayLike, special_ids: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+    """Tokens (n_sequences, seq_len), sequence ids (n_sequences, 1), and the ids that are never corrupted."""
+    if "mask" not in special_ids:
+        raise ConfigError(
+            "this tokenizer has no mask token, which training on masked input needs; choose bytes, bpe:<size> or one "
+            "that has (bert-base-uncased)",
+            path="data.tokenizer",
+        )
+    targets = np.asarray(tokens, dtype=np.int64)
+    sequences = np.asarray(sequence_ids, dtype=np.uint64).reshape(-1, 1)
+    if targets.ndim != 2 or len(sequences) != len(targets):
+        raise ValueError(f"tokens of shape {targets.shape} do not go with {len(sequences)} sequence ids")
+    reserved = np.array(sorted({i for role, i in special_ids.items() if role != "unk"}), dtype=np.int64)
+    return targets, sequences, reserved

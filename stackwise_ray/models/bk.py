@@ -58,6 +58,12 @@ class BKBlock(nn.Module):
         self.ffn_norm = nn.RMSNorm(d_model, eps=eps)
         self.ffn = build_channel_mixer(channel_mixer_settings(config.channel_mixer), d_model, config.intermediate_size)
 
+    def residual_outputs(self) -> tuple[nn.Module, ...]:
+        """The last projection of each branch: at 0 the block is the identity."""
+        channels = self.ffn.experts if isinstance(self.ffn, MixtureOfExperts) else self.ffn
+        mixer: Any = self.mixer
+        return (channels.down,) if mixer is None else (mixer.out, channels.down)
+
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, past: Any = None
     ) -> tuple[Tensor, Tensor | None]:

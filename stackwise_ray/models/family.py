@@ -67,6 +67,22 @@ class ModelFamily(ABC):
     def stack_view(self, model: Any) -> StackView:
         """Embeddings, blocks, final norm and head of a model of this family (encoder or decoder)."""
 
+    @abstractmethod
+    def block_products(self, model: ModelConfig) -> int:
+        """Multiplications of one block with its weight matrices, a token."""
+
+    def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
+        """(forward, backward) FLOPs a token of a block's mixing of positions; attention over all of them here."""
+        return 4.0 * seq_len * model.d_model, 8.0 * seq_len * model.d_model
+
+    def head_products(self, model: ModelConfig, vocab_size: int) -> int:
+        """Multiplications of the head with its weight matrices, a token."""
+        return model.d_model * vocab_size
+
+    def first_products(self, model: ModelConfig, number: int) -> int:
+        """Multiplications of projections that take the input of block `number` as it is (0: a norm comes first)."""
+        return 0
+
     def heads(self, model: ModelConfig) -> int:
         """The number of attention heads, which a family that `takes_n_heads` cannot do without."""
         if model.n_heads is None:

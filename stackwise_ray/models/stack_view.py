@@ -7,7 +7,7 @@ It is a view: it holds the model's own modules and changes nothing by being made
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from transformers import PreTrainedModel
 from stackwise_ray.models.family import FAMILIES
 
 
+def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
+
+
 @dataclass(frozen=True, kw_only=True)
 class StackView:
     """The parts of a rack. Together they hold every parameter of the model; a tied head shares the embedding's.
@@ -28,12 +32,17 @@ class StackView:
         blocks: The layers, from the input to the output.
         final_norm: The norm between the last block and the head; None where blocks end in a norm (post-norm BERT).
         head: The modules that turn hidden states into logits, in order.
+        residual_outputs: From a block to the last projection of each of its residual branches, which at 0 make it the
+            identity; None where blocks end in a norm (post-norm BERT) and no such projections exist.
+        passed_on: What a block returns that does nothing, from its input.
     """
 
     embeddings: tuple[nn.Module, ...]
     blocks: nn.ModuleList
     final_norm: nn.Module | None
     head: tuple[nn.Module, ...]
+    residual_outputs: Callable[[Any], tuple[nn.Module, ...]] | None
+    passed_on: Callable[[torch.Tensor], Any] = _unchanged
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., vocab_size) of the trunk's last hidden states (..., d_model), at the positions given."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +19,7 @@ from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import build_model
+from stackwise_ray.models.growth import make_growable, make_identity, set_active, untie_head
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
@@ -41,6 +42,7 @@ class Assembly:
     Attributes:
         trial: With the edits of its flags.
         validation_windows: Offsets of the fixed validation set.
+        initial: Initial values of the blocks that a stage of the plan sets back to them, by number.
     """
 
     trial: TrialConfig
@@ -52,10 +54,16 @@ class Assembly:
     device: torch.device
     rank: int
     world_size: int
+    initial: Mapping[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
     def enter(self, stage: Stage) -> StageTools:
-        """Sets what trains in `stage` and makes its optimizer and objective."""
-        set_trainable(self.model, stage)
+        """Grows the model to `stage`, sets what trains in it and makes its optimizer and objective."""
+        blocks = stack_view(self.model).blocks
+        for number in stage.reset:
+            blocks[number].load_state_dict(self.initial[number])
+        for number in stage.inserted:
+            make_identity(self.model, number)
+        enter_stage(self.model, stage)
         training = self.trial.training
         return StageTools(
             stage=stage,
@@ -103,7 +111,12 @@ def assemble(
     torch.manual_seed(stream_seed(trial.seed, INIT))
     model = build_training_model(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
     model.to(device)  # type: ignore[arg-type]  # its stub wraps the method without its own argument
+    blocks = stack_view(model).blocks
     return Assembly(
+        initial={
+            number: {name: tensor.detach().clone() for name, tensor in blocks[number].state_dict().items()}
+            for number in sorted({number for stage in plan.stages for number in stage.reset})
+        },
         trial=trial,
         data=data,
         model=model,
@@ -121,29 +134,40 @@ def assemble(
 def build_training_model(
     trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[str, int] | None, device: str = "cpu"
 ) -> PreTrainedModel:
-    """The trial's model in training mode, with recomputation where the trial asks for it (planning uses it too)."""
+    """The trial's model in training mode, with what its regime and `training` ask for (planning uses it too)."""
     model = build_model(
         trial.model, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
     )
     if trial.training.activation_checkpointing:
         enable_activation_checkpointing(model)
+    if stage_plan(trial).grows:
+        make_growable(model)
     model.train()
     return model
 
 
-def set_trainable(model: PreTrainedModel, stage: Stage) -> None:
-    """Gives `requires_grad` to the parameters of the stage's trained parts and takes it from all others.
+def enter_stage(model: PreTrainedModel, stage: Stage) -> None:
+    """Gives the model the form of a stage: its active blocks, its head, what trains, and in which mode each part is.
 
-    A parameter that two parts share (a tied head) trains if either does.
+    `requires_grad` goes to the parameters of the stage's trained parts and is taken from all others; a parameter that
+    two parts share (a tied head) trains if either does. Parts that do not train are in evaluation mode.
     """
+    if stage.own_head:
+        untie_head(model)
+    set_active(model, stage.active_blocks)
     view, trainable = stack_view(model), stage.trainable
+    trained: list[nn.Module] = [view.blocks[number] for number in trainable.blocks]
+    trained += view.embeddings if trainable.embeddings else ()
+    trained += view.head if trainable.head else ()
+    trained += [view.final_norm] if trainable.norm and view.final_norm is not None else []
     model.requires_grad_(False)
-    parts: list[nn.Module] = [view.blocks[number] for number in trainable.blocks]
-    parts += view.embeddings if trainable.embeddings else ()
-    parts += view.head if trainable.head else ()
-    parts += [view.final_norm] if trainable.norm and view.final_norm is not None else []
-    for part in parts:
-        part.requires_grad_(True)
+    model.train()
+    kept = {id(part) for part in trained}
+    for _, part in view.parts():
+        if id(part) in kept:
+            part.requires_grad_(True)
+        else:
+            part.eval()
 
 
 def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContextManager[object]:

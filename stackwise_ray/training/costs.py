@@ -19,7 +19,7 @@ from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.optim import build_optimizer
-from stackwise_ray.training.assembly import autocast, build_training_model, set_trainable
+from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import batch_sequences, shares
 from stackwise_ray.training.stages import Stage
 
@@ -89,7 +89,7 @@ def _stage_flops(
 ) -> StageFlops:
     with FakeTensorMode():
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
-        set_trainable(model, stage)
+        enter_stage(model, stage)
         with FlopCounter() as training:
             _forward_backward(trial, model, 1)
         model.eval()  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ def _stage_bytes(
     pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
     with FakeTensorMode():
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
-        set_trainable(model, stage)
+        enter_stage(model, stage)
         optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
         peak = saved_bytes = 0
         for _ in range(2):  # the second step finds the optimizer's state there

@@ -6,14 +6,16 @@ return value is the result. Sums are float64 over windows, whatever the batching
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 
 from stackwise_ray.core.errors import TrialError
@@ -22,7 +24,9 @@ from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.noise import MASKED_RATIOS
 from stackwise_ray.training.objectives import IGNORED, Batch, Objective
+from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.step import to_device
 
 MakeBatch = Callable[[NDArray[np.int64]], Batch]
@@ -75,14 +79,11 @@ class Evaluator:
         """
         table = torch.zeros(2 if answers is None else 5, n_windows, dtype=torch.float64)
         mine = shares(0, n_windows, self.assembly.world_size)[self.assembly.rank]
-        self.assembly.model.eval()  # type: ignore[no-untyped-call]
-        try:
+        with evaluation_mode(self.assembly.model):
             for start in range(mine.start, mine.stop, self.batch_windows):
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
                 table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
                 yield
-        finally:
-            self.assembly.model.train()
         if self.assembly.world_size > 1:
             on_device = table.to(self.assembly.device)
             self.collectives.sum_([on_device])
@@ -151,6 +152,21 @@ class Evaluator:
     def _oracle_losses(self) -> NDArray[np.float64] | None:
         return self.assembly.data.oracle_loss(self.assembly.validation_windows)
 
+    def masked_ratios(self) -> Generator[None, None, dict[str, float]]:
+        """Cross-entropy on masked positions of the fixed validation set, with the same masks in every arm and seed.
+
+        Returns:
+            ``validation/masked_loss_15`` to ``_90`` (nats a masked token, by per cent of masked positions; the masks
+            are nested) and their mean ``validation/masked_loss``.
+        """
+        assembly, windows = self.assembly, self.assembly.validation_windows
+        denoising = MaskedDenoising(assembly.trial, assembly.plan.stages[-1], assembly.data, assembly.order)
+        metrics = {}
+        for ratio in MASKED_RATIOS:
+            result = yield from self.score(len(windows), functools.partial(_masked_at, denoising, windows, ratio))
+            metrics[f"validation/masked_loss_{round(100 * ratio)}"] = result.mean
+        return {**metrics, "validation/masked_loss": sum(metrics.values()) / len(metrics)}
+
     def whole_split(self, split: str) -> Generator[None, None, dict[str, float]]:
         """Exact NLL over a whole split: strided windows, every token but the first scored once.
 
@@ -168,6 +184,24 @@ class Evaluator:
 
         result = yield from self.score(len(plan.offsets), make_batch)
         return split_metrics(split, data, float(result.sums.sum()), int(result.counts.sum()), plan.min_context)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Puts the model into evaluation mode, and every module back into its own afterwards: frozen ones stay in it."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _masked_at(
+    denoising: MaskedDenoising, windows: NDArray[np.int64], ratio: float, numbers: NDArray[np.int64]
+) -> Batch:
+    return denoising.masked_at(windows[numbers], ratio)
 
 
 def split_metrics(split: str, data: PreparedData, nll: float, n_scored: int, min_context: int) -> dict[str, float]:

@@ -19,6 +19,7 @@ from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, evaluation_steps, shares
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.cost_model import modelled_flops
 from stackwise_ray.training.costs import StageFlops
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.final import final_metrics
@@ -147,7 +148,7 @@ class TrainingLoop:
         row = progress.stages[-1]
         row["tokens"] += tokens
         row["flops_counted"] += flops.forward + flops.backward
-        row["flops_modelled"] += self._planned_flops(n_sequences)
+        row["flops_modelled"] += round(n_sequences * self._modelled)
         row["saved_activation_bytes"] = self.meter.saved_bytes
         if self.assembly.device.type == "cpu" or len(self._pending) >= _GPU_DRAIN_STEPS:
             self._look()
@@ -211,6 +212,7 @@ class TrainingLoop:
         stage = self.assembly.plan.stages[self.progress.stage]
         self._tools = self.assembly.enter(stage)
         self._training_step = TrainingStep(self.assembly, self._tools, self.collectives)
+        self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.data.vocab_size)
         self.meter.saved_bytes = None
         if len(self.progress.stages) <= self.progress.stage:
             self.progress.stages.append(
@@ -260,10 +262,14 @@ class TrainingLoop:
         return self.progress.step > 0 and self._share >= 1
 
     def _learning_rate(self) -> float:
-        if self._total is not None:
-            return learning_rate(self.progress.step, self._total, self.training.lr, self.training.schedule)
-        step = min(int(self._share * _CLOCK_RESOLUTION), _CLOCK_RESOLUTION - 1)
-        return learning_rate(step, _CLOCK_RESOLUTION, self.training.lr, self.training.schedule)
+        """The schedule over the current stage: what a stage trains is frozen at its end, and must have decayed."""
+        lr, schedule, stage = self.training.lr, self.training.schedule, self.progress.stage
+        if self._steps is not None:
+            return learning_rate(self.progress.stage_step, self._steps[stage].steps, lr, schedule)
+        stages = self.assembly.plan.stages
+        within = (self._share - sum(s.share for s in stages[:stage])) / stages[stage].share
+        step = min(max(int(within * _CLOCK_RESOLUTION), 0), _CLOCK_RESOLUTION - 1)
+        return learning_rate(step, _CLOCK_RESOLUTION, lr, schedule)
 
     # ---------------------------------------------------------------------------------------- looking and telling
 
@@ -318,6 +324,10 @@ class TrainingLoop:
             raise TrialError("data.final_evaluation = full needs a model that reads from left to right; write fixed")
         for split in ("validation", "test"):
             yield from self.timed_evaluation(self._evaluator.whole_split(split))
+
+    def score_masked_ratios(self) -> Records:
+        """The final evaluation of a model that fills in masks: its loss at fixed shares of masked positions."""
+        yield from self.timed_evaluation(self._evaluator.masked_ratios())
 
     def _report(self, extra: Mapping[str, float] | None = None) -> MetricRecord:
         """What there is to tell now: the mean train loss since the last report, rates, and `extra`."""

@@ -15,6 +15,7 @@ from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences, evaluation_steps, solve_steps
 from stackwise_ray.training.checkpoints import KEPT
 from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
+from stackwise_ray.training.noise import MASKED_RATIOS
 from stackwise_ray.training.stages import StagePlan, stage_plan
 
 
@@ -123,6 +124,11 @@ def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
     return final_evaluation and (trial.data.final_evaluation or default) == "full"
 
 
+def wants_masked_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
+    """Whether the loss at every one of `MASKED_RATIOS` is measured at the end: of encoders, in replicates."""
+    return final_evaluation and trial.model.role == "encoder"
+
+
 def _costs(plan: StagePlan, flops: list[StageFlops]) -> list[StageCost]:
     return [
         StageCost(
@@ -172,4 +178,6 @@ def _evaluation_flops(
         for split in ("validation", "test"):
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
+    if wants_masked_evaluation(trial, final_evaluation):
+        total += len(MASKED_RATIOS) * windows * flops[-1].evaluation_per_sequence
     return total

@@ -38,7 +38,7 @@ from stackwise_ray.training.outputs import (
     finished_result,
     unwritable_is_named,
 )
-from stackwise_ray.training.plan import planned_steps, wants_full_evaluation
+from stackwise_ray.training.plan import planned_steps, wants_full_evaluation, wants_masked_evaluation
 from stackwise_ray.training.run_kind import run_kind
 
 __all__ = ["TrialResult", "run_trial"]
@@ -146,6 +146,8 @@ class _Worker:
             yield from loop.train()
             if wants_full_evaluation(assembly.trial, final_evaluation):
                 yield from loop.score_whole_splits()
+            if wants_masked_evaluation(assembly.trial, final_evaluation):
+                yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
             if loop.at_rest:
                 loop.save()

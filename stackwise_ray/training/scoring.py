@@ -13,12 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors import safe_open
+
 from stackwise_ray.config.editing import from_plain
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
+from stackwise_ray.models.growth import GATE, make_growable
 from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
@@ -168,11 +172,33 @@ def load_model(source: str, role: str) -> PreTrainedModel:
     auto: Any = AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
     try:
         with without_progress_bars():
-            model: PreTrainedModel = auto.from_pretrained(source, use_safetensors=True)
+            model, told = auto.from_pretrained(source, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
-    return model
+    gates = [name for name in told["unexpected_keys"] if name.endswith(GATE)]
+    if gates:
+        _load_gates(model, gates, Path(source) / "model.safetensors")
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _load_gates(model: PreTrainedModel, names: list[str], file: Path) -> None:
+    """Gives a model that was grown the gates of its blocks, which its class in transformers does not know.
+
+    Raises:
+        ConfigError: The weights are not one file here.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"holds a model that was grown ({names[0]}, …), which is read from one file alone; there is no {file}",
+            path="--model",
+        )
+    make_growable(model)
+    parameters = dict(model.named_parameters())
+    with safe_open(file, framework="pt") as stored, torch.no_grad():
+        for name in names:
+            parameters[name].copy_(stored.get_tensor(name))
 
 
 def _role(source: str) -> Any:

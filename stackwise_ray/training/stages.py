@@ -6,6 +6,7 @@ neither knows of torch or of a model's family, only of block numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -41,8 +42,12 @@ class Stage:
         trainable: What gets updates.
         trunk_policy: What the active blocks outside of `trainable` are: "none" where there are none.
         objective: A name in `training.objectives`.
-        noise_band: Shares of corrupted positions (lowest, highest) for objectives that corrupt; None for others.
+        noise: Bands (lowest, highest) of the share of corrupted positions; a sequence draws one of them and a share
+            in it. None for objectives that corrupt nothing.
         share: The stage's share of the budget.
+        inserted: Blocks that enter with this stage, as the identity.
+        reset: Blocks that go back to their initial values when this stage begins.
+        own_head: Whether the head has left the token table by now.
     """
 
     name: str
@@ -50,8 +55,11 @@ class Stage:
     trainable: Trainable
     trunk_policy: TrunkPolicy = "none"
     objective: str
-    noise_band: tuple[float, float] | None = None
+    noise: tuple[tuple[float, float], ...] | None = None
     share: float = 1.0
+    inserted: tuple[int, ...] = ()
+    reset: tuple[int, ...] = ()
+    own_head: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,11 @@ class StagePlan:
     """The stages of a run in order; their shares sum to 1."""
 
     stages: tuple[Stage, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether blocks enter after the first stage."""
+        return any(stage.inserted for stage in self.stages)
 
     def __post_init__(self) -> None:
         total = sum(stage.share for stage in self.stages)
@@ -82,3 +95,37 @@ def stage_plan(trial: TrialConfig) -> StagePlan:
     except ConfigError as error:
         raise error.at(path="training.regime") from None
     return regime(trial)
+
+
+def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:
+    """The block numbers of each stack, from the input.
+
+    Raises:
+        ConfigError: The blocks cannot be cut evenly.
+    """
+    n, size = trial.model.n_layers, trial.training.blocks_per_stack
+    if n % size:
+        fitting = [str(d) for d in range(1, n + 1) if n % d == 0]
+        raise ConfigError(
+            f"= {size} does not divide model.n_layers = {n}; choose {', '.join(fitting)}",
+            path="training.blocks_per_stack",
+        )
+    return tuple(tuple(range(start, start + size)) for start in range(0, n, size))
+
+
+def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:
+    """The stages' shares of the budget, in the order of training.
+
+    Raises:
+        ConfigError: Another number of shares, one that is 0, or a sum that is not 1.
+    """
+    split = trial.training.stage_split
+    if split == "uniform":
+        return (1 / n_stages,) * n_stages
+    if len(split) != n_stages or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-9):
+        raise ConfigError(
+            f"= {list(split)} is not {n_stages} positive shares that sum to 1 (they sum to {sum(split):g}); give one "
+            "for each stage, in the order of training, or uniform",
+            path="training.stage_split",
+        )
+    return tuple(split)

@@ -39,11 +39,24 @@ class BertFamily(ModelFamily):
             **settings,
         )
 
+    def block_products(self, model: ModelConfig) -> int:
+        return 4 * model.d_model**2 + 2 * model.d_model * model.d_ff
+
+    def head_products(self, model: ModelConfig, vocab_size: int) -> int:
+        return model.d_model * (model.d_model + vocab_size)
+
+    def first_products(self, model: ModelConfig, number: int) -> int:
+        return 3 * model.d_model**2  # queries, keys and values
+
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
 
         return StackView(
-            embeddings=(model.bert.embeddings,), blocks=model.bert.encoder.layer, final_norm=None, head=(model.cls,)
+            embeddings=(model.bert.embeddings,),
+            blocks=model.bert.encoder.layer,
+            final_norm=None,
+            head=(model.cls,),
+            residual_outputs=None,
         )
 
 

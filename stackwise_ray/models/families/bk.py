@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from stackwise_ray.config.trial import ModelConfig, ResolventApplyMixer, SwiGLUChannelMixer
+from stackwise_ray.config.trial import (
+    AttentionMixer,
+    ExpertsChannelMixer,
+    ModelConfig,
+    ResolventApplyMixer,
+    ResolventDiagonalMixer,
+    SwiGLUChannelMixer,
+)
 from stackwise_ray.models.bk_rules import check_channel_mixer, check_mixer
 from stackwise_ray.models.family import FAMILIES, ModelFamily
 
@@ -52,13 +59,63 @@ class BKFamily(ModelFamily):
             **settings,
         )
 
+    def block_products(self, model: ModelConfig) -> int:
+        return _mixer_products(model) + _channel_products(model)
+
+    def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
+        from stackwise_ray.kernels.flop_formulas import (
+            apply_backward_flops,
+            apply_flops,
+            diagonal_backward_flops,
+            diagonal_flops,
+        )
+
+        mixer, causal = model.mixer, model.role == "decoder"
+        if isinstance(mixer, AttentionMixer):
+            return super().mixing_flops(model, seq_len)
+        if not isinstance(mixer, ResolventApplyMixer | ResolventDiagonalMixer):
+            return 0.0, 0.0
+        forward = backward = 0
+        shape, diagonal = (1, mixer.n_heads, 1), isinstance(mixer, ResolventDiagonalMixer)
+        if isinstance(mixer, ResolventApplyMixer):
+            forward += apply_flops(shape, (), (), (*shape, mixer.d_value), causal)
+            backward += apply_backward_flops((), shape, (), (), (*shape, mixer.d_value), (), causal)
+            diagonal = mixer.diagonal_features
+        if diagonal:
+            forward += diagonal_flops(shape, (), (), causal)
+            backward += diagonal_backward_flops((), shape, (), (), causal)
+        return float(forward), float(backward)
+
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
 
         trunk = model.model
         return StackView(
-            embeddings=(trunk.embed_tokens,), blocks=trunk.layers, final_norm=trunk.norm, head=(model.lm_head,)
+            embeddings=(trunk.embed_tokens,),
+            blocks=trunk.layers,
+            final_norm=trunk.norm,
+            head=(model.lm_head,),
+            residual_outputs=lambda block: block.residual_outputs(),
+            passed_on=lambda hidden: (hidden, None),
         )
+
+
+def _mixer_products(model: ModelConfig) -> int:
+    mixer, d_model = model.mixer, model.d_model
+    if isinstance(mixer, AttentionMixer):
+        return 4 * d_model**2
+    if isinstance(mixer, ResolventApplyMixer):
+        features = mixer.n_heads * (2 * mixer.d_value + 2 * mixer.diagonal_features)
+        return d_model * (mixer.n_heads * (1 + mixer.d_value) + 2 * features)
+    return 3 * d_model * mixer.n_heads if isinstance(mixer, ResolventDiagonalMixer) else 0
+
+
+def _channel_products(model: ModelConfig) -> int:
+    one = 3 * model.d_model * model.d_ff
+    experts = model.channel_mixer
+    if isinstance(experts, ExpertsChannelMixer):
+        return experts.n_experts * (one + model.d_model)  # all of them are computed
+    return one
 
 
 FAMILIES.register("bk")(BKFamily())

@@ -39,6 +39,9 @@ class GPT2Family(ModelFamily):
             **settings,
         )
 
+    def block_products(self, model: ModelConfig) -> int:
+        return 4 * model.d_model**2 + 2 * model.d_model * model.d_ff
+
     def width_of_channel_mixer(self, config: PretrainedConfig) -> int | None:
         width: int = config.n_inner or 4 * config.n_embd  # the published configs leave n_inner out
         return width
@@ -48,7 +51,11 @@ class GPT2Family(ModelFamily):
 
         trunk = model.transformer
         return StackView(
-            embeddings=(trunk.wte, trunk.wpe), blocks=trunk.h, final_norm=trunk.ln_f, head=(model.lm_head,)
+            embeddings=(trunk.wte, trunk.wpe),
+            blocks=trunk.h,
+            final_norm=trunk.ln_f,
+            head=(model.lm_head,),
+            residual_outputs=lambda block: (block.attn.c_proj, block.mlp.c_proj),
         )
 
 

@@ -42,12 +42,20 @@ class LlamaFamily(ModelFamily):
             **settings,
         )
 
+    def block_products(self, model: ModelConfig) -> int:
+        narrow = model.d_model * (model.n_kv_heads or self.heads(model)) // self.heads(model)
+        return 2 * model.d_model * (model.d_model + narrow) + 3 * model.d_model * model.d_ff
+
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
 
         trunk = model.model
         return StackView(
-            embeddings=(trunk.embed_tokens,), blocks=trunk.layers, final_norm=trunk.norm, head=(model.lm_head,)
+            embeddings=(trunk.embed_tokens,),
+            blocks=trunk.layers,
+            final_norm=trunk.norm,
+            head=(model.lm_head,),
+            residual_outputs=lambda block: (block.self_attn.o_proj, block.mlp.down_proj),
         )
 
 

@@ -40,6 +40,15 @@ class ModernBertFamily(ModelFamily):
             **settings,
         )
 
+    def block_products(self, model: ModelConfig) -> int:
+        return 4 * model.d_model**2 + 3 * model.d_model * model.d_ff
+
+    def head_products(self, model: ModelConfig, vocab_size: int) -> int:
+        return model.d_model * (model.d_model + vocab_size)
+
+    def first_products(self, model: ModelConfig, number: int) -> int:
+        return 0 if number else 3 * model.d_model**2  # the first block has no norm of its own before its attention
+
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
 
@@ -49,6 +58,7 @@ class ModernBertFamily(ModelFamily):
             blocks=trunk.layers,
             final_norm=trunk.final_norm,
             head=(model.head, model.decoder),
+            residual_outputs=lambda block: (block.attn.Wo, block.mlp.Wo),
         )
 
 

@@ -24,6 +24,10 @@ IGNORED = -100
 """Target of a position without loss, as torch's cross-entropy has it."""
 
 
+VALIDATION_SEED, VALIDATION, TRAINING = 0, 0, 1
+"""Corruption of validation is one fixed set for all arms and seeds; the draws of training never meet it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Sequences ready for a model.

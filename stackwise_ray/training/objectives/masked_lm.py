@@ -7,10 +7,15 @@ from numpy.typing import NDArray
 
 from stackwise_ray.data import gather
 from stackwise_ray.data.corruption import mlm_mask
-from stackwise_ray.training.objectives import IGNORED, OBJECTIVES, Batch, Objective
-
-_VALIDATION_SEED, _VALIDATION, _TRAINING = 0, 0, 1
-"""Validation masks are one fixed set for all arms and seeds; training draws never meet them."""
+from stackwise_ray.training.objectives import (
+    IGNORED,
+    OBJECTIVES,
+    TRAINING,
+    VALIDATION,
+    VALIDATION_SEED,
+    Batch,
+    Objective,
+)
 
 
 @OBJECTIVES.register("masked_lm")
@@ -23,11 +28,11 @@ class MaskedLM(Objective):
         offsets = self.order.windows(sequences.start, len(sequences))
         counters = np.arange(sequences.start, sequences.stop, dtype=np.int64)
         tokens = self.data.splits["train"].tokens
-        return self._batch(tokens, offsets, counters, seed=self.trial.seed, purpose=_TRAINING)
+        return self._batch(tokens, offsets, counters, seed=self.trial.seed, purpose=TRAINING)
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
         tokens = self.data.splits["validation"].tokens
-        return self._batch(tokens, offsets, offsets, seed=_VALIDATION_SEED, purpose=_VALIDATION)
+        return self._batch(tokens, offsets, offsets, seed=VALIDATION_SEED, purpose=VALIDATION)
 
     def _batch(
         self,
@@ -39,13 +44,14 @@ class MaskedLM(Objective):
         purpose: int,
     ) -> Batch:
         windows, _ = gather(tokens, offsets, self.seq_len)
-        assert self.stage.noise_band is not None, self.stage  # every regime sets it for this objective
+        assert self.stage.noise is not None, self.stage  # every regime sets it for this objective
+        ((ratio, _),) = self.stage.noise
         masked = mlm_mask(
             windows,
             identities,
             epoch=purpose,
             seed=seed,
-            ratio=self.stage.noise_band[0],
+            ratio=ratio,
             special_ids=self.data.special_ids,
             vocab_size=self.data.vocab_size,
         )

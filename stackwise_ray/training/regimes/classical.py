@@ -17,6 +17,6 @@ def classical(trial: TrialConfig) -> StagePlan:
         active_blocks=blocks,
         trainable=Trainable(blocks=blocks),
         objective="masked_lm" if encoder else "next_token",
-        noise_band=(ratio, ratio) if encoder else None,
+        noise=((ratio, ratio),) if encoder else None,
     )
     return StagePlan(stages=(stage,))

@@ -14,7 +14,7 @@ import torch
 from stackwise_ray.config.trial import AssociativeRecallSource, DataConfig
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.training.assembly import Assembly, assemble, choose_device, seed_step, set_trainable
+from stackwise_ray.training.assembly import Assembly, assemble, choose_device, enter_stage, seed_step
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
@@ -189,7 +189,7 @@ def test_a_stage_trains_its_declared_parts_and_nothing_else(trainable, trained, 
     """GPT-2's head is tied: training it trains the token table."""
     model = assemble(DECODER, data, CPU).model
     stage = Stage(name="s", active_blocks=(0, 1), trainable=trainable, objective="next_token")
-    set_trainable(model, stage)
+    enter_stage(model, stage)
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{part}." for part in trained))}
 

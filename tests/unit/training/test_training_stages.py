@@ -19,7 +19,7 @@ TRIAL = TrialConfig(
 
 def test_classical_training_of_a_decoder_is_one_stage_of_next_token_prediction():
     (stage,) = stage_plan(TRIAL).stages
-    assert (stage.objective, stage.noise_band, stage.share) == ("next_token", None, 1.0)
+    assert (stage.objective, stage.noise, stage.share) == ("next_token", None, 1.0)
     assert stage.active_blocks == stage.trainable.blocks == (0, 1, 2)
     assert stage.trainable.embeddings
     assert stage.trainable.norm
@@ -28,7 +28,7 @@ def test_classical_training_of_a_decoder_is_one_stage_of_next_token_prediction()
 
 def test_classical_training_of_an_encoder_masks_at_the_configured_ratio():
     (stage,) = stage_plan(replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))).stages
-    assert (stage.objective, stage.noise_band) == ("masked_lm", (0.3, 0.3))
+    assert (stage.objective, stage.noise) == ("masked_lm", ((0.3, 0.3),))
 
 
 def test_an_unknown_regime_is_named_with_the_nearest():

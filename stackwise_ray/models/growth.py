@@ -1,0 +1,105 @@
+"""Growing a model block by block: blocks that are not there yet, blocks that enter as the identity, a head of its own.
+
+A growing model has all its blocks from the start, so that its parameters, their initial values and its checkpoints are
+those of the whole model; a block that is not active passes its input on and costs nothing. `training.assembly` calls
+this at the beginning of a stage.
+
+Not here: what trains when (`training.regimes`), and freezing (`training.assembly`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from stackwise_ray.models.stack_view import stack_view
+
+GATE = "growth_gate"
+"""Name of the parameter γ of a block that ends in a norm: it gives x + γ (B(x) − x)."""
+
+
+def make_growable(model: PreTrainedModel) -> None:
+    """Lets blocks be switched off, and gives blocks that end in a norm a gate γ = 1. Calling it twice changes nothing.
+
+    With all blocks active and all gates at 1 the model gives what it gave before (with gates: to rounding).
+    """
+    view = stack_view(model)
+    for block in view.blocks:
+        if isinstance(block, _Growing):
+            continue
+        original: Any = type(block)
+        block.__class__ = _growing(original)
+        growing: Any = block
+        growing.active, growing.passed_on = True, view.passed_on
+        if view.residual_outputs is None:
+            parameter = next(block.parameters())
+            block.register_parameter(GATE, nn.Parameter(parameter.new_ones(())))
+
+
+def set_active(model: PreTrainedModel, numbers: Collection[int]) -> None:
+    """Makes the forward pass go through these blocks alone, in order.
+
+    Raises:
+        ValueError: The model was not made growable and not all of its blocks are asked for.
+    """
+    for number, block in enumerate(stack_view(model).blocks):
+        if isinstance(block, _Growing):
+            block.active = number in numbers
+        elif number not in numbers:
+            raise ValueError("blocks can be left out of a growable model only; call make_growable first")
+
+
+@torch.no_grad()
+def make_identity(model: PreTrainedModel, number: int) -> None:
+    """Makes a block give what it gets, so that inserting it changes no output: it learns its way in from there.
+
+    Where branches are added to a residual stream their last projections become 0; where the block ends in a norm,
+    its gate does.
+    """
+    view = stack_view(model)
+    block = view.blocks[number]
+    if view.residual_outputs is None:
+        getattr(block, GATE).zero_()
+        return
+    for module in view.residual_outputs(block):
+        for parameter in module.parameters():
+            parameter.zero_()
+
+
+def untie_head(model: PreTrainedModel) -> None:
+    """Gives the head a copy of the token table where it shares it; the model is then saved and loaded untied.
+
+    From here on the head can be frozen while the embeddings train. Calling it twice changes nothing.
+    """
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    table: Any = model.get_input_embeddings()
+    if output is None or output.weight is not table.weight:
+        return
+    output.weight = nn.Parameter(output.weight.detach().clone())
+    model.config.tie_word_embeddings = False
+    # BERT's head has a second name for its bias, which is one tensor only while ties are: a loaded model would lose it.
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if module is not output and parameter is output.bias:
+                setattr(module, name, None)
+
+
+class _Growing(nn.Module):
+    active: bool
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.active:
+            return self.passed_on(hidden_states)  # type: ignore[operator]
+        output = super().forward(hidden_states, *args, **kwargs)
+        gate = self._parameters.get(GATE)
+        return output if gate is None else hidden_states + gate * (output - hidden_states)
+
+
+@functools.cache
+def _growing(block_class: Any) -> Any:
+    return type(f"Growing{block_class.__name__}", (_Growing, block_class), {})

@@ -1,0 +1,79 @@
+"""The noise of depth-as-time: which share of positions is masked in the training of which stack.
+
+Arithmetic on a trial's `training.noise`; regimes call it. Stacks are counted from the input: stack 1 of K is the
+leftmost and owns the heaviest noise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from stackwise_ray.config.trial import Noise, TrialConfig
+from stackwise_ray.core.errors import ConfigError
+
+Band = tuple[float, float]
+"""Lowest and highest share of masked positions."""
+
+MASKED_RATIOS = (0.15, 0.3, 0.5, 0.75, 0.9)
+"""Shares of masked positions at which models that fill in masks are compared, whatever they were trained on."""
+
+HEAVIEST = 0.95
+"""Beyond it hardly a token is left to predict from."""
+
+
+def levels(noise: Noise, n_stacks: int) -> tuple[float, ...]:
+    """r_1 > … > r_K; a single stack has r_last.
+
+    `linear` and `cosine` interpolate between r_first and r_last (cosine: flat at both ends), `exponential` does so in
+    the logarithm.
+
+    Raises:
+        ConfigError: They do not fall from left to right, lie outside (0, .95], or a list has another length than K.
+
+    >>> levels(Noise(), 5)
+    (0.95, 0.75, 0.55, 0.35, 0.15)
+    """
+    if isinstance(noise.schedule, tuple):
+        if len(noise.schedule) != n_stacks:
+            raise ConfigError(
+                f"= {list(noise.schedule)} has {len(noise.schedule)} shares for {n_stacks} stacks; give {n_stacks}",
+                path="training.noise.schedule",
+            )
+        found = noise.schedule
+    elif n_stacks == 1:
+        found = (noise.r_last,)
+    else:
+        found = tuple(_at(noise, k / (n_stacks - 1)) for k in range(n_stacks))
+    falling = all(left > right for left, right in itertools.pairwise(found))
+    if not falling or not found[-1] > 0 or found[0] > HEAVIEST:
+        raise ConfigError(
+            f"gives r = {', '.join(f'{r:g}' for r in found)}: noise falls from left to right, from at most {HEAVIEST} "
+            "to above 0",
+            path="training.noise",
+        )
+    return tuple(round(r, 12) for r in found)
+
+
+def _at(noise: Noise, x: float) -> float:
+    first, last = noise.r_first, noise.r_last
+    if noise.schedule == "exponential":
+        return first * (last / first) ** x if last > 0 else 0.0
+    falling = 1 - x if noise.schedule == "linear" else (1 + math.cos(math.pi * x)) / 2
+    return last + (first - last) * falling
+
+
+def band_of(noise: Noise, r: tuple[float, ...], number: int) -> Band:
+    """The band in which the training of stack `number` (0 is the leftmost) draws its share."""
+    if noise.kind == "point":
+        return r[number], r[number]
+    if noise.kind == "cumulative":
+        return r[-1], r[number]
+    above = r[number] if number == 0 else (r[number - 1] + r[number]) / 2
+    below = r[number] if number == len(r) - 1 else (r[number] + r[number + 1]) / 2
+    return below, above
+
+
+def denoising_objective(trial: TrialConfig) -> str:
+    """What a model learns from masked input: encoders predict the masked tokens, decoders the next one."""
+    return "masked_denoising" if trial.model.role == "encoder" else "noisy_context"

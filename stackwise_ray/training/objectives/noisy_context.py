@@ -1,0 +1,34 @@
+"""Next-token prediction from a context in which tokens are masked: what depth-as-time gives a causal model to learn.
+
+Every position has a loss, against the true next token. It is evaluated on clean text: there it is next-token
+prediction, and its losses are those of any other decoder.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stackwise_ray.data import gather
+from stackwise_ray.data.corruption import denoising_mask
+from stackwise_ray.training.objectives import OBJECTIVES, TRAINING, Batch
+from stackwise_ray.training.objectives.masked_denoising import training_ratios
+from stackwise_ray.training.objectives.next_token import NextToken
+
+
+@OBJECTIVES.register("noisy_context")
+class NoisyContext(NextToken):
+    """The masks of a training sequence follow from its global counter; validation windows have none."""
+
+    def training_batch(self, sequences: range) -> Batch:
+        offsets = self.order.windows(sequences.start, len(sequences))
+        counters = np.arange(sequences.start, sequences.stop, dtype=np.int64)
+        windows, targets = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
+        masked = denoising_mask(
+            windows,
+            counters,
+            epoch=TRAINING,
+            seed=self.trial.seed,
+            ratios=training_ratios(self, counters),
+            special_ids=self.data.special_ids,
+        )
+        return Batch(inputs=masked.inputs, targets=targets, loss_positions=targets.size)

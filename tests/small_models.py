@@ -1,0 +1,33 @@
+"""A small model of every family and role, for tests over all of them; a family that is new has to be added here."""
+
+from __future__ import annotations
+
+from stackwise_ray.config.trial import (
+    AttentionMixer,
+    ExpertsChannelMixer,
+    ModelConfig,
+    NoMixer,
+    ResolventApplyMixer,
+    ResolventDiagonalMixer,
+)
+from tests.small_trials import TRIAL, with_model
+
+
+def _model(**changes: object) -> ModelConfig:
+    return with_model(TRIAL, **changes).model
+
+
+MODELS = {
+    "gpt2": _model(),
+    "llama": _model(family="llama", d_ff=24, n_kv_heads=1),
+    "bert": _model(family="bert", role="encoder"),
+    "modernbert": _model(family="modernbert", role="encoder", d_ff=24),
+    "bk encoder": _model(family="bk", role="encoder", n_heads=None, mixer=ResolventApplyMixer(n_heads=2)),
+    "bk apply": _model(family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2, diagonal_features=True)),
+    "bk diagonal": _model(family="bk", n_heads=None, mixer=ResolventDiagonalMixer(n_heads=4)),
+    "bk attention": _model(family="bk", n_heads=None, mixer=AttentionMixer(n_heads=2)),
+    "bk without a mixer": _model(family="bk", n_heads=None, mixer=NoMixer()),
+    "bk with experts": _model(
+        family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2), channel_mixer=ExpertsChannelMixer(top_k=2)
+    ),
+}
