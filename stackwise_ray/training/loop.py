@@ -213,7 +213,7 @@ class TrainingLoop:
         self._tools = self.assembly.enter(stage)
         self._training_step = TrainingStep(self.assembly, self._tools, self.collectives)
         self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.data.vocab_size)
-        self.meter.saved_bytes = None
+        self.meter.enter_stage()
         if len(self.progress.stages) <= self.progress.stage:
             self.progress.stages.append(
                 {

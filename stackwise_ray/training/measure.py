@@ -50,6 +50,11 @@ class Meter:
         self.saved_bytes: int | None = None
         reset_device_peak(device)
 
+    def enter_stage(self) -> None:
+        """Forgets what was measured of the model as it was in another stage."""
+        self._evaluations.clear()
+        self.saved_bytes = None
+
     def knows(self, stage: int, n_sequences: int, stage_step: int) -> bool:
         """Whether a step of this shape needs no instrument any more."""
         return _key(stage, n_sequences) in self._steps and stage_step >= _MEMORY_STEPS

@@ -34,6 +34,10 @@ CASES = {
         with_model(DECODER, dropout=0.3), activation_checkpointing=True
     ),
     "fp16 with a loss scale": with_training(DECODER, precision="fp16"),
+    "a post-norm encoder that grows, with dropout": with_training(
+        with_model(DECODER, family="bert", role="encoder", dropout=0.2), regime="depth_time", budget=Budget(steps=13)
+    ),
+    "a decoder that grows over a random trunk": with_training(DECODER, regime="depth_time", trunk="random_frozen"),
 }
 
 VARIES = ("time/", "throughput/", "memory/")
@@ -132,3 +136,20 @@ def test_a_budget_of_time_goes_on_with_the_time_that_is_left(processes, tmp_path
     metrics = json.loads((tmp_path / "t" / "outputs" / "metrics.json").read_text())
     assert 1.5 <= metrics["time/train_s"] < 2.0
     assert metrics["progress"] == 1.0
+
+
+def test_a_growing_trial_killed_at_random_steps_of_all_stages_keeps_its_weights_to_the_bit(
+    processes, tmp_path, pytestconfig
+):
+    """``--kills 20`` is the long form."""
+    trial = with_training(with_model(DECODER, n_layers=3), regime="depth_time", budget=Budget(steps=60), evaluations=3)
+    attempt(processes, trial, tmp_path / "whole", 1, None)
+    kills, rng = pytestconfig.getoption("--kills"), random.Random(11)
+    steps = sorted(rng.sample(range(1, 58), kills))
+    for number, kill_after in enumerate([*steps, None], start=1):
+        attempt(processes, trial, tmp_path / "pieces", number, kill_after)
+    folders = [tmp_path / name for name in ("whole", "pieces")]
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in folders]
+    assert weights[0] == weights[1]
+    stages = [json.loads((folder / "outputs" / "metrics.json").read_text())["stages"] for folder in folders]
+    assert stages[0] == stages[1]

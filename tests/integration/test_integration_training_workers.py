@@ -18,9 +18,12 @@ DECODER = with_training(
     budget=Budget(tokens=20 * 128 + 16),  # the last batch is one sequence: a worker has none
 )
 ENCODER = with_model(DECODER, family="bert", role="encoder")
+GROWING = with_training(ENCODER, regime="depth_time")
+
 CASES = {
     "next token": (DECODER, DECODER),
     "masked tokens": (ENCODER, ENCODER),
+    "depth as time": (GROWING, GROWING),
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
 

@@ -22,7 +22,7 @@ def depth_time(trial: TrialConfig) -> StagePlan:
     r = levels(trial.training.noise, len(stacks))
     shares = stage_shares(trial, len(stacks))
     bands = [band_of(trial.training.noise, r, number) for number in range(len(stacks))]
-    stages = []
+    stages: list[Stage] = []
     for number in reversed(range(len(stacks))):
         later = stacks[number + 1] if number + 1 < len(stacks) else ()
         stages.append(

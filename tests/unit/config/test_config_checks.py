@@ -142,3 +142,34 @@ def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
     check_trial(edit(BERT, {"data.final_evaluation": "fixed"}))
     with pytest.raises(ConfigError, match=r"data\.final_evaluation = full scores every token .* write fixed"):
         check_trial(edit(BERT, {"data.final_evaluation": "full"}))
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        (
+            {"training.trunk": "random_frozen"},
+            "training.trunk = random_frozen has no effect in the regime classical",
+        ),
+        (
+            {"training.noise": {"r_last": 0.3}},
+            "training.noise: has no effect in the regime classical; it goes with",
+        ),
+        (
+            {"training.stage_split": [0.5, 0.5]},
+            "training.stage_split = [0.5, 0.5] has no effect in the regime",
+        ),
+        (
+            {"training.regime": "classical_random_ratio", "training.embeddings": "untied_all"},
+            "= untied_all has no effect in the regime classical_random_ratio; it goes with depth_time",
+        ),
+        (
+            {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "tied_frozen"},
+            "training.embeddings = tied_frozen freezes the head after the first stage, and a random trunk needs it",
+        ),
+    ],
+)
+def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_trial(edit(BERT, edits))
+    assert message in str(caught.value)

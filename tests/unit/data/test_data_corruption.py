@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.data.corruption import mlm_mask
+from stackwise_ray.data.corruption import denoising_mask, drawn_ratios, mlm_mask
 
 SPECIAL = {"pad": 256, "bos": 257, "eos": 258, "mask": 259}
 TOKENS = np.random.RandomState(0).randint(0, 259, size=(400, 128))
@@ -82,3 +82,46 @@ def test_a_ratio_of_zero_leaves_everything_as_it_is():
 def test_a_tokenizer_without_a_mask_is_refused_with_one_that_has():
     with pytest.raises(ConfigError, match=r"data.tokenizer: this tokenizer has no mask token.*choose bytes"):
         mask(special_ids={"eos": 0})
+
+
+SEQUENCES = np.arange(4 * 40).reshape(4, 40) % 50 + 4
+MASK_ONLY = {"pad": 0, "mask": 1}
+
+
+def denoised(ratios=0.5, tokens=SEQUENCES, ids=(0, 1, 2, 3), epoch=1, seed=0):
+    return denoising_mask(tokens, np.array(ids), epoch=epoch, seed=seed, ratios=ratios, special_ids=MASK_ONLY)
+
+
+def test_denoising_changes_the_input_exactly_where_there_is_a_loss_and_always_to_the_mask():
+    batch = denoised()
+    assert ((batch.inputs != batch.targets) == batch.selected).all()
+    assert (batch.inputs[batch.selected] == 1).all()
+    assert (batch.targets == SEQUENCES).all()
+
+
+def test_the_masks_of_a_sequence_are_nested_in_the_ratio_and_the_same_in_any_company():
+    light, heavy = denoised(0.3), denoised(0.7)
+    assert (light.selected <= heavy.selected).all()
+    assert light.selected.sum() < heavy.selected.sum()
+    alone = denoised(0.3, SEQUENCES[2:3], (2,))
+    assert (alone.selected[0] == light.selected[2]).all()
+    assert (denoised(0.3, epoch=2).selected != light.selected).any()
+    assert (denoised(0.3, seed=1).selected != light.selected).any()
+
+
+def test_every_sequence_has_its_own_ratio_and_special_tokens_are_never_masked():
+    tokens = np.where(np.arange(40) < 20, 0, SEQUENCES)  # the first half is padding
+    batch = denoised(np.array([0.0, 0.2, 0.8, 1.0]), tokens)
+    assert batch.selected.sum(1)[0] == 0
+    assert batch.selected.sum(1)[3] == 20
+    assert not batch.selected[:, :20].any()
+
+
+def test_ratios_are_drawn_evenly_over_the_bands_and_within_them():
+    ids = np.arange(20_000)
+    ratios = drawn_ratios(ids, ((0.1, 0.1), (0.5, 0.9)), epoch=1, seed=0)
+    low, high = ratios == 0.1, ratios >= 0.5
+    assert (low | high).all()
+    assert low.mean() == pytest.approx(0.5, abs=0.02)
+    assert ratios[high].mean() == pytest.approx(0.7, abs=0.01)
+    assert (drawn_ratios(ids[7:8], ((0.1, 0.1), (0.5, 0.9)), epoch=1, seed=0) == ratios[7]).all()

@@ -56,6 +56,10 @@ CASES = {
     "bf16": training(precision="bf16"),
     "a flag": replace(TRIAL, flags=("activation_checkpointing",)),
     "a budget of FLOPs": training(budget=Budget(flops=2e8)),
+    "an encoder that grows": with_training(
+        model(family="bert", role="encoder"), regime="depth_time", budget=Budget(flops=3e8)
+    ),
+    "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
 
 

@@ -40,3 +40,60 @@ def test_a_plan_whose_shares_do_not_sum_to_one_is_a_bug():
     stage = Stage(name="a", active_blocks=(0,), trainable=Trainable(blocks=(0,)), objective="next_token", share=0.5)
     with pytest.raises(ValueError, match=r"sum to 0\.5"):
         StagePlan(stages=(stage,))
+
+
+def growing(**training):
+    trial = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder", n_layers=4))
+    return replace(trial, training=replace(trial.training, regime="depth_time", **training))
+
+
+def test_depth_as_time_grows_from_the_output_to_the_input_through_what_is_frozen():
+    stages = stage_plan(growing()).stages
+    assert [stage.active_blocks for stage in stages] == [(3,), (2, 3), (1, 2, 3), (0, 1, 2, 3)]
+    assert [stage.trainable.blocks for stage in stages] == [(3,), (2,), (1,), (0,)]
+    assert [stage.inserted for stage in stages] == [(), (2,), (1,), (0,)]
+    assert [stage.noise[0][0] for stage in stages] == pytest.approx([0.15, 0.15 + 0.8 / 3, 0.15 + 1.6 / 3, 0.95])
+    assert [(s.trainable.norm, s.trainable.head, s.trainable.embeddings) for s in stages] == [
+        (True, True, True), (False, False, True), (False, False, True), (False, False, True)
+    ]  # fmt: skip
+    assert [stage.own_head for stage in stages] == [False, True, True, True]
+    assert {stage.objective for stage in stages} == {"masked_denoising"}
+
+
+def test_stacks_may_be_of_several_blocks_and_stages_of_unequal_shares():
+    stages = stage_plan(growing(blocks_per_stack=2, stage_split=(0.75, 0.25))).stages
+    assert [(stage.active_blocks, stage.share) for stage in stages] == [((2, 3), 0.75), ((0, 1, 2, 3), 0.25)]
+
+
+def test_policies_of_the_embeddings_and_the_control_of_a_random_trunk():
+    tied = stage_plan(growing(embeddings="tied_frozen")).stages[1]
+    assert (tied.trainable.embeddings, tied.trainable.head, tied.own_head) == (False, False, False)
+    both = stage_plan(growing(embeddings="untied_all")).stages[1]
+    assert (both.trainable.embeddings, both.trainable.head, both.own_head) == (True, True, True)
+    control = stage_plan(growing(trunk="random_frozen")).stages[1]
+    assert (control.trainable.norm, control.trainable.head, control.reset) == (True, True, (3,))
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (
+            {"blocks_per_stack": 3},
+            r"blocks_per_stack = 3 does not divide model\.n_layers = 4; choose 1, 2, 4",
+        ),
+        ({"stage_split": (0.5, 0.5)}, r"training\.stage_split = \[0\.5, 0\.5\] is not 4 positive shares"),
+        ({"stage_split": (0.5, 0.5, 0.5, 0.5)}, r"they sum to 2"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(training, message):
+    with pytest.raises(ConfigError, match=message):
+        stage_plan(growing(**training))
+
+
+def test_the_control_of_depth_as_time_trains_once_on_all_its_shares():
+    trial = growing()
+    (stage,) = stage_plan(replace(trial, training=replace(trial.training, regime="classical_random_ratio"))).stages
+    assert stage.trainable.blocks == (0, 1, 2, 3)
+    assert [low for low, high in stage.noise if low == high] == pytest.approx(
+        [0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15]
+    )
