@@ -124,9 +124,9 @@ def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
     return final_evaluation and (trial.data.final_evaluation or default) == "full"
 
 
-def wants_masked_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
-    """Whether the loss at every one of `MASKED_RATIOS` is measured at the end: of encoders, in replicates."""
-    return final_evaluation and trial.model.role == "encoder"
+def wants_masked_evaluation(trial: TrialConfig) -> bool:
+    """Whether the loss at every one of `MASKED_RATIOS` is measured at the end: of every encoder, tuning trials too."""
+    return trial.model.role == "encoder"
 
 
 def _costs(plan: StagePlan, flops: list[StageFlops]) -> list[StageCost]:
@@ -178,6 +178,6 @@ def _evaluation_flops(
         for split in ("validation", "test"):
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
-    if wants_masked_evaluation(trial, final_evaluation):
+    if wants_masked_evaluation(trial):
         total += len(MASKED_RATIOS) * windows * flops[-1].evaluation_per_sequence
     return total

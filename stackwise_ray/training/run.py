@@ -146,7 +146,7 @@ class _Worker:
             yield from loop.train()
             if wants_full_evaluation(assembly.trial, final_evaluation):
                 yield from loop.score_whole_splits()
-            if wants_masked_evaluation(assembly.trial, final_evaluation):
+            if wants_masked_evaluation(assembly.trial):
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
             if loop.at_rest:

@@ -160,3 +160,10 @@ def test_a_trunk_that_never_trained_is_worse(tmp_path: Path) -> None:
         trial = with_training(trial, budget=Budget(steps=240), lr=1e-2, report_seconds=9.0, batch_tokens=512)
         losses[trunk] = run(trial, tmp_path / trunk)[1].metrics["validation/masked_loss"]
     assert losses["frozen"] < losses["random_frozen"] - 0.01
+
+
+def test_a_budget_of_time_goes_through_all_stages(tmp_path: Path) -> None:
+    trial = growing(MODELS["bert"], budget=Budget(wall_seconds=0.9), evaluations=1)
+    _, result = run(trial, tmp_path)
+    assert [row["name"] for row in result_rows(tmp_path)] == ["stack 3 of 3", "stack 2 of 3", "stack 1 of 3"]
+    assert result.metrics["time/train_s"] >= 0.9
