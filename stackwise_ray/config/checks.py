@@ -213,7 +213,7 @@ def _batch(trial: TrialConfig) -> Found:
     return None
 
 
-_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings")
+_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings", "finish")
 """Fields of `training` that only a regime which grows the model reads."""
 
 
@@ -224,6 +224,7 @@ def _regime(trial: TrialConfig) -> Found:
         "classical": (),
         "classical_random_ratio": ("noise", "blocks_per_stack"),
         "depth_time": ("noise", *_GROWTH),
+        "append": ("noise", *_GROWTH),
     }
     for name in ("noise", *_GROWTH):
         value = getattr(training, name)
@@ -232,9 +233,15 @@ def _regime(trial: TrialConfig) -> Found:
             shown = "" if name == "noise" else f"= {list(value) if isinstance(value, tuple) else value} "
             problem = f"{shown}has no effect in the regime {training.regime}; it goes with {fitting}"
             return f"training.{name}", problem
-    if training.trunk == "random_frozen" and training.embeddings == "tied_frozen":
-        problem = "= tied_frozen freezes the head after the first stage, and a random trunk needs it to train"
+    if training.embeddings == "tied_frozen" and (training.trunk != "frozen" or training.regime == "append"):
+        why = "append" if training.regime == "append" else f"a {training.trunk} trunk"
+        problem = f"= tied_frozen freezes the head after the first stage, and {why} needs it to train"
         return "training.embeddings", f"{problem}; choose untied_frozen_head or untied_all"
+    if training.finish >= 1:
+        return (
+            "training.finish",
+            f"= {training.finish:g} leaves nothing to the stages before it; choose less",
+        )
     return None
 
 

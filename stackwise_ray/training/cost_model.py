@@ -1,10 +1,11 @@
-"""What a stage costs, by formula: the cost model of growing right to left, beside which the counted FLOPs are put.
+"""What a stage costs, by formula: the cost model of growing, beside which the counted FLOPs are put.
 
 With F = F_w + F_a the forward FLOPs of a block a token (products with weights, and mixing of positions) and H those of
 the head, training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H a token, and one H more
 where the head trains: a frozen block passes the gradient on, which needs one product a weight matrix instead of two,
-but both operands of an attention product. End to end it is 3 L F + 3 H. Lookups, norms and the optimizer are in neither
-this model nor the counts that it is compared with. (`costs` finds the exact numbers by running a step on fake tensors.)
+but both operands of an attention product. On top of a frozen prefix of m − 1 blocks it is (m + 2) F + 3 H, and end to
+end 3 L F + 3 H. Lookups, norms and the optimizer are in neither this model nor the counts that it is compared with.
+(`costs` finds the exact numbers by running a step on fake tensors.)
 """
 
 from __future__ import annotations
@@ -48,12 +49,11 @@ def block_flops(trial: TrialConfig, vocab_size: int) -> BlockFlops:
 def modelled_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
     """Forward and backward FLOPs of one training sequence in a stage."""
     block, trainable = block_flops(trial, vocab_size), stage.trainable
-    active, trained = len(stage.active_blocks), len(trainable.blocks)
-    forward = active * (block.weights + block.mixing) + block.head
-    backward = active * (block.weights + block.mixing_backward) + trained * block.weights
+    lowest = min(stage.active_blocks if trainable.embeddings else trainable.blocks)
+    passing = sum(number >= lowest for number in stage.active_blocks)  # below it nothing asks for a gradient
+    forward = len(stage.active_blocks) * (block.weights + block.mixing) + block.head
+    backward = passing * (block.weights + block.mixing_backward) + len(trainable.blocks) * block.weights
     backward += block.head * (2 if trainable.head else 1)
-    if not trainable.embeddings:
-        # Nothing below the lowest trained block asks for a gradient, so its first projection passes none on.
-        lowest = min(trainable.blocks)
+    if not trainable.embeddings:  # the first projection of the lowest trained block passes no gradient on
         backward -= 2 * FAMILIES.get(trial.model.family).first_products(trial.model, lowest)
     return (forward + backward) * trial.data.seq_len

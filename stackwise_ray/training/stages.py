@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
 
-TrunkPolicy = Literal["none", "frozen", "trainable"]
+TrunkPolicy = Literal["none", "frozen", "trainable", "random_frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,30 @@ def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:
             path="training.blocks_per_stack",
         )
     return tuple(tuple(range(start, start + size)) for start in range(0, n, size))
+
+
+def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> StagePlan:
+    """The plan of these stages, and of a last one in which everything trains, where `training.finish` asks for it.
+
+    Args:
+        r: The share of masks of every stack; the last stage draws from all of them.
+    """
+    share = trial.training.finish
+    if not share:
+        return StagePlan(stages=tuple(stages))
+    blocks = tuple(range(trial.model.n_layers))
+    last = replace(
+        stages[-1],
+        name="finish",
+        active_blocks=blocks,
+        trainable=Trainable(blocks=blocks),
+        trunk_policy="none",
+        noise=tuple((level, level) for level in r),
+        share=share,
+        inserted=(),
+        reset=(),
+    )
+    return StagePlan(stages=(*(replace(stage, share=stage.share * (1 - share)) for stage in stages), last))
 
 
 def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:

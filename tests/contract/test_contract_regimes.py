@@ -30,9 +30,12 @@ every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys(
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 
-def growing(model: ModelConfig, n_layers: int = 3, **training: Any) -> TrialConfig:
-    trial = replace(TRIAL, model=replace(model, n_layers=n_layers))
-    return with_training(trial, **{"regime": "depth_time", "budget": Budget(steps=6)} | training)
+every_regime = pytest.mark.parametrize("regime", ["depth_time", "append"])
+
+
+def growing(model: ModelConfig, regime: str = "depth_time", **training: Any) -> TrialConfig:
+    trial = replace(TRIAL, model=replace(model, n_layers=3))
+    return with_training(trial, **{"regime": regime, "budget": Budget(steps=6)} | training)
 
 
 def assembled(trial: TrialConfig) -> Assembly:
@@ -43,9 +46,10 @@ def test_every_family_is_here() -> None:
     assert {model.family for model in MODELS.values()} == set(FAMILIES.names())
 
 
+@every_regime
 @every_model
-def test_a_stage_changes_what_it_declares_and_not_a_bit_of_anything_else(model: ModelConfig) -> None:
-    assembly = assembled(growing(model))
+def test_a_stage_changes_what_it_declares_and_not_a_bit_of_anything_else(model: ModelConfig, regime: str) -> None:
+    assembly = assembled(growing(model, regime))
     view = stack_view(assembly.model)
     for stage in assembly.plan.stages:
         tools = assembly.enter(stage)
@@ -64,9 +68,10 @@ def test_a_stage_changes_what_it_declares_and_not_a_bit_of_anything_else(model: 
             assert not view.blocks[number].training
 
 
+@every_regime
 @every_model
-def test_a_block_that_enters_changes_no_logit(model: ModelConfig) -> None:
-    assembly = assembled(growing(model))
+def test_a_block_that_enters_changes_no_logit(model: ModelConfig, regime: str) -> None:
+    assembly = assembled(growing(model, regime))
     tokens = torch.randint(4, (2, 16), generator=torch.Generator().manual_seed(0))
     logits = None
     for stage in assembly.plan.stages:
@@ -79,15 +84,30 @@ def test_a_block_that_enters_changes_no_logit(model: ModelConfig) -> None:
         logits = now
 
 
-@every_model
-@pytest.mark.parametrize("embeddings", ["tied_frozen", "untied_frozen_head", "untied_all"])
-@pytest.mark.parametrize("trunk", ["frozen", "random_frozen"])
-def test_the_cost_model_is_what_is_counted_within_three_per_cent(
-    model: ModelConfig, embeddings: str, trunk: str
-) -> None:
-    if (embeddings, trunk) == ("tied_frozen", "random_frozen"):
-        pytest.skip("refused by the configuration: the head of a random trunk has to train")
-    trial = growing(model, embeddings=embeddings, trunk=trunk)
+POLICIES: dict[str, dict[str, Any]] = {
+    "right to left": {},
+    "right to left, tied": {"embeddings": "tied_frozen"},
+    "right to left, all embeddings": {"embeddings": "untied_all"},
+    "right to left over a random trunk": {"trunk": "random_frozen"},
+    "right to left, the suffix training": {"trunk": "trainable"},
+    "right to left with a finish": {"finish": 0.2},
+    "left to right": {"regime": "append"},
+    "left to right, all embeddings": {"regime": "append", "embeddings": "untied_all"},
+    "left to right, the prefix training": {"regime": "append", "trunk": "trainable"},
+    "end to end": {"regime": "classical_random_ratio"},
+}
+
+
+EVERYWHERE = ("right to left", "right to left, tied", "left to right", "end to end")
+"""On every family; the others on one whose head is tied and whose blocks end in a norm."""
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [(name, policy) for policy in POLICIES for name in MODELS if policy in EVERYWHERE or name == "bert"],
+)
+def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, policy: str) -> None:
+    trial = growing(MODELS[name], **POLICIES[policy])
     for stage in stage_plan(trial).stages:
         counted = stage_flops(trial, stage, vocab_size=50)
         modelled = modelled_flops(trial, stage, vocab_size=50)

@@ -42,9 +42,9 @@ def test_a_plan_whose_shares_do_not_sum_to_one_is_a_bug():
         StagePlan(stages=(stage,))
 
 
-def growing(**training):
+def growing(regime="depth_time", **training):
     trial = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder", n_layers=4))
-    return replace(trial, training=replace(trial.training, regime="depth_time", **training))
+    return replace(trial, training=replace(trial.training, regime=regime, **training))
 
 
 def test_depth_as_time_grows_from_the_output_to_the_input_through_what_is_frozen():
@@ -97,3 +97,20 @@ def test_the_control_of_depth_as_time_trains_once_on_all_its_shares():
     assert [low for low, high in stage.noise if low == high] == pytest.approx(
         [0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15]
     )
+
+
+def test_appending_grows_from_the_input_on_top_of_what_is_frozen():
+    stages = stage_plan(growing(regime="append")).stages
+    assert [stage.active_blocks for stage in stages] == [(0,), (0, 1), (0, 1, 2), (0, 1, 2, 3)]
+    assert [stage.trainable.blocks for stage in stages] == [(0,), (1,), (2,), (3,)]
+    assert [stage.trainable.embeddings for stage in stages] == [True, False, False, False]
+    assert all(stage.trainable.head and stage.trainable.norm for stage in stages)
+    assert [stage.noise[0][0] for stage in stages] == pytest.approx([0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15])
+
+
+@pytest.mark.parametrize("regime", ["depth_time", "append"])
+def test_a_trunk_may_go_on_training_and_a_finish_trains_everything(regime):
+    stages = stage_plan(growing(regime=regime, trunk="trainable", finish=0.2)).stages
+    assert all(stage.trainable.blocks == stage.active_blocks and not stage.own_head for stage in stages)
+    assert [stage.share for stage in stages] == pytest.approx([0.2] * 5)
+    assert (stages[-1].name, len(stages[-1].noise), stages[-1].inserted) == ("finish", 4, ())
