@@ -132,7 +132,7 @@ def main() -> int:
         return 1
     make_console().print(analysis.summary_table(done.directory))
     results = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python benchmarks/mixers.py --tokens {options.tokens:.0f} --seeds {options.seeds}",
         "machine": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "load_average_before": load,

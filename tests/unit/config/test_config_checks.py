@@ -165,7 +165,7 @@ def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
         ),
         (
             {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "tied_frozen"},
-            "training.embeddings = tied_frozen freezes the head after the first stage, and a random_frozen trunk needs it",
+            "= tied_frozen freezes the head after the first stage, and a random_frozen trunk needs it to train",
         ),
     ],
 )
