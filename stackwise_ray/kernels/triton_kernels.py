@@ -21,9 +21,10 @@ The reversed recursions walk the positions from the end: step j is position n �
 the one to the position walked just before it.
 
 Shape letters: C chunks of a window, S steps of a chunk, L lanes of a program, P values of a lane (a power of two, what
-is beyond the width is masked), Q = L·P channels. Tiles are (C, Q), with (C, 1) and (1, Q) broadcast. A complex number is
-a pair (re, im) of float64 tiles. A view is (pointer, strides of batch, head, position, value), in memory complex numbers
-are pairs of adjacent reals and strides count complex numbers. A place is (batch, head, value, whether it exists), (1, Q).
+is beyond the width is masked), Q = L·P channels. Tiles are (C, Q), with (C, 1) and (1, Q) broadcast. A complex number
+is a pair (re, im) of float64 tiles. A view is (pointer, strides of batch, head, position, value); in memory complex
+numbers are pairs of adjacent reals, and strides count complex numbers. A place is (batch, head, value, whether it
+exists), each (1, Q).
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _place(first_lane, lanes, heads, width, LANES: tl.constexpr, WIDTH: tl.const
 
 @triton.jit
 def _offset(view, place, position):
-    return place[0] * view[1] + place[1] * view[2] + place[2] * view[4] + position * view[3]
+    return place[0] * view[1] + place[1] * view[2] + place[2] * view[4] + position.to(tl.int64) * view[3]
 
 
 @triton.jit
@@ -105,6 +106,30 @@ def _store_complex(view, place, position, exists, x):
     element: tl.constexpr = view[0].dtype.element_ty
     pair = 2 * _offset(view, place, position)[:, :, None] + tl.arange(0, 2)[None, None, :]
     tl.store(view[0] + pair, tl.join(x[0].to(element), x[1].to(element)), mask=exists[:, :, None])
+
+
+@triton.jit
+def _bonds_of_lanes(bonds, place, VARY: tl.constexpr):
+    """The bond of each lane where it has no axis of positions; else nothing that is read."""
+    if VARY:
+        return tl.full((1, 1), 0.0, tl.float64)
+    return _load_real(bonds, place, tl.full((1, 1), 0, tl.int32), place[3], 0.0)
+
+
+@triton.jit
+def _shift_of_lanes(shift, place, VARY: tl.constexpr):
+    """The same of the shift."""
+    if VARY:
+        return tl.full((1, 1), 0.0, tl.float64), tl.full((1, 1), 0.0, tl.float64)
+    return _load_complex(shift, place, tl.full((1, 1), 0, tl.int32), place[3])
+
+
+@triton.jit
+def _bond(bonds, lane_bond, place, position, exists, VARY: tl.constexpr):
+    """Bonds of positions that exist. (What enters the first position is 0: whatever bond stands before it.)"""
+    if VARY:
+        return _load_real(bonds, place, position, exists, 0.0)
+    return lane_bond
 
 
 @triton.jit
@@ -141,13 +166,19 @@ def _sum_of_values(x, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.const
 
 
 @triton.jit
+def _magnitude(x):
+    """The upper half of |x| as an integer, which orders like |x| and holds its exponent above bit 20."""
+    return (x.to(tl.int64, bitcast=True) >> 32).to(tl.int32) & 0x7FFFFFFF
+
+
+@triton.jit
 def _normalised(a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im):
     """A 2×2 matrix times the power of two that brings its largest entry near 1: the same Möbius map, no rounding."""
-    largest = tl.maximum(tl.maximum(tl.abs(a_re), tl.abs(a_im)), tl.maximum(tl.abs(b_re), tl.abs(b_im)))
-    largest = tl.maximum(largest, tl.maximum(tl.abs(c_re), tl.abs(c_im)))
-    largest = tl.maximum(largest, tl.maximum(tl.abs(d_re), tl.abs(d_im)))
-    exponent = (largest.to(tl.int64, bitcast=True) >> 52) & 0x7FF  # biased by 1023, so that 2046 − it is of 1 / 2^e
-    scale = ((2046 - exponent) << 52).to(tl.float64, bitcast=True)
+    largest = tl.maximum(tl.maximum(_magnitude(a_re), _magnitude(a_im)), tl.maximum(_magnitude(b_re), _magnitude(b_im)))
+    largest = tl.maximum(largest, tl.maximum(_magnitude(c_re), _magnitude(c_im)))
+    largest = tl.maximum(largest, tl.maximum(_magnitude(d_re), _magnitude(d_im)))
+    exponent = tl.minimum(largest >> 20, 2045)  # biased by 1023, so that 2046 − it is that of the inverse
+    scale = ((2046 - exponent).to(tl.int64) << 52).to(tl.float64, bitcast=True)
     return (
         a_re * scale, a_im * scale, b_re * scale, b_im * scale, c_re * scale, c_im * scale, d_re * scale, d_im * scale,
     )  # fmt: skip
@@ -166,24 +197,29 @@ def _compose_moebius(
 
 
 @triton.jit
-def _cavity_terms(potential, bonds, shift, place, j, n, exists, HOP: tl.constexpr, REVERSED: tl.constexpr):
-    """d of step j, and the coupling before it; 1 and 0 where there is no such step or bond."""
-    i, bond = _position(j, n, REVERSED), _bond_before(j, n, REVERSED)
-    z = _load_complex(shift, place, i, exists)
-    d = _load_real(potential, place, i, exists, 1.0) - z[0], -z[1]
-    k = _load_real(bonds, place, bond, exists & (j > 0), 0.0)
-    return d, k * k if HOP else k
+def _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr):
+    """d of step j, and the coupling before it. A step that does not exist gives 1 − z and a bond that is none 0.
+
+    SHAPE is (bonds are hops t, and k = t²; bonds, and the shift, have an axis of positions).
+    """
+    HOP: tl.constexpr = SHAPE[0]
+    BONDS_VARY: tl.constexpr = SHAPE[1]
+    SHIFT_VARIES: tl.constexpr = SHAPE[2]
+    i = _position(j, n, REVERSED)
+    z = _load_complex(shift, place, i, exists) if SHIFT_VARIES else of_lanes[1]
+    k = _bond(bonds, of_lanes[0], place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
+    return (_load_real(potential, place, i, exists, 1.0) - z[0], -z[1]), k * k if HOP else k
 
 
 @triton.jit
 def _entering_cavity(
-    potential, bonds, shift, place, start, chunk, carry, n,
-    HOP: tl.constexpr, REVERSED: tl.constexpr,
+    potential, bonds, shift, of_lanes, place, start, chunk, carry, n,
+    SHAPE: tl.constexpr, REVERSED: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The cavity value that enters each chunk.
 
-    A chunk maps what enters it to (a g + b) / (c g + d), whose rows are continuants: q_i = d_i q_{i−1} − k_{i−1} q_{i−2}.
+    A chunk maps what enters it to (a g + b) / (c g + d). The rows are continuants: q_i = d_i q_{i−1} − k_{i−1} q_{i−2}.
     """
     if CHUNKS == 1:
         return carry
@@ -194,7 +230,7 @@ def _entering_cavity(
         for step in tl.static_range(GROUP):
             j = start - STEPS + group + step
             exists = place[3] & (chunk > 0) & (j < n)
-            here, k = _cavity_terms(potential, bonds, shift, place, j, n, exists, HOP, REVERSED)
+            here, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
             following = _add(_times(here, c), _scaled(a, -k)), _add(_times(here, d), _scaled(b, -k))
             a, b = c, d
             c, d = following
@@ -212,26 +248,26 @@ def _entering_cavity(
 @triton.jit
 def cavity(
     potential, bonds, shift, out, left, grad, source, lanes, heads, n,
-    HOP: tl.constexpr, REVERSED: tl.constexpr,
+    SHAPE: tl.constexpr, REVERSED: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """gL (gR where REVERSED) into `out`.
 
     With `left` = gL, in the reversed walk: G_ii into `out`. With `grad` as well: gR into `out`, and G_ii² Γ_i, where
-    the adjoint starts, into `source`. HOP: bonds are hops t, and k = t².
+    the adjoint starts, into `source`; there bonds are couplings. SHAPE is that of `_cavity_terms`.
     """
     place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
-    chunk = tl.arange(0, CHUNKS)[:, None].to(tl.int64)
-    carry = _constant(0.0, CHUNKS, LANES)
+    of_lanes = _bonds_of_lanes(bonds, place, SHAPE[1]), _shift_of_lanes(shift, place, SHAPE[2])
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         g = _entering_cavity(
-            potential, bonds, shift, place, start, chunk, carry, n, HOP, REVERSED, STEPS, CHUNKS, LANES
+            potential, bonds, shift, of_lanes, place, start, chunk, carry, n, SHAPE, REVERSED, STEPS, CHUNKS, LANES
         )
         for step in range(STEPS):
             j = start + step
             i, exists = _position(j, n, REVERSED), place[3] & (j < n)
-            d, k = _cavity_terms(potential, bonds, shift, place, j, n, exists, HOP, REVERSED)
+            d, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
             w = _add(d, _scaled(g, -k))
             g = _reciprocal(w)
             if left is None:
@@ -239,7 +275,7 @@ def cavity(
             else:
                 inner = exists & (i > 0)
                 before = _load_complex(left, place, i - 1, inner)
-                full = _reciprocal(_add(w, _scaled(before, -_load_real(bonds, place, i - 1, inner, 0.0))))
+                full = _reciprocal(_add(w, _scaled(before, -_bond(bonds, of_lanes[0], place, i - 1, inner, SHAPE[1]))))
                 if grad is None:
                     _store_complex(out, place, i, exists, full)
                 else:
@@ -262,22 +298,23 @@ def _compose_linear(c_re, c_im, b_re, b_im, d_re, d_im, e_re, e_im):
 
 @triton.jit
 def _linear_terms(
-    bonds, factors, source, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr
+    bonds, factors, source, lane_bond, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr
 ):  # fmt: skip
     """x_j = c x_{j−1} + b with c = bond · f and b = f · source, or b = source; returns (c, b, g).
 
-    SHAPE is (f is g² rather than g, the bond is t² rather than as stored, b has the factor f, the source is
-    conjugated, the source is complex); g comes from `factors`.
+    SHAPE is (bonds have an axis of positions; f is g² rather than g; the bond is t² rather than as stored; b has the
+    factor f; the source is conjugated; the source is complex). g comes from `factors`.
     """
-    SQUARE: tl.constexpr = SHAPE[0]
-    HOP: tl.constexpr = SHAPE[1]
-    SCALED: tl.constexpr = SHAPE[2]
-    CONJUGATED: tl.constexpr = SHAPE[3]
-    COMPLEX: tl.constexpr = SHAPE[4]
+    BONDS_VARY: tl.constexpr = SHAPE[0]
+    SQUARE: tl.constexpr = SHAPE[1]
+    HOP: tl.constexpr = SHAPE[2]
+    SCALED: tl.constexpr = SHAPE[3]
+    CONJUGATED: tl.constexpr = SHAPE[4]
+    COMPLEX: tl.constexpr = SHAPE[5]
     i = _position(j, n, REVERSED)
     g = _load_complex(factors, place, i, exists)
     f = _times(g, g) if SQUARE else g
-    bond = _load_real(bonds, place, _bond_before(j, n, REVERSED), exists & (j > 0), 0.0)
+    bond = _bond(bonds, lane_bond, place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
     if COMPLEX:
         x = _load_complex(source, place, i, exists)
         b = (x[0], -x[1]) if CONJUGATED else x
@@ -290,7 +327,7 @@ def _linear_terms(
 
 @triton.jit
 def _entering_linear(
-    bonds, factors, source, place, start, chunk, carry, n, SHAPE: tl.constexpr, REVERSED: tl.constexpr,
+    bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE: tl.constexpr, REVERSED: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """What enters each chunk. Products of coefficients are bounded by t/η, as entries of a resolvent are."""
@@ -302,7 +339,7 @@ def _entering_linear(
         for step in tl.static_range(GROUP):
             j = start - STEPS + group + step
             exists = place[3] & (chunk > 0) & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, source, place, j, n, exists, SHAPE, REVERSED)
+            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
             product, offset = _times(c, product), _add(_times(c, offset), b)
     first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
     product, offset = _select(first, _constant(0.0, CHUNKS, CHANNELS), product), _select(first, carry, offset)
@@ -318,17 +355,18 @@ def linear(
 ):  # fmt: skip
     """The recursion of `_linear_terms` into `out`: forward and backward substitution, and the q of the adjoint."""
     place = _place(tl.program_id(0) * LANES, lanes, heads, width, LANES, WIDTH)
-    chunk = tl.arange(0, CHUNKS)[:, None].to(tl.int64)
-    carry = _constant(0.0, CHUNKS, LANES * WIDTH)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         x = _entering_linear(
-            bonds, factors, source, place, start, chunk, carry, n, SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH
-        )
+            bonds, factors, source, lane_bond, place, start, chunk, carry, n,
+            SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH,
+        )  # fmt: skip
         for step in range(STEPS):
             j = start + step
             exists = place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, source, place, j, n, exists, SHAPE, REVERSED)
+            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
             x = _add(_times(c, x), b)
             _store_complex(out, place, _position(j, n, REVERSED), exists, x)
         carry = _last_chunk(x, chunk, CHUNKS)
@@ -355,7 +393,7 @@ def _total(x):
 @triton.jit
 def diagonal_adjoint(
     bonds, factors, source, crossed, right, q, s, grad_potential, grad_bonds, grad_shift, lanes, heads, n,
-    SHAPE: tl.constexpr, SUM_BONDS: tl.constexpr, SUM_SHIFT: tl.constexpr,
+    SHAPE: tl.constexpr, SHIFT_VARIES: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a diagonal, from w_i = source_i + k_i gL_i² w_{i+1}, walked from the end.
@@ -363,20 +401,22 @@ def diagonal_adjoint(
     Causal: ∂a = −Re w, ∂z = conj w, ∂k_i = Re(w_{i+1} gL_i). With `right` = gR, `q` and `s` of the two-sided form
     (`source` is then `s`): w + q − s in place of w, ∂k_i = Re(w_{i+1} gL_i + q_i gR_{i+1}); all three have the
     opposite sign of the definition's. With `crossed`, bonds are hops of an apply: ∂t_i = crossed_i + 2 t_i ∂k_i.
-    SUM_...: the argument has one value a lane, and its gradient is summed over the positions here.
+    Of bonds and shift without an axis of positions the gradient is summed over the positions here.
     """
     place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
-    chunk = tl.arange(0, CHUNKS)[:, None].to(tl.int64)
-    carry = _constant(0.0, CHUNKS, LANES)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        w = _entering_linear(bonds, factors, source, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES)
+        w = _entering_linear(
+            bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES
+        )
         for step in range(STEPS):
             j = start + step
             i, exists = n - 1 - j, place[3] & (j < n)
             bond_exists = exists & (j > 0)
-            c, b, g = _linear_terms(bonds, factors, source, place, j, n, exists, SHAPE, True)
+            c, b, g = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, True)
             grad_bond = w[0] * g[0] - w[1] * g[1]
             w = _add(_times(c, w), b)
             total = w
@@ -387,49 +427,50 @@ def diagonal_adjoint(
                 s_i = _load_complex(s, place, i, exists)
                 total = w[0] + q_i[0] - s_i[0], w[1] + q_i[1] - s_i[1]
             if crossed is not None:
-                t = _load_real(bonds, place, i, bond_exists, 0.0)
+                t = _bond(bonds, lane_bond, place, i, bond_exists, SHAPE[0])
                 grad_bond = 2.0 * t * grad_bond + _load_real(crossed, place, i, bond_exists, 0.0)
             _store_real(grad_potential, place, i, exists, -total[0])
-            if SUM_BONDS:
+            if not SHAPE[0]:
                 sum_bonds += tl.where(bond_exists, grad_bond, 0.0)
             else:
                 _store_real(grad_bonds, place, i, bond_exists, grad_bond)
-            if SUM_SHIFT:
+            if not SHIFT_VARIES:
                 sum_shift = _add(sum_shift, _select(exists, total, (0.0, 0.0)))
             else:
                 _store_complex(grad_shift, place, i, exists, (total[0], -total[1]))
         carry = _last_chunk(w, chunk, CHUNKS)
-    if SUM_BONDS:
-        _store_real(grad_bonds, place, 0, place[3], _total(sum_bonds))
-    if SUM_SHIFT:
-        _store_complex(grad_shift, place, 0, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
+    first = tl.full((1, 1), 0, tl.int32)
+    if not SHAPE[0]:
+        _store_real(grad_bonds, place, first, place[3], _total(sum_bonds))
+    if not SHIFT_VARIES:
+        _store_complex(grad_shift, place, first, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
 
 
 @triton.jit
 def causal_substitution_adjoint(
     bonds, factors, grad, output, grad_values, source, crossed, lanes, heads, n, width,
-    COMPLEX: tl.constexpr,
+    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """m_i = gL_i mu_i = gL_i (Y_i + t_i m_{i+1}), walked from the end, and what the diagonal's adjoint goes on with.
 
     ∂x = conj m; `source` gets gL_i² Γ_i = Σ_p m_i u_i, and `crossed` Re Σ_p m_{i+1} u_i.
     """
-    SHAPE: tl.constexpr = (False, False, True, True, True)
+    SHAPE: tl.constexpr = (BONDS_VARY, False, False, True, True, True)
     first_lane = tl.program_id(0) * LANES
     place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
     lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
-    chunk = tl.arange(0, CHUNKS)[:, None].to(tl.int64)
-    carry = _constant(0.0, CHUNKS, LANES * WIDTH)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         m = _entering_linear(
-            bonds, factors, grad, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
+            bonds, factors, grad, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
         )
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, grad, place, j, n, exists, SHAPE, True)
+            c, b, _ = _linear_terms(bonds, factors, grad, lane_bond, place, j, n, exists, SHAPE, True)
             u = _load_complex(output, place, i, exists)
             after = _sum_of_values(m[0] * u[0] - m[1] * u[1], CHUNKS, LANES, WIDTH)
             m = _add(_times(c, m), b)
@@ -445,29 +486,29 @@ def causal_substitution_adjoint(
 @triton.jit
 def two_sided_substitution_adjoint(
     bonds, factors, forward, output, grad_values, grad_potential, grad_bonds, grad_shift, lanes, heads, n, width,
-    COMPLEX: tl.constexpr, SUM_BONDS: tl.constexpr, SUM_SHIFT: tl.constexpr,
+    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr, SHIFT_VARIES: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """All gradients of the two-sided apply: Λ_i = forward_i + t_i gL_i Λ_{i+1}, walked from the end.
 
     ∂x = conj Λ, ∂a = −Re Σ_p Λ_i y_i, ∂z = conj Σ_p Λ_i y_i, ∂t_i = Re Σ_p (Λ_i y_{i+1} + Λ_{i+1} y_i).
     """
-    SHAPE: tl.constexpr = (False, False, False, False, True)
+    SHAPE: tl.constexpr = (BONDS_VARY, False, False, False, False, True)
     first_lane = tl.program_id(0) * LANES
     place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
     lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
-    chunk = tl.arange(0, CHUNKS)[:, None].to(tl.int64)
-    carry = _constant(0.0, CHUNKS, LANES * WIDTH)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         x = _entering_linear(
-            bonds, factors, forward, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
+            bonds, factors, forward, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
         )
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, forward, place, j, n, exists, SHAPE, True)
+            c, b, _ = _linear_terms(bonds, factors, forward, lane_bond, place, j, n, exists, SHAPE, True)
             y, y_after = _load_complex(output, place, i, exists), _load_complex(output, place, i + 1, exists & (j > 0))
             crossed = x[0] * y[0] - x[1] * y[1]
             x = _add(_times(c, x), b)
@@ -478,16 +519,17 @@ def two_sided_substitution_adjoint(
             im = _sum_of_values(product[1], CHUNKS, LANES, WIDTH)
             grad_bond = _sum_of_values(crossed, CHUNKS, LANES, WIDTH)
             _store_real(grad_potential, lane_place, i, lane_exists, -re)
-            if SUM_BONDS:
+            if not SHAPE[0]:
                 sum_bonds += tl.where(lane_exists & (j > 0), grad_bond, 0.0)
             else:
                 _store_real(grad_bonds, lane_place, i, lane_exists & (j > 0), grad_bond)
-            if SUM_SHIFT:
+            if not SHIFT_VARIES:
                 sum_shift = _add(sum_shift, _select(lane_exists, (re, im), (0.0, 0.0)))
             else:
                 _store_complex(grad_shift, lane_place, i, lane_exists, (re, -im))
         carry = _last_chunk(x, chunk, CHUNKS)
-    if SUM_BONDS:
-        _store_real(grad_bonds, lane_place, 0, lane_place[3], _total(sum_bonds))
-    if SUM_SHIFT:
-        _store_complex(grad_shift, lane_place, 0, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
+    first = tl.full((1, 1), 0, tl.int32)
+    if not SHAPE[0]:
+        _store_real(grad_bonds, lane_place, first, lane_place[3], _total(sum_bonds))
+    if not SHIFT_VARIES:
+        _store_complex(grad_shift, lane_place, first, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +26,10 @@ from stackwise_ray.kernels.backend import BACKENDS, Backend, complex_dtype, outp
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether triton interprets, as it decides when it is imported: a later change of the environment changes nothing."""
 
-STEPS = 32
+STEPS = 64
 """Positions of a chunk, which one thread walks; a power of two."""
 
-THREADS = 512
+THREADS = 256
 """Threads of a program at most, where the values of a lane are not more: chunks of a window times channels."""
 
 SECTOR_LANES = 8
@@ -117,27 +116,30 @@ def _scratch(potential: Tensor, *width: int, real: bool = False) -> Tensor:
     return output_like(potential, (*potential.shape, *width), torch.float64 if real else torch.complex128)
 
 
+def _varies(x: Tensor) -> bool:
+    """Whether it has an axis of positions. Without one a kernel reads it once, and sums its gradient."""
+    return x.ndim > 0 and x.shape[-1] != 1
+
+
 @dataclass(frozen=True)
 class _Gradient:
     """The gradient of an argument of at most three axes, and where a kernel writes it.
 
-    An argument with one value a lane, or fewer, gets sums over the positions, (B, H, 1) in float64. Others get the
+    An argument that does not vary along the positions gets sums over them, (B, H, 1) in float64. Others get the
     summands: in the argument's own type where nothing is left to sum, else in double precision.
     """
 
     argument: Tensor
     tensor: Tensor
-    summed: bool
 
     @classmethod
     def of(cls, argument: Tensor, full: tuple[int, int, int]) -> _Gradient:
         double = torch.complex128 if argument.is_complex() else torch.float64
-        if tuple(argument.shape) == full:
-            single = torch.complex64 if argument.is_complex() else torch.float32
-            return cls(argument, output_like(argument, full, double if argument.dtype == double else single), False)
-        if argument.ndim == 0 or argument.shape[-1] == 1:
-            return cls(argument, argument.new_empty((*full[:2], 1), dtype=double), True)
-        return cls(argument, output_like(argument, full, double), False)
+        if not _varies(argument):
+            return cls(argument, argument.new_empty((*full[:2], 1), dtype=double))
+        if tuple(argument.shape) != full or argument.dtype == double:
+            return cls(argument, output_like(argument, full, double))
+        return cls(argument, output_like(argument, full, torch.complex64 if argument.is_complex() else torch.float32))
 
     @property
     def view(self) -> View:
@@ -145,7 +147,7 @@ class _Gradient:
 
     def reduced(self) -> Tensor:
         """It, in the argument's shape where the kernel summed it."""
-        return self.tensor.sum_to_size(self.argument.shape) if self.summed else self.tensor
+        return self.tensor if _varies(self.argument) else self.tensor.sum_to_size(self.argument.shape)
 
 
 def _gradients(potential: Tensor, bonds: Tensor, shift: Tensor) -> tuple[_Gradient, _Gradient, _Gradient]:
@@ -162,6 +164,7 @@ class _Matrix:
 
     def __init__(self, potential: Tensor, bonds: Tensor, shift: Tensor, *, hop: bool) -> None:
         self.potential, self.hop = potential, hop
+        self.bonds_vary, self.shift_varies = _varies(bonds), _varies(shift)
         self.tiling = Tiling.of(potential)
         self.bonds = _view(_plain(bonds))
         self._views = {"potential": _view(_plain(potential)), "bonds": self.bonds, "shift": _view(_plain(shift))}
@@ -180,7 +183,7 @@ class _Matrix:
         _launch(
             "cavity", self.potential, self.tiling, **self._views, out=_view(out),
             **{name: None if x is None else _view(x) for name, x in others.items()},
-            HOP=self.hop, REVERSED=reversed_,
+            SHAPE=(self.hop, self.bonds_vary, self.shift_varies), REVERSED=reversed_,
         )  # fmt: skip
         return out
 
@@ -189,7 +192,8 @@ class _Matrix:
         width = source.shape[3]
         _launch(
             "linear", self.potential, Tiling.of(self.potential, width), bonds=self.bonds, factors=_view(factors),
-            source=_view(source, 4), out=_view(out, 4), width=width, SHAPE=shape, REVERSED=reversed_,
+            source=_view(source, 4), out=_view(out, 4), width=width,
+            SHAPE=(self.bonds_vary, *shape), REVERSED=reversed_,
         )  # fmt: skip
         return out
 
@@ -211,13 +215,13 @@ class _Matrix:
             "diagonal_adjoint", self.potential, self.tiling, bonds=self.bonds, factors=_view(factors),
             source=_view(source), **{name: None if x is None else _view(x) for name, x in others.items()},
             grad_potential=first.view, grad_bonds=second.view, grad_shift=third.view,
-            SHAPE=shape, SUM_BONDS=second.summed, SUM_SHIFT=third.summed,
+            SHAPE=(self.bonds_vary, *shape), SHIFT_VARIES=self.shift_varies,
         )  # fmt: skip
         return first.reduced(), second.reduced(), third.reduced()
 
 
 _Shape = tuple[bool, bool, bool, bool, bool]
-"""SHAPE of `triton_kernels._linear_terms`: squared factors, squared bonds, scaled, conjugated and complex source."""
+"""SHAPE of `triton_kernels._linear_terms` after its first: f and bond squared; source scaled, conjugated, complex."""
 
 
 # --------------------------------------------------------------------------------------------------------- the ops
@@ -272,7 +276,7 @@ def apply_backward(
     wide = values.dtype if values.dtype in _WIDE else torch.float32
     grad_values = output_like(values, tuple(values.shape), wide)
     left = matrix.cavity(_scratch(potential))
-    flags = {"width": width, "COMPLEX": values.is_complex()}
+    flags = {"width": width, "COMPLEX": values.is_complex(), "BONDS_VARY": matrix.bonds_vary}
     if causal:
         source, crossed = _scratch(potential), _scratch(potential, real=True)
         _launch(
@@ -287,7 +291,7 @@ def apply_backward(
         "two_sided_substitution_adjoint", potential, tiling, bonds=matrix.bonds, factors=_view(left),
         forward=_view(u, 4), output=_view(output, 4), grad_values=_view(grad_values, 4),
         grad_potential=first.view, grad_bonds=second.view, grad_shift=third.view,
-        SUM_BONDS=second.summed, SUM_SHIFT=third.summed, **flags,
+        SHIFT_VARIES=matrix.shift_varies, **flags,
     )  # fmt: skip
     return first.reduced(), second.reduced(), third.reduced(), grad_values
 
