@@ -1,0 +1,128 @@
+"""The `triton` backend where there is no GPU: why it is not used, its kernels interpreted, and compiled for a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stackwise_ray.kernels import available_backends, choose_backend
+from stackwise_ray.kernels.backends import triton as backend
+
+HERE = Path(__file__).parent
+
+
+def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.mark.skipif(not backend._INSTALLED, reason="triton is not installed")
+def test_kernels_equal_the_reference_in_the_interpreter() -> None:
+    """`triton_in_the_interpreter.py`, and what the tests of all backends say of this one."""
+    files = [HERE / "triton_in_the_interpreter.py", HERE / "test_kernels_custom_ops.py"]
+    choice = "interpreter or test_opcheck_passes and triton and True"
+    answer = python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", choice, *map(str, files), TRITON_INTERPRET="1"
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_importing_the_backend_imports_no_triton() -> None:
+    code = (
+        "import sys, torch\n"
+        "torch_imports_it = 'triton' in sys.modules\n"
+        "from stackwise_ray.kernels import available_backends\n"
+        "available_backends()\n"
+        "assert ('triton' in sys.modules) == torch_imports_it"
+    )
+    answer = python("-c", code, TRITON_INTERPRET="")
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backend, "_INSTALLED", True)
+    assert backend.unusable() == "torch sees no CUDA device"
+    assert "triton" not in available_backends()
+    monkeypatch.setattr(backend, "_INSTALLED", False)
+    assert backend.unusable() == "triton is not installed"
+
+
+def test_first_choice_on_a_gpu_and_none_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "_INSTALLED", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_backend() == choose_backend(device="cuda") == "triton"
+    assert choose_backend(device="cpu") != "triton"
+
+
+# ---------------------------------------------------------------------------------------------- compiled, not run
+
+
+class _Driver:
+    """What triton asks before it compiles: the device's architecture, here an H100's."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+class _Compiled:
+    """A kernel that is compiled for the arguments of a launch, and not launched."""
+
+    def __init__(self, kernel: Any, found: dict[str, list[Any]]) -> None:
+        self.kernel, self.found = kernel, found
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def compile_(**arguments: Any) -> None:
+            self.found.setdefault(self.kernel.__name__, []).append(self.kernel.run(grid=grid, warmup=True, **arguments))
+
+        return compile_
+
+
+@pytest.mark.skipif(not backend._INSTALLED or backend.INTERPRETED, reason="triton is not installed, or interprets")
+def test_every_kernel_compiles_for_an_h100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes more than the compiler does. Needs no GPU: ptxas comes with triton."""
+    import triton
+
+    from stackwise_ray.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.driver, "_active", _Driver())
+    found: dict[str, list[Any]] = {}
+    names = (
+        "cavity", "linear", "diagonal_adjoint", "causal_substitution_adjoint", "two_sided_substitution_adjoint",
+    )  # fmt: skip
+    for name in names:
+        monkeypatch.setattr(triton_kernels, name, _Compiled(getattr(triton_kernels, name), found))
+    batch, heads, n, width = 4, 32, 4096, 32
+    potential, hop = torch.rand(batch, n, heads).transpose(1, 2), torch.rand(heads, 1)
+    shift, values = torch.complex(hop, hop), torch.rand(batch, n, heads, width).transpose(1, 2)
+    grad, grad_values = torch.complex(potential, potential), torch.complex(values, values)
+    for causal in (True, False):
+        backend.diagonal(potential, hop, shift, causal)
+        backend.diagonal_backward(grad, potential, hop, shift, causal)
+        backend.apply(potential, hop, shift, values, causal)
+        backend.apply_backward(grad_values, potential, hop, shift, values, grad_values, causal)
+    assert set(found) == set(names)
+    for name, kernels in found.items():
+        for kernel in kernels:
+            assert ".target sm_90" in kernel.asm["ptx"], name
+            # Two programs of 256 threads share a multiprocessor's 65536 registers.
+            assert kernel.metadata.num_warps == 8, name
