@@ -27,6 +27,9 @@ numbers are pairs of adjacent reals, and strides count complex numbers. A place 
 exists), each (1, Q).
 """
 
+# mypy: ignore-errors
+# (Parameters of a kernel are pointers, numbers and tuples of them as triton sees them, for which mypy has no types.)
+
 from __future__ import annotations
 
 import triton

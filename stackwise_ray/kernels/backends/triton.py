@@ -91,7 +91,7 @@ def _launch(name: str, potential: Tensor, tiling: Tiling, /, **arguments: Any) -
         arguments["WIDTH"] = tiling.width
     programs = -(-batch * heads // tiling.lanes)
     # torch.cuda.device_of leaves everything as it is for tensors of the CPU (the interpreter's).
-    with torch.cuda.device_of(potential):
+    with torch.cuda.device_of(potential):  # type: ignore[no-untyped-call]
         kernel: Any = getattr(triton_kernels, name)
         kernel[(programs,)](**arguments)
 

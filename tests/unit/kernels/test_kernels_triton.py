@@ -24,27 +24,30 @@ def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not backend._INSTALLED, reason="triton is not installed")
 def test_kernels_equal_the_reference_in_the_interpreter() -> None:
-    """`triton_in_the_interpreter.py`, and what the tests of all backends say of this one."""
-    files = [HERE / "triton_in_the_interpreter.py", HERE / "test_kernels_custom_ops.py"]
-    choice = "interpreter or test_opcheck_passes and triton and True"
-    answer = python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", choice, *map(str, files), TRITON_INTERPRET="1"
-    )
+    file = HERE / "triton_in_the_interpreter.py"
+    answer = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(file), TRITON_INTERPRET="1")
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_importing_the_backend_imports_no_triton() -> None:
+def test_importing_the_backend_needs_no_triton_and_decorates_no_kernel() -> None:
     code = (
-        "import sys, torch\n"
-        "torch_imports_it = 'triton' in sys.modules\n"
-        "from stackwise_ray.kernels import available_backends\n"
-        "available_backends()\n"
-        "assert ('triton' in sys.modules) == torch_imports_it"
+        "import sys\n"
+        "{}"
+        "from stackwise_ray.kernels import BACKENDS, available_backends\n"
+        "assert 'triton' not in available_backends()\n"
+        "assert 'stackwise_ray.kernels.triton_kernels' not in sys.modules\n"
+        "print(BACKENDS.get('triton').unusable())"
     )
-    answer = python("-c", code, TRITON_INTERPRET="")
-    assert answer.returncode == 0, answer.stderr
+    answers = [
+        python("-c", code.format(before), TRITON_INTERPRET="", CUDA_VISIBLE_DEVICES="")
+        for before in ("", "sys.modules['triton'] = None\n")
+    ]
+    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr + answers[1].stderr
+    assert answers[0].stdout == "torch sees no CUDA device\n" if backend._INSTALLED else "triton is not installed\n"
+    assert answers[1].stdout == "triton is not installed\n"
 
 
 def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +99,7 @@ class _Compiled:
         return compile_
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not backend._INSTALLED or backend.INTERPRETED, reason="triton is not installed, or interprets")
 def test_every_kernel_compiles_for_an_h100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes more than the compiler does. Needs no GPU: ptxas comes with triton."""
