@@ -115,24 +115,26 @@ def _store_complex(view, place, position, exists, x):
 def _bonds_of_lanes(bonds, place, VARY: tl.constexpr):
     """The bond of each lane where it has no axis of positions; else nothing that is read."""
     if VARY:
-        return tl.full((1, 1), 0.0, tl.float64)
-    return _load_real(bonds, place, tl.full((1, 1), 0, tl.int32), place[3], 0.0)
+        bond = tl.full((1, 1), 0.0, tl.float64)
+    else:
+        bond = _load_real(bonds, place, tl.full((1, 1), 0, tl.int32), place[3], 0.0)
+    return bond
 
 
 @triton.jit
 def _shift_of_lanes(shift, place, VARY: tl.constexpr):
     """The same of the shift."""
     if VARY:
-        return tl.full((1, 1), 0.0, tl.float64), tl.full((1, 1), 0.0, tl.float64)
-    return _load_complex(shift, place, tl.full((1, 1), 0, tl.int32), place[3])
+        z = tl.full((1, 1), 0.0, tl.float64), tl.full((1, 1), 0.0, tl.float64)
+    else:
+        z = _load_complex(shift, place, tl.full((1, 1), 0, tl.int32), place[3])
+    return z
 
 
 @triton.jit
 def _bond(bonds, lane_bond, place, position, exists, VARY: tl.constexpr):
     """Bonds of positions that exist. (What enters the first position is 0: whatever bond stands before it.)"""
-    if VARY:
-        return _load_real(bonds, place, position, exists, 0.0)
-    return lane_bond
+    return _load_real(bonds, place, position, exists, 0.0) if VARY else lane_bond
 
 
 @triton.jit
@@ -149,8 +151,6 @@ def _bond_before(j, n, REVERSED: tl.constexpr):
 @triton.jit
 def _last_chunk(x, chunk, CHUNKS: tl.constexpr):
     """What leaves the window, for all its threads: x of the last chunk (the sum has no other summand)."""
-    if CHUNKS == 1:
-        return x
     last = chunk == CHUNKS - 1
     re = tl.sum(tl.where(last, x[0], 0.0), 0, keep_dims=True)
     im = tl.sum(tl.where(last, x[1], 0.0), 0, keep_dims=True)
@@ -160,9 +160,7 @@ def _last_chunk(x, chunk, CHUNKS: tl.constexpr):
 @triton.jit
 def _sum_of_values(x, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
     """(C, L) sums over the values of a lane."""
-    if WIDTH == 1:
-        return x
-    return tl.sum(tl.reshape(x, (CHUNKS, LANES, WIDTH)), 2)
+    return x if WIDTH == 1 else tl.sum(tl.reshape(x, (CHUNKS, LANES, WIDTH)), 2)
 
 
 # ------------------------------------------------------------------------------------------ the cavity recursion
@@ -224,8 +222,6 @@ def _entering_cavity(
 
     A chunk maps what enters it to (a g + b) / (c g + d). The rows are continuants: q_i = d_i q_{i−1} − k_{i−1} q_{i−2}.
     """
-    if CHUNKS == 1:
-        return carry
     a, b = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
     c, d = _constant(0.0, CHUNKS, CHANNELS), _constant(1.0, CHUNKS, CHANNELS)
     GROUP: tl.constexpr = 8 if STEPS > 8 else STEPS  # steps between two scalings: entries below 1e38 cannot overflow
@@ -264,9 +260,11 @@ def cavity(
     chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        g = _entering_cavity(
-            potential, bonds, shift, of_lanes, place, start, chunk, carry, n, SHAPE, REVERSED, STEPS, CHUNKS, LANES
-        )
+        g = carry
+        if CHUNKS > 1:
+            g = _entering_cavity(
+                potential, bonds, shift, of_lanes, place, start, chunk, carry, n, SHAPE, REVERSED, STEPS, CHUNKS, LANES
+            )
         for step in range(STEPS):
             j = start + step
             i, exists = _position(j, n, REVERSED), place[3] & (j < n)
@@ -334,8 +332,6 @@ def _entering_linear(
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """What enters each chunk. Products of coefficients are bounded by t/η, as entries of a resolvent are."""
-    if CHUNKS == 1:
-        return carry
     product, offset = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
     GROUP: tl.constexpr = 4 if STEPS > 4 else STEPS  # loads in flight
     for group in range(0, STEPS, GROUP):
@@ -362,10 +358,12 @@ def linear(
     lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        x = _entering_linear(
-            bonds, factors, source, lane_bond, place, start, chunk, carry, n,
-            SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH,
-        )  # fmt: skip
+        x = carry
+        if CHUNKS > 1:
+            x = _entering_linear(
+                bonds, factors, source, lane_bond, place, start, chunk, carry, n,
+                SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
         for step in range(STEPS):
             j = start + step
             exists = place[3] & (j < n)
@@ -412,9 +410,11 @@ def diagonal_adjoint(
     sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        w = _entering_linear(
-            bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES
-        )
+        w = carry
+        if CHUNKS > 1:
+            w = _entering_linear(
+                bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES
+            )
         for step in range(STEPS):
             j = start + step
             i, exists = n - 1 - j, place[3] & (j < n)
@@ -467,9 +467,12 @@ def causal_substitution_adjoint(
     lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        m = _entering_linear(
-            bonds, factors, grad, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
-        )
+        m = carry
+        if CHUNKS > 1:
+            m = _entering_linear(
+                bonds, factors, grad, lane_bond, place, start, chunk, carry, n,
+                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
@@ -505,9 +508,12 @@ def two_sided_substitution_adjoint(
     sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
-        x = _entering_linear(
-            bonds, factors, forward, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES * WIDTH
-        )
+        x = carry
+        if CHUNKS > 1:
+            x = _entering_linear(
+                bonds, factors, forward, lane_bond, place, start, chunk, carry, n,
+                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)

@@ -99,9 +99,26 @@ class _Compiled:
         return compile_
 
 
+KERNELS = {
+    "cavity", "linear", "diagonal_adjoint", "causal_substitution_adjoint", "two_sided_substitution_adjoint",
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not backend._INSTALLED or backend.INTERPRETED, reason="triton is not installed, or interprets")
-def test_every_kernel_compiles_for_an_h100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("batch", "heads", "n", "width", "by_position", "dtype"),
+    [
+        (4, 32, 4096, 32, False, torch.float32),
+        (2, 3, 77, 11, True, torch.float64),  # complex values, too
+        (1, 1, 1, 1, True, torch.bfloat16),  # sizes of 1 become constants when triton compiles
+    ],
+    ids=["model", "by position", "smallest"],
+)
+def test_every_kernel_compiles_for_an_h100(
+    batch: int, heads: int, n: int, width: int, by_position: bool, dtype: torch.dtype,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The interpreter takes more than the compiler does. Needs no GPU: ptxas comes with triton."""
     import triton
 
@@ -110,23 +127,21 @@ def test_every_kernel_compiles_for_an_h100(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.runtime.driver, "_active", _Driver())
     found: dict[str, list[Any]] = {}
-    names = (
-        "cavity", "linear", "diagonal_adjoint", "causal_substitution_adjoint", "two_sided_substitution_adjoint",
-    )  # fmt: skip
-    for name in names:
+    for name in KERNELS:
         monkeypatch.setattr(triton_kernels, name, _Compiled(getattr(triton_kernels, name), found))
-    batch, heads, n, width = 4, 32, 4096, 32
-    potential, hop = torch.rand(batch, n, heads).transpose(1, 2), torch.rand(heads, 1)
-    shift, values = torch.complex(hop, hop), torch.rand(batch, n, heads, width).transpose(1, 2)
-    grad, grad_values = torch.complex(potential, potential), torch.complex(values, values)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    potential = torch.rand(batch, n, heads).to(dtype).transpose(1, 2)
+    hop = torch.rand(heads, n - 1 if by_position else 1).to(dtype)
+    shift = torch.rand(heads, n if by_position else 1).to(wide)
+    shift = torch.complex(shift, shift)
+    grad = torch.complex(potential.to(wide), potential.to(wide))
+    values = torch.rand(batch, n, heads, width).to(dtype).transpose(1, 2)
+    grad_values = torch.complex(values.to(wide), values.to(wide))
+    values = grad_values if dtype == torch.float64 else values
     for causal in (True, False):
         backend.diagonal(potential, hop, shift, causal)
         backend.diagonal_backward(grad, potential, hop, shift, causal)
         backend.apply(potential, hop, shift, values, causal)
         backend.apply_backward(grad_values, potential, hop, shift, values, grad_values, causal)
-    assert set(found) == set(names)
-    for name, kernels in found.items():
-        for kernel in kernels:
-            assert ".target sm_90" in kernel.asm["ptx"], name
-            # Two programs of 256 threads share a multiprocessor's 65536 registers.
-            assert kernel.metadata.num_warps == 8, name
+    assert set(found) == KERNELS
+    assert all(".target sm_90" in kernel.asm["ptx"] for kernels in found.values() for kernel in kernels)
