@@ -27,12 +27,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether triton interprets, as it decides when it is imported: a later change of the environment changes nothing."""
 
 STEPS = 64
-"""Positions of a chunk, which one thread walks; a power of two. A window of eight lanes (64 KiB) stays in the first
-cache for the second walk, and the scan between the walks costs a tenth of them (counted in instructions, not timed)."""
+"""Positions of a chunk, which one thread walks; a power of two. Of the diagonal a window of eight lanes is 64 KiB then,
+and should stay in the first cache for the second walk (reasoned, not timed)."""
 
 THREADS = 256
 """Threads of a program at most, where the values of a lane are not more: chunks of a window times channels. At most 128
-registers a thread then let two programs share a multiprocessor, and nothing is spilled (compiled for sm_90)."""
+registers a thread let two programs share a multiprocessor; compiled for sm_90 the kernels take 64 to 128."""
 
 SECTOR_LANES = 8
 """Adjacent channels of a program at least: eight float32 fill the smallest access to memory, 32 bytes."""
