@@ -2,9 +2,10 @@
 
     ops.py             resolvent_diagonal, resolvent_apply: checks, custom ops, gradients
     backend.py         what a backend provides, and how one is chosen
-    backends/          reference (the definition), torch (vectorised), cpu (compiled); one file and one registration
-                       add another
+    backends/          reference (the definition), torch (vectorised), cpu (compiled C), triton (CUDA); one file and
+                       one registration add another
     cpu/               the C sources of the cpu backend, and how they are compiled
+    triton_kernels.py  the kernels of the triton backend
     flop_formulas.py   counted FLOPs of every op and its backward, from shapes alone
 
 Models come here; nothing here knows of a model.

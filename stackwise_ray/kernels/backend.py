@@ -1,7 +1,7 @@
 """Backends of the resolvent ops: what one must provide, the registry, and how one is chosen.
 
 A backend is one module of `stackwise_ray.kernels.backends` that registers a `Backend` under its own name
-(`reference`, `torch`, `cpu`). The ops in `stackwise_ray.kernels.ops` check
+(`reference`, `torch`, `cpu`, `triton`). The ops in `stackwise_ray.kernels.ops` check
 shapes and values, call the chosen backend, reduce gradients over broadcast axes and cast; a backend sees valid
 arguments with n >= 1.
 

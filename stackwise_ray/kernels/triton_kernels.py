@@ -1,0 +1,544 @@
+"""The Triton kernels of the `triton` backend; `stackwise_ray.kernels.backends.triton` launches them.
+
+Importing this module imports triton, and the environment variable TRITON_INTERPRET decides at that moment whether the
+kernels are compiled or interpreted. No tensor is checked or made here.
+
+How a recursion is cut. A program owns Q adjacent channels (a channel is one value of one lane, a lane one (sequence,
+head); the diagonal has one channel a lane) and walks the whole sequence in windows of C·S positions. In a window every
+thread owns the chunk of S positions of one channel, and does three things:
+
+1. it walks the chunk *before* its own and composes that chunk's map: a Möbius map, kept as a 2×2 matrix and scaled by
+   powers of two, for the cavity recursion; a product and an offset for a linear recursion. The thread of the first
+   chunk takes the constant map to what entered the window instead;
+2. an inclusive scan along the chunks composes the maps: each thread then holds what enters its own chunk;
+3. it walks its own chunk from that value by the recursion itself and writes the results.
+
+So every value comes from the contractive recursion, inputs come from memory once (the second walk finds them in the
+cache), nothing of a later position is ever combined into an earlier one, and no program waits for another. Neighbouring
+threads of a warp hold neighbouring channels, so that accesses are whole sectors where lanes or values are adjacent.
+
+The reversed recursions walk the positions from the end: step j is position n − 1 − j, and the bond *before* a step is
+the one to the position walked just before it.
+
+Shape letters: C chunks of a window, S steps of a chunk, L lanes of a program, P values of a lane (a power of two, what
+is beyond the width is masked), Q = L·P channels. Tiles are (C, Q), with (C, 1) and (1, Q) broadcast. A complex number
+is a pair (re, im) of float64 tiles. A view is (pointer, strides of batch, head, position, value); in memory complex
+numbers are pairs of adjacent reals, and strides count complex numbers. A place is (batch, head, value, whether it
+exists), each (1, Q).
+"""
+
+# mypy: ignore-errors
+# (Parameters of a kernel are pointers, numbers and tuples of them as triton sees them, for which mypy has no types.)
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# ------------------------------------------------------------------------------------------------ complex numbers
+
+
+@triton.jit
+def _add(x, y):
+    return x[0] + y[0], x[1] + y[1]
+
+
+@triton.jit
+def _times(x, y):
+    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
+
+
+@triton.jit
+def _scaled(x, factor):
+    return x[0] * factor, x[1] * factor
+
+
+@triton.jit
+def _reciprocal(x):
+    scale = 1.0 / (x[0] * x[0] + x[1] * x[1])
+    return x[0] * scale, -x[1] * scale
+
+
+@triton.jit
+def _select(condition, x, y):
+    return tl.where(condition, x[0], y[0]), tl.where(condition, x[1], y[1])
+
+
+@triton.jit
+def _constant(value: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr):
+    return tl.full((CHUNKS, CHANNELS), value, tl.float64), tl.full((CHUNKS, CHANNELS), 0.0, tl.float64)
+
+
+# ------------------------------------------------------------------------------------------------- into memory
+
+
+@triton.jit
+def _place(first_lane, lanes, heads, width, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """Where the program's channels are; int64, since offsets into large tensors exceed 32 bits."""
+    channel = tl.arange(0, LANES * WIDTH)[None, :]
+    lane = (first_lane + channel // WIDTH).to(tl.int64)
+    value = (channel % WIDTH).to(tl.int64)
+    return lane // heads, lane % heads, value, (lane < lanes) & (value < width)
+
+
+@triton.jit
+def _offset(view, place, position):
+    return place[0] * view[1] + place[1] * view[2] + place[2] * view[4] + position.to(tl.int64) * view[3]
+
+
+@triton.jit
+def _load_real(view, place, position, exists, other):
+    return tl.load(view[0] + _offset(view, place, position), mask=exists, other=other).to(tl.float64)
+
+
+@triton.jit
+def _load_complex(view, place, position, exists):
+    # Both halves in one access: a trailing axis of two adjacent reals.
+    pair = 2 * _offset(view, place, position)[:, :, None] + tl.arange(0, 2)[None, None, :]
+    re, im = tl.split(tl.load(view[0] + pair, mask=exists[:, :, None], other=0.0))
+    return re.to(tl.float64), im.to(tl.float64)
+
+
+@triton.jit
+def _store_real(view, place, position, exists, x):
+    tl.store(view[0] + _offset(view, place, position), x.to(view[0].dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def _store_complex(view, place, position, exists, x):
+    element: tl.constexpr = view[0].dtype.element_ty
+    pair = 2 * _offset(view, place, position)[:, :, None] + tl.arange(0, 2)[None, None, :]
+    tl.store(view[0] + pair, tl.join(x[0].to(element), x[1].to(element)), mask=exists[:, :, None])
+
+
+@triton.jit
+def _bonds_of_lanes(bonds, place, VARY: tl.constexpr):
+    """The bond of each lane where it has no axis of positions; else nothing that is read."""
+    if VARY:
+        bond = tl.full((1, 1), 0.0, tl.float64)
+    else:
+        bond = _load_real(bonds, place, tl.full((1, 1), 0, tl.int32), place[3], 0.0)
+    return bond
+
+
+@triton.jit
+def _shift_of_lanes(shift, place, VARY: tl.constexpr):
+    """The same of the shift."""
+    if VARY:
+        z = tl.full((1, 1), 0.0, tl.float64), tl.full((1, 1), 0.0, tl.float64)
+    else:
+        z = _load_complex(shift, place, tl.full((1, 1), 0, tl.int32), place[3])
+    return z
+
+
+@triton.jit
+def _bond(bonds, lane_bond, place, position, exists, VARY: tl.constexpr):
+    """Bonds of positions that exist. (What enters the first position is 0: whatever bond stands before it.)"""
+    return _load_real(bonds, place, position, exists, 0.0) if VARY else lane_bond
+
+
+@triton.jit
+def _position(j, n, REVERSED: tl.constexpr):
+    return n - 1 - j if REVERSED else j
+
+
+@triton.jit
+def _bond_before(j, n, REVERSED: tl.constexpr):
+    """The bond to the position walked before step j; bond i lies between the positions i and i + 1."""
+    return n - 1 - j if REVERSED else j - 1
+
+
+@triton.jit
+def _last_chunk(x, chunk, CHUNKS: tl.constexpr):
+    """What leaves the window, for all its threads: x of the last chunk (the sum has no other summand)."""
+    last = chunk == CHUNKS - 1
+    re = tl.sum(tl.where(last, x[0], 0.0), 0, keep_dims=True)
+    im = tl.sum(tl.where(last, x[1], 0.0), 0, keep_dims=True)
+    return tl.broadcast_to(re, x[0].shape), tl.broadcast_to(im, x[1].shape)
+
+
+@triton.jit
+def _sum_of_values(x, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """(C, L) sums over the values of a lane."""
+    return x if WIDTH == 1 else tl.sum(tl.reshape(x, (CHUNKS, LANES, WIDTH)), 2)
+
+
+# ------------------------------------------------------------------------------------------ the cavity recursion
+
+
+@triton.jit
+def _magnitude(x):
+    """The upper half of |x| as an integer, which orders like |x| and holds its exponent above bit 20."""
+    return (x.to(tl.int64, bitcast=True) >> 32).to(tl.int32) & 0x7FFFFFFF
+
+
+@triton.jit
+def _normalised(a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im):
+    """A 2×2 matrix times the power of two that brings its largest entry near 1: the same Möbius map, no rounding."""
+    largest = tl.maximum(tl.maximum(_magnitude(a_re), _magnitude(a_im)), tl.maximum(_magnitude(b_re), _magnitude(b_im)))
+    largest = tl.maximum(largest, tl.maximum(_magnitude(c_re), _magnitude(c_im)))
+    largest = tl.maximum(largest, tl.maximum(_magnitude(d_re), _magnitude(d_im)))
+    exponent = tl.minimum(largest >> 20, 2045)  # biased by 1023, so that 2046 − it is that of the inverse
+    scale = ((2046 - exponent).to(tl.int64) << 52).to(tl.float64, bitcast=True)
+    return (
+        a_re * scale, a_im * scale, b_re * scale, b_im * scale, c_re * scale, c_im * scale, d_re * scale, d_im * scale,
+    )  # fmt: skip
+
+
+@triton.jit
+def _compose_moebius(
+    a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im, e_re, e_im, f_re, f_im, g_re, g_im, h_re, h_im
+):  # fmt: skip
+    """First (a b; c d), then (e f; g h): the product (e f; g h) (a b; c d)."""
+    a, b, c, d = (a_re, a_im), (b_re, b_im), (c_re, c_im), (d_re, d_im)
+    e, f, g, h = (e_re, e_im), (f_re, f_im), (g_re, g_im), (h_re, h_im)
+    p, q = _add(_times(e, a), _times(f, c)), _add(_times(e, b), _times(f, d))
+    r, s = _add(_times(g, a), _times(h, c)), _add(_times(g, b), _times(h, d))
+    return _normalised(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1])
+
+
+@triton.jit
+def _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr):
+    """d of step j, and the coupling before it. A step that does not exist gives 1 − z and a bond that is none 0.
+
+    SHAPE is (bonds are hops t, and k = t²; bonds, and the shift, have an axis of positions).
+    """
+    HOP: tl.constexpr = SHAPE[0]
+    BONDS_VARY: tl.constexpr = SHAPE[1]
+    SHIFT_VARIES: tl.constexpr = SHAPE[2]
+    i = _position(j, n, REVERSED)
+    z = _load_complex(shift, place, i, exists) if SHIFT_VARIES else of_lanes[1]
+    k = _bond(bonds, of_lanes[0], place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
+    return (_load_real(potential, place, i, exists, 1.0) - z[0], -z[1]), k * k if HOP else k
+
+
+@triton.jit
+def _entering_cavity(
+    potential, bonds, shift, of_lanes, place, start, chunk, carry, n,
+    SHAPE: tl.constexpr, REVERSED: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """The cavity value that enters each chunk.
+
+    A chunk maps what enters it to (a g + b) / (c g + d). The rows are continuants: q_i = d_i q_{i−1} − k_{i−1} q_{i−2}.
+    """
+    a, b = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
+    c, d = _constant(0.0, CHUNKS, CHANNELS), _constant(1.0, CHUNKS, CHANNELS)
+    GROUP: tl.constexpr = 8 if STEPS > 8 else STEPS  # steps between two scalings: entries below 1e38 cannot overflow
+    for group in range(0, STEPS, GROUP):
+        for step in tl.static_range(GROUP):
+            j = start - STEPS + group + step
+            exists = place[3] & (chunk > 0) & (j < n)
+            here, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
+            following = _add(_times(here, c), _scaled(a, -k)), _add(_times(here, d), _scaled(b, -k))
+            a, b = c, d
+            c, d = following
+        a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im = _normalised(a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1])
+        a, b, c, d = (a_re, a_im), (b_re, b_im), (c_re, c_im), (d_re, d_im)
+    zero, one = _constant(0.0, CHUNKS, CHANNELS), _constant(1.0, CHUNKS, CHANNELS)
+    first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
+    a, b, c, d = _select(first, zero, a), _select(first, carry, b), _select(first, zero, c), _select(first, one, d)
+    a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im = tl.associative_scan(
+        (a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]), 0, _compose_moebius
+    )
+    return _times((b_re, b_im), _reciprocal((d_re, d_im)))
+
+
+@triton.jit
+def cavity(
+    potential, bonds, shift, out, left, grad, source, lanes, heads, n,
+    SHAPE: tl.constexpr, REVERSED: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """gL (gR where REVERSED) into `out`.
+
+    With `left` = gL, in the reversed walk: G_ii into `out`. With `grad` as well: gR into `out`, and G_ii² Γ_i, where
+    the adjoint starts, into `source`; there bonds are couplings. SHAPE is that of `_cavity_terms`.
+    """
+    place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
+    of_lanes = _bonds_of_lanes(bonds, place, SHAPE[1]), _shift_of_lanes(shift, place, SHAPE[2])
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
+    for window in range(0, n, CHUNKS * STEPS):
+        start = window + chunk * STEPS
+        g = carry
+        if CHUNKS > 1:
+            g = _entering_cavity(
+                potential, bonds, shift, of_lanes, place, start, chunk, carry, n, SHAPE, REVERSED, STEPS, CHUNKS, LANES
+            )
+        for step in range(STEPS):
+            j = start + step
+            i, exists = _position(j, n, REVERSED), place[3] & (j < n)
+            d, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
+            w = _add(d, _scaled(g, -k))
+            g = _reciprocal(w)
+            if left is None:
+                _store_complex(out, place, i, exists, g)
+            else:
+                inner = exists & (i > 0)
+                before = _load_complex(left, place, i - 1, inner)
+                full = _reciprocal(_add(w, _scaled(before, -_bond(bonds, of_lanes[0], place, i - 1, inner, SHAPE[1]))))
+                if grad is None:
+                    _store_complex(out, place, i, exists, full)
+                else:
+                    gamma = _load_complex(grad, place, i, exists)
+                    _store_complex(out, place, i, exists, g)
+                    _store_complex(source, place, i, exists, _times(_times(full, full), (gamma[0], -gamma[1])))
+        carry = _last_chunk(g, chunk, CHUNKS)
+
+
+# ------------------------------------------------------------------------------------------- linear recursions
+
+
+@triton.jit
+def _compose_linear(c_re, c_im, b_re, b_im, d_re, d_im, e_re, e_im):
+    """First c x + b, then d x + e."""
+    c, d = (c_re, c_im), (d_re, d_im)
+    product, offset = _times(d, c), _add(_times(d, (b_re, b_im)), (e_re, e_im))
+    return product[0], product[1], offset[0], offset[1]
+
+
+@triton.jit
+def _linear_terms(
+    bonds, factors, source, lane_bond, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr
+):  # fmt: skip
+    """x_j = c x_{j−1} + b with c = bond · f and b = f · source, or b = source; returns (c, b, g).
+
+    SHAPE is (bonds have an axis of positions; f is g² rather than g; the bond is t² rather than as stored; b has the
+    factor f; the source is conjugated; the source is complex). g comes from `factors`.
+    """
+    BONDS_VARY: tl.constexpr = SHAPE[0]
+    SQUARE: tl.constexpr = SHAPE[1]
+    HOP: tl.constexpr = SHAPE[2]
+    SCALED: tl.constexpr = SHAPE[3]
+    CONJUGATED: tl.constexpr = SHAPE[4]
+    COMPLEX: tl.constexpr = SHAPE[5]
+    i = _position(j, n, REVERSED)
+    g = _load_complex(factors, place, i, exists)
+    f = _times(g, g) if SQUARE else g
+    bond = _bond(bonds, lane_bond, place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
+    if COMPLEX:
+        x = _load_complex(source, place, i, exists)
+        b = (x[0], -x[1]) if CONJUGATED else x
+        if SCALED:
+            b = _times(f, b)
+    else:
+        b = _scaled(f, _load_real(source, place, i, exists, 0.0))  # a real source is always one of values
+    return _scaled(f, bond * bond if HOP else bond), b, g
+
+
+@triton.jit
+def _entering_linear(
+    bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE: tl.constexpr, REVERSED: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """What enters each chunk. Products of coefficients are bounded by t/η, as entries of a resolvent are."""
+    product, offset = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
+    GROUP: tl.constexpr = 4 if STEPS > 4 else STEPS  # loads in flight
+    for group in range(0, STEPS, GROUP):
+        for step in tl.static_range(GROUP):
+            j = start - STEPS + group + step
+            exists = place[3] & (chunk > 0) & (j < n)
+            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
+            product, offset = _times(c, product), _add(_times(c, offset), b)
+    first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
+    product, offset = _select(first, _constant(0.0, CHUNKS, CHANNELS), product), _select(first, carry, offset)
+    _, _, re, im = tl.associative_scan((product[0], product[1], offset[0], offset[1]), 0, _compose_linear)
+    return re, im
+
+
+@triton.jit
+def linear(
+    bonds, factors, source, out, lanes, heads, n, width,
+    SHAPE: tl.constexpr, REVERSED: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The recursion of `_linear_terms` into `out`: forward and backward substitution, and the q of the adjoint."""
+    place = _place(tl.program_id(0) * LANES, lanes, heads, width, LANES, WIDTH)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    for window in range(0, n, CHUNKS * STEPS):
+        start = window + chunk * STEPS
+        x = carry
+        if CHUNKS > 1:
+            x = _entering_linear(
+                bonds, factors, source, lane_bond, place, start, chunk, carry, n,
+                SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
+        for step in range(STEPS):
+            j = start + step
+            exists = place[3] & (j < n)
+            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
+            x = _add(_times(c, x), b)
+            _store_complex(out, place, _position(j, n, REVERSED), exists, x)
+        carry = _last_chunk(x, chunk, CHUNKS)
+
+
+# --------------------------------------------------------------------------------------------------- gradients
+
+
+@triton.jit
+def _store_values(view, place, position, exists, x, COMPLEX: tl.constexpr):
+    """The gradient of values, conj x; of real ones its real part."""
+    if COMPLEX:
+        _store_complex(view, place, position, exists, (x[0], -x[1]))
+    else:
+        _store_real(view, place, position, exists, x[0])
+
+
+@triton.jit
+def _total(x):
+    """Sums over the chunks, (1, L), of what the threads gathered over the positions."""
+    return tl.sum(x, 0, keep_dims=True)
+
+
+@triton.jit
+def diagonal_adjoint(
+    bonds, factors, source, crossed, right, q, s, grad_potential, grad_bonds, grad_shift, lanes, heads, n,
+    SHAPE: tl.constexpr, SHIFT_VARIES: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Gradients of a diagonal, from w_i = source_i + k_i gL_i² w_{i+1}, walked from the end.
+
+    Causal: ∂a = −Re w, ∂z = conj w, ∂k_i = Re(w_{i+1} gL_i). With `right` = gR, `q` and `s` of the two-sided form
+    (`source` is then `s`): w + q − s in place of w, ∂k_i = Re(w_{i+1} gL_i + q_i gR_{i+1}); all three have the
+    opposite sign of the definition's. With `crossed`, bonds are hops of an apply: ∂t_i = crossed_i + 2 t_i ∂k_i.
+    Of bonds and shift without an axis of positions the gradient is summed over the positions here.
+    """
+    place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
+    for window in range(0, n, CHUNKS * STEPS):
+        start = window + chunk * STEPS
+        w = carry
+        if CHUNKS > 1:
+            w = _entering_linear(
+                bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES
+            )
+        for step in range(STEPS):
+            j = start + step
+            i, exists = n - 1 - j, place[3] & (j < n)
+            bond_exists = exists & (j > 0)
+            c, b, g = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, True)
+            grad_bond = w[0] * g[0] - w[1] * g[1]
+            w = _add(_times(c, w), b)
+            total = w
+            if right is not None:
+                q_i = _load_complex(q, place, i, exists)
+                after = _load_complex(right, place, i + 1, bond_exists)
+                grad_bond += q_i[0] * after[0] - q_i[1] * after[1]
+                s_i = _load_complex(s, place, i, exists)
+                total = w[0] + q_i[0] - s_i[0], w[1] + q_i[1] - s_i[1]
+            if crossed is not None:
+                t = _bond(bonds, lane_bond, place, i, bond_exists, SHAPE[0])
+                grad_bond = 2.0 * t * grad_bond + _load_real(crossed, place, i, bond_exists, 0.0)
+            _store_real(grad_potential, place, i, exists, -total[0])
+            if not SHAPE[0]:
+                sum_bonds += tl.where(bond_exists, grad_bond, 0.0)
+            else:
+                _store_real(grad_bonds, place, i, bond_exists, grad_bond)
+            if not SHIFT_VARIES:
+                sum_shift = _add(sum_shift, _select(exists, total, (0.0, 0.0)))
+            else:
+                _store_complex(grad_shift, place, i, exists, (total[0], -total[1]))
+        carry = _last_chunk(w, chunk, CHUNKS)
+    first = tl.full((1, 1), 0, tl.int32)
+    if not SHAPE[0]:
+        _store_real(grad_bonds, place, first, place[3], _total(sum_bonds))
+    if not SHIFT_VARIES:
+        _store_complex(grad_shift, place, first, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
+
+
+@triton.jit
+def causal_substitution_adjoint(
+    bonds, factors, grad, output, grad_values, source, crossed, lanes, heads, n, width,
+    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """m_i = gL_i mu_i = gL_i (Y_i + t_i m_{i+1}), walked from the end, and what the diagonal's adjoint goes on with.
+
+    ∂x = conj m; `source` gets gL_i² Γ_i = Σ_p m_i u_i, and `crossed` Re Σ_p m_{i+1} u_i.
+    """
+    SHAPE: tl.constexpr = (BONDS_VARY, False, False, True, True, True)
+    first_lane = tl.program_id(0) * LANES
+    place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
+    lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    for window in range(0, n, CHUNKS * STEPS):
+        start = window + chunk * STEPS
+        m = carry
+        if CHUNKS > 1:
+            m = _entering_linear(
+                bonds, factors, grad, lane_bond, place, start, chunk, carry, n,
+                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
+        for step in range(STEPS):
+            j = start + step
+            i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
+            c, b, _ = _linear_terms(bonds, factors, grad, lane_bond, place, j, n, exists, SHAPE, True)
+            u = _load_complex(output, place, i, exists)
+            after = _sum_of_values(m[0] * u[0] - m[1] * u[1], CHUNKS, LANES, WIDTH)
+            m = _add(_times(c, m), b)
+            _store_values(grad_values, place, i, exists, m, COMPLEX)
+            product = _times(m, u)
+            re = _sum_of_values(product[0], CHUNKS, LANES, WIDTH)
+            im = _sum_of_values(product[1], CHUNKS, LANES, WIDTH)
+            _store_complex(source, lane_place, i, lane_exists, (re, im))
+            _store_real(crossed, lane_place, i, lane_exists & (j > 0), after)
+        carry = _last_chunk(m, chunk, CHUNKS)
+
+
+@triton.jit
+def two_sided_substitution_adjoint(
+    bonds, factors, forward, output, grad_values, grad_potential, grad_bonds, grad_shift, lanes, heads, n, width,
+    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr, SHIFT_VARIES: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """All gradients of the two-sided apply: Λ_i = forward_i + t_i gL_i Λ_{i+1}, walked from the end.
+
+    ∂x = conj Λ, ∂a = −Re Σ_p Λ_i y_i, ∂z = conj Σ_p Λ_i y_i, ∂t_i = Re Σ_p (Λ_i y_{i+1} + Λ_{i+1} y_i).
+    """
+    SHAPE: tl.constexpr = (BONDS_VARY, False, False, False, False, True)
+    first_lane = tl.program_id(0) * LANES
+    place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
+    lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
+    for window in range(0, n, CHUNKS * STEPS):
+        start = window + chunk * STEPS
+        x = carry
+        if CHUNKS > 1:
+            x = _entering_linear(
+                bonds, factors, forward, lane_bond, place, start, chunk, carry, n,
+                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
+            )  # fmt: skip
+        for step in range(STEPS):
+            j = start + step
+            i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
+            c, b, _ = _linear_terms(bonds, factors, forward, lane_bond, place, j, n, exists, SHAPE, True)
+            y, y_after = _load_complex(output, place, i, exists), _load_complex(output, place, i + 1, exists & (j > 0))
+            crossed = x[0] * y[0] - x[1] * y[1]
+            x = _add(_times(c, x), b)
+            _store_values(grad_values, place, i, exists, x, COMPLEX)
+            crossed += x[0] * y_after[0] - x[1] * y_after[1]
+            product = _times(x, y)
+            re = _sum_of_values(product[0], CHUNKS, LANES, WIDTH)
+            im = _sum_of_values(product[1], CHUNKS, LANES, WIDTH)
+            grad_bond = _sum_of_values(crossed, CHUNKS, LANES, WIDTH)
+            _store_real(grad_potential, lane_place, i, lane_exists, -re)
+            if not SHAPE[0]:
+                sum_bonds += tl.where(lane_exists & (j > 0), grad_bond, 0.0)
+            else:
+                _store_real(grad_bonds, lane_place, i, lane_exists & (j > 0), grad_bond)
+            if not SHIFT_VARIES:
+                sum_shift = _add(sum_shift, _select(lane_exists, (re, im), (0.0, 0.0)))
+            else:
+                _store_complex(grad_shift, lane_place, i, lane_exists, (re, -im))
+        carry = _last_chunk(x, chunk, CHUNKS)
+    first = tl.full((1, 1), 0, tl.int32)
+    if not SHAPE[0]:
+        _store_real(grad_bonds, lane_place, first, lane_place[3], _total(sum_bonds))
+    if not SHIFT_VARIES:
+        _store_complex(grad_shift, lane_place, first, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))

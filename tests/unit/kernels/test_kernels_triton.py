@@ -1,0 +1,147 @@
+"""The `triton` backend where there is no GPU: why it is not used, its kernels interpreted, and compiled for a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stackwise_ray.kernels import available_backends, choose_backend
+from stackwise_ray.kernels.backends import triton as backend
+
+HERE = Path(__file__).parent
+
+
+def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not backend._INSTALLED, reason="triton is not installed")
+def test_kernels_equal_the_reference_in_the_interpreter() -> None:
+    file = HERE / "triton_in_the_interpreter.py"
+    answer = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(file), TRITON_INTERPRET="1")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_importing_the_backend_needs_no_triton_and_decorates_no_kernel() -> None:
+    code = (
+        "import sys\n"
+        "{}"
+        "from stackwise_ray.kernels import BACKENDS, available_backends\n"
+        "assert 'triton' not in available_backends()\n"
+        "assert 'stackwise_ray.kernels.triton_kernels' not in sys.modules\n"
+        "print(BACKENDS.get('triton').unusable())"
+    )
+    answers = [
+        python("-c", code.format(before), TRITON_INTERPRET="", CUDA_VISIBLE_DEVICES="")
+        for before in ("", "sys.modules['triton'] = None\n")
+    ]
+    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr + answers[1].stderr
+    assert answers[0].stdout == "torch sees no CUDA device\n" if backend._INSTALLED else "triton is not installed\n"
+    assert answers[1].stdout == "triton is not installed\n"
+
+
+def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(backend, "_INSTALLED", True)
+    assert backend.unusable() == "torch sees no CUDA device"
+    assert "triton" not in available_backends()
+    monkeypatch.setattr(backend, "_INSTALLED", False)
+    assert backend.unusable() == "triton is not installed"
+
+
+def test_first_choice_on_a_gpu_and_none_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "_INSTALLED", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_backend() == choose_backend(device="cuda") == "triton"
+    assert choose_backend(device="cpu") != "triton"
+
+
+# ---------------------------------------------------------------------------------------------- compiled, not run
+
+
+class _Driver:
+    """What triton asks before it compiles: the device's architecture, here an H100's."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+class _Compiled:
+    """A kernel that is compiled for the arguments of a launch, and not launched."""
+
+    def __init__(self, kernel: Any, found: dict[str, list[Any]]) -> None:
+        self.kernel, self.found = kernel, found
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def compile_(**arguments: Any) -> None:
+            self.found.setdefault(self.kernel.__name__, []).append(self.kernel.run(grid=grid, warmup=True, **arguments))
+
+        return compile_
+
+
+KERNELS = {
+    "cavity", "linear", "diagonal_adjoint", "causal_substitution_adjoint", "two_sided_substitution_adjoint",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not backend._INSTALLED or backend.INTERPRETED, reason="triton is not installed, or interprets")
+@pytest.mark.parametrize(
+    ("batch", "heads", "n", "width", "by_position", "dtype"),
+    [
+        (4, 32, 4096, 32, False, torch.float32),
+        (2, 3, 77, 11, True, torch.float64),  # complex values, too
+        (1, 1, 1, 1, True, torch.bfloat16),  # sizes of 1 become constants when triton compiles
+    ],
+    ids=["model", "by position", "smallest"],
+)
+def test_every_kernel_compiles_for_an_h100(
+    batch: int, heads: int, n: int, width: int, by_position: bool, dtype: torch.dtype,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The interpreter takes more than the compiler does. Needs no GPU: ptxas comes with triton."""
+    import triton
+
+    from stackwise_ray.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.runtime.driver, "_active", _Driver())
+    found: dict[str, list[Any]] = {}
+    for name in KERNELS:
+        monkeypatch.setattr(triton_kernels, name, _Compiled(getattr(triton_kernels, name), found))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    potential = torch.rand(batch, n, heads).to(dtype).transpose(1, 2)
+    hop = torch.rand(heads, n - 1 if by_position else 1).to(dtype)
+    shift = torch.rand(heads, n if by_position else 1).to(wide)
+    shift = torch.complex(shift, shift)
+    grad = torch.complex(potential.to(wide), potential.to(wide))
+    values = torch.rand(batch, n, heads, width).to(dtype).transpose(1, 2)
+    grad_values = torch.complex(values.to(wide), values.to(wide))
+    values = grad_values if dtype == torch.float64 else values
+    for causal in (True, False):
+        backend.diagonal(potential, hop, shift, causal)
+        backend.diagonal_backward(grad, potential, hop, shift, causal)
+        backend.apply(potential, hop, shift, values, causal)
+        backend.apply_backward(grad_values, potential, hop, shift, values, grad_values, causal)
+    assert set(found) == KERNELS
+    assert all(".target sm_90" in kernel.asm["ptx"] for kernels in found.values() for kernel in kernels)
