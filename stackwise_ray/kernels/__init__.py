@@ -6,12 +6,20 @@
                        one registration add another
     cpu/               the C sources of the cpu backend, and how they are compiled
     triton_kernels.py  the kernels of the triton backend
+    triton_tiles.py    complex numbers in tiles, and from and to memory
     flop_formulas.py   counted FLOPs of every op and its backward, from shapes alone
 
 Models come here; nothing here knows of a model.
 """
 
-from stackwise_ray.kernels.backend import BACKEND_VARIABLE, BACKENDS, Backend, available_backends, choose_backend
+from stackwise_ray.kernels.backend import (
+    BACKEND_VARIABLE,
+    BACKENDS,
+    Backend,
+    available_backends,
+    choose_backend,
+    forced_backend,
+)
 from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS
 from stackwise_ray.kernels.ops import resolvent_apply, resolvent_diagonal
 
@@ -22,6 +30,7 @@ __all__ = [
     "Backend",
     "available_backends",
     "choose_backend",
+    "forced_backend",
     "resolvent_apply",
     "resolvent_diagonal",
 ]

@@ -5,7 +5,8 @@ A backend is one module of `stackwise_ray.kernels.backends` that registers a `Ba
 shapes and values, call the chosen backend, reduce gradients over broadcast axes and cast; a backend sees valid
 arguments with n >= 1.
 
-Assembly calls `choose_backend` once and records the answer with the trial. Nothing swaps a backend silently.
+A model keeps the one that the environment forces, and otherwise leaves the choice to the device of its tensors; a run
+records the answer. Nothing swaps a backend silently.
 """
 
 from __future__ import annotations
@@ -73,6 +74,16 @@ def available_backends() -> tuple[str, ...]:
     return tuple(backend.name for backend in sorted(usable, key=lambda backend: backend.rank))
 
 
+def forced_backend() -> str | None:
+    """The backend that STACKWISE_BK_BACKEND names; None where it is not set.
+
+    Raises:
+        ConfigError: It is unknown, or cannot run on this machine.
+    """
+    name = os.environ.get(BACKEND_VARIABLE) or None
+    return None if name is None else _usable(name, f"environment variable {BACKEND_VARIABLE}")
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def choose_backend(name: str | None = None, device: str | None = None) -> str:
     """The backend to use: `name`, else the one that STACKWISE_BK_BACKEND forces, else the fastest usable one.
@@ -83,26 +94,28 @@ def choose_backend(name: str | None = None, device: str | None = None) -> str:
     Raises:
         ConfigError: The asked-for backend is unknown, or cannot run on this machine or device.
     """
-    source = None
-    if name is None:
-        name = os.environ.get(BACKEND_VARIABLE) or None
-        source = None if name is None else f"environment variable {BACKEND_VARIABLE}"
+    name = forced_backend() if name is None else _usable(name)
     if name is None:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return next(usable for usable in available_backends() if BACKENDS.get(usable).computes_on(device))
+        return _computing_on(device)[0]
+    if device is not None and not BACKENDS.get(name).computes_on(device):
+        raise ConfigError(
+            f"kernel backend '{name}' does not compute on {device}; on it do {', '.join(_computing_on(device))}"
+        )
+    return name
+
+
+def _computing_on(device: str) -> list[str]:
+    return [name for name in available_backends() if BACKENDS.get(name).computes_on(device)]
+
+
+def _usable(name: str, source: str | None = None) -> str:
     if name not in BACKENDS:
         raise ConfigError(f"unknown kernel backend '{name}'; {did_you_mean(name, BACKENDS.names())}", source=source)
-    backend = BACKENDS.get(name)
-    reason = backend.unusable()
+    reason = BACKENDS.get(name).unusable()
     if reason is not None:
-        usable = ", ".join(available_backends())
         raise ConfigError(
-            f"kernel backend '{name}' cannot run here: {reason}; usable are {usable}",
+            f"kernel backend '{name}' cannot run here: {reason}; usable are {', '.join(available_backends())}",
             source=source,
-        )
-    if device is not None and not backend.computes_on(device):
-        fitting = [usable for usable in available_backends() if BACKENDS.get(usable).computes_on(device)]
-        raise ConfigError(
-            f"kernel backend '{name}' does not compute on {device}; on it do {', '.join(fitting)}", source=source
         )
     return name

@@ -35,133 +35,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# ------------------------------------------------------------------------------------------------ complex numbers
-
-
-@triton.jit
-def _add(x, y):
-    return x[0] + y[0], x[1] + y[1]
-
-
-@triton.jit
-def _times(x, y):
-    return x[0] * y[0] - x[1] * y[1], x[0] * y[1] + x[1] * y[0]
-
-
-@triton.jit
-def _scaled(x, factor):
-    return x[0] * factor, x[1] * factor
-
-
-@triton.jit
-def _reciprocal(x):
-    scale = 1.0 / (x[0] * x[0] + x[1] * x[1])
-    return x[0] * scale, -x[1] * scale
-
-
-@triton.jit
-def _select(condition, x, y):
-    return tl.where(condition, x[0], y[0]), tl.where(condition, x[1], y[1])
-
-
-@triton.jit
-def _constant(value: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr):
-    return tl.full((CHUNKS, CHANNELS), value, tl.float64), tl.full((CHUNKS, CHANNELS), 0.0, tl.float64)
-
-
-# ------------------------------------------------------------------------------------------------- into memory
-
-
-@triton.jit
-def _place(first_lane, lanes, heads, width, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """Where the program's channels are; int64, since offsets into large tensors exceed 32 bits."""
-    channel = tl.arange(0, LANES * WIDTH)[None, :]
-    lane = (first_lane + channel // WIDTH).to(tl.int64)
-    value = (channel % WIDTH).to(tl.int64)
-    return lane // heads, lane % heads, value, (lane < lanes) & (value < width)
-
-
-@triton.jit
-def _offset(view, place, position):
-    return place[0] * view[1] + place[1] * view[2] + place[2] * view[4] + position.to(tl.int64) * view[3]
-
-
-@triton.jit
-def _load_real(view, place, position, exists, other):
-    return tl.load(view[0] + _offset(view, place, position), mask=exists, other=other).to(tl.float64)
-
-
-@triton.jit
-def _load_complex(view, place, position, exists):
-    # Both halves in one access: a trailing axis of two adjacent reals.
-    pair = 2 * _offset(view, place, position)[:, :, None] + tl.arange(0, 2)[None, None, :]
-    re, im = tl.split(tl.load(view[0] + pair, mask=exists[:, :, None], other=0.0))
-    return re.to(tl.float64), im.to(tl.float64)
-
-
-@triton.jit
-def _store_real(view, place, position, exists, x):
-    tl.store(view[0] + _offset(view, place, position), x.to(view[0].dtype.element_ty), mask=exists)
-
-
-@triton.jit
-def _store_complex(view, place, position, exists, x):
-    element: tl.constexpr = view[0].dtype.element_ty
-    pair = 2 * _offset(view, place, position)[:, :, None] + tl.arange(0, 2)[None, None, :]
-    tl.store(view[0] + pair, tl.join(x[0].to(element), x[1].to(element)), mask=exists[:, :, None])
-
-
-@triton.jit
-def _bonds_of_lanes(bonds, place, VARY: tl.constexpr):
-    """The bond of each lane where it has no axis of positions; else nothing that is read."""
-    if VARY:
-        bond = tl.full((1, 1), 0.0, tl.float64)
-    else:
-        bond = _load_real(bonds, place, tl.full((1, 1), 0, tl.int32), place[3], 0.0)
-    return bond
-
-
-@triton.jit
-def _shift_of_lanes(shift, place, VARY: tl.constexpr):
-    """The same of the shift."""
-    if VARY:
-        z = tl.full((1, 1), 0.0, tl.float64), tl.full((1, 1), 0.0, tl.float64)
-    else:
-        z = _load_complex(shift, place, tl.full((1, 1), 0, tl.int32), place[3])
-    return z
-
-
-@triton.jit
-def _bond(bonds, lane_bond, place, position, exists, VARY: tl.constexpr):
-    """Bonds of positions that exist. (What enters the first position is 0: whatever bond stands before it.)"""
-    return _load_real(bonds, place, position, exists, 0.0) if VARY else lane_bond
-
-
-@triton.jit
-def _position(j, n, REVERSED: tl.constexpr):
-    return n - 1 - j if REVERSED else j
-
-
-@triton.jit
-def _bond_before(j, n, REVERSED: tl.constexpr):
-    """The bond to the position walked before step j; bond i lies between the positions i and i + 1."""
-    return n - 1 - j if REVERSED else j - 1
-
-
-@triton.jit
-def _last_chunk(x, chunk, CHUNKS: tl.constexpr):
-    """What leaves the window, for all its threads: x of the last chunk (the sum has no other summand)."""
-    last = chunk == CHUNKS - 1
-    re = tl.sum(tl.where(last, x[0], 0.0), 0, keep_dims=True)
-    im = tl.sum(tl.where(last, x[1], 0.0), 0, keep_dims=True)
-    return tl.broadcast_to(re, x[0].shape), tl.broadcast_to(im, x[1].shape)
-
-
-@triton.jit
-def _sum_of_values(x, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """(C, L) sums over the values of a lane."""
-    return x if WIDTH == 1 else tl.sum(tl.reshape(x, (CHUNKS, LANES, WIDTH)), 2)
-
+from stackwise_ray.kernels.triton_tiles import (
+    bond_at,
+    bond_before,
+    bonds_of_lanes,
+    constant_tile,
+    last_chunk,
+    load_complex,
+    load_real,
+    place_of,
+    plus,
+    position_of,
+    reciprocal,
+    scaled,
+    selected,
+    shift_of_lanes,
+    store_complex,
+    store_real,
+    sum_of_values,
+    times,
+)
 
 # ------------------------------------------------------------------------------------------ the cavity recursion
 
@@ -192,8 +85,14 @@ def _compose_moebius(
     """First (a b; c d), then (e f; g h): the product (e f; g h) (a b; c d)."""
     a, b, c, d = (a_re, a_im), (b_re, b_im), (c_re, c_im), (d_re, d_im)
     e, f, g, h = (e_re, e_im), (f_re, f_im), (g_re, g_im), (h_re, h_im)
-    p, q = _add(_times(e, a), _times(f, c)), _add(_times(e, b), _times(f, d))
-    r, s = _add(_times(g, a), _times(h, c)), _add(_times(g, b), _times(h, d))
+    p, q = (
+        plus(times(e, a), times(f, c)),
+        plus(times(e, b), times(f, d)),
+    )
+    r, s = (
+        plus(times(g, a), times(h, c)),
+        plus(times(g, b), times(h, d)),
+    )
     return _normalised(p[0], p[1], q[0], q[1], r[0], r[1], s[0], s[1])
 
 
@@ -206,10 +105,10 @@ def _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE:
     HOP: tl.constexpr = SHAPE[0]
     BONDS_VARY: tl.constexpr = SHAPE[1]
     SHIFT_VARIES: tl.constexpr = SHAPE[2]
-    i = _position(j, n, REVERSED)
-    z = _load_complex(shift, place, i, exists) if SHIFT_VARIES else of_lanes[1]
-    k = _bond(bonds, of_lanes[0], place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
-    return (_load_real(potential, place, i, exists, 1.0) - z[0], -z[1]), k * k if HOP else k
+    i = position_of(j, n, REVERSED)
+    z = load_complex(shift, place, i, exists) if SHIFT_VARIES else of_lanes[1]
+    k = bond_at(bonds, of_lanes[0], place, bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
+    return (load_real(potential, place, i, exists, 1.0) - z[0], -z[1]), k * k if HOP else k
 
 
 @triton.jit
@@ -222,26 +121,29 @@ def _entering_cavity(
 
     A chunk maps what enters it to (a g + b) / (c g + d). The rows are continuants: q_i = d_i q_{i−1} − k_{i−1} q_{i−2}.
     """
-    a, b = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
-    c, d = _constant(0.0, CHUNKS, CHANNELS), _constant(1.0, CHUNKS, CHANNELS)
+    a, b = constant_tile(1.0, CHUNKS, CHANNELS), constant_tile(0.0, CHUNKS, CHANNELS)
+    c, d = constant_tile(0.0, CHUNKS, CHANNELS), constant_tile(1.0, CHUNKS, CHANNELS)
     GROUP: tl.constexpr = 8 if STEPS > 8 else STEPS  # steps between two scalings: entries below 1e38 cannot overflow
     for group in range(0, STEPS, GROUP):
         for step in tl.static_range(GROUP):
             j = start - STEPS + group + step
             exists = place[3] & (chunk > 0) & (j < n)
             here, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
-            following = _add(_times(here, c), _scaled(a, -k)), _add(_times(here, d), _scaled(b, -k))
+            following = (
+                plus(times(here, c), scaled(a, -k)),
+                plus(times(here, d), scaled(b, -k)),
+            )
             a, b = c, d
             c, d = following
         a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im = _normalised(a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1])
         a, b, c, d = (a_re, a_im), (b_re, b_im), (c_re, c_im), (d_re, d_im)
-    zero, one = _constant(0.0, CHUNKS, CHANNELS), _constant(1.0, CHUNKS, CHANNELS)
+    zero, one = constant_tile(0.0, CHUNKS, CHANNELS), constant_tile(1.0, CHUNKS, CHANNELS)
     first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
-    a, b, c, d = _select(first, zero, a), _select(first, carry, b), _select(first, zero, c), _select(first, one, d)
+    a, b, c, d = selected(first, zero, a), selected(first, carry, b), selected(first, zero, c), selected(first, one, d)
     a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im = tl.associative_scan(
         (a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]), 0, _compose_moebius
     )
-    return _times((b_re, b_im), _reciprocal((d_re, d_im)))
+    return times((b_re, b_im), reciprocal((d_re, d_im)))
 
 
 @triton.jit
@@ -255,9 +157,9 @@ def cavity(
     With `left` = gL, in the reversed walk: G_ii into `out`. With `grad` as well: gR into `out`, and G_ii² Γ_i, where
     the adjoint starts, into `source`; there bonds are couplings. SHAPE is that of `_cavity_terms`.
     """
-    place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
-    of_lanes = _bonds_of_lanes(bonds, place, SHAPE[1]), _shift_of_lanes(shift, place, SHAPE[2])
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
+    place = place_of(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
+    of_lanes = bonds_of_lanes(bonds, place, SHAPE[1]), shift_of_lanes(shift, place, SHAPE[2])
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         g = carry
@@ -267,23 +169,23 @@ def cavity(
             )
         for step in range(STEPS):
             j = start + step
-            i, exists = _position(j, n, REVERSED), place[3] & (j < n)
+            i, exists = position_of(j, n, REVERSED), place[3] & (j < n)
             d, k = _cavity_terms(potential, bonds, shift, of_lanes, place, j, n, exists, SHAPE, REVERSED)
-            w = _add(d, _scaled(g, -k))
-            g = _reciprocal(w)
+            w = plus(d, scaled(g, -k))
+            g = reciprocal(w)
             if left is None:
-                _store_complex(out, place, i, exists, g)
+                store_complex(out, place, i, exists, g)
             else:
                 inner = exists & (i > 0)
-                before = _load_complex(left, place, i - 1, inner)
-                full = _reciprocal(_add(w, _scaled(before, -_bond(bonds, of_lanes[0], place, i - 1, inner, SHAPE[1]))))
+                before = load_complex(left, place, i - 1, inner)
+                full = reciprocal(plus(w, scaled(before, -bond_at(bonds, of_lanes[0], place, i - 1, inner, SHAPE[1]))))
                 if grad is None:
-                    _store_complex(out, place, i, exists, full)
+                    store_complex(out, place, i, exists, full)
                 else:
-                    gamma = _load_complex(grad, place, i, exists)
-                    _store_complex(out, place, i, exists, g)
-                    _store_complex(source, place, i, exists, _times(_times(full, full), (gamma[0], -gamma[1])))
-        carry = _last_chunk(g, chunk, CHUNKS)
+                    gamma = load_complex(grad, place, i, exists)
+                    store_complex(out, place, i, exists, g)
+                    store_complex(source, place, i, exists, times(times(full, full), (gamma[0], -gamma[1])))
+        carry = last_chunk(g, chunk, CHUNKS)
 
 
 # ------------------------------------------------------------------------------------------- linear recursions
@@ -293,7 +195,7 @@ def cavity(
 def _compose_linear(c_re, c_im, b_re, b_im, d_re, d_im, e_re, e_im):
     """First c x + b, then d x + e."""
     c, d = (c_re, c_im), (d_re, d_im)
-    product, offset = _times(d, c), _add(_times(d, (b_re, b_im)), (e_re, e_im))
+    product, offset = times(d, c), plus(times(d, (b_re, b_im)), (e_re, e_im))
     return product[0], product[1], offset[0], offset[1]
 
 
@@ -312,18 +214,18 @@ def _linear_terms(
     SCALED: tl.constexpr = SHAPE[3]
     CONJUGATED: tl.constexpr = SHAPE[4]
     COMPLEX: tl.constexpr = SHAPE[5]
-    i = _position(j, n, REVERSED)
-    g = _load_complex(factors, place, i, exists)
-    f = _times(g, g) if SQUARE else g
-    bond = _bond(bonds, lane_bond, place, _bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
+    i = position_of(j, n, REVERSED)
+    g = load_complex(factors, place, i, exists)
+    f = times(g, g) if SQUARE else g
+    bond = bond_at(bonds, lane_bond, place, bond_before(j, n, REVERSED), exists & (j > 0), BONDS_VARY)
     if COMPLEX:
-        x = _load_complex(source, place, i, exists)
+        x = load_complex(source, place, i, exists)
         b = (x[0], -x[1]) if CONJUGATED else x
         if SCALED:
-            b = _times(f, b)
+            b = times(f, b)
     else:
-        b = _scaled(f, _load_real(source, place, i, exists, 0.0))  # a real source is always one of values
-    return _scaled(f, bond * bond if HOP else bond), b, g
+        b = scaled(f, load_real(source, place, i, exists, 0.0))  # a real source is always one of values
+    return scaled(f, bond * bond if HOP else bond), b, g
 
 
 @triton.jit
@@ -332,16 +234,16 @@ def _entering_linear(
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """What enters each chunk. Products of coefficients are bounded by t/η, as entries of a resolvent are."""
-    product, offset = _constant(1.0, CHUNKS, CHANNELS), _constant(0.0, CHUNKS, CHANNELS)
+    product, offset = constant_tile(1.0, CHUNKS, CHANNELS), constant_tile(0.0, CHUNKS, CHANNELS)
     GROUP: tl.constexpr = 4 if STEPS > 4 else STEPS  # loads in flight
     for group in range(0, STEPS, GROUP):
         for step in tl.static_range(GROUP):
             j = start - STEPS + group + step
             exists = place[3] & (chunk > 0) & (j < n)
             c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
-            product, offset = _times(c, product), _add(_times(c, offset), b)
+            product, offset = times(c, product), plus(times(c, offset), b)
     first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
-    product, offset = _select(first, _constant(0.0, CHUNKS, CHANNELS), product), _select(first, carry, offset)
+    product, offset = selected(first, constant_tile(0.0, CHUNKS, CHANNELS), product), selected(first, carry, offset)
     _, _, re, im = tl.associative_scan((product[0], product[1], offset[0], offset[1]), 0, _compose_linear)
     return re, im
 
@@ -353,9 +255,9 @@ def linear(
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The recursion of `_linear_terms` into `out`: forward and backward substitution, and the q of the adjoint."""
-    place = _place(tl.program_id(0) * LANES, lanes, heads, width, LANES, WIDTH)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
-    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    place = place_of(tl.program_id(0) * LANES, lanes, heads, width, LANES, WIDTH)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         x = carry
@@ -368,9 +270,9 @@ def linear(
             j = start + step
             exists = place[3] & (j < n)
             c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
-            x = _add(_times(c, x), b)
-            _store_complex(out, place, _position(j, n, REVERSED), exists, x)
-        carry = _last_chunk(x, chunk, CHUNKS)
+            x = plus(times(c, x), b)
+            store_complex(out, place, position_of(j, n, REVERSED), exists, x)
+        carry = last_chunk(x, chunk, CHUNKS)
 
 
 # --------------------------------------------------------------------------------------------------- gradients
@@ -380,9 +282,9 @@ def linear(
 def _store_values(view, place, position, exists, x, COMPLEX: tl.constexpr):
     """The gradient of values, conj x; of real ones its real part."""
     if COMPLEX:
-        _store_complex(view, place, position, exists, (x[0], -x[1]))
+        store_complex(view, place, position, exists, (x[0], -x[1]))
     else:
-        _store_real(view, place, position, exists, x[0])
+        store_real(view, place, position, exists, x[0])
 
 
 @triton.jit
@@ -404,10 +306,10 @@ def diagonal_adjoint(
     opposite sign of the definition's. With `crossed`, bonds are hops of an apply: ∂t_i = crossed_i + 2 t_i ∂k_i.
     Of bonds and shift without an axis of positions the gradient is summed over the positions here.
     """
-    place = _place(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES)
-    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
-    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
+    place = place_of(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES)
+    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
+    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), constant_tile(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         w = carry
@@ -421,32 +323,32 @@ def diagonal_adjoint(
             bond_exists = exists & (j > 0)
             c, b, g = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, True)
             grad_bond = w[0] * g[0] - w[1] * g[1]
-            w = _add(_times(c, w), b)
+            w = plus(times(c, w), b)
             total = w
             if right is not None:
-                q_i = _load_complex(q, place, i, exists)
-                after = _load_complex(right, place, i + 1, bond_exists)
+                q_i = load_complex(q, place, i, exists)
+                after = load_complex(right, place, i + 1, bond_exists)
                 grad_bond += q_i[0] * after[0] - q_i[1] * after[1]
-                s_i = _load_complex(s, place, i, exists)
+                s_i = load_complex(s, place, i, exists)
                 total = w[0] + q_i[0] - s_i[0], w[1] + q_i[1] - s_i[1]
             if crossed is not None:
-                t = _bond(bonds, lane_bond, place, i, bond_exists, SHAPE[0])
-                grad_bond = 2.0 * t * grad_bond + _load_real(crossed, place, i, bond_exists, 0.0)
-            _store_real(grad_potential, place, i, exists, -total[0])
+                t = bond_at(bonds, lane_bond, place, i, bond_exists, SHAPE[0])
+                grad_bond = 2.0 * t * grad_bond + load_real(crossed, place, i, bond_exists, 0.0)
+            store_real(grad_potential, place, i, exists, -total[0])
             if not SHAPE[0]:
                 sum_bonds += tl.where(bond_exists, grad_bond, 0.0)
             else:
-                _store_real(grad_bonds, place, i, bond_exists, grad_bond)
+                store_real(grad_bonds, place, i, bond_exists, grad_bond)
             if not SHIFT_VARIES:
-                sum_shift = _add(sum_shift, _select(exists, total, (0.0, 0.0)))
+                sum_shift = plus(sum_shift, selected(exists, total, (0.0, 0.0)))
             else:
-                _store_complex(grad_shift, place, i, exists, (total[0], -total[1]))
-        carry = _last_chunk(w, chunk, CHUNKS)
+                store_complex(grad_shift, place, i, exists, (total[0], -total[1]))
+        carry = last_chunk(w, chunk, CHUNKS)
     first = tl.full((1, 1), 0, tl.int32)
     if not SHAPE[0]:
-        _store_real(grad_bonds, place, first, place[3], _total(sum_bonds))
+        store_real(grad_bonds, place, first, place[3], _total(sum_bonds))
     if not SHIFT_VARIES:
-        _store_complex(grad_shift, place, first, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
+        store_complex(grad_shift, place, first, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
 
 
 @triton.jit
@@ -461,10 +363,10 @@ def causal_substitution_adjoint(
     """
     SHAPE: tl.constexpr = (BONDS_VARY, False, False, True, True, True)
     first_lane = tl.program_id(0) * LANES
-    place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
-    lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
-    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
+    place = place_of(first_lane, lanes, heads, width, LANES, WIDTH)
+    lane_place = place_of(first_lane, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         m = carry
@@ -477,16 +379,16 @@ def causal_substitution_adjoint(
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
             c, b, _ = _linear_terms(bonds, factors, grad, lane_bond, place, j, n, exists, SHAPE, True)
-            u = _load_complex(output, place, i, exists)
-            after = _sum_of_values(m[0] * u[0] - m[1] * u[1], CHUNKS, LANES, WIDTH)
-            m = _add(_times(c, m), b)
+            u = load_complex(output, place, i, exists)
+            after = sum_of_values(m[0] * u[0] - m[1] * u[1], CHUNKS, LANES, WIDTH)
+            m = plus(times(c, m), b)
             _store_values(grad_values, place, i, exists, m, COMPLEX)
-            product = _times(m, u)
-            re = _sum_of_values(product[0], CHUNKS, LANES, WIDTH)
-            im = _sum_of_values(product[1], CHUNKS, LANES, WIDTH)
-            _store_complex(source, lane_place, i, lane_exists, (re, im))
-            _store_real(crossed, lane_place, i, lane_exists & (j > 0), after)
-        carry = _last_chunk(m, chunk, CHUNKS)
+            product = times(m, u)
+            re = sum_of_values(product[0], CHUNKS, LANES, WIDTH)
+            im = sum_of_values(product[1], CHUNKS, LANES, WIDTH)
+            store_complex(source, lane_place, i, lane_exists, (re, im))
+            store_real(crossed, lane_place, i, lane_exists & (j > 0), after)
+        carry = last_chunk(m, chunk, CHUNKS)
 
 
 @triton.jit
@@ -501,11 +403,11 @@ def two_sided_substitution_adjoint(
     """
     SHAPE: tl.constexpr = (BONDS_VARY, False, False, False, False, True)
     first_lane = tl.program_id(0) * LANES
-    place = _place(first_lane, lanes, heads, width, LANES, WIDTH)
-    lane_place = _place(first_lane, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], _constant(0.0, CHUNKS, LANES * WIDTH)
-    lane_bond = _bonds_of_lanes(bonds, place, SHAPE[0])
-    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), _constant(0.0, CHUNKS, LANES)
+    place = place_of(first_lane, lanes, heads, width, LANES, WIDTH)
+    lane_place = place_of(first_lane, lanes, heads, 1, LANES, 1)
+    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
+    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
+    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), constant_tile(0.0, CHUNKS, LANES)
     for window in range(0, n, CHUNKS * STEPS):
         start = window + chunk * STEPS
         x = carry
@@ -518,27 +420,27 @@ def two_sided_substitution_adjoint(
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
             c, b, _ = _linear_terms(bonds, factors, forward, lane_bond, place, j, n, exists, SHAPE, True)
-            y, y_after = _load_complex(output, place, i, exists), _load_complex(output, place, i + 1, exists & (j > 0))
+            y, y_after = load_complex(output, place, i, exists), load_complex(output, place, i + 1, exists & (j > 0))
             crossed = x[0] * y[0] - x[1] * y[1]
-            x = _add(_times(c, x), b)
+            x = plus(times(c, x), b)
             _store_values(grad_values, place, i, exists, x, COMPLEX)
             crossed += x[0] * y_after[0] - x[1] * y_after[1]
-            product = _times(x, y)
-            re = _sum_of_values(product[0], CHUNKS, LANES, WIDTH)
-            im = _sum_of_values(product[1], CHUNKS, LANES, WIDTH)
-            grad_bond = _sum_of_values(crossed, CHUNKS, LANES, WIDTH)
-            _store_real(grad_potential, lane_place, i, lane_exists, -re)
+            product = times(x, y)
+            re = sum_of_values(product[0], CHUNKS, LANES, WIDTH)
+            im = sum_of_values(product[1], CHUNKS, LANES, WIDTH)
+            grad_bond = sum_of_values(crossed, CHUNKS, LANES, WIDTH)
+            store_real(grad_potential, lane_place, i, lane_exists, -re)
             if not SHAPE[0]:
                 sum_bonds += tl.where(lane_exists & (j > 0), grad_bond, 0.0)
             else:
-                _store_real(grad_bonds, lane_place, i, lane_exists & (j > 0), grad_bond)
+                store_real(grad_bonds, lane_place, i, lane_exists & (j > 0), grad_bond)
             if not SHIFT_VARIES:
-                sum_shift = _add(sum_shift, _select(lane_exists, (re, im), (0.0, 0.0)))
+                sum_shift = plus(sum_shift, selected(lane_exists, (re, im), (0.0, 0.0)))
             else:
-                _store_complex(grad_shift, lane_place, i, lane_exists, (re, -im))
-        carry = _last_chunk(x, chunk, CHUNKS)
+                store_complex(grad_shift, lane_place, i, lane_exists, (re, -im))
+        carry = last_chunk(x, chunk, CHUNKS)
     first = tl.full((1, 1), 0, tl.int32)
     if not SHAPE[0]:
-        _store_real(grad_bonds, lane_place, first, lane_place[3], _total(sum_bonds))
+        store_real(grad_bonds, lane_place, first, lane_place[3], _total(sum_bonds))
     if not SHIFT_VARIES:
-        _store_complex(grad_shift, lane_place, first, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
+        store_complex(grad_shift, lane_place, first, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))

@@ -40,7 +40,7 @@ class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
         shift: Tensor,
         values: Tensor | None = None,
         *,
-        backend: str,
+        backend: str | None,
         gradient: Gradient = "adjoint",
     ) -> tuple[Tensor, Tensor]:
         """g (B, H, N) and u (B, H, N, P) of the positions that follow, complex128; the last of them is the new state.

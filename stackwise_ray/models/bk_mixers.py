@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers.cache_utils import DynamicLayer
 
 from stackwise_ray.config.trial import AttentionMixer, Mixer, ResolventApplyMixer, ResolventDiagonalMixer
-from stackwise_ray.kernels import choose_backend, resolvent_apply, resolvent_diagonal
+from stackwise_ray.kernels import forced_backend, resolvent_apply, resolvent_diagonal
 from stackwise_ray.models.bk_cache import LastPosition
 from stackwise_ray.models.bk_rules import ETA_FLOOR
 
@@ -144,7 +144,7 @@ class ResolventApply(nn.Module):
 
     def __init__(self, settings: ResolventApplyMixer, d_model: int, *, causal: bool, eps: float) -> None:
         super().__init__()
-        self.settings, self.causal, self.backend = settings, causal, choose_backend()
+        self.settings, self.causal, self.backend = settings, causal, forced_backend()
         heads, width = settings.n_heads, settings.d_value
         features = 2 * width + (2 if settings.diagonal_features else 0)
         self.matrix = TridiagonalHeads(d_model, heads)
@@ -183,7 +183,7 @@ class ResolventDiagonal(nn.Module):
 
     def __init__(self, settings: ResolventDiagonalMixer, d_model: int, *, causal: bool) -> None:
         super().__init__()
-        self.settings, self.causal, self.backend = settings, causal, choose_backend()
+        self.settings, self.causal, self.backend = settings, causal, forced_backend()
         self.matrix = TridiagonalHeads(
             d_model, settings.n_heads, base=settings.base, eta=settings.eta, learn=settings.learn
         )

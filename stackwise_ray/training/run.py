@@ -17,13 +17,12 @@ from typing import Any
 import psutil
 import torch
 
-from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration import Calibration, RunKind, Sample
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.kernels import choose_backend
 from stackwise_ray.models.sizes import describe_parameters
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
@@ -39,7 +38,7 @@ from stackwise_ray.training.outputs import (
     unwritable_is_named,
 )
 from stackwise_ray.training.plan import planned_steps, wants_full_evaluation, wants_masked_evaluation
-from stackwise_ray.training.run_kind import run_kind
+from stackwise_ray.training.run_kind import backend_of, run_kind
 
 __all__ = ["TrialResult", "run_trial"]
 
@@ -246,14 +245,10 @@ class _Worker:
         environment["threads"] = torch.get_num_threads()
         environment["workers"] = assembly.world_size
         environment["data_fingerprint"] = assembly.data.fingerprint
-        if uses_resolvent(assembly.trial):
-            environment["backend"] = choose_backend()
+        backend = backend_of(assembly.trial, self._device.type)
+        if backend is not None:
+            environment["backend"] = backend
         return environment
-
-
-def uses_resolvent(trial: TrialConfig) -> bool:
-    """Whether the trial's model runs the resolvent kernels, so that their backend matters."""
-    return isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer)
 
 
 def _device_name(device: torch.device) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
 from stackwise_ray.core.calibration import RunKind
 from stackwise_ray.flags import apply_flags
 
@@ -22,3 +22,12 @@ def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | No
         backend=backend,
         precision=trial.training.precision,
     )
+
+
+def backend_of(trial: TrialConfig, device_type: str) -> str | None:
+    """The kernel backend of the trial's model on a type of device ("cpu", "cuda"); None: it has no resolvent."""
+    if not isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer):
+        return None
+    from stackwise_ray.kernels import choose_backend  # with torch, which planning starts without
+
+    return str(choose_backend(device=device_type))

@@ -15,17 +15,16 @@ import psutil
 import torch
 
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration import RunKind, Sample
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.kernels import choose_backend
 from stackwise_ray.training.assembly import assemble, choose_device, deterministic
 from stackwise_ray.training.budget import batch_sequences
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.plan import plan_trial
-from stackwise_ray.training.run_kind import run_kind
+from stackwise_ray.training.run_kind import backend_of, run_kind
 from stackwise_ray.training.step import TrainingStep
 
 FEWEST_STEPS = 2
@@ -80,12 +79,11 @@ def measure(
     planned = plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
     peak = meter.device_peak()
     on_gpu = device.type == "cuda"
-    resolvent = isinstance(assembly.trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer)
     kind = run_kind(
         assembly.trial,
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         threads=0 if on_gpu else threads,
-        backend=choose_backend() if resolvent else None,
+        backend=backend_of(assembly.trial, device.type),
     )
     return kind, Sample(
         flops_per_step=per_step,

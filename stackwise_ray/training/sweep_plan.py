@@ -15,12 +15,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role
-from stackwise_ray.training.run_kind import run_kind
+from stackwise_ray.training.run_kind import backend_of, run_kind
 
 SEARCH_CELLS = ("search", "winners")
 """The cells of a search: its points, whatever they are, and the replicates of its best ones."""
@@ -211,7 +211,8 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         )
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
-    kind = run_kind(trial, device=device, threads=threads, backend=_backend(trial))
+    backend = backend_of(trial, "cpu" if device == "cpu" else "cuda")
+    kind = run_kind(trial, device=device, threads=threads, backend=backend)
     tokens_per_step = cost.full_step_sequences * trial.data.seq_len
     per_step = (
         tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step
@@ -259,11 +260,3 @@ def _both_counts(cell: Cell) -> str | None:
 def _wall_budget(trial: TrialConfig) -> float | None:
     """Seconds of a budget that is given in seconds; its evaluations come on top and are not known in steps."""
     return trial.training.budget.wall_seconds
-
-
-def _backend(trial: TrialConfig) -> str | None:
-    if not isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer):
-        return None
-    from stackwise_ray.kernels import choose_backend
-
-    return str(choose_backend())

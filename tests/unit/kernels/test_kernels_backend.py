@@ -7,8 +7,12 @@ import dataclasses
 import pytest
 import torch
 
+from stackwise_ray.config.trial import ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.kernels import BACKENDS, available_backends, choose_backend, resolvent_diagonal
+from stackwise_ray.models import build_model
+from stackwise_ray.training.run_kind import backend_of
+from tests.small_trials import with_model
 
 
 def test_backends_are_listed_fastest_first_and_reference_last() -> None:
@@ -51,3 +55,22 @@ def test_backend_is_chosen_by_the_device_of_the_tensors(monkeypatch: pytest.Monk
     assert choose_backend("host", "meta") == "host"
     with pytest.raises(ConfigError, match=r"'host' does not compute on cuda; on it do (triton, )?torch, reference$"):
         choose_backend("host", "cuda")
+
+
+def test_a_model_on_the_cpu_of_a_machine_with_a_gpu_takes_no_backend_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> torch.Tensor:
+        raise AssertionError("the GPU's backend was called for tensors of the CPU")
+
+    gpu = dataclasses.replace(
+        BACKENDS.get("torch"), name="gpu", rank=0, devices=frozenset({"cuda"}), diagonal=refuse, apply=refuse
+    )
+    monkeypatch.setitem(BACKENDS._entries, "gpu", gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    assert choose_backend() == "gpu"
+    trial = with_model(family="bk", n_heads=None, mixer=ResolventApplyMixer(n_heads=2))
+    assert backend_of(trial, "cpu") == choose_backend(device="cpu") != "gpu"
+    model = build_model(trial.model, vocab_size=20, seq_len=8)
+    assert bool(model(input_ids=torch.zeros(1, 8, dtype=torch.long)).logits.isfinite().all())
