@@ -61,8 +61,16 @@ def complex_dtype(potential: Tensor) -> torch.dtype:
 
 def output_like(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """An uninitialised (B, H, N) or (B, H, N, P) tensor in the layout of the ops' outputs: position-major."""
-    batch, heads, n, *width = shape
-    return like.new_empty((batch, n, heads, *width), dtype=dtype).transpose(1, 2)
+    return like.new_empty_strided(shape, output_strides(shape), dtype=dtype)
+
+
+def output_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of `output_like`."""
+    _, heads, n, *width = shape
+    if not width:
+        return n * heads, 1, heads
+    p = width[0]
+    return n * heads * p, p, heads * p, 1
 
 
 BACKENDS: Registry[Backend] = Registry("kernel backend", package="stackwise_ray.kernels.backends")

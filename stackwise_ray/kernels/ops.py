@@ -15,11 +15,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like
+from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like, output_strides
 from stackwise_ray.kernels.backends import reference
 
 _SINGLE = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.complex64})
 _DOUBLE = frozenset({torch.float64, torch.complex128})
+_ALLOWED = _SINGLE | _DOUBLE
 
 
 def resolvent_diagonal(
@@ -124,15 +125,17 @@ def _check_arguments(potential: Tensor, shift: Tensor, bonds: dict[str, Tensor],
     arguments = {"potential": potential, bond: bonds_tensor, "shift": shift}
     if values is not None:
         arguments["values"] = values
+    device, is_double = potential.device, potential.dtype in _DOUBLE
     for name, argument in arguments.items():
-        if argument.dtype not in _SINGLE | _DOUBLE:
-            raise ValueError(f"{name} is {argument.dtype}; allowed are float16, bfloat16, float32, float64 and complex")
-        if argument.device != potential.device:
-            raise ValueError(f"{name} is on {argument.device} but potential on {potential.device}; move one")
-        if (argument.dtype in _DOUBLE) != (potential.dtype in _DOUBLE):
+        dtype = argument.dtype
+        if dtype not in _ALLOWED:
+            raise ValueError(f"{name} is {dtype}; allowed are float16, bfloat16, float32, float64 and complex")
+        if argument.device != device:
+            raise ValueError(f"{name} is on {argument.device} but potential on {device}; move one")
+        if (dtype in _DOUBLE) != is_double:
             raise ValueError(
-                f"{name} is {argument.dtype} but potential {potential.dtype}: single and double precision are not"
-                " mixed; convert one"
+                f"{name} is {dtype} but potential {potential.dtype}: single and double precision are not mixed;"
+                " convert one"
             )
     for name in ("potential", bond):
         if arguments[name].is_complex():
@@ -176,22 +179,21 @@ def _check_values(shift: Tensor, coupling: Tensor | None = None) -> None:
 
 
 def _finished(result: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
-    output = output_like(like, tuple(result.shape), dtype)
-    if result.dtype == dtype and result.stride() == output.stride() and not result.is_conj():
+    if result.dtype == dtype and result.stride() == output_strides(result.shape) and not result.is_conj():
         return result
-    return output.copy_(result)
+    return output_like(like, tuple(result.shape), dtype).copy_(result)
 
 
 def _gradient_for(argument: Tensor, gradient: Tensor, full: tuple[int, ...]) -> Tensor:
     """`gradient`, summed over the axes along which `argument` was broadcast, in the argument's type."""
-    if not argument.is_complex():
-        gradient = gradient.real if gradient.is_complex() else gradient
-    shape = tuple(argument.shape)
+    shape = argument.shape
+    if gradient.is_complex() and not argument.is_complex():
+        gradient = gradient.real
     if shape == full and len(full) > 2:
         return _finished(gradient, argument, argument.dtype)
-    if tuple(gradient.shape) == shape and gradient.dtype == argument.dtype and gradient.is_contiguous():
+    if gradient.shape == shape and gradient.dtype == argument.dtype and gradient.is_contiguous():
         return gradient  # a backend's own sum, made for it
-    if tuple(gradient.shape) != shape:
+    if gradient.shape != shape:
         gradient = gradient.sum_to_size(shape) if gradient.numel() else gradient.new_zeros(shape)
     return torch.empty(shape, dtype=argument.dtype, device=argument.device).copy_(gradient)
 

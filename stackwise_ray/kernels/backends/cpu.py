@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import warnings
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 """max|difference| / max|value| between this backend and `torch`."""
 
 _NOTHING = (0, 0, 0, 0, 0, 0)
+_ZEROS = ((), (0,), (0, 0), (0, 0, 0), (0, 0, 0, 0))  # by their number
 _DOUBLE, _COMPLEX = 1, 2
 _KINDS = {
     torch.float32: 0,
@@ -77,41 +79,46 @@ def unusable() -> str | None:
 
 
 def compare_with_torch(library: ctypes.CDLL) -> None:
-    """Runs every function of the library on a small random case.
+    """Runs every function of the library on small random cases.
 
     Raises:
         BuildError: It differs from the `torch` backend.
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
-    batch, heads, n, width = 2, 17, 70, 11  # over a block of positions, over a tile of lanes, a vector and a rest
+    batch, n, width = 2, 70, 11  # over a block of positions, over a vector
     for dtype, tolerance in TOLERANCE.items():
         uniform = functools.partial(torch.rand, generator=generator, dtype=dtype, device="cpu")
-        potential, hop = 4 * uniform((batch, heads, n)) - 2, uniform((heads, 1)) + 0.5
-        shift = torch.complex(uniform((heads, n)), uniform((heads, n)) + 0.2)
-        values = uniform((batch, heads, n, width))
-        for causal in (True, False):
-            for op, arguments in (
-                ("diagonal", (potential, hop**2, shift)),
-                ("apply", (potential, hop, shift, values)),
-            ):
-                mine: Any = _OPS[op]
-                wanted = getattr(torch_backend, op)(*arguments, causal)
-                grad = torch.complex(uniform(wanted.shape), uniform(wanted.shape))
-                saved = () if op == "diagonal" else (wanted,)
-                pairs = [(mine.forward(library, *arguments, causal), wanted)]
-                pairs += zip(
-                    mine.backward(library, grad, *arguments, *saved, causal),
-                    getattr(torch_backend, f"{op}_backward")(grad, *arguments, *saved, causal),
-                    strict=True,
-                )
-                for i, (have, want) in enumerate(pairs):
-                    want = want.sum_to_size(have.shape)
-                    error = float((have - want).abs().max() / want.abs().max())
-                    if not error <= tolerance:
-                        raise BuildError(
-                            f"resolvent_{op}, {'causal' if causal else 'two-sided'}, {dtype}: result {i} differs from "
-                            f"the torch backend's by {error:.1e} of its largest value (allowed {tolerance:.0e})"
-                        )
+        for heads, positions in ((17, n), (40, 1)):  # tiles with a rest, and lanes straight from tensor to tensor
+            potential, hop = 4 * uniform((batch, n, heads)).transpose(1, 2) - 2, uniform((heads, 1)) + 0.5
+            shift = torch.complex(uniform((heads, positions)), uniform((heads, positions)) + 0.2)
+            values = uniform((batch, heads, n, width))
+            for causal in (True, False):
+                _compare(library, "diagonal", (potential, hop**2, shift), causal, uniform, tolerance)
+                _compare(library, "apply", (potential, hop, shift, values), causal, uniform, tolerance)
+
+
+def _compare(
+    library: ctypes.CDLL, op: str, arguments: tuple[Tensor, ...], causal: bool, uniform: Any, tolerance: float
+) -> None:
+    mine: Any = _OPS[op]
+    wanted = getattr(torch_backend, op)(*arguments, causal)
+    grad = output_like(wanted, tuple(wanted.shape), complex_dtype(arguments[0]))
+    grad.copy_(torch.complex(uniform(wanted.shape), uniform(wanted.shape)))
+    saved = () if op == "diagonal" else (wanted,)
+    pairs = [(mine.forward(library, *arguments, causal), wanted)]
+    pairs += zip(
+        mine.backward(library, grad, *arguments, *saved, causal),
+        getattr(torch_backend, f"{op}_backward")(grad, *arguments, *saved, causal),
+        strict=True,
+    )
+    for i, (have, want) in enumerate(pairs):
+        want = want.sum_to_size(have.shape)
+        error = float((have - want).abs().max() / want.abs().max())
+        if not error <= tolerance:
+            raise BuildError(
+                f"resolvent_{op}, {'causal' if causal else 'two-sided'}, {grad.dtype}: result {i} differs from the"
+                f" torch backend's by {error:.1e} of its largest value (allowed {tolerance:.0e})"
+            )
 
 
 # ------------------------------------------------------------------------------------------- tensors, as C sees them
@@ -121,29 +128,28 @@ def _plain(x: Tensor) -> Tensor:
     """A tensor that an address and strides describe: at least float32, nothing negated or conjugated on reading."""
     if x.dtype not in _KINDS:
         x = x.float()
-    return x.resolve_conj().resolve_neg()
+    return x.resolve_conj().resolve_neg() if x.is_conj() or x.is_neg() else x
 
 
 def _described(x: Tensor, axes: int) -> tuple[int, ...]:
     """Address, strides of batch, head, position and width, kind. `axes`: 3, or 4 with a width."""
     strides = [0 if size == 1 else stride for size, stride in zip(x.shape, x.stride(), strict=True)]
-    strides = [0] * (axes - len(strides)) + strides + [0] * (4 - axes)
-    return (x.data_ptr(), *strides, _KINDS[x.dtype])
+    return (x.data_ptr(), *_ZEROS[axes - len(strides)], *strides, *_ZEROS[4 - axes], _KINDS[x.dtype])
 
 
 def _written(x: Tensor) -> tuple[int, ...]:
     """The same of a fresh tensor from `output_like`, whose own strides are kept."""
-    return (x.data_ptr(), *x.stride(), *(0,) * (4 - x.ndim), _KINDS[x.dtype])
+    return (x.data_ptr(), *x.stride(), *_ZEROS[4 - x.ndim], _KINDS[x.dtype])
 
 
 def _call(function: Any, sizes: tuple[int, ...], causal: bool, arrays: list[tuple[int, ...]]) -> None:
     batch, heads, n, width = sizes
-    work = batch * heads * n * max(width, 1)
-    threads = max(min(torch.get_num_threads(), work // MIN_ELEMENTS_A_THREAD), 1)
-    numbers = [batch, heads, n, width, int(causal), threads]
-    for array in arrays:
-        numbers += array
-    if function((ctypes.c_int64 * len(numbers))(*numbers)) != 0:
+    threads = max(min(torch.get_num_threads(), batch * heads * n * max(width, 1) // MIN_ELEMENTS_A_THREAD), 1)
+    numbers = array("q", (batch, heads, n, width, causal, threads))
+    for described in arrays:
+        numbers.extend(described)
+    address, _ = numbers.buffer_info()
+    if function(address) != 0:
         raise MemoryError("the cpu backend of the resolvent ops found no memory for its work space")
 
 
@@ -157,7 +163,7 @@ class _Gradient(NamedTuple):
 
 
 def _gradient(argument: Tensor, full: tuple[int, int, int]) -> _Gradient:
-    shape = tuple(argument.shape)
+    shape = argument.shape
     if shape == full:
         tensor = output_like(argument, full, argument.dtype)
         return _Gradient(tensor, _written(tensor) if tensor.numel() else _NOTHING, _NOTHING, None)
@@ -167,8 +173,9 @@ def _gradient(argument: Tensor, full: tuple[int, int, int]) -> _Gradient:
     batch, heads, n = full
     by_position = len(shape) > 0 and shape[-1] == n
     rows = n if by_position else 1
-    scratch = tensor.new_empty((batch, rows, heads), dtype=torch.complex128 if tensor.is_complex() else torch.float64)
-    written = (scratch.data_ptr(), rows * heads, 1, heads if by_position else 0, 0, _KINDS[scratch.dtype])
+    kind = _KINDS[argument.dtype] | _DOUBLE
+    scratch = torch.empty(batch * rows * heads * (2 if kind & _COMPLEX else 1), dtype=torch.float64)
+    written = (scratch.data_ptr(), rows * heads, 1, heads if by_position else 0, 0, kind)
     return _Gradient(tensor, written, _described(tensor, 3), scratch)
 
 

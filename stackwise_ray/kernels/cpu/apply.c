@@ -64,7 +64,7 @@ static size_t work_layout(const Call *call, Work *work, uintptr_t base) {
 static Work *work_begin(const Call *call) {
     Work sizes, *work = aligned_alloc(ALIGNMENT, work_layout(call, &sizes, 0));
     if (!work) return NULL;
-    block_begin(&work->block);
+    block_begin(&work->block, call);
     work_layout(call, work, (uintptr_t)work);
     return work;
 }

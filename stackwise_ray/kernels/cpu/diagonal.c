@@ -23,7 +23,7 @@ enum { CHECKPOINT = 6 * W };
 
 static Work *work_begin(const Call *call) {
     Work *work = malloc(sizeof(Work) + (size_t)blocks_of(call) * CHECKPOINT * sizeof(double));
-    if (work) block_begin(&work->block);
+    if (work) block_begin(&work->block, call);
     return work;
 }
 
@@ -87,26 +87,11 @@ static void right_advance(Work *work) {
 
 /* -------------------------------------------------------------------------------------------------------- forward */
 
-/* The usual case, straight to the output: its lanes adjacent, coupling and shift the same at every position. */
-static void causal_block_to(Block *block, const Array *output, const Tile *tile) {
-    int64_t offset = 2 * offset_of(output, tile->run, block->first), row = 2 * output->position;
-    if (output->kind & DOUBLE)
-        left_cavity_double_double(block, 1, 0, (double *)output->data + offset, row);
-    else if (block->single)
-        left_cavity_float_float(block, 1, 0, (float *)output->data + offset, row);
-    else
-        left_cavity_double_float(block, 1, 0, (float *)output->data + offset, row);
-}
-
 static void causal_tile(Work *work, const Call *call, const Tile *tile) {
     Block *block = &work->block;
     block_open(block, call, tile, 0);
     for (int64_t index = 0; index < blocks_of(call); index++) {
         block_load(block, call, tile, index, 0, 0);
-        if (shared_by_all_positions(block) && adjacent(call->arrays + OUTPUT, tile)) {
-            causal_block_to(block, call->arrays + OUTPUT, tile);
-            continue;
-        }
         left_cavity(block);
         unpack(call->arrays + OUTPUT, tile, block->first, block->rows, block->lr + W, block->li + W);
         left_advance(block);
@@ -287,11 +272,16 @@ static void two_sided_backward_tile(Work *work, const Call *call, const Tile *ti
 /* --------------------------------------------------------------------------------------------------- entry points */
 
 #include "every_tile.h"
+#include "stream.h"
 
-int bk_diagonal(const Call *call) { return for_every_tile(call, call->causal ? causal_tile : two_sided_tile); }
+int bk_diagonal(const Call *call) {
+    if (can_stream(call, 0)) return stream_all(call, 0);
+    return for_every_tile(call, call->causal ? causal_tile : two_sided_tile);
+}
 
 int bk_diagonal_backward(const Call *call) {
-    int failed = for_every_tile(call, call->causal ? causal_backward_tile : two_sided_backward_tile);
+    int failed = can_stream(call, 1) ? stream_all(call, 1)
+                                     : for_every_tile(call, call->causal ? causal_backward_tile : two_sided_backward_tile);
     if (failed) return failed;
     sum_gradient(call, call->arrays + GRAD_COUPLING, call->arrays + SUM_COUPLING, call->n - 1);
     sum_gradient(call, call->arrays + GRAD_SHIFT, call->arrays + SUM_SHIFT, call->n);

@@ -61,150 +61,7 @@ static Tile tile_at(const Call *call, int64_t index) {
     return tile;
 }
 
-/* ------------------------------------------------------------------------------------- between tensors and planes */
-
-/* The rows of one run; `lane` and `row` are strides in T. */
-#define DEFINE_COPIES(T)                                                                                               \
-    static inline void read_real_##T(const T *x, int64_t lane, int64_t row, int count, int64_t rows, double *out) {    \
-        if (lane == 1 && count == W) {                                                                                 \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < W; l++) out[i * W + l] = x[i * row + l];                                           \
-        } else if (row == 1) {                                                                                         \
-            int64_t i = 0, whole = count / 8 * 8;                                                                      \
-            for (; i + 8 <= rows; i += 8)                                                                              \
-                for (int64_t l = 0; l < whole; l += 8) {                                                               \
-                    v8 square[8];                                                                                      \
-                    for (int j = 0; j < 8; j++) square[j] = read_##T(x + i + (l + j) * lane);                          \
-                    transpose(square);                                                                                 \
-                    for (int j = 0; j < 8; j++) write_double(out + (i + j) * W + l, square[j]);                        \
-                }                                                                                                      \
-            for (int64_t j = 0; j < rows; j++)                                                                         \
-                for (int64_t l = j < i ? whole : 0; l < count; l++) out[j * W + l] = x[j + l * lane];                  \
-        } else {                                                                                                       \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < count; l++) out[i * W + l] = x[i * row + l * lane];                                \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static inline void read_complex_##T(const T *x, int64_t lane, int64_t row, int count, int64_t rows, double *re,    \
-                                        double *im) {                                                                  \
-        if (lane == 2 && count == W) {                                                                                 \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < W; l++) re[i * W + l] = x[i * row + 2 * l], im[i * W + l] = x[i * row + 2 * l + 1];\
-        } else {                                                                                                       \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < count; l++) {                                                                      \
-                    const T *from = x + i * row + l * lane;                                                            \
-                    re[i * W + l] = from[0], im[i * W + l] = from[1];                                                  \
-                }                                                                                                      \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static inline void write_real_##T(T *out, int64_t row, int count, int64_t rows, const double *x) {                 \
-        if (count == W) {                                                                                              \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < W; l++) out[i * row + l] = (T)x[i * W + l];                                        \
-        } else {                                                                                                       \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < count; l++) out[i * row + l] = (T)x[i * W + l];                                    \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static inline void write_complex_##T(T *out, int64_t row, int count, int64_t rows, const double *re,               \
-                                         const double *im) {                                                           \
-        if (count == W) {                                                                                              \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < W; l++)                                                                            \
-                    out[i * row + 2 * l] = (T)re[i * W + l], out[i * row + 2 * l + 1] = (T)im[i * W + l];              \
-        } else {                                                                                                       \
-            for (int64_t i = 0; i < rows; i++)                                                                         \
-                for (int l = 0; l < count; l++)                                                                        \
-                    out[i * row + 2 * l] = (T)re[i * W + l], out[i * row + 2 * l + 1] = (T)im[i * W + l];              \
-        }                                                                                                              \
-    }
-DEFINE_COPIES(float)
-DEFINE_COPIES(double)
-
-static int64_t offset_of(const Array *x, const Run *run, int64_t first) {
-    return run->batch * x->batch + run->head * x->head + first * x->position;
-}
-
-/* Positions first … first + rows - 1 into planes; lanes that the tile does not have keep what they held. */
-static void pack(const Array *x, const Tile *tile, int64_t first, int64_t rows, double *re, double *im) {
-    for (int r = 0; r < tile->runs; r++) {
-        const Run *run = tile->run + r;
-        int64_t offset = offset_of(x, run, first);
-        const float *single = (const float *)x->data;
-        const double *full = (const double *)x->data;
-        switch (x->kind) {
-        case SINGLE: read_real_float(single + offset, x->head, x->position, run->count, rows, re + run->at); break;
-        case DOUBLE: read_real_double(full + offset, x->head, x->position, run->count, rows, re + run->at); break;
-        case COMPLEX | SINGLE:
-            read_complex_float(single + 2 * offset, 2 * x->head, 2 * x->position, run->count, rows, re + run->at,
-                               im + run->at);
-            break;
-        default:
-            read_complex_double(full + 2 * offset, 2 * x->head, 2 * x->position, run->count, rows, re + run->at,
-                                im + run->at);
-        }
-    }
-}
-
-/* Rows of tensors with adjacent lanes that a later block needs. Fetched row by row amid the arithmetic, they arrive
- * while it runs; the processor itself foresees streams upwards through memory, not blocks taken downwards. */
-typedef struct {
-    const char *start[3];
-    int64_t row[3], bytes[3]; /* of one position */
-    int arrays;
-} Ahead;
-
-INLINE void look_ahead(Ahead *ahead, const Array *x, const Tile *tile, int64_t index) {
-    int64_t element = (x->kind & DOUBLE ? 8 : 4) * (x->kind & COMPLEX ? 2 : 1);
-    if (index < 0 || x->head != 1 || tile->run[0].count != W) return;
-    ahead->start[ahead->arrays] = (const char *)x->data + element * offset_of(x, tile->run, index * S);
-    ahead->row[ahead->arrays] = element * x->position;
-    ahead->bytes[ahead->arrays++] = element * W;
-}
-
-INLINE void fetch(const Ahead *ahead, int64_t i) {
-    for (int j = 0; j < ahead->arrays; j++)
-        for (int64_t byte = 0; byte < ahead->bytes[j]; byte += 64)
-            __builtin_prefetch(ahead->start[j] + i * ahead->row[j] + byte, 0, 2);
-}
-
-/* `pack` the other way round, into a tensor whose heads are adjacent. */
-static void unpack(const Array *x, const Tile *tile, int64_t first, int64_t rows, const double *re, const double *im) {
-    for (int r = 0; r < tile->runs; r++) {
-        const Run *run = tile->run + r;
-        int64_t offset = offset_of(x, run, first);
-        float *single = (float *)x->data;
-        double *full = (double *)x->data;
-        switch (x->kind) {
-        case SINGLE: write_real_float(single + offset, x->position, run->count, rows, re + run->at); break;
-        case DOUBLE: write_real_double(full + offset, x->position, run->count, rows, re + run->at); break;
-        case COMPLEX | SINGLE:
-            write_complex_float(single + 2 * offset, 2 * x->position, run->count, rows, re + run->at, im + run->at);
-            break;
-        default: write_complex_double(full + 2 * offset, 2 * x->position, run->count, rows, re + run->at, im + run->at);
-        }
-    }
-}
-
-/* A gradient's rows: written where it has positions, else added to the tile's sums. */
-static void emit(const Array *x, const Tile *tile, int64_t first, int64_t rows, const double *re, const double *im,
-                 double *sum_re, double *sum_im) {
-    if (!x->data || rows <= 0) return;
-    if (x->position) {
-        unpack(x, tile, first, rows, re, im);
-        return;
-    }
-    for (int64_t i = 0; i < rows; i++)
-        for (int l = 0; l < W; l++) sum_re[l] += re[i * W + l];
-    if (im)
-        for (int64_t i = 0; i < rows; i++)
-            for (int l = 0; l < W; l++) sum_im[l] += im[i * W + l];
-}
-
-static void emit_sums(const Array *x, const Tile *tile, const double *sum_re, const double *sum_im) {
-    if (x->data && !x->position) unpack(x, tile, 0, 1, sum_re, sum_im);
-}
+#include "planes.h"
 
 /* ----------------------------------------------------------------------------------------------- a block's planes */
 
@@ -223,7 +80,8 @@ static void zero_row(double *row) { memset(row, 0, W * sizeof(double)); }
 static void copy_row(double *to, const double *from) { memcpy(to, from, W * sizeof(double)); }
 
 /* Lanes that a tile does not have compute along on harmless numbers: a = 0, z = i, k = 0. */
-static void block_begin(Block *block) {
+static void block_begin(Block *block, const Call *call) {
+    if (lanes_of(call) % W == 0) return;
     memset(block, 0, sizeof *block);
     for (int i = 0; i < S * W; i++) block->zi[i] = 1;
 }
@@ -284,11 +142,18 @@ static void block_load(Block *block, const Call *call, const Tile *tile, int64_t
 
 /* -------------------------------------------------------------------------------------------- the left recursion */
 
+/* 1 / (a − z − k g), the conjugate of whose denominator is w. */
+INLINE c8 cavity_step(v8 a, v8 zr, v8 zi, v8 k, c8 g) {
+    v8 wr = a - zr - k * g.re, wi = zi + k * g.im;
+    v8 m = 1 / (wr * wr + wi * wi);
+    return (c8){wr * m, wi * m};
+}
+
 /* gL_i = 1 / (d_i − k_{i−1} gL_{i−1}) over the block, the state in registers. It starts from row 0 of the planes; rows
- * from 1 on are written where `keep`, else row 0 becomes the state at the end. `out`: position-major pairs, or NULL. */
-#define DEFINE_LEFT_CAVITY(IN, OUT)                                                                                    \
-    INLINE void left_cavity_##IN##_##OUT(Block *block, int shared, int keep, OUT *out, int64_t out_row) {              \
-        const IN *a = block->potential;                                                                                \
+ * from 1 on are written where `keep`, else row 0 becomes the state at the end. */
+#define DEFINE_LEFT_CAVITY(T)                                                                                          \
+    INLINE void left_cavity_##T(Block *block, int shared, int keep) {                                                  \
+        const T *a = block->potential;                                                                                 \
         const int64_t rows = block->rows, a_row = block->potential_row, k_row = block->k_row, z_row = block->z_row;    \
         v8 zr[VECTORS], zi[VECTORS], k[VECTORS];                                                                       \
         c8 g[VECTORS];                                                                                                 \
@@ -303,11 +168,7 @@ static void block_load(Block *block, const Call *call, const Tile *tile, int64_t
                 v8 zr_ = shared ? zr[v] : read_double(block->zr + i * z_row + 8 * v);                                  \
                 v8 zi_ = shared ? zi[v] : read_double(block->zi + i * z_row + 8 * v);                                  \
                 v8 k_ = shared ? k[v] : read_double(block->k + i * k_row + 8 * v);                                     \
-                v8 wr = read_##IN(a + i * a_row + 8 * v) - zr_ - k_ * g[v].re;                                         \
-                v8 wi = zi_ + k_ * g[v].im; /* w = wr − i wi */                                                        \
-                v8 m = 1 / (wr * wr + wi * wi);                                                                        \
-                g[v] = (c8){wr * m, wi * m};                                                                           \
-                if (out) write_pairs_##OUT(out + i * out_row + 16 * v, g[v]);                                          \
+                g[v] = cavity_step(read_##T(a + i * a_row + 8 * v), zr_, zi_, k_, g[v]);                               \
                 if (keep) {                                                                                            \
                     write_double(block->lr + (i + 1) * W + 8 * v, g[v].re);                                            \
                     write_double(block->li + (i + 1) * W + 8 * v, g[v].im);                                            \
@@ -318,34 +179,33 @@ static void block_load(Block *block, const Call *call, const Tile *tile, int64_t
             write_double(block->li + 8 * v, g[v].im);                                                                  \
         }                                                                                                              \
     }
-DEFINE_LEFT_CAVITY(float, float)
-DEFINE_LEFT_CAVITY(double, float)
-DEFINE_LEFT_CAVITY(double, double)
+DEFINE_LEFT_CAVITY(float)
+DEFINE_LEFT_CAVITY(double)
 
 static int shared_by_all_positions(const Block *block) { return !block->k_row && !block->z_row; }
 
 /* All cavity values of the block, in planes. */
 static void left_cavity(Block *block) {
     if (block->single && shared_by_all_positions(block))
-        left_cavity_float_float(block, 1, 1, NULL, 0);
+        left_cavity_float(block, 1, 1);
     else if (block->single)
-        left_cavity_float_float(block, 0, 1, NULL, 0);
+        left_cavity_float(block, 0, 1);
     else if (shared_by_all_positions(block))
-        left_cavity_double_double(block, 1, 1, NULL, 0);
+        left_cavity_double(block, 1, 1);
     else
-        left_cavity_double_double(block, 0, 1, NULL, 0);
+        left_cavity_double(block, 0, 1);
 }
 
 /* Only what enters the next block. */
 static void left_cavity_state(Block *block) {
     if (block->single && shared_by_all_positions(block))
-        left_cavity_float_float(block, 1, 0, NULL, 0);
+        left_cavity_float(block, 1, 0);
     else if (block->single)
-        left_cavity_float_float(block, 0, 0, NULL, 0);
+        left_cavity_float(block, 0, 0);
     else if (shared_by_all_positions(block))
-        left_cavity_double_double(block, 1, 0, NULL, 0);
+        left_cavity_double(block, 1, 0);
     else
-        left_cavity_double_double(block, 0, 0, NULL, 0);
+        left_cavity_double(block, 0, 0);
 }
 
 /* After `left_cavity`: the last row enters the next block. */

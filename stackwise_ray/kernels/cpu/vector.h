@@ -10,6 +10,8 @@
 typedef double v8 __attribute__((vector_size(64)));
 typedef float f8 __attribute__((vector_size(32)));
 typedef float f16 __attribute__((vector_size(64)));
+typedef f16 __attribute__((aligned(4), may_alias)) f16_anywhere; /* of a memcpy, gcc 12 may keep a copy on the stack */
+typedef int i8 __attribute__((vector_size(32)));
 typedef int i16 __attribute__((vector_size(64)));
 typedef long long l8 __attribute__((vector_size(64)));
 #define INLINE static inline __attribute__((always_inline))
@@ -17,9 +19,11 @@ typedef long long l8 __attribute__((vector_size(64)));
 #if defined(__clang__)
 #define SHUFFLE(x, ...) __builtin_shufflevector(x, x, __VA_ARGS__)
 #define SHUFFLE2(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#define SHUFFLE2F(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
 #else
 #define SHUFFLE(x, ...) __builtin_shuffle(x, (i16){__VA_ARGS__})
 #define SHUFFLE2(x, y, ...) __builtin_shuffle(x, y, (l8){__VA_ARGS__})
+#define SHUFFLE2F(x, y, ...) __builtin_shuffle(x, y, (i8){__VA_ARGS__})
 #endif
 
 typedef union {
@@ -63,17 +67,49 @@ INLINE f8 narrow(v8 x) {
 #endif
 }
 
-/* Three times the halves of the list are zipped: eight rows become eight columns. */
-INLINE void transpose(v8 square[8]) {
-    for (int round = 0; round < 3; round++) {
-        v8 zipped[8];
-        for (int j = 0; j < 4; j++) {
-            zipped[2 * j] = SHUFFLE2(square[j], square[j + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-            zipped[2 * j + 1] = SHUFFLE2(square[j], square[j + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-        }
-        for (int j = 0; j < 8; j++) square[j] = zipped[j];
-    }
+/* Halves of sixteen floats, and two halves as pairs. Through memory, as gcc passes a union's halves, each would wait for
+ * the stores of the other half. */
+INLINE f8 lower(f16 x) {
+#if defined(__AVX512F__)
+    return (f8)_mm512_castps512_ps256((__m512)x);
+#else
+    return ((Floats){.whole = x}).half[0];
+#endif
 }
+
+INLINE f8 upper(f16 x) {
+#if defined(__AVX512F__)
+    return (f8)_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)x, 1));
+#else
+    return ((Floats){.whole = x}).half[1];
+#endif
+}
+
+INLINE f16 zip(f8 x, f8 y) {
+#if defined(__AVX512F__)
+    const i16 order = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    return (f16)_mm512_permutex2var_ps(_mm512_castps256_ps512((__m256)x), (__m512i)order,
+                                       _mm512_castps256_ps512((__m256)y));
+#else
+    Floats z = {.half = {x, y}};
+    return SHUFFLE(z.whole, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+#endif
+}
+
+/* Three times the halves of the list are zipped: eight rows become eight columns. */
+#define DEFINE_TRANSPOSE(T, ROW, ZIP)                                                                                  \
+    INLINE void transpose_##T(ROW square[8]) {                                                                         \
+        for (int round = 0; round < 3; round++) {                                                                      \
+            ROW zipped[8];                                                                                             \
+            for (int j = 0; j < 4; j++) {                                                                              \
+                zipped[2 * j] = ZIP(square[j], square[j + 4], 0, 8, 1, 9, 2, 10, 3, 11);                               \
+                zipped[2 * j + 1] = ZIP(square[j], square[j + 4], 4, 12, 5, 13, 6, 14, 7, 15);                         \
+            }                                                                                                          \
+            for (int j = 0; j < 8; j++) square[j] = zipped[j];                                                         \
+        }                                                                                                              \
+    }
+DEFINE_TRANSPOSE(float, f8, SHUFFLE2F)
+DEFINE_TRANSPOSE(double, v8, SHUFFLE2)
 
 INLINE v8 read_float(const float *from) {
     f8 x;
@@ -82,10 +118,10 @@ INLINE v8 read_float(const float *from) {
 }
 
 INLINE c8 read_pairs_float(const float *from) {
-    Floats x;
+    f16 x;
     memcpy(&x, from, sizeof x);
-    x.whole = SHUFFLE(x.whole, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    return (c8){widen(x.half[0]), widen(x.half[1])};
+    x = SHUFFLE(x, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    return (c8){widen(lower(x)), widen(upper(x))};
 }
 
 INLINE void write_float(float *to, v8 x) {
@@ -94,11 +130,7 @@ INLINE void write_float(float *to, v8 x) {
 }
 
 INLINE void write_pairs_float(float *to, c8 x) {
-    Floats y;
-    y.half[0] = narrow(x.re);
-    y.half[1] = narrow(x.im);
-    y.whole = SHUFFLE(y.whole, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-    memcpy(to, &y, sizeof y);
+    *(f16_anywhere *)to = zip(narrow(x.re), narrow(x.im));
 }
 
 INLINE v8 read_double(const double *from) {
@@ -108,15 +140,15 @@ INLINE v8 read_double(const double *from) {
 }
 
 INLINE c8 read_pairs_double(const double *from) {
-    c8 x;
-    for (int j = 0; j < 8; j++) x.re[j] = from[2 * j], x.im[j] = from[2 * j + 1];
-    return x;
+    v8 x = read_double(from), y = read_double(from + 8);
+    return (c8){SHUFFLE2(x, y, 0, 2, 4, 6, 8, 10, 12, 14), SHUFFLE2(x, y, 1, 3, 5, 7, 9, 11, 13, 15)};
 }
 
 INLINE void write_double(double *to, v8 x) { memcpy(to, &x, sizeof x); }
 
 INLINE void write_pairs_double(double *to, c8 x) {
-    for (int j = 0; j < 8; j++) to[2 * j] = x.re[j], to[2 * j + 1] = x.im[j];
+    write_double(to, SHUFFLE2(x.re, x.im, 0, 8, 1, 9, 2, 10, 3, 11));
+    write_double(to + 8, SHUFFLE2(x.re, x.im, 4, 12, 5, 13, 6, 14, 7, 15));
 }
 
 /* `count` of eight channels of a real or complex row; the missing ones read as 0. */

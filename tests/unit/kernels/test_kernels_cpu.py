@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stackwise_ray.kernels import available_backends, resolvent_apply, resolvent_diagonal
 from stackwise_ray.kernels.backends import cpu
+from stackwise_ray.kernels.backends import torch as torch_backend
 from stackwise_ray.kernels.cpu import build
 
 pytestmark = pytest.mark.skipif("cpu" not in available_backends(), reason=f"no cpu backend: {cpu.unusable()}")
@@ -155,6 +156,40 @@ def test_thread_counts_give_the_same_bits(causal: bool) -> None:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "heads last"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("batch", "heads"), [(3, 24), (1, 32), (2, 8), (1, 136)])  # 9, 4, 2 and 17 vectors of lanes
+def test_lanes_straight_from_tensor_to_tensor_give_what_the_torch_backend_gives(
+    batch: int, heads: int, dtype: torch.dtype, layout: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_num_threads()
+    for n in (1, 2, 9, 63, 64, 65, 130, 700):
+        potential = laid_out(4 * torch.rand(batch, heads, n, generator=generator, dtype=dtype) - 2, layout)
+        coupling = torch.rand(heads, 1, generator=generator, dtype=dtype)
+        shift = torch.complex(*(torch.rand(2, heads, 1, generator=generator, dtype=dtype) + 0.2))
+        grad = laid_out(torch.complex(potential, potential.flip(2)), "heads last")
+        want = [
+            torch_backend.diagonal(potential, coupling, shift, True),
+            *torch_backend.diagonal_backward(grad, potential, coupling, shift, True),
+        ]
+        results = []
+        try:
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                have = cpu.diagonal(potential, coupling, shift, True)
+                results.append([have, *cpu.diagonal_backward(grad, potential, coupling, shift, True)])
+        finally:
+            torch.set_num_threads(before)
+        for one, other in zip(results[0], want, strict=True):
+            # relative to the sum that broadcasting makes of it, which may cancel
+            summed = batch * n if one.ndim == 2 else 1
+            reduced = other.sum_to_size(one.shape) if other.numel() else torch.zeros_like(one)
+            assert error(one, reduced) <= (1e-6 if dtype == torch.float32 else 1e-12) * summed
+        for others in results[1:]:
+            assert all(torch.equal(x, y) for x, y in zip(results[0], others, strict=True))
 
 
 @pytest.mark.parametrize("causal", [True, False])
