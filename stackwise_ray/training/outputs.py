@@ -105,7 +105,7 @@ class TrialFolder:
         temporary = self.directory / f".model.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
             with disk_full_is_named(target), tensor_writes(target):
-                with without_progress_bars():
+                with quiet_transformers():
                     model.save_pretrained(temporary)
                 tokenizer.save_pretrained(str(temporary))
                 self.fence()
@@ -170,15 +170,17 @@ class TrialLog:
 
 
 @contextlib.contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Keeps transformers from drawing a bar for every shard that it reads or writes."""
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from drawing a bar for every shard, and from a report on weights that the caller checks."""
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -28,7 +28,7 @@ from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import OBJECTIVES
-from stackwise_ray.training.outputs import without_progress_bars
+from stackwise_ray.training.outputs import quiet_transformers
 from stackwise_ray.training.stages import stage_plan
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS = 4096
 """Tokens of a forward pass: the fastest on one CPU thread for the smallest models, and small for large ones."""
+_SECOND_NAMES = frozenset({"cls.predictions.bias"})
+"""Of tensors that have another name as well: the bias of BERT's head is the decoder's."""
 _CARRIER = "model=decoder/llama_family/tiny"
 
 
@@ -164,18 +166,26 @@ def load_model(source: str, role: str) -> PreTrainedModel:
     """Weights from a path or the hub: safetensors only, since unpickling a stranger's file could run code.
 
     Raises:
-        ConfigError: Nothing readable is there.
+        ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     importlib.import_module("stackwise_ray.models.bk")  # registers the family with transformers
     auto: Any = AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
     try:
-        with without_progress_bars():
+        with quiet_transformers():
             model, told = auto.from_pretrained(source, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
+    missing = sorted(set(told["missing_keys"]) - _SECOND_NAMES)
+    if missing:
+        what = "masked language model" if role == "encoder" else "language model"
+        raise ConfigError(
+            f"= {source} is no whole {what}: it lacks {', '.join(missing[:3])}, and random weights would be scored; "
+            "give a model that was trained as one",
+            path="--model",
+        )
     gates = [name for name in told["unexpected_keys"] if name.endswith(GATE)]
     if gates:
         _load_gates(model, gates, Path(source) / "model.safetensors")
