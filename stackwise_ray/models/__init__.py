@@ -3,6 +3,8 @@
     families/         gpt2, llama, bert, modernbert, bk: `ModelConfig` -> transformers config, rules, stack view
     family.py         what a family states (`ModelFamily`) and how a model is built from it (`build_model`)
     stack_view.py     embeddings, blocks, final norm and head of any model; activation checkpointing per block
+    growth.py         blocks that are not there yet, that enter as the identity; a head of its own
+    sampling.py       filling in masked tokens: one sweep through depth, or rounds
     counting.py       parameter counts, here and at the published vocabulary
     sizes.py          the size ladder with its published counts
     bk.py             the architecture of the bk family; bk_config.py (its config), bk_mixers.py and bk_channels.py (of
