@@ -91,7 +91,13 @@ def _comparison(summary: Summary) -> str:
         return "## Comparison\n\nNothing to compare: no replicate has started."
     lines = ["## Comparison", "", summary.grid().to_markdown()]
     for index, comparison in enumerate(summary.comparisons):
-        lines += ["", _method(comparison), "", "\n".join(f"- {line}" for line in comparison.remarks()), ""]
+        lines += [
+            "",
+            _method(comparison),
+            "",
+            "\n".join(f"- {line}" for line in comparison.remarks()).replace("\n-   ", "\n  "),
+            "",
+        ]
         if index:
             lines.append(comparison.verdict_grid.to_markdown())
         lines.append(comparison.detail_grid.to_markdown())

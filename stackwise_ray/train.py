@@ -220,8 +220,11 @@ class _Preparation:
 
 def _answer(result: TrialResult, console: Console) -> None:
     metrics = result.metrics
+    # An encoder's validation/loss is that of the masks of its last stage: it is no figure to put beside another's.
+    where = "on its own masks" if "validation/masked_loss" in metrics else "nats a token"
     rows = (
-        ("validation/loss", "validation loss {:.4f} nats a token"),
+        ("validation/masked_loss", "masked loss {:.4f} nats a token (mean of 15 to 90 % masked)"),
+        ("validation/loss", f"validation loss {{:.4f}} {where}"),
         ("validation/perplexity", "validation perplexity {:.2f}"),
         ("test/perplexity_token", "test perplexity {:.2f} a token"),
         ("test/perplexity_word", "{:.2f} a word"),

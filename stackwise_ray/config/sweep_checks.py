@@ -20,7 +20,7 @@ from stackwise_ray.config.editing import edit
 from stackwise_ray.config.metric_names import require_metric
 from stackwise_ray.config.schema import BUDGET, GROUPS
 from stackwise_ray.config.sweep import ArmsDesign, Compare, SearchDesign, SweepConfig
-from stackwise_ray.config.trial import Budget
+from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import Role
 
@@ -39,6 +39,7 @@ def check_sweep(sweep: SweepConfig) -> Design:
     design = expand(sweep)
     _check_baselines(sweep, design)
     _check_equal_budgets(sweep, design)
+    _check_masks(sweep, design)
     _check_spaces(sweep, design)
     _check_number(sweep, design)
     return design
@@ -193,6 +194,28 @@ def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
                     f"{_budget_text(arm.trial.training.budget)}; give every arm one budget, or set equal: flops or null"
                 )
                 raise _refuse(sweep, f"analysis.{number}.compare.equal", problem)
+
+
+def _check_masks(sweep: SweepConfig, design: Design) -> None:
+    """An encoder's validation/loss is that of its own masks: between arms with other masks it compares the masks."""
+    masked = {arm.name: _masks(arm.trial) for arm in design.arms if arm.trial.model.role == "encoder"}
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is None or step.compare.metric != "validation/loss" or len(set(masked.values())) < 2:
+            continue
+        first, *others = masked
+        other = next(name for name in others if masked[name] != masked[first])
+        problem = (
+            f"= validation/loss, which {first} measures on other masks than {other}; compare validation/masked_loss, "
+            "which is the same for all, and make it the objective"
+        )
+        raise _refuse(sweep, f"analysis.{number}.compare.metric", problem)
+
+
+def _masks(trial: TrialConfig) -> tuple[object, ...]:
+    training = trial.training
+    if training.regime == "classical":
+        return (training.mask_ratio,)
+    return training.regime, training.noise, trial.model.n_layers // training.blocks_per_stack, training.finish > 0
 
 
 def _differ(one: Budget, other: Budget, compare: Compare) -> bool:

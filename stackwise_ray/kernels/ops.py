@@ -2,7 +2,8 @@
 
 `resolvent_diagonal` and `resolvent_apply` are the public face. Each is one `torch.library.custom_op` with a second
 one for its backward pass, so that both can be counted, traced, compiled and run on the meta device. The arithmetic
-stands in `stackwise_ray.kernels.backends`. Double backward is not offered: torch raises.
+stands in `stackwise_ray.kernels.backends`. Derivatives are first order and reverse mode: for a second one torch raises,
+for a forward one the ops do.
 
 Outputs are position-major, (batch, n, heads[, p]) in memory, which is how a model's linear layers read and write.
 """
@@ -14,6 +15,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like, output_strides
 from stackwise_ray.kernels.backends import reference
@@ -126,7 +128,12 @@ def _check_arguments(potential: Tensor, shift: Tensor, bonds: dict[str, Tensor],
     if values is not None:
         arguments["values"] = values
     device, is_double = potential.device, potential.dtype in _DOUBLE
+    tangents = forward_ad._current_level >= 0
     for name, argument in arguments.items():
+        if tangents and forward_ad.unpack_dual(argument).tangent is not None:  # type: ignore[no-untyped-call]
+            raise NotImplementedError(
+                f"{name} carries a tangent: the resolvent ops have no forward-mode derivative; use reverse mode"
+            )
         dtype = argument.dtype
         if dtype not in _ALLOWED:
             raise ValueError(f"{name} is {dtype}; allowed are float16, bfloat16, float32, float64 and complex")

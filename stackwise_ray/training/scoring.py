@@ -147,6 +147,8 @@ def _score(trial: TrialConfig, data: PreparedData, source: str) -> Scores:
     )
     with deterministic(device):
         metrics = dict(_finish(evaluator.validate(objective)))
+        if trial.model.role == "encoder":
+            metrics.update(_finish(evaluator.masked_ratios()))
         if objective.left_to_right:
             for split in ("validation", "test"):
                 metrics.update(_finish(evaluator.whole_split(split)))

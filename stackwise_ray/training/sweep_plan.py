@@ -120,8 +120,8 @@ class Plan:
 
     @property
     def trials(self) -> int:
-        """Trials in all."""
-        return sum(row.trials for row in self.rows)
+        """Trials in all, without those that are refused."""
+        return sum(row.trials for row in self.rows if row.refused is None)
 
     @property
     def flops(self) -> int:

@@ -272,3 +272,27 @@ def test_presets_of_a_user_stand_beside_the_file(tmp_path: Path) -> None:
     model.write_text("family: gpt2\nrole: decoder\nn_layers: 1\nd_model: 8\nn_heads: 2\nd_ff: wide\n")
     with pytest.raises(ConfigError, match=r'wide\.yaml: d_ff = "wide" is text where a whole number is wanted'):
         load_sweep(file)
+
+
+MASKED = """
+name: m
+base: {model: encoder/bert_family/tiny, data: markov, overrides: {training.budget: {steps: 8}}}
+design:
+  kind: arms
+  arms: {classical: {}, grown: {training: depth_time}, wide: {model.d_ff: 600}}
+  baseline: classical
+replicates: {seeds: 2}
+analysis:
+  - compare: {metric: %s, baseline: classical, equal: null}
+"""
+
+
+def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(MASKED % "validation/loss")
+    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than grown; c"):
+        load(file)
+    file.write_text(MASKED % "validation/masked_loss")
+    assert len(expand(load(file)).arms) == 3
+    file.write_text((MASKED % "validation/loss").replace("{training: depth_time}", "{training.lr: 1.0e-4}"))
+    assert len(expand(load(file)).arms) == 3

@@ -222,3 +222,17 @@ def test_backward_formulas_count_the_adjoint_of_the_definition() -> None:
         real() + cplx().real_of_product(cplx())  # ∂t
 
     assert flops_per_position(causal_apply_a_value) == 26
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_forward_mode_is_refused_and_not_answered_with_zeros(backend: str) -> None:
+    a, k, z = torch.randn(1, 1, 3), torch.ones(1), torch.tensor(0.5j)
+
+    def diagonal(potential: torch.Tensor) -> torch.Tensor:
+        return resolvent_diagonal(potential, k, z, causal=True, backend=backend)
+
+    with pytest.raises(
+        NotImplementedError, match="potential carries a tangent: the resolvent ops have no forward-mode"
+    ):
+        torch.func.jvp(diagonal, (a,), (torch.ones_like(a),))
+    assert bool(torch.func.grad(lambda x: diagonal(x).real.sum())(a).isfinite().all())
