@@ -231,8 +231,7 @@ def test_forward_mode_is_refused_and_not_answered_with_zeros(backend: str) -> No
     def diagonal(potential: torch.Tensor) -> torch.Tensor:
         return resolvent_diagonal(potential, k, z, causal=True, backend=backend)
 
-    with pytest.raises(
-        NotImplementedError, match="potential carries a tangent: the resolvent ops have no forward-mode"
-    ):
+    with pytest.raises(NotImplementedError, match="potential carries a tangent: the resolvent ops have no forward-m"):
         torch.func.jvp(diagonal, (a,), (torch.ones_like(a),))
-    assert bool(torch.func.grad(lambda x: diagonal(x).real.sum())(a).isfinite().all())
+    with torch.autograd.forward_ad.dual_level():
+        assert bool(diagonal(a).isfinite().all())  # nothing carries a tangent
