@@ -233,6 +233,12 @@ def _regime(trial: TrialConfig) -> Found:
             shown = "" if name == "noise" else f"= {list(value) if isinstance(value, tuple) else value} "
             problem = f"{shown}has no effect in the regime {training.regime}; it goes with {fitting}"
             return f"training.{name}", problem
+    if training.regime == "classical_random_ratio" and training.noise.kind != "point":
+        problem = f"= {training.noise.kind} has no effect in classical_random_ratio, which draws the stacks' own shares"
+        return "training.noise.kind", f"{problem}; leave it out"
+    if training.embeddings == "untied_all" and training.trunk == "trainable":
+        problem = "= untied_all has no effect over a trainable trunk, where everything trains and a tie stays"
+        return "training.embeddings", f"{problem}; leave it out"
     if training.embeddings == "tied_frozen" and (training.trunk != "frozen" or training.regime == "append"):
         why = "append" if training.regime == "append" else f"a {training.trunk} trunk"
         problem = f"= tied_frozen freezes the head after the first stage, and {why} needs it to train"

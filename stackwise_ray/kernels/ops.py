@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like, output_strides
@@ -68,7 +69,7 @@ def resolvent_diagonal(
     """
     _check_arguments(potential, shift, {"coupling": coupling})
     _check_gradient(gradient, get_args(Gradient))
-    name = choose_backend(backend, potential.device.type)
+    name = choose_backend(backend, _device(potential, backend))
     result: Tensor = torch.ops.stackwise_ray.resolvent_diagonal(
         potential, coupling, shift, causal, name, gradient, check
     )
@@ -111,11 +112,20 @@ def resolvent_apply(
     """
     _check_arguments(potential, shift, {"hop": hop}, values)
     _check_gradient(gradient, ("adjoint", "autograd"))
-    name = choose_backend(backend, potential.device.type)
+    name = choose_backend(backend, _device(potential, backend))
     result: Tensor = torch.ops.stackwise_ray.resolvent_apply(
         potential, hop, shift, values, causal, name, gradient, check
     )
     return result
+
+
+def _device(potential: Tensor, backend: str | None) -> str | None:
+    """Where the backend has to compute; None: anywhere.
+
+    On a fake tensor nothing is computed: a backend that was named may stay, as when a model for a GPU is planned.
+    """
+    fake = backend is not None and isinstance(potential, FakeTensor)
+    return None if fake else potential.device.type
 
 
 # ----------------------------------------------------------------------------------------------------- the checks

@@ -72,7 +72,8 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
     """Makes every block keep its inputs alone and recompute the rest in the backward pass.
 
     The same numbers come out, bit for bit, for less memory and one more forward of the blocks (counted as
-    `flops/recomputed`). In evaluation mode blocks run as before. Calling it twice changes nothing more.
+    `flops/recomputed`). In evaluation mode blocks run as before, except frozen ones where gradients are computed.
+    Calling it twice changes nothing more.
     Recomputation replays the random state, so that dropout draws the same masks.
     """
     for block in stack_view(model).blocks:
@@ -84,7 +85,9 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
 
 class _Recomputing(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.training:
+        # A frozen block is in evaluation mode and passes a gradient on all the same.
+        frozen = not any(parameter.requires_grad for parameter in self.parameters())
+        if not torch.is_grad_enabled() or not (self.training or frozen):
             return super().forward(*args, **kwargs)
         return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)
 

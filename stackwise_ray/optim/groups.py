@@ -10,9 +10,9 @@ from torch import nn
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trained parameters in two groups, decayed and not; an empty group is left out.
 
-    Decayed: parameters with two or more axes. Not decayed: vectors (biases, norms, gains) and the tables of positions
-    and of token types, which are every embedding but the model's input embedding. A tied parameter is in one group
-    once, by its first name.
+    Decayed: parameters with two or more axes. Not decayed: vectors (biases, gains), norms of any shape, and the tables
+    of positions and of token types, which are every embedding but the model's input embedding. A tied parameter is in
+    one group once, by its first name.
 
     Args:
         model: A transformers model (its `get_input_embeddings` tells the token embedding), or any module.
@@ -21,7 +21,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Returns:
         Groups as torch optimizers take them, with `names` beside `params` (same order).
     """
-    tables = _undecayed_tables(model)
+    tables = _undecayed(model)
     decayed: dict[str, nn.Parameter] = {}
     plain: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -35,11 +35,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _undecayed_tables(model: nn.Module) -> set[int]:
+def _undecayed(model: nn.Module) -> set[int]:
     find = getattr(model, "get_input_embeddings", None)
     token_embedding = find() if callable(find) else None
-    return {
+    tables = {
         id(module.weight)
         for module in model.modules()
         if isinstance(module, nn.Embedding) and module is not token_embedding and token_embedding is not None
     }
+    norms = (module for module in model.modules() if "Norm" in type(module).__name__)
+    return tables | {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}

@@ -212,7 +212,7 @@ class TrainingLoop:
         stage = self.assembly.plan.stages[self.progress.stage]
         self._tools = self.assembly.enter(stage)
         self._training_step = TrainingStep(self.assembly, self._tools, self.collectives)
-        self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.data.vocab_size)
+        self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.model.config.vocab_size)
         self.meter.enter_stage()
         if len(self.progress.stages) <= self.progress.stage:
             self.progress.stages.append(
@@ -259,7 +259,8 @@ class TrainingLoop:
     def _finished(self) -> bool:
         if self._total is not None:
             return self.progress.step >= self._total
-        return self.progress.step > 0 and self._share >= 1
+        last = self.progress.stage + 1 == len(self.assembly.plan.stages)
+        return last and self.progress.stage_step > 0 and self._share >= 1  # every stage takes a step, however short
 
     def _learning_rate(self) -> float:
         """The schedule over the current stage: what a stage trains is frozen at its end, and must have decayed."""

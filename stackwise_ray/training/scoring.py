@@ -22,6 +22,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
+from stackwise_ray.flags import apply_flags
 from stackwise_ray.models.growth import GATE, make_growable
 from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
 from stackwise_ray.training.collectives import Alone
@@ -75,7 +76,7 @@ def score_run(directory: Path) -> Scores:
             "(tracking.keep_models)",
             path="--run",
         )
-    trial = from_plain(load_yaml(config), source=str(config))
+    trial = apply_flags(from_plain(load_yaml(config), source=str(config)))
     data = prepare(trial.data)
     then = json.loads((directory / "metadata" / "data.json").read_text())["fingerprint"]
     if then != data.fingerprint:

@@ -184,11 +184,13 @@ static void stream_begin(Stream *stream, const Call *call, const Array *out, int
 DEFINE_STREAM(float)
 DEFINE_STREAM(double)
 
+/* A tensor that was expanded along its positions is read with stride 0, but its gradient has them all. */
 static int can_stream(const Call *call, int backward) {
     const Array *potential = call->arrays + POTENTIAL, *grad = call->arrays + GRAD;
     return call->causal && call->heads % 8 == 0 && (potential->head == 1 || potential->position == 1)
            && !call->arrays[COUPLING].position && !call->arrays[SHIFT].position
-           && (!backward || (grad->head == 1 && grad->kind == (potential->kind | COMPLEX)));
+           && (!backward || (grad->head == 1 && grad->kind == (potential->kind | COMPLEX)
+                             && !call->arrays[GRAD_COUPLING].position && !call->arrays[GRAD_SHIFT].position));
 }
 
 /* Returns 0, or 1 where memory was refused. */
