@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
-
-TrunkPolicy = Literal["none", "frozen", "trainable", "random_frozen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,6 @@ class Stage:
         name: As in `outputs/metrics.json`.
         active_blocks: Blocks that the forward pass goes through, in order.
         trainable: What gets updates.
-        trunk_policy: What the active blocks outside of `trainable` are: "none" where there are none.
         objective: A name in `training.objectives`.
         noise: Bands (lowest, highest) of the share of corrupted positions; a sequence draws one of them and a share
             in it. None for objectives that corrupt nothing.
@@ -53,7 +49,6 @@ class Stage:
     name: str
     active_blocks: tuple[int, ...]
     trainable: Trainable
-    trunk_policy: TrunkPolicy = "none"
     objective: str
     noise: tuple[tuple[float, float], ...] | None = None
     share: float = 1.0
@@ -128,7 +123,6 @@ def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> S
         name="finish",
         active_blocks=blocks,
         trainable=Trainable(blocks=blocks),
-        trunk_policy="none",
         noise=tuple((level, level) for level in r),
         share=share,
         inserted=(),

@@ -33,7 +33,6 @@ def append(trial: TrialConfig) -> StagePlan:
                     blocks=active if goes_on else stack,
                     embeddings=first or goes_on or training.embeddings == "untied_all",
                 ),
-                trunk_policy="none" if first else training.trunk,
                 objective=denoising_objective(trial),
                 noise=(band_of(training.noise, r, number),),
                 share=shares[number],

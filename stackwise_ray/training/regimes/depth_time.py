@@ -29,7 +29,6 @@ def depth_time(trial: TrialConfig) -> StagePlan:
                 name=f"stack {number + 1} of {len(stacks)}",
                 active_blocks=active,
                 trainable=_trainable(trial, stacks[number], active, first=not later),
-                trunk_policy=training.trunk if later else "none",
                 objective=denoising_objective(trial),
                 noise=(band_of(training.noise, r, number),),
                 share=shares[len(stages)],
