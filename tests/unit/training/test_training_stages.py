@@ -114,3 +114,18 @@ def test_a_trunk_may_go_on_training_and_a_finish_trains_everything(regime):
     assert all(stage.trainable.blocks == stage.active_blocks and not stage.own_head for stage in stages)
     assert [stage.share for stage in stages] == pytest.approx([0.2] * 5)
     assert (stages[-1].name, len(stages[-1].noise), stages[-1].inserted) == ("finish", 4, ())
+
+
+def test_a_finish_after_freezing_trains_every_part():
+    finish = stage_plan(growing(finish=0.2)).stages[-1].trainable
+    assert finish.blocks == (0, 1, 2, 3)
+    assert finish.embeddings
+    assert finish.norm
+    assert finish.head
+
+
+def test_a_stack_of_several_blocks_enters_whole_and_the_stack_before_goes_back_whole():
+    right_to_left = stage_plan(growing(blocks_per_stack=2, trunk="random_frozen")).stages[1]
+    assert (right_to_left.inserted, right_to_left.reset) == ((0, 1), (2, 3))
+    left_to_right = stage_plan(growing(regime="append", blocks_per_stack=2, trunk="random_frozen")).stages[1]
+    assert (left_to_right.inserted, left_to_right.reset) == ((2, 3), (0, 1))
