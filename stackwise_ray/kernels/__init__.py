@@ -1,11 +1,13 @@
 """Resolvent ops: (T − zI)⁻¹ of tridiagonal T, its diagonal and its product with values, in O(n).
 
-    ops.py             resolvent_diagonal, resolvent_apply: checks, custom ops, gradients
+    ops.py             resolvent_diagonal, resolvent_apply: custom ops, gradients
+    arguments.py       the checks of what they are given
     backend.py         what a backend provides, and how one is chosen
     backends/          reference (the definition), torch (vectorised), cpu (compiled C), triton (CUDA); one file and
                        one registration add another
     cpu/               the C sources of the cpu backend, and how they are compiled
-    triton_kernels.py  the kernels of the triton backend
+    triton_kernels.py  the recursions of the triton backend
+    triton_gradients.py  their adjoints
     triton_tiles.py    complex numbers in tiles, and from and to memory
     flop_formulas.py   counted FLOPs of every op and its backward, from shapes alone
 

@@ -16,14 +16,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import forward_ad
 
+from stackwise_ray.kernels.arguments import check_arguments, check_gradient, check_values
 from stackwise_ray.kernels.backend import BACKENDS, Gradient, choose_backend, complex_dtype, output_like, output_strides
 from stackwise_ray.kernels.backends import reference
-
-_SINGLE = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.complex64})
-_DOUBLE = frozenset({torch.float64, torch.complex128})
-_ALLOWED = _SINGLE | _DOUBLE
 
 
 def resolvent_diagonal(
@@ -67,8 +63,8 @@ def resolvent_diagonal(
         >>> resolvent_diagonal(torch.zeros(1, 1, 2), torch.ones(1), torch.tensor(1j), causal=True)
         tensor([[[0.0000+1.0000j, 0.0000+0.5000j]]])
     """
-    _check_arguments(potential, shift, {"coupling": coupling})
-    _check_gradient(gradient, get_args(Gradient))
+    check_arguments(potential, shift, {"coupling": coupling})
+    check_gradient(gradient, get_args(Gradient))
     name = choose_backend(backend, _device(potential, backend))
     result: Tensor = torch.ops.stackwise_ray.resolvent_diagonal(
         potential, coupling, shift, causal, name, gradient, check
@@ -110,8 +106,8 @@ def resolvent_apply(
         >>> resolvent_apply(torch.zeros(1, 1, 2), torch.ones(1), torch.tensor(1j), x, causal=True).flatten()
         tensor([0.0000+1.0000j, -0.5000+0.0000j])
     """
-    _check_arguments(potential, shift, {"hop": hop}, values)
-    _check_gradient(gradient, ("adjoint", "autograd"))
+    check_arguments(potential, shift, {"hop": hop}, values)
+    check_gradient(gradient, ("adjoint", "autograd"))
     name = choose_backend(backend, _device(potential, backend))
     result: Tensor = torch.ops.stackwise_ray.resolvent_apply(
         potential, hop, shift, values, causal, name, gradient, check
@@ -126,70 +122,6 @@ def _device(potential: Tensor, backend: str | None) -> str | None:
     """
     fake = backend is not None and isinstance(potential, FakeTensor)
     return None if fake else potential.device.type
-
-
-# ----------------------------------------------------------------------------------------------------- the checks
-
-
-def _check_arguments(potential: Tensor, shift: Tensor, bonds: dict[str, Tensor], values: Tensor | None = None) -> None:
-    """Types, devices and shapes, of which a traced call is as sure as an eager one."""
-    ((bond, bonds_tensor),) = bonds.items()
-    arguments = {"potential": potential, bond: bonds_tensor, "shift": shift}
-    if values is not None:
-        arguments["values"] = values
-    device, is_double = potential.device, potential.dtype in _DOUBLE
-    tangents = forward_ad._current_level >= 0
-    for name, argument in arguments.items():
-        if tangents and forward_ad.unpack_dual(argument).tangent is not None:  # type: ignore[no-untyped-call]
-            raise NotImplementedError(
-                f"{name} carries a tangent: the resolvent ops have no forward-mode derivative; use reverse mode"
-            )
-        dtype = argument.dtype
-        if dtype not in _ALLOWED:
-            raise ValueError(f"{name} is {dtype}; allowed are float16, bfloat16, float32, float64 and complex")
-        if argument.device != device:
-            raise ValueError(f"{name} is on {argument.device} but potential on {device}; move one")
-        if (dtype in _DOUBLE) != is_double:
-            raise ValueError(
-                f"{name} is {dtype} but potential {potential.dtype}: single and double precision are not mixed;"
-                " convert one"
-            )
-    for name in ("potential", bond):
-        if arguments[name].is_complex():
-            raise ValueError(f"{name} is {arguments[name].dtype}; it must be real")
-    if not shift.is_complex():
-        raise ValueError(f"shift is {shift.dtype}; it must be complex with a positive imaginary part")
-    if potential.ndim != 3:
-        raise ValueError(f"potential has shape {tuple(potential.shape)}; it must be (batch, heads, n)")
-    batch, heads, n = potential.shape
-    _check_broadcast(bond, bonds_tensor, (batch, heads, max(n - 1, 0)))
-    _check_broadcast("shift", shift, (batch, heads, n))
-    if values is not None and (values.ndim != 4 or values.shape[:3] != potential.shape):
-        raise ValueError(
-            f"values has shape {tuple(values.shape)}; it must be (batch, heads, n, p) = ({batch}, {heads}, {n}, p)"
-        )
-
-
-def _check_broadcast(name: str, argument: Tensor, target: tuple[int, ...]) -> None:
-    shape = tuple(argument.shape)
-    fits = all(have in (1, want) for have, want in zip(reversed(shape), reversed(target), strict=False))
-    if len(shape) > 3 or not fits:
-        raise ValueError(f"{name} has shape {shape}, which does not broadcast to {target}")
-
-
-def _check_gradient(gradient: str, allowed: tuple[str, ...]) -> None:
-    if gradient not in allowed:
-        raise ValueError(f"gradient is '{gradient}'; allowed here are {', '.join(allowed)}")
-
-
-def _check_values(shift: Tensor, coupling: Tensor | None = None) -> None:
-    """Refuses values for which the recursion is not contractive. A NaN is refused as well."""
-    lowest = shift.imag
-    if lowest.numel() and not bool((lowest > 0).all()):
-        worst = float(lowest.min())
-        raise ValueError(f"shift has an imaginary part of {worst:g}; it must be > 0 everywhere")
-    if coupling is not None and coupling.numel() and not bool((coupling >= 0).all()):
-        raise ValueError(f"coupling has an entry of {float(coupling.min()):g}; it must be >= 0 everywhere (k = t²)")
 
 
 # ------------------------------------------------------------------------------------------------- the custom ops
@@ -231,7 +163,7 @@ def _diagonal(
     potential: Tensor, coupling: Tensor, shift: Tensor, causal: bool, backend: str, gradient: str, check: bool
 ) -> Tensor:
     if check:
-        _check_values(shift, coupling)
+        check_values(shift, coupling)
     dtype = complex_dtype(potential)
     if potential.numel() == 0:
         return output_like(potential, tuple(potential.shape), dtype)
@@ -288,7 +220,7 @@ def _apply(
     check: bool,
 ) -> Tensor:
     if check:
-        _check_values(shift)
+        check_values(shift)
     dtype = complex_dtype(potential)
     if values.numel() == 0:
         return output_like(values, tuple(values.shape), dtype)

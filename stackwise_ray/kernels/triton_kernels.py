@@ -1,4 +1,5 @@
-"""The Triton kernels of the `triton` backend; `stackwise_ray.kernels.backends.triton` launches them.
+"""The recursions of the `triton` backend as Triton kernels; `stackwise_ray.kernels.backends.triton` launches them, and
+`triton_gradients` continues them to adjoints.
 
 Importing this module imports triton, and the environment variable TRITON_INTERPRET decides at that moment whether the
 kernels are compiled or interpreted. No tensor is checked or made here.
@@ -51,8 +52,6 @@ from stackwise_ray.kernels.triton_tiles import (
     selected,
     shift_of_lanes,
     store_complex,
-    store_real,
-    sum_of_values,
     times,
 )
 
@@ -200,7 +199,7 @@ def _compose_linear(c_re, c_im, b_re, b_im, d_re, d_im, e_re, e_im):
 
 
 @triton.jit
-def _linear_terms(
+def linear_terms(
     bonds, factors, source, lane_bond, place, j, n, exists, SHAPE: tl.constexpr, REVERSED: tl.constexpr
 ):  # fmt: skip
     """x_j = c x_{j−1} + b with c = bond · f and b = f · source, or b = source; returns (c, b, g).
@@ -229,7 +228,7 @@ def _linear_terms(
 
 
 @triton.jit
-def _entering_linear(
+def entering_linear(
     bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE: tl.constexpr, REVERSED: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -240,7 +239,7 @@ def _entering_linear(
         for step in tl.static_range(GROUP):
             j = start - STEPS + group + step
             exists = place[3] & (chunk > 0) & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
+            c, b, _ = linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
             product, offset = times(c, product), plus(times(c, offset), b)
     first = (chunk == 0) & (tl.full((CHUNKS, CHANNELS), 1, tl.int1))
     product, offset = selected(first, constant_tile(0.0, CHUNKS, CHANNELS), product), selected(first, carry, offset)
@@ -254,7 +253,7 @@ def linear(
     SHAPE: tl.constexpr, REVERSED: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The recursion of `_linear_terms` into `out`: forward and backward substitution, and the q of the adjoint."""
+    """The recursion of `linear_terms` into `out`: forward and backward substitution, and the q of the adjoint."""
     place = place_of(tl.program_id(0) * LANES, lanes, heads, width, LANES, WIDTH)
     chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
     lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
@@ -262,185 +261,14 @@ def linear(
         start = window + chunk * STEPS
         x = carry
         if CHUNKS > 1:
-            x = _entering_linear(
+            x = entering_linear(
                 bonds, factors, source, lane_bond, place, start, chunk, carry, n,
                 SHAPE, REVERSED, STEPS, CHUNKS, LANES * WIDTH,
             )  # fmt: skip
         for step in range(STEPS):
             j = start + step
             exists = place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
+            c, b, _ = linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, REVERSED)
             x = plus(times(c, x), b)
             store_complex(out, place, position_of(j, n, REVERSED), exists, x)
         carry = last_chunk(x, chunk, CHUNKS)
-
-
-# --------------------------------------------------------------------------------------------------- gradients
-
-
-@triton.jit
-def _store_values(view, place, position, exists, x, COMPLEX: tl.constexpr):
-    """The gradient of values, conj x; of real ones its real part."""
-    if COMPLEX:
-        store_complex(view, place, position, exists, (x[0], -x[1]))
-    else:
-        store_real(view, place, position, exists, x[0])
-
-
-@triton.jit
-def _total(x):
-    """Sums over the chunks, (1, L), of what the threads gathered over the positions."""
-    return tl.sum(x, 0, keep_dims=True)
-
-
-@triton.jit
-def diagonal_adjoint(
-    bonds, factors, source, crossed, right, q, s, grad_potential, grad_bonds, grad_shift, lanes, heads, n,
-    SHAPE: tl.constexpr, SHIFT_VARIES: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """Gradients of a diagonal, from w_i = source_i + k_i gL_i² w_{i+1}, walked from the end.
-
-    Causal: ∂a = −Re w, ∂z = conj w, ∂k_i = Re(w_{i+1} gL_i). With `right` = gR, `q` and `s` of the two-sided form
-    (`source` is then `s`): w + q − s in place of w, ∂k_i = Re(w_{i+1} gL_i + q_i gR_{i+1}); all three have the
-    opposite sign of the definition's. With `crossed`, bonds are hops of an apply: ∂t_i = crossed_i + 2 t_i ∂k_i.
-    Of bonds and shift without an axis of positions the gradient is summed over the positions here.
-    """
-    place = place_of(tl.program_id(0) * LANES, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES)
-    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
-    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), constant_tile(0.0, CHUNKS, LANES)
-    for window in range(0, n, CHUNKS * STEPS):
-        start = window + chunk * STEPS
-        w = carry
-        if CHUNKS > 1:
-            w = _entering_linear(
-                bonds, factors, source, lane_bond, place, start, chunk, carry, n, SHAPE, True, STEPS, CHUNKS, LANES
-            )
-        for step in range(STEPS):
-            j = start + step
-            i, exists = n - 1 - j, place[3] & (j < n)
-            bond_exists = exists & (j > 0)
-            c, b, g = _linear_terms(bonds, factors, source, lane_bond, place, j, n, exists, SHAPE, True)
-            grad_bond = w[0] * g[0] - w[1] * g[1]
-            w = plus(times(c, w), b)
-            total = w
-            if right is not None:
-                q_i = load_complex(q, place, i, exists)
-                after = load_complex(right, place, i + 1, bond_exists)
-                grad_bond += q_i[0] * after[0] - q_i[1] * after[1]
-                s_i = load_complex(s, place, i, exists)
-                total = w[0] + q_i[0] - s_i[0], w[1] + q_i[1] - s_i[1]
-            if crossed is not None:
-                t = bond_at(bonds, lane_bond, place, i, bond_exists, SHAPE[0])
-                grad_bond = 2.0 * t * grad_bond + load_real(crossed, place, i, bond_exists, 0.0)
-            store_real(grad_potential, place, i, exists, -total[0])
-            if not SHAPE[0]:
-                sum_bonds += tl.where(bond_exists, grad_bond, 0.0)
-            else:
-                store_real(grad_bonds, place, i, bond_exists, grad_bond)
-            if not SHIFT_VARIES:
-                sum_shift = plus(sum_shift, selected(exists, total, (0.0, 0.0)))
-            else:
-                store_complex(grad_shift, place, i, exists, (total[0], -total[1]))
-        carry = last_chunk(w, chunk, CHUNKS)
-    first = tl.full((1, 1), 0, tl.int32)
-    if not SHAPE[0]:
-        store_real(grad_bonds, place, first, place[3], _total(sum_bonds))
-    if not SHIFT_VARIES:
-        store_complex(grad_shift, place, first, place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))
-
-
-@triton.jit
-def causal_substitution_adjoint(
-    bonds, factors, grad, output, grad_values, source, crossed, lanes, heads, n, width,
-    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """m_i = gL_i mu_i = gL_i (Y_i + t_i m_{i+1}), walked from the end, and what the diagonal's adjoint goes on with.
-
-    ∂x = conj m; `source` gets gL_i² Γ_i = Σ_p m_i u_i, and `crossed` Re Σ_p m_{i+1} u_i.
-    """
-    SHAPE: tl.constexpr = (BONDS_VARY, False, False, True, True, True)
-    first_lane = tl.program_id(0) * LANES
-    place = place_of(first_lane, lanes, heads, width, LANES, WIDTH)
-    lane_place = place_of(first_lane, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
-    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
-    for window in range(0, n, CHUNKS * STEPS):
-        start = window + chunk * STEPS
-        m = carry
-        if CHUNKS > 1:
-            m = _entering_linear(
-                bonds, factors, grad, lane_bond, place, start, chunk, carry, n,
-                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
-            )  # fmt: skip
-        for step in range(STEPS):
-            j = start + step
-            i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, grad, lane_bond, place, j, n, exists, SHAPE, True)
-            u = load_complex(output, place, i, exists)
-            after = sum_of_values(m[0] * u[0] - m[1] * u[1], CHUNKS, LANES, WIDTH)
-            m = plus(times(c, m), b)
-            _store_values(grad_values, place, i, exists, m, COMPLEX)
-            product = times(m, u)
-            re = sum_of_values(product[0], CHUNKS, LANES, WIDTH)
-            im = sum_of_values(product[1], CHUNKS, LANES, WIDTH)
-            store_complex(source, lane_place, i, lane_exists, (re, im))
-            store_real(crossed, lane_place, i, lane_exists & (j > 0), after)
-        carry = last_chunk(m, chunk, CHUNKS)
-
-
-@triton.jit
-def two_sided_substitution_adjoint(
-    bonds, factors, forward, output, grad_values, grad_potential, grad_bonds, grad_shift, lanes, heads, n, width,
-    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr, SHIFT_VARIES: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """All gradients of the two-sided apply: Λ_i = forward_i + t_i gL_i Λ_{i+1}, walked from the end.
-
-    ∂x = conj Λ, ∂a = −Re Σ_p Λ_i y_i, ∂z = conj Σ_p Λ_i y_i, ∂t_i = Re Σ_p (Λ_i y_{i+1} + Λ_{i+1} y_i).
-    """
-    SHAPE: tl.constexpr = (BONDS_VARY, False, False, False, False, True)
-    first_lane = tl.program_id(0) * LANES
-    place = place_of(first_lane, lanes, heads, width, LANES, WIDTH)
-    lane_place = place_of(first_lane, lanes, heads, 1, LANES, 1)
-    chunk, carry = tl.arange(0, CHUNKS)[:, None], constant_tile(0.0, CHUNKS, LANES * WIDTH)
-    lane_bond = bonds_of_lanes(bonds, place, SHAPE[0])
-    sum_bonds, sum_shift = tl.full((CHUNKS, LANES), 0.0, tl.float64), constant_tile(0.0, CHUNKS, LANES)
-    for window in range(0, n, CHUNKS * STEPS):
-        start = window + chunk * STEPS
-        x = carry
-        if CHUNKS > 1:
-            x = _entering_linear(
-                bonds, factors, forward, lane_bond, place, start, chunk, carry, n,
-                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
-            )  # fmt: skip
-        for step in range(STEPS):
-            j = start + step
-            i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
-            c, b, _ = _linear_terms(bonds, factors, forward, lane_bond, place, j, n, exists, SHAPE, True)
-            y, y_after = load_complex(output, place, i, exists), load_complex(output, place, i + 1, exists & (j > 0))
-            crossed = x[0] * y[0] - x[1] * y[1]
-            x = plus(times(c, x), b)
-            _store_values(grad_values, place, i, exists, x, COMPLEX)
-            crossed += x[0] * y_after[0] - x[1] * y_after[1]
-            product = times(x, y)
-            re = sum_of_values(product[0], CHUNKS, LANES, WIDTH)
-            im = sum_of_values(product[1], CHUNKS, LANES, WIDTH)
-            grad_bond = sum_of_values(crossed, CHUNKS, LANES, WIDTH)
-            store_real(grad_potential, lane_place, i, lane_exists, -re)
-            if not SHAPE[0]:
-                sum_bonds += tl.where(lane_exists & (j > 0), grad_bond, 0.0)
-            else:
-                store_real(grad_bonds, lane_place, i, lane_exists & (j > 0), grad_bond)
-            if not SHIFT_VARIES:
-                sum_shift = plus(sum_shift, selected(lane_exists, (re, im), (0.0, 0.0)))
-            else:
-                store_complex(grad_shift, lane_place, i, lane_exists, (re, -im))
-        carry = last_chunk(x, chunk, CHUNKS)
-    first = tl.full((1, 1), 0, tl.int32)
-    if not SHAPE[0]:
-        store_real(grad_bonds, lane_place, first, lane_place[3], _total(sum_bonds))
-    if not SHIFT_VARIES:
-        store_complex(grad_shift, lane_place, first, lane_place[3], (_total(sum_shift[0]), -_total(sum_shift[1])))

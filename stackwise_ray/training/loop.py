@@ -14,10 +14,10 @@ from functools import partial
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.optim import learning_rate
 from stackwise_ray.training.assembly import Assembly
-from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, evaluation_steps, shares
+from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, shares
 from stackwise_ray.training.checkpoints import Checkpoint
+from stackwise_ray.training.clock import BudgetClock
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.cost_model import modelled_flops
 from stackwise_ray.training.costs import StageFlops
@@ -31,8 +31,6 @@ from stackwise_ray.training.step import StepValues, TrainingStep
 
 Records = Generator[MetricRecord, None, None]
 
-_CLOCK_RESOLUTION = 10_000
-"""Steps into which a budget of wall-clock time is cut for the learning-rate schedule."""
 _GPU_DRAIN_STEPS = 32
 """Steps after which a GPU is waited for to look at its losses, at the latest."""
 _SMALLEST_SCALE = 1.0
@@ -76,19 +74,18 @@ class TrainingLoop:
     ) -> None:
         self.assembly, self.collectives, self.log = assembly, collectives, log
         self.training = assembly.trial.training
-        self._steps, self._planned, self._save = steps, planned, save
+        self._planned, self._save = planned, save
         self._trial_id, self._attempt = trial_id, attempt
-        self._batch = batch_sequences(assembly.trial)
+        self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank)
         self.meter = Meter(assembly.model, assembly.device, collectives)
         self.progress = Progress()
-        self._total = None if steps is None else sum(stage.steps for stage in steps)
-        self._evaluations = () if self._total is None else evaluation_steps(self._total, self.training.evaluations)
-        micro = len(shares(0, len(shares(0, self._batch, assembly.world_size)[0]), self.training.accumulation)[0])
+        batch = batch_sequences(assembly.trial)
+        micro = len(shares(0, len(shares(0, batch, assembly.world_size)[0]), self.training.accumulation)[0])
         self._evaluator = Evaluator(
             assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
         )
         self._pending: list[_Pending] = []
-        self._share, self.at_rest, self.bit_exact = 0.0, True, True
+        self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
         self._last_report = self._last_checkpoint = self._clock()
@@ -104,14 +101,16 @@ class TrainingLoop:
             TrialError: A loss or gradient is not finite; or the model beats a source of known entropy.
         """
         while True:
-            self._share = self._used_share()
-            if self._evaluation_due():
+            self._budget.look(self.progress)
+            if self._budget.evaluation_due(self.progress):
                 yield from self._evaluate()
             if self.progress.step and self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds:
                 self.save()
-            if self._finished():
+            if self._budget.finished(self.progress):
                 return
-            self._advance_stage()
+            if self._budget.stage_is_over(self.progress):
+                self.progress.stage, self.progress.stage_step = self.progress.stage + 1, 0
+                self._enter_stage()
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -120,8 +119,8 @@ class TrainingLoop:
 
     def _step(self) -> None:
         progress, began = self.progress, self._clock()
-        n_sequences = self._next_sequences()
-        lr = self._learning_rate()
+        n_sequences = self._budget.sequences(progress)
+        lr = self._budget.learning_rate(progress)
         take = partial(
             self._training_step.take,
             step=progress.step,
@@ -206,7 +205,7 @@ class TrainingLoop:
                 f"{float(pending.values.gradient_norm):.6g}; choose training.precision bf16, or a lower training.lr"
             )
 
-    # ------------------------------------------------------------------------------------------- stages and time
+    # ------------------------------------------------------------------------------------------- stages
 
     def _enter_stage(self) -> None:
         stage = self.assembly.plan.stages[self.progress.stage]
@@ -227,69 +226,13 @@ class TrainingLoop:
                 }
             )
 
-    def _advance_stage(self) -> None:
-        progress = self.progress
-        over = (
-            self._share >= sum(stage.share for stage in self.assembly.plan.stages[: progress.stage + 1])
-            if self._steps is None
-            else progress.stage_step >= self._steps[progress.stage].steps
-        )
-        if over and progress.stage + 1 < len(self.assembly.plan.stages):
-            progress.stage, progress.stage_step = progress.stage + 1, 0
-            self._enter_stage()
-
-    def _next_sequences(self) -> int:
-        if self._steps is None:
-            return self._batch
-        return self._steps[self.progress.stage].sequences(self.progress.stage_step)
-
-    def _used_share(self) -> float:
-        """Share of the budget used; under wall-clock time it is the first worker's clock that counts."""
-        if self._total is not None:
-            return self.progress.step / self._total
-        budget = self.training.budget.wall_seconds
-        assert budget is not None  # exactly one unit is set
-        mine = round(1e9 * min(1.0, self.progress.seconds.train / budget)) if self.assembly.rank == 0 else 0
-        return self.collectives.sum_number(mine) / 1e9
-
-    def _share_now(self) -> float:
-        """Share of the budget used, without asking the other workers (who may not be asking at this moment)."""
-        return self._share if self._total is None else self.progress.step / self._total
-
-    def _finished(self) -> bool:
-        if self._total is not None:
-            return self.progress.step >= self._total
-        last = self.progress.stage + 1 == len(self.assembly.plan.stages)
-        return last and self.progress.stage_step > 0 and self._share >= 1  # every stage takes a step, however short
-
-    def _learning_rate(self) -> float:
-        """The schedule over the current stage: what a stage trains is frozen at its end, and must have decayed."""
-        lr, schedule, stage = self.training.lr, self.training.schedule, self.progress.stage
-        if self._steps is not None:
-            return learning_rate(self.progress.stage_step, self._steps[stage].steps, lr, schedule)
-        stages = self.assembly.plan.stages
-        within = (self._share - sum(s.share for s in stages[:stage])) / stages[stage].share
-        step = min(max(int(within * _CLOCK_RESOLUTION), 0), _CLOCK_RESOLUTION - 1)
-        return learning_rate(step, _CLOCK_RESOLUTION, lr, schedule)
-
     # ---------------------------------------------------------------------------------------- looking and telling
-
-    def _evaluation_due(self) -> bool:
-        done = self.progress.evaluations
-        if self._total is not None:
-            return done < len(self._evaluations) and self.progress.step >= self._evaluations[done]
-        if self.progress.step == 0 or done >= self.training.evaluations:
-            return False
-        return self._share >= (done + 1) / self.training.evaluations
 
     def _evaluate(self) -> Records:
         """Validates on the fixed windows and reports."""
         self._look()
         metrics = yield from self.timed_evaluation(self._evaluator.validate(self._tools.objective))
-        self.progress.evaluations += 1
-        if self._total is None:  # a long step can jump over several points of the clock
-            passed = math.floor(self._share * self.training.evaluations + 1e-9)
-            self.progress.evaluations = max(self.progress.evaluations, passed)
+        self._budget.evaluated(self.progress)
         mean = self.progress.since_evaluation.mean
         if mean is not None:
             self.progress.latest["train/loss"] = mean
@@ -357,14 +300,14 @@ class TrainingLoop:
             tokens=progress.tokens,
             flops=progress.flops.training,
             time=time.time(),
-            metrics={**metrics, "progress": self._share_now()} if metrics else {},
+            metrics={**metrics, "progress": self._budget.share(self.progress)} if metrics else {},
         )
 
     def final_metrics(self) -> dict[str, float]:
         """The final value of every metric that was measured."""
         self._look()
         self._count_total_seconds()
-        return final_metrics(self.progress, self.meter, self.assembly.model, self._share_now())
+        return final_metrics(self.progress, self.meter, self.assembly.model, self._budget.share(self.progress))
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 

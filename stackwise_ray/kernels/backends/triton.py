@@ -1,6 +1,6 @@
 """The `triton` backend: the recursions as Triton kernels on a CUDA device, float64 inside, nothing saved.
 
-This module hands tensors of any strides to the kernels of `stackwise_ray.kernels.triton_kernels` as addresses and
+This module hands tensors of any strides to the kernels of `triton_kernels` and `triton_gradients` as addresses and
 strides: broadcast axes are read with stride 0, and the gradient of an argument with one value a lane is summed over the
 positions in the kernel. Triton is imported, and a kernel compiled, when a function is first called.
 
@@ -82,7 +82,7 @@ def _power_of_two(x: int) -> int:
 
 def _launch(name: str, potential: Tensor, tiling: Tiling, /, **arguments: Any) -> None:
     """Starts a kernel on the device of the tensors; the arguments that say how it is cut are added here."""
-    from stackwise_ray.kernels import triton_kernels
+    from stackwise_ray.kernels import triton_gradients, triton_kernels
 
     batch, heads, n = potential.shape
     arguments |= {"lanes": batch * heads, "heads": heads, "n": n}
@@ -94,7 +94,7 @@ def _launch(name: str, potential: Tensor, tiling: Tiling, /, **arguments: Any) -
     programs = -(-batch * heads // tiling.lanes)
     # torch.cuda.device_of leaves everything as it is for tensors of the CPU (the interpreter's).
     with torch.cuda.device_of(potential):  # type: ignore[no-untyped-call]
-        kernel: Any = getattr(triton_kernels, name)
+        kernel: Any = getattr(triton_gradients if name.endswith("adjoint") else triton_kernels, name)
         kernel[(programs,)](**arguments)
 
 
@@ -212,7 +212,7 @@ class _Matrix:
         right: Tensor | None = None,
         q: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`triton_kernels.diagonal_adjoint`: the gradients of potential, bonds and shift."""
+        """`triton_gradients.diagonal_adjoint`: the gradients of potential, bonds and shift."""
         others = {"crossed": crossed, "right": right, "q": q, "s": None if right is None else source}
         first, second, third = gradients
         _launch(
@@ -225,7 +225,7 @@ class _Matrix:
 
 
 _Shape = tuple[bool, bool, bool, bool, bool]
-"""SHAPE of `triton_kernels._linear_terms` after its first: f and bond squared; source scaled, conjugated, complex."""
+"""SHAPE of `triton_kernels.linear_terms` after its first: f and bond squared; source scaled, conjugated, complex."""
 
 
 # --------------------------------------------------------------------------------------------------------- the ops
