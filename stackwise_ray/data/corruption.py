@@ -40,11 +40,11 @@ def mlm_mask(
     *,
     epoch: int,
     seed: int,
-    ratio: float,
+    ratios: ArrayLike,
     special_ids: Mapping[str, int],
     vocab_size: int,
 ) -> MaskedBatch:
-    """Corrupt a batch: each ordinary token is selected with probability `ratio`.
+    """Corrupt a batch: each ordinary token is selected with the probability that is its sequence's ratio.
 
     A selected token becomes the mask (80 %), a random ordinary token (10 %), or stays (10 %). Special tokens are
     never selected, except <unk>, which stands for a word. Source: Devlin et al. 2019, section 3.1 and appendix A.1;
@@ -55,7 +55,7 @@ def mlm_mask(
         sequence_ids: Global number of each sequence, shape (n_sequences,).
         epoch: Anything else that shall change the draws; 0 for validation, where they are always the same.
         seed: The trial's root seed; the draws come from its noise stream.
-        ratio: Share of positions selected, 0 to 1.
+        ratios: Share of positions to select in each sequence, shape (n_sequences,) or one for all.
         special_ids: Ids by role; the mask must be among them.
         vocab_size: Random tokens are drawn evenly from its ordinary entries.
 
@@ -65,7 +65,7 @@ def mlm_mask(
     targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
     positions = np.arange(targets.shape[1], dtype=np.uint64)
     draws = [hash64(stream_seed(seed, NOISE), epoch, sequences, positions, purpose) for purpose in range(3)]
-    selected = (uniform(draws[0]) < ratio) & ~np.isin(targets, reserved)
+    selected = (uniform(draws[0]) < _column(ratios, targets)) & ~np.isin(targets, reserved)
     action = uniform(draws[1])
     ordinary = np.setdiff1d(np.arange(vocab_size, dtype=np.int64), reserved)
     # The bias of a remainder over 2^64 is below vocab_size / 2^64.
@@ -95,7 +95,7 @@ def denoising_mask(
 
     Args:
         tokens, sequence_ids, epoch, seed: As in `mlm_mask`, whose draws these do not meet.
-        ratios: Share of positions to mask in each sequence, shape (n_sequences,) or one for all.
+        ratios: Share of positions to mask in each sequence, likewise.
 
     Raises:
         ConfigError: The tokenizer has no mask.
@@ -103,8 +103,7 @@ def denoising_mask(
     targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
     positions = np.arange(targets.shape[1], dtype=np.uint64)
     u = uniform(hash64(stream_seed(seed, NOISE), epoch, sequences, positions, _DENOISING))
-    share = np.broadcast_to(np.asarray(ratios, dtype=np.float64).reshape(-1, 1), (len(targets), 1))
-    selected = (u < share) & ~np.isin(targets, reserved)
+    selected = (u < _column(ratios, targets)) & ~np.isin(targets, reserved)
     return MaskedBatch(np.where(selected, special_ids["mask"], targets), targets, selected)
 
 
@@ -116,6 +115,11 @@ def drawn_ratios(
     choice, within = (uniform(hash64(stream_seed(seed, NOISE), epoch, sequences, 0, purpose)) for purpose in _RATIOS)
     lowest, highest = np.asarray(bands, dtype=np.float64)[(choice * len(bands)).astype(np.int64)].T
     return np.asarray(lowest + (highest - lowest) * within)
+
+
+def _column(ratios: ArrayLike, targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ratios as (n_sequences, 1)."""
+    return np.broadcast_to(np.asarray(ratios, dtype=np.float64).reshape(-1, 1), (len(targets), 1))
 
 
 def _checked(

@@ -20,12 +20,13 @@ from torch.nn import functional
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
+from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.noise import MASKED_RATIOS
-from stackwise_ray.training.objectives import IGNORED, Batch, Objective
+from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.step import to_device
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from stackwise_ray.config.trial import Budget, ModelConfig, Schedule, TrialConfig
 from stackwise_ray.data import prepare
+from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.models import FAMILIES
 from stackwise_ray.models.growth import GATE
 from stackwise_ray.models.stack_view import stack_view
@@ -22,7 +23,6 @@ from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.cost_model import modelled_flops
 from stackwise_ray.training.costs import stage_bytes, stage_flops
 from stackwise_ray.training.noise import MASKED_RATIOS
-from stackwise_ray.training.objectives import IGNORED
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan

@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from stackwise_ray.data import PreparedData, TrainingOrder
     from stackwise_ray.training.stages import Stage
 
-IGNORED = -100
-"""Target of a position without loss, as torch's cross-entropy has it."""
-
-
-VALIDATION_SEED, VALIDATION, TRAINING = 0, 0, 1
-"""Corruption of validation is one fixed set for all arms and seeds; the draws of training never meet it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -34,7 +27,7 @@ class Batch:
 
     Attributes:
         inputs: int64, shape (n_sequences, seq_len).
-        targets: int64, same shape; `IGNORED` where there is no loss.
+        targets: int64, same shape; `metrics.losses.IGNORED` where there is no loss.
         loss_positions: Positions with a target.
     """
 

@@ -6,12 +6,10 @@ prediction, and its losses are those of any other decoder.
 
 from __future__ import annotations
 
-import numpy as np
-
 from stackwise_ray.data import gather
 from stackwise_ray.data.corruption import denoising_mask
-from stackwise_ray.training.objectives import OBJECTIVES, TRAINING, Batch
-from stackwise_ray.training.objectives.masked_denoising import training_ratios
+from stackwise_ray.training.objectives import OBJECTIVES, Batch
+from stackwise_ray.training.objectives._masked import TRAINING, counters_of, training_ratios
 from stackwise_ray.training.objectives.next_token import NextToken
 
 
@@ -20,8 +18,7 @@ class NoisyContext(NextToken):
     """The masks of a training sequence follow from its global counter; validation windows have none."""
 
     def training_batch(self, sequences: range) -> Batch:
-        offsets = self.order.windows(sequences.start, len(sequences))
-        counters = np.arange(sequences.start, sequences.stop, dtype=np.int64)
+        offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
         windows, targets = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
         masked = denoising_mask(
             windows,

@@ -11,7 +11,7 @@ TOKENS = np.random.RandomState(0).randint(0, 259, size=(400, 128))
 
 
 def mask(tokens=TOKENS, ids=None, **changes):
-    settings = {"epoch": 0, "seed": 0, "ratio": 0.15, "special_ids": SPECIAL, "vocab_size": 260, **changes}
+    settings = {"epoch": 0, "seed": 0, "ratios": 0.15, "special_ids": SPECIAL, "vocab_size": 260, **changes}
     return mlm_mask(tokens, np.arange(len(tokens)) if ids is None else ids, **settings)
 
 
@@ -37,7 +37,7 @@ def test_selected_tokens_are_masked_replaced_and_kept_80_10_10():
 
 
 def test_special_tokens_are_neither_selected_nor_drawn():
-    batch = mask(ratio=1.0)
+    batch = mask(ratios=1.0)
     assert not batch.selected[TOKENS >= 256].any()
     assert batch.selected[TOKENS < 256].all()
     replaced = (batch.inputs != TOKENS) & (batch.inputs != SPECIAL["mask"])
@@ -47,7 +47,7 @@ def test_special_tokens_are_neither_selected_nor_drawn():
 
 
 def test_an_unknown_word_is_a_word_and_may_be_selected():
-    batch = mask(np.full((4, 64), 1), ratio=1.0, special_ids={"unk": 1, "mask": 2}, vocab_size=10)
+    batch = mask(np.full((4, 64), 1), ratios=1.0, special_ids={"unk": 1, "mask": 2}, vocab_size=10)
     assert batch.selected.all()
 
 
@@ -74,7 +74,7 @@ def test_masks_of_neighbouring_sequences_and_positions_are_uncorrelated():
 
 
 def test_a_ratio_of_zero_leaves_everything_as_it_is():
-    batch = mask(ratio=0.0)
+    batch = mask(ratios=0.0)
     assert not batch.selected.any()
     np.testing.assert_array_equal(batch.inputs, TOKENS)
 

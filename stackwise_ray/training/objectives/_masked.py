@@ -1,0 +1,70 @@
+"""What objectives with masks share: the share of masks that each sequence draws, and a loss on the masked positions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stackwise_ray.data import gather
+from stackwise_ray.data.corruption import MaskedBatch, drawn_ratios
+from stackwise_ray.metrics.losses import IGNORED
+from stackwise_ray.training.objectives import Batch, Objective
+
+VALIDATION_SEED, VALIDATION, TRAINING = 0, 0, 1
+"""Corruption of validation is one fixed set for all arms and seeds; the draws of training never meet it."""
+
+
+def counters_of(sequences: range) -> NDArray[np.int64]:
+    """The global counters that a training sequence's masks follow from, shape (n_sequences,)."""
+    return np.arange(sequences.start, sequences.stop, dtype=np.int64)
+
+
+def training_ratios(objective: Objective, counters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of masked positions of each training sequence, shape (n_sequences,)."""
+    return _ratios(objective, counters, epoch=TRAINING, seed=objective.trial.seed)
+
+
+def _ratios(objective: Objective, identities: NDArray[np.int64], *, epoch: int, seed: int) -> NDArray[np.float64]:
+    assert objective.stage.noise is not None, objective.stage  # every regime that masks sets it
+    return drawn_ratios(identities, objective.stage.noise, epoch=epoch, seed=seed)
+
+
+class MaskedTokens(Objective):
+    """Loss on the masked positions alone; the masks of a training sequence follow from its global counter."""
+
+    left_to_right = False
+
+    @abstractmethod
+    def corrupt(
+        self,
+        windows: NDArray[np.int64],
+        identities: NDArray[np.int64],
+        ratios: NDArray[np.float64],
+        *,
+        epoch: int,
+        seed: int,
+    ) -> MaskedBatch:
+        """Windows (n_sequences, seq_len) with each sequence's share of positions (n_sequences,) masked."""
+
+    def training_batch(self, sequences: range) -> Batch:
+        offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
+        windows, _ = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
+        ratios = training_ratios(self, counters)
+        return _on_masked(self.corrupt(windows, counters, ratios, epoch=TRAINING, seed=self.trial.seed))
+
+    def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
+        """At the shares of the stage that trains now."""
+        return self.masked_at(offsets, _ratios(self, offsets, epoch=VALIDATION, seed=VALIDATION_SEED))
+
+    def masked_at(self, offsets: NDArray[np.int64], ratios: NDArray[np.float64] | float) -> Batch:
+        """Validation windows at any share of masks."""
+        windows, _ = gather(self.data.splits["validation"].tokens, offsets, self.seq_len)
+        each = np.broadcast_to(np.asarray(ratios, dtype=np.float64), offsets.shape)
+        return _on_masked(self.corrupt(windows, offsets, each, epoch=VALIDATION, seed=VALIDATION_SEED))
+
+
+def _on_masked(masked: MaskedBatch) -> Batch:
+    targets = np.where(masked.selected, masked.targets, IGNORED)
+    return Batch(inputs=masked.inputs, targets=targets, loss_positions=int(masked.selected.sum()))
