@@ -15,6 +15,7 @@ from pathlib import Path
 from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.quantities import near_divisors
 
 Found = tuple[str, str] | None
 """Path of the field to change and what is wrong with it, or nothing."""
@@ -43,23 +44,6 @@ def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
             path, problem = found
             origin = find(path)
             raise ConfigError(problem, path=origin.path, source=origin.source)
-
-
-def divisors_near(number: int, wanted: int, *, most: int = 3) -> str:
-    """The divisors of `number` nearest to `wanted`, as a message lists them.
-
-    >>> divisors_near(512, 7)
-    '4, 8 or 16'
-    """
-    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-    nearest = sorted(sorted(divisors, key=lambda candidate: abs(_log_ratio(candidate, wanted)))[:most])
-    return ", ".join(map(str, nearest[:-1])) + f" or {nearest[-1]}" if len(nearest) > 1 else str(nearest[0])
-
-
-def _log_ratio(one: int, other: int) -> float:
-    import math
-
-    return math.log(one / other)
 
 
 # --------------------------------------------------------------------------------------------------- known names
@@ -122,10 +106,10 @@ def _heads(trial: TrialConfig) -> Found:
         counts["model.mixer.n_heads"] = model.mixer.n_heads
     for path, heads in counts.items():
         if heads is not None and model.d_model % heads:
-            choices = divisors_near(model.d_model, heads)
+            choices = near_divisors(model.d_model, heads)
             return path, f"= {heads} does not divide d_model = {model.d_model}; choose {choices}"
     if model.n_kv_heads is not None and model.n_heads is not None and model.n_heads % model.n_kv_heads:
-        choices = divisors_near(model.n_heads, model.n_kv_heads)
+        choices = near_divisors(model.n_heads, model.n_kv_heads)
         return (
             "model.n_kv_heads",
             f"= {model.n_kv_heads} does not divide n_heads = {model.n_heads}; choose {choices}",

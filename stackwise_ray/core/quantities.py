@@ -62,3 +62,14 @@ def format_seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def near_divisors(number: int, wanted: int, *, most: int = 3) -> str:
+    """The divisors of `number` nearest to `wanted` in ratio, as the end of a "choose …" message.
+
+    >>> near_divisors(512, 7)
+    '4, 8 or 16'
+    """
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    nearest = sorted(sorted(divisors, key=lambda d: abs(math.log(d / wanted)))[:most])
+    return " or ".join([", ".join(map(str, nearest[:-1])), str(nearest[-1])] if len(nearest) > 1 else [str(nearest[0])])

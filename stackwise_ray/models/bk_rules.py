@@ -16,7 +16,7 @@ from stackwise_ray.config.trial import (
     SwiGLUChannelMixer,
 )
 from stackwise_ray.core.errors import ConfigError, did_you_mean
-from stackwise_ray.models.family import near_divisors
+from stackwise_ray.core.quantities import near_divisors
 
 ETA_FLOOR = 3e-3
 """Least η. η = floor + softplus(ρ): no clamp, which would end its gradient."""

@@ -7,13 +7,13 @@ Nothing here imports torch or transformers at module level, so that a config is 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.quantities import near_divisors
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -161,17 +161,6 @@ class ModelFamily(ABC):
 
 def _not_taken(family: str, field: str, value: object, reason: str) -> ConfigError:
     return ConfigError(f"= {value}, but family {family} does not take it ({reason}); remove it", path=f"model.{field}")
-
-
-def near_divisors(number: int, wanted: int, *, most: int = 3) -> str:
-    """The divisors of `number` nearest to `wanted` in ratio, as the end of a "choose …" message.
-
-    >>> near_divisors(512, 7)
-    '4, 8 or 16'
-    """
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    nearest = sorted(sorted(divisors, key=lambda d: abs(math.log(d / wanted)))[:most])
-    return " or ".join([", ".join(map(str, nearest[:-1])), str(nearest[-1])] if len(nearest) > 1 else [str(nearest[0])])
 
 
 def special_token_settings(

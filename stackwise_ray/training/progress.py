@@ -87,8 +87,6 @@ class Progress:
     seconds: Seconds = field(default_factory=Seconds)
     plain_tokens: int = 0
     plain_seconds: float = 0.0
-    peak_bytes: int | None = None
-    saved_activation_bytes: int | None = None
     latest: dict[str, float] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
 

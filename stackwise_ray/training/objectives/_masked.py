@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,22 +38,20 @@ class MaskedTokens(Objective):
     left_to_right = False
 
     @abstractmethod
-    def corrupt(
-        self,
-        windows: NDArray[np.int64],
-        identities: NDArray[np.int64],
-        ratios: NDArray[np.float64],
-        *,
-        epoch: int,
-        seed: int,
-    ) -> MaskedBatch:
-        """Windows (n_sequences, seq_len) with each sequence's share of positions (n_sequences,) masked."""
+    def corrupt(self, windows: NDArray[np.int64], **draws: Any) -> MaskedBatch:
+        """Windows (n_sequences, seq_len) with masks.
+
+        Args:
+            draws: `sequence_ids`, `ratios`, `epoch` and `seed`, as the functions of `data.corruption` take them.
+        """
 
     def training_batch(self, sequences: range) -> Batch:
         offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
         windows, _ = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
         ratios = training_ratios(self, counters)
-        return _on_masked(self.corrupt(windows, counters, ratios, epoch=TRAINING, seed=self.trial.seed))
+        return _on_masked(
+            self.corrupt(windows, sequence_ids=counters, ratios=ratios, epoch=TRAINING, seed=self.trial.seed)
+        )
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
         """At the shares of the stage that trains now."""
@@ -61,8 +60,8 @@ class MaskedTokens(Objective):
     def masked_at(self, offsets: NDArray[np.int64], ratios: NDArray[np.float64] | float) -> Batch:
         """Validation windows at any share of masks."""
         windows, _ = gather(self.data.splits["validation"].tokens, offsets, self.seq_len)
-        each = np.broadcast_to(np.asarray(ratios, dtype=np.float64), offsets.shape)
-        return _on_masked(self.corrupt(windows, offsets, each, epoch=VALIDATION, seed=VALIDATION_SEED))
+        draws = {"sequence_ids": offsets, "ratios": ratios}
+        return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED))
 
 
 def _on_masked(masked: MaskedBatch) -> Batch:

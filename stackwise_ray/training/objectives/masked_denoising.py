@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +16,5 @@ from stackwise_ray.training.objectives._masked import MaskedTokens
 class MaskedDenoising(MaskedTokens):
     """A selected token always becomes the mask; the masks of a window are nested in the share."""
 
-    def corrupt(
-        self,
-        windows: NDArray[np.int64],
-        identities: NDArray[np.int64],
-        ratios: NDArray[np.float64],
-        *,
-        epoch: int,
-        seed: int,
-    ) -> MaskedBatch:
-        return denoising_mask(
-            windows, identities, epoch=epoch, seed=seed, ratios=ratios, special_ids=self.data.special_ids
-        )
+    def corrupt(self, windows: NDArray[np.int64], **draws: Any) -> MaskedBatch:
+        return denoising_mask(windows, special_ids=self.data.special_ids, **draws)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,21 +16,5 @@ from stackwise_ray.training.objectives._masked import MaskedTokens
 class MaskedLM(MaskedTokens):
     """A selected token becomes the mask, another token, or stays."""
 
-    def corrupt(
-        self,
-        windows: NDArray[np.int64],
-        identities: NDArray[np.int64],
-        ratios: NDArray[np.float64],
-        *,
-        epoch: int,
-        seed: int,
-    ) -> MaskedBatch:
-        return mlm_mask(
-            windows,
-            identities,
-            epoch=epoch,
-            seed=seed,
-            ratios=ratios,
-            special_ids=self.data.special_ids,
-            vocab_size=self.data.vocab_size,
-        )
+    def corrupt(self, windows: NDArray[np.int64], **draws: Any) -> MaskedBatch:
+        return mlm_mask(windows, special_ids=self.data.special_ids, vocab_size=self.data.vocab_size, **draws)

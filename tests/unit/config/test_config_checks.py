@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.checks import POSITION_TABLES, ROLES, check_trial, divisors_near, known_names
+from stackwise_ray.config.checks import POSITION_TABLES, ROLES, check_trial, known_names
 from stackwise_ray.config.editing import edit
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.errors import ConfigError
@@ -99,12 +99,6 @@ def test_the_mixer_belongs_to_the_bk_family(edits: dict[str, Any], message: str)
     with pytest.raises(ConfigError) as caught:
         check_trial(edit(trial, edits))
     assert message in str(caught.value)
-
-
-def test_divisors_are_the_nearest_in_ratio() -> None:
-    assert divisors_near(512, 7) == "4, 8 or 16"
-    assert divisors_near(13, 5) == "1 or 13"
-    assert divisors_near(1, 5) == "1"
 
 
 def test_the_names_read_from_the_files_are_those_of_the_registries() -> None:

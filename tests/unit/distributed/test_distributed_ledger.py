@@ -394,6 +394,7 @@ def test_a_trial_whose_report_meets_a_full_disk_is_running_no_more_and_the_sweep
     def full(records: object) -> int:
         raise DiskFullError("journal.sqlite: database or disk is full")
 
+    # Filling a real disk takes root and a file system; that SQLite's error becomes this one is test_tracking_journal's.
     monkeypatch.setattr(journal, "add_reports", full)
     ledger.result("t", 1, message(config, outcome=finished()))
     assert ledger.running == {}

@@ -12,7 +12,7 @@ import pytest
 from stackwise_ray.config.trial import ModelConfig, NoMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import FAMILIES, check_model
-from stackwise_ray.models.family import near_divisors, special_token_settings
+from stackwise_ray.models.family import special_token_settings
 
 GPT2 = ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=64, n_heads=4, d_ff=128)
 LLAMA = replace(GPT2, family="llama")
@@ -54,13 +54,6 @@ def test_a_field_that_does_not_fit_is_named_with_its_value_and_the_fix(
 
 def test_a_window_as_long_as_the_position_table_fits() -> None:
     check_model(replace(GPT2, max_positions=128), seq_len=128)
-
-
-@pytest.mark.parametrize(
-    ("number", "wanted", "choices"), [(512, 7, "4, 8 or 16"), (1, 5, "1"), (7, 3, "1 or 7"), (12, 5, "3, 4 or 6")]
-)
-def test_proposed_divisors_divide_and_are_near(number: int, wanted: int, choices: str) -> None:
-    assert near_divisors(number, wanted) == choices
 
 
 def test_published_ids_stay_where_they_fit_and_become_the_last_id_where_not() -> None:
