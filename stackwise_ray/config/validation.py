@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,8 +58,15 @@ def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Lo
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # An unknown key is the likely cause of a missing one: `lerning_rate` makes `lr` absent.
-        problems.sort(key=lambda problem: problem["type"] not in ("unexpected_keyword_argument", "extra_forbidden"))
+        problems.sort(key=_rank)
         raise _translate(kind, problems, find) from None
+
+
+def _rank(problem: Any) -> int:
+    """Unknown keys first; a list or number that is no literal last, since another branch of the union says more."""
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return 0
+    return 2 if problem["type"] == "literal_error" and not isinstance(problem["input"], str) else 1
 
 
 def _refuse_foreign(plain: Any, path: str, find: Locate) -> None:
@@ -88,10 +96,17 @@ def _translate(kind: type, problems: list[Any], find: Locate) -> ConfigError:
         path.append("kind")
     origin = find(".".join(path))
     text = _explain(problem, path[-1] if path else "", holders, _kinds(components))
+    if problem["type"] == "literal_error" and any(other["type"] == "tuple_type" for other in problems[1:]):
+        text += " (or give a list)"
     if len(problems) > 1:
-        others = {".".join(_own_path(kind, other["loc"])[0]) for other in problems[1:]} - {".".join(path)}
+        paths = {tuple(_own_path(kind, other["loc"])[0]) for other in problems[1:]}
+        others = {".".join(other) for other in paths if tuple(path[: len(other)]) != other}
         text += f" (also wrong: {', '.join(sorted(others)[:4])})" if others else ""
     return ConfigError(text, path=origin.path or None, source=origin.source)
+
+
+_BRANCH = re.compile(r"(literal|tuple)\[")
+"""How pydantic marks the branch of a union of plain types in a location."""
 
 
 def _own_path(kind: type, location: tuple[int | str, ...]) -> tuple[list[str], tuple[type, ...], tuple[type, ...]]:
@@ -102,6 +117,8 @@ def _own_path(kind: type, location: tuple[int | str, ...]) -> tuple[list[str], t
     for name in location:
         if len(components) > 1 and (chosen := _of_kind(components, str(name))):
             components = (chosen,)  # `name` is the tag of a union, not a key
+            continue
+        if _BRANCH.match(str(name)):
             continue
         holders = components
         path.append(str(name))

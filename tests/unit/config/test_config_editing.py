@@ -219,3 +219,15 @@ def test_editing_twice_is_editing_once_and_the_plain_form_is_lossless(edits: dic
     again = from_plain(to_plain(edited))
     assert again == edited
     assert canonical_json(again) == canonical_json(edited)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("liner", "x.yaml: training.noise.schedule = \"liner\" is unknown; did you mean 'linear'? (or give a list)"),
+        ([0.9, 2], "x.yaml: training.noise.schedule.1 = 2 is out of range; it must be at most 1.0"),
+        (0.3, "x.yaml: training.noise.schedule = 0.3 is a number where a list is wanted"),
+    ],
+)
+def test_a_field_that_takes_a_name_or_a_list_says_what_is_wrong_with_the_one_given(value: Any, message: str) -> None:
+    assert refusal({"training.noise.schedule": value}) == message
