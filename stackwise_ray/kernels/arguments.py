@@ -19,6 +19,9 @@ def check_arguments(potential: Tensor, shift: Tensor, bonds: dict[str, Tensor], 
     arguments = {"potential": potential, bond: bonds_tensor, "shift": shift}
     if values is not None:
         arguments["values"] = values
+    for name, argument in arguments.items():
+        if not isinstance(argument, Tensor):
+            raise ValueError(f"{name} is {argument!r}; it must be a tensor, such as torch.tensor({argument!r})")
     device, is_double = potential.device, potential.dtype in _DOUBLE
     tangents = forward_ad._current_level >= 0
     for name, argument in arguments.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -310,7 +311,7 @@ def _valid() -> dict[str, Tensor]:
     return {name: t.detach() for name, t in arguments(5, 0.5, by_position=True).items()}
 
 
-MISTAKES: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
+MISTAKES: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
     "shift on the real axis": (
         "shift",
         lambda z: torch.complex(z.real, z.imag * 0),
@@ -323,6 +324,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Tensor], Tensor], str]] = {
     "flat potential": ("potential", lambda a: a[0], r"potential has shape \(3, 5\); it must be \(batch, heads, n\)"),
     "float32 beside float64": ("shift", lambda z: z.to(torch.complex64), "single and double precision are not mixed"),
     "integer potential": ("potential", lambda a: a.long(), "potential is torch.int64; allowed are"),
+    "a number for a tensor": ("shift", lambda z: 1j, r"shift is 1j; it must be a tensor, such as torch.tensor\(1j\)"),
     "another device": ("shift", lambda z: z.to("meta"), "shift is on meta but potential on cpu"),
 }
 
