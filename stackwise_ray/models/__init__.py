@@ -4,6 +4,7 @@
     family.py         what a family states (`ModelFamily`) and how a model is built from it (`build_model`)
     stack_view.py     embeddings, blocks, final norm and head of any model; activation checkpointing per block
     growth.py         blocks that are not there yet, that enter as the identity; a head of its own
+    saved.py          saved models: their files, names, fingerprint, and loading them whole
     sampling.py       filling in masked tokens: one sweep through depth, or rounds
     counting.py       parameter counts, here and at the published vocabulary
     sizes.py          the size ladder with its published counts

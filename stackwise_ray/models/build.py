@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.config.trial import ModelConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.family import FAMILIES, ModelFamily, special_token_settings
+from stackwise_ray.models.saved import auto_class, load_saved, saved_config, saved_folder, stored_names
 
 if TYPE_CHECKING:
     import torch
@@ -103,12 +104,6 @@ def _training_settings(family: ModelFamily, model: ModelConfig) -> dict[str, Any
     return {"use_cache": False} | dict.fromkeys(family.dropout_fields, model.dropout)
 
 
-def _auto_class(role: str) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    return AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
-
-
 def _from_config(config: PretrainedConfig, role: str, device: str | torch.device) -> PreTrainedModel:
     import torch
     from transformers.initialization import no_init_weights
@@ -116,7 +111,7 @@ def _from_config(config: PretrainedConfig, role: str, device: str | torch.device
     # Fake tensors have no values to initialise, and truncated-normal schemes read what they drew.
     fake = torch._guards.detect_fake_mode() is not None
     with torch.device(device), no_init_weights() if fake else nullcontext():
-        model: PreTrainedModel = _auto_class(role).from_config(
+        model: PreTrainedModel = auto_class(role).from_config(
             config, attn_implementation=ATTENTION, dtype=torch.float32
         )
     if fake:
@@ -127,18 +122,17 @@ def _from_config(config: PretrainedConfig, role: str, device: str | torch.device
 def _from_pretrained(
     family: ModelFamily, model: ModelConfig, *, vocab_size: int, seq_len: int, device: str | torch.device
 ) -> PreTrainedModel:
-    """Weights from `model.pretrained`, refused where their shape is not the configured one."""
+    """Weights from `model.pretrained`, refused where their shape is not the configured one.
+
+    On the meta device and inside a `FakeTensorMode` the same shapes come without a weight being read.
+    """
     import torch
-    from transformers import AutoConfig
+
+    from stackwise_ray.models.growth import take_form  # with torch, which planning starts without
 
     source = str(model.pretrained)
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"= {source} cannot be read as a transformers model ({reason})", path="model.pretrained"
-        ) from None
+    folder = saved_folder(source, path="model.pretrained")
+    config = saved_config(folder, path="model.pretrained")
     if config.model_type != family.name:
         raise ConfigError(
             f"= {family.name}, but {source} holds a {config.model_type} model; set model.family: {config.model_type}",
@@ -160,27 +154,14 @@ def _from_pretrained(
         )
     for name, value in _training_settings(family, model).items():
         setattr(config, name, value)
-    if torch.device(device).type == "meta":
-        return _from_config(config, model.role, device)
-    try:
-        # Safetensors only: a pickled checkpoint from somebody else could run code.
-        built, report = _auto_class(model.role).from_pretrained(
-            source, config=config, attn_implementation=ATTENTION, dtype=torch.float32, use_safetensors=True,
-            output_loading_info=True,
-        )  # fmt: skip
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"= {source} has no safetensors weights to load ({reason})", path="model.pretrained"
-        ) from None
-    absent = sorted([*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])])
-    if absent:
-        raise ConfigError(
-            f"= {source} lacks weights of this model ({', '.join(absent[:3])}{', …' if len(absent) > 3 else ''});"
-            " they would stay random",
-            path="model.pretrained",
-        )
-    result: PreTrainedModel = built.to(device)
+    if torch.device(device).type == "meta" or torch._guards.detect_fake_mode() is not None:
+        built = _from_config(config, model.role, device)
+        take_form(built, stored_names(folder))
+        return built
+    loaded = load_saved(
+        folder, model.role, path="model.pretrained", config=config, attn_implementation=ATTENTION, dtype=torch.float32
+    )
+    result: PreTrainedModel = loaded.to(device)  # type: ignore[arg-type]  # its stub wraps the method
     return result
 
 
@@ -196,5 +177,6 @@ def _shape(family: ModelFamily, config: PretrainedConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "tie_embeddings": config.tie_word_embeddings,
         "mixer": getattr(config, "mixer", None),
+        "channel_mixer": getattr(config, "channel_mixer", None),
         "role": None if causal is None else "decoder" if causal else "encoder",
     }

@@ -2,7 +2,7 @@
 
 A growing model has all its blocks from the start, so that its parameters, their initial values and its checkpoints are
 those of the whole model; a block that is not active passes its input on and costs nothing. `training.assembly` calls
-this at the beginning of a stage.
+this at the beginning of a stage. What is saved of a grown model is given back to one that transformers has loaded.
 
 Not here: what trains when (`training.regimes`), and freezing (`training.assembly`).
 """
@@ -10,10 +10,12 @@ Not here: what trains when (`training.regimes`), and freezing (`training.assembl
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -21,22 +23,26 @@ from stackwise_ray.models.stack_view import stack_view
 
 GATE = "growth_gate"
 """Name of the parameter γ of a block that ends in a norm: it gives x + γ (B(x) − x)."""
+_SECOND_NAMES = ("cls.predictions.bias",)
+"""Of tensors that have another name as well: the bias of BERT's head is the decoder's."""
 
 
-def make_growable(model: PreTrainedModel) -> None:
+def make_growable(model: PreTrainedModel, *, gated: bool = True) -> None:
     """Lets blocks be switched off, and gives blocks that end in a norm a gate γ = 1. Calling it twice changes nothing.
 
     With all blocks active and all gates at 1 the model gives what it gave before (with gates: to rounding).
+
+    Args:
+        gated: Whether blocks will enter as the identity, which is what a gate is for.
     """
     view = stack_view(model)
     for block in view.blocks:
-        if isinstance(block, _Growing):
-            continue
-        original: Any = type(block)
-        block.__class__ = _growing(original)
-        growing: Any = block
-        growing.active, growing.passed_on = True, view.passed_on
-        if view.residual_outputs is None:
+        if not isinstance(block, _Growing):
+            original: Any = type(block)
+            block.__class__ = _growing(original)
+            growing: Any = block
+            growing.active, growing.passed_on = True, view.passed_on
+        if gated and view.residual_outputs is None and GATE not in block._parameters:
             parameter = next(block.parameters())
             block.register_parameter(GATE, nn.Parameter(parameter.new_ones(())))
 
@@ -87,6 +93,33 @@ def untie_head(model: PreTrainedModel) -> None:
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if module is not output and parameter is output.bias:
                 setattr(module, name, None)
+
+
+def take_form(model: PreTrainedModel, stored: Collection[str]) -> None:
+    """Gives a model made from a saved config the parameters that its weights were saved with, by their names.
+
+    That is the gates of a model that grew, which its class in transformers does not know, and no second tensor where
+    a head that left the token table has one name left.
+    """
+    if any(name.endswith(GATE) for name in stored):
+        make_growable(model)
+    if not model.config.tie_word_embeddings:
+        for name in {name for name, _ in model.named_parameters()} & set(_SECOND_NAMES) - set(stored):
+            module, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(module), leaf, None)
+
+
+@torch.no_grad()
+def load_gates(model: PreTrainedModel, stored: Mapping[str, Path]) -> None:
+    """Gives a model in the form of its weights (see `take_form`) the values of its gates.
+
+    Args:
+        stored: The file that holds each tensor, by its name.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(GATE):
+            with safe_open(stored[name], framework="pt") as file:
+                parameter.copy_(file.get_tensor(name))
 
 
 class _Growing(nn.Module):

@@ -144,7 +144,7 @@ def describe_parameters(model: ModelConfig, *, vocab_size: int, seq_len: int) ->
             return f"{text}, as published ({name})"
         return f"{text}; {size.parameters:,} as published ({name}, {size.architecture} at {size.model.vocab_size:,})"
     usual = FAMILIES.get(model.family).published_vocab_size
-    if usual is None or usual == vocab_size:
+    if usual is None or usual == vocab_size or model.pretrained is not None:  # saved weights have one vocabulary
         return text
     there = count_on_meta(dataclasses.replace(model, vocab_size=usual), vocab_size=usual, seq_len=seq_len)
     return f"{text}; {there.total:,} at the published vocabulary of {usual:,}"

@@ -26,6 +26,7 @@ from stackwise_ray.config.editing import to_plain
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.atomic import Fence, atomic_write_json, atomic_write_text, disk_full_is_named
 from stackwise_ray.core.errors import ConfigError, StaleAttemptError
+from stackwise_ray.models.saved import quiet_transformers
 from stackwise_ray.training.checkpoints import tensor_writes
 from stackwise_ray.training.report import evaluation_report
 
@@ -167,22 +168,6 @@ class TrialLog:
             with disk_full_is_named(self._path):
                 self._file.write(f"{stamp} {level}{message}\n")
                 self._file.flush()
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from drawing a bar for every shard, and from a report on weights that the caller checks."""
-    from transformers.utils import logging
-
-    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if enabled:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ them at its end.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 
 from stackwise_ray.config.editing import from_plain
 from stackwise_ray.config.loading import load_trial
@@ -23,13 +21,12 @@ from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.models.growth import GATE, make_growable
+from stackwise_ray.models.saved import load_saved, saved_config, saved_folder
 from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import OBJECTIVES
-from stackwise_ray.training.outputs import quiet_transformers
 from stackwise_ray.training.stages import stage_plan
 
 if TYPE_CHECKING:
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
 
 _BATCH_TOKENS = 4096
 """Tokens of a forward pass: the fastest on one CPU thread for the smallest models, and small for large ones."""
-_SECOND_NAMES = frozenset({"cls.predictions.bias"})
-"""Of tensors that have another name as well: the bias of BERT's head is the decoder's."""
 _CARRIER = "model=decoder/llama_family/tiny"
 
 
@@ -166,62 +161,15 @@ def _finish(evaluation: Generator[None, None, dict[str, float]]) -> dict[str, fl
 
 
 def load_model(source: str, role: str) -> PreTrainedModel:
-    """Weights from a path or the hub: safetensors only, since unpickling a stranger's file could run code.
+    """A model with its weights from a path or the hub, as `models.saved` loads it.
 
     Raises:
-        ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
+        ConfigError: Nothing readable is there, or weights are missing.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    importlib.import_module("stackwise_ray.models.bk")  # registers the family with transformers
-    auto: Any = AutoModelForCausalLM if role == "decoder" else AutoModelForMaskedLM
-    try:
-        with quiet_transformers():
-            model, told = auto.from_pretrained(source, use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
-    missing = sorted(set(told["missing_keys"]) - _SECOND_NAMES)
-    if missing:
-        what = "masked language model" if role == "encoder" else "language model"
-        raise ConfigError(
-            f"= {source} is no whole {what}: it lacks {', '.join(missing[:3])}, and random weights would be scored; "
-            "give a model that was trained as one",
-            path="--model",
-        )
-    gates = [name for name in told["unexpected_keys"] if name.endswith(GATE)]
-    if gates:
-        _load_gates(model, gates, Path(source) / "model.safetensors")
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def _load_gates(model: PreTrainedModel, names: list[str], file: Path) -> None:
-    """Gives a model that was grown the gates of its blocks, which its class in transformers does not know.
-
-    Raises:
-        ConfigError: The weights are not one file here.
-    """
-    if not file.is_file():
-        raise ConfigError(
-            f"holds a model that was grown ({names[0]}, …), which is read from one file alone; there is no {file}",
-            path="--model",
-        )
-    make_growable(model)
-    parameters = dict(model.named_parameters())
-    with safe_open(file, framework="pt") as stored, torch.no_grad():
-        for name in names:
-            parameters[name].copy_(stored.get_tensor(name))
+    return load_saved(saved_folder(source, path="--model"), role, path="--model")
 
 
 def _role(source: str) -> Any:
-    from transformers import AutoConfig
-
-    importlib.import_module("stackwise_ray.models.bk")
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"= {source} cannot be read as a transformers model ({reason})", path="--model") from None
+    config = saved_config(saved_folder(source, path="--model"), path="--model")
     names = " ".join(config.architectures or ())
     return "encoder" if "MaskedLM" in names else "decoder"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from stackwise_ray.config.trial import ModelConfig, NoMixer, ResolventApplyMixer
+from stackwise_ray.config.trial import ExpertsChannelMixer, ModelConfig, NoMixer, ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
@@ -111,6 +111,10 @@ def test_weights_of_another_shape_are_refused(
     [
         ({"mixer": NoMixer()}, r"model\.mixer = .*none.*, but .* has .*resolvent_apply"),
         ({"role": "encoder"}, r"model\.role = encoder, but .* has decoder"),
+        (
+            {"channel_mixer": ExpertsChannelMixer()},
+            r"model\.channel_mixer = .*mixture_of_experts.*, but .* has .*swiglu",
+        ),
     ],
 )
 def test_weights_of_another_mixer_or_role_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -144,7 +148,7 @@ def test_weights_that_would_stay_random_are_refused(saved: Path, tmp_path: Path)
     weights = load_file(saved / "model.safetensors")
     del weights["transformer.h.1.mlp.c_fc.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"lacks weights .*h\.1\.mlp\.c_fc\.weight.* would stay random"):
+    with pytest.raises(ConfigError, match=r"lacks .*h\.1\.mlp\.c_fc\.weight.* would stay random"):
         build_model(replace(GPT2, pretrained=str(tmp_path)), vocab_size=50, seq_len=16)
 
 
