@@ -197,9 +197,10 @@ def _check_budgets(
         if equal not in EQUAL_COLUMNS:
             raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, EQUAL_COLUMNS)}")
         return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
-    reference = table[table["_arm"] == baseline].set_index("_block")[column].astype(float)
-    notes, unequal, unknown = [], [], 0
-    for name, place, value in zip(table["_arm"], table["_block"], table[column].astype(float), strict=True):
+    spent = table[column].astype(float) + _initial_cost(table, equal)
+    reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]
+    notes, unequal, unknown = _free_starts(table), [], 0
+    for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
         base = float(reference.get(place, math.nan))
         if name != baseline and place in reference.index:
             if math.isnan(value) or math.isnan(base):
@@ -216,6 +217,20 @@ def _check_budgets(
     if unknown:
         notes.append(f"budgets not recorded ({equal}) in {unknown} of the pairs: not checked there")
     return equal, notes
+
+
+def _initial_cost(table: pd.DataFrame, equal: str) -> pd.Series:
+    """What the weights that each run began from had cost, where its budget paid for them too; else 0."""
+    if "init/charged" not in table.columns or f"init/{equal}" not in table.columns:
+        return pd.Series(0.0, index=table.index)
+    return table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+
+
+def _free_starts(table: pd.DataFrame) -> list[str]:
+    """A note on runs that began from weights whose cost no budget paid for."""
+    free = table[table["init/charged"] == 0] if "init/charged" in table.columns else table.iloc[:0]
+    arms = ", ".join(map(str, dict.fromkeys(free["_arm"])))
+    return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
 
 
 def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str]) -> tuple[Missing, ...]:

@@ -100,15 +100,15 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
     with console.status("loading torch") if console.is_terminal else _nothing():
         import torch
 
-        from stackwise_ray.config.identity import trial_id
         from stackwise_ray.core.errors import TrialError
         from stackwise_ray.data import prepare
+        from stackwise_ray.training.initial import identify
         from stackwise_ray.training.single import attempt, owned
 
     if threads is not None:
         torch.set_num_threads(threads)
     data = prepare(trial.data, progress=_Preparation(console))
-    folder = output or Path("runs") / trial_id(trial, data.fingerprint)
+    folder = output or Path("runs") / identify(trial, data.fingerprint)
     try:
         with owned(trial, folder) as directory, Display(console, trial) as display, _stop_signals() as stop:
             run = attempt(trial, directory, data=data)

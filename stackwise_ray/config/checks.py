@@ -200,6 +200,9 @@ def _batch(trial: TrialConfig) -> Found:
 _GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings", "finish")
 """Fields of `training` that only a regime which grows the model reads."""
 
+_HYBRID = ("hybrid", "init_from", "charge_init")
+"""Those of the regime that goes on from a checkpoint."""
+
 
 def _regime(trial: TrialConfig) -> Found:
     training = trial.training
@@ -209,8 +212,9 @@ def _regime(trial: TrialConfig) -> Found:
         "classical_random_ratio": ("noise", "blocks_per_stack"),
         "depth_time": ("noise", *_GROWTH),
         "append": ("noise", *_GROWTH),
+        "hybrid": ("noise", *_GROWTH, *_HYBRID),
     }
-    for name in ("noise", *_GROWTH):
+    for name in ("noise", *_GROWTH, *_HYBRID):
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
@@ -235,6 +239,33 @@ def _regime(trial: TrialConfig) -> Found:
     return None
 
 
+def _hybrid(trial: TrialConfig) -> Found:
+    model, training = trial.model, trial.training
+    if training.regime != "hybrid":
+        return None
+    if training.init_from is None:
+        return "training.init_from", "is required in the regime hybrid; give a finished run's folder, or a saved model"
+    if model.pretrained is not None:
+        return "model.pretrained", f"= {model.pretrained} has no effect beside training.init_from; leave it out"
+    if training.noise.kind != "point":
+        problem = f"= {training.noise.kind} has no effect in the regime hybrid, whose bands are its own"
+        return "training.noise.kind", f"{problem}; leave it out"
+    if training.trunk == "random_frozen":
+        return "training.trunk", "= random_frozen, but the stacks of hybrid are a checkpoint's; choose depth_time"
+    if training.hybrid == "finetune":
+        default = TrainingConfig(budget=training.budget)
+        for name in _GROWTH:
+            if getattr(training, name) != getattr(default, name):
+                return (
+                    f"training.{name}",
+                    "has no effect in training.hybrid = finetune, which has one stage; leave it out",
+                )
+        if training.noise.schedule != "linear":
+            problem = "has no effect in training.hybrid = finetune, which goes from r_last to r_first"
+            return "training.noise.schedule", f"{problem}; leave it out"
+    return None
+
+
 def _schedule(trial: TrialConfig) -> Found:
     schedule = trial.training.schedule
     if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
@@ -256,4 +287,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _batch,
     _schedule,
     _regime,
+    _hybrid,
 )

@@ -2,7 +2,8 @@
 
 The canonical form is JSON with sorted keys, defaults written out and floats by `repr`, so that a preset, an override
 and a default that say the same are the same trial. The data fingerprint enters the hash, since another Python has
-another standard library. Plan hashes say whether a declared analysis is still the one in force.
+another standard library; so does that of weights that a trial starts from. Plan hashes say whether a declared analysis
+is still the one in force.
 """
 
 from __future__ import annotations
@@ -30,9 +31,15 @@ def canonical_json(trial: TrialConfig) -> str:
     return canonical(to_plain(trial))
 
 
-def trial_id(trial: TrialConfig, data_fingerprint: str) -> str:
-    """16 hexadecimal digits that name this trial on this data, stable over machines and sessions."""
-    return digest(f"{canonical_json(trial)}\n{data_fingerprint}")[:16]
+def trial_id(trial: TrialConfig, data_fingerprint: str, weights_fingerprint: str | None = None) -> str:
+    """16 hexadecimal digits that name this trial on this data, stable over machines and sessions.
+
+    Args:
+        weights_fingerprint: Of the weights that it starts from; None: they are drawn. `training.initial.identify`
+            fills it in.
+    """
+    parts = [canonical_json(trial), data_fingerprint, *([] if weights_fingerprint is None else [weights_fingerprint])]
+    return digest("\n".join(parts))[:16]
 
 
 def sweep_hash(sweep: SweepConfig) -> str:

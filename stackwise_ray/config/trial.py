@@ -232,6 +232,9 @@ class TrainingConfig(Strict):
     trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control
     embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
     finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks
+    hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
+    init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model
+    charge_init: bool = True  # the budget pays for what that run cost as well: only so are arms compared at equal cost
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.config.editing import to_plain
-from stackwise_ray.config.identity import trial_id as identify
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.core.records import FINAL, MetricRecord, Role, TrialRecord
 from stackwise_ray.distributed.sources import Proposal, TrialSource
 from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.training.initial import identify, initial_fingerprint
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
@@ -242,6 +242,7 @@ class Ledger:
                 "trial_id": attempt.trial_id,
                 "attempt": attempt.number,
                 "data_fingerprint": self._fingerprints(proposal.trial.data),
+                "weights_fingerprint": initial_fingerprint(proposal.trial),
                 "keep_model": work.keep_models and proposal.role != "tuning",
                 "final_evaluation": proposal.role == "replicate",
             },

@@ -293,6 +293,7 @@ def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpor
         vocab_size=data.vocab_size,
         special_ids=data.special_ids,
         split_tokens={name: split.n_tokens for name, split in data.splits.items()},
+        tokenizer=data.directory / "tokenizer",
     )
 
 

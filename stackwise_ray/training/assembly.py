@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ from stackwise_ray.models import build_model
 from stackwise_ray.models.growth import make_growable, make_identity, set_active, untie_head
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.optim import build_optimizer
+from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
 from stackwise_ray.training.stages import Stage, StagePlan, stage_plan
 
@@ -105,7 +106,8 @@ def assemble(
     Raises:
         ConfigError: Fields, flags, data and device do not go together.
     """
-    trial = apply_flags(trial)
+    trial = charged(apply_flags(trial))
+    check_tokenizer(trial, data.directory / "tokenizer")
     plan = stage_plan(trial)
     seq_len = trial.data.seq_len
     torch.manual_seed(stream_seed(trial.seed, INIT))
@@ -135,13 +137,16 @@ def build_training_model(
     trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[str, int] | None, device: str = "cpu"
 ) -> PreTrainedModel:
     """The trial's model in training mode, with what its regime and `training` ask for (planning uses it too)."""
+    model_config, plan = trial.model, stage_plan(trial)
+    if trial.training.init_from is not None:
+        model_config = replace(model_config, pretrained=str(initial_model(trial)))
     model = build_model(
-        trial.model, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
+        model_config, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
     )
     if trial.training.activation_checkpointing:
         enable_activation_checkpointing(model)
-    if stage_plan(trial).grows:
-        make_growable(model)
+    if plan.grows:
+        make_growable(model, gated=any(stage.inserted for stage in plan.stages))
     model.train()
     return model
 

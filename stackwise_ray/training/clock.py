@@ -75,13 +75,19 @@ class BudgetClock:
         """Global sequences of the next step."""
         return self._batch if self._steps is None else self._steps[progress.stage].sequences(progress.stage_step)
 
+    def stage_share(self, progress: Progress) -> float:
+        """Share of the current stage's part of the budget that is used, in [0, 1]."""
+        stage = progress.stage
+        if self._steps is not None:
+            return progress.stage_step / self._steps[stage].steps
+        return min(max(1 - (self._ends[stage] - self._measured) / self._shares[stage], 0.0), 1.0)
+
     def learning_rate(self, progress: Progress) -> float:
         """The schedule over the current stage: what a stage trains is frozen at its end, and must have decayed."""
         lr, schedule, stage = self._training.lr, self._training.schedule, progress.stage
         if self._steps is not None:
             return learning_rate(progress.stage_step, self._steps[stage].steps, lr, schedule)
-        within = 1 - (self._ends[stage] - self._measured) / self._shares[stage]
-        step = min(max(int(within * _RESOLUTION), 0), _RESOLUTION - 1)
+        step = min(int(self.stage_share(progress) * _RESOLUTION), _RESOLUTION - 1)
         return learning_rate(step, _RESOLUTION, lr, schedule)
 
     def evaluation_due(self, progress: Progress) -> bool:

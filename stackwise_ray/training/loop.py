@@ -121,6 +121,7 @@ class TrainingLoop:
         progress, began = self.progress, self._clock()
         n_sequences = self._budget.sequences(progress)
         lr = self._budget.learning_rate(progress)
+        self._tools.objective.stage_used = self._budget.stage_share(progress)
         take = partial(
             self._training_step.take,
             step=progress.step,

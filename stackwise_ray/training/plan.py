@@ -15,6 +15,7 @@ from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences, evaluation_steps, solve_steps
 from stackwise_ray.training.checkpoints import KEPT
 from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
+from stackwise_ray.training.initial import charged
 from stackwise_ray.training.noise import MASKED_RATIOS
 from stackwise_ray.training.stages import StagePlan, stage_plan
 
@@ -74,7 +75,7 @@ def plan_trial(
         ConfigError: The trial contradicts itself, or its budget cannot be met within 1 %; the message gives the
             smallest budget that can.
     """
-    trial = apply_flags(trial)
+    trial = charged(apply_flags(trial))
     plan = stage_plan(trial)
     flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]

@@ -80,8 +80,20 @@ def evaluation_report(
         "|---|---|---|---|---|",
         *rows,
         "",
+        *_initial(trial, metrics),
         f"stackwise_ray {environment.get('stackwise_ray')}, torch {environment.get('torch')}, "
         f"{environment.get('device')}, {environment.get('threads')} threads, "
         f"data {environment.get('data_fingerprint', '')[:12]}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _initial(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:
+    """Where the weights came from and who paid for them, as a paragraph; nothing where they were drawn."""
+    source = trial.training.init_from or trial.model.pretrained
+    if source is None:
+        return []
+    known = "init/flops" in metrics
+    cost = f"{format_count(metrics['init/flops'])} training FLOPs, " if known else "unknown, "
+    paid = "paid for by this budget" if metrics["init/charged"] else "**not charged to this budget**"
+    return [f"Training began from the weights at {source}; their cost: {cost}{paid}. It is not in the table.", ""]

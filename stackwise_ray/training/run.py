@@ -28,6 +28,7 @@ from stackwise_ray.training.assembly import Assembly, assemble, choose_device, d
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
 from stackwise_ray.training.collectives import Alone, Collectives, TorchCollectives
 from stackwise_ray.training.costs import stage_bytes, stage_flops
+from stackwise_ray.training.initial import initial_fingerprint, initial_metrics
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.outputs import (
     TrialFolder,
@@ -53,6 +54,7 @@ def run_trial(
     attempt: int,
     data: PreparedData | None = None,
     data_fingerprint: str | None = None,
+    weights_fingerprint: str | None = None,
     rank: int = 0,
     world_size: int = 1,
     collectives: Collectives | None = None,
@@ -70,6 +72,7 @@ def run_trial(
             has taken over, and then nothing more is written.
         data: Prepared data; None: prepared here, from the cache where it is there.
         data_fingerprint: What the data's must be; None: not checked.
+        weights_fingerprint: That of the weights that the trial starts from, likewise.
         rank, world_size: This worker among the workers of the trial, which all call this function alike.
         collectives: How they add up; None: over the default group of `torch.distributed`.
         final_evaluation: Whether whole splits may be scored at the end (replicates); `data.final_evaluation` decides.
@@ -84,7 +87,7 @@ def run_trial(
 
     Raises:
         TrialError: The trial failed by its own doing: loss or gradient not finite, out of memory, a leak, no intact
-            checkpoint left, other data than planned.
+            checkpoint left, other data or initial weights than planned.
         DiskFullError: The disk filled up; nothing is half-written.
         StaleAttemptError: A newer attempt has taken over.
         ConfigError: What was asked contradicts itself.
@@ -109,6 +112,12 @@ def run_trial(
             raise TrialError(
                 f"the data prepared here has fingerprint {data.fingerprint[:12]}, the trial was planned on "
                 f"{data_fingerprint[:12]}: this worker has another source (another Python has another standard library)"
+            )
+        started_from = initial_fingerprint(trial)
+        if weights_fingerprint is not None and started_from != weights_fingerprint:
+            raise TrialError(
+                f"the weights to start from have fingerprint {(started_from or 'none')[:12]}, the trial was planned on "
+                f"{weights_fingerprint[:12]}: they have been written anew since"
             )
         resident = psutil.Process().memory_info().rss
         worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started)
@@ -152,7 +161,7 @@ class _Worker:
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
-        metrics = loop.final_metrics()
+        metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
         result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
         if rank == 0:
             if keep_model:
@@ -245,6 +254,9 @@ class _Worker:
         environment["threads"] = torch.get_num_threads()
         environment["workers"] = assembly.world_size
         environment["data_fingerprint"] = assembly.data.fingerprint
+        started_from = initial_fingerprint(self._trial)
+        if started_from is not None:
+            environment["weights_fingerprint"] = started_from
         backend = backend_of(assembly.trial, self._device.type)
         if backend is not None:
             environment["backend"] = backend

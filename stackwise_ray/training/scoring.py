@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from stackwise_ray.config.editing import from_plain
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import TrialConfig

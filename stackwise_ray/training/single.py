@@ -7,12 +7,12 @@ journal and call `run.run_trial` themselves.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.editing import from_plain, to_plain
-from stackwise_ray.config.identity import trial_id
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.atomic import atomic_write_text
@@ -22,6 +22,7 @@ from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, Progress, prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import build_model as build_from_config
+from stackwise_ray.training.initial import identify, initial_fingerprint
 from stackwise_ray.training.outputs import TrialResult, unwritable_is_named
 from stackwise_ray.training.run import run_trial
 
@@ -87,7 +88,7 @@ def attempt(
     path = directory / "attempt"
     number = 1 + (int(path.read_text()) if path.is_file() else 0)
     atomic_write_text(path, str(number))
-    return run_trial(trial, directory, trial_id=trial_id(trial, data.fingerprint), attempt=number, data=data)
+    return run_trial(trial, directory, trial_id=identify(trial, data.fingerprint), attempt=number, data=data)
 
 
 def _refuse_another_trial(trial: TrialConfig, directory: Path) -> None:
@@ -101,6 +102,18 @@ def _refuse_another_trial(trial: TrialConfig, directory: Path) -> None:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ConfigError(
             f"holds another trial ({shown}{more}); choose another --output, or delete this folder",
+            source=str(directory),
+        )
+    _refuse_other_weights(trial, directory)
+
+
+def _refuse_other_weights(trial: TrialConfig, directory: Path) -> None:
+    path = directory / "metadata" / "environment.json"
+    stored = json.loads(path.read_text()).get("weights_fingerprint") if path.is_file() else None
+    if stored is not None and stored != initial_fingerprint(trial):
+        raise ConfigError(
+            f"holds a trial that began from other weights ({stored[:12]}) than are found now; choose another --output, "
+            "or delete this folder",
             source=str(directory),
         )
 

@@ -40,6 +40,7 @@ class Stage:
         objective: A name in `training.objectives`.
         noise: Bands (lowest, highest) of the share of corrupted positions; a sequence draws one of them and a share
             in it. None for objectives that corrupt nothing.
+        widening: Whether the bands begin with their lowest share alone and widen to their highest over the stage.
         share: The stage's share of the budget.
         inserted: Blocks that enter with this stage, as the identity.
         reset: Blocks that go back to their initial values when this stage begins.
@@ -51,6 +52,7 @@ class Stage:
     trainable: Trainable
     objective: str
     noise: tuple[tuple[float, float], ...] | None = None
+    widening: bool = False
     share: float = 1.0
     inserted: tuple[int, ...] = ()
     reset: tuple[int, ...] = ()
@@ -66,7 +68,7 @@ class StagePlan:
     @property
     def grows(self) -> bool:
         """Whether blocks enter after the first stage."""
-        return any(stage.inserted for stage in self.stages)
+        return any(stage.active_blocks != self.stages[0].active_blocks for stage in self.stages)
 
     def __post_init__(self) -> None:
         total = sum(stage.share for stage in self.stages)

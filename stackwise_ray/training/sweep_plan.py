@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -20,6 +21,7 @@ from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role
+from stackwise_ray.training.initial import charged, check_tokenizer
 from stackwise_ray.training.run_kind import backend_of, run_kind
 
 SEARCH_CELLS = ("search", "winners")
@@ -37,6 +39,7 @@ class Cell:
         trial: One trial of the cell; its seed does not matter to the cost.
         trials: How many of them the sweep holds (replicates, tuning trials or search trials).
         split_tokens: Tokens of each split, for the cost of scoring them whole.
+        tokenizer: Folder of the data's tokenizer.
     """
 
     arm: str
@@ -46,6 +49,7 @@ class Cell:
     vocab_size: int
     special_ids: Mapping[str, int]
     split_tokens: Mapping[str, int]
+    tokenizer: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
     trial = cell.trial
     budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
     try:
+        check_tokenizer(trial, cell.tokenizer)
         cost = plan_trial(
             trial,
             vocab_size=cell.vocab_size,
@@ -259,4 +264,4 @@ def _both_counts(cell: Cell) -> str | None:
 
 def _wall_budget(trial: TrialConfig) -> float | None:
     """Seconds of a budget that is given in seconds; its evaluations come on top and are not known in steps."""
-    return trial.training.budget.wall_seconds
+    return charged(trial).training.budget.wall_seconds

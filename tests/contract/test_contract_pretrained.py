@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
-from stackwise_ray.data import PreparedData, gather, prepare
+from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.models import build_model
 from stackwise_ray.models.growth import GATE
 from stackwise_ray.training.assembly import assemble

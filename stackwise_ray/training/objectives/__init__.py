@@ -42,9 +42,11 @@ class Objective(ABC):
     Attributes:
         left_to_right: Whether every prediction sees its past alone: then exp(loss) is a perplexity, whole splits can
             be scored, and no model may beat a source whose entropy is known.
+        stage_used: Share of the stage's budget that is used when a training batch is asked for; the loop sets it.
     """
 
     left_to_right: bool
+    stage_used: float = 0.0
 
     def __init__(self, trial: TrialConfig, stage: Stage, data: PreparedData, order: TrainingOrder) -> None:
         self.trial, self.stage, self.data, self.order = trial, stage, data, order
@@ -52,7 +54,8 @@ class Objective(ABC):
 
     @abstractmethod
     def training_batch(self, sequences: range) -> Batch:
-        """The sequences with these global counters: the same whoever asks, whenever, in whatever company."""
+        """The sequences with these global counters: the same whoever asks, in whatever company, and whenever, but
+        where the stage's noise widens with `stage_used`."""
 
     @abstractmethod
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:

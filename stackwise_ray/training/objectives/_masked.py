@@ -24,12 +24,12 @@ def counters_of(sequences: range) -> NDArray[np.int64]:
 
 def training_ratios(objective: Objective, counters: NDArray[np.int64]) -> NDArray[np.float64]:
     """The share of masked positions of each training sequence, shape (n_sequences,)."""
-    return _ratios(objective, counters, epoch=TRAINING, seed=objective.trial.seed)
-
-
-def _ratios(objective: Objective, identities: NDArray[np.int64], *, epoch: int, seed: int) -> NDArray[np.float64]:
-    assert objective.stage.noise is not None, objective.stage  # every regime that masks sets it
-    return drawn_ratios(identities, objective.stage.noise, epoch=epoch, seed=seed)
+    stage = objective.stage
+    assert stage.noise is not None, stage  # every regime that masks sets it
+    bands = stage.noise
+    if stage.widening:
+        bands = tuple((low, low + (high - low) * objective.stage_used) for low, high in bands)
+    return drawn_ratios(counters, bands, epoch=TRAINING, seed=objective.trial.seed)
 
 
 class MaskedTokens(Objective):
@@ -54,8 +54,9 @@ class MaskedTokens(Objective):
         )
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
-        """At the shares of the stage that trains now."""
-        return self.masked_at(offsets, _ratios(self, offsets, epoch=VALIDATION, seed=VALIDATION_SEED))
+        """At the shares of the stage that trains now, all of them from its beginning on."""
+        assert self.stage.noise is not None, self.stage  # every regime that masks sets it
+        return self.masked_at(offsets, drawn_ratios(offsets, self.stage.noise, epoch=VALIDATION, seed=VALIDATION_SEED))
 
     def masked_at(self, offsets: NDArray[np.int64], ratios: NDArray[np.float64] | float) -> Batch:
         """Validation windows at any share of masks."""

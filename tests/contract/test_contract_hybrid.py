@@ -1,0 +1,269 @@
+"""Going on from a checkpoint, on every family: what it costs, where it starts, what is refused before training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data import prepare
+from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.initial import check_tokenizer, identify
+from stackwise_ray.training.plan import TrialPlan, plan_trial
+from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.scoring import score_run
+from stackwise_ray.training.stages import stage_plan
+from tests.small_models import MODELS
+from tests.small_trials import TRIAL, run, with_training
+
+pytestmark = pytest.mark.usefixtures("module_cache")
+CPU = torch.device("cpu")
+every_model = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if model.family == "bk" else ()) for name, model in MODELS.items()],
+)
+"""Those of bk are slow: its kernel is compiled."""
+
+Checkpoints = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(module_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """From the name of a model to the folder of a classical run of it, of four steps."""
+    made: dict[str, Path] = {}
+
+    def find(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("checkpoint") / "run"
+            trial = with_training(replace(TRIAL, model=three(MODELS[name])), budget=Budget(steps=4), lr=1e-2)
+            run(trial, made[name], keep_model=True)
+        return made[name]
+
+    return find
+
+
+def three(model: ModelConfig) -> ModelConfig:
+    return replace(model, n_layers=3)
+
+
+def hybrid(name: str, folder: Path, **training: Any) -> TrialConfig:
+    trial = replace(TRIAL, model=three(MODELS[name]))
+    settings = {"regime": "hybrid", "init_from": str(folder), "budget": Budget(steps=10), "evaluations": 1}
+    return with_training(trial, **settings | training)
+
+
+def plan_of(trial: TrialConfig) -> TrialPlan:
+    data = prepare(trial.data)
+    return plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "outputs" / "metrics.json").read_text())["stages"]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["finetune", "band"])
+@every_model
+def test_a_checkpoint_goes_on_for_what_it_left_of_the_budget_as_planned(
+    name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    trial = hybrid(name, checkpoint(name), hybrid=kind)
+    plan = plan_of(trial)
+    _, result = run(trial, tmp_path, keep_model=True)
+    metrics = result.metrics
+    assert metrics["steps/total"] == plan.steps == 10 - 4
+    assert metrics["flops/total"] == plan.flops_total
+    assert metrics["model/params"] == plan.params
+    assert metrics["memory/peak_bytes"] == pytest.approx(plan.live_peak_bytes, rel=0.05)
+    before = json.loads((checkpoint(name) / "outputs" / "metrics.json").read_text())
+    assert (metrics["init/charged"], metrics["init/steps"]) == (1.0, 4.0)
+    assert metrics["init/flops"] == before["flops/total"]
+    for row in rows(tmp_path):
+        assert row["flops_counted"] == pytest.approx(row["flops_modelled"], rel=0.03)
+    assert score_run(tmp_path).metrics["validation/loss"] == pytest.approx(metrics["validation/loss"], rel=1e-6)
+
+
+@every_model
+def test_the_band_begins_every_stage_with_the_weights_of_the_checkpoint(name: str, checkpoint: Checkpoints) -> None:
+    trial = hybrid(name, checkpoint(name), hybrid="band")
+    assembly = assemble(trial, prepare(trial.data), CPU)
+    stored = load_file(checkpoint(name) / "model" / "model.safetensors")
+    names = {id(p): n for n, p in assembly.model.named_parameters()}
+    assert set(names.values()) == stored.keys()
+    seen = []
+    for stage in assembly.plan.stages:
+        assembly.enter(stage)
+        seen.append(stage.active_blocks)
+        blocks = stack_view(assembly.model).blocks
+        for number in stage.trainable.blocks:
+            assert all(torch.equal(p, stored[names[id(p)]]) for p in blocks[number].parameters())
+            assert all(p.requires_grad for p in blocks[number].parameters())
+    assert seen == [(2,), (1, 2), (0, 1, 2)]
+
+
+def test_the_band_draws_round_the_share_of_the_stack_and_finetuning_from_all_of_them() -> None:
+    trial = hybrid("bert", Path("unread"), hybrid="band")
+    bands = [stage.noise[0] for stage in stage_plan(trial).stages if stage.noise]
+    assert np.array(bands) == pytest.approx(np.array([(0.15, 0.35), (0.35, 0.75), (0.75, 0.95)]))
+    (stage,) = stage_plan(with_training(trial, hybrid="finetune")).stages
+    assert (stage.noise, stage.widening, stage.trainable.blocks) == (((0.15, 0.95),), True, (0, 1, 2))
+
+
+def test_finetuning_begins_on_the_lightest_masks_and_reaches_the_heaviest(
+    checkpoint: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
+
+    drawn: list[tuple[float, float]] = []
+    corrupt = MaskedDenoising.corrupt
+
+    def watched(self: Any, windows: Any, identities: Any, ratios: Any, **options: Any) -> Any:
+        if options["epoch"]:
+            drawn.append((float(np.min(ratios)), float(np.max(ratios))))
+        return corrupt(self, windows, identities, ratios, **options)
+
+    monkeypatch.setattr(MaskedDenoising, "corrupt", watched)
+    trial = hybrid("bert", checkpoint("bert"), budget=Budget(steps=24), batch_tokens=1024)
+    run(trial, tmp_path)
+    tops = [high for _, high in drawn]
+    assert len(drawn) == 20
+    assert drawn[0] == (0.15, 0.15)
+    for step, (low, high) in enumerate(drawn):
+        assert 0.15 <= low <= high <= 0.15 + 0.8 * step / 20
+    assert tops[10] == pytest.approx(0.55, abs=0.05)
+    assert tops[-1] == pytest.approx(0.91, abs=0.05)
+    assert drawn[-1][0] < 0.3  # light masks stay among them
+
+
+@pytest.mark.parametrize("kind", ["finetune", "band"])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_run_that_is_stopped_and_goes_on_has_the_weights_of_one_that_was_not(
+    name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path
+) -> None:
+    trial = hybrid(name, checkpoint(name), hybrid=kind, checkpoint_seconds=0.0)
+    run(trial, tmp_path / "whole", keep_model=True)
+    for attempt in (1, 2):
+        generator = run_trial(trial, tmp_path / "pieces", trial_id="t", attempt=attempt)
+        while next(generator).step < 2 * attempt + 1:
+            pass
+        generator.close()
+    run(trial, tmp_path / "pieces", attempt=3, keep_model=True)
+    assert "continues after step" in (tmp_path / "pieces" / "logs" / "train.log").read_text()
+    weights = [(tmp_path / folder / "model" / "model.safetensors").read_bytes() for folder in ("whole", "pieces")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("unit", ["flops", "tokens", "wall_seconds"])
+def test_what_a_checkpoint_cost_is_charged_in_the_unit_of_the_budget(unit: str, checkpoint: Checkpoints) -> None:
+    before = json.loads((checkpoint("gpt2") / "outputs" / "metrics.json").read_text())
+    spent = before[{"flops": "flops/total", "tokens": "tokens/total", "wall_seconds": "time/train_s"}[unit]]
+    trial = hybrid("gpt2", checkpoint("gpt2"), budget=Budget(**{unit: 3.0 * spent}))
+    left = assemble(trial, prepare(trial.data), CPU).trial.training.budget
+    assert left == Budget(**{unit: 3.0 * spent - spent})
+    free = with_training(trial, charge_init=False)
+    assert assemble(free, prepare(trial.data), CPU).trial.training.budget == trial.training.budget
+    if unit == "tokens":
+        assert (plan_of(trial).tokens_total, plan_of(free).tokens_total) == (2 * spent, 3 * spent)
+
+
+def test_a_budget_that_the_checkpoint_has_used_up_is_refused_with_both_numbers(checkpoint: Checkpoints) -> None:
+    trial = hybrid("gpt2", checkpoint("gpt2"), budget=Budget(steps=4))
+    with pytest.raises(ConfigError, match=r"training\.budget\.steps = 4, and .* has cost 4 of it: nothing is left"):
+        plan_of(trial)
+
+
+def test_a_saved_model_has_no_cost_to_charge_and_the_report_says_so(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    trial = hybrid("gpt2", checkpoint("gpt2") / "model")
+    with pytest.raises(
+        ConfigError, match=r"no recorded cost .*; give the run's folder, .*/run, or set .*charge_init: false"
+    ):
+        plan_of(trial)
+    _, result = run(with_training(trial, charge_init=False), tmp_path)
+    assert (result.metrics["init/charged"], result.metrics["steps/total"]) == (0.0, 10.0)
+    assert "init/flops" not in result.metrics
+    report = (tmp_path / "outputs" / "evaluation_report.md").read_text()
+    assert "their cost: unknown, **not charged to this budget**" in report
+
+
+def test_what_came_before_a_checkpoint_is_charged_with_it(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    run(hybrid("gpt2", checkpoint("gpt2")), tmp_path / "second", keep_model=True)
+    third = hybrid("gpt2", tmp_path / "second", budget=Budget(steps=13))
+    assert plan_of(third).steps == 13 - 4 - 6
+    run(hybrid("gpt2", checkpoint("gpt2") / "model", charge_init=False), tmp_path / "free", keep_model=True)
+    with pytest.raises(ConfigError, match="no recorded cost"):
+        plan_of(hybrid("gpt2", tmp_path / "free", budget=Budget(steps=99)))
+
+
+def test_the_same_path_with_other_weights_is_another_trial(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(checkpoint("gpt2"), folder)
+    trial = hybrid("gpt2", folder)
+    first = identify(trial, "data")
+    assert identify(trial, "data") == first
+    file = folder / "model" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    second = identify(trial, "data")
+    metrics = folder / "outputs" / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"flops/total": 1}))
+    assert len({first, second, identify(trial, "data")}) == 3
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another depth": ({"model": {"n_layers": 2}}, r"model\.n_layers = 2, but .* has 3"),
+    "another family": ({"model": {"family": "llama"}}, r"model\.family = llama, but .* holds a gpt2 model"),
+    "another vocabulary": ({"model": {"vocab_size": 300}}, r"model\.vocab_size = 300, but .* has 260"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_another_architecture_is_refused_before_training(
+    changes: dict[str, Any], message: str, checkpoint: Checkpoints
+) -> None:
+    trial = hybrid("gpt2", checkpoint("gpt2"))
+    with pytest.raises(ConfigError, match=message):
+        plan_of(replace(trial, model=replace(trial.model, **changes["model"])))
+
+
+def test_another_tokenizer_is_refused_though_its_size_is_the_same(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    trial = hybrid("gpt2", checkpoint("gpt2"))
+    mine = prepare(trial.data).directory / "tokenizer"
+    check_tokenizer(trial, mine)
+    content = json.loads((mine / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ConfigError, match=r"training\.init_from = .* has another tokenizer than data\.tokenizer = bytes"
+    ):
+        check_tokenizer(trial, tmp_path)
+    bare = tmp_path / "bare"
+    shutil.copytree(checkpoint("gpt2") / "model", bare)
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no tokenizer\.json beside its weights"):
+        assemble(hybrid("gpt2", bare, charge_init=False), prepare(trial.data), CPU)
+
+
+def test_a_run_that_has_not_finished_or_is_none_is_refused(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds neither a finished run .* nor a saved model"):
+        plan_of(hybrid("gpt2", tmp_path))
+    shutil.copytree(checkpoint("gpt2"), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    with pytest.raises(ConfigError, match="weights were not kept"):
+        plan_of(hybrid("gpt2", tmp_path / "run"))
+    (tmp_path / "run" / "outputs" / "metrics.json").unlink()
+    with pytest.raises(ConfigError, match="has not finished"):
+        plan_of(hybrid("gpt2", tmp_path / "run"))
