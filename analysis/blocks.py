@@ -188,7 +188,7 @@ def _check_budgets(
 ) -> tuple[str | None, list[str]]:
     """The budgets that were found equal in words, and notes; refuses where they differ block by block."""
     if equal is None:
-        return None, ["budgets not required to be equal"]
+        return None, ["budgets not required to be equal", *_free_starts(table)]
     if not 0 <= tolerance < 1:
         raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
     names = EQUAL_COLUMNS.get(equal, (equal,))
@@ -197,7 +197,7 @@ def _check_budgets(
         if equal not in EQUAL_COLUMNS:
             raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, EQUAL_COLUMNS)}")
         return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
-    spent = table[column].astype(float) + _initial_cost(table, equal)
+    spent = _spent(table, column, equal)
     reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]
     notes, unequal, unknown = _free_starts(table), [], 0
     for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
@@ -219,11 +219,12 @@ def _check_budgets(
     return equal, notes
 
 
-def _initial_cost(table: pd.DataFrame, equal: str) -> pd.Series:
-    """What the weights that each run began from had cost, where its budget paid for them too; else 0."""
-    if "init/charged" not in table.columns or f"init/{equal}" not in table.columns:
-        return pd.Series(0.0, index=table.index)
-    return table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+def _spent(table: pd.DataFrame, column: str, equal: str) -> pd.Series:
+    """The budget that each run used, with the cost of the weights that it began from where its budget paid for them."""
+    spent = table[column].astype(float)
+    if {"init/charged", f"init/{equal}"} <= set(table.columns):
+        spent = spent + table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+    return spent
 
 
 def _free_starts(table: pd.DataFrame) -> list[str]:

@@ -117,7 +117,8 @@ def test_every_data_preset_makes_a_valid_trial(preset: str) -> None:
 @pytest.mark.parametrize("group", ["training", "optimizer"])
 def test_every_preset_of_training_and_optimizer_makes_a_valid_trial(group: str) -> None:
     for preset in list_presets(group):
-        load_trial(["model=decoder/gpt2_family/tiny", f"{group}={preset}"])
+        words = ["training.init_from=runs/checkpoint"] if preset == "hybrid" else []
+        load_trial(["model=decoder/gpt2_family/tiny", f"{group}={preset}", *words])
 
 
 HEAVY = ("torch", "ray", "transformers", "mlflow", "optuna", "pandas", "numpy", "datasets")

@@ -76,6 +76,25 @@ else:
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_in_a_hybrid_one_and_both_regimes_take_the_steps_asked_for(tmp_path):
+    words = [*WORDS, "data.final_evaluation=fixed"]
+    answer = run("train", *words, "training=depth_time", "training.max_steps=20", "--output", "a", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    hybrid = [*words, "training=hybrid", "training.init_from=a"]
+    answer = run("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    steps = [json.loads((tmp_path / name / "outputs" / "metrics.json").read_text())["steps/total"] for name in "ab"]
+    assert steps == [20, 10]
+    (tmp_path / "a" / "model" / "model.safetensors").write_bytes(b"other weights")
+    answer = run("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
+    assert answer.returncode == 2
+    assert "holds a trial that began from other weights" in answer.stderr
+    answer = run("train", *hybrid, "training.max_steps=20", "--output", "c", folder=tmp_path)
+    assert answer.returncode == 2
+    assert "training.budget.steps = 20, and training.init_from = a has cost 20 of it" in answer.stderr
+
+
+@pytest.mark.slow
 def test_a_trial_trains_and_its_weights_score_what_it_reported(tmp_path):
     answer = run("train", *SHORT, "--output", "trial", folder=tmp_path)
     assert answer.returncode == 0, answer.stderr

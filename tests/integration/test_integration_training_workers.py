@@ -65,8 +65,25 @@ def train(trial: TrialConfig, directory: Path, world_size: int) -> list:
 
 @pytest.mark.parametrize(("one", "two"), CASES.values(), ids=CASES.keys())
 def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path):
-    alone = train(one, tmp_path / "one", 1)
-    together = train(two, tmp_path / "two", 2)
+    assert_same_curve(one, two, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["finetune", "band"])
+def test_two_workers_go_on_from_a_checkpoint_as_one(kind, tmp_path):
+    train(with_training(ENCODER, budget=Budget(tokens=4 * 128)), tmp_path / "checkpoint", 1)
+    trial = with_training(
+        ENCODER,
+        regime="hybrid",
+        hybrid=kind,
+        init_from=str(tmp_path / "checkpoint"),
+        budget=Budget(tokens=24 * 128 + 16),
+    )
+    assert_same_curve(trial, trial, tmp_path)
+
+
+def assert_same_curve(one, two, folder):
+    alone = train(one, folder / "one", 1)
+    together = train(two, folder / "two", 2)
     assert [record[:3] for record in together] == [record[:3] for record in alone]  # steps, tokens, FLOPs
     assert len(alone) >= 21
     for (*_, expected), (*_, metrics) in zip(alone, together, strict=True):

@@ -104,6 +104,20 @@ def test_budgets_that_differ_are_refused_with_the_worst_pair_and_within_toleranc
     assert "budgets not required to be equal" in compare(runs, "loss", baseline="a", equal=None).notes
 
 
+def test_what_a_checkpoint_cost_counts_where_it_was_charged_and_is_noted_where_it_was_not():
+    charged = {"init/flops": [None] * 3 + [4e11] * 3, "init/charged": [None] * 3 + [1.0] * 3}
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}, flops=[1e12] * 3 + [6e11] * 3).assign(**charged)
+    comparison = compare(runs, "loss", baseline="a")
+    assert comparison.budgets == "flops"
+    assert not any("not charged" in note for note in comparison.notes)
+    free = runs.assign(**{"flops": [1e12] * 6, "init/charged": [None] * 3 + [0.0] * 3})
+    comparison = compare(free, "loss", baseline="a")
+    assert comparison.budgets == "flops"
+    assert "the cost of the initial weights is not charged: b" in comparison.notes
+    with pytest.raises(AnalysisError, match="flops differ by more than"):
+        compare(runs.assign(flops=[1e12] * 6), "loss", baseline="a")
+
+
 def test_budgets_that_nobody_recorded_are_stated():
     runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]})
     comparison = compare(runs, "loss", baseline="a")

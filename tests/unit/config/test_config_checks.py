@@ -138,6 +138,9 @@ def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
         check_trial(edit(BERT, {"data.final_evaluation": "full"}))
 
 
+HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
+
+
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
@@ -161,6 +164,17 @@ def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
             {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "tied_frozen"},
             "= tied_frozen freezes the head after the first stage, and a random_frozen trunk needs it to train",
         ),
+        (
+            {"training.init_from": "runs/x"},
+            "training.init_from = runs/x has no effect in the regime classical; it goes",
+        ),
+        ({"training.charge_init": False}, "training.charge_init = False has no effect in the regime classical"),
+        ({"training.regime": "hybrid"}, "training.init_from: is required in the regime hybrid; give a finished run's"),
+        (HYBRID | {"model.pretrained": "x"}, "model.pretrained = x has no effect beside training.init_from"),
+        (HYBRID | {"training.noise.kind": "band"}, "training.noise.kind = band has no effect in the regime hybrid"),
+        (HYBRID | {"training.trunk": "random_frozen"}, "the stacks of hybrid are a checkpoint's"),
+        (HYBRID | {"training.finish": 0.1}, "training.finish: has no effect in training.hybrid = finetune"),
+        (HYBRID | {"training.noise.schedule": "cosine"}, "training.noise.schedule: has no effect in training.hybrid"),
     ],
 )
 def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: str) -> None:
