@@ -128,10 +128,10 @@ def test_finetuning_begins_on_the_lightest_masks_and_reaches_the_heaviest(
     drawn: list[tuple[float, float]] = []
     corrupt = MaskedDenoising.corrupt
 
-    def watched(self: Any, windows: Any, identities: Any, ratios: Any, **options: Any) -> Any:
-        if options["epoch"]:
-            drawn.append((float(np.min(ratios)), float(np.max(ratios))))
-        return corrupt(self, windows, identities, ratios, **options)
+    def watched(self: Any, windows: Any, **draws: Any) -> Any:
+        if draws["epoch"]:
+            drawn.append((float(np.min(draws["ratios"])), float(np.max(draws["ratios"]))))
+        return corrupt(self, windows, **draws)
 
     monkeypatch.setattr(MaskedDenoising, "corrupt", watched)
     trial = hybrid("bert", checkpoint("bert"), budget=Budget(steps=24), batch_tokens=1024)
