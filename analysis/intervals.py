@@ -6,6 +6,7 @@ or None where this n has no interval worth its name at that level; none of them 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,12 +202,18 @@ def percentile_bounds(draws: ArrayLike, level: float) -> tuple[float, float]:
 
 
 def signed_rank_probabilities(n: int) -> NDArray[np.float64]:
-    """P(T+ = 0 … n(n + 1)/2) of the Wilcoxon signed-rank statistic under the null, by its recursion."""
+    """P(T+ = 0 … n(n + 1)/2) of the Wilcoxon signed-rank statistic under the null, without ties."""
+    return rank_sum_probabilities(range(1, n + 1))
+
+
+def rank_sum_probabilities(ranks: Iterable[int]) -> NDArray[np.float64]:
+    """P(sum = 0 … Σ ranks) where each rank counts with probability one half, by recursion; ranks are whole numbers."""
     import numpy as np
 
-    probabilities = np.zeros(n * (n + 1) // 2 + 1)
+    whole = [int(rank) for rank in ranks]
+    probabilities = np.zeros(sum(whole) + 1)
     probabilities[0] = 1.0
-    for rank in range(1, n + 1):
+    for rank in whole:
         shifted = np.zeros_like(probabilities)
         shifted[rank:] = probabilities[:-rank]
         probabilities = (probabilities + shifted) / 2

@@ -19,7 +19,15 @@ from .blocks import Pairing, pair
 from .comparison import ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .errors import AnalysisError, did_you_mean
-from .intervals import MOST_EXACT_BLOCKS, Interval, bca_interval, sign_flip_interval, t_interval, walsh_interval
+from .intervals import (
+    MOST_EXACT_BLOCKS,
+    Interval,
+    bca_interval,
+    rank_sum_probabilities,
+    sign_flip_interval,
+    t_interval,
+    walsh_interval,
+)  # fmt: skip
 from .power import MOST_SEEDS, equivalence_power, minimum_detectable_effect, seeds_needed
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 Test = Literal["t", "sign_flip", "wilcoxon"]
 Direction = Literal["minimize", "maximize"]
 CORRECTIONS = ("holm", "bonferroni", "benjamini_hochberg", "none")
+MOST_EXACT_RANKS = 50
 PLANNED_POWER = 0.8
 """Power behind the minimum detectable effect and the seeds still needed."""
 
@@ -177,11 +186,24 @@ def fewest_to_reject(alpha: float) -> int:
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact below n = 51 without ties (scipy's choice of method)."""
-    import numpy as np
-    from scipy.stats import wilcoxon
+    """Two-sided p of Wilcoxon's signed-rank test; differences of 0 are dropped, ties share their mean rank.
 
-    return float(wilcoxon(np.asarray(differences, dtype=float), zero_method="wilcox").pvalue)
+    Exact up to 50 differences, with ties as well; beyond, the normal approximation with the correction for ties.
+
+    Source: Wilcoxon (1945); Pratt and Gibbons (1981), Concepts of Nonparametric Theory, §3.6, for the exact form.
+    """
+    import numpy as np
+    from scipy.stats import rankdata, wilcoxon
+
+    sample = np.asarray(differences, dtype=float)
+    sample = np.round(sample / np.abs(sample).max(), 12)  # differences that are equal but for rounding are ties
+    sample = sample[sample != 0]
+    if sample.size > MOST_EXACT_RANKS:
+        return float(wilcoxon(sample).pvalue)
+    doubled = np.rint(2 * rankdata(np.abs(sample))).astype(int)  # mean ranks are whole or half
+    probabilities = rank_sum_probabilities(doubled)
+    least = min(int(doubled[sample > 0].sum()), int(doubled[sample < 0].sum()))
+    return min(1.0, 2 * float(probabilities[: least + 1].sum()))
 
 
 def _check_arguments(correction: str | None, margin: float | None, direction: str, test: str, alpha: float) -> None:

@@ -108,8 +108,8 @@ class SequentialComparison(GridView):
     @property
     def grid(self) -> Grid:
         """A row an arm; what must stand beside the verdicts below."""
-        level = next(iter(self.verdicts.values())).alpha
-        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {len(self.verdicts)} arms"
+        level, count = next(iter(self.verdicts.values())).alpha, len(self.verdicts)
+        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {count} arm{'s' if count > 1 else ''}"
         notes = [f"each arm at level {level:.3g} ({self.correction}); blocks in the order of the table"]
         notes += [f"equal {self.budgets}"] if self.budgets else []
         notes += list(self.notes)
@@ -132,15 +132,8 @@ def _e_text(verdict: Verdict) -> str:
 def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[str]) -> Grid:
     """A row a verdict; the column of arms only where there are names."""
     first = verdicts[0][1]
-    columns = (
-        "arm",
-        "n",
-        f"difference [{100 * (1 - first.alpha):.4g}%]",
-        "e-value",
-        "decides at",
-        "verdict",
-        "decided at",
-    )
+    difference = f"difference [{100 * (1 - first.alpha):.4g}%]"
+    columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")
     rows: list[tuple[str, ...]] = [
         (
             arm, str(verdict.n), verdict.difference_text,
