@@ -196,7 +196,8 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     from scipy.stats import rankdata, wilcoxon
 
     sample = np.asarray(differences, dtype=float)
-    sample = np.round(sample / np.abs(sample).max(), 12)  # differences that are equal but for rounding are ties
+    scale = np.abs(sample).max() or 1.0
+    sample = np.round(sample / scale, 12)  # differences that are equal but for rounding are ties
     sample = sample[sample != 0]
     if sample.size > MOST_EXACT_RANKS:
         return float(wilcoxon(sample).pvalue)

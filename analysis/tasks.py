@@ -22,9 +22,9 @@ class TaskScores:
     """Runs by arm and task.
 
     Attributes:
-        values: {arm: {task: one finite value a run, by seed}}, in the order of the table; cells in `lost` are absent.
+        values: {arm: {task: one value a run}}, in the order of the table.
         tasks: Every task of the table.
-        lost: {(arm, task): why the cell has no value to use}.
+        lost: {(arm, task): why the cell must not be used: a value is not finite, or there is none}.
         notes: What a reader must know.
     """
 
@@ -61,6 +61,4 @@ def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str
         for place in tasks:
             if place not in values[name]:
                 lost[name, place] = "no such run in the table"
-            elif (name, place) in lost:
-                del values[name][place]
     return TaskScores(values, tasks, lost, tuple(notes + mixtures(usable)))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analysis import AnalysisError, rank
 from analysis.files import dump_json
+from analysis.ranking import _groups as groups_of
 from analysis.ranking import friedman, nemenyi_critical_difference
 
 # Demšar (2006), table 6: AUC of four versions of C4.5 on 14 data sets
@@ -111,6 +112,11 @@ def test_arms_closer_than_the_critical_difference_form_overlapping_groups():
     assert {pair for pair in together if levels[pair[0]] < levels[pair[1]]} | apart == {
         (pair.first, pair.second) for pair in found.pairs
     }
+
+
+def test_a_chain_of_close_arms_is_no_group_where_its_ends_lie_apart():
+    assert groups_of({"a": 1.0, "b": 2.0, "c": 3.0, "d": 6.0}, 1.5) == (("a", "b"), ("b", "c"), ("d",))
+    assert groups_of({"a": 1.0, "b": 2.0, "c": 3.0}, 2.5) == (("a", "b", "c"),)
 
 
 def test_seeds_are_averaged_and_incomplete_tasks_are_left_out_with_the_reason():
