@@ -1,4 +1,4 @@
-"""Answers from runs: comparisons with intervals and verdicts, power, and the report of a sweep.
+"""Answers from runs: comparisons with intervals and verdicts, rankings over tasks, power, and the report of a sweep.
 
 It works on what our sweeps wrote and on anybody's MLflow experiment or CSV, and imports neither torch nor ray. Names
 load on first use, so `import analysis` costs next to nothing.
@@ -6,7 +6,8 @@ load on first use, so `import analysis` costs next to nothing.
     runs = analysis.load_runs("experiments/ablation")
     print(analysis.compare(runs, "validation/loss", baseline="attention"))
 
-Reading order: runs, blocks, intervals, significance, comparison, power, sweep_directory, figures, report.
+Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, power,
+simulation, tasks, ranking, aggregation, hierarchical, sweep_directory, figures, report.
 """
 
 from __future__ import annotations
@@ -17,27 +18,48 @@ from typing import TYPE_CHECKING, Any
 from .power import minimum_detectable_effect, power, seeds_needed  # at once: the module has the function's name
 
 if TYPE_CHECKING:
+    from .aggregation import aggregate
     from .comparison import ArmComparison, Comparison
+    from .e_process import seeds_possible
     from .errors import AnalysisError
+    from .hierarchical import hierarchical_bootstrap
     from .intervals import Interval
+    from .ranking import Ranking, rank
     from .report import summary_table, write_report
     from .runs import load_curves, load_runs
+    from .sequential import compare_sequentially, sequential_verdict
     from .significance import compare
+    from .simulation import SequentialPlan, sequential_seeds, simulated_power
+    from .verdict import SequentialComparison, Verdict
 
 _HOME = {
     "AnalysisError": "errors",
     "ArmComparison": "comparison",
     "Comparison": "comparison",
     "Interval": "intervals",
+    "Ranking": "ranking",
+    "SequentialComparison": "verdict",
+    "SequentialPlan": "simulation",
+    "Verdict": "verdict",
+    "aggregate": "aggregation",
     "compare": "significance",
+    "compare_sequentially": "sequential",
+    "hierarchical_bootstrap": "hierarchical",
     "load_curves": "runs",
     "load_runs": "runs",
+    "rank": "ranking",
+    "seeds_possible": "e_process",
+    "sequential_seeds": "simulation",
+    "sequential_verdict": "sequential",
+    "simulated_power": "simulation",
     "summary_table": "report",
     "write_report": "report",
 }
 __all__ = [
-    "AnalysisError", "ArmComparison", "Comparison", "Interval", "compare", "load_curves", "load_runs",
-    "minimum_detectable_effect", "power", "seeds_needed", "summary_table", "write_report",
+    "AnalysisError", "ArmComparison", "Comparison", "Interval", "Ranking", "SequentialComparison", "SequentialPlan",
+    "Verdict", "aggregate", "compare", "compare_sequentially", "hierarchical_bootstrap", "load_curves", "load_runs",
+    "minimum_detectable_effect", "power", "rank", "seeds_needed", "seeds_possible", "sequential_seeds",
+    "sequential_verdict", "simulated_power", "summary_table", "write_report",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m analysis compare | report | power`: the package from a shell.
+"""`python -m analysis compare | report | power | sequential | rank | aggregate`: the package from a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import statistics_commands
+from .console import Json, Latex, Markdown, excluded, show, to_terminal
 from .errors import AnalysisError
+from .statistics_commands import Direction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +37,6 @@ class Correction(StrEnum):
     none = "none"
 
 
-class Direction(StrEnum):
-    """Which values are good."""
-
-    minimize = "minimize"
-    maximize = "maximize"
-
-
 class Test(StrEnum):
     """What decides."""
 
@@ -48,11 +44,6 @@ class Test(StrEnum):
     sign_flip = "sign_flip"
     wilcoxon = "wilcoxon"
 
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
-Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
-Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
 
@@ -112,14 +103,8 @@ def compare(
         asked["equal"] = None
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
     result = run(table, arm=arm, block=blocks, **{"metric": "loss", **asked})
-    if as_json:
-        from .files import dump_json
-
-        print(dump_json(result.to_dict()))
-    elif markdown or latex:
-        print(result.to_markdown() if markdown else result.to_latex(), end="")
-    else:
-        _print(result, result.sentence, *_excluded(table))
+    lines = (result.sentence, *excluded(table))
+    show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
 
 
 @app.command()
@@ -150,58 +135,10 @@ def report(
     elif latex:
         print(summary.grid().to_latex(), end="")
     else:
-        _print(summary, f"report: {path}")
+        to_terminal(summary, f"report: {path}")
 
 
-@app.command()
-def power(
-    sd: Annotated[float, typer.Option(help="Standard deviation of the paired differences, in the metric's unit.")],
-    effect: Annotated[float | None, typer.Option(help="True difference to find, in the same unit.")] = None,
-    n: Annotated[int | None, typer.Option(help="Seeds (complete blocks).")] = None,
-    target: Annotated[float, typer.Option("--power", help="Power to reach.")] = 0.8,
-    alpha: Alpha = 0.05,
-    as_json: Json = False,
-    markdown: Markdown = False,
-    latex: Latex = False,
-) -> None:
-    """Power of the paired t test: what n seeds can find, and how many an effect needs.
-
-    \b
-    Examples:
-      python -m analysis power --sd 0.01 --effect 0.02
-      python -m analysis power --sd 0.01 --n 3
-    """
-    from . import minimum_detectable_effect, seeds_needed
-    from . import power as of_test
-    from .render import Grid
-
-    if effect is None and n is None:
-        raise AnalysisError("say what to find (--effect) or how many seeds there are (--n), or both")
-    facts: dict[str, Any] = {"sd_difference": sd, "alpha": alpha}
-    if n is not None:
-        facts |= {"n": n, "minimum_detectable_effect": minimum_detectable_effect(sd, n=n, power=target, alpha=alpha)}
-    if effect is not None:
-        facts |= {"effect": effect, "seeds_needed": seeds_needed(sd, effect=effect, power=target, alpha=alpha)}
-        counts = sorted({*([n] if n else []), 2, 3, 5, 8, 10, 15, 20, 30, facts["seeds_needed"]})
-        facts["power"] = {count: of_test(sd, effect=effect, n=count, alpha=alpha) for count in counts}
-    lines = []
-    if n is not None:
-        lines.append(f"{n} seeds find a difference of ±{facts['minimum_detectable_effect']:.3g} with power {target:g}")
-    if effect is not None:
-        lines.append(f"a difference of {effect:g} needs {facts['seeds_needed']} seeds for power {target:g}")
-    rows = tuple((str(count), f"{value:.3f}") for count, value in facts.get("power", {}).items())
-    title = f"paired t test, sd of the differences {sd:g}, alpha {alpha:g}"
-    grid = Grid(("seeds", f"power at {effect:g}"), rows, title, tuple(lines), (0, 1)) if effect is not None else None
-    if as_json:
-        from .files import dump_json
-
-        print(dump_json(facts))
-    elif grid is None:
-        print("\n".join(lines))
-    elif markdown or latex:
-        print(grid.to_markdown() if markdown else grid.to_latex(), end="")
-    else:
-        _print(grid.to_text())
+app.add_typer(statistics_commands.app)
 
 
 def _declared(source: str, metric: str | None) -> dict[str, Any]:
@@ -243,23 +180,6 @@ def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
 
 def _source_name(source: str) -> str:
     return source.rpartition("#")[2] if "#" in source else Path(source).stem
-
-
-def _excluded(table: pd.DataFrame) -> list[str]:
-    """One line a reason for what loading left out."""
-    counts: dict[str, int] = {}
-    for item in table.attrs.get("exclusions", ()):
-        counts[item["why"]] = counts.get(item["why"], 0) + 1
-    return [f"left out when loading: {count} × {why}" for why, count in counts.items()]
-
-
-def _print(*things: Any) -> None:
-    """To a terminal with rich; elsewhere wide and without ANSI."""
-    from rich.console import Console
-
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200, no_color=True)
-    for thing in things:
-        console.print(thing, markup=False) if isinstance(thing, str) else console.print(thing)
 
 
 def main() -> None:

@@ -74,43 +74,57 @@ def pair(
         AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
             unequal budgets, or text where numbers should be.
     """
-    import pandas as pd
-
     block_columns = [block] if isinstance(block, str) else list(block)
-    for column, role in ((metric, "metric"), (arm, "arm"), *((name, "block") for name in block_columns)):
-        if column not in table.columns:
-            hint = did_you_mean(column, table.columns)
-            raise AnalysisError(f"{role} = '{column}' is not a column of the table; {hint}")
-    usable, notes, excluded = _usable(table)
-    usable = usable.assign(
-        _arm=usable[arm].map(_label), _block=[_label(row) for row in usable[block_columns].itertuples(index=False)]
-    )
-    usable, duplicates = _single(usable, metric, arm)
-    notes += duplicates
+    usable, notes, excluded = placed(table, metric, arm, block_columns)
     reasons: dict[tuple[str, str], str] = {}
     if arm == "arm" and block_columns == ["seed"]:
         lost = [item for item in excluded if item["by"] == "status" and item.get("arm") is not None]
-        reasons = {(_label(item["arm"]), _label(item["seed"])): item["why"] for item in lost}
+        reasons = {(label(item["arm"]), label(item["seed"])): item["why"] for item in lost}
     arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
     if baseline not in arms:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
     if len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
-    _refuse_mixed_data(usable)
-    notes += _mixtures(usable)
+    refuse_mixed_data(usable)
+    notes += mixtures(usable)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
-    numbers = pd.to_numeric(usable[metric], errors="coerce")
-    text = usable[metric][numbers.isna() & usable[metric].notna()]
-    text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
-    if len(text):
-        raise AnalysisError(f"column '{metric}' holds text where a number should be: {text.iloc[0]!r}")
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
-    for name, place, value in zip(usable["_arm"], usable["_block"], numbers, strict=True):
+    for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
         if math.isfinite(value):
             values[name][place] = float(value)
         else:
             reasons[name, place] = f"{metric} is {value}"
     return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes))
+
+
+def placed(
+    table: pd.DataFrame, metric: str, arm: str, columns: Sequence[str], role: str = "block"
+) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
+    """The runs that count, one for each arm and place, with `_arm`, `_block` and `_value` (nan where not measured).
+
+    Args:
+        columns: Their values together are the place of a run.
+        role: What they are called in a message.
+
+    Returns:
+        The table, notes for the reader, and what was left out.
+    """
+    import pandas as pd
+
+    for column, name in ((metric, "metric"), (arm, "arm"), *((column, role) for column in columns)):
+        if column not in table.columns:
+            hint = did_you_mean(column, table.columns)
+            raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
+    usable, notes, excluded = _usable(table)
+    places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
+    usable = usable.assign(_arm=usable[arm].map(label), _block=places)
+    usable, duplicates = _single(usable, metric, arm)
+    numbers = pd.to_numeric(usable[metric], errors="coerce")
+    text = usable[metric][numbers.isna() & usable[metric].notna()]
+    text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
+    if len(text):
+        raise AnalysisError(f"column '{metric}' holds text where a number should be: {text.iloc[0]!r}")
+    return usable.assign(_value=numbers), notes + duplicates, excluded
 
 
 def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
@@ -156,7 +170,7 @@ def _single(table: pd.DataFrame, metric: str, arm: str) -> tuple[pd.DataFrame, l
     return table, notes
 
 
-def _refuse_mixed_data(table: pd.DataFrame) -> None:
+def refuse_mixed_data(table: pd.DataFrame) -> None:
     if "data_fingerprint" not in table.columns:
         return
     prints = table["data_fingerprint"].dropna()
@@ -171,7 +185,7 @@ def _refuse_mixed_data(table: pd.DataFrame) -> None:
         )
 
 
-def _mixtures(table: pd.DataFrame) -> list[str]:
+def mixtures(table: pd.DataFrame) -> list[str]:
     notes = []
     for column, words in _MIXED.items():
         if column in table.columns and table[column].dropna().nunique() > 1:
@@ -244,10 +258,10 @@ def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str],
     )
 
 
-def _label(value: Any) -> str:
+def label(value: Any) -> str:
     """The name of an arm or a block as text: 3.0 and 3 are the same seed."""
     if isinstance(value, tuple):
-        return " × ".join(_label(part) for part in value)
+        return " × ".join(label(part) for part in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

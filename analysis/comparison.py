@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .blocks import Missing
-from .intervals import Interval
-from .render import ABSENT, Grid, decimals_for, format_interval, format_number, format_p
+from .intervals import FEWEST_BCA_BLOCKS, Interval
+from .render import ABSENT, Grid, GridView, decimals_for, format_interval, format_number, format_p
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions
-    from rich.table import Table
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -34,6 +33,7 @@ class ArmComparison:
         difference: Mean paired difference, arm − baseline, in the metric's unit.
         interval: 1 − α interval of the deciding test, not widened for the number of arms.
         equivalence_interval: 1 − 2α interval of the deciding test.
+        bca: 1 − α BCa bootstrap interval of the mean difference; None below 20 blocks, where it covers too little.
         p: Of the deciding test; `p_adjusted` after the correction over the arms.
         p_equivalence: Of the two one-sided t tests.
         p_sign_flip: Sign-flip permutation p, and the least that n allows.
@@ -55,6 +55,7 @@ class ArmComparison:
     sd_difference: float | None = None
     interval: Interval | None = None
     equivalence_interval: Interval | None = None
+    bca: Interval | None = None
     p: float | None = None
     p_adjusted: float | None = None
     p_equivalence: float | None = None
@@ -88,7 +89,7 @@ class ArmComparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(GridView):
     """Every arm against the baseline on one metric.
 
     Attributes:
@@ -231,23 +232,25 @@ class Comparison:
                 "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
             )
             lines.append("  plan a new sweep with that number: seeds added to this one count as a second look")
+        return lines + self._bootstrap_remarks()
+
+    def _bootstrap_remarks(self) -> list[str]:
+        """The BCa intervals where they hold what they say, and why there is none elsewhere."""
+        lines = [
+            f"{result.arm}: BCa bootstrap interval {format_interval(result.bca, signed=True)}"
+            for result in self.arms
+            if result.bca is not None
+        ]
+        if any(result.interval is not None and result.n < FEWEST_BCA_BLOCKS for result in self.arms):
+            lines.append(
+                f"no bootstrap interval below {FEWEST_BCA_BLOCKS} blocks: BCa at 95 % covers .73 with 3 blocks and .90 "
+                f"with 10, the t interval .95"
+            )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
         return {**asdict(self), "sentence": self.sentence}
-
-    def to_markdown(self) -> str:
-        """A pipe table with the notes below."""
-        return self.grid.to_markdown()
-
-    def to_latex(self) -> str:
-        """A booktabs table."""
-        return self.grid.to_latex()
-
-    def to_rich(self) -> Table:
-        """A table for the terminal."""
-        return self.grid.to_rich()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         from rich.text import Text
@@ -258,14 +261,6 @@ class Comparison:
         yield self.verdict_grid.to_rich()
         yield self.detail_grid.to_rich()
         yield Text("\n".join(self.remarks()))
-
-    def __str__(self) -> str:
-        return f"{self.sentence}\n{self.grid.to_text()}"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<p>{escape(self.sentence)}</p>{self.grid.to_html()}"
 
 
 _WIDE = 150

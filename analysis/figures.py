@@ -49,7 +49,7 @@ logarithmic axis. Single batches are too noisy to read."""
 _Draw = TypeVar("_Draw", bound=Callable[..., Path])
 
 
-def _styled(draw: _Draw) -> _Draw:
+def styled(draw: _Draw) -> _Draw:
     """Run a drawing function under the style of this module, leaving the user's matplotlib settings alone."""
 
     @functools.wraps(draw)
@@ -62,7 +62,7 @@ def _styled(draw: _Draw) -> _Draw:
     return cast("_Draw", inside)
 
 
-@_styled
+@styled
 def training_curves(
     path: Path,
     curves: pd.DataFrame,
@@ -79,7 +79,7 @@ def training_curves(
         arms: Arms in drawing order, the baseline first; the order fixes the colours.
         tuning_flops: FLOPs spent on tuning by arm, stacked on the replicates' in another shade.
     """
-    figure, axes = _canvas(2, 2, (11.0, 7.8))
+    figure, axes = canvas(2, 2, (11.0, 7.8))
     _curve(axes[0][0], curves, "train/loss", arms, "tokens", window=_TRAIN_WINDOW)
     axes[0][0].set(title="Training loss", ylabel="loss (nats a token)")
     _curve(axes[0][1], curves, "validation/perplexity", arms, "tokens", markers=True)
@@ -95,32 +95,32 @@ def training_curves(
         _seeds(curves),
         note=f"training loss: mean of the reports within ±{_TRAIN_WINDOW:.0%} of the tokens",
     )
-    return _save(figure, path)
+    return save(figure, path)
 
 
-@_styled
+@styled
 def loss_curves(path: Path, curves: pd.DataFrame, arms: Sequence[str], metric: str = "validation/loss") -> Path:
     """The loss against the two budgets that every trial counts: tokens and training FLOPs."""
-    figure, axes = _canvas(1, 2, (11.0, 4.4), sharey=True)
+    figure, axes = canvas(1, 2, (11.0, 4.4), sharey=True)
     _curve(axes[0][0], curves, metric, arms, "tokens", markers=True)
     axes[0][0].set(title="against training tokens", ylabel=f"{metric} (nats a token)")
     _curve(axes[0][1], curves, metric, arms, "flops", markers=True)
     axes[0][1].set(title="against counted training FLOPs")
     _legend(figure, arms, _seeds(curves[curves["metric"] == metric]))
-    return _save(figure, path)
+    return save(figure, path)
 
 
-@_styled
+@styled
 def forest_plot(path: Path, comparisons: Sequence[Comparison]) -> Path:
     """Paired differences with their intervals, a panel a comparison; left and right say what is better."""
     heights = [len(comparison.arms) + 1.6 for comparison in comparisons]
-    figure, axes = _canvas(len(comparisons), 1, (11.0, 0.55 * sum(heights) + 0.5), height_ratios=heights)
+    figure, axes = canvas(len(comparisons), 1, (11.0, 0.55 * sum(heights) + 0.5), height_ratios=heights)
     for row, comparison in zip(axes, comparisons, strict=True):
         _forest(row[0], comparison)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _canvas(
+def canvas(
     rows: int,
     columns: int,
     size: tuple[float, float],
@@ -138,7 +138,7 @@ def _canvas(
     return figure, [list(row) for row in grid]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -146,7 +146,7 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _style(arms: Sequence[str], arm: str) -> dict[str, Any]:
+def arm_style(arms: Sequence[str], arm: str) -> dict[str, Any]:
     index = list(arms).index(arm)
     return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _LINES[index % len(_LINES)]}
 
@@ -187,7 +187,7 @@ def _curve(
         if not lines:
             continue
         grid, values = _common(lines)
-        style = _style(arms, arm)
+        style = arm_style(arms, arm)
         marker: dict[str, Any] = {"marker": "o", "markersize": 3.2} if markers and len(grid) <= 40 else {}
         axes.plot(grid, values.mean(axis=0), **style, **marker)
         if len(lines) > 1:
@@ -265,7 +265,7 @@ def _dots(axes: Axes, runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> N
                 0.01, row, "not measured", transform=axes.get_yaxis_transform(), va="center", color=_GREY, fontsize=8.5
             )
             continue
-        colour = _style(arms, arm)["color"]
+        colour = arm_style(arms, arm)["color"]
         axes.barh(row, values.mean(), height=0.55, color=colour, alpha=0.28, linewidth=0)
         axes.plot(
             values, [row] * len(values), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6
@@ -293,7 +293,7 @@ def _flops_bars(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], tuning: Map
     for row, arm in enumerate(arms):
         values = runs.loc[runs["arm"] == arm, "flops"].dropna()
         total, extra = float(values.sum()), float(tuning.get(arm, 0.0))
-        colour = _style(arms, arm)["color"]
+        colour = arm_style(arms, arm)["color"]
         axes.barh(row, total, height=0.55, color=colour, alpha=0.75, linewidth=0)
         if extra:
             axes.barh(
@@ -355,7 +355,7 @@ def _forest_row(axes: Axes, row: int, result: ArmComparison) -> None:
 def _legend(figure: Figure, arms: Sequence[str], seeds: str, note: str = "") -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], linewidth=2, **_style(arms, arm)) for arm in arms]
+    handles = [Line2D([], [], linewidth=2, **arm_style(arms, arm)) for arm in arms]
     title = f"{seeds}; {note}" if note else seeds
     columns = max(1, min(len(arms), _LEGEND_WIDTH // (max(map(len, arms), default=0) + 8)))
     figure.legend(handles, list(arms), loc="outside upper center", ncols=columns, title=title, title_fontsize=8.5)

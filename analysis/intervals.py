@@ -1,12 +1,12 @@
-"""Intervals for the mean of paired differences: Student's t, sign-flip inversion, Walsh averages.
+"""Intervals for the mean of paired differences: Student's t, sign-flip inversion, Walsh averages, BCa bootstrap.
 
-Called by `significance` and `report`. Each function returns an `Interval`, or None where this n has no finite
-interval at that level; none of them decides anything. Bootstrap intervals are not here: below n = 20 they cover far
-less than they claim (BCa .73 at n = 3, .90 at n = 10), so a handful of seeds gets t intervals only.
+Called by `significance`; the percentile ends by `aggregation` and `hierarchical`. Each function returns an `Interval`,
+or None where this n has no interval worth its name at that level; none of them decides anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 MOST_EXACT_BLOCKS = 16
 """Sign flips are enumerated up to 2^16; beyond that 65,535 random ones stand for all."""
+FEWEST_BCA_BLOCKS = 20
+"""Below it the BCa bootstrap covers far less than it claims (95 % nominal: .73 at n = 3, .90 at n = 10)."""
+BCA_DRAWS = 4999
+"""The tail of 2.5 % then holds 125 draws; the ends move by about a hundredth of the width between seeds."""
+_CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -144,13 +149,71 @@ def walsh_interval(values: ArrayLike, level: float = 0.95) -> Interval | None:
     return Interval(estimate, low, high, level, "Walsh averages", n)
 
 
-def signed_rank_probabilities(n: int) -> NDArray[np.float64]:
-    """P(T+ = 0 … n(n + 1)/2) of the Wilcoxon signed-rank statistic under the null, by its recursion."""
+def bca_interval(values: ArrayLike, level: float = 0.95, draws: int = BCA_DRAWS, seed: int = 0) -> Interval | None:
+    """Bias-corrected and accelerated bootstrap interval for the mean; None below n = 20 or without variance.
+
+    Assumes independent values of any distribution, skewed ones included; that is what it adds to Student's t.
+
+    Source: Efron (1987), "Better bootstrap confidence intervals", JASA 82; Efron and Tibshirani (1993), §14.3.
+    """
     import numpy as np
 
-    probabilities = np.zeros(n * (n + 1) // 2 + 1)
+    sample = np.asarray(values, dtype=float)
+    n = sample.size
+    if n < FEWEST_BCA_BLOCKS or np.ptp(sample) == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // n)
+    sizes = [min(step, draws - start) for start in range(0, draws, step)]
+    means = np.concatenate([sample[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
+    mean = float(sample.mean())
+    low, high = bca_bounds(means, mean, (sample.sum() - sample) / (n - 1), level)
+    return Interval(mean, low, high, level, f"BCa bootstrap ({draws} draws)", n)
+
+
+def bca_bounds(draws: ArrayLike, estimate: float, jackknife: ArrayLike, level: float) -> tuple[float, float]:
+    """Both BCa ends of any statistic.
+
+    Args:
+        draws: The statistic of each resample.
+        estimate: The statistic of the sample.
+        jackknife: The statistic without each value in turn, for the acceleration.
+        level: Nominal coverage, in (0, 1).
+    """
+    import numpy as np
+    from scipy.special import ndtr, ndtri
+
+    found, left_out = np.asarray(draws, dtype=float), np.asarray(jackknife, dtype=float)
+    below = ((found < estimate).sum() + 0.5 * (found == estimate).sum()) / found.size
+    bias = ndtri(min(max(below, 0.5 / found.size), 1 - 0.5 / found.size))  # every draw on one side: half a draw beyond
+    pull = left_out.mean() - left_out
+    acceleration = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
+    tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(found, ndtr(bias + tails / (1 - acceleration * tails)))
+    return float(low), float(high)
+
+
+def percentile_bounds(draws: ArrayLike, level: float) -> tuple[float, float]:
+    """Both ends of the percentile bootstrap interval."""
+    import numpy as np
+
+    low, high = np.quantile(np.asarray(draws, dtype=float), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def signed_rank_probabilities(n: int) -> NDArray[np.float64]:
+    """P(T+ = 0 … n(n + 1)/2) of the Wilcoxon signed-rank statistic under the null, without ties."""
+    return rank_sum_probabilities(range(1, n + 1))
+
+
+def rank_sum_probabilities(ranks: Iterable[int]) -> NDArray[np.float64]:
+    """P(sum = 0 … Σ ranks) where each rank counts with probability one half, by recursion; ranks are whole numbers."""
+    import numpy as np
+
+    whole = [int(rank) for rank in ranks]
+    probabilities = np.zeros(sum(whole) + 1)
     probabilities[0] = 1.0
-    for rank in range(1, n + 1):
+    for rank in whole:
         shifted = np.zeros_like(probabilities)
         shifted[rank:] = probabilities[:-rank]
         probabilities = (probabilities + shifted) / 2

@@ -32,7 +32,7 @@ def power(sd_difference: float, *, effect: float, n: int, alpha: float = 0.05) -
     >>> round(power(1.0, effect=0.5, n=34), 4)
     0.8078
     """
-    _check(sd_difference, effect, alpha)
+    check(sd_difference, effect, alpha)
     if n < 2:
         raise AnalysisError(f"n = {n}: a paired t test needs at least 2 blocks")
     return _rejects(abs(effect) / sd_difference, n, alpha)
@@ -47,7 +47,7 @@ def seeds_needed(sd_difference: float, *, effect: float, power: float = 0.8, alp
     >>> seeds_needed(1.0, effect=0.5)
     34
     """
-    _check(sd_difference, effect, alpha)
+    check(sd_difference, effect, alpha)
     if effect == 0:
         raise AnalysisError("effect = 0: no number of seeds finds an effect that is not there")
     if not 0 < power < 1:
@@ -76,7 +76,7 @@ def minimum_detectable_effect(sd_difference: float, *, n: int, power: float = 0.
     """
     from scipy.optimize import brentq
 
-    _check(sd_difference, 0.0, alpha)
+    check(sd_difference, 0.0, alpha)
     if not alpha < power < 1:
         raise AnalysisError(f"power = {power:g} must lie between alpha = {alpha:g} and 1")
     high = 1.0
@@ -97,7 +97,7 @@ def equivalence_power(sd_difference: float, *, effect: float, margin: float, n: 
     from scipy.special import ndtr
     from scipy.stats import chi2, t
 
-    _check(sd_difference, effect, alpha)
+    check(sd_difference, effect, alpha)
     if n < 2:
         raise AnalysisError(f"n = {n}: a paired test needs at least 2 blocks")
     shares = (np.arange(400) + 0.5) / 400
@@ -122,7 +122,8 @@ def _rejects(size: float, n: int, alpha: float) -> float:
     return min(1.0, upper + lower)
 
 
-def _check(sd_difference: float, effect: float, alpha: float) -> None:
+def check(sd_difference: float, effect: float, alpha: float) -> None:
+    """Refuse a value outside its range, by name."""
     if not (math.isfinite(sd_difference) and sd_difference > 0):
         raise AnalysisError(f"sd_difference = {sd_difference:g} must be positive and finite")
     if not math.isfinite(effect):

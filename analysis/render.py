@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
     from .intervals import Interval
@@ -220,6 +222,41 @@ class Grid:
             )
             lines.append("  ".join(padded).rstrip())
         return "\n".join([*lines, *self.notes])
+
+
+class GridView(ABC):
+    """How a result shows itself everywhere: a sentence, and a table with its notes. A result offers both."""
+
+    @property
+    @abstractmethod
+    def sentence(self) -> str:
+        """What was found, in one sentence."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """The whole table as finished text."""
+
+    def to_markdown(self) -> str:
+        """A pipe table with the notes below."""
+        return self.grid.to_markdown()
+
+    def to_latex(self) -> str:
+        """A booktabs table."""
+        return self.grid.to_latex()
+
+    def to_rich(self) -> Table:
+        """A table for the terminal."""
+        return self.grid.to_rich()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        yield self.to_rich()
+
+    def __str__(self) -> str:
+        return f"{self.sentence}\n{self.grid.to_text()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.sentence)}</p>{self.grid.to_html()}"
 
 
 def _pipe(text: str) -> str:

@@ -19,7 +19,15 @@ from .blocks import Pairing, pair
 from .comparison import ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .errors import AnalysisError, did_you_mean
-from .intervals import MOST_EXACT_BLOCKS, Interval, sign_flip_interval, t_interval, walsh_interval
+from .intervals import (
+    MOST_EXACT_BLOCKS,
+    Interval,
+    bca_interval,
+    rank_sum_probabilities,
+    sign_flip_interval,
+    t_interval,
+    walsh_interval,
+)  # fmt: skip
 from .power import MOST_SEEDS, equivalence_power, minimum_detectable_effect, seeds_needed
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 Test = Literal["t", "sign_flip", "wilcoxon"]
 Direction = Literal["minimize", "maximize"]
 CORRECTIONS = ("holm", "bonferroni", "benjamini_hochberg", "none")
+MOST_EXACT_RANKS = 50
 PLANNED_POWER = 0.8
 """Power behind the minimum detectable effect and the seeds still needed."""
 
@@ -83,7 +92,7 @@ def compare(
     # sharpest level that an arm may meet, so the number of seeds asked for is enough wherever it stands in the order
     strict = alpha / family if correction not in (None, "none") else alpha
     decided = tuple(
-        decide(result, p, margin=margin, direction=direction, alpha=alpha, planning_alpha=strict)
+        decide(result, p, test=test, margin=margin, direction=direction, alpha=alpha, planning_alpha=strict)
         for result, p in zip(results, adjusted, strict=True)
     )
     return Comparison(
@@ -167,12 +176,35 @@ def smallest_sign_flip_p(n: int) -> float:
     return 0.5 ** (n - 1) if n <= MOST_EXACT_BLOCKS else 1.0 / 2**MOST_EXACT_BLOCKS
 
 
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact below n = 51 without ties (scipy's choice of method)."""
-    import numpy as np
-    from scipy.stats import wilcoxon
+def fewest_to_reject(alpha: float) -> int:
+    """Fewest blocks with which a sign-flip or signed-rank test can reject at level `alpha` at all.
 
-    return float(wilcoxon(np.asarray(differences, dtype=float), zero_method="wilcox").pvalue)
+    >>> fewest_to_reject(0.05)
+    6
+    """
+    return max(2, 1 + math.ceil(-math.log2(alpha) - 1e-12))
+
+
+def wilcoxon_p(differences: ArrayLike) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; differences of 0 are dropped, ties share their mean rank.
+
+    Exact up to 50 differences, with ties as well; beyond, the normal approximation with the correction for ties.
+
+    Source: Wilcoxon (1945); Pratt and Gibbons (1981), Concepts of Nonparametric Theory, §3.6, for the exact form.
+    """
+    import numpy as np
+    from scipy.stats import rankdata, wilcoxon
+
+    sample = np.asarray(differences, dtype=float)
+    scale = np.abs(sample).max() or 1.0
+    sample = np.round(sample / scale, 12)  # differences that are equal but for rounding are ties
+    sample = sample[sample != 0]
+    if sample.size > MOST_EXACT_RANKS:
+        return float(wilcoxon(sample).pvalue)
+    doubled = np.rint(2 * rankdata(np.abs(sample))).astype(int)  # mean ranks are whole or half
+    probabilities = rank_sum_probabilities(doubled)
+    least = min(int(doubled[sample > 0].sum()), int(doubled[sample < 0].sum()))
+    return min(1.0, 2 * float(probabilities[: least + 1].sum()))
 
 
 def _check_arguments(correction: str | None, margin: float | None, direction: str, test: str, alpha: float) -> None:
@@ -220,7 +252,7 @@ def _compare_arm(
     interval, narrow, p, p_equivalence = _test(differences, test, margin, alpha)
     return result.with_values(
         sd_difference=sd, interval=interval, equivalence_interval=narrow, p=p, p_equivalence=p_equivalence,
-        hedges_g=hedges_g(differences),
+        bca=bca_interval(differences, 1 - alpha), hedges_g=hedges_g(differences),
         minimum_detectable_effect=minimum_detectable_effect(sd, n=n, power=PLANNED_POWER, alpha=alpha),
     )  # fmt: skip
 
@@ -255,8 +287,8 @@ def _test(
 
 
 def decide(
-    result: ArmComparison, p_adjusted: float | None, *, margin: float | None, direction: Direction, alpha: float,
-    planning_alpha: float,
+    result: ArmComparison, p_adjusted: float | None, *, test: Test, margin: float | None, direction: Direction,
+    alpha: float, planning_alpha: float,
 ) -> ArmComparison:  # fmt: skip
     """`result` with its verdict, the reasons as notes, and the blocks still needed where it is undecided."""
     notes = ["conditional on survival: blocks are missing"] if result.missing else []
@@ -283,7 +315,7 @@ def decide(
         notes.append("the interval leaves 0 out, the correction over the arms does not allow the verdict")
     more = None
     if verdict == "undecided":
-        more = _more_seeds(result, margin, alpha, planning_alpha)
+        more = _more_seeds(result, test, margin, alpha, planning_alpha)
         if more is None:
             notes.append(f"at the observed difference and noise more than {MOST_SEEDS:,} seeds would be needed")
     return result.with_values(p_adjusted=p_adjusted, verdict=verdict, notes=tuple(notes), more_seeds=more)
@@ -302,22 +334,27 @@ def _without_variance(result: ArmComparison, margin: float | None, notes: list[s
     return result.with_values(verdict=verdict, notes=tuple(notes))
 
 
-def _more_seeds(result: ArmComparison, margin: float | None, alpha: float, planning_alpha: float) -> int | None:
-    """Blocks beyond those at hand until the t test decides with 80 % power, if what was observed is the truth."""
+def _more_seeds(
+    result: ArmComparison, test: Test, margin: float | None, alpha: float, planning_alpha: float
+) -> int | None:
+    """Blocks beyond those at hand until the t test decides with 80 % power, if what was observed is the truth.
+
+    The permutation tests need about as many (their efficiency is near one), and never fewer than let them reject.
+    """
     assert result.sd_difference is not None
     assert result.difference is not None
+    fewest = 2 if test == "t" else fewest_to_reject(planning_alpha)
     needed = []
     if result.difference != 0:
         with suppress(AnalysisError):  # beyond MOST_SEEDS; equivalence may still be within reach
-            needed.append(
-                seeds_needed(result.sd_difference, effect=result.difference, power=PLANNED_POWER, alpha=planning_alpha)
+            planned = seeds_needed(
+                result.sd_difference, effect=result.difference, power=PLANNED_POWER, alpha=planning_alpha
             )
+            needed.append(max(planned, fewest))
     if margin is not None and abs(result.difference) < margin:
-        n = result.n
+        n = max(result.n, 2 if test == "t" else fewest_to_reject(2 * alpha))
         while n <= MOST_SEEDS:
-            reached = equivalence_power(
-                result.sd_difference, effect=result.difference, margin=margin, n=max(n, 2), alpha=alpha
-            )
+            reached = equivalence_power(result.sd_difference, effect=result.difference, margin=margin, n=n, alpha=alpha)
             if reached >= PLANNED_POWER:
                 needed.append(n)
                 break

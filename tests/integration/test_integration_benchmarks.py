@@ -86,3 +86,34 @@ def test_mixers_writes_losses_differences_and_bars(
     printed = capsys.readouterr().out
     assert "resolvent_apply − attention: " in printed
     assert "resolvent_diagonal − none: " in printed
+
+
+def test_anytime_counts_what_it_looked_at_and_holds_the_bars_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anytime = script("anytime")
+    words = ["--replays", "400", "--most", "60", "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/anytime.py", *words])
+    assert anytime.main() == 0
+    found = json.loads((tmp_path / "anytime.json").read_text())
+    for shares in (found["null"]["anytime"], found["null"]["plain_t"]):
+        rising = [cell["share"] for cell in shares.values()]
+        assert rising == sorted(rising)
+        assert list(shares)[-1] == "60"
+    assert found["null"]["plain_t"]["60"]["share"] > 0.25
+    assert found["wrong_guesses"][0]["fixed"]["guessed 0.5 times the effect"]["seeds"] == 52
+    assert (tmp_path / "anytime.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out == (tmp_path / "anytime.md").read_text() + "\n"
+
+
+def test_the_t_test_of_the_replays_is_that_of_scipy() -> None:
+    import numpy as np
+    import scipy.stats
+
+    anytime = script("anytime")
+    draws = np.random.default_rng(0).normal(0.3, 1.0, size=(40, 25))
+    first = [
+        next((n for n in range(2, 26) if scipy.stats.ttest_1samp(row[:n], 0.0).pvalue <= 0.05), 0) for row in draws
+    ]
+    assert anytime.plain_t(draws).tolist() == first
+    assert 0 < sum(n == 0 for n in first) < 40

@@ -122,3 +122,66 @@ def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkey
     code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_loss")
     assert code == 2
     assert "say which arm is the baseline" in err
+
+
+def write_scores(path):
+    """Three arms on four tasks with three seeds; every arm better than the one before it."""
+    rows = [
+        f"{arm},t{task},{seed},{0.5 + 0.1 * number + 0.05 * task + 0.003 * ((7 * seed + 3 * task + number) % 5)}"
+        for number, arm in enumerate("abc")
+        for task in range(4)
+        for seed in range(3)
+    ]
+    path.write_text("arm,task,seed,score\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_rank_prints_the_order_and_draws_the_diagram(tmp_path, capsys, monkeypatch):
+    scores = write_scores(tmp_path / "scores.csv")
+    words = ("rank", scores, "--metric", "score", "--direction", "maximize")
+    code, out, _ = run(capsys, monkeypatch, *words, "--figure", tmp_path / "ranks.png")
+    assert code == 0
+    assert "mean ranks are c 1.00, b 2.00, a 3.00" in " ".join(out.split())
+    assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run(capsys, monkeypatch, *words, "--json")[1])["mean_ranks"]["c"] == 1.0
+    assert r"\begin{tabular}" in run(capsys, monkeypatch, *words, "--latex")[1]
+
+
+def test_aggregate_prints_an_interval_for_every_arm(tmp_path, capsys, monkeypatch):
+    scores = write_scores(tmp_path / "scores.csv")
+    code, out, _ = run(capsys, monkeypatch, "aggregate", scores, "--statistic", "mean", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == ["a", "b", "c"]
+    assert found["a"]["low"] < found["a"]["estimate"] < found["a"]["high"]
+    assert "| arm | runs | iqm [95%] |" in run(capsys, monkeypatch, "aggregate", scores, "--markdown")[1]
+
+
+def test_sequential_decides_from_a_sweep_and_names_the_arms_where_no_baseline_is_given(ablation, capsys, monkeypatch):
+    words = ("sequential", ablation, "--metric", "validation/loss")
+    code, out, _ = run(capsys, monkeypatch, *words, "--baseline", "attention")
+    assert code == 0
+    assert "mixture-t e-process, level 0.05 over 4 arms" in out
+    verdicts = json.loads(run(capsys, monkeypatch, *words, "--baseline", "attention", "--json")[1])["verdicts"]
+    assert verdicts["token_local"]["alpha"] == pytest.approx(0.05 / 4)
+    code, _, err = run(capsys, monkeypatch, *words)
+    assert code == 2
+    assert "say which arm is the baseline (--baseline)" in err
+    assert "token_local" in err
+
+
+def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monkeypatch):
+    words = ("power", "--sd", 1, "--effect", 2, "--sequential")
+    _, out, _ = run(capsys, monkeypatch, *words, "--figure", tmp_path / "power.png")
+    assert "looking after every seed, half of the replays decide by" in out
+    assert (tmp_path / "power.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run(capsys, monkeypatch, *words, "--json")[1])["sequential"]["seeds_possible"] == 3
+    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 5, "--sequential")
+    assert code == 2
+    assert "about an effect" in err
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "power", "sequential", "rank", "aggregate"])
+def test_every_command_shows_examples_in_its_help(command, capsys, monkeypatch):
+    _, out, _ = run(capsys, monkeypatch, command, "--help")
+    assert f"python -m analysis {command} " in out

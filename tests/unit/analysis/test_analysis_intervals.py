@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from analysis.intervals import (
     Interval,
+    bca_bounds,
+    bca_interval,
     sign_flip_interval,
     signed_rank_probabilities,
     t_bounds,
@@ -118,3 +120,55 @@ def test_an_interval_prints_as_many_digits_as_its_width_supports():
     assert str(Interval(-0.0341, -0.0512, -0.0171, 0.95, "t", 3)) == "−0.034 [−0.051, −0.017]"
     assert str(Interval(1234.5, 1100.0, 1300.0, 0.95, "t", 3)) == "1,234 [1,100, 1,300]"
     assert Interval(1.0, 0.0, 2.0, 0.95, "t", 3).to_dict()["method"] == "t"
+
+
+# Efron and Tibshirani (1993), table 14.1: spatial test data, A
+SPATIAL = [48, 36, 20, 29, 42, 42, 20, 42, 22, 41, 45, 14, 6, 0, 33, 28, 34, 4, 32, 24, 47, 41, 24, 26, 30, 41]
+
+
+def test_the_bca_ends_of_the_spatial_test_data_are_the_published_ones():
+    sample = np.array(SPATIAL, dtype=float)
+    chosen = np.random.default_rng(0).integers(0, 26, size=(40_000, 26))
+    jackknife = [np.delete(sample, index).var() for index in range(26)]
+    assert sample.var() == pytest.approx(171.5, abs=0.05)
+    low, high = bca_bounds(sample[chosen].var(axis=1), sample.var(), jackknife, 0.9)
+    # published (115.8, 259.6), from 2,000 draws, whose ends scatter by about 2 and 4; percentile ends: 100.8, 233.9
+    assert low == pytest.approx(115.8, abs=3.0)
+    assert high == pytest.approx(259.6, abs=5.0)
+
+
+def test_the_bca_interval_of_a_skewed_mean_agrees_with_scipys():
+    values = np.random.default_rng(2).lognormal(size=40)
+    interval = bca_interval(values, draws=40_000)
+    reference = scipy.stats.bootstrap((values,), np.mean, n_resamples=40_000, method="BCa", rng=1).confidence_interval
+    width = reference.high - reference.low
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=0.015 * width)
+    assert interval.low + interval.high > 2 * interval.estimate  # longer on the side of the tail
+
+
+def test_the_bca_interval_stands_from_20_values_on_and_covers_there():
+    rng = np.random.default_rng(0)
+    assert bca_interval(rng.normal(size=19)) is None
+    assert bca_interval([0.5] * 30) is None
+    intervals = [bca_interval(rng.normal(0.3, 2.0, size=20), draws=999) for _ in range(1500)]
+    covered = np.mean([interval.low <= 0.3 <= interval.high for interval in intervals if interval is not None])
+    assert covered >= 0.91  # measured .93, binomial standard error .006
+
+
+def test_the_same_seed_gives_the_same_bootstrap_interval_and_another_a_different_one():
+    values = np.random.default_rng(5).normal(size=25)
+    assert bca_interval(values) == bca_interval(values)
+    assert bca_interval(values, seed=1) != bca_interval(values)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=9).filter(any))
+def test_the_signed_rank_p_with_ties_is_that_of_all_sign_patterns(values):
+    kept = np.array([value for value in values if value != 0], dtype=float)
+    ranks = scipy.stats.rankdata(np.abs(kept))
+    signs = 1 - 2 * ((np.arange(2**kept.size)[:, None] >> np.arange(kept.size)) & 1)
+    sums = np.abs(signs @ ranks)
+    assert wilcoxon_p([0.1 * value for value in values]) == pytest.approx(
+        np.mean(sums >= abs(np.sign(kept) @ ranks) - 1e-9)
+    )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from analysis.errors import AnalysisError
 from analysis.power import equivalence_power, minimum_detectable_effect, power, seeds_needed
 from analysis.significance import paired_t
+from analysis.simulation import sequential_seeds, simulated_power
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
@@ -88,3 +89,53 @@ def test_the_package_offers_the_function_under_the_name_that_its_module_has_too(
     import analysis.power
 
     assert analysis.power(1.0, effect=0.5, n=34) == pytest.approx(0.8078, abs=5e-5)
+
+
+def test_the_simulated_power_of_permutation_tests_is_a_little_below_that_of_the_t_test():
+    for test, n in (("sign_flip", 12), ("sign_flip", 20), ("wilcoxon", 12)):
+        exact = power(1.0, effect=0.9, n=n)
+        found = simulated_power(0.1, effect=0.09, n=n, test=test, replays=1500)
+        assert exact - 0.09 < found.estimate < exact + 0.03
+        assert found.low < found.estimate < found.high
+        assert found == simulated_power(0.1, effect=0.09, n=n, test=test, replays=1500)
+    assert simulated_power(1.0, effect=9.0, n=5, test="sign_flip").estimate == 0.0  # p cannot fall below 2/2^5
+
+
+def test_the_seeds_of_a_design_that_looks_are_those_that_a_replay_of_verdicts_needs():
+    from analysis import sequential_verdict
+
+    plan = sequential_seeds(0.02, effect=-0.024, power=0.8, replays=1000)
+    draws = np.random.default_rng(3).normal(-0.024, 0.02, size=(300, plan.seeds_needed))
+    decided = [sequential_verdict(row).decided_at for row in draws]
+    assert np.mean([at is not None for at in decided]) == pytest.approx(0.8, abs=0.08)
+    assert plan.seeds_possible == 3
+    assert plan.median <= plan.seeds_needed
+    assert plan.mean <= plan.seeds_needed
+    assert plan.fixed == seeds_needed(0.02, effect=0.024) < plan.seeds_needed
+    by_then = simulated_power(0.02, effect=-0.024, n=plan.seeds_needed, test="sequential")
+    assert by_then.low < 0.8 + 0.03
+    assert by_then.high > 0.8 - 0.03
+
+
+def test_equivalence_can_be_planned_where_there_is_no_effect():
+    plan = sequential_seeds(1.0, effect=0.0, margin=1.5, replays=300)
+    assert plan.fixed is None
+    assert plan.seeds_needed < 40
+    assert "fixed design" not in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: simulated_power(1.0, effect=1.0, n=5, test="t"), "power\\(\\) has it exactly"),
+        (lambda: simulated_power(1.0, effect=1.0, n=5, test="wilcox"), "did you mean 'wilcoxon'"),
+        (lambda: simulated_power(1.0, effect=1.0, n=1, test="sign_flip"), "n = 1"),
+        (lambda: simulated_power(1.0, effect=1.0, n=5, test="sign_flip", replays=5), "replays = 5"),
+        (lambda: sequential_seeds(1.0, effect=0.0), "with a margin, equivalence"),
+        (lambda: sequential_seeds(1.0, effect=0.01, replays=100), "more than anybody trains"),
+        (lambda: sequential_seeds(1.0, effect=1.0, power=1.0), "power = 1"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused_by_name(call, words):
+    with pytest.raises(AnalysisError, match=words):
+        call()

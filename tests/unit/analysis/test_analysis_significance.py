@@ -275,3 +275,24 @@ def test_the_terminal_table_cuts_nothing_off_at_any_width(width):
     for word in ("verdict", "better", "baseline", "signflip", "equalflops"):
         assert word in squeezed
     assert "…" not in text
+
+
+def test_bca_intervals_stand_beside_the_verdict_from_20_blocks_on_and_the_reason_below():
+    rng = np.random.default_rng(4)
+    values = {"a": rng.normal(2.0, 0.1, 24), "b": rng.normal(1.9, 0.1, 24)}
+    many = compare(table(values), "loss", baseline="a", equal=None)
+    assert many["b"].bca.n == 24
+    assert "b: BCa bootstrap interval −0." in many.to_markdown()
+    assert "no bootstrap interval" not in many.to_markdown()
+    few = compare(table({name: series[:19] for name, series in values.items()}), "loss", baseline="a", equal=None)
+    assert few["b"].bca is None
+    assert "no bootstrap interval below 20 blocks: BCa at 95 % covers .73 with 3 blocks" in few.to_markdown()
+
+
+@pytest.mark.parametrize(("test", "arms", "fewest"), [("sign_flip", 1, 6), ("sign_flip", 8, 9), ("wilcoxon", 8, 9)])
+def test_a_permutation_test_asks_for_the_blocks_with_which_it_can_reject_at_all(test, arms, fewest):
+    base = np.random.default_rng(0).normal(2.0, 0.1, 5)
+    noise = np.array([0.0, 0.001, -0.001, 0.002, 0.0005])
+    values = {"a": base} | {f"b{k}": base + 0.5 + noise * (k + 1) for k in range(arms)}
+    result = compare(table(values), "loss", baseline="a", equal=None, test=test)["b0"]
+    assert (result.verdict, result.n + result.more_seeds) == ("undecided", fewest)

@@ -1,0 +1,199 @@
+"""`python -m analysis sequential | rank | aggregate | power`: statistics beyond the comparison, from a shell."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import Alpha, Json, Latex, Markdown, excluded, show, to_terminal
+from .errors import AnalysisError
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+class Direction(StrEnum):
+    """Which values are good."""
+
+    minimize = "minimize"
+    maximize = "maximize"
+
+
+Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
+Metric = Annotated[str, typer.Option(help="Column to read.")]
+Arm = Annotated[str, typer.Option(help="Column with the arms.")]
+Task = Annotated[str, typer.Option(help="Column with the tasks.")]
+Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
+Good = Annotated[Direction, typer.Option(help="Which values are good.")]
+
+
+@app.command()
+def sequential(
+    source: Source,
+    baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
+    metric: Metric = "loss",
+    arm: Arm = "arm",
+    block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
+    margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    direction: Good = Direction.minimize,
+    correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
+    equal: Annotated[str, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none.")] = "flops",
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference of budgets.")] = 0.01,
+    alpha: Alpha = 0.05,
+    prior_variance: Annotated[float, typer.Option(help="Of the standardised effect, declared beforehand.")] = 10.0,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """Verdicts that hold however often one looks; blocks count in the order of the table.
+
+    \b
+    Examples:
+      python -m analysis sequential experiments/ablation --baseline attention --metric validation/loss
+      python -m analysis sequential runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none
+    """
+    from .runs import load_runs
+    from .sequential import compare_sequentially
+
+    table = load_runs(source)
+    if baseline is None:
+        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
+        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    found = compare_sequentially(
+        table, metric, baseline, arm=arm, block=block or "seed", correction=correction, margin=margin,
+        direction=direction.value, equal=None if equal == "none" else equal, tolerance=tolerance, alpha=alpha,
+        prior_variance=prior_variance,
+    )  # fmt: skip
+    lines = (found.sentence, *excluded(table))
+    show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def rank(
+    source: Source,
+    metric: Metric = "loss",
+    task: Task = "task",
+    arm: Arm = "arm",
+    seed: Seed = "seed",
+    direction: Good = Direction.minimize,
+    alpha: Alpha = 0.05,
+    figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """Rank the arms over several tasks: Friedman, Nemenyi's critical difference, Wilcoxon with Holm.
+
+    \b
+    Examples:
+      python -m analysis rank scores.csv --metric accuracy --direction maximize
+      python -m analysis rank scores.csv --metric accuracy --direction maximize --figure ranks.png --latex
+    """
+    from .ranking import rank as run
+    from .runs import load_runs
+
+    table = load_runs(source)
+    found = run(table, metric, task=task, arm=arm, seed=seed, direction=direction.value, alpha=alpha)
+    drawn = [f"diagram: {found.figure(figure)}"] if figure is not None else []
+    lines = (found.sentence, *drawn, *excluded(table))
+    show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def aggregate(
+    source: Source,
+    metric: Metric = "score",
+    statistic: Annotated[str, typer.Option(help="iqm, mean, median or optimality_gap.")] = "iqm",
+    task: Task = "task",
+    arm: Arm = "arm",
+    seed: Seed = "seed",
+    bootstrap: Annotated[int, typer.Option(help="Resamples.")] = 2000,
+    rng: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """One number an arm over all tasks, with a stratified bootstrap interval.
+
+    \b
+    Examples:
+      python -m analysis aggregate scores.csv --metric score
+      python -m analysis aggregate scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown
+    """
+    from .aggregation import aggregate as run
+    from .render import Grid
+    from .runs import load_runs
+
+    table = load_runs(source)
+    found = run(
+        table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target
+    )  # fmt: skip
+    first = next(iter(found.values()))
+    rows = tuple((name, str(interval.n), str(interval)) for name, interval in found.items())
+    grid = Grid(("arm", "runs", f"{statistic} [{first.level:.0%}]"), rows, metric, (first.method,), (1, 2))
+    facts = {name: interval.to_dict() for name, interval in found.items()}
+    show(grid, facts, *excluded(table), as_json=as_json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def power(
+    sd: Annotated[float, typer.Option(help="Standard deviation of the paired differences, in the metric's unit.")],
+    effect: Annotated[float | None, typer.Option(help="True difference to find, in the same unit.")] = None,
+    n: Annotated[int | None, typer.Option(help="Seeds (complete blocks).")] = None,
+    target: Annotated[float, typer.Option("--power", help="Power to reach.")] = 0.8,
+    alpha: Alpha = 0.05,
+    looking: Annotated[
+        bool, typer.Option("--sequential", help="Also for a design that looks after every seed (simulated).")
+    ] = False,
+    figure: Annotated[Path | None, typer.Option(help="Power curves to write (PNG).")] = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """Power of the paired t test: what n seeds can find, and how many an effect needs.
+
+    \b
+    Examples:
+      python -m analysis power --sd 0.01 --effect 0.02
+      python -m analysis power --sd 0.01 --n 3
+      python -m analysis power --sd 0.01 --effect 0.012 --sequential --figure power.png
+    """
+    from . import minimum_detectable_effect, seeds_needed
+    from . import power as of_test
+    from .render import Grid
+
+    if effect is None and n is None:
+        raise AnalysisError("say what to find (--effect) or how many seeds there are (--n), or both")
+    if effect is None and (looking or figure is not None):
+        raise AnalysisError("--sequential and --figure are about an effect: say which (--effect)")
+    facts: dict[str, Any] = {"sd_difference": sd, "alpha": alpha}
+    lines = []
+    if n is not None:
+        facts |= {"n": n, "minimum_detectable_effect": minimum_detectable_effect(sd, n=n, power=target, alpha=alpha)}
+        lines.append(f"{n} seeds find a difference of ±{facts['minimum_detectable_effect']:.3g} with power {target:g}")
+    if effect is not None:
+        facts |= {"effect": effect, "seeds_needed": seeds_needed(sd, effect=effect, power=target, alpha=alpha)}
+        counts = sorted({*([n] if n else []), 2, 3, 5, 8, 10, 15, 20, 30, facts["seeds_needed"]})
+        facts["power"] = {count: of_test(sd, effect=effect, n=count, alpha=alpha) for count in counts}
+        lines.append(f"a difference of {effect:g} needs {facts['seeds_needed']} seeds for power {target:g}")
+    if effect is not None and looking:
+        from .simulation import sequential_seeds
+
+        plan = sequential_seeds(sd, effect=effect, power=target, alpha=alpha)
+        facts["sequential"] = plan.to_dict()
+        lines.append(str(plan))
+    if effect is not None and figure is not None:
+        from .diagrams import power_curves
+
+        most = max(10, round(1.5 * facts["seeds_needed"]))
+        lines.append(f"curves: {power_curves(figure, sd, [effect / 2, effect, 2 * effect], most=most, alpha=alpha)}")
+    rows = tuple((str(count), f"{value:.3f}") for count, value in facts.get("power", {}).items())
+    title = f"paired t test, sd of the differences {sd:g}, alpha {alpha:g}"
+    if effect is None and not as_json:
+        to_terminal(*lines)
+        return
+    grid = Grid(("seeds", f"power at {effect:g}" if effect else "power"), rows, title, tuple(lines), (0, 1))
+    show(grid, facts, as_json=as_json, markdown=markdown, latex=latex, shown=grid.to_text())
