@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stackwise_ray.config.growth_checks import GROWTH_RULES
 from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
@@ -288,4 +289,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _schedule,
     _regime,
     _hybrid,
+    *GROWTH_RULES,
 )

@@ -228,7 +228,7 @@ class TrainingConfig(Strict):
 
     noise: Noise = field(default_factory=Noise)
     blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
-    stage_split: Literal["uniform"] | tuple[Share, ...] = "uniform"  # of the budget, or the stages' shares in order
+    stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
     trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control
     embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
     finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks

@@ -63,14 +63,14 @@ def stage_flops(
     Args:
         trial: With the edits of its flags.
     """
-    return _stage_flops(_same_cost(trial), stage, vocab_size, _frozen(special_ids))
+    return _stage_flops(_same_cost(trial), replace(stage, share=1.0), vocab_size, _frozen(special_ids))
 
 
 def stage_bytes(
     trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
 ) -> StageBytes:
     """Finds a stage's memory (about 0.5 s; remembered likewise)."""
-    return _stage_bytes(_same_cost(trial), stage, vocab_size, _frozen(special_ids))
+    return _stage_bytes(_same_cost(trial), replace(stage, share=1.0), vocab_size, _frozen(special_ids))
 
 
 def _same_cost(trial: TrialConfig) -> TrialConfig:

@@ -6,8 +6,8 @@ decide the steps of the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.data.windows import fixed_validation_windows, strided_windows
@@ -79,6 +79,7 @@ def plan_trial(
     plan = stage_plan(trial)
     flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
+    plan = split_by_cost(trial, plan, flops)
     steps = planned_steps(trial, plan, flops)
     weights = max(size.weights for size in sizes)
     state = max(size.optimizer_state for size in sizes)
@@ -101,6 +102,22 @@ def plan_trial(
         model_bytes=weights,
         disk_bytes=(KEPT + 1) * (weights + state) + weights,
     )
+
+
+def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlops]) -> StagePlan:
+    """The plan with the shares that `stage_split: flop_proportional` means; the loop calls this too.
+
+    What `finish` leaves goes to the stages in proportion to a full step of each, the optimizer's part included, so
+    that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with FLOPs.
+    """
+    if trial.training.stage_split != "flop_proportional":
+        return plan
+    grown = len(plan.stages) - bool(trial.training.finish)
+    batch = batch_sequences(trial)
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops)[:grown]]
+    unit = sum(stage.share for stage in plan.stages[:grown]) / sum(steps)
+    split = (replace(stage, share=unit * step) for stage, step in zip(plan.stages, steps, strict=False))
+    return StagePlan(stages=(*split, *plan.stages[grown:]))
 
 
 def planned_steps(trial: TrialConfig, plan: StagePlan, flops: list[StageFlops]) -> tuple[StageSteps, ...] | None:
@@ -130,7 +147,7 @@ def wants_masked_evaluation(trial: TrialConfig) -> bool:
     return trial.model.role == "encoder"
 
 
-def _costs(plan: StagePlan, flops: list[StageFlops]) -> list[StageCost]:
+def _costs(plan: StagePlan, flops: Sequence[StageFlops]) -> list[StageCost]:
     return [
         StageCost(
             share=stage.share,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ from stackwise_ray.training.outputs import (
     finished_result,
     unwritable_is_named,
 )
-from stackwise_ray.training.plan import planned_steps, wants_full_evaluation, wants_masked_evaluation
+from stackwise_ray.training.plan import (
+    planned_steps,
+    split_by_cost,
+    wants_full_evaluation,
+    wants_masked_evaluation,
+)
 from stackwise_ray.training.run_kind import backend_of, run_kind
 
 __all__ = ["TrialResult", "run_trial"]
@@ -179,6 +185,7 @@ class _Worker:
             stage_flops(trial, stage, vocab_size=data.vocab_size, special_ids=data.special_ids)
             for stage in assembly.plan.stages
         ]
+        assembly = replace(assembly, plan=split_by_cost(trial, assembly.plan, flops))
         return TrainingLoop(
             assembly,
             steps=planned_steps(trial, assembly.plan, flops),

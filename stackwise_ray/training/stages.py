@@ -136,16 +136,18 @@ def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> S
 def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:
     """The stages' shares of the budget, in the order of training.
 
+    What a stage costs is not known here: until `plan.split_by_cost` sets them, flop_proportional shares are equal.
+
     Raises:
         ConfigError: Another number of shares, one that is 0, or a sum that is not 1.
     """
     split = trial.training.stage_split
-    if split == "uniform":
+    if isinstance(split, str):
         return (1 / n_stages,) * n_stages
     if len(split) != n_stages or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-9):
         raise ConfigError(
             f"= {list(split)} is not {n_stages} positive shares that sum to 1 (they sum to {sum(split):g}); give one "
-            "for each stage, in the order of training, or uniform",
+            "for each stage, in the order of training, or uniform or flop_proportional",
             path="training.stage_split",
         )
     return tuple(split)

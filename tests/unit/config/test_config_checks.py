@@ -161,6 +161,10 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             "= untied_all has no effect in the regime classical_random_ratio; it goes with depth_time",
         ),
         (
+            {"training.regime": "depth_time", "training.stage_split": "flop_proportional"},
+            "training.stage_split = flop_proportional gives a stage tokens in proportion to their cost, of a budget of",
+        ),
+        (
             {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "tied_frozen"},
             "= tied_frozen freezes the head after the first stage, and a random_frozen trunk needs it to train",
         ),

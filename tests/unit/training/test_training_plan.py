@@ -22,8 +22,11 @@ from stackwise_ray.config.trial import (
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.training.plan import TrialPlan, plan_trial
+from stackwise_ray.training.costs import stage_flops
+from stackwise_ray.training.loop import TrainingLoop
+from stackwise_ray.training.plan import TrialPlan, plan_trial, planned_steps, split_by_cost
 from stackwise_ray.training.run_kind import run_kind
+from stackwise_ray.training.stages import stage_plan
 from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -59,6 +62,13 @@ CASES = {
     "an encoder that grows": with_training(
         model(family="bert", role="encoder"), regime="depth_time", budget=Budget(flops=3e8)
     ),
+    "stages of equal tokens": with_training(
+        model(family="bert", role="encoder", n_layers=3),
+        regime="depth_time",
+        stage_split="flop_proportional",
+        finish=0.2,
+        budget=Budget(flops=1e9),
+    ),
     "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
 
@@ -84,6 +94,40 @@ def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
     assert metrics["model/bytes"] == plan.model_bytes
     assert metrics["memory/saved_activation_bytes"] == pytest.approx(plan.saved_activation_bytes, rel=0.02)
     assert metrics["memory/peak_bytes"] == pytest.approx(plan.live_peak_bytes, rel=0.05)
+
+
+@pytest.mark.parametrize("regime", ["depth_time", "append"])
+def test_shares_in_proportion_to_cost_give_all_stages_equal_tokens(regime):
+    """The finish keeps its own share, and the stages before it what that leaves."""
+    trial = with_training(
+        model(n_layers=3), regime=regime, stage_split="flop_proportional", finish=0.2, budget=Budget(flops=3e9)
+    )
+    plan = stage_plan(trial)
+    flops = [stage_flops(trial, stage, vocab_size=20) for stage in plan.stages]
+    split = split_by_cost(trial, plan, flops)
+    steps = planned_steps(trial, split, flops)
+    tokens = [stage.sequences_total for stage in steps]
+    assert max(tokens[:3]) - min(tokens[:3]) <= 1
+    assert planned_steps(trial, plan, flops)[0].sequences_total > 1.1 * tokens[0]  # uniform
+    shares = [stage.share for stage in split.stages]
+    assert shares[3] == 0.2
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_budget_of_time_is_split_by_cost_in_the_run_as_well(tmp_path, monkeypatch):
+    trial = with_training(
+        model(n_layers=3), regime="depth_time", stage_split="flop_proportional", budget=Budget(wall_seconds=0.01)
+    )
+    seen = []
+    original = TrainingLoop.__init__
+
+    def remember(self, assembly, **options):
+        seen.append([stage.share for stage in assembly.plan.stages])
+        original(self, assembly, **options)
+
+    monkeypatch.setattr(TrainingLoop, "__init__", remember)
+    run(trial, tmp_path)
+    assert seen[0][0] < seen[0][1] < seen[0][2]
 
 
 def test_a_tuning_trial_plans_no_final_evaluation():

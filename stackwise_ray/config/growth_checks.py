@@ -1,0 +1,27 @@
+"""The rules on options of training that only some regimes, roles or budgets give a meaning.
+
+`checks` runs them with the others, after its own: names are known and the regime takes the field when these are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stackwise_ray.config.trial import TrialConfig
+
+Found = tuple[str, str] | None
+"""As in `checks`: path of the field to change and what is wrong with it, or nothing."""
+
+
+def _stage_split(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.stage_split != "flop_proportional" or training.budget.unit in ("flops", "wall_seconds"):
+        return None
+    problem = (
+        f"= flop_proportional gives a stage tokens in proportion to their cost, of a budget of {training.budget.unit}; "
+        "it is to give all stages equal tokens"
+    )
+    return "training.stage_split", f"{problem}: choose uniform, or a budget of flops or wall_seconds"
+
+
+GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split,)
