@@ -204,6 +204,9 @@ _GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings", "finish")
 _HYBRID = ("hybrid", "init_from", "charge_init")
 """Those of the regime that goes on from a checkpoint."""
 
+_RIGHT_TO_LEFT = ("consistency",)
+"""Fields of `training` that need a next stack whose input has fewer masks."""
+
 
 def _regime(trial: TrialConfig) -> Found:
     training = trial.training
@@ -211,11 +214,11 @@ def _regime(trial: TrialConfig) -> Found:
     reads: dict[str, tuple[str, ...]] = {
         "classical": (),
         "classical_random_ratio": ("noise", "blocks_per_stack"),
-        "depth_time": ("noise", *_GROWTH),
+        "depth_time": ("noise", *_GROWTH, *_RIGHT_TO_LEFT),
         "append": ("noise", *_GROWTH),
         "hybrid": ("noise", *_GROWTH, *_HYBRID),
     }
-    for name in ("noise", *_GROWTH, *_HYBRID):
+    for name in ("noise", *_GROWTH, *_RIGHT_TO_LEFT, *_HYBRID):
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)

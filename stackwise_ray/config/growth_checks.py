@@ -24,4 +24,12 @@ def _stage_split(trial: TrialConfig) -> Found:
     return "training.stage_split", f"{problem}: choose uniform, or a budget of flops or wall_seconds"
 
 
-GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split,)
+def _consistency(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.consistency and trial.model.n_layers == training.blocks_per_stack:
+        problem = f"= {training.consistency:g} draws a stack to the input of the next, and there is one stack alone"
+        return "training.consistency", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
+    return None
+
+
+GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency)

@@ -28,7 +28,8 @@ class StackView:
     """The parts of a rack. Together they hold every parameter of the model; a tied head shares the embedding's.
 
     Attributes:
-        embeddings: Token, position and type tables, with a norm that belongs to them (BERT, ModernBERT).
+        embeddings: Token, position and type tables, with a norm that belongs to them (BERT, ModernBERT). The first
+            takes tokens; any other is a table of positions that is added to it (GPT-2).
         blocks: The layers, from the input to the output.
         final_norm: The norm between the last block and the head; None where blocks end in a norm (post-norm BERT).
         head: The modules that turn hidden states into logits, in order.
@@ -43,6 +44,14 @@ class StackView:
     head: tuple[nn.Module, ...]
     residual_outputs: Callable[[Any], tuple[nn.Module, ...]] | None
     passed_on: Callable[[torch.Tensor], Any] = _unchanged
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Hidden states (batch, n, d_model) of tokens (batch, n), as the first block gets them without dropout."""
+        first, *positions = self.embeddings
+        hidden: torch.Tensor = first(tokens)
+        for table in positions:
+            hidden = hidden + table(torch.arange(tokens.shape[1], device=tokens.device))
+        return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., vocab_size) of the trunk's last hidden states (..., d_model), at the positions given."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
@@ -21,6 +22,7 @@ from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import batch_sequences, shares
+from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.stages import Stage
 
 
@@ -91,7 +93,7 @@ def _stage_flops(
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
         enter_stage(model, stage)
         with FlopCounter() as training:
-            _forward_backward(trial, model, 1)
+            _forward_backward(trial, stage, model, 1)
         model.eval()  # type: ignore[no-untyped-call]
         with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
             model(input_ids=torch.zeros(1, trial.data.seq_len, dtype=torch.int64))
@@ -116,7 +118,7 @@ def _stage_bytes(
         for _ in range(2):  # the second step finds the optimizer's state there
             with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
                 for piece in pieces:
-                    _forward_backward(trial, model, piece)
+                    _forward_backward(trial, stage, model, piece)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
@@ -132,11 +134,14 @@ def _stage_bytes(
         )
 
 
-def _forward_backward(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> None:
+def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
     tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
-    with autocast(trial, "cpu"):
+    with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
         output = model(input_ids=tokens)
         total, _ = summed_cross_entropy(output.logits, tokens)
     loss = with_auxiliary(total / tokens.numel(), model, output, 1.0)
+    if hidden:
+        with autocast(trial, "cpu"):
+            loss = loss + trial.training.consistency * summed_distance(model, hidden.pop(), tokens, tokens)
     del output  # as in a step: the logits do not live through the backward pass
     loss.backward()  # type: ignore[no-untyped-call]

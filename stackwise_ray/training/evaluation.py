@@ -6,16 +6,14 @@ return value is the result. Sums are float64 over windows, whatever the batching
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
 from stackwise_ray.core.errors import TrialError
@@ -25,6 +23,7 @@ from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.measure import Meter
+from stackwise_ray.training.modes import evaluation_mode
 from stackwise_ray.training.noise import MASKED_RATIOS
 from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
@@ -185,18 +184,6 @@ class Evaluator:
 
         result = yield from self.score(len(plan.offsets), make_batch)
         return split_metrics(split, data, float(result.sums.sum()), int(result.counts.sum()), plan.min_context)
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts the model into evaluation mode, and every module back into its own afterwards: frozen ones stay in it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _masked_at(

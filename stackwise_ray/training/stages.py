@@ -45,6 +45,8 @@ class Stage:
         inserted: Blocks that enter with this stage, as the identity.
         reset: Blocks that go back to their initial values when this stage begins.
         own_head: Whether the head has left the token table by now.
+        next_level: Share of masks whose embedding the stack that enters is drawn to (`training.consistency`); None:
+            it is drawn to nothing.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Stage:
     inserted: tuple[int, ...] = ()
     reset: tuple[int, ...] = ()
     own_head: bool = False
+    next_level: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,7 @@ def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> S
         share=share,
         inserted=(),
         reset=(),
+        next_level=None,
     )
     return StagePlan(stages=(*(replace(stage, share=stage.share * (1 - share)) for stage in stages), last))
 

@@ -19,6 +19,7 @@ from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
 
 
@@ -72,27 +73,36 @@ class TrainingStep:
         count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
         if count == 0:
             raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
+        revealed = 0
+        if tools.stage.next_level is not None:
+            revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         with passes or contextlib.nullcontext():
             for batch in batches:
-                loss += self._backward(batch, count, share=len(batch.inputs) / n_sequences)
+                loss += self._backward(batch, count, revealed, share=len(batch.inputs) / n_sequences)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
-    def _backward(self, batch: Batch, count: int, share: float) -> Tensor:
+    def _backward(self, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
         """Adds a micro-batch's part of the gradient; returns its part of the loss.
 
         Args:
             count: Loss positions of the global batch.
+            revealed: Positions of the global batch over which the consistency is averaged.
             share: The micro-batch's sequences over those of the global batch.
         """
-        inputs, targets = (to_device(array, self._assembly.device) for array in (batch.inputs, batch.targets))
-        with self._assembly.autocast():
-            output = self._assembly.model(input_ids=inputs)
+        device, model = self._assembly.device, self._assembly.model
+        inputs, targets = (to_device(array, device) for array in (batch.inputs, batch.targets))
+        with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
+            output = model(input_ids=inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
-        whole = with_auxiliary(part, self._assembly.model, output, share)
+        whole = with_auxiliary(part, model, output, share)
+        if revealed and batch.clearer is not None:
+            with self._assembly.autocast():
+                distance = summed_distance(model, hidden.pop(), inputs, to_device(batch.clearer, device))
+            whole = whole + self._training.consistency / revealed * distance
         del output  # else the logits live through the backward pass
         scaler = self._tools.scaler
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]

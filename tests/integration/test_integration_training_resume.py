@@ -37,6 +37,13 @@ CASES = {
     "a post-norm encoder that grows, with dropout": with_training(
         with_model(DECODER, family="bert", role="encoder", dropout=0.2), regime="depth_time", budget=Budget(steps=13)
     ),
+    "an encoder drawn to the next stack's input": with_training(
+        with_model(DECODER, family="modernbert", role="encoder", d_ff=24, dropout=0.2),
+        regime="depth_time",
+        consistency=0.5,
+        accumulation=3,
+        budget=Budget(steps=13),
+    ),
     "a decoder that grows over a random trunk": with_training(DECODER, regime="depth_time", trunk="random_frozen"),
 }
 

@@ -24,6 +24,7 @@ CASES = {
     "next token": (DECODER, DECODER),
     "masked tokens": (ENCODER, ENCODER),
     "depth as time": (GROWING, GROWING),
+    "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
 

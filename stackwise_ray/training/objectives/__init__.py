@@ -29,11 +29,18 @@ class Batch:
         inputs: int64, shape (n_sequences, seq_len).
         targets: int64, same shape; `metrics.losses.IGNORED` where there is no loss.
         loss_positions: Positions with a target.
+        clearer: The inputs as the next stack gets them, with fewer masks, same shape; None: nobody asks.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     loss_positions: int
+    clearer: NDArray[np.int64] | None = None
+
+    @property
+    def revealed_positions(self) -> int:
+        """Positions that are masked in the inputs and not in the clearer ones."""
+        return 0 if self.clearer is None else int((self.inputs != self.clearer).sum())
 
 
 class Objective(ABC):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,18 @@ def training_ratios(objective: Objective, counters: NDArray[np.int64]) -> NDArra
     return drawn_ratios(counters, bands, epoch=TRAINING, seed=objective.trial.seed)
 
 
+def clearer_inputs(
+    objective: Objective, corrupt: Callable[..., MaskedBatch], ratios: NDArray[np.float64]
+) -> NDArray[np.int64] | None:
+    """What the next stack gets of the sequences, whose masks are nested in these; None: the stage does not ask.
+
+    Args:
+        corrupt: From ``ratios`` to the sequences with so many masks.
+    """
+    level = objective.stage.next_level
+    return None if level is None else corrupt(ratios=np.minimum(ratios, level)).inputs
+
+
 class MaskedTokens(Objective):
     """Loss on the masked positions alone; the masks of a training sequence follow from its global counter."""
 
@@ -49,9 +63,8 @@ class MaskedTokens(Objective):
         offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
         windows, _ = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
         ratios = training_ratios(self, counters)
-        return _on_masked(
-            self.corrupt(windows, sequence_ids=counters, ratios=ratios, epoch=TRAINING, seed=self.trial.seed)
-        )
+        corrupt = functools.partial(self.corrupt, windows, sequence_ids=counters, epoch=TRAINING, seed=self.trial.seed)
+        return _on_masked(corrupt(ratios=ratios), clearer_inputs(self, corrupt, ratios))
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
         """At the shares of the stage that trains now, all of them from its beginning on."""
@@ -65,6 +78,6 @@ class MaskedTokens(Objective):
         return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED))
 
 
-def _on_masked(masked: MaskedBatch) -> Batch:
+def _on_masked(masked: MaskedBatch, clearer: NDArray[np.int64] | None = None) -> Batch:
     targets = np.where(masked.selected, masked.targets, IGNORED)
-    return Batch(inputs=masked.inputs, targets=targets, loss_positions=int(masked.selected.sum()))
+    return Batch(inputs=masked.inputs, targets=targets, loss_positions=int(masked.selected.sum()), clearer=clearer)

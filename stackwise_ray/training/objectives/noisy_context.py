@@ -6,10 +6,12 @@ prediction, and its losses are those of any other decoder.
 
 from __future__ import annotations
 
+import functools
+
 from stackwise_ray.data import gather
 from stackwise_ray.data.corruption import denoising_mask
 from stackwise_ray.training.objectives import OBJECTIVES, Batch
-from stackwise_ray.training.objectives._masked import TRAINING, counters_of, training_ratios
+from stackwise_ray.training.objectives._masked import TRAINING, clearer_inputs, counters_of, training_ratios
 from stackwise_ray.training.objectives.next_token import NextToken
 
 
@@ -20,12 +22,18 @@ class NoisyContext(NextToken):
     def training_batch(self, sequences: range) -> Batch:
         offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
         windows, targets = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
-        masked = denoising_mask(
+        ratios = training_ratios(self, counters)
+        corrupt = functools.partial(
+            denoising_mask,
             windows,
             counters,
             epoch=TRAINING,
             seed=self.trial.seed,
-            ratios=training_ratios(self, counters),
             special_ids=self.data.special_ids,
         )
-        return Batch(inputs=masked.inputs, targets=targets, loss_positions=targets.size)
+        return Batch(
+            inputs=corrupt(ratios=ratios).inputs,
+            targets=targets,
+            loss_positions=targets.size,
+            clearer=clearer_inputs(self, corrupt, ratios),
+        )

@@ -35,6 +35,7 @@ def depth_time(trial: TrialConfig) -> StagePlan:
                 inserted=stacks[number] if later else (),
                 reset=later if training.trunk == "random_frozen" else (),
                 own_head=bool(later) and training.trunk != "trainable" and training.embeddings != "tied_frozen",
+                next_level=r[number + 1] if later and training.consistency else None,
             )
         )
     return finished(trial, stages, r)

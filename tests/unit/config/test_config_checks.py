@@ -161,6 +161,14 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             "= untied_all has no effect in the regime classical_random_ratio; it goes with depth_time",
         ),
         (
+            {"training.regime": "append", "training.consistency": 0.1},
+            "training.consistency = 0.1 has no effect in the regime append; it goes with depth_time",
+        ),
+        (
+            {"training.regime": "depth_time", "training.consistency": 0.1, "model.n_layers": 1},
+            "training.consistency = 0.1 draws a stack to the input of the next, and there is one stack alone",
+        ),
+        (
             {"training.regime": "depth_time", "training.stage_split": "flop_proportional"},
             "training.stage_split = flop_proportional gives a stage tokens in proportion to their cost, of a budget of",
         ),

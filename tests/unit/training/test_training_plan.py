@@ -62,6 +62,17 @@ CASES = {
     "an encoder that grows": with_training(
         model(family="bert", role="encoder"), regime="depth_time", budget=Budget(flops=3e8)
     ),
+    "an encoder drawn to the next stack's input": with_training(
+        model(family="modernbert", role="encoder", d_ff=24, dropout=0.1),
+        regime="depth_time",
+        consistency=0.5,
+        accumulation=2,
+        activation_checkpointing=True,
+        budget=Budget(steps=6),
+    ),
+    "a decoder drawn to the next stack's input": training(
+        regime="depth_time", consistency=0.5, precision="bf16", budget=Budget(steps=6)
+    ),
     "stages of equal tokens": with_training(
         model(family="bert", role="encoder", n_layers=3),
         regime="depth_time",
