@@ -204,8 +204,8 @@ _GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings", "finish")
 _HYBRID = ("hybrid", "init_from", "charge_init")
 """Those of the regime that goes on from a checkpoint."""
 
-_RIGHT_TO_LEFT = ("consistency",)
-"""Fields of `training` that need a next stack whose input has fewer masks."""
+_RIGHT_TO_LEFT = ("consistency", "entry")
+"""Fields of `training` that need suffixes of stacks which trained on fewer and fewer masks."""
 
 
 def _regime(trial: TrialConfig) -> Found:

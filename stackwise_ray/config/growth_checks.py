@@ -32,4 +32,17 @@ def _consistency(trial: TrialConfig) -> Found:
     return None
 
 
-GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency)
+def _entry(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.entry == "full":
+        return None
+    if trial.model.role == "decoder":
+        problem = f"= {training.entry} is about inputs with masks, and a decoder is evaluated on clean text"
+        return "training.entry", f"{problem}; leave it out"
+    if trial.model.n_layers == training.blocks_per_stack:
+        problem = f"= {training.entry} chooses among stacks, and there is one alone"
+        return "training.entry", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
+    return None
+
+
+GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency, _entry)

@@ -232,6 +232,7 @@ class TrainingConfig(Strict):
     trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control
     embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
     consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
+    entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
     finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks
     hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
     init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model

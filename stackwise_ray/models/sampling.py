@@ -10,8 +10,9 @@ Scripts and `benchmarks/sampling.py` call this. Decoders generate with transform
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,20 +61,38 @@ def sweep(model: PreTrainedModel, tokens: Tensor, *, mask_id: int, levels: Seque
         set_active(model, range(blocks))
 
 
-def rounds(model: PreTrainedModel, tokens: Tensor, *, mask_id: int, n_rounds: int) -> Filled:
+def rounds(
+    model: PreTrainedModel,
+    tokens: Tensor,
+    *,
+    mask_id: int,
+    n_rounds: int,
+    entered: Callable[[float], Collection[int]] | None = None,
+) -> Filled:
     """Fills the masked positions in rounds of the whole model; the share left falls as a cosine.
 
     Source: Chang et al. 2022, MaskGIT (2202.04200, section 3.2), without noise on the confidence.
+
+    Args:
+        entered: From the share of masked positions (of all windows together) to the numbers of the blocks that a round
+            runs, for a growable model; None: all of them. `training.noise.entered_blocks` gives those of a trial.
     """
     blocks = range(len(stack_view(model).blocks))
+    masked = float((tokens == mask_id).float().mean())
+    left = [*(math.cos(math.pi / 2 * i / n_rounds) for i in range(n_rounds)), 0.0]
     passes = (
-        (blocks, math.cos(math.pi / 2 * (i + 1) / n_rounds) if i + 1 < n_rounds else 0.0) for i in range(n_rounds)
+        (blocks if entered is None else entered(masked * before), after) for before, after in itertools.pairwise(left)
     )
-    return _fill(model, tokens, mask_id, passes)
+    try:
+        return _fill(model, tokens, mask_id, passes)
+    finally:
+        set_active(model, blocks)
 
 
 @torch.inference_mode()
-def _fill(model: PreTrainedModel, tokens: Tensor, mask_id: int, passes: Iterator[tuple[range, float]]) -> Filled:
+def _fill(
+    model: PreTrainedModel, tokens: Tensor, mask_id: int, passes: Iterator[tuple[Collection[int], float]]
+) -> Filled:
     """Runs blocks and commits tokens until the share of the first masks that is left has fallen as asked."""
     tokens = tokens.clone()
     masked = tokens == mask_id

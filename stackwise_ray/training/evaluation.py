@@ -6,9 +6,10 @@ return value is the result. Sums are float64 over windows, whatever the batching
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,13 @@ from torch.nn import functional
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
 from stackwise_ray.metrics.losses import IGNORED
+from stackwise_ray.models.growth import set_active
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.modes import evaluation_mode
-from stackwise_ray.training.noise import MASKED_RATIOS
+from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.step import to_device
@@ -163,9 +165,25 @@ class Evaluator:
         denoising = MaskedDenoising(assembly.trial, assembly.plan.stages[-1], assembly.data, assembly.order)
         metrics = {}
         for ratio in MASKED_RATIOS:
-            result = yield from self.score(len(windows), functools.partial(_masked_at, denoising, windows, ratio))
+            with self._entered(ratio):
+                result = yield from self.score(len(windows), functools.partial(_masked_at, denoising, windows, ratio))
             metrics[f"validation/masked_loss_{round(100 * ratio)}"] = result.mean
         return {**metrics, "validation/masked_loss": sum(metrics.values()) / len(metrics)}
+
+    @contextlib.contextmanager
+    def _entered(self, share: float) -> Iterator[None]:
+        """The forward pass enters the model where inputs with this share of masks belong."""
+        trial, model = self.assembly.trial, self.assembly.model
+        if trial.training.entry == "full":
+            yield
+            return
+        self.meter.forget_evaluations()
+        set_active(model, entered_blocks(trial, share))
+        try:
+            yield
+        finally:
+            set_active(model, range(trial.model.n_layers))
+            self.meter.forget_evaluations()
 
     def whole_split(self, split: str) -> Generator[None, None, dict[str, float]]:
         """Exact NLL over a whole split: strided windows, every token but the first scored once.

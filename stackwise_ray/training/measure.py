@@ -52,8 +52,12 @@ class Meter:
 
     def enter_stage(self) -> None:
         """Forgets what was measured of the model as it was in another stage."""
-        self._evaluations.clear()
+        self.forget_evaluations()
         self.saved_bytes = None
+
+    def forget_evaluations(self) -> None:
+        """Forgets what was counted of evaluation, as other blocks are active from now on."""
+        self._evaluations.clear()
 
     def knows(self, stage: int, n_sequences: int, stage_step: int) -> bool:
         """Whether a step of this shape needs no instrument any more."""

@@ -11,6 +11,7 @@ import math
 
 from stackwise_ray.config.trial import Noise, TrialConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.training.stages import stacks_of
 
 Band = tuple[float, float]
 """Lowest and highest share of masked positions."""
@@ -72,6 +73,20 @@ def band_of(noise: Noise, r: tuple[float, ...], number: int) -> Band:
     above = r[number] if number == 0 else (r[number - 1] + r[number]) / 2
     below = r[number] if number == len(r) - 1 else (r[number] + r[number + 1]) / 2
     return below, above
+
+
+def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
+    """Blocks that evaluation runs on inputs of which a share is masked: all, or those that `training.entry` asks for.
+
+    With `nearest_r` it enters at the stack whose own share is nearest (of two the one with more masks) and goes on to
+    the output: an input with few masks belongs to the stacks that trained on light noise.
+    """
+    stacks = stacks_of(trial)
+    first = 0
+    if trial.training.entry == "nearest_r":
+        r = levels(trial.training.noise, len(stacks))
+        first = min(range(len(r)), key=lambda k: round(abs(r[k] - share), 9))
+    return tuple(block for stack in stacks[first:] for block in stack)
 
 
 def denoising_objective(trial: TrialConfig) -> str:

@@ -16,7 +16,7 @@ from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences
 from stackwise_ray.training.checkpoints import KEPT
 from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
 from stackwise_ray.training.initial import charged
-from stackwise_ray.training.noise import MASKED_RATIOS
+from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.stages import StagePlan, stage_plan
 
 
@@ -197,5 +197,6 @@ def _evaluation_flops(
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
     if wants_masked_evaluation(trial):
-        total += len(MASKED_RATIOS) * windows * flops[-1].evaluation_per_sequence
+        costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}
+        total += sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)
     return total

@@ -116,6 +116,8 @@ def _score(trial: TrialConfig, data: PreparedData, source: str) -> Scores:
             "tokenizer",
             path="data.tokenizer",
         )
+    if trial.training.entry != "full":
+        make_growable(model)  # it is entered in the middle
     seq_len = trial.data.seq_len
     assembly = Assembly(
         trial=trial,

@@ -22,7 +22,7 @@ from stackwise_ray.training.assembly import Assembly, assemble
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.cost_model import modelled_flops
 from stackwise_ray.training.costs import stage_bytes, stage_flops
-from stackwise_ray.training.noise import MASKED_RATIOS
+from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
@@ -132,6 +132,23 @@ def test_the_model_that_is_kept_is_the_one_that_was_evaluated(model: ModelConfig
     assert metrics["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=1e-6)
     rows = [(row["name"], row["active_blocks"]) for row in result_rows(tmp_path)]
     assert rows == [("stack 3 of 3", [2]), ("stack 2 of 3", [1, 2]), ("stack 1 of 3", [0, 1, 2])]
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "bk encoder"])
+def test_an_encoder_is_entered_where_its_input_belongs_also_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+    """Shares .95, .55, .15: losses at 15 and 30 % are those of the last stack, 50 % of two, more of all."""
+    losses = {}
+    for entry in ("full", "nearest_r"):
+        trial = growing(MODELS[name], budget=Budget(steps=9), lr=3e-2, entry=entry)
+        _, result = run(trial, tmp_path / entry, keep_model=True)
+        scored = score_run(tmp_path / entry).metrics
+        losses[entry] = [result.metrics[f"validation/masked_loss_{r}"] for r in (15, 30, 50, 75, 90)]
+        assert losses[entry] == pytest.approx([scored[f"validation/masked_loss_{r}"] for r in (15, 30, 50, 75, 90)])
+        assert scored["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=1e-6)
+    changed = [a != b for a, b in zip(losses["full"], losses["nearest_r"], strict=True)]
+    assert changed == [True, True, True, False, False]
+    trial = growing(MODELS[name], entry="nearest_r")
+    assert [entered_blocks(trial, r) for r in (0.15, 0.3, 0.5, 0.75, 0.9)] == [(2,), (2,), (1, 2), (0, 1, 2), (0, 1, 2)]
 
 
 def result_rows(folder: Path) -> list[dict[str, Any]]:

@@ -169,6 +169,14 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             "training.consistency = 0.1 draws a stack to the input of the next, and there is one stack alone",
         ),
         (
+            {"training.regime": "append", "training.entry": "nearest_r"},
+            "training.entry = nearest_r has no effect in the regime append; it goes with depth_time",
+        ),
+        (
+            {"training.regime": "depth_time", "training.entry": "nearest_r", "training.blocks_per_stack": 4},
+            "training.entry = nearest_r chooses among stacks, and there is one alone",
+        ),
+        (
             {"training.regime": "depth_time", "training.stage_split": "flop_proportional"},
             "training.stage_split = flop_proportional gives a stage tokens in proportion to their cost, of a budget of",
         ),
@@ -193,3 +201,8 @@ def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: st
     with pytest.raises(ConfigError) as caught:
         check_trial(edit(BERT, edits))
     assert message in str(caught.value)
+
+
+def test_a_decoder_that_is_evaluated_on_clean_text_is_entered_at_its_input() -> None:
+    with pytest.raises(ConfigError, match=r"training\.entry = nearest_r is about inputs with masks, and a decoder"):
+        check_trial(edit(GPT2, {"training.regime": "depth_time", "training.entry": "nearest_r"}))

@@ -78,3 +78,18 @@ def test_the_surest_tokens_are_committed_first_and_a_mask_is_no_answer(monkeypat
     sure.seen = []
     rounds(model, tokens, mask_id=MASK, n_rounds=2)
     assert sure.seen == [16, 11]  # cos(π/4) · 16 = 11.3 are left after the first
+
+
+def test_rounds_may_enter_where_their_masks_belong() -> None:
+    model, seen = encoder(), []
+
+    def entered(share: float) -> range:
+        seen.append(share)
+        return range(0 if share > 0.3 else 2, 4)
+
+    filled = rounds(model, windows(0.9), mask_id=MASK, n_rounds=3, entered=entered)
+    share = float((windows(0.9) == MASK).float().mean())
+    assert seen == pytest.approx([share, share * 0.75**0.5, share * 0.5])
+    assert filled.block_passes == sum(4 if s > 0.3 else 2 for s in seen) == 12
+    assert rounds(model, windows(0.25), mask_id=MASK, n_rounds=3, entered=entered).block_passes == 6
+    assert all(block.active for block in stack_view(model).blocks)

@@ -73,6 +73,14 @@ CASES = {
     "a decoder drawn to the next stack's input": training(
         regime="depth_time", consistency=0.5, precision="bf16", budget=Budget(steps=6)
     ),
+    "an encoder entered where the masks belong": with_training(
+        model(family="bk", role="encoder", n_heads=None, mixer=ResolventApplyMixer(n_heads=2), n_layers=4),
+        regime="depth_time",
+        blocks_per_stack=2,
+        entry="nearest_r",
+        finish=0.2,
+        budget=Budget(steps=12),
+    ),
     "stages of equal tokens": with_training(
         model(family="bert", role="encoder", n_layers=3),
         regime="depth_time",
