@@ -12,6 +12,9 @@ from stackwise_ray.config.trial import TrialConfig
 Found = tuple[str, str] | None
 """As in `checks`: path of the field to change and what is wrong with it, or nothing."""
 
+POST_NORM = ("bert",)
+"""Families whose blocks end in a norm. The families say the same (a contract test compares)."""
+
 
 def _stage_split(trial: TrialConfig) -> Found:
     training = trial.training
@@ -45,4 +48,16 @@ def _entry(trial: TrialConfig) -> Found:
     return None
 
 
-GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency, _entry)
+def _stabilisers(trial: TrialConfig) -> Found:
+    training, model = trial.training, trial.model
+    for name, value in (("spectral_norm", training.spectral_norm), ("residual_gain", training.residual_gain)):
+        if value and model.family in POST_NORM:
+            problem = f"= {value} is about the last projection of a residual branch, and a block of {model.family} ends"
+            return f"training.{name}", f"{problem} in a norm, which undoes its scale; leave it out"
+    if training.residual_gain is not None and model.pretrained is not None:
+        problem = f"= {training.residual_gain} would change what the weights at model.pretrained compute"
+        return "training.residual_gain", f"{problem}; leave it out"
+    return None
+
+
+GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency, _entry, _stabilisers)

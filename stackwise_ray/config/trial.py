@@ -218,6 +218,8 @@ class TrainingConfig(Strict):
     batch_tokens: Positive = 4096  # global tokens an optimizer step: seq_len × sequences, over all workers
     accumulation: Positive = 1  # micro-batches a step; the loss is the same, the memory smaller
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest global norm; None: off
+    spectral_norm: bool = False  # keep the last projection of each residual branch that trains at a norm of at most 1
+    residual_gain: Annotated[float, Field(ge=0.3, le=0.7)] | None = None  # γ of x + γ f(x), kept in what is saved
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # autocast type; master weights stay float32
     activation_checkpointing: bool = False  # recompute each block in the backward pass
     mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)

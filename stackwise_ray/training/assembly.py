@@ -24,6 +24,7 @@ from stackwise_ray.models.stack_view import enable_activation_checkpointing, sta
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
+from stackwise_ray.training.stabilisers import scale_residuals, trained_projections
 from stackwise_ray.training.stages import Stage, StagePlan, stage_plan
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Assembly:
             objective=OBJECTIVES.get(stage.objective)(self.trial, stage, self.data, self.order),
             scaler=torch.amp.GradScaler(self.device.type) if training.precision == "fp16" else None,
             parameters=[p for p in self.model.parameters() if p.requires_grad],
+            capped=trained_projections(self.model) if training.spectral_norm else [],
         )
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -86,6 +88,7 @@ class StageTools:
     Attributes:
         scaler: Loss scaler of fp16; None for other precisions.
         parameters: Those that train, each once.
+        capped: Matrices whose spectral norm is kept at 1 at most (`training.spectral_norm`).
     """
 
     stage: Stage
@@ -93,6 +96,7 @@ class StageTools:
     objective: Objective
     scaler: torch.amp.GradScaler | None
     parameters: list[nn.Parameter]
+    capped: list[torch.Tensor]
 
 
 def assemble(
@@ -147,6 +151,8 @@ def build_training_model(
         enable_activation_checkpointing(model)
     if plan.grows:
         make_growable(model, gated=any(stage.inserted for stage in plan.stages))
+    if trial.training.residual_gain is not None:
+        scale_residuals(model, trial.training.residual_gain)
     model.train()
     return model
 

@@ -23,6 +23,7 @@ from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import batch_sequences, shares
 from stackwise_ray.training.consistency import stack_output, summed_distance
+from stackwise_ray.training.stabilisers import cap_spectral_norms, capping_flops, trained_projections
 from stackwise_ray.training.stages import Stage
 
 
@@ -101,7 +102,7 @@ def _stage_flops(
             forward_per_sequence=training.count.forward,
             backward_per_sequence=training.count.backward,
             evaluation_per_sequence=evaluation.count.forward,
-            optimizer_per_step=optimizer_flops(model),
+            optimizer_per_step=optimizer_flops(model) + capping_flops(_capped(trial, model)),
         )
 
 
@@ -120,6 +121,7 @@ def _stage_bytes(
                 for piece in pieces:
                     _forward_backward(trial, stage, model, piece)
                 optimizer.step()
+                cap_spectral_norms(_capped(trial, model))
                 optimizer.zero_grad(set_to_none=True)
             peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
         count = count_parameters(model)
@@ -132,6 +134,10 @@ def _stage_bytes(
             params=count.total,
             params_non_embedding=count.non_embedding,
         )
+
+
+def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
+    return trained_projections(model) if trial.training.spectral_norm else []
 
 
 def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:

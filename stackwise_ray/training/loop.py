@@ -134,7 +134,9 @@ class TrainingLoop:
             values = take()
         else:
             tools = self._tools
-            with self.meter.step(progress.stage, n_sequences, progress.stage_step, tools.optimizer) as passes:
+            with self.meter.step(
+                progress.stage, n_sequences, progress.stage_step, tools.optimizer, tools.capped
+            ) as passes:
                 values = take(passes=passes)
             self._compare_with_plan(n_sequences)
         tokens = n_sequences * self.assembly.trial.data.seq_len

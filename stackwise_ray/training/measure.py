@@ -7,7 +7,7 @@ counted and the count reused for its like.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +23,7 @@ from stackwise_ray.metrics.memory import (
 )
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.progress import Flops
+from stackwise_ray.training.stabilisers import capping_flops
 
 _MEMORY_STEPS = 2
 """Steps of a stage whose memory is measured: from the second on the optimizer's state is there before it begins."""
@@ -69,9 +70,18 @@ class Meter:
 
     @contextlib.contextmanager
     def step(
-        self, stage: int, n_sequences: int, stage_step: int, optimizer: torch.optim.Optimizer
+        self,
+        stage: int,
+        n_sequences: int,
+        stage_step: int,
+        optimizer: torch.optim.Optimizer,
+        capped: Sequence[torch.Tensor] = (),
     ) -> Iterator[contextlib.AbstractContextManager[object]]:
-        """Around a step that is not yet known; the value given is to be put around its forward and backward passes."""
+        """Around a step that is not yet known; the value given is to be put around its forward and backward passes.
+
+        Args:
+            capped: Matrices whose spectral norm the step caps, as a part of the update.
+        """
         counter = FlopCounter()
         saved = SavedActivations(self._model) if stage_step == 0 or self.saved_bytes is None else None
         stack = contextlib.ExitStack()
@@ -93,7 +103,7 @@ class Meter:
                 forward=forward,
                 backward=backward,
                 recomputed=recomputed,
-                optimizer=optimizer_flops(self._model),
+                optimizer=optimizer_flops(self._model) + capping_flops(capped),
             )
 
     @contextlib.contextmanager

@@ -46,6 +46,7 @@ from stackwise_ray.training.plan import (
     wants_masked_evaluation,
 )
 from stackwise_ray.training.run_kind import backend_of, run_kind
+from stackwise_ray.training.stabilisers import fold_gains
 
 __all__ = ["TrialResult", "run_trial"]
 
@@ -167,6 +168,7 @@ class _Worker:
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
+        fold_gains(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
         result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
         if rank == 0:

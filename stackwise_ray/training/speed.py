@@ -61,7 +61,7 @@ def measure(
         if meter.knows(0, sequences, number):
             step.take(step=number, first_sequence=number * sequences, n_sequences=sequences, lr=lr)
         else:
-            with meter.step(0, sequences, number, tools.optimizer) as passes:
+            with meter.step(0, sequences, number, tools.optimizer, tools.capped) as passes:
                 step.take(step=number, first_sequence=number * sequences, n_sequences=sequences, lr=lr, passes=passes)
 
     with deterministic(device):

@@ -21,6 +21,7 @@ from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
+from stackwise_ray.training.stabilisers import cap_spectral_norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ class TrainingStep:
             scaler.step(optimizer)
             scaler.update()
             skipped = scaler.get_scale() < scale
+        cap_spectral_norms(self._tools.capped)
         optimizer.zero_grad(set_to_none=True)
         return norm, skipped
 

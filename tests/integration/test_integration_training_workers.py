@@ -25,6 +25,7 @@ CASES = {
     "masked tokens": (ENCODER, ENCODER),
     "depth as time": (GROWING, GROWING),
     "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
+    "stabilisers": (with_training(DECODER, spectral_norm=True, residual_gain=0.5),) * 2,
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
 

@@ -10,8 +10,10 @@ import pytest
 
 from stackwise_ray.config.checks import POSITION_TABLES, ROLES, check_trial, known_names
 from stackwise_ray.config.editing import edit
+from stackwise_ray.config.growth_checks import POST_NORM
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.models import build_model
 
 GPT2 = load_trial(["model=decoder/gpt2_family/tiny"])
 BERT = load_trial(["model=encoder/bert_family/tiny"])
@@ -132,6 +134,15 @@ def test_roles_and_position_tables_agree_with_the_families() -> None:
         assert (name in POSITION_TABLES) is family.has_position_table
 
 
+def test_families_whose_blocks_end_in_a_norm_are_named() -> None:
+    from stackwise_ray.models.stack_view import stack_view
+    from tests.small_models import MODELS
+
+    for model in MODELS.values():
+        built = build_model(model, vocab_size=20, seq_len=16, device="meta")
+        assert (model.family in POST_NORM) is (stack_view(built).residual_outputs is None)
+
+
 def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
     check_trial(edit(BERT, {"data.final_evaluation": "fixed"}))
     with pytest.raises(ConfigError, match=r"data\.final_evaluation = full scores every token .* write fixed"):
@@ -176,6 +187,8 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             {"training.regime": "depth_time", "training.entry": "nearest_r", "training.blocks_per_stack": 4},
             "training.entry = nearest_r chooses among stacks, and there is one alone",
         ),
+        ({"training.spectral_norm": True}, "training.spectral_norm = True is about the last projection of a residual"),
+        ({"training.residual_gain": 0.5}, "a block of bert ends in a norm, which undoes its scale; leave it out"),
         (
             {"training.regime": "depth_time", "training.stage_split": "flop_proportional"},
             "training.stage_split = flop_proportional gives a stage tokens in proportion to their cost, of a budget of",

@@ -81,6 +81,9 @@ CASES = {
         finish=0.2,
         budget=Budget(steps=12),
     ),
+    "stabilisers": training(
+        regime="depth_time", spectral_norm=True, residual_gain=0.5, accumulation=2, budget=Budget(flops=3e8)
+    ),
     "stages of equal tokens": with_training(
         model(family="bert", role="encoder", n_layers=3),
         regime="depth_time",
