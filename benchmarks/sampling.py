@@ -35,10 +35,10 @@ ROUNDS = (1, 2, 4, 8)
 def measure(run: Path, n_windows: int) -> list[dict[str, Any]]:
     """A row for each way of filling in."""
     trial = from_plain(load_yaml(run / "config.yaml"))
-    if trial.model.role != "encoder":
-        raise ConfigError(f"= {run} trained a decoder, which does not fill in masks", path="--run")
+    if not trial.fills_masks:
+        raise ConfigError(f"= {run} trained a causal decoder, which does not fill in masks", path="--run")
     data = prepare(trial.data)
-    model = load_model(str(run / "model"), "encoder").eval()
+    model = load_model(str(run / "model"), trial.model.role).eval()
     r = levels(trial.training.noise, len(stacks_of(trial)))
     tokens = data.splits["validation"].tokens
     offsets = fixed_validation_windows(len(tokens), trial.data.seq_len, n_windows * trial.data.seq_len)

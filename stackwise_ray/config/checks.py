@@ -179,8 +179,8 @@ def _paths(trial: TrialConfig) -> Found:
 
 
 def _final_evaluation(trial: TrialConfig) -> Found:
-    if trial.data.final_evaluation == "full" and trial.model.role == "encoder":
-        problem = "= full scores every token given those before it, and an encoder sees both sides"
+    if trial.data.final_evaluation == "full" and trial.fills_masks:
+        problem = "= full scores every token given those before it, and this model sees both sides"
         return "data.final_evaluation", f"{problem}; write fixed, or leave it out"
     return None
 
@@ -213,12 +213,12 @@ def _regime(trial: TrialConfig) -> Found:
     default = TrainingConfig(budget=training.budget)
     reads: dict[str, tuple[str, ...]] = {
         "classical": (),
-        "classical_random_ratio": ("noise", "blocks_per_stack"),
-        "depth_time": ("noise", *_GROWTH, *_RIGHT_TO_LEFT),
-        "append": ("noise", *_GROWTH),
+        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack"),
+        "depth_time": ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT),
+        "append": ("noise", "decoder_objective", *_GROWTH),
         "hybrid": ("noise", *_GROWTH, *_HYBRID),
     }
-    for name in ("noise", *_GROWTH, *_RIGHT_TO_LEFT, *_HYBRID):
+    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *_HYBRID):
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)

@@ -15,6 +15,9 @@ Found = tuple[str, str] | None
 POST_NORM = ("bert",)
 """Families whose blocks end in a norm. The families say the same (a contract test compares)."""
 
+TWO_SIDED = ("gpt2", "llama")
+"""Decoder families whose attention can be switched to both sides. The families say the same, likewise."""
+
 
 def _stage_split(trial: TrialConfig) -> Found:
     training = trial.training
@@ -39,12 +42,27 @@ def _entry(trial: TrialConfig) -> Found:
     training = trial.training
     if training.entry == "full":
         return None
-    if trial.model.role == "decoder":
+    if not trial.fills_masks:
         problem = f"= {training.entry} is about inputs with masks, and a decoder is evaluated on clean text"
         return "training.entry", f"{problem}; leave it out"
     if trial.model.n_layers == training.blocks_per_stack:
         problem = f"= {training.entry} chooses among stacks, and there is one alone"
         return "training.entry", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
+    return None
+
+
+def _decoder_objective(trial: TrialConfig) -> Found:
+    objective, model = trial.training.decoder_objective, trial.model
+    if objective == "noisy_context":
+        return None
+    path = "training.decoder_objective"
+    if model.role == "encoder":
+        return path, f"= {objective} has no effect on an encoder, which fills in masks as it is; leave it out"
+    if model.family == "bk":
+        return path, f"= {objective} is what the family bk does as an encoder; write model.role: encoder"
+    if model.family not in TWO_SIDED:
+        fitting = " or ".join(TWO_SIDED)
+        return path, f"= {objective} needs a family that can mix both sides, and {model.family} cannot; take {fitting}"
     return None
 
 
@@ -60,4 +78,10 @@ def _stabilisers(trial: TrialConfig) -> Found:
     return None
 
 
-GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (_stage_split, _consistency, _entry, _stabilisers)
+GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (
+    _stage_split,
+    _consistency,
+    _entry,
+    _decoder_objective,
+    _stabilisers,
+)

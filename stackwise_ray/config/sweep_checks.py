@@ -197,17 +197,23 @@ def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
 
 
 def _check_masks(sweep: SweepConfig, design: Design) -> None:
-    """An encoder's validation/loss is that of its own masks: between arms with other masks it compares the masks."""
-    masked = {arm.name: _masks(arm.trial) for arm in design.arms if arm.trial.model.role == "encoder"}
+    """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked."""
+    masked = {arm.name: _masks(arm.trial) if arm.trial.fills_masks else None for arm in design.arms}
     for number, step in enumerate(sweep.analysis):
         if step.compare is None or step.compare.metric != "validation/loss" or len(set(masked.values())) < 2:
             continue
         first, *others = masked
         other = next(name for name in others if masked[name] != masked[first])
-        problem = (
-            f"= validation/loss, which {first} measures on other masks than {other}; compare validation/masked_loss, "
-            "which is the same for all, and make it the objective"
-        )
+        if masked[first] is None or masked[other] is None:
+            problem = (
+                f"= validation/loss, which is of masked tokens or of next ones, and {first} and {other} differ in that:"
+                " no number of both can be compared; put them into two search spaces"
+            )
+        else:
+            problem = (
+                f"= validation/loss, which {first} measures on other masks than {other}; compare "
+                "validation/masked_loss, which is the same for all, and make it the objective"
+            )
         raise _refuse(sweep, f"analysis.{number}.compare.metric", problem)
 
 

@@ -233,6 +233,7 @@ class TrainingConfig(Strict):
     stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
     trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control
     embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
+    decoder_objective: Literal["noisy_context", "bidirectional"] = "noisy_context"  # what a decoder learns from masks
     consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
     entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
     finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks
@@ -262,3 +263,8 @@ class TrialConfig(Strict):
     flags: tuple[str, ...] = ()  # names in stackwise_ray.flags, each a pure edit of this config
     seed: int = 0  # root seed of the named streams init, data order, noise
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether the model predicts masked tokens from both sides: encoders, and bidirectional decoders."""
+        return self.model.role == "encoder" or self.training.decoder_objective == "bidirectional"

@@ -47,6 +47,8 @@ class ModelFamily(ABC):
     takes_n_heads: ClassVar[bool] = True
     rotary: ClassVar[bool] = False
     """Whether heads carry rotary positions, which need an even width."""
+    can_be_two_sided: ClassVar[bool] = False
+    """Whether the attention of its decoders can be switched to both sides (transformers' `config.is_causal`)."""
     dropout_fields: ClassVar[tuple[str, ...]] = ()
     """Names of all dropout rates in the transformers config; empty: the family has none."""
     default_special_ids: ClassVar[Mapping[str, int]] = {}

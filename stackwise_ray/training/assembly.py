@@ -18,8 +18,8 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.models import build_model
-from stackwise_ray.models.growth import make_growable, make_identity, set_active, untie_head
+from stackwise_ray.models import FAMILIES, build_model
+from stackwise_ray.models.growth import make_growable, make_identity, set_active, set_two_sided, untie_head
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
@@ -147,6 +147,8 @@ def build_training_model(
     model = build_model(
         model_config, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
     )
+    if trial.model.role == "decoder" and FAMILIES.get(trial.model.family).can_be_two_sided:
+        set_two_sided(model, trial.fills_masks)
     if trial.training.activation_checkpointing:
         enable_activation_checkpointing(model)
     if plan.grows:

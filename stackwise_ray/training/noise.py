@@ -90,5 +90,5 @@ def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
 
 
 def denoising_objective(trial: TrialConfig) -> str:
-    """What a model learns from masked input: encoders predict the masked tokens, decoders the next one."""
-    return "masked_denoising" if trial.model.role == "encoder" else "noisy_context"
+    """What a model learns from masked input: the masked tokens where it sees both sides, else the next one."""
+    return "masked_denoising" if trial.fills_masks else "noisy_context"

@@ -134,17 +134,17 @@ def planned_steps(trial: TrialConfig, plan: StagePlan, flops: list[StageFlops]) 
 
 
 def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
-    """Whether whole splits are scored at the end: asked for by the role, and by `data.final_evaluation`.
+    """Whether whole splits are scored at the end: asked for by what is learned, and by `data.final_evaluation`.
 
-    Its default is full for decoders; encoders keep the fixed set.
+    Its default is full for what predicts the next token; what fills in masks keeps the fixed set.
     """
-    default = "full" if trial.model.role == "decoder" else "fixed"
+    default = "fixed" if trial.fills_masks else "full"
     return final_evaluation and (trial.data.final_evaluation or default) == "full"
 
 
 def wants_masked_evaluation(trial: TrialConfig) -> bool:
-    """Whether the loss at every one of `MASKED_RATIOS` is measured at the end: of every encoder, tuning trials too."""
-    return trial.model.role == "encoder"
+    """Whether the loss at each of `MASKED_RATIOS` is measured at the end: of all that fills in masks, in tuning too."""
+    return trial.fills_masks
 
 
 def _costs(plan: StagePlan, flops: Sequence[StageFlops]) -> list[StageCost]:

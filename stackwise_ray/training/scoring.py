@@ -143,7 +143,7 @@ def _score(trial: TrialConfig, data: PreparedData, source: str) -> Scores:
     )
     with deterministic(device):
         metrics = dict(_finish(evaluator.validate(objective)))
-        if trial.model.role == "encoder":
+        if trial.fills_masks:
             metrics.update(_finish(evaluator.masked_ratios()))
         if objective.left_to_right:
             for split in ("validation", "test"):
@@ -172,4 +172,10 @@ def load_model(source: str, role: str) -> PreTrainedModel:
 def _role(source: str) -> Any:
     config = saved_config(saved_folder(source, path="--model"), path="--model")
     names = " ".join(config.architectures or ())
+    if "MaskedLM" not in names and not getattr(config, "is_causal", True):
+        raise ConfigError(
+            f"= {source} is a decoder that sees both sides (is_causal: false): a next-token loss of it would mean "
+            "nothing; score the run that it comes from (--run)",
+            path="--model",
+        )
     return "encoder" if "MaskedLM" in names else "decoder"

@@ -21,6 +21,7 @@ class GPT2Family(ModelFamily):
     published_vocab_size = 50_257
     ties_embeddings = True
     has_position_table = True
+    can_be_two_sided = True
     dropout_fields = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
     default_special_ids: ClassVar = {"bos": 50_256, "eos": 50_256}
 

@@ -22,6 +22,7 @@ class LlamaFamily(ModelFamily):
     published_vocab_size = 32_000
     ties_embeddings = False
     takes_n_kv_heads = True
+    can_be_two_sided = True
     rotary = True
     default_special_ids: ClassVar = {"bos": 1, "eos": 2}
 

@@ -296,3 +296,14 @@ def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp
     assert len(expand(load(file)).arms) == 3
     file.write_text((MASKED % "validation/loss").replace("{training: depth_time}", "{training.lr: 1.0e-4}"))
     assert len(expand(load(file)).arms) == 3
+
+
+def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    decoders = (MASKED % "validation/loss").replace("encoder/bert_family", "decoder/gpt2_family")
+    file.write_text(decoders)
+    expand(load_sweep(file))
+    both_sides = "{training: depth_time, training.decoder_objective: bidirectional}"
+    file.write_text(decoders.replace("{training: depth_time}", both_sides))
+    with pytest.raises(ConfigError, match=r"validation/loss, which is of masked tokens or of next ones, and classical"):
+        load_sweep(file)

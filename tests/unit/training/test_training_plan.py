@@ -84,6 +84,9 @@ CASES = {
     "stabilisers": training(
         regime="depth_time", spectral_norm=True, residual_gain=0.5, accumulation=2, budget=Budget(flops=3e8)
     ),
+    "a decoder that fills in masks": training(
+        regime="depth_time", decoder_objective="bidirectional", entry="nearest_r", budget=Budget(steps=6)
+    ),
     "stages of equal tokens": with_training(
         model(family="bert", role="encoder", n_layers=3),
         regime="depth_time",
