@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import Noise, TrainingConfig, TrialConfig
 
 Found = tuple[str, str] | None
 """As in `checks`: path of the field to change and what is wrong with it, or nothing."""
@@ -28,6 +28,32 @@ def _stage_split(trial: TrialConfig) -> Found:
         "it is to give all stages equal tokens"
     )
     return "training.stage_split", f"{problem}: choose uniform, or a budget of flops or wall_seconds"
+
+
+def _masks(trial: TrialConfig) -> Found:
+    training, noise, default = trial.training, trial.training.noise, Noise()
+    ratio, grown = training.mask_ratio, training.regime in ("classical_random_ratio", "depth_time", "append")
+    if ratio != TrainingConfig(budget=training.budget).mask_ratio and (trial.model.role == "decoder" or grown):
+        where = f"in the regime {training.regime}" if grown else "on a decoder"
+        problem = f"= {ratio:g} has no effect {where}; it goes with classical training of encoders"
+        return "training.mask_ratio", f"{problem}, and training.noise with the other regimes"
+    if isinstance(noise.schedule, tuple):
+        for name in ("r_first", "r_last"):
+            value = getattr(noise, name)
+            if value != getattr(default, name):
+                problem = f"= {value:g} has no effect beside a list of shares ({list(noise.schedule)})"
+                return f"training.noise.{name}", f"{problem}; leave one of them out"
+    return None
+
+
+def _random_trunk(trial: TrialConfig) -> Found:
+    training = trial.training
+    if (training.regime, training.trunk, training.embeddings) != ("depth_time", "random_frozen", "untied_all"):
+        return None
+    problem = (
+        "= untied_all has no effect in depth_time over a random_frozen trunk, where embeddings and head train anyway"
+    )
+    return "training.embeddings", f"{problem}; leave it out"
 
 
 def _consistency(trial: TrialConfig) -> Found:
@@ -80,6 +106,8 @@ def _stabilisers(trial: TrialConfig) -> Found:
 
 GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _stage_split,
+    _masks,
+    _random_trunk,
     _consistency,
     _entry,
     _decoder_objective,

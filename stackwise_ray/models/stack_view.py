@@ -30,6 +30,7 @@ class StackView:
     Attributes:
         embeddings: Token, position and type tables, with a norm that belongs to them (BERT, ModernBERT). The first
             takes tokens; any other is a table of positions that is added to it (GPT-2).
+        embedding_dropout: A dropout between the embeddings and the first block that is in none of them (GPT-2).
         blocks: The layers, from the input to the output.
         final_norm: The norm between the last block and the head; None where blocks end in a norm (post-norm BERT).
         head: The modules that turn hidden states into logits, in order.
@@ -44,6 +45,7 @@ class StackView:
     head: tuple[nn.Module, ...]
     residual_outputs: Callable[[Any], tuple[nn.Module, ...]] | None
     passed_on: Callable[[torch.Tensor], Any] = _unchanged
+    embedding_dropout: nn.Module | None = None
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Hidden states (batch, n, d_model) of tokens (batch, n), as the first block gets them without dropout."""

@@ -181,6 +181,8 @@ def enter_stage(model: PreTrainedModel, stage: Stage) -> None:
             part.requires_grad_(True)
         else:
             part.eval()
+    if view.embedding_dropout is not None and not trainable.embeddings:
+        view.embedding_dropout.eval()
 
 
 def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContextManager[object]:

@@ -77,7 +77,7 @@ class Evaluator:
             answers: Positions that are scored by themselves as well, shape (n_windows, seq_len).
 
         Raises:
-            TrialError: A loss is not finite.
+            TrialError: A loss is not finite, or there is none.
         """
         table = torch.zeros(2 if answers is None else 5, n_windows, dtype=torch.float64)
         mine = shares(0, n_windows, self.assembly.world_size)[self.assembly.rank]
@@ -101,6 +101,11 @@ class Evaluator:
         if not np.isfinite(result.sums).all():
             bad = int((~np.isfinite(result.sums)).argmax())
             raise TrialError(f"non-finite loss in evaluation: {result.sums[bad]} in window {bad} of {n_windows}")
+        if not result.counts.any():
+            raise TrialError(
+                f"none of the {n_windows} windows of the evaluation has a position with a loss: at this share of masks "
+                "they have no masked one; raise data.validation_tokens, or the share"
+            )
         return result
 
     @torch.inference_mode()

@@ -187,6 +187,33 @@ def test_dropout_is_off_in_what_is_frozen_and_on_in_what_trains(name: str) -> No
     assert not any(dropouts[2])
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "modernbert"])
+@pytest.mark.parametrize("policy", [{"regime": "append"}, {"embeddings": "tied_frozen"}], ids=["append", "tied_frozen"])
+def test_frozen_embeddings_are_the_same_in_every_step_and_trained_ones_have_dropout(
+    name: str, policy: dict[str, Any]
+) -> None:
+    assembly = assembled(growing(replace(MODELS[name], dropout=0.5), **policy))
+    tokens = torch.randint(4, (2, 16), generator=torch.Generator().manual_seed(0))
+    for number, same in ((0, False), (1, True)):
+        stage, seen = assembly.plan.stages[number], []
+        assembly.enter(stage)
+        first = stack_view(assembly.model).blocks[stage.active_blocks[0]]
+        hook = first.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].detach().clone()))
+        assembly.model(input_ids=tokens)
+        assembly.model(input_ids=tokens)
+        hook.remove()
+        assert torch.equal(*seen) is same
+
+
+def test_a_gate_is_not_decayed_and_learns_at_the_rate_of_the_rest() -> None:
+    assembly = assembled(growing(MODELS["bert"]))
+    groups = assembly.enter(assembly.plan.stages[0]).optimizer.param_groups
+    gate = dict(assembly.model.named_parameters())[f"bert.encoder.layer.2.{GATE}"]
+    (own,) = [group for group in groups if any(p is gate for p in group["params"])]
+    assert own["weight_decay"] == 0
+    assert {group["lr"] for group in groups} == {assembly.trial.training.lr}
+
+
 def test_a_random_trunk_stays_as_it_was_drawn() -> None:
     assembly = assembled(growing(MODELS["bert"], trunk="random_frozen"))
     fresh = assembled(growing(MODELS["bert"], trunk="random_frozen"))

@@ -57,6 +57,7 @@ class GPT2Family(ModelFamily):
             final_norm=trunk.ln_f,
             head=(model.lm_head,),
             residual_outputs=lambda block: (block.attn.c_proj, block.mlp.c_proj),
+            embedding_dropout=trunk.drop,
         )
 
 

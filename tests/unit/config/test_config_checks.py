@@ -187,6 +187,21 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             {"training.regime": "depth_time", "training.entry": "nearest_r", "training.blocks_per_stack": 4},
             "training.entry = nearest_r chooses among stacks, and there is one alone",
         ),
+        (
+            {"training.regime": "depth_time", "training.mask_ratio": 0.3},
+            "training.mask_ratio = 0.3 has no effect in the regime depth_time; it goes with classical training of enc",
+        ),
+        (
+            {
+                "training.regime": "depth_time",
+                "training.noise": {"schedule": [0.9, 0.6, 0.4, 0.2], "r_last": 0.2},
+            },
+            "training.noise.r_last = 0.2 has no effect beside a list of shares ([0.9, 0.6, 0.4, 0.2])",
+        ),
+        (
+            {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "untied_all"},
+            "= untied_all has no effect in depth_time over a random_frozen trunk, where embeddings and head train",
+        ),
         ({"training.spectral_norm": True}, "training.spectral_norm = True is about the last projection of a residual"),
         ({"training.residual_gain": 0.5}, "a block of bert ends in a norm, which undoes its scale; leave it out"),
         (
@@ -219,3 +234,14 @@ def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: st
 def test_a_decoder_that_is_evaluated_on_clean_text_is_entered_at_its_input() -> None:
     with pytest.raises(ConfigError, match=r"training\.entry = nearest_r is about inputs with masks, and a decoder"):
         check_trial(edit(GPT2, {"training.regime": "depth_time", "training.entry": "nearest_r"}))
+
+
+def test_a_decoder_has_no_share_of_masks_in_classical_training() -> None:
+    check_trial(edit(BERT, {"training.mask_ratio": 0.3}))
+    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0\.3 has no effect on a decoder; it goes with"):
+        check_trial(edit(GPT2, {"training.mask_ratio": 0.3}))
+
+
+def test_all_embeddings_over_a_random_prefix_mean_something() -> None:
+    fields = {"training.regime": "append", "training.trunk": "random_frozen", "training.embeddings": "untied_all"}
+    check_trial(edit(BERT, fields))

@@ -209,3 +209,15 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu():
     assert choose_device("auto") == CPU
     with pytest.raises(ConfigError, match=r"training\.device|no CUDA device"):
         choose_device("cuda")
+
+
+def test_an_evaluation_in_which_nothing_is_masked_says_so(data):
+    """One window of 16 tokens at a share of a millionth has no mask."""
+    assembly = assemble(ENCODER, data, CPU)
+    one = replace(assembly, validation_windows=assembly.validation_windows[:1])
+    stage = replace(one.plan.stages[0], noise=((1e-6, 1e-6),))
+    lightest = one.enter(stage).objective
+    with pytest.raises(
+        TrialError, match=r"none of the 1 windows of the evaluation has .* raise data\.validation_tokens"
+    ):
+        result(evaluator(one).validate(lightest))
