@@ -32,9 +32,10 @@ def _stage_split(trial: TrialConfig) -> Found:
 
 def _masks(trial: TrialConfig) -> Found:
     training, noise, default = trial.training, trial.training.noise, Noise()
-    ratio, grown = training.mask_ratio, training.regime in ("classical_random_ratio", "depth_time", "append")
-    if ratio != TrainingConfig(budget=training.budget).mask_ratio and (trial.model.role == "decoder" or grown):
-        where = f"in the regime {training.regime}" if grown else "on a decoder"
+    ratio = training.mask_ratio
+    drawn = training.regime in ("classical_random_ratio", "depth_time", "append", "hybrid")
+    if ratio != TrainingConfig(budget=training.budget).mask_ratio and (trial.model.role == "decoder" or drawn):
+        where = f"in the regime {training.regime}" if drawn else "on a decoder"
         problem = f"= {ratio:g} has no effect {where}; it goes with classical training of encoders"
         return "training.mask_ratio", f"{problem}, and training.noise with the other regimes"
     if isinstance(noise.schedule, tuple):
@@ -98,8 +99,9 @@ def _stabilisers(trial: TrialConfig) -> Found:
         if value and model.family in POST_NORM:
             problem = f"= {value} is about the last projection of a residual branch, and a block of {model.family} ends"
             return f"training.{name}", f"{problem} in a norm, which undoes its scale; leave it out"
-    if training.residual_gain is not None and model.pretrained is not None:
-        problem = f"= {training.residual_gain} would change what the weights at model.pretrained compute"
+    given = model.pretrained or training.init_from
+    if training.residual_gain is not None and given is not None:
+        problem = f"= {training.residual_gain} would change what the weights at {given} compute"
         return "training.residual_gain", f"{problem}; leave it out"
     return None
 

@@ -19,6 +19,7 @@ from stackwise_ray.config.yaml import load_yaml
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
 from stackwise_ray.flags import apply_flags
+from stackwise_ray.models.growth import make_growable
 from stackwise_ray.models.saved import load_saved, saved_config, saved_folder
 from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
 from stackwise_ray.training.collectives import Alone

@@ -245,3 +245,11 @@ def test_a_decoder_has_no_share_of_masks_in_classical_training() -> None:
 def test_all_embeddings_over_a_random_prefix_mean_something() -> None:
     fields = {"training.regime": "append", "training.trunk": "random_frozen", "training.embeddings": "untied_all"}
     check_trial(edit(BERT, fields))
+
+
+def test_a_gain_does_not_change_weights_that_are_given() -> None:
+    with pytest.raises(ConfigError, match=r"residual_gain = 0\.5 would change what the weights at runs/a compute"):
+        check_trial(edit(GPT2, {"model.pretrained": "runs/a", "training.residual_gain": 0.5}))
+    hybrid = {"training.regime": "hybrid", "training.init_from": "runs/b", "training.residual_gain": 0.5}
+    with pytest.raises(ConfigError, match=r"residual_gain = 0\.5 would change what the weights at runs/b compute"):
+        check_trial(edit(GPT2, hybrid))
