@@ -1,4 +1,4 @@
-"""Answers from runs: comparisons with intervals and verdicts, rankings over tasks, power, and the report of a sweep.
+"""Answers from runs: comparisons with verdicts, scaling laws, rankings over tasks, power, the report of a sweep.
 
 It works on what our sweeps wrote and on anybody's MLflow experiment or CSV, and imports neither torch nor ray. Names
 load on first use, so `import analysis` costs next to nothing.
@@ -7,7 +7,9 @@ load on first use, so `import analysis` costs next to nothing.
     print(analysis.compare(runs, "validation/loss", baseline="attention"))
 
 Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, power,
-simulation, tasks, ranking, aggregation, hierarchical, sweep_directory, figures, report.
+simulation, tasks, ranking, aggregation, hierarchical, sweep_directory, figures, report. Scaling laws: laws, law_losses,
+law_table, law_fit, variable_projection, profile_likelihood, certificate, scaling_fit, scaling_laws, then isoflop,
+frontier, allocation.
 """
 
 from __future__ import annotations
@@ -19,14 +21,20 @@ from .power import minimum_detectable_effect, power, seeds_needed  # at once: th
 
 if TYPE_CHECKING:
     from .aggregation import aggregate
+    from .allocation import optimal_allocation
     from .comparison import ArmComparison, Comparison
     from .e_process import seeds_possible
     from .errors import AnalysisError
+    from .frontier import FrontierFit, fit_frontier
     from .hierarchical import hierarchical_bootstrap
     from .intervals import Interval
+    from .isoflop import fit_isoflop
+    from .isoflop_fit import IsoFlopFit
     from .ranking import Ranking, rank
     from .report import summary_table, write_report
     from .runs import load_curves, load_runs
+    from .scaling_fit import ScalingFit
+    from .scaling_laws import fit_scaling_law
     from .sequential import compare_sequentially, sequential_verdict
     from .significance import compare
     from .simulation import SequentialPlan, sequential_seeds, simulated_power
@@ -36,17 +44,24 @@ _HOME = {
     "AnalysisError": "errors",
     "ArmComparison": "comparison",
     "Comparison": "comparison",
+    "FrontierFit": "frontier",
     "Interval": "intervals",
+    "IsoFlopFit": "isoflop_fit",
     "Ranking": "ranking",
+    "ScalingFit": "scaling_fit",
     "SequentialComparison": "verdict",
     "SequentialPlan": "simulation",
     "Verdict": "verdict",
     "aggregate": "aggregation",
     "compare": "significance",
     "compare_sequentially": "sequential",
+    "fit_frontier": "frontier",
+    "fit_isoflop": "isoflop",
+    "fit_scaling_law": "scaling_laws",
     "hierarchical_bootstrap": "hierarchical",
     "load_curves": "runs",
     "load_runs": "runs",
+    "optimal_allocation": "allocation",
     "rank": "ranking",
     "seeds_possible": "e_process",
     "sequential_seeds": "simulation",
@@ -56,10 +71,11 @@ _HOME = {
     "write_report": "report",
 }
 __all__ = [
-    "AnalysisError", "ArmComparison", "Comparison", "Interval", "Ranking", "SequentialComparison", "SequentialPlan",
-    "Verdict", "aggregate", "compare", "compare_sequentially", "hierarchical_bootstrap", "load_curves", "load_runs",
-    "minimum_detectable_effect", "power", "rank", "seeds_needed", "seeds_possible", "sequential_seeds",
-    "sequential_verdict", "simulated_power", "summary_table", "write_report",
+    "AnalysisError", "ArmComparison", "Comparison", "FrontierFit", "Interval", "IsoFlopFit", "Ranking", "ScalingFit",
+    "SequentialComparison", "SequentialPlan", "Verdict", "aggregate", "compare", "compare_sequentially", "fit_frontier",
+    "fit_isoflop", "fit_scaling_law", "hierarchical_bootstrap", "load_curves", "load_runs", "minimum_detectable_effect",
+    "optimal_allocation", "power", "rank", "seeds_needed", "seeds_possible", "sequential_seeds", "sequential_verdict",
+    "simulated_power", "summary_table", "write_report",
 ]  # fmt: skip
 
 

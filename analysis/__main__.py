@@ -1,4 +1,4 @@
-"""`python -m analysis compare | report | power | sequential | rank | aggregate`: the package from a shell.
+"""`python -m analysis compare | fit | isoflop | report | power | sequential | rank | aggregate`: the package from a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import statistics_commands
+from . import law_commands, statistics_commands
 from .console import Json, Latex, Markdown, excluded, show, to_terminal
 from .errors import AnalysisError
 from .statistics_commands import Direction
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="analysis", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Answers from runs: paired comparisons with verdicts, power, and the report of a sweep.",
+    help="Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep.",
 )  # fmt: skip
 
 
@@ -138,6 +138,7 @@ def report(
         to_terminal(summary, f"report: {path}")
 
 
+app.add_typer(law_commands.app)
 app.add_typer(statistics_commands.app)
 
 
