@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _INK, _BLUE, _ORANGE, _GREEN = _COLOURS[:4]
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _POINTS = 120
+_LARGEST_PREFIX = 1e18
 
 
 @styled
@@ -64,9 +65,16 @@ def _law(axes: Axes, fit: ScalingFit) -> None:
     label = "law" if fit.variable else "law at the optimal allocation"
     axes.plot(line, mean, color=_ORANGE, label=label)
     axes.set(title=f"loss = {fit.formula}", xlabel=name, ylabel="loss")
-    _log_axis(axes.xaxis)
+    _compute_axis(axes.xaxis)
     _log_axis(axes.yaxis)
     axes.legend()
+
+
+def _compute_axis(axis: Any) -> None:
+    """A logarithmic axis for FLOPs, in powers of ten where no decimal prefix is left."""
+    _log_axis(axis)
+    if axis.get_view_interval()[1] > _LARGEST_PREFIX:
+        axis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
 
 def _along(fit: ScalingFit, line: Array) -> tuple[Any, Any, Any]:
@@ -151,6 +159,6 @@ def _growth(axes: Axes, fit: IsoFlopFit) -> None:
         label = f"flops^{show_value(fit.exponents['a'])}{ends}"
         axes.plot(line, np.exp(level + slope * (np.log(line) - fit.optima.centre)), color=_ORANGE, label=label)
     axes.set(title="Optimal size over the budget", xlabel="FLOPs", ylabel="optimal params")
-    _log_axis(axes.xaxis)
+    _compute_axis(axes.xaxis)
     _log_axis(axes.yaxis)
     axes.legend()
