@@ -1,4 +1,4 @@
-"""`python -m analysis compare | fit | isoflop | report | power | sequential | rank | aggregate`: the package from a shell.
+"""`python -m analysis compare | fit | isoflop | report | power | sequential | rank | aggregate`, from a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.

@@ -139,7 +139,9 @@ class IsoFlopFit(GridView):
             notes.append(f"the parabola's bias in a, on noise-free losses of the fitted surface: {shown}")
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
-        notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise between {self.noise}")
+        if self.bootstrap:
+            whence = "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed a size"
+            notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
         return Grid(columns, tuple(rows), f"IsoFLOP: {self.sentence}", (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8))
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,16 @@ class Problem:
     x: Array
     y: Array
     centre: Array
+
+    @classmethod
+    def of(cls, law: Law, loss: Loss, columns: Mapping[str, Array], losses: Array) -> Problem:
+        """The problem of runs with these columns (runs,), in the law's order, and losses (runs,)."""
+        x = np.log(np.array(list(columns.values())))
+        centre = x.mean(axis=1)
+        names = list(columns)
+        if "unique_tokens" in names:  # the law compares them with tokens, so both are counted in one unit
+            centre[names.index("unique_tokens")] = centre[names.index("tokens")]
+        return cls(law=law, loss=loss, x=x - centre[:, None], y=np.log(losses), centre=centre)
 
     @property
     def n_coordinates(self) -> int:
@@ -142,7 +152,7 @@ def search(problem: Problem) -> tuple[Array, Array]:
             return 1e30, np.zeros_like(theta)
         return float(value[0]) * size, gradient[0] * size
 
-    options: Any = {"maxiter": 500, "ftol": 1e-13, "gtol": 1e-10, "maxls": 40}
+    options: Any = {"maxiter": 200, "ftol": 1e-12, "gtol": 1e-10, "maxls": 40}
     ends = np.array([minimize(one, start, jac=True, method="L-BFGS-B", options=options).x for start in starts])
     values = problem.objective(ends)[0]
     values = np.where(np.isfinite(values), values, np.inf)

@@ -246,9 +246,10 @@ def _positive(table: pd.DataFrame, column: str) -> Array:
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         value, label = table[column].iloc[first], _labels(table)[first]
+        shown = f"'{value}'" if isinstance(value, str) else str(value)
         raise AnalysisError(
             f"column '{column}': {int(bad.sum())} of {len(table)} values are not positive finite numbers (first: "
-            f"{value!r}, {label}); leave these runs out and say so"
+            f"{shown}, {label}); leave these runs out and say so"
         )
     return numbers
 

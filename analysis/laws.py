@@ -66,7 +66,8 @@ class Law:
         """Parameters (rows, parameters) in the units of the table, from coordinates in units of exp(centre)."""
         values = self.rescaled(theta, centre)
         for name in self.logs:
-            values[:, self.index(name)] = np.exp(values[:, self.index(name)])
+            with np.errstate(over="ignore"):  # a parameter that is not identified may be infinite
+                values[:, self.index(name)] = np.exp(values[:, self.index(name)])
         return values
 
     def rescaled(self, theta: Array, centre: Array) -> Array:
@@ -146,9 +147,9 @@ def _repeated(repeats: Array, log_scale: Array) -> tuple[Array, Array, Array]:
     return np.log(worth), by_scale, by_repeats
 
 
-_SHARES = (0.2, 0.6, 0.9)
+_SHARES = (0.3, 0.8)
 """Of the lowest loss, where the irreducible part starts."""
-_EXPONENTS = (0.1, 0.3, 0.6, 1.2)
+_EXPONENTS = (0.1, 0.35, 1.0)
 
 
 def _levels(y: Array) -> list[tuple[float, float]]:
@@ -166,18 +167,18 @@ def _start_power_offset(x: Array, y: Array) -> Array:
 
 
 def _start_chinchilla(x: Array, y: Array) -> Array:
-    grid = product(_levels(y), (0.2, 0.5, 0.8), _EXPONENTS, _EXPONENTS)
+    grid = product(_levels(y), (0.25, 0.75), _EXPONENTS, _EXPONENTS)
     return np.array([(E, r + np.log(part), r + np.log1p(-part), al, be) for (E, r), part, al, be in grid])
 
 
 def _start_bnsl(x: Array, y: Array) -> Array:
     breaks = np.quantile(x[0], (0.25, 0.5, 0.75))
-    grid = product(_levels(y), (0.05, 0.2, 0.6), (-0.2, 0.2, 0.6), breaks, (np.log(0.3), 0.0))
-    return np.array([(a, b + c0 * 0.0, c0, c1, d, f) for (a, b), c0, c1, d, f in grid])
+    grid = product(_levels(y), (0.05, 0.3), (-0.2, 0.2, 0.6), breaks)
+    return np.array([(a, b, c0, c1, d, np.log(0.5)) for (a, b), c0, c1, d in grid])
 
 
 def _start_data_constrained(x: Array, y: Array) -> Array:
-    exponents = np.log(np.array((0.15, 0.4, 0.8)))
+    exponents = np.log(np.array((0.2, 0.5)))
     scales = np.log(np.array((2.0, 15.0)))
     grid = product(_levels(y), exponents, exponents, scales, scales)
     half = np.log(0.5)

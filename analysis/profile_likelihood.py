@@ -85,11 +85,14 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
 
 
 def _profile(problem: Problem, name: str, estimate: float, ends: Array, reached: Array) -> Profile:
-    unit = np.exp if name in problem.law.logs else np.asarray
-    low, high = (None if np.isnan(end) else float(unit(end)) for end in ends)
-    flat = tuple(float(unit(far)) if np.isnan(end) else None for end, far in zip(ends, reached, strict=True))
+    with np.errstate(over="ignore"):  # a parameter that is not identified may be infinite
+        place, crossed, far = (
+            np.exp(v) if name in problem.law.logs else v for v in (np.array(estimate), ends, reached)
+        )
+    low, high = (None if np.isnan(end) else float(end) for end in crossed)
+    flat = tuple(float(way) if np.isnan(end) else None for end, way in zip(ends, far, strict=True))
     return Profile(
-        parameter=name, estimate=float(unit(estimate)), low=low, high=high, identified=low is not None
+        parameter=name, estimate=float(place), low=low, high=high, identified=low is not None
         and high is not None, flat_from=(flat[0], flat[1]),
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ def fit_scaling_law(
     counted = make_loss(loss, delta)
     runs = read_law_runs(table, columns, ("flops", "params", "tokens", "params_total"), tokens_from=tokens_from)
     require_runs(len(runs), len(chosen.parameters), law)
-    problem = _problem(chosen, counted, runs, columns)
+    problem = Problem.of(chosen, counted, {name: runs.columns[name] for name in columns}, runs.loss)
     centred, optimum, scale, ends = _optimum(problem)
     table_units = problem.in_table_units()
     theta = _in_table_units(problem, centred[None])[0]
@@ -113,12 +113,6 @@ def _choose(
     if tokens_from is not None and "tokens" not in columns:
         raise AnalysisError(f"tokens_from = '{tokens_from}' has no effect on '{law}' over {columns[0]}")
     return chosen, columns
-
-
-def _problem(law: Law, loss: Any, runs: LawRuns, columns: tuple[str, ...]) -> Problem:
-    x = np.log(np.array([runs.columns[name] for name in columns]))
-    centre = x.mean(axis=1)
-    return Problem(law=law, loss=loss, x=x - centre[:, None], y=np.log(runs.loss), centre=centre)
 
 
 def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
@@ -215,11 +209,9 @@ def _other_convention(
     swapped = {**runs.columns, "params": total}
     if tokens_from is not None:
         swapped["tokens"] = runs.columns["tokens"] * runs.columns["params"] / total
-    x = np.log(np.array([swapped[name] for name in columns]))
-    centre = x.mean(axis=1)
-    problem = Problem(law=law, loss=loss, x=x - centre[:, None], y=np.log(runs.loss), centre=centre)
+    problem = Problem.of(law, loss, {name: swapped[name] for name in columns}, runs.loss)
     theta, optimum, _, _ = _optimum(problem)
-    natural = law.natural(theta[None, : len(law.parameters)], centre)[0]
+    natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
     parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
     return {
         "column": "params_total", "parameters": parameters, "exponents": _exponents(law, parameters),

@@ -18,7 +18,7 @@ from .law_fit import Problem
 from .laws import Array
 
 _INNER_STEPS = 60
-_BEST_CELLS = 3
+_BEST_CELLS = 2
 """Cells of the grid over the exponents from which the outer search goes on."""
 
 

@@ -71,18 +71,18 @@ def covered(number: int, repeat: int, n: int, bootstraps: int) -> dict[str, Any]
     law = random_law(np.random.default_rng([number]))
     rng = np.random.default_rng([number, repeat, n])
     x, y = random_runs(law, n, rng)
-    centre = x.mean(axis=1)
-    problem = Problem(law=LAW, loss=make_loss("huber_log", 1e-3), x=x - centre[:, None], y=y, centre=centre)
+    columns = dict(zip(LAW.columns, np.exp(x), strict=True))
+    problem = Problem.of(LAW, make_loss("huber_log", 1e-3), columns, np.exp(y))
     starts = LAW.starts(problem.x, problem.y)
     ends, values = minimise(problem, starts[np.argsort(problem.objective(starts)[0])[:24]], tolerance=1e-12)
     best = ends[int(np.nanargmin(values))]
     weights = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps).astype(float)
     draws, lost = draw(problem, best, weights, "bootstrap")
-    low, high = percentile_ends(with_exponent(LAW.natural(draws, centre)))
+    low, high = percentile_ends(with_exponent(LAW.natural(draws, problem.centre)))
     truth = with_exponent(law[None])[0]
     table_units = problem.in_table_units()
     scale = problem.loss.scale(problem.residuals(best[None])[0], len(LAW.parameters))
-    found, _ = profiles(table_units, LAW.rescaled(best[None], centre)[0], scale)
+    found, _ = profiles(table_units, LAW.rescaled(best[None], problem.centre)[0], scale)
     by_profile = [
         None if not profile.identified else bool(profile.low <= value <= profile.high)  # type: ignore[operator]
         for profile, value in zip(found, truth, strict=False)

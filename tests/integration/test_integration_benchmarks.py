@@ -117,3 +117,27 @@ def test_the_t_test_of_the_replays_is_that_of_scipy() -> None:
     ]
     assert anytime.plain_t(draws).tolist() == first
     assert 0 < sum(n == 0 for n in first) < 40
+
+
+def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laws = script("scaling_laws")
+    work = tmp_path / "work.jsonl"
+    words = ["--laws", "1", "--bootstraps", "100", "--work", str(work), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/scaling_laws.py", *words, "--draws", "1"])
+    assert laws.main() == 0
+    kept = work.read_text()
+    work.write_text(kept + '{"law": 0, "dr')  # ended in the middle of a line
+    monkeypatch.setattr(sys, "argv", ["benchmarks/scaling_laws.py", *words, "--draws", "2"])
+    assert laws.main() == 0
+    assert work.read_text().startswith(kept)
+    assert len(work.read_text().splitlines()) == 5  # two data sets, the broken line, the two that were missing
+    found = json.loads((tmp_path / "scaling_laws.json").read_text())
+    rows = {(row["n"], row["method"], row["parameter"]): row for row in found["coverage"]}
+    assert set(rows) >= {(n, "percentile bootstrap", name) for n in (240, 30) for name in laws.NAMES}
+    for row in rows.values():
+        assert 0 <= row["low"] <= row["coverage"] <= row["high"] <= 1
+        assert row["data_sets"] + row["not_identified"] == 2
+    assert "| runs | interval | parameter |" in (tmp_path / "scaling_laws.md").read_text()
+    assert "percentile bootstrap" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""`python -m analysis fit` and `… isoflop`: forms of output, options, mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from synthetic_laws import make_runs, make_valleys
+from test_analysis_cli import run
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """Runs under other people's names, without tokens."""
+    table = make_runs(n=32, noise=0.004).drop(columns="tokens")
+    path = tmp_path / "runs.csv"
+    table.rename(columns={"params": "Model Size", "flops": "Training FLOP"}).to_csv(path, index=False)
+    return path
+
+
+MAPPED = ("--map", "params=Model Size", "--map", "flops=Training FLOP", "--map", "loss=loss", "--tokens-from", "6N")
+
+
+def test_fit_prints_the_law_its_certificate_and_what_was_left_out(csv, capsys, monkeypatch):
+    words = ("--drop-highest", 2, "--bootstrap", 100, "--allocate", 1e21)
+    code, out, _ = run(capsys, monkeypatch, "fit", csv, "--law", "chinchilla", *MAPPED, *words)
+    assert code == 0
+    flat = " ".join(out.split())
+    assert "chinchilla by huber_log, 30 runs" in flat
+    assert "(1) optimum confirmed" in flat
+    assert "left out: 2 × among the 2 highest losses" in flat
+    assert "flops are best spent on" in flat
+    assert "\x1b[" not in out
+
+
+def test_fit_speaks_json_markdown_and_latex(csv, capsys, monkeypatch):
+    words = ("fit", csv, *MAPPED, "--bootstrap", 0)
+    found = json.loads(run(capsys, monkeypatch, *words, "--json", "--allocate", 1e21)[1])
+    assert found["n"] == 32
+    assert found["certificate"]["optimum"]["confirmed"] is True
+    assert found["allocation"]["params"] > 0
+    words = ("fit", csv, "--law", "power", "--map", "flops=Training FLOP", "--bootstrap", 0)
+    assert "| parameter | estimate |" in run(capsys, monkeypatch, *words, "--markdown")[1]
+    assert r"\begin{tabular}" in run(capsys, monkeypatch, *words, "--latex")[1]
+
+
+def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypatch):
+    path, figure = tmp_path / "runs.csv", tmp_path / "isoflop.png"
+    make_valleys(seeds=2).drop(columns="tokens").to_csv(path, index=False)
+    code, out, _ = run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--figure", figure)
+    assert code == 0
+    assert "3 of 3 budgets have an optimum" in out
+    assert figure.is_file()
+    found = json.loads(run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--json")[1])
+    assert len(found["budgets"]) == 3
+    assert "| budget | runs |" in run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 0, "--markdown")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("fit", "CSV"), "no column 'params'"),
+        (("fit", "CSV", "--map", "params"), "write NAME=COLUMN"),
+        (("fit", "CSV", "--map", "params=Model"), "did you mean 'Model Size'?"),
+        (("fit", "CSV", "--map", "loss=loss", "--map", "loss=Model Size"), "--map names 'loss' twice"),
+        (("fit", "CSV", "--law", "chinchila"), "Invalid value for '--law'"),
+        (("fit", "nowhere.csv"), "no such file"),
+        (("isoflop", "CSV", "--budgets", "budget", "--map", "params=Model Size"), "budgets = 'budget' is not a column"),
+    ],
+)
+def test_a_mistake_in_a_law_is_one_message_and_exit_code_2(words, message, csv, capsys, monkeypatch):
+    code, out, err = run(capsys, monkeypatch, *(csv if word == "CSV" else word for word in words))
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize("command", ["fit", "isoflop"])
+def test_help_shows_examples(command, capsys, monkeypatch):
+    code, out, _ = run(capsys, monkeypatch, command, "--help")
+    assert code == 0
+    assert f"python -m analysis {command} " in out
+
+
+def test_fitting_a_law_never_loads_torch_or_ray(csv):
+    code = (
+        f"import sys, analysis; t = analysis.load_runs({str(csv)!r}).rename(columns={{'Training FLOP': 'flops'}}); "
+        "analysis.fit_scaling_law(t, law='power', bootstrap=0); print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

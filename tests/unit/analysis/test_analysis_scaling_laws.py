@@ -1,0 +1,316 @@
+"""`fit_scaling_law`: the known answer, the certificate, determinism, predictions and every refusal by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_laws import TRUTH, best_params, make_runs
+
+import analysis
+from analysis.errors import AnalysisError
+from analysis.files import dump_json
+from analysis.law_table import derive_tokens, drop_highest, rename_columns
+
+SHARED = os.environ.get("STACKWISE_DATA")
+needs_data = pytest.mark.skipif(not SHARED, reason="STACKWISE_DATA is not set: no copy of the points of Chinchilla")
+
+
+@cache
+def chinchilla() -> analysis.ScalingFit:
+    """The published points without the five highest losses, fitted once."""
+    source = Path(str(SHARED)) / "scaling-laws" / "epoch-chinchilla" / "svg_extracted_data.csv"
+    table = rename_columns(analysis.load_runs(source), {"params": "Model Size", "flops": "Training FLOP"})
+    return analysis.fit_scaling_law(drop_highest(table, 5), tokens_from="6N")
+
+
+@cache
+def noisy() -> analysis.ScalingFit:
+    return analysis.fit_scaling_law(make_runs(n=60, noise=0.004), bootstrap=200, seed=3)
+
+
+@cache
+def clean() -> analysis.ScalingFit:
+    return analysis.fit_scaling_law(make_runs(n=60), bootstrap=100)
+
+
+@needs_data
+def test_the_published_points_give_the_known_answer():
+    fit = chinchilla()
+    assert fit.n == 240
+    assert fit.objective <= 1.0182745e-3
+    # half a unit of the last digit that is given
+    given = {"E": (1.81722, 5e-6), "A": (477.83, 5e-3), "B": (2143.4, 0.05), "alpha": (0.34731, 5e-6)}
+    for name, (value, half) in {**given, "beta": (0.36717, 5e-6)}.items():
+        assert fit.parameters[name] == pytest.approx(value, abs=half)
+    assert fit.exponents["a"] == pytest.approx(0.5139, abs=5e-5)
+
+
+@needs_data
+def test_the_published_intervals_are_met_within_a_hundredth():
+    ends = chinchilla().intervals
+    assert ends["E"] == pytest.approx((1.77, 1.87), abs=0.01)
+    assert ends["alpha"] == pytest.approx((0.317, 0.373), abs=0.01)
+    assert ends["beta"] == pytest.approx((0.331, 0.415), abs=0.01)
+
+
+@needs_data
+def test_the_known_optimum_is_found_by_two_roads_and_is_identified():
+    certificate = chinchilla().certificate
+    assert certificate.optimum.confirmed
+    assert certificate.optimum.variable_projection == pytest.approx(1.0182740e-3, abs=5e-10)
+    assert certificate.optimum.reached > certificate.optimum.starts / 2
+    assert certificate.not_identified == ()
+    assert certificate.holdout.n >= 12
+    assert certificate.ranges["params"] == pytest.approx((5.73e7, 1.62e10), rel=0.01)
+
+
+@needs_data
+def test_hoffmanns_rounded_constants_score_four_times_worse():
+    fit = chinchilla()
+    rounded = np.array([[np.log(1.69), np.log(406.4), np.log(410.7), 0.34, 0.28]])
+    assert fit.problem.objective(rounded)[0][0] == pytest.approx(4.1e-3, abs=0.05e-3)
+
+
+@needs_data
+def test_a_thousand_draws_of_the_known_fit_take_less_than_ten_seconds():
+    from analysis.law_fit import draw
+
+    fit = chinchilla()
+    weights = np.random.default_rng(0).multinomial(240, np.full(240, 1 / 240), size=1000).astype(float)
+    began = time.process_time()
+    draw(fit.problem, fit.theta, weights, "bootstrap")
+    assert time.process_time() - began < 10
+
+
+def test_a_law_without_noise_is_found_with_a_certificate_that_holds():
+    fit = clean()
+    assert fit.parameters == pytest.approx(TRUTH["chinchilla"], rel=1e-3)
+    assert fit.certificate.optimum.confirmed
+    assert fit.certificate.not_identified == ()
+    assert fit.certificate.holdout.mean_miss == pytest.approx(0, abs=1e-5)
+
+
+def test_intervals_of_noisy_runs_hold_the_truth_and_the_sentence_says_the_verdict():
+    fit = noisy()
+    assert all(fit.intervals[name][0] < value < fit.intervals[name][1] for name, value in TRUTH["chinchilla"].items())
+    assert set(fit.standard_errors) == {"E", "A", "B", "alpha", "beta", "a", "b"}
+    assert fit.exponents["a"] + fit.exponents["b"] == pytest.approx(1)
+    assert "certificate holds" in fit.sentence
+    assert fit.certificate.holds
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
+    table = make_runs(n=30, noise=0.004)
+    first, again, other = (analysis.fit_scaling_law(table, law="power", bootstrap=100, seed=seed) for seed in (0, 0, 1))
+    assert first.intervals == again.intervals
+    assert first.certificate == again.certificate
+    assert first.intervals != other.intervals
+
+
+def test_without_bootstrap_there_are_no_intervals_and_the_certificate_says_what_it_lacks():
+    fit = analysis.fit_scaling_law(make_runs(n=30, noise=0.004), bootstrap=0)
+    assert fit.intervals is None
+    assert fit.standard_errors is None
+    assert fit.certificate.holdout is None
+    assert "not checked with bootstrap=0" in fit.certificate.findings[-1]
+    assert fit.predict(params=1e9, tokens=2e10)[1:] == (None, None)
+
+
+def test_tokens_in_proportion_to_params_are_not_enough_to_identify_a_law():
+    table = make_runs(n=60, noise=0.01)
+    table["tokens"] = 20 * table["params"]
+    clean = 1.8 + 480 / table["params"] ** 0.35 + 2100 / table["tokens"] ** 0.37
+    table["loss"] = clean * np.exp(0.01 * np.random.default_rng(0).normal(size=60))
+    fit = analysis.fit_scaling_law(table.drop(columns="flops"), bootstrap=0)
+    assert {"B", "beta"} <= set(fit.certificate.not_identified)
+    assert not fit.certificate.holds
+    assert "NOT IDENTIFIED" in str(fit)
+
+
+def test_runs_of_another_shape_fail_the_certificate_by_their_residuals():
+    table = make_runs("bnsl", n=60, noise=0.001)
+    fit = analysis.fit_scaling_law(table, law="power", bootstrap=100)
+    assert any(trend.found and trend.variable == "flops" for trend in fit.certificate.trends)
+    assert any("residuals depend on flops" in failure for failure in fit.certificate.failures)
+
+
+def test_a_break_beyond_the_smaller_budgets_fails_the_hold_out():
+    table = make_runs(n=60, noise=0.002)
+    table.loc[table["flops"] == table["flops"].max(), "loss"] *= 1.05
+    fit = analysis.fit_scaling_law(table, bootstrap=100)
+    assert not fit.certificate.holdout.passed
+    assert fit.certificate.holdout.mean_miss > 0.03
+    assert fit.certificate.holdout.n == 10
+
+
+def test_too_few_runs_below_the_largest_budget_are_said_to_be_too_few():
+    fit = analysis.fit_scaling_law(make_runs(n=10, noise=0.004), bootstrap=100)
+    assert "fewer than two a parameter" in fit.certificate.no_holdout
+
+
+def test_a_prediction_outside_the_runs_is_labelled_with_its_factor():
+    fit = noisy()
+    inside = fit.predict(params=1e9, tokens=2e10)
+    mean, low, high = inside
+    assert low < 1.8 + 480 / 1e9**0.35 + 2100 / 2e10**0.37 < high
+    assert low < mean < high
+    assert inside.label == "within the fitted range"
+    largest = float(np.exp(fit.problem.x.sum(axis=0).max()))
+    far = fit.predict(params=np.sqrt(largest) * 10, tokens=np.sqrt(largest) * 10)
+    assert far.extrapolation >= 100 * (1 - 1e-9)
+    assert far.label.startswith("extrapolation by a factor of")
+    several = fit.predict(params=[1e9, 2e9], tokens=2e10)
+    assert several.mean.shape == (2,)
+    assert several.mean[0] == pytest.approx(mean)
+
+
+def test_a_prediction_interval_holds_new_runs_as_often_as_it_claims():
+    fit, fresh = noisy(), make_runs(n=600, noise=0.004, seed=9)
+    _, low, high = fit.predict(params=fresh["params"], tokens=fresh["tokens"])
+    share = float(((low < fresh["loss"]) & (fresh["loss"] < high)).mean())
+    assert 0.90 < share < 0.99  # one fit: its own error shifts all 600 together
+
+
+def test_the_optimal_allocation_is_the_published_closed_form():
+    params, tokens = analysis.optimal_allocation(clean(), 1e21)
+    assert params == pytest.approx(best_params(1e21), rel=2e-3)
+    assert 6 * params * tokens == pytest.approx(1e21, rel=1e-9)
+    low, high = analysis.optimal_allocation(noisy(), 1e21).intervals["params"]
+    assert low < best_params(1e21) < high
+    beyond = analysis.optimal_allocation(noisy(), 1e24)
+    assert beyond.extrapolation > 50
+    assert "extrapolation by a factor" in beyond.sentence
+
+
+def test_an_allocation_counts_flops_as_the_runs_did():
+    table = make_runs(n=60)
+    table["flops"] *= 1.5
+    fit = analysis.fit_scaling_law(table, bootstrap=0)
+    found = analysis.optimal_allocation(fit, 1.5e21)
+    assert found.params == pytest.approx(best_params(1e21), rel=2e-3)
+    assert "flops = 9 params tokens, the median of the runs" in found.rule
+
+
+def test_both_conventions_of_params_are_fitted_where_both_are_there():
+    table = make_runs(n=60)
+    table["params_total"] = table["params"] * 2
+    other = analysis.fit_scaling_law(table, bootstrap=0).other_convention
+    assert other["column"] == "params_total"
+    assert other["parameters"]["A"] == pytest.approx(480 * 2**0.35, rel=1e-2)
+    assert other["exponents"]["a"] == pytest.approx(0.37 / 0.72, abs=1e-3)
+
+
+def test_results_become_json_markdown_latex_and_a_page():
+    fit = noisy()
+    plain = json.loads(dump_json(fit.to_dict()))
+    assert plain["parameters"]["alpha"] == fit.parameters["alpha"]
+    assert plain["certificate"]["holds"] is True
+    assert {"problem", "draws"}.isdisjoint(plain)
+    assert "| parameter | estimate |" in fit.to_markdown()
+    assert r"\begin{tabular}" in fit.to_latex()
+    assert "<table>" in fit._repr_html_()
+
+
+def drop(column: str):
+    return lambda table: table.drop(columns=column)
+
+
+def put(column: str, values: dict[int, object], other: object = None):
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        cells = list(table[column]) if column in table.columns else [other] * len(table)
+        for row, value in values.items():
+            cells[row] = value
+        return table.assign(**{column: cells})
+
+    return change
+
+
+REFUSED = {
+    "no column 'loss'": (drop("loss"), {}),
+    "no column 'params'": (drop("params"), {}),
+    "tokens_from=\"6N\" derives tokens": (drop("tokens"), {}),
+    "no column 'unique_tokens'": (None, {"law": "data_constrained"}),
+    "no column 'flops'": (drop("flops"), {"law": "power"}),
+    "too few runs: 9 for the 5 parameters": (lambda table: table.head(9), {}),
+    "the table has no rows": (lambda table: table.head(0), {}),
+    "1 stopped among 30 runs": (put("status", {3: "stopped"}, "finished"), {}),
+    "1 of 30 values are not positive finite numbers (first: nan": (put("loss", {3: float("nan")}), {}),
+    "(first: inf, row 4)": (put("loss", {4: float("inf")}), {}),
+    "(first: -1.0": (put("tokens", {2: -1.0}), {}),
+    "(first: 'diverged'": (put("loss", {2: "diverged"}), {}),
+    "mixed different data": (put("data_fingerprint", {5: "b"}, "a"), {}),
+    "mixed kinds of loss in column 'tokenizer'": (put("tokenizer", {5: "bytes"}, "bpe:512"), {}),
+    "mixed kinds of loss in column 'loss_kind'": (put("loss_kind", {5: "masked"}, "causal"), {}),
+    "encoders (loss on masked tokens)": (
+        put("parameters/model", {5: "encoder/bert_family/tiny"}, "decoder/gpt2_family/tiny"), {},
+    ),
+    "duplicated runs: row 0, row 30": (lambda table: pd.concat([table, table.head(1)], ignore_index=True), {}),
+    "run x stands in the table more than once": (
+        lambda table: table.assign(trial_id=["x", "x", *map(str, range(28))]), {},
+    ),
+    "law = 'chinchila' is not a law; did you mean 'chinchilla'?": (None, {"law": "chinchila"}),
+    "loss = 'l2' is not a loss": (None, {"loss": "l2"}),
+    "delta = 0.01 has no effect on loss = 'gaussian_log'": (None, {"loss": "gaussian_log", "delta": 0.01}),
+    "delta = 0 must be a positive number": (None, {"delta": 0.0}),
+    "bootstrap = 20: a 95 % interval needs at least 100 draws": (None, {"bootstrap": 20}),
+    "holdout = 'smallest' must be 'largest' or None": (None, {"holdout": "smallest"}),
+    "variable = 'flops' has no effect on 'chinchilla'": (None, {"variable": "flops"}),
+    "variable = 'seconds' must be one of": (None, {"law": "power", "variable": "seconds"}),
+    "tokens_from = '6N' would replace the tokens": (None, {"tokens_from": "6N"}),
+    "tokens_from = '2N' is not a rule": (drop("tokens"), {"tokens_from": "2N"}),
+    "tokens_from = '6N' has no effect on 'power' over flops": (drop("tokens"), {"law": "power", "tokens_from": "6N"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_fitted_is_refused_by_name(message):
+    change, options = REFUSED[message]
+    table = make_runs(n=30, noise=0.004)
+    table = table if change is None else change(table)
+    with pytest.raises(AnalysisError) as refused:
+        analysis.fit_scaling_law(table, **{"bootstrap": 0, **options})
+    assert message in str(refused.value)
+
+
+def test_runs_of_two_seeds_with_one_loss_are_not_copies():
+    table = make_runs(n=30, noise=0.004)
+    both = pd.concat([table.assign(seed=0), table.assign(seed=1)], ignore_index=True)
+    assert analysis.fit_scaling_law(both, law="power", bootstrap=0).n == 60
+
+
+def test_predicting_from_what_the_law_does_not_know_is_refused():
+    with pytest.raises(AnalysisError, match="tokens not given; flops has no effect"):
+        noisy().predict(params=1e9, flops=1e20)
+    with pytest.raises(AnalysisError, match="params must be positive"):
+        noisy().predict(params=-1, tokens=1e9)
+    power = analysis.fit_scaling_law(make_runs(n=30), law="power", bootstrap=0)
+    with pytest.raises(AnalysisError, match="'power' has no optimal split"):
+        analysis.optimal_allocation(power, 1e20)
+    with pytest.raises(AnalysisError, match="flops = -1 must be positive"):
+        analysis.optimal_allocation(noisy(), -1)
+
+
+def test_what_was_derived_and_left_out_stands_beside_the_fit():
+    table = derive_tokens(drop_highest(make_runs(n=32, noise=0.004), 2).drop(columns="tokens"), "6N")
+    fit = analysis.fit_scaling_law(table, bootstrap=0)
+    assert "tokens derived as flops / (6 params), not counted" in fit.notes
+    assert "left out: 2 × among the 2 highest losses, as asked" in fit.notes
+    assert len(fit.exclusions) == 2
+
+
+def test_columns_are_renamed_only_where_nothing_is_hidden():
+    table = make_runs(n=4)
+    assert "params" in rename_columns(table.rename(columns={"params": "Model Size"}), {"params": "Model Size"}).columns
+    with pytest.raises(AnalysisError, match="'Model' is not a column"):
+        rename_columns(table, {"params": "Model"})
+    with pytest.raises(AnalysisError, match="has a column 'params' already"):
+        rename_columns(table, {"params": "tokens"})
+    with pytest.raises(AnalysisError, match="drop_highest = 4 must lie between"):
+        drop_highest(table, 4)
