@@ -1,7 +1,7 @@
 """How a law's misses are counted: Huber, Gaussian and Student t on the logarithm of the loss. Called by `law_fit`.
 
 Each takes residuals r = log(law) - log(measured). `scale` is what turns twice a rise of the objective into a
-likelihood ratio (chi-square with one degree of freedom for one parameter), so that profiles mean the same for all.
+likelihood ratio (squared Student t for one parameter), so that profiles mean the same for all.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ class HuberLog:
         """Source: Schrader and Hettmansperger (1980), Biometrika 67 (likelihood-ratio tests of M-estimates).
 
         psi' is 1 within delta and 0 beyond. Where delta is far below the noise few runs lie within it, so the share is
-        read off a window as wide as a density estimate needs.
+        read off a window as wide as a density estimate needs, without the runs (one a parameter) that such a fit
+        passes through.
         """
-        squares = float(np.sum(self.value(r[None], None)[1] ** 2)) / max(1, r.size - n_parameters)
+        freedom = max(1, r.size - n_parameters)
+        squares = float(np.sum(self.value(r[None], None)[1] ** 2)) / freedom
         spread = 1.4826 * float(np.median(np.abs(r)))
         window = max(self.delta, spread * r.size**-0.2)
-        inside = float(np.mean(np.abs(r) <= window)) * self.delta / window
-        return float(squares / inside)
+        within = max(1, int(np.count_nonzero(np.abs(r) <= window)) - n_parameters)
+        return float(squares / (within / freedom * self.delta / window))
 
 
 class GaussianLog:

@@ -1,9 +1,9 @@
 """Is a parameter of a law identified? Its profile: the best fit at each of its values. Called by `certificate`.
 
 A parameter is moved away from its estimate and held there while all others are fitted again. Twice the rise of the
-objective over the loss's scale is a likelihood ratio; where it passes the 95 % point of chi-square with one degree of
-freedom lies the end of an interval. Where it never does, as far as the parameter can go, the runs do not say what the
-parameter is: "not identified".
+objective over the loss's scale is a likelihood ratio; where it passes the 95 % point of F (1 and runs - parameters
+degrees of freedom) lies the end of an interval. Where it never does, as far as the parameter can go, the runs do not
+say what the parameter is: "not identified".
 
 Source: Raue et al. (2009), Bioinformatics 25; for M-estimates Schrader and Hettmansperger (1980), Biometrika 67.
 """
@@ -18,8 +18,6 @@ from .law_fit import Problem, minimise
 from .laws import Array
 
 _LEVEL = 0.95
-_THRESHOLD = 3.841458820694124
-"""95 % point of chi-square with one degree of freedom."""
 _STEPS = np.geomspace(1e-4, 1.0, 28)
 """Where the profile is computed, as shares of the way to the end of a parameter's reach."""
 _WIDE = float(np.log(1e6))
@@ -53,6 +51,7 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
         scale: Of the loss at the fit.
     """
     names = problem.law.parameters
+    threshold = _threshold(problem.y.size - len(names))
     sides = [(j, sign) for j in range(len(names)) for sign in (-1, 1)]
     reach = np.array([_reach(problem, theta, j)[0 if sign < 0 else 1] - theta[j] for j, sign in sides])
     hold = np.array([j for j, _ in sides])
@@ -69,10 +68,10 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
             lowest = found[int(value.argmin())]
         root = np.sqrt(np.maximum(0.0, 2.0 * (value - best) / scale)) if scale > 0 else np.full(active.size, np.inf)
         at[active] = found
-        past = root >= np.sqrt(_THRESHOLD)
+        past = root >= threshold
         for row, now in zip(active[past], root[past], strict=True):
             gone, then = before[row]
-            part = (np.sqrt(_THRESHOLD) - then) / (now - then) if np.isfinite(now) else 1.0
+            part = (threshold - then) / (now - then) if np.isfinite(now) else 1.0
             crossing[row] = theta[hold[row]] + (gone + part * (share - gone)) * reach[row]
         before[active] = np.column_stack([np.full(active.size, share), root])
         active = active[~past]
@@ -82,6 +81,13 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
         _profile(problem, name, theta[j], crossing[2 * j : 2 * j + 2], theta[j] + reach[2 * j : 2 * j + 2])
         for j, name in enumerate(names)
     ), lowest
+
+
+def _threshold(freedom: int) -> float:
+    """Root of the 95 % point of F with 1 and `freedom` degrees of freedom: that of Student's t, two-sided."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + _LEVEL / 2))
 
 
 def _profile(problem: Problem, name: str, estimate: float, ends: Array, reached: Array) -> Profile:

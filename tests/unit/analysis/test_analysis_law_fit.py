@@ -117,14 +117,14 @@ def test_a_run_that_counts_twice_is_the_same_as_two_runs():
 
 
 def test_the_profile_of_least_squares_is_the_textbook_interval():
-    """For a straight line with known scale the likelihood-ratio interval is the estimate ± 1.96 standard errors."""
+    """For a straight line the likelihood-ratio interval is Student's: the estimate ± 2.0017 standard errors (58)."""
     problem = problem_of("power", "gaussian_log")
     theta = minimise(problem, search(problem)[0][:1], tolerance=1e-14)[0]
     raw = problem.in_table_units()
     at = problem.law.rescaled(theta, problem.centre)[0]
     scale = raw.loss.scale(raw.residuals(at[None])[0], 2)
     alpha = profiles(raw, at, scale)[0][1]
-    half = 1.959964 * np.sqrt(scale / np.sum(problem.x[0] ** 2))
+    half = 2.001717 * np.sqrt(scale / np.sum(problem.x[0] ** 2))
     assert alpha.identified
     assert (alpha.low, alpha.high) == pytest.approx((at[1] - half, at[1] + half), rel=1e-4)
 
