@@ -18,8 +18,7 @@ from .law_fit import Problem
 from .laws import Array
 
 _INNER_STEPS = 60
-_BEST_CELLS = 2
-"""Cells of the grid over the exponents from which the outer search goes on."""
+_RESTARTS = 6
 
 
 def variable_projection(problem: Problem) -> Array | None:
@@ -36,13 +35,19 @@ def variable_projection(problem: Problem) -> Array | None:
     others = [j for j in range(len(law.parameters)) if j not in linear]
     starts = np.unique(law.starts(problem.x, problem.y)[:, others], axis=0)
     values = [_project(problem, linear, others, start)[0] for start in starts]
-    ends = []
-    for cell in np.argsort(values, kind="stable")[:_BEST_CELLS]:
-        options: Any = {"xatol": 1e-7, "fatol": 1e-9 * abs(values[cell]), "maxiter": 120 * len(others)}
-        outer = partial(_least, problem, linear, others)
-        ends.append(minimize(outer, starts[cell], method="Nelder-Mead", options=options))
-    best = min(ends, key=lambda end: float(end.fun))
-    return _project(problem, linear, others, best.x)[1]
+    outer = partial(_least, problem, linear, others)
+    found: list[tuple[float, Array]] = []
+    for cell in np.argsort(values, kind="stable")[: max(2, 2 * len(others) - 2)]:
+        at, value = starts[cell], values[cell]
+        for _ in range(_RESTARTS):  # a simplex that has collapsed short of the optimum is opened again
+            options: Any = {"xatol": 1e-7, "fatol": 1e-9 * abs(value), "maxiter": 120 * len(others)}
+            end = minimize(outer, at, method="Nelder-Mead", options=options)
+            gained = value - float(end.fun)
+            at, value = end.x, float(end.fun)
+            if gained <= 1e-6 * abs(value):
+                break
+        found.append((value, at))
+    return _project(problem, linear, others, min(found, key=lambda end: end[0])[1])[1]
 
 
 def _least(problem: Problem, linear: list[int], others: list[int], exponents: Array) -> float:
@@ -58,7 +63,9 @@ def _project(problem: Problem, linear: list[int], others: list[int], exponents: 
     n_law = len(problem.law.parameters)
     with np.errstate(over="ignore", divide="ignore"):
         terms = problem.law.terms(theta[None, :n_law], problem.x)
-        basis = np.column_stack([np.broadcast_to(np.exp(u), (1, problem.y.size))[0] for u, _ in terms])
+        logs = np.column_stack([np.broadcast_to(u, (1, problem.y.size))[0] for u, _ in terms])
+        largest = logs.max(axis=0)
+        basis = np.exp(logs - largest)  # columns of at most 1, whatever the exponents
     if not np.isfinite(basis).all():
         return np.inf, theta
     loss = np.exp(problem.y)
@@ -74,8 +81,8 @@ def _project(problem: Problem, linear: list[int], others: list[int], exponents: 
         if problem.loss.n_scales:
             log_scale += 0.5 * np.log(float(np.mean(weight * r * r)))
             value = _value(problem, f, log_scale)
-        root = np.sqrt(weight) / f
-        target = nnls(basis * root[:, None], f * (1.0 - r) * root)[0]
+        root = np.sqrt(weight)
+        target = nnls(basis / f[:, None] * root[:, None], (1.0 - r) * root)[0]
         share, lower = 1.0, np.inf
         while share > 1e-4:  # the model is linear in the residual, so its step may be too long
             tried = coefficients + share * (target - coefficients)
@@ -90,7 +97,7 @@ def _project(problem: Problem, linear: list[int], others: list[int], exponents: 
         if done:
             break
     with np.errstate(divide="ignore"):
-        theta[linear] = np.log(coefficients)
+        theta[linear] = np.log(coefficients) - largest
     if problem.loss.n_scales:
         theta[-1] = log_scale
     return value, theta

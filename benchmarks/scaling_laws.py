@@ -4,10 +4,10 @@
     python benchmarks/scaling_laws.py --laws 10 --draws 2 --work /tmp/laws.jsonl --results /tmp/laws   # does it run?
 
 A law is E + A/N^alpha + B/D^beta with parameters drawn around the published ones; its runs lie on nine budgets from
-1e18 to 1e21 FLOPs, with the noise of real ones: 0.5 % of the loss with the
-tails of a Student t of 4 degrees of freedom. Each data set is fitted (Huber, delta 1e-3, from the grid of starts), and
-redrawn 200 times, warm-started; the profile likelihood is followed too. Counted is how often the true value lies in
-the 95 % interval, by parameter, at 240 and at 30 runs, with Wilson's binomial interval of that share.
+1e18 to 1e21 FLOPs, with the noise of real ones: 0.5 % of the loss with the tails of a Student t of 4 degrees of
+freedom. Each data set is fitted (Huber, delta 1e-3, from the grid of starts) and redrawn 200 times, warm-started; the
+profile likelihood is followed too. Counted is how often the true value lies in the 95 % interval, by parameter, at 240
+and at 30 runs, with Wilson's binomial interval of that share.
 
 Every data set is a line of --work as soon as it is done. Written under --results: scaling_laws.json and
 scaling_laws.md.

@@ -84,6 +84,14 @@ def test_variable_projection_finds_the_same_optimum_without_a_gradient(loss):
     assert not problem.same(problem.objective(other[None] + 0.01)[0][0], best, scale)
 
 
+@pytest.mark.slow
+def test_variable_projection_survives_breaks_as_sharp_as_they_come():
+    problem = problem_of("bnsl", noise=0.003, n=90, seed=2)
+    best = float(np.nanmin(minimise(problem, search(problem)[0][:10], tolerance=1e-13)[1]))
+    found = float(problem.objective(variable_projection(problem)[None])[0][0])
+    assert found == pytest.approx(best, rel=1e-3)
+
+
 def test_every_draw_ends_where_scipy_ends():
     from scipy.optimize import minimize
 
