@@ -124,6 +124,7 @@ def test_the_frontier_is_the_runs_that_no_cheaper_run_beats():
         analysis.fit_frontier(make_valleys((1e18, 1e19), seeds=1, noise=0.0))
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_for_every_kind_of_law_and_for_valleys(tmp_path):
     for law in ("power_offset", "chinchilla"):
         fit = analysis.fit_scaling_law(make_runs(law, n=30, noise=0.004), law=law, bootstrap=100)

@@ -46,6 +46,7 @@ def test_fit_speaks_json_markdown_and_latex(csv, capsys, monkeypatch):
     assert r"\begin{tabular}" in run(capsys, monkeypatch, *words, "--latex")[1]
 
 
+@pytest.mark.slow
 def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypatch):
     path, figure = tmp_path / "runs.csv", tmp_path / "isoflop.png"
     make_valleys(seeds=2).drop(columns="tokens").to_csv(path, index=False)

@@ -123,6 +123,7 @@ def test_without_bootstrap_there_are_no_intervals_and_the_certificate_says_what_
     assert fit.predict(params=1e9, tokens=2e10)[1:] == (None, None)
 
 
+@pytest.mark.slow
 def test_tokens_in_proportion_to_params_are_not_enough_to_identify_a_law():
     table = make_runs(n=60, noise=0.01)
     table["tokens"] = 20 * table["params"]
@@ -150,6 +151,7 @@ def test_a_break_beyond_the_smaller_budgets_fails_the_hold_out():
     assert fit.certificate.holdout.n == 10
 
 
+@pytest.mark.slow
 def test_too_few_runs_below_the_largest_budget_are_said_to_be_too_few():
     fit = analysis.fit_scaling_law(make_runs(n=10, noise=0.004), bootstrap=100)
     assert "fewer than two a parameter" in fit.certificate.no_holdout
@@ -189,6 +191,7 @@ def test_the_optimal_allocation_is_the_published_closed_form():
     assert "extrapolation by a factor" in beyond.sentence
 
 
+@pytest.mark.slow
 def test_an_allocation_counts_flops_as_the_runs_did():
     table = make_runs(n=60)
     table["flops"] *= 1.5
@@ -198,6 +201,7 @@ def test_an_allocation_counts_flops_as_the_runs_did():
     assert "flops = 9 params tokens, the median of the runs" in found.rule
 
 
+@pytest.mark.slow
 def test_both_conventions_of_params_are_fitted_where_both_are_there():
     table = make_runs(n=60)
     table["params_total"] = table["params"] * 2
