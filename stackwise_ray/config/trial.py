@@ -225,6 +225,7 @@ class TrainingConfig(Strict):
     mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)
     evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
+    parallel: Literal["replicated", "sharded"] = "replicated"  # several workers: all hold the model, or shards (FSDP2)
     checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
 

@@ -104,7 +104,7 @@ class TrainingLoop:
             self._budget.look(self.progress)
             if self._budget.evaluation_due(self.progress):
                 yield from self._evaluate()
-            if self.progress.step and self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds:
+            if self.progress.step and self._checkpoint_due():
                 self.save()
             if self._budget.finished(self.progress):
                 return
@@ -231,6 +231,13 @@ class TrainingLoop:
 
     # ---------------------------------------------------------------------------------------- looking and telling
 
+    def _checkpoint_due(self) -> bool:
+        """Each worker asks its own clock, unless all have to gather together: then the first one's counts."""
+        due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
+        if self.assembly.sharding is None:
+            return due
+        return self.collectives.sum_number(int(due and self.assembly.rank == 0)) == 1
+
     def _evaluate(self) -> Records:
         """Validates on the fixed windows and reports."""
         self._look()
@@ -319,8 +326,10 @@ class TrainingLoop:
         self._look()
         began = self._clock()
         self._count_total_seconds()
-        if self.assembly.rank == 0:
-            self._save(self._checkpoint())
+        if self.assembly.sharding is not None or self.assembly.rank == 0:
+            checkpoint = self._checkpoint()
+            if self.assembly.rank == 0:
+                self._save(checkpoint)
         self._last_checkpoint = self._clock()
         self.progress.seconds.checkpoint += self._last_checkpoint - began
 
@@ -328,7 +337,7 @@ class TrainingLoop:
         self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start
 
     def _checkpoint(self) -> Checkpoint:
-        state = capture(self.assembly.model, self._tools, self.assembly.device, self.assembly.world_size)
+        state = capture(self.assembly, self._tools)
         plain = {
             "trial_id": self._trial_id,
             "progress": self.progress.to_plain(),
@@ -348,6 +357,5 @@ class TrainingLoop:
         self._total_before = self.progress.seconds.total
         self._enter_stage()
         self.meter.restore(checkpoint.state["meter"])
-        assembly = self.assembly
-        same = restore(checkpoint, assembly.model, self._tools, assembly.device, assembly.world_size)
+        same = restore(checkpoint, self.assembly, self._tools)
         self.bit_exact = same and checkpoint.state["bit_exact"]

@@ -164,12 +164,14 @@ class _Worker:
             if wants_masked_evaluation(assembly.trial):
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
-            if loop.at_rest:
+            if loop.at_rest and assembly.sharding is None:  # workers gather together, and this one was interrupted
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
         fold_gains(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
+        if keep_model:
+            assembly.make_whole()
         result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
         if rank == 0:
             if keep_model:

@@ -21,7 +21,7 @@ from stackwise_ray.config.trial import (
     TrialConfig,
 )
 from stackwise_ray.core.calibration import Calibration
-from stackwise_ray.core.errors import TrialError
+from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
@@ -292,3 +292,8 @@ def test_an_encoder_asked_for_the_likelihood_of_whole_splits_fails_and_does_not_
     encoder = with_model(with_data(final_evaluation="full"), family="bert", role="encoder")
     with pytest.raises(TrialError, match="needs a model that reads from left to right"):
         run(encoder, tmp_path)
+
+
+def test_one_worker_has_nobody_to_share_the_model_with(tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.parallel = sharded shares the model out among workers, and this"):
+        run(with_training(parallel="sharded"), tmp_path)
