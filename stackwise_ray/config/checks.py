@@ -278,6 +278,17 @@ def _schedule(trial: TrialConfig) -> Found:
     return None
 
 
+def _parallel(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.parallel == "sharded" and trial.optimizer.kind == "adamw_8bit":
+        problem = "= adamw_8bit scales 256 neighbours of a matrix together, and shards would part them by the number of"
+        return "optimizer.kind", f"{problem} workers; choose adamw, or training.parallel: replicated"
+    if training.parallel == "sharded" and training.precision == "fp16":
+        problem = "= fp16 scales the loss by what every worker sees overflow in its own shard, and they would differ"
+        return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
+    return None
+
+
 RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _names,
     _role,
@@ -293,4 +304,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _regime,
     _hybrid,
     *GROWTH_RULES,
+    _parallel,
 )
