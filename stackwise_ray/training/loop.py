@@ -85,6 +85,7 @@ class TrainingLoop:
             assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
         )
         self._pending: list[_Pending] = []
+        self._drain_steps = 1 if assembly.device.type == "cpu" else _GPU_DRAIN_STEPS
         self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
@@ -118,8 +119,12 @@ class TrainingLoop:
                 yield self._report()
 
     def _step(self) -> None:
-        progress, began = self.progress, self._clock()
+        progress = self.progress
         n_sequences = self._budget.sequences(progress)
+        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
+        if not plain:
+            self._look()  # what is waited for here belongs to the steps before
+        began = self._clock()
         lr = self._budget.learning_rate(progress)
         self._tools.objective.stage_used = self._budget.stage_share(progress)
         take = partial(
@@ -129,7 +134,6 @@ class TrainingLoop:
             n_sequences=n_sequences,
             lr=lr,
         )
-        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
         if plain:
             values = take()
         else:
@@ -152,15 +156,19 @@ class TrainingLoop:
         row["flops_counted"] += flops.forward + flops.backward
         row["flops_modelled"] += round(n_sequences * self._modelled)
         row["saved_activation_bytes"] = self.meter.saved_bytes
-        if self.assembly.device.type == "cpu" or len(self._pending) >= _GPU_DRAIN_STEPS:
-            self._look()
-        spent = self._clock() - began
-        progress.seconds.train += spent
+        if not plain or len(self._pending) >= self._drain_steps:
+            self._take_in()
         if plain:
             progress.plain_tokens += tokens
-            progress.plain_seconds += spent
             self._report_tokens += tokens
-            self._report_seconds += spent
+        self._spend(self._clock() - began, plain=plain)
+
+    def _spend(self, seconds: float, *, plain: bool) -> None:
+        """Counts time of training; that of steps without instruments is what the throughput is measured by."""
+        self.progress.seconds.train += seconds
+        if plain:
+            self.progress.plain_seconds += seconds
+            self._report_seconds += seconds
 
     def _planned_flops(self, n_sequences: int) -> int:
         cost = self._planned[self.progress.stage]
@@ -178,6 +186,13 @@ class TrainingLoop:
         self.log.warning(message)
 
     def _look(self) -> None:
+        """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
+        if self._pending:
+            began = self._clock()
+            self._take_in()
+            self._spend(self._clock() - began, plain=True)
+
+    def _take_in(self) -> None:
         """Takes in the steps not yet looked at; the first one that is not finite fails the trial."""
         progress = self.progress
         for pending in self._pending:
