@@ -278,6 +278,14 @@ def _schedule(trial: TrialConfig) -> Found:
     return None
 
 
+def _memory(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.memory_bytes is not None and training.accumulation != 1:
+        problem = f"= {training.accumulation} has no effect beside training.memory_bytes, which chooses it"
+        return "training.accumulation", f"{problem}; leave one of them out"
+    return None
+
+
 def _parallel(trial: TrialConfig) -> Found:
     training = trial.training
     if training.parallel == "sharded" and trial.optimizer.kind == "adamw_8bit":
@@ -305,4 +313,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _hybrid,
     *GROWTH_RULES,
     _parallel,
+    _memory,
 )

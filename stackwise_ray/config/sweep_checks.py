@@ -226,6 +226,10 @@ def _masks(trial: TrialConfig) -> tuple[object, ...]:
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:
+    fitted = next((arm.name for arm in design.arms if arm.trial.training.memory_bytes is not None), None)
+    if fitted is not None and sweep.resources.workers > 1:
+        problem = f"= {sweep.resources.workers}, and training.memory_bytes of {fitted} is fitted to one worker's step"
+        raise _refuse(sweep, "resources.workers", f"{problem}; write 1, or leave memory_bytes out")
     sharded = next((arm.name for arm in design.arms if arm.trial.training.parallel == "sharded"), None)
     if sharded is not None and sweep.resources.workers == 1:
         problem = f"= 1 leaves nobody to share the model of {sharded} with (training.parallel = sharded)"

@@ -124,6 +124,8 @@ def assemble(
     """
     trial = charged(apply_flags(trial))
     check_tokenizer(trial, data.directory / "tokenizer")
+    if trial.training.memory_bytes is not None:
+        trial = _within_memory(trial, data, world_size)
     plan = stage_plan(trial)
     seq_len = trial.data.seq_len
     torch.manual_seed(stream_seed(trial.seed, INIT))
@@ -148,6 +150,18 @@ def assemble(
         world_size=world_size,
         sharding=_sharding(trial, model, device, world_size),
     )
+
+
+def _within_memory(trial: TrialConfig, data: PreparedData, world_size: int) -> TrialConfig:
+    if world_size > 1:
+        raise ConfigError(
+            f"= {trial.training.memory_bytes} is fitted to one worker's step, and this trial has {world_size} workers; "
+            "write null and set training.accumulation",
+            path="training.memory_bytes",
+        )
+    from stackwise_ray.training.micro_batch import within_memory  # it plans a step, which assembles one
+
+    return within_memory(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
 
 
 def _sharding(trial: TrialConfig, model: PreTrainedModel, device: torch.device, world_size: int) -> Sharding | None:

@@ -58,6 +58,10 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
         ),
         ({"training.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.6}}, "choose a decay of at most 0.5"),
         ({"training.parallel": "sharded", "optimizer.kind": "adamw_8bit"}, "by the number of workers; choose adamw"),
+        (
+            {"training.memory_bytes": 10**9, "training.accumulation": 2},
+            "= 2 has no effect beside training.memory_bytes",
+        ),
         ({"training.parallel": "sharded", "training.precision": "fp16"}, "in its own shard, and they would differ; c"),
     ],
 )

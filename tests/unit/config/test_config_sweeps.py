@@ -317,3 +317,15 @@ def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:
         load(file)
     file.write_text(f"{text}resources: {{workers: 2}}\n")
     assert len(expand(load(file)).arms) == 3
+
+
+def test_a_micro_batch_is_fitted_into_memory_for_one_worker(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.memory_bytes: 10_000_000}")
+    file.write_text(f"{text}resources: {{workers: 2}}\n")
+    with pytest.raises(
+        ConfigError, match=r"resources\.workers = 2, and training\.memory_bytes of grown is fitted to one"
+    ):
+        load(file)
+    file.write_text(text)
+    assert len(expand(load(file)).arms) == 3
