@@ -152,12 +152,13 @@ def test_workers_with_shards_that_are_killed_go_on_in_the_same_and_in_another_nu
     assert json.loads((tmp_path / "three" / "metadata" / "environment.json").read_text())["bit_exact"] is False
 
 
-def test_a_model_trained_in_shards_is_saved_whole_and_scores_what_its_run_said(tmp_path):
+@pytest.mark.parametrize("trial", [GROWING, with_training(DECODER, residual_gain=0.5)], ids=["growing", "with a gain"])
+def test_a_model_trained_in_shards_is_saved_whole_and_scores_what_its_run_said(trial, tmp_path):
     from stackwise_ray.training.scoring import score_run
 
-    *_, metrics = train(CASES["depth as time, in shards"][1], tmp_path / "two", 2)[-1]
+    *_, metrics = train(with_training(trial, parallel="sharded"), tmp_path / "two", 2)[-1]
     scores = score_run(tmp_path / "two").metrics
-    for name in ("validation/loss", "validation/masked_loss"):
+    for name in {"validation/loss", "validation/masked_loss"} & metrics.keys():
         assert scores[name] == pytest.approx(metrics[name], rel=1e-6)
 
 

@@ -62,6 +62,14 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
             {"training.memory_bytes": 10**9, "training.accumulation": 2},
             "= 2 has no effect beside training.memory_bytes",
         ),
+        (
+            {"training.parallel": "sharded", "training.spectral_norm": True},
+            "every worker has a shard of them; write false",
+        ),
+        (
+            {"training.parallel": "sharded", "training.regime": "depth_time", "training.consistency": 0.1},
+            "when the shards have been given back; choose 0, or",
+        ),
         ({"training.parallel": "sharded", "training.precision": "fp16"}, "in its own shard, and they would differ; c"),
     ],
 )
