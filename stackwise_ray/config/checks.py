@@ -278,6 +278,33 @@ def _schedule(trial: TrialConfig) -> Found:
     return None
 
 
+def _memory(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.memory_bytes is not None and training.accumulation != 1:
+        problem = f"= {training.accumulation} has no effect beside training.memory_bytes, which chooses it"
+        return "training.accumulation", f"{problem}; leave one of them out"
+    return None
+
+
+def _parallel(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.parallel == "sharded" and trial.optimizer.kind == "adamw_8bit":
+        problem = "= adamw_8bit scales 256 neighbours of a matrix together, and shards would part them by the number of"
+        return "optimizer.kind", f"{problem} workers; choose adamw, or training.parallel: replicated"
+    if training.parallel == "sharded" and training.consistency > 0:
+        problem = (
+            f"= {training.consistency:g} embeds tokens beside the forward pass, when the shards have been given back"
+        )
+        return "training.consistency", f"{problem}; choose 0, or training.parallel: replicated"
+    if training.parallel == "sharded" and training.spectral_norm:
+        problem = "= true needs whole matrices after each update, and every worker has a shard of them"
+        return "training.spectral_norm", f"{problem}; write false, or training.parallel: replicated"
+    if training.parallel == "sharded" and training.precision == "fp16":
+        problem = "= fp16 scales the loss by what every worker sees overflow in its own shard, and they would differ"
+        return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
+    return None
+
+
 RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _names,
     _role,
@@ -293,4 +320,6 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _regime,
     _hybrid,
     *GROWTH_RULES,
+    _parallel,
+    _memory,
 )

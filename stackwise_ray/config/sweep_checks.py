@@ -40,6 +40,7 @@ def check_sweep(sweep: SweepConfig) -> Design:
     _check_baselines(sweep, design)
     _check_equal_budgets(sweep, design)
     _check_masks(sweep, design)
+    _check_workers(sweep, design)
     _check_spaces(sweep, design)
     _check_number(sweep, design)
     return design
@@ -222,6 +223,17 @@ def _masks(trial: TrialConfig) -> tuple[object, ...]:
     if training.regime == "classical":
         return (training.mask_ratio,)
     return training.regime, training.noise, trial.model.n_layers // training.blocks_per_stack, training.finish > 0
+
+
+def _check_workers(sweep: SweepConfig, design: Design) -> None:
+    fitted = next((arm.name for arm in design.arms if arm.trial.training.memory_bytes is not None), None)
+    if fitted is not None and sweep.resources.workers > 1:
+        problem = f"= {sweep.resources.workers}, and training.memory_bytes of {fitted} is fitted to one worker's step"
+        raise _refuse(sweep, "resources.workers", f"{problem}; write 1, or leave memory_bytes out")
+    sharded = next((arm.name for arm in design.arms if arm.trial.training.parallel == "sharded"), None)
+    if sharded is not None and sweep.resources.workers == 1:
+        problem = f"= 1 leaves nobody to share the model of {sharded} with (training.parallel = sharded)"
+        raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
 
 
 def _differ(one: Budget, other: Budget, compare: Compare) -> bool:

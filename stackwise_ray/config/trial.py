@@ -217,6 +217,7 @@ class TrainingConfig(Strict):
     schedule: Schedule = field(default_factory=Schedule)
     batch_tokens: Positive = 4096  # global tokens an optimizer step: seq_len × sequences, over all workers
     accumulation: Positive = 1  # micro-batches a step; the loss is the same, the memory smaller
+    memory_bytes: Positive | None = None  # peak that a step must fit into by its own accumulation; None: no limit
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest global norm; None: off
     spectral_norm: bool = False  # keep the last projection of each residual branch that trains at a norm of at most 1
     residual_gain: Annotated[float, Field(ge=0.3, le=0.7)] | None = None  # γ of x + γ f(x), kept in what is saved
@@ -225,6 +226,7 @@ class TrainingConfig(Strict):
     mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)
     evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
+    parallel: Literal["replicated", "sharded"] = "replicated"  # several workers: all hold the model, or shards (FSDP2)
     checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
 

@@ -211,6 +211,7 @@ _COMMUNICATION_AND_PROFILING = """
     c10d::reduce_scatter c10d::_reduce_scatter_base c10d::scatter c10d::send
     _c10d_functional::all_gather_into_tensor _c10d_functional::all_reduce _c10d_functional::broadcast
     _c10d_functional::reduce_scatter_tensor _c10d_functional::wait_tensor
+    fsdp::all_gather_copy_in fsdp::chunk_cat fsdp::split_with_sizes_copy
 """
 
 FREE: frozenset[str] = frozenset(

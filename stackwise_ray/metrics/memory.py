@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_iter
 
 
@@ -29,7 +29,12 @@ class _Storages:
         self._references: dict[int, weakref.ref[Any]] = {}
 
     def add(self, tensor: torch.Tensor) -> None:
-        """Adds the storage under `tensor`, or notes its new size."""
+        """Adds the storage under `tensor`, or notes its new size; of a tensor made of tensors, theirs."""
+        if is_traceable_wrapper_subclass(tensor):  # a shard, which itself claims the size of the whole
+            for part in (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]):
+                if isinstance(part, torch.Tensor):
+                    self.add(part)
+            return
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
@@ -40,6 +45,14 @@ class _Storages:
             self._references[key] = weakref.ref(storage, lambda _: self._remove(key))
         self.bytes += storage.nbytes() - self._sizes.get(key, 0)
         self._sizes[key] = storage.nbytes()
+
+    def refresh(self) -> None:
+        """Notes what became smaller without any operation: gathered weights are given back in that way."""
+        for key, reference in self._references.items():
+            storage = reference()
+            if storage is not None:
+                self.bytes += storage.nbytes() - self._sizes[key]
+                self._sizes[key] = storage.nbytes()
 
     def _remove(self, key: int) -> None:
         self._references.pop(key, None)
@@ -57,6 +70,7 @@ class LiveTensorPeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         existing: Tensors that are alive before: parameters, gradients, optimizer state, the batch.
+        shrinking: Whether storages shrink while they live, as the gathered weights of a model in shards do.
 
     Attributes:
         peak_bytes: The peak so far.
@@ -70,9 +84,9 @@ class LiveTensorPeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         2048
     """
 
-    def __init__(self, existing: Iterable[torch.Tensor] = ()) -> None:
+    def __init__(self, existing: Iterable[torch.Tensor] = (), *, shrinking: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = _Storages()
+        self._storages, self._shrinking = _Storages(), shrinking
         for tensor in existing:
             self._storages.add(tensor)
         self.peak_bytes = self._storages.bytes
@@ -90,7 +104,10 @@ class LiveTensorPeak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in tree_iter((args, kwargs, result)):
             if isinstance(value, torch.Tensor):
                 self._storages.add(value)
-        self.peak_bytes = max(self.peak_bytes, self._storages.bytes)
+        if self._storages.bytes > self.peak_bytes:
+            if self._shrinking:
+                self._storages.refresh()
+            self.peak_bytes = max(self.peak_bytes, self._storages.bytes)
         return result
 
 
@@ -112,6 +129,12 @@ class SavedActivations:
         self._own = _Storages()
         for tensor in (*model.parameters(), *model.buffers()):
             self._own.add(tensor)
+        for module in model.modules():
+            if in_shards(module):  # a pass reads weights gathered into storages of their own
+                module.unshard()  # type: ignore[operator]
+                for tensor in module.parameters():
+                    self._own.add(tensor)
+                module.reshard()  # type: ignore[operator]
         self._saved = _Storages()
         self._peak = 0
         self._hooks = saved_tensors_hooks(self._pack, lambda tensor: tensor)
@@ -145,6 +168,11 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer | None = None)
     if optimizer is not None:
         for state in optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def in_shards(module: nn.Module) -> bool:
+    """Whether the workers hold the module's parameters in shards (an `FSDPModule`, whose import takes a while)."""
+    return hasattr(module, "unshard") and hasattr(module, "reshard")
 
 
 def process_peak_bytes() -> int:

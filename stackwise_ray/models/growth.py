@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from stackwise_ray.models.stack_view import stack_view
 
 GATE = "growth_gate"
-"""Name of the parameter γ of a block that ends in a norm: it gives x + γ (B(x) − x)."""
+"""Name of the parameter γ, shape (1,), of a block that ends in a norm: it gives x + γ (B(x) − x)."""
 _SECOND_NAMES = ("cls.predictions.bias",)
 """Of tensors that have another name as well: the bias of BERT's head is the decoder's."""
 
@@ -44,7 +44,7 @@ def make_growable(model: PreTrainedModel, *, gated: bool = True) -> None:
             growing.active, growing.passed_on = True, view.passed_on
         if gated and view.residual_outputs is None and GATE not in block._parameters:
             parameter = next(block.parameters())
-            block.register_parameter(GATE, nn.Parameter(parameter.new_ones(())))
+            block.register_parameter(GATE, nn.Parameter(parameter.new_ones(1)))
 
 
 def set_active(model: PreTrainedModel, numbers: Collection[int]) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
+    from stackwise_ray.training.sharding import Sharding
+
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,6 +47,7 @@ class Assembly:
         trial: With the edits of its flags.
         validation_windows: Offsets of the fixed validation set.
         initial: Initial values of the blocks that a stage of the plan sets back to them, by number.
+        sharding: Shares the model out over the workers; None: every worker holds all of it.
     """
 
     trial: TrialConfig
@@ -57,15 +60,19 @@ class Assembly:
     rank: int
     world_size: int
     initial: Mapping[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    sharding: Sharding | None = None
 
     def enter(self, stage: Stage) -> StageTools:
         """Grows the model to `stage`, sets what trains in it and makes its optimizer and objective."""
+        self.make_whole()
         blocks = stack_view(self.model).blocks
         for number in stage.reset:
             blocks[number].load_state_dict(self.initial[number])
         for number in stage.inserted:
             make_identity(self.model, number)
         enter_stage(self.model, stage)
+        if self.sharding is not None:
+            self.sharding.share_out()
         training = self.trial.training
         return StageTools(
             stage=stage,
@@ -75,6 +82,11 @@ class Assembly:
             parameters=[p for p in self.model.parameters() if p.requires_grad],
             capped=trained_projections(self.model) if training.spectral_norm else [],
         )
+
+    def make_whole(self) -> None:
+        """Gives every worker all of the model, where each had a shard: every worker calls it."""
+        if self.sharding is not None:
+            self.sharding.make_whole()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Autocast to the trial's precision, or nothing for float32."""
@@ -112,6 +124,8 @@ def assemble(
     """
     trial = charged(apply_flags(trial))
     check_tokenizer(trial, data.directory / "tokenizer")
+    if trial.training.memory_bytes is not None:
+        trial = _within_memory(trial, data, world_size)
     plan = stage_plan(trial)
     seq_len = trial.data.seq_len
     torch.manual_seed(stream_seed(trial.seed, INIT))
@@ -134,7 +148,34 @@ def assemble(
         device=device,
         rank=rank,
         world_size=world_size,
+        sharding=_sharding(trial, model, device, world_size),
     )
+
+
+def _within_memory(trial: TrialConfig, data: PreparedData, world_size: int) -> TrialConfig:
+    if world_size > 1:
+        raise ConfigError(
+            f"= {trial.training.memory_bytes} is fitted to one worker's step, and this trial has {world_size} workers; "
+            "write null and set training.accumulation",
+            path="training.memory_bytes",
+        )
+    from stackwise_ray.training.micro_batch import within_memory  # it plans a step, which assembles one
+
+    return within_memory(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
+
+
+def _sharding(trial: TrialConfig, model: PreTrainedModel, device: torch.device, world_size: int) -> Sharding | None:
+    if trial.training.parallel == "replicated":
+        return None
+    if world_size == 1:
+        raise ConfigError(
+            "= sharded shares the model out among workers, and this trial has one; give it more in a sweep "
+            "(resources.workers), or write replicated",
+            path="training.parallel",
+        )
+    from stackwise_ray.training.sharding import Sharding  # DTensor: half a second that other runs save
+
+    return Sharding(model, device)
 
 
 def build_training_model(

@@ -118,19 +118,21 @@ def _stage_bytes(
         peak = saved_bytes = 0
         for _ in range(2):  # the second step finds the optimizer's state there
             with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
+                loss = torch.zeros((), dtype=torch.float64)  # of the step, while it lasts
                 for piece in pieces:
                     _forward_backward(trial, stage, model, piece)
                 optimizer.step()
                 cap_spectral_norms(_capped(trial, model))
                 optimizer.zero_grad(set_to_none=True)
+                del loss
             peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
         count = count_parameters(model)
-        state = [v for entry in optimizer.state.values() for v in entry.values() if isinstance(v, torch.Tensor)]
+        state = {id(v): v for e in optimizer.state.values() for v in e.values() if isinstance(v, torch.Tensor)}
         return StageBytes(
             live_peak=peak,
             saved_activations=saved_bytes,
             weights=sum(parameter.nbytes for parameter in model.parameters()),
-            optimizer_state=sum(tensor.nbytes for tensor in state),
+            optimizer_state=sum(tensor.nbytes for tensor in state.values()),
             params=count.total,
             params_non_embedding=count.non_embedding,
         )
@@ -142,12 +144,15 @@ def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
 
 def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
     tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
+    targets = torch.zeros_like(tokens)  # memory of their own, as in a step
     with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
         output = model(input_ids=tokens)
-        total, _ = summed_cross_entropy(output.logits, tokens)
-    loss = with_auxiliary(total / tokens.numel(), model, output, 1.0)
+        total, _ = summed_cross_entropy(output.logits, targets)
+    part = total / tokens.numel()
+    loss = with_auxiliary(part, model, output, 1.0)
     if hidden:
         with autocast(trial, "cpu"):
-            loss = loss + trial.training.consistency * summed_distance(model, hidden.pop(), tokens, tokens)
+            distance = summed_distance(model, hidden.pop(), tokens, torch.zeros_like(tokens))
+        loss = loss + trial.training.consistency * distance
     del output  # as in a step: the logits do not live through the backward pass
     loss.backward()  # type: ignore[no-untyped-call]

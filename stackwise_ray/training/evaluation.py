@@ -86,6 +86,8 @@ class Evaluator:
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
                 table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
                 yield
+            if self.assembly.sharding is not None:
+                self._keep_up(-(-len(mine) // self.batch_windows), n_windows, make_batch)
         if self.assembly.world_size > 1:
             on_device = table.to(self.assembly.device)
             self.collectives.sum_([on_device])
@@ -107,6 +109,16 @@ class Evaluator:
                 "they have no masked one; raise data.validation_tokens, or the share"
             )
         return result
+
+    @torch.inference_mode()
+    def _keep_up(self, done: int, n_windows: int, make_batch: MakeBatch) -> None:
+        """Passes that score nothing until this worker has made as many as the others: each gathers weights, which all
+        workers do together."""
+        largest = len(shares(0, n_windows, self.assembly.world_size)[0])
+        for _ in range(done, -(-largest // self.batch_windows)):
+            inputs = to_device(make_batch(np.zeros(1, dtype=np.int64)).inputs, self.assembly.device)
+            with self.assembly.autocast():
+                self.assembly.model(input_ids=inputs)
 
     @torch.inference_mode()
     def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:

@@ -85,6 +85,7 @@ class TrainingLoop:
             assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
         )
         self._pending: list[_Pending] = []
+        self._drain_steps = 1 if assembly.device.type == "cpu" else _GPU_DRAIN_STEPS
         self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
@@ -104,7 +105,7 @@ class TrainingLoop:
             self._budget.look(self.progress)
             if self._budget.evaluation_due(self.progress):
                 yield from self._evaluate()
-            if self.progress.step and self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds:
+            if self.progress.step and self._checkpoint_due():
                 self.save()
             if self._budget.finished(self.progress):
                 return
@@ -118,8 +119,12 @@ class TrainingLoop:
                 yield self._report()
 
     def _step(self) -> None:
-        progress, began = self.progress, self._clock()
+        progress = self.progress
         n_sequences = self._budget.sequences(progress)
+        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
+        if not plain:
+            self._look()  # what is waited for here belongs to the steps before
+        began = self._clock()
         lr = self._budget.learning_rate(progress)
         self._tools.objective.stage_used = self._budget.stage_share(progress)
         take = partial(
@@ -129,7 +134,6 @@ class TrainingLoop:
             n_sequences=n_sequences,
             lr=lr,
         )
-        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
         if plain:
             values = take()
         else:
@@ -152,15 +156,19 @@ class TrainingLoop:
         row["flops_counted"] += flops.forward + flops.backward
         row["flops_modelled"] += round(n_sequences * self._modelled)
         row["saved_activation_bytes"] = self.meter.saved_bytes
-        if self.assembly.device.type == "cpu" or len(self._pending) >= _GPU_DRAIN_STEPS:
-            self._look()
-        spent = self._clock() - began
-        progress.seconds.train += spent
+        if not plain or len(self._pending) >= self._drain_steps:
+            self._take_in()
         if plain:
             progress.plain_tokens += tokens
-            progress.plain_seconds += spent
             self._report_tokens += tokens
-            self._report_seconds += spent
+        self._spend(self._clock() - began, plain=plain)
+
+    def _spend(self, seconds: float, *, plain: bool) -> None:
+        """Counts time of training; that of steps without instruments is what the throughput is measured by."""
+        self.progress.seconds.train += seconds
+        if plain:
+            self.progress.plain_seconds += seconds
+            self._report_seconds += seconds
 
     def _planned_flops(self, n_sequences: int) -> int:
         cost = self._planned[self.progress.stage]
@@ -178,6 +186,13 @@ class TrainingLoop:
         self.log.warning(message)
 
     def _look(self) -> None:
+        """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
+        if self._pending:
+            began = self._clock()
+            self._take_in()
+            self._spend(self._clock() - began, plain=True)
+
+    def _take_in(self) -> None:
         """Takes in the steps not yet looked at; the first one that is not finite fails the trial."""
         progress = self.progress
         for pending in self._pending:
@@ -230,6 +245,13 @@ class TrainingLoop:
             )
 
     # ---------------------------------------------------------------------------------------- looking and telling
+
+    def _checkpoint_due(self) -> bool:
+        """Each worker asks its own clock, unless all have to gather together: then the first one's counts."""
+        due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
+        if self.assembly.sharding is None:
+            return due
+        return self.collectives.sum_number(int(due and self.assembly.rank == 0)) == 1
 
     def _evaluate(self) -> Records:
         """Validates on the fixed windows and reports."""
@@ -319,8 +341,10 @@ class TrainingLoop:
         self._look()
         began = self._clock()
         self._count_total_seconds()
-        if self.assembly.rank == 0:
-            self._save(self._checkpoint())
+        if self.assembly.sharding is not None or self.assembly.rank == 0:
+            checkpoint = self._checkpoint()
+            if self.assembly.rank == 0:
+                self._save(checkpoint)
         self._last_checkpoint = self._clock()
         self.progress.seconds.checkpoint += self._last_checkpoint - began
 
@@ -328,7 +352,7 @@ class TrainingLoop:
         self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start
 
     def _checkpoint(self) -> Checkpoint:
-        state = capture(self.assembly.model, self._tools, self.assembly.device, self.assembly.world_size)
+        state = capture(self.assembly, self._tools)
         plain = {
             "trial_id": self._trial_id,
             "progress": self.progress.to_plain(),
@@ -348,6 +372,5 @@ class TrainingLoop:
         self._total_before = self.progress.seconds.total
         self._enter_stage()
         self.meter.restore(checkpoint.state["meter"])
-        assembly = self.assembly
-        same = restore(checkpoint, assembly.model, self._tools, assembly.device, assembly.world_size)
+        same = restore(checkpoint, self.assembly, self._tools)
         self.bit_exact = same and checkpoint.state["bit_exact"]

@@ -18,6 +18,7 @@ from stackwise_ray.metrics.memory import (
     LiveTensorPeak,
     SavedActivations,
     device_peak_bytes,
+    in_shards,
     reset_device_peak,
     tensors_of,
 )
@@ -88,7 +89,7 @@ class Meter:
         live = None
         with stack:
             if self._device.type == "cpu":
-                live = stack.enter_context(LiveTensorPeak(tensors_of(self._model, optimizer)))
+                live = stack.enter_context(self._live(optimizer))
             yield _inside(saved or contextlib.nullcontext(), counter)
         if live is not None:
             self.peak_bytes = max(self.peak_bytes or 0, live.peak_bytes)
@@ -105,6 +106,9 @@ class Meter:
                 recomputed=recomputed,
                 optimizer=optimizer_flops(self._model) + capping_flops(capped),
             )
+
+    def _live(self, optimizer: torch.optim.Optimizer) -> LiveTensorPeak:
+        return LiveTensorPeak(tensors_of(self._model, optimizer), shrinking=in_shards(self._model))
 
     @contextlib.contextmanager
     def evaluation(self, n_windows: int) -> Iterator[None]:

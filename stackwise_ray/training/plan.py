@@ -16,6 +16,7 @@ from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences
 from stackwise_ray.training.checkpoints import KEPT
 from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
 from stackwise_ray.training.initial import charged
+from stackwise_ray.training.micro_batch import within_memory
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.stages import StagePlan, stage_plan
 
@@ -75,7 +76,7 @@ def plan_trial(
         ConfigError: The trial contradicts itself, or its budget cannot be met within 1 %; the message gives the
             smallest budget that can.
     """
-    trial = charged(apply_flags(trial))
+    trial = within_memory(charged(apply_flags(trial)), vocab_size=vocab_size, special_ids=special_ids)
     plan = stage_plan(trial)
     flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]

@@ -164,12 +164,17 @@ class _Worker:
             if wants_masked_evaluation(assembly.trial):
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
-            if loop.at_rest:
+            if loop.at_rest and assembly.sharding is None:  # workers gather together, and this one was interrupted
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
+        if keep_model:
+            assembly.make_whole()
         fold_gains(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
+        limit, peak = assembly.trial.training.memory_bytes, metrics.get("memory/peak_bytes")
+        if limit is not None and peak is not None and peak > limit:
+            self._log.warning(f"a step took {peak:.0f} bytes at its peak, more than training.memory_bytes = {limit}")
         result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
         if rank == 0:
             if keep_model:
@@ -288,7 +293,10 @@ def _own_failures(log: TrialLog) -> Iterator[None]:
         if not _is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no memory is left"
-        message = f"out of memory: {reason}; raise training.accumulation or set training.activation_checkpointing"
+        message = (
+            f"out of memory: {reason}; raise training.accumulation, lower training.memory_bytes, or set "
+            "training.activation_checkpointing"
+        )
         log.warning(f"failed: {message}")
         raise TrialError(message) from error
 

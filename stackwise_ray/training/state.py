@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from stackwise_ray.core.errors import CheckpointError
-from stackwise_ray.training.assembly import StageTools
+from stackwise_ray.training.assembly import Assembly, StageTools
 from stackwise_ray.training.checkpoints import Checkpoint
 
 
@@ -32,14 +32,19 @@ class TrainingState:
     plain: Mapping[str, Any]
 
 
-def capture(model: torch.nn.Module, tools: StageTools, device: torch.device, world_size: int) -> TrainingState:
-    """The state between two steps; tensors are the live ones, not copies."""
+def capture(assembly: Assembly, tools: StageTools) -> TrainingState:
+    """The state between two steps; tensors are the live ones, not copies.
+
+    What the workers hold in shards is gathered, so then every worker has to call this; the first gets the whole.
+    """
+    device = assembly.device
+    whole = _whole(assembly)
     optimizer: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, entries in tools.optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, torch.Tensor):
-                optimizer[f"{index}/{key}"] = value
+                optimizer[f"{index}/{key}"] = whole(value)
             else:
                 numbers[f"{index}/{key}"] = value
     algorithm, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
@@ -51,15 +56,14 @@ def capture(model: torch.nn.Module, tools: StageTools, device: torch.device, wor
         "scaler": tools.scaler.state_dict() if tools.scaler is not None else None,
         "numpy": [str(algorithm), int(position), int(has_gauss), float(gauss)],
         "python": json.loads(json.dumps(random.getstate())),
-        "machine": _machine(device, world_size),
+        "machine": _machine(device, assembly.world_size),
     }
-    tensors = {"model": _model_tensors(model), "optimizer": optimizer, "random": streams}
+    model = {name: whole(tensor) for name, tensor in _model_tensors(assembly.model).items()}
+    tensors = {"model": model, "optimizer": optimizer, "random": streams}
     return TrainingState(tensors=tensors, plain=plain)
 
 
-def restore(
-    checkpoint: Checkpoint, model: torch.nn.Module, tools: StageTools, device: torch.device, world_size: int
-) -> bool:
+def restore(checkpoint: Checkpoint, assembly: Assembly, tools: StageTools) -> bool:
     """Puts the state of a checkpoint into model, optimizer, scaler and random streams.
 
     Returns:
@@ -68,24 +72,45 @@ def restore(
     Raises:
         CheckpointError: Its tensors are not those of this model.
     """
-    own, stored = _model_tensors(model), checkpoint.tensors["model"]
+    own, stored = _model_tensors(assembly.model), checkpoint.tensors["model"]
     odd = sorted(own.keys() ^ stored.keys()) or [name for name in own if own[name].shape != stored[name].shape]
     if odd:
         raise CheckpointError(f"the checkpoint of step {checkpoint.step} is of another model: {', '.join(odd[:3])}")
     with torch.no_grad():
         for name, tensor in stored.items():
-            own[name].copy_(tensor)
+            own[name].copy_(_part(assembly, tensor, own[name]))
     plain = checkpoint.state["torch"]
     entries: dict[int, dict[str, Any]] = {}
+    parameters = [parameter for group in tools.optimizer.param_groups for parameter in group["params"]]
     for name, value in [*checkpoint.tensors["optimizer"].items(), *plain["optimizer"].items()]:
         index, _, key = name.partition("/")
+        if isinstance(value, torch.Tensor) and value.shape == parameters[int(index)].shape:
+            value = _part(assembly, value, parameters[int(index)])
         entries.setdefault(int(index), {})[key] = value
     groups = tools.optimizer.state_dict()["param_groups"]
     tools.optimizer.load_state_dict({"state": entries, "param_groups": groups})
     if tools.scaler is not None and plain["scaler"] is not None:
         tools.scaler.load_state_dict(plain["scaler"])
-    _restore_streams(checkpoint.tensors["random"], plain, device)
-    return bool(plain["machine"] == _machine(device, world_size))
+    _restore_streams(checkpoint.tensors["random"], plain, assembly.device)
+    return bool(plain["machine"] == _machine(assembly.device, assembly.world_size))
+
+
+def _whole(assembly: Assembly) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Gathers a tensor where workers hold it in shards: into the memory of the first one's host, which writes it."""
+    sharding = assembly.sharding
+    if sharding is None:
+        return lambda tensor: tensor
+
+    def whole(tensor: torch.Tensor) -> torch.Tensor:
+        gathered = sharding.gathered(tensor.detach())
+        return gathered.cpu() if assembly.rank == 0 else gathered.new_empty(0)
+
+    return whole
+
+
+def _part(assembly: Assembly, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """What this worker holds of a checkpoint's tensor."""
+    return tensor if assembly.sharding is None else assembly.sharding.shared_like(tensor, own)
 
 
 def _restore_streams(streams: Mapping[str, torch.Tensor], plain: Mapping[str, Any], device: torch.device) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
-from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
+from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy, with_auxiliary
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
@@ -81,6 +81,8 @@ class TrainingStep:
         with passes or contextlib.nullcontext():
             for batch in batches:
                 loss += self._backward(batch, count, revealed, share=len(batch.inputs) / n_sequences)
+        if assembly.sharding is not None:
+            self._keep_up(len(batches), first_sequence, n_sequences, count)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
@@ -109,7 +111,20 @@ class TrainingStep:
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
 
+    def _keep_up(self, done: int, first_sequence: int, n_sequences: int, count: int) -> None:
+        """Passes without a loss until this worker has made as many as the others: each gathers and shares out weights,
+        which all workers do together. They are no part of training, and no instrument sees them.
+        """
+        largest = len(shares(first_sequence, n_sequences, self._assembly.world_size)[0])
+        for _ in range(done, min(largest, self._training.accumulation)):
+            batch = self._tools.objective.training_batch(range(first_sequence, first_sequence + 1))
+            empty = Batch(inputs=batch.inputs, targets=np.full_like(batch.targets, IGNORED), loss_positions=0)
+            self._backward(empty, count, 0, share=0.0)
+
     def _share(self, loss: Tensor) -> None:
+        if self._assembly.sharding is not None:  # the backward pass has summed the gradients
+            self._collectives.sum_([loss])
+            return
         if self._assembly.world_size == 1:
             return
         for parameter in self._tools.parameters:
@@ -126,6 +141,8 @@ class TrainingStep:
             scaler.unscale_(optimizer)
         gradients = [p.grad for p in self._tools.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self._assembly.sharding is not None:
+            norm = self._assembly.sharding.gathered(norm)
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._tools.parameters, clip, norm, foreach=True)
         skipped = False

@@ -85,6 +85,10 @@ class SweepProcess:
             if "ray::" in command_line(child) and "Trainable" in command_line(child)
         ]
 
+    def train_workers(self) -> list[psutil.Process]:
+        """The processes of a trial that has several."""
+        return [child for child in self.descendants() if "ray::RayTrain" in command_line(child)]
+
     def raylet(self) -> psutil.Process:
         return next(child for child in self.descendants() if child.name() == "raylet")
 

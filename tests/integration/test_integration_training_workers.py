@@ -1,8 +1,11 @@
-"""Two workers (real processes, gloo) train what one trains: the loss is normalised over the global batch."""
+"""Two workers (real processes, gloo) train what one trains, each with the whole model or with a shard of it (FSDP2)."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
+import shutil
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,10 +30,13 @@ CASES = {
     "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
     "stabilisers": (with_training(DECODER, spectral_norm=True, residual_gain=0.5),) * 2,
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
+    "next token, in shards": (DECODER, with_training(DECODER, parallel="sharded", accumulation=2)),
+    "masked tokens, in shards": (ENCODER, with_training(ENCODER, parallel="sharded", activation_checkpointing=True)),
+    "depth as time, in shards": (GROWING, with_training(GROWING, parallel="sharded")),
 }
 
 
-def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, pipe: Connection) -> None:
+def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, attempt: int, pipe: Connection) -> None:
     import torch
     import torch.distributed as dist
 
@@ -38,31 +44,51 @@ def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, pipe
 
     torch.set_num_threads(1)
     if world_size > 1:
-        store = f"file://{directory}.store"
+        store = f"file://{directory}.{attempt}.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    generator = run_trial(trial, directory, trial_id="t", attempt=1, rank=rank, world_size=world_size)
+    generator = run_trial(trial, directory, trial_id="t", attempt=attempt, rank=rank, world_size=world_size)
     for record in generator:
         pipe.send((record.step, record.tokens, record.flops, dict(record.metrics)))
     pipe.send(None)
 
 
-def train(trial: TrialConfig, directory: Path, world_size: int) -> list:
-    """The first worker's records."""
+def train(
+    trial: TrialConfig, directory: Path, world_size: int, attempt: int = 1, kill_after: int | None = None
+) -> list:
+    """The first worker's records; all workers are killed once it has reported `kill_after` steps."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
     processes, pipes = [], []
     for rank in range(world_size):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=worker, args=(trial, directory, rank, world_size, theirs))
+        process = context.Process(target=worker, args=(trial, directory, rank, world_size, attempt, theirs))
         process.start()
         theirs.close()
         processes.append(process)
         pipes.append(ours)
-    records = [list(iter(pipe.recv, None)) for pipe in pipes]
-    for process in processes:
+    records = []
+    while (record := pipes[0].recv()) is not None:
+        records.append(record)
+        if record[0] == kill_after:
+            for process in processes:
+                os.kill(process.pid, 9)
+            break
+    for process, pipe in zip(processes, pipes, strict=True):
+        if kill_after is None and pipe is not pipes[0]:
+            list(iter(pipe.recv, None))
         process.join(timeout=60)
-        assert process.exitcode == 0
-    return records[0]
+        assert process.exitcode == (0 if kill_after is None else -9)
+    return records
+
+
+def losses(records: list) -> dict[int, float]:
+    return {step: metrics["train/loss"] for step, *_, metrics in records if "train/loss" in metrics}
+
+
+def weights(directory: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(directory / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize(("one", "two"), CASES.values(), ids=CASES.keys())
@@ -100,3 +126,49 @@ def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):
     *_, metrics = train(trial, tmp_path / "two", 2)[-1]
     assert metrics["progress"] == 1.0
     assert metrics["time/train_s"] >= 1.0
+
+
+@pytest.mark.parametrize("name", ["next token, in shards", "depth as time, in shards"])
+def test_workers_with_shards_that_are_killed_go_on_in_the_same_and_in_another_number(name, tmp_path):
+    import torch
+
+    one, two = CASES[name]
+    two = with_training(two, checkpoint_seconds=0.0)
+    alone, whole = train(one, tmp_path / "one", 1), train(two, tmp_path / "whole", 2)
+    train(two, tmp_path / "again", 2, kill_after=10)
+    shutil.copytree(tmp_path / "again", tmp_path / "three")
+    again = train(two, tmp_path / "again", 2, attempt=2)
+    assert again[0][0] > 8  # it does not begin again
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "again")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert {step: loss for step, loss in losses(whole).items() if step > again[0][0]}.items() <= losses(again).items()
+
+    three = train(two, tmp_path / "three", 3, attempt=2)
+    expected = losses(alone)
+    for step, loss in losses(three).items():
+        if step > three[0][0]:
+            assert loss == pytest.approx(expected[step], rel=1e-5)
+    assert json.loads((tmp_path / "three" / "metadata" / "environment.json").read_text())["bit_exact"] is False
+
+
+@pytest.mark.parametrize("trial", [GROWING, with_training(DECODER, residual_gain=0.5)], ids=["growing", "with a gain"])
+def test_a_model_trained_in_shards_is_saved_whole_and_scores_what_its_run_said(trial, tmp_path):
+    from stackwise_ray.training.scoring import score_run
+
+    *_, metrics = train(with_training(trial, parallel="sharded"), tmp_path / "two", 2)[-1]
+    scores = score_run(tmp_path / "two").metrics
+    for name in {"validation/loss", "validation/masked_loss"} & metrics.keys():
+        assert scores[name] == pytest.approx(metrics[name], rel=1e-6)
+
+
+def test_workers_with_shards_hold_less_and_save_as_many_activations(tmp_path):
+    trial = with_model(DECODER, d_model=64, d_ff=256, n_layers=4)
+    whole, shards = (
+        train(with_training(trial, parallel=parallel), tmp_path / parallel, 2)[-1][-1]
+        for parallel in ("replicated", "sharded")
+    )
+    assert shards["memory/saved_activation_bytes"] == whole["memory/saved_activation_bytes"]
+    # Half of the weights, gradients and moments, and less than one more copy of the weights, gathered for a pass.
+    saved = whole["memory/peak_bytes"] - shards["memory/peak_bytes"]
+    assert (4 / 2 - 1.5) * whole["model/bytes"] < saved <= 4 / 2 * whole["model/bytes"]

@@ -57,6 +57,20 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
             "training.accumulation = 17 micro-batches share 16 sequences a step; choose at most 16",
         ),
         ({"training.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.6}}, "choose a decay of at most 0.5"),
+        ({"training.parallel": "sharded", "optimizer.kind": "adamw_8bit"}, "by the number of workers; choose adamw"),
+        (
+            {"training.memory_bytes": 10**9, "training.accumulation": 2},
+            "= 2 has no effect beside training.memory_bytes",
+        ),
+        (
+            {"training.parallel": "sharded", "training.spectral_norm": True},
+            "every worker has a shard of them; write false",
+        ),
+        (
+            {"training.parallel": "sharded", "training.regime": "depth_time", "training.consistency": 0.1},
+            "when the shards have been given back; choose 0, or",
+        ),
+        ({"training.parallel": "sharded", "training.precision": "fp16"}, "in its own shard, and they would differ; c"),
     ],
 )
 def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, Any], message: str) -> None:

@@ -307,3 +307,25 @@ def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -
     file.write_text(decoders.replace("{training: depth_time}", both_sides))
     with pytest.raises(ConfigError, match=r"validation/loss, which is of masked tokens or of next ones, and classical"):
         load_sweep(file)
+
+
+def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.parallel: sharded}")
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"resources\.workers = 1 leaves nobody to share the model of grown"):
+        load(file)
+    file.write_text(f"{text}resources: {{workers: 2}}\n")
+    assert len(expand(load(file)).arms) == 3
+
+
+def test_a_micro_batch_is_fitted_into_memory_for_one_worker(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.memory_bytes: 10_000_000}")
+    file.write_text(f"{text}resources: {{workers: 2}}\n")
+    with pytest.raises(
+        ConfigError, match=r"resources\.workers = 2, and training\.memory_bytes of grown is fitted to one"
+    ):
+        load(file)
+    file.write_text(text)
+    assert len(expand(load(file)).arms) == 3

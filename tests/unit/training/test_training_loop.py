@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 import weakref
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from stackwise_ray.config.trial import (
     TrialConfig,
 )
 from stackwise_ray.core.calibration import Calibration
-from stackwise_ray.core.errors import TrialError
+from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
@@ -292,3 +293,38 @@ def test_an_encoder_asked_for_the_likelihood_of_whole_splits_fails_and_does_not_
     encoder = with_model(with_data(final_evaluation="full"), family="bert", role="encoder")
     with pytest.raises(TrialError, match="needs a model that reads from left to right"):
         run(encoder, tmp_path)
+
+
+def test_one_worker_has_nobody_to_share_the_model_with(tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.parallel = sharded shares the model out among workers, and this"):
+        run(with_training(parallel="sharded"), tmp_path)
+
+
+class _LateLoss:
+    """A loss on a device that is still at work when its step returns: reading it waits."""
+
+    def __init__(self, loss):
+        self._loss = loss
+
+    def __float__(self):
+        time.sleep(0.05)
+        return float(self._loss)
+
+
+def test_waiting_for_a_device_is_time_of_the_steps_waited_for(tmp_path, monkeypatch):
+    take, init = TrainingStep.take, TrainingLoop.__init__
+
+    def late(self, **options):
+        values = take(self, **options)
+        return replace(values, loss=_LateLoss(values.loss))
+
+    def drained_as_on_a_gpu(self, *args, **options):
+        init(self, *args, **options)
+        self._drain_steps = 32
+
+    monkeypatch.setattr(TrainingStep, "take", late)
+    monkeypatch.setattr(TrainingLoop, "__init__", drained_as_on_a_gpu)
+    trial = with_training(budget=Budget(steps=12), report_seconds=9.0, evaluations=1)
+    metrics = run(trial, tmp_path)[1].metrics
+    assert metrics["time/train_s"] >= 12 * 0.05
+    assert metrics["throughput/tokens_per_s"] <= 128 / 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ def trial(**training: Any) -> TrialConfig:
 
 def parts(asked: TrialConfig):
     assembly = assemble(asked, prepare(asked.data), CPU)
-    return assembly.model, assembly.enter(assembly.plan.stages[0])
+    return assembly, assembly.enter(assembly.plan.stages[0])
 
 
-def checkpoint_of(model, tools, world_size: int = 1) -> Checkpoint:
-    state = capture(model, tools, CPU, world_size)
+def checkpoint_of(assembly, tools) -> Checkpoint:
+    state = capture(assembly, tools)
     tensors = {name: {k: v.detach().clone() for k, v in group.items()} for name, group in state.tensors.items()}
     return Checkpoint(step=3, tensors=tensors, state={"torch": json.loads(json.dumps(state.plain))})
 
@@ -46,33 +47,34 @@ def draws() -> tuple[float, float, float]:
 
 
 def test_every_random_stream_of_the_process_comes_back():
-    model, tools = parts(trial())
-    checkpoint = checkpoint_of(model, tools)
+    assembly, tools = parts(trial())
+    checkpoint = checkpoint_of(assembly, tools)
     after = draws()
     assert draws() != after
-    restore(checkpoint, model, tools, CPU, 1)
+    restore(checkpoint, assembly, tools)
     assert draws() == after
 
 
 def test_the_loss_scale_of_fp16_comes_back():
-    model, tools = parts(trial(precision="fp16"))
+    assembly, tools = parts(trial(precision="fp16"))
     tools.scaler.load_state_dict(tools.scaler.state_dict() | {"scale": 1024.0, "_growth_tracker": 7})
-    checkpoint = checkpoint_of(model, tools)
-    model, tools = parts(trial(precision="fp16"))
+    checkpoint = checkpoint_of(assembly, tools)
+    assembly, tools = parts(trial(precision="fp16"))
     assert tools.scaler.get_scale() != 1024.0
-    restore(checkpoint, model, tools, CPU, 1)
+    restore(checkpoint, assembly, tools)
     assert tools.scaler.state_dict()["scale"] == 1024.0
     assert tools.scaler.state_dict()["_growth_tracker"] == 7
 
 
 @pytest.mark.parametrize("change", ["threads", "workers", "nothing"])
 def test_another_number_of_threads_or_workers_is_not_bit_exact(change):
-    model, tools = parts(trial())
-    checkpoint = checkpoint_of(model, tools)
+    assembly, tools = parts(trial())
+    checkpoint = checkpoint_of(assembly, tools)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + (change == "threads"))
-        assert restore(checkpoint, model, tools, CPU, 1 + (change == "workers")) is (change == "nothing")
+        assembly = replace(assembly, world_size=1 + (change == "workers"))
+        assert restore(checkpoint, assembly, tools) is (change == "nothing")
     finally:
         torch.set_num_threads(threads)
 
@@ -80,7 +82,7 @@ def test_another_number_of_threads_or_workers_is_not_bit_exact(change):
 def test_a_checkpoint_of_another_model_is_refused_by_name():
     checkpoint = checkpoint_of(*parts(with_model(trial(), d_model=32)))
     with pytest.raises(CheckpointError, match=r"of another model: \S*wte"):
-        restore(checkpoint, *parts(trial()), CPU, 1)
+        restore(checkpoint, *parts(trial()))
 
 
 def attempt(directory: Path, number: int, reports: int | None = None) -> TrialResult | None:
