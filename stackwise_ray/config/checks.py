@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stackwise_ray.config.growth_checks import GROWTH_RULES
-from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import ADAPTED, AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.quantities import near_divisors
@@ -198,7 +198,7 @@ def _batch(trial: TrialConfig) -> Found:
     return None
 
 
-_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "embeddings", "finish")
+_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "lora", "embeddings", "finish")
 """Fields of `training` that only a regime which grows the model reads."""
 
 _HYBRID = ("hybrid", "init_from", "charge_init")
@@ -222,7 +222,7 @@ def _regime(trial: TrialConfig) -> Found:
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
-            shown = "" if name == "noise" else f"= {list(value) if isinstance(value, tuple) else value} "
+            shown = "" if name in ("noise", "lora") else f"= {list(value) if isinstance(value, tuple) else value} "
             problem = f"{shown}has no effect in the regime {training.regime}; it goes with {fitting}"
             return f"training.{name}", problem
     if training.regime == "classical_random_ratio" and training.noise.kind != "point":
@@ -231,7 +231,8 @@ def _regime(trial: TrialConfig) -> Found:
     if training.embeddings == "untied_all" and training.trunk == "trainable":
         problem = "= untied_all has no effect over a trainable trunk, where everything trains and a tie stays"
         return "training.embeddings", f"{problem}; leave it out"
-    if training.embeddings == "tied_frozen" and (training.trunk != "frozen" or training.regime == "append"):
+    keeps_head = training.trunk not in ("frozen", *ADAPTED) or training.regime == "append"
+    if training.embeddings == "tied_frozen" and keeps_head:
         why = "append" if training.regime == "append" else f"a {training.trunk} trunk"
         problem = f"= tied_frozen freezes the head after the first stage, and {why} needs it to train"
         return "training.embeddings", f"{problem}; choose untied_frozen_head or untied_all"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stackwise_ray.config.trial import Noise, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import ADAPTED, Lora, Noise, TrainingConfig, TrialConfig
 
 Found = tuple[str, str] | None
 """As in `checks`: path of the field to change and what is wrong with it, or nothing."""
@@ -106,6 +106,40 @@ def _stabilisers(trial: TrialConfig) -> Found:
     return None
 
 
+def _lora(trial: TrialConfig) -> Found:
+    training, lora = trial.training, trial.training.lora
+    if training.trunk not in ADAPTED:
+        if lora == Lora():
+            return None
+        return "training.lora", f"has no effect over a {training.trunk} trunk; set training.trunk to lora or qlora"
+    n_trunk = trial.model.n_layers - (0 if training.finish else training.blocks_per_stack)
+    if n_trunk < 1:
+        problem = f"= {training.trunk} has no effect: with one stack there is no trunk"
+        return "training.trunk", f"{problem}; choose a smaller training.blocks_per_stack, or more model.n_layers"
+    if lora.pattern != "constant" and (n_trunk == 1 or lora.rank == 1):
+        why = "a trunk of one block" if n_trunk == 1 else "rank 1"
+        return "training.lora.pattern", f"= {lora.pattern} has no effect with {why}; write constant, or change that"
+    smallest = lora.rank if lora.pattern == "constant" else lora.rank - round(lora.rank / 2)
+    if lora.dual is not None and lora.dual >= smallest:
+        problem = f"= {lora.dual} is no smaller than the first set's rank, {smallest} where it is least"
+        return "training.lora.dual", f"{problem}; choose less, or raise training.lora.rank"
+    return None
+
+
+def _beside_adapters(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.trunk not in ADAPTED:
+        return None
+    for name, value in (("spectral_norm", training.spectral_norm), ("residual_gain", training.residual_gain)):
+        if value:
+            problem = f"= {value} is about a projection by itself, and on a {training.trunk} trunk adapters add to it"
+            return f"training.{name}", f"{problem}; leave it out, or choose another training.trunk"
+    if training.entry != "full":
+        problem = f"= {training.entry} enters at a stack as it was trained, and adapters of a {training.trunk} trunk"
+        return "training.entry", f"{problem} fit it to the stacks before it; leave it out"
+    return None
+
+
 GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _stage_split,
     _masks,
@@ -114,4 +148,6 @@ GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _entry,
     _decoder_objective,
     _stabilisers,
+    _lora,
+    _beside_adapters,
 )

@@ -208,6 +208,20 @@ class Noise(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora(Strict):
+    """Low-rank adapters on every matrix of the trunk's blocks: W + (alpha / rank) B A (Hu et al., 2106.09685)."""
+
+    rank: Positive = 8  # of a block's adapters: the mean over the trunk, whatever the pattern
+    pattern: Literal["constant", "rising", "falling"] = "constant"  # from the input on: rank/2 to 3/2 rank, or back
+    dual: Positive | None = None  # rank of a second, smaller set, put over the whole trunk at each growth; None: none
+    alpha: Positive = 16  # twice the default rank; fixed while the rank varies, as in the paper
+
+
+ADAPTED = ("lora", "qlora")
+"""Trunks that keep their weights while adapters on them train."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Strict):
     """How the model is trained. The second part goes with regimes that grow the model or draw their noise."""
 
@@ -233,12 +247,13 @@ class TrainingConfig(Strict):
     noise: Noise = field(default_factory=Noise)
     blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
     stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
-    trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control
+    trunk: Literal["frozen", "trainable", "lora", "qlora", "random_frozen"] = "frozen"  # what earlier stages trained
+    lora: Lora = field(default_factory=Lora)  # with trunk lora, or qlora, which keeps the trunk's matrices in 4 bits
     embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
     decoder_objective: Literal["noisy_context", "bidirectional"] = "noisy_context"  # what a decoder learns from masks
     consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
     entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
-    finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks
+    finish: Share = 0.0  # of the budget, for a last stage on all shares of masks: everything trains, or all adapters
     hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
     init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model
     charge_init: bool = True  # the budget pays for what that run cost as well: only so are arms compared at equal cost

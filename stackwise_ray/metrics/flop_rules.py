@@ -204,6 +204,9 @@ _OPTIMIZERS_AND_SCALERS = """
     _foreach_maximum _foreach_minimum _foreach_mul _foreach_neg _foreach_norm _foreach_pow _foreach_reciprocal
     _foreach_rsqrt _foreach_sign _foreach_sqrt _foreach_sub _foreach_zero _fused_adam _fused_adamw _fused_sgd
 """
+_QUANTISATION = """
+    bitsandbytes::quantize_4bit bitsandbytes::dequantize_4bit
+"""
 _COMMUNICATION_AND_PROFILING = """
     profiler::_record_function_enter profiler::_record_function_enter_new profiler::_record_function_exit
     c10d::allgather c10d::_allgather_base c10d::allgather_coalesced c10d::allreduce c10d::allreduce_coalesced
@@ -223,6 +226,7 @@ FREE: frozenset[str] = frozenset(
         _REDUCTIONS_NORMS_LOSSES,
         _INDEXING_AND_SORTING,
         _OPTIMIZERS_AND_SCALERS,
+        _QUANTISATION,
         _COMMUNICATION_AND_PROFILING,
     )
     for name in names.split()

@@ -60,9 +60,18 @@ class BKBlock(nn.Module):
 
     def residual_outputs(self) -> tuple[nn.Module, ...]:
         """The last projection of each branch: at 0 the block is the identity."""
-        channels = self.ffn.experts if isinstance(self.ffn, MixtureOfExperts) else self.ffn
         mixer: Any = self.mixer
-        return (channels.down,) if mixer is None else (mixer.out, channels.down)
+        return (self._channels.down,) if mixer is None else (mixer.out, self._channels.down)
+
+    def projections(self) -> tuple[nn.Module, ...]:
+        """Its matrices but a router's, those first that read the block's input."""
+        mixer: Any = self.mixer
+        mixing = () if mixer is None else mixer.projections()
+        return (*mixing, self._channels.gate, self._channels.up, self._channels.down)
+
+    @property
+    def _channels(self) -> SwiGLU:
+        return self.ffn.experts if isinstance(self.ffn, MixtureOfExperts) else self.ffn
 
     def forward(
         self, hidden_states: Tensor, attention_mask: Tensor | None = None, past: Any = None

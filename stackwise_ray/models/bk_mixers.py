@@ -153,6 +153,10 @@ class ResolventApply(nn.Module):
         self.norm = HeadRMSNorm(heads, features, eps)
         self.out = residual_projection(heads * features, d_model, bias=False)
 
+    def projections(self) -> tuple[nn.Module, ...]:
+        """Its matrices, those first that read its input."""
+        return self.matrix.potential, self.values, self.gate, self.out
+
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
         potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
         x_BHNP = self.values(x_BND).unflatten(-1, (self.settings.n_heads, self.settings.d_value)).transpose(1, 2)
@@ -189,6 +193,10 @@ class ResolventDiagonal(nn.Module):
         )
         self.out = residual_projection(2 * settings.n_heads, d_model, bias=True)
 
+    def projections(self) -> tuple[nn.Module, ...]:
+        """Its matrices, those first that read its input."""
+        return self.matrix.potential, self.out
+
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: LastPosition | None = None) -> Tensor:
         potential, hop, shift = self.matrix(x_BND, mask_BN, going_on=past is not None and past.is_initialized)
         gradient = self.settings.gradient
@@ -216,6 +224,10 @@ class Attention(nn.Module):
         self.n_heads, self.causal = settings.n_heads, causal
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.out = residual_projection(d_model, d_model, bias=False)
+
+    def projections(self) -> tuple[nn.Module, ...]:
+        """Its matrices, those first that read its input."""
+        return self.qkv, self.out
 
     def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None, past: DynamicLayer | None = None) -> Tensor:
         n, before = x_BND.shape[1], 0 if past is None else past.get_seq_length()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
@@ -23,6 +24,30 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("bos", "eos", "pad", "cls", "sep", "mask", "unk")
 """Names under which `build_model` takes special-token ids; transformers keeps each as `<name>_token_id`."""
+
+
+Shape = tuple[int, int]
+"""(inputs, outputs) of a matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projections:
+    """The matrices of a block, which are also those that low-rank adapters go on.
+
+    Attributes:
+        entry: Those that read the block's input, as it is or through the block's first norm.
+        inner: All others.
+        unadapted: Those that get no adapter (a router, whose few outputs a low rank would not make fewer).
+    """
+
+    entry: tuple[Shape, ...]
+    inner: tuple[Shape, ...]
+    unadapted: tuple[Shape, ...] = ()
+
+    @property
+    def adapted(self) -> tuple[Shape, ...]:
+        """All that get adapters."""
+        return self.entry + self.inner
 
 
 class ModelFamily(ABC):
@@ -70,8 +95,13 @@ class ModelFamily(ABC):
         """Embeddings, blocks, final norm and head of a model of this family (encoder or decoder)."""
 
     @abstractmethod
+    def projections(self, model: ModelConfig) -> Projections:
+        """The matrices of one block."""
+
     def block_products(self, model: ModelConfig) -> int:
         """Multiplications of one block with its weight matrices, a token."""
+        shapes = self.projections(model)
+        return sum(inputs * outputs for inputs, outputs in shapes.adapted + shapes.unadapted)
 
     def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
         """(forward, backward) FLOPs a token of a block's mixing of positions; attention over all of them here."""
@@ -81,9 +111,9 @@ class ModelFamily(ABC):
         """Multiplications of the head with its weight matrices, a token."""
         return model.d_model * vocab_size
 
-    def first_products(self, model: ModelConfig, number: int) -> int:
-        """Multiplications of projections that take the input of block `number` as it is (0: a norm comes first)."""
-        return 0
+    def enters_bare(self, number: int) -> bool:
+        """Whether the projections of block `number` take its input as it is; else a norm comes first."""
+        return False
 
     def heads(self, model: ModelConfig) -> int:
         """The number of attention heads, which a family that `takes_n_heads` cannot do without."""

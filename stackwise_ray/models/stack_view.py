@@ -18,6 +18,9 @@ from transformers import PreTrainedModel
 
 from stackwise_ray.models.family import FAMILIES
 
+ADAPTER = "lora_"
+"""How the name of every module that holds adapters begins; peft's own."""
+
 
 def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
     return hidden
@@ -36,6 +39,8 @@ class StackView:
         head: The modules that turn hidden states into logits, in order.
         residual_outputs: From a block to the last projection of each of its residual branches, which at 0 make it the
             identity; None where blocks end in a norm (post-norm BERT) and no such projections exist.
+        projections: From a block to the matrices that low-rank adapters go on, of the shapes and in the order of the
+            family's own `projections`.
         passed_on: What a block returns that does nothing, from its input.
     """
 
@@ -44,6 +49,7 @@ class StackView:
     final_norm: nn.Module | None
     head: tuple[nn.Module, ...]
     residual_outputs: Callable[[Any], tuple[nn.Module, ...]] | None
+    projections: Callable[[Any], tuple[nn.Module, ...]]
     passed_on: Callable[[torch.Tensor], Any] = _unchanged
     embedding_dropout: nn.Module | None = None
 
@@ -96,8 +102,9 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
 
 class _Recomputing(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # A frozen block is in evaluation mode and passes a gradient on all the same.
-        frozen = not any(parameter.requires_grad for parameter in self.parameters())
+        # A frozen block is in evaluation mode and passes a gradient on all the same, to its adapters as well.
+        own = (parameter for name, parameter in self.named_parameters() if f".{ADAPTER}" not in name)
+        frozen = not any(parameter.requires_grad for parameter in own)
         if not torch.is_grad_enabled() or not (self.training or frozen):
             return super().forward(*args, **kwargs)
         return checkpoint(super().forward, *args, use_reentrant=False, **kwargs)

@@ -19,7 +19,9 @@ from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import FAMILIES, build_model
+from stackwise_ray.models.adapters import adapter_parameters, insert_adapter
 from stackwise_ray.models.growth import make_growable, make_identity, set_active, set_two_sided, untie_head
+from stackwise_ray.models.quantised import quantise_block
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
@@ -70,7 +72,7 @@ class Assembly:
             blocks[number].load_state_dict(self.initial[number])
         for number in stage.inserted:
             make_identity(self.model, number)
-        enter_stage(self.model, stage)
+        enter_stage(self.model, stage, seed=self.trial.seed)
         if self.sharding is not None:
             self.sharding.share_out()
         training = self.trial.training
@@ -200,15 +202,26 @@ def build_training_model(
     return model
 
 
-def enter_stage(model: PreTrainedModel, stage: Stage) -> None:
-    """Gives the model the form of a stage: its active blocks, its head, what trains, and in which mode each part is.
+def enter_stage(model: PreTrainedModel, stage: Stage, *, seed: int = 0) -> None:
+    """Gives the model the form of a stage: its active blocks, its head, its adapters, what trains, and in which mode
+    each part is.
 
     `requires_grad` goes to the parameters of the stage's trained parts and is taken from all others; a parameter that
-    two parts share (a tied head) trains if either does. Parts that do not train are in evaluation mode.
+    two parts share (a tied head) trains if either does. Parts that do not train are in evaluation mode, also where
+    adapters on them do.
+
+    Args:
+        seed: The trial's, for adapters that enter.
     """
     if stage.own_head:
         untie_head(model)
     set_active(model, stage.active_blocks)
+    for adapters in stage.trainable.adapters:
+        for number, rank in adapters.ranks:
+            if adapters.quantised:
+                quantise_block(model, number)
+            own = stream_seed(seed, INIT, "adapters", adapters.name, number)
+            insert_adapter(model, number, adapters.name, rank=rank, alpha=adapters.alpha, seed=own)
     view, trainable = stack_view(model), stage.trainable
     trained: list[nn.Module] = [view.blocks[number] for number in trainable.blocks]
     trained += view.embeddings if trainable.embeddings else ()
@@ -224,6 +237,8 @@ def enter_stage(model: PreTrainedModel, stage: Stage) -> None:
             part.eval()
     if view.embedding_dropout is not None and not trainable.embeddings:
         view.embedding_dropout.eval()
+    for parameter in adapter_parameters(model):
+        parameter.requires_grad_(True)
 
 
 def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContextManager[object]:

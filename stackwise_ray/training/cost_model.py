@@ -4,7 +4,8 @@ With F = F_w + F_a the forward FLOPs of a block a token (products with weights, 
 the head, training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H a token, and one H more
 where the head trains: a frozen block passes the gradient on, which needs one product a weight matrix instead of two,
 but both operands of an attention product. On top of a frozen prefix of m − 1 blocks it is (m + 2) F + 3 H, and end to
-end 3 L F + 3 H. Lookups, norms and the optimizer are in neither this model nor the counts that it is compared with.
+end 3 L F + 3 H. An adapter of rank r on an (n, m) matrix is two products more, 2 r (n + m) forward and twice that
+backward. Lookups, norms and the optimizer are in neither this model nor the counts that it is compared with.
 (`costs` finds the exact numbers by running a step on fake tensors.)
 """
 
@@ -49,11 +50,22 @@ def block_flops(trial: TrialConfig, vocab_size: int) -> BlockFlops:
 def modelled_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
     """Forward and backward FLOPs of one training sequence in a stage."""
     block, trainable = block_flops(trial, vocab_size), stage.trainable
-    lowest = min(stage.active_blocks if trainable.embeddings else trainable.blocks)
+    adapted = {number for adapters in trainable.adapters for number, _ in adapters.ranks}
+    lowest = min(stage.active_blocks if trainable.embeddings else (*trainable.blocks, *adapted))
     passing = sum(number >= lowest for number in stage.active_blocks)  # below it nothing asks for a gradient
     forward = len(stage.active_blocks) * (block.weights + block.mixing) + block.head
     backward = passing * (block.weights + block.mixing_backward) + len(trainable.blocks) * block.weights
     backward += block.head * (2 if trainable.head else 1)
-    if not trainable.embeddings:  # the first projection of the lowest trained block passes no gradient on
-        backward -= 2 * FAMILIES.get(trial.model.family).first_products(trial.model, lowest)
+    family = FAMILIES.get(trial.model.family)
+    shapes = family.projections(trial.model)
+    # Nothing below the lowest trained block asks for a gradient, nor does a frozen norm before its first projections.
+    ends = not trainable.embeddings and (lowest in adapted or family.enters_bare(lowest))
+    if ends:
+        backward -= 2 * sum(inputs * outputs for inputs, outputs in shapes.entry)
+    for adapters in trainable.adapters:
+        for number, rank in adapters.ranks:
+            product = 2 * rank * sum(inputs + outputs for inputs, outputs in shapes.adapted)
+            forward, backward = forward + product, backward + 2 * product
+            if ends and number == lowest:
+                backward -= 2 * rank * sum(inputs for inputs, _ in shapes.entry)
     return (forward + backward) * trial.data.seq_len

@@ -18,6 +18,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
+from stackwise_ray.models.adapters import merge_adapters
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
@@ -47,13 +48,16 @@ class StageBytes:
     Attributes:
         live_peak: Most bytes in live tensors during a step, optimizer state included.
         saved_activations: Bytes saved for the backward pass of one micro-batch.
-        weights, optimizer_state: Bytes of either.
+        weights, optimizer_state: Bytes of either, as a checkpoint holds them.
+        model: Bytes of the weights as they are kept in the end, adapters merged.
+        params, params_non_embedding: Of that model.
     """
 
     live_peak: int
     saved_activations: int
     weights: int
     optimizer_state: int
+    model: int
     params: int
     params_non_embedding: int
 
@@ -126,13 +130,16 @@ def _stage_bytes(
                 optimizer.zero_grad(set_to_none=True)
                 del loss
             peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        merge_adapters(model)
         count = count_parameters(model)
         state = {id(v): v for e in optimizer.state.values() for v in e.values() if isinstance(v, torch.Tensor)}
         return StageBytes(
             live_peak=peak,
             saved_activations=saved_bytes,
-            weights=sum(parameter.nbytes for parameter in model.parameters()),
+            weights=weights,
             optimizer_state=sum(tensor.nbytes for tensor in state.values()),
+            model=sum(parameter.nbytes for parameter in model.parameters()),
             params=count.total,
             params_non_embedding=count.non_embedding,
         )

@@ -24,6 +24,7 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.models.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
@@ -168,9 +169,10 @@ class _Worker:
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
-        if keep_model:
+        if keep_model or assembly.plan.stages[-1].trainable.adapters:  # which are merged into whole matrices
             assembly.make_whole()
         fold_gains(assembly.model)
+        merge_adapters(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
         limit, peak = assembly.trial.training.memory_bytes, metrics.get("memory/peak_bytes")
         if limit is not None and peak is not None and peak > limit:

@@ -10,9 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import ADAPTED, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
+from stackwise_ray.training.adapters import AdapterSet, with_adapters
+
+FINISH = "finish"
+"""Name of the stage that `training.finish` adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +25,14 @@ class Trainable:
 
     Attributes:
         blocks: Numbers of the blocks that train, counted from the input.
+        adapters: All that have entered by now, on blocks that do not train themselves.
     """
 
     blocks: tuple[int, ...]
     embeddings: bool = True
     norm: bool = True
     head: bool = True
+    adapters: tuple[AdapterSet, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,25 +122,29 @@ def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:
 def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> StagePlan:
     """The plan of these stages, and of a last one in which everything trains, where `training.finish` asks for it.
 
+    Over a trunk with adapters the last stack joins it in that last stage, and the adapters alone train.
+
     Args:
         r: The share of masks of every stack; the last stage draws from all of them.
     """
     share = trial.training.finish
     if not share:
-        return StagePlan(stages=tuple(stages))
+        return StagePlan(stages=with_adapters(trial, stages))
     blocks = tuple(range(trial.model.n_layers))
+    tuned = Trainable(blocks=(), embeddings=False, norm=False, head=False)
     last = replace(
         stages[-1],
-        name="finish",
+        name=FINISH,
         active_blocks=blocks,
-        trainable=Trainable(blocks=blocks),
+        trainable=tuned if trial.training.trunk in ADAPTED else Trainable(blocks=blocks),
         noise=tuple((level, level) for level in r),
         share=share,
         inserted=(),
         reset=(),
         next_level=None,
     )
-    return StagePlan(stages=(*(replace(stage, share=stage.share * (1 - share)) for stage in stages), last))
+    before = [replace(stage, share=stage.share * (1 - share)) for stage in stages]
+    return StagePlan(stages=with_adapters(trial, [*before, last]))
 
 
 def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:

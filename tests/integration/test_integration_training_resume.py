@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, Schedule, TrialConfig
+from stackwise_ray.config.trial import Budget, Lora, Schedule, TrialConfig
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = pytest.mark.slow
@@ -46,6 +46,14 @@ CASES = {
     ),
     "stabilisers": with_training(
         DECODER, regime="depth_time", spectral_norm=True, residual_gain=0.5, lr=0.03, budget=Budget(steps=13)
+    ),
+    "adapters on a trunk, with a finish": with_training(
+        with_model(DECODER, family="bert", role="encoder"),
+        regime="depth_time",
+        trunk="lora",
+        finish=0.3,
+        lora=Lora(rank=4, dual=1),
+        budget=Budget(steps=13),
     ),
     "a decoder that grows over a random trunk": with_training(DECODER, regime="depth_time", trunk="random_frozen"),
 }

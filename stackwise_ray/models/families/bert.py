@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.models.family import FAMILIES, ModelFamily
+from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -39,14 +39,15 @@ class BertFamily(ModelFamily):
             **settings,
         )
 
-    def block_products(self, model: ModelConfig) -> int:
-        return 4 * model.d_model**2 + 2 * model.d_model * model.d_ff
+    def projections(self, model: ModelConfig) -> Projections:
+        d, wide = model.d_model, model.d_ff
+        return Projections(entry=((d, d),) * 3, inner=((d, d), (d, wide), (wide, d)))  # queries, keys and values first
 
     def head_products(self, model: ModelConfig, vocab_size: int) -> int:
         return model.d_model * (model.d_model + vocab_size)
 
-    def first_products(self, model: ModelConfig, number: int) -> int:
-        return 3 * model.d_model**2  # queries, keys and values
+    def enters_bare(self, number: int) -> bool:
+        return True
 
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
@@ -57,6 +58,10 @@ class BertFamily(ModelFamily):
             final_norm=None,
             head=(model.cls,),
             residual_outputs=None,
+            projections=lambda block: (
+                *(block.attention.self.query, block.attention.self.key, block.attention.self.value),
+                *(block.attention.output.dense, block.intermediate.dense, block.output.dense),
+            ),
         )
 
 

@@ -14,7 +14,7 @@ from stackwise_ray.config.trial import (
     SwiGLUChannelMixer,
 )
 from stackwise_ray.models.bk_rules import check_channel_mixer, check_mixer
-from stackwise_ray.models.family import FAMILIES, ModelFamily
+from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -59,8 +59,16 @@ class BKFamily(ModelFamily):
             **settings,
         )
 
-    def block_products(self, model: ModelConfig) -> int:
-        return _mixer_products(model) + _channel_products(model)
+    def projections(self, model: ModelConfig) -> Projections:
+        d, mixture = model.d_model, model.channel_mixer
+        n_experts = mixture.n_experts if isinstance(mixture, ExpertsChannelMixer) else None
+        wide = model.d_ff * (n_experts or 1)  # all experts are computed
+        mixer, channels_in = _mixer_projections(model), ((d, wide), (d, wide))
+        return Projections(
+            entry=mixer.entry or channels_in,
+            inner=(*mixer.inner, *(channels_in if mixer.entry else ()), (wide, d)),
+            unadapted=((d, n_experts),) if n_experts else (),
+        )
 
     def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
         from stackwise_ray.kernels.flop_formulas import (
@@ -96,26 +104,22 @@ class BKFamily(ModelFamily):
             final_norm=trunk.norm,
             head=(model.lm_head,),
             residual_outputs=lambda block: block.residual_outputs(),
+            projections=lambda block: block.projections(),
             passed_on=lambda hidden: (hidden, None),
         )
 
 
-def _mixer_products(model: ModelConfig) -> int:
-    mixer, d_model = model.mixer, model.d_model
+def _mixer_projections(model: ModelConfig) -> Projections:
+    mixer, d = model.mixer, model.d_model
     if isinstance(mixer, AttentionMixer):
-        return 4 * d_model**2
+        return Projections(entry=((d, 3 * d),), inner=((d, d),))
     if isinstance(mixer, ResolventApplyMixer):
-        features = mixer.n_heads * (2 * mixer.d_value + 2 * mixer.diagonal_features)
-        return d_model * (mixer.n_heads * (1 + mixer.d_value) + 2 * features)
-    return 3 * d_model * mixer.n_heads if isinstance(mixer, ResolventDiagonalMixer) else 0
-
-
-def _channel_products(model: ModelConfig) -> int:
-    one = 3 * model.d_model * model.d_ff
-    experts = model.channel_mixer
-    if isinstance(experts, ExpertsChannelMixer):
-        return experts.n_experts * (one + model.d_model)  # all of them are computed
-    return one
+        heads = mixer.n_heads
+        features = heads * (2 * mixer.d_value + 2 * mixer.diagonal_features)
+        return Projections(entry=((d, heads), (d, heads * mixer.d_value), (d, features)), inner=((features, d),))
+    if isinstance(mixer, ResolventDiagonalMixer):
+        return Projections(entry=((d, mixer.n_heads),), inner=((2 * mixer.n_heads, d),))
+    return Projections(entry=(), inner=())
 
 
 FAMILIES.register("bk")(BKFamily())

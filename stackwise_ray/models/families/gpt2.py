@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.models.family import FAMILIES, ModelFamily
+from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -40,8 +40,9 @@ class GPT2Family(ModelFamily):
             **settings,
         )
 
-    def block_products(self, model: ModelConfig) -> int:
-        return 4 * model.d_model**2 + 2 * model.d_model * model.d_ff
+    def projections(self, model: ModelConfig) -> Projections:
+        d, wide = model.d_model, model.d_ff
+        return Projections(entry=((d, 3 * d),), inner=((d, d), (d, wide), (wide, d)))
 
     def width_of_channel_mixer(self, config: PretrainedConfig) -> int | None:
         width: int = config.n_inner or 4 * config.n_embd  # the published configs leave n_inner out
@@ -58,6 +59,7 @@ class GPT2Family(ModelFamily):
             head=(model.lm_head,),
             residual_outputs=lambda block: (block.attn.c_proj, block.mlp.c_proj),
             embedding_dropout=trunk.drop,
+            projections=lambda block: (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.models.family import FAMILIES, ModelFamily
+from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -43,9 +43,10 @@ class LlamaFamily(ModelFamily):
             **settings,
         )
 
-    def block_products(self, model: ModelConfig) -> int:
-        narrow = model.d_model * (model.n_kv_heads or self.heads(model)) // self.heads(model)
-        return 2 * model.d_model * (model.d_model + narrow) + 3 * model.d_model * model.d_ff
+    def projections(self, model: ModelConfig) -> Projections:
+        d, wide = model.d_model, model.d_ff
+        narrow = d * (model.n_kv_heads or self.heads(model)) // self.heads(model)
+        return Projections(entry=((d, d), (d, narrow), (d, narrow)), inner=((d, d), (d, wide), (d, wide), (wide, d)))
 
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
@@ -57,6 +58,10 @@ class LlamaFamily(ModelFamily):
             final_norm=trunk.norm,
             head=(model.lm_head,),
             residual_outputs=lambda block: (block.self_attn.o_proj, block.mlp.down_proj),
+            projections=lambda block: (
+                *(block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.self_attn.o_proj),
+                *(block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj),
+            ),
         )
 
 

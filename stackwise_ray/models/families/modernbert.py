@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.models.family import FAMILIES, ModelFamily
+from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -40,14 +40,15 @@ class ModernBertFamily(ModelFamily):
             **settings,
         )
 
-    def block_products(self, model: ModelConfig) -> int:
-        return 4 * model.d_model**2 + 3 * model.d_model * model.d_ff
+    def projections(self, model: ModelConfig) -> Projections:
+        d, wide = model.d_model, model.d_ff
+        return Projections(entry=((d, 3 * d),), inner=((d, d), (d, 2 * wide), (wide, d)))
 
     def head_products(self, model: ModelConfig, vocab_size: int) -> int:
         return model.d_model * (model.d_model + vocab_size)
 
-    def first_products(self, model: ModelConfig, number: int) -> int:
-        return 0 if number else 3 * model.d_model**2  # the first block has no norm of its own before its attention
+    def enters_bare(self, number: int) -> bool:
+        return number == 0  # the first block has no norm of its own before its attention
 
     def stack_view(self, model: Any) -> StackView:
         from stackwise_ray.models.stack_view import StackView
@@ -59,6 +60,7 @@ class ModernBertFamily(ModelFamily):
             final_norm=trunk.final_norm,
             head=(model.head, model.decoder),
             residual_outputs=lambda block: (block.attn.Wo, block.mlp.Wo),
+            projections=lambda block: (block.attn.Wqkv, block.attn.Wo, block.mlp.Wi, block.mlp.Wo),
         )
 
 

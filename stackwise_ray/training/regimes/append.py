@@ -5,6 +5,7 @@ identity and trained on lighter noise, with norm and head, which stand on what i
 is frozen, and no gradient is computed in it. The head leaves the token table when the prefix freezes.
 
 `training.trunk: trainable`: the prefix goes on training, and a tie stays. `random_frozen`: it is as it was drawn.
+`lora` and `qlora`: adapters train on the frozen prefix.
 `training.embeddings: untied_all`: the embeddings go on training, through all of the prefix.
 """
 

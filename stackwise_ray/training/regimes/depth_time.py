@@ -5,12 +5,13 @@ it as the identity and trained on heavier noise, while everything after it is fr
 flow through it. Encoders predict the masked tokens; decoders the next token from a context in which tokens are masked.
 
 `training.trunk: random_frozen` is the control: the stacks on the right are as they were drawn, never trained, so norm
-and head train in every stage. `trainable`: the suffix goes on training with norm and head, and a tie stays.
+and head train in every stage. `trainable`: the suffix goes on training with norm and head, and a tie stays. `lora` and
+`qlora`: adapters train on the frozen suffix.
 """
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import ADAPTED, TrialConfig
 from stackwise_ray.training.noise import band_of, denoising_objective, levels
 from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, finished, stacks_of, stage_shares
 
@@ -43,7 +44,7 @@ def depth_time(trial: TrialConfig) -> StagePlan:
 
 def _trainable(trial: TrialConfig, new: tuple[int, ...], active: tuple[int, ...], *, first: bool) -> Trainable:
     policy, trunk = trial.training.embeddings, trial.training.trunk
-    rest = first or trunk != "frozen"
+    rest = first or trunk not in ("frozen", *ADAPTED)
     return Trainable(
         blocks=active if trunk == "trainable" else new,
         embeddings=first or policy != "tied_frozen",

@@ -237,6 +237,45 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
         (HYBRID | {"training.trunk": "random_frozen"}, "the stacks of hybrid are a checkpoint's"),
         (HYBRID | {"training.finish": 0.1}, "training.finish: has no effect in training.hybrid = finetune"),
         (HYBRID | {"training.noise.schedule": "cosine"}, "training.noise.schedule: has no effect in training.hybrid"),
+        (
+            {"training.trunk": "lora"},
+            "training.trunk = lora has no effect in the regime classical; it goes with",
+        ),
+        ({"training.lora": {"rank": 4}}, "training.lora: has no effect in the regime classical; it goes with"),
+        (
+            {"training.regime": "depth_time", "training.lora": {"rank": 4}},
+            "training.lora: has no effect over a frozen trunk; set training.trunk to lora or qlora",
+        ),
+        (
+            {"training.regime": "depth_time", "training.trunk": "lora", "training.blocks_per_stack": 4},
+            "training.trunk = lora has no effect: with one stack there is no trunk",
+        ),
+        (
+            {"training.regime": "append", "training.trunk": "lora", "training.lora": {"rank": 1, "pattern": "rising"}},
+            "training.lora.pattern = rising has no effect with rank 1",
+        ),
+        (
+            {
+                "training.regime": "append",
+                "training.trunk": "qlora",
+                "training.lora": {"pattern": "falling"},
+                "training.blocks_per_stack": 2,
+                "model.n_layers": 3,
+            },
+            "training.lora.pattern = falling has no effect with a trunk of one block",
+        ),
+        (
+            {"training.regime": "depth_time", "training.trunk": "lora", "training.lora": {"rank": 8, "dual": 8}},
+            "training.lora.dual = 8 is no smaller than the first set's rank, 8 where it is least",
+        ),
+        (
+            {
+                "training.regime": "depth_time",
+                "training.trunk": "lora",
+                "training.lora": {"rank": 8, "dual": 4, "pattern": "rising"},
+            },
+            "training.lora.dual = 4 is no smaller than the first set's rank, 4 where it is least",
+        ),
     ],
 )
 def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: str) -> None:
@@ -267,3 +306,10 @@ def test_a_gain_does_not_change_weights_that_are_given() -> None:
     hybrid = {"training.regime": "hybrid", "training.init_from": "runs/b", "training.residual_gain": 0.5}
     with pytest.raises(ConfigError, match=r"residual_gain = 0\.5 would change what the weights at runs/b compute"):
         check_trial(edit(GPT2, hybrid))
+
+
+def test_adapters_may_be_on_a_trunk_under_a_frozen_tied_head_and_in_a_finish_of_one_stack() -> None:
+    trunk = {"training.regime": "depth_time", "training.trunk": "lora"}
+    check_trial(edit(BERT, {**trunk, "training.embeddings": "tied_frozen"}))
+    check_trial(edit(BERT, {**trunk, "training.lora": {"rank": 8, "dual": 3, "pattern": "falling"}}))
+    check_trial(edit(BERT, {**trunk, "training.blocks_per_stack": 4, "training.finish": 0.2}))

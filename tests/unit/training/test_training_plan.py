@@ -94,6 +94,12 @@ CASES = {
         finish=0.2,
         budget=Budget(flops=1e9),
     ),
+    "adapters on a trunk, with a finish": with_training(
+        model(family="bert", role="encoder"), regime="depth_time", trunk="lora", finish=0.3, budget=Budget(flops=5e8)
+    ),
+    "adapters on a prefix in bf16, with a finish": training(
+        regime="append", trunk="lora", precision="bf16", finish=0.3, budget=Budget(steps=6)
+    ),
     "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
 
