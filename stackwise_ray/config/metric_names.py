@@ -55,6 +55,9 @@ REPORTED = {
 }
 """Metric path to its unit or meaning."""
 
+_MASKED = [name for name in REPORTED if name.startswith("validation/masked_loss")]
+REPORTED |= {f"{name}_without_finish": "before training.finish began" for name in ("validation/loss", *_MASKED)}
+
 _SHORT = {
     "loss": "validation/loss",
     "val_loss": "validation/loss",

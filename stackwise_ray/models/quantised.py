@@ -1,7 +1,8 @@
 """Frozen matrices in four bits: NF4 in blocks of 64 (QLoRA, Dettmers et al. 2023, 2305.14314), by bitsandbytes.
 
-A quantised matrix is read back to float32 in every pass, forward and backward, so neither the matrix nor its input is
-kept for the backward pass. The block scales stay float32 (no second quantisation of them): 4.5 bits a weight.
+A quantised matrix is read back to float32 in every pass, forward and backward, and not kept in between. The block
+scales stay float32 (no second quantisation of them): 4.5 bits a weight.
+
 bitsandbytes' own `Linear4bit` is not used: on some CPUs it computes evaluation in bfloat16 and training in float32.
 """
 

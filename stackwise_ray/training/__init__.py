@@ -1,7 +1,7 @@
 """Layer 3: one loop that carries a plan of stages, with what it needs around it.
 
 `run` (the loop, a generator of metric records), `plan` (FLOPs, steps and bytes without weights), `stages` and
-`regimes` (what trains when), `adapters` (and on which trunk), `noise` (on which masks), `cost_model` (what growing costs by formula), `budget` (how many
-steps), `objectives` (batches and losses), `assembly`, `evaluation`, `checkpoints`, `outputs`. Importing this package
-loads no torch.
+`regimes` (what trains when), `adapters` (and on which trunk), `noise` (on which masks), `cost_model` (what growing
+costs by formula), `budget` (how many steps), `objectives` (batches and losses), `assembly`, `evaluation`,
+`checkpoints`, `outputs`. Importing this package loads no torch.
 """

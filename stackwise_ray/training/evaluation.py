@@ -31,6 +31,9 @@ from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.step import to_device
 
+WITHOUT_FINISH = "_without_finish"
+"""What the names of losses end in that were measured right before `training.finish`."""
+
 MakeBatch = Callable[[NDArray[np.int64]], Batch]
 """From positions in the list of windows to their batch."""
 
@@ -110,7 +113,7 @@ class Evaluator:
             )
         return result
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: a stage can begin with an evaluation, and shards keep their buffers
     def _keep_up(self, done: int, n_windows: int, make_batch: MakeBatch) -> None:
         """Passes that score nothing until this worker has made as many as the others: each gathers weights, which all
         workers do together."""
@@ -120,7 +123,7 @@ class Evaluator:
             with self.assembly.autocast():
                 self.assembly.model(input_ids=inputs)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:
         """Sums over each window, shape (2 or 5, windows): loss, positions; of the answers loss, positions, hits."""
         assembly = self.assembly
@@ -186,6 +189,19 @@ class Evaluator:
                 result = yield from self.score(len(windows), functools.partial(_masked_at, denoising, windows, ratio))
             metrics[f"validation/masked_loss_{round(100 * ratio)}"] = result.mean
         return {**metrics, "validation/masked_loss": sum(metrics.values()) / len(metrics)}
+
+    def without_finish(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
+        """The losses of a model whose finish is about to begin, to stand beside those that it ends with.
+
+        Returns:
+            `validation/loss` on the finish's own masks, and `masked_ratios` of all that fills in masks; their names end
+            in `WITHOUT_FINISH`.
+        """
+        metrics = yield from self.validate(objective)
+        losses = {"validation/loss": metrics["validation/loss"]}
+        if self.assembly.trial.fills_masks:
+            losses |= yield from self.masked_ratios()
+        return {f"{name}{WITHOUT_FINISH}": loss for name, loss in losses.items()}
 
     @contextlib.contextmanager
     def _entered(self, share: float) -> Iterator[None]:

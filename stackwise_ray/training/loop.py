@@ -21,11 +21,12 @@ from stackwise_ray.training.clock import BudgetClock
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.cost_model import modelled_flops
 from stackwise_ray.training.costs import StageFlops
-from stackwise_ray.training.evaluation import Evaluator
+from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.outputs import TrialLog
 from stackwise_ray.training.progress import LossMean, Progress
+from stackwise_ray.training.stages import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import StepValues, TrainingStep
 
@@ -112,6 +113,9 @@ class TrainingLoop:
             if self._budget.stage_is_over(self.progress):
                 self.progress.stage, self.progress.stage_step = self.progress.stage + 1, 0
                 self._enter_stage()
+            if self._without_finish_due():
+                self._look()
+                yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -263,6 +267,12 @@ class TrainingLoop:
             self.progress.latest["train/loss"] = mean
         self.progress.since_evaluation = LossMean()
         yield self._report(metrics)
+
+    def _without_finish_due(self) -> bool:
+        """Whether the finish is about to begin and what it starts from was not scored yet (a killed run may have)."""
+        stage = self.assembly.plan.stages[self.progress.stage]
+        begins = stage.name == FINISH and self.progress.stage_step == 0
+        return begins and f"validation/loss{WITHOUT_FINISH}" not in self.progress.latest
 
     def timed_evaluation(self, evaluation: Generator[None, None, dict[str, float]]) -> Generator[
         MetricRecord, None, dict[str, float]

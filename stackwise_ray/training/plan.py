@@ -18,7 +18,7 @@ from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
 from stackwise_ray.training.initial import charged
 from stackwise_ray.training.micro_batch import within_memory
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
-from stackwise_ray.training.stages import StagePlan, stage_plan
+from stackwise_ray.training.stages import FINISH, StagePlan, stage_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TrialPlan:
             given: then the run's `flops/evaluation`.
         live_peak_bytes: Most bytes in live tensors during a step on one worker.
         saved_activation_bytes: Saved for the backward pass of a micro-batch.
-        model_bytes: Weights.
+        model_bytes: Weights, as they are kept in the end.
         disk_bytes: At most at once: the checkpoints kept, the one being written, and the final model.
     """
 
@@ -100,8 +100,8 @@ def plan_trial(
         flops_evaluation=_evaluation_flops(trial, plan, flops, steps, split_tokens, final_evaluation),
         live_peak_bytes=max(size.live_peak for size in sizes),
         saved_activation_bytes=max(size.saved_activations for size in sizes),
-        model_bytes=weights,
-        disk_bytes=(KEPT + 1) * (weights + state) + weights,
+        model_bytes=sizes[-1].model,
+        disk_bytes=(KEPT + 1) * (weights + state) + sizes[-1].model,
     )
 
 
@@ -197,7 +197,10 @@ def _evaluation_flops(
         for split in ("validation", "test"):
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
+    before_finish = plan.stages[-1].name == FINISH  # then the same is scored once more
+    total += before_finish * windows * flops[-1].evaluation_per_sequence
     if wants_masked_evaluation(trial):
         costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}
-        total += sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)
+        entered = sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)
+        total += entered * (1 + before_finish)
     return total

@@ -10,6 +10,9 @@ from stackwise_ray.core.quantities import format_bytes, format_count, format_sec
 
 _QUALITY = (
     ("validation/loss", "Validation loss, fixed windows (nats a token)"),
+    ("validation/loss_without_finish", "The same before the finish"),
+    ("validation/masked_loss", "Loss of masked tokens, mean over five shares of masks (nats a token)"),
+    ("validation/masked_loss_without_finish", "The same before the finish"),
     ("validation/oracle_loss", "Loss of the source itself on the same windows"),
     ("validation/answer_loss", "Loss of the answers on the same windows (nats an answer)"),
     ("validation/answer_accuracy", "Share of the answers that are right"),

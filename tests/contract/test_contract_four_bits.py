@@ -115,9 +115,9 @@ def test_a_checkpoint_brings_the_four_bits_back() -> None:
     assert torch.equal(first.model(input_ids=tokens).logits, second.model(input_ids=tokens).logits)
 
 
-def test_less_is_kept_for_the_backward_pass_than_under_a_trunk_in_float32() -> None:
+def test_no_matrix_read_back_is_kept_for_the_backward_pass() -> None:
     saved = {}
     for trunk in ("lora", "qlora"):
         trial = adapted(MODELS["bert"], trunk=trunk, lora=Lora(rank=2), budget=Budget(steps=3))
         saved[trunk] = stage_bytes(trial, stage_plan(trial).stages[-1], vocab_size=50).saved_activations
-    assert saved["qlora"] <= saved["lora"]
+    assert saved["qlora"] == saved["lora"]  # where float32 matrices are parameters, which do not count

@@ -313,3 +313,15 @@ def test_adapters_may_be_on_a_trunk_under_a_frozen_tied_head_and_in_a_finish_of_
     check_trial(edit(BERT, {**trunk, "training.embeddings": "tied_frozen"}))
     check_trial(edit(BERT, {**trunk, "training.lora": {"rank": 8, "dual": 3, "pattern": "falling"}}))
     check_trial(edit(BERT, {**trunk, "training.blocks_per_stack": 4, "training.finish": 0.2}))
+    check_trial(edit(BERT, {**trunk, "training.consistency": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("trial", "field", "value"),
+    [(BERT, "entry", "nearest_r"), (GPT2, "spectral_norm", True), (GPT2, "residual_gain", 0.5)],
+)
+def test_what_is_about_a_stack_by_itself_is_refused_beside_adapters(trial: Any, field: str, value: Any) -> None:
+    fields = {"training.regime": "depth_time", f"training.{field}": value}
+    check_trial(edit(trial, fields))
+    with pytest.raises(ConfigError, match=rf"training\.{field} = .* lora trunk"):
+        check_trial(edit(trial, {**fields, "training.trunk": "lora"}))
