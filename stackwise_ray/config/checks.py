@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stackwise_ray.config.append_checks import OF_APPEND, time_as_input
 from stackwise_ray.config.growth_checks import GROWTH_RULES
 from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
@@ -213,12 +214,12 @@ def _regime(trial: TrialConfig) -> Found:
     default = TrainingConfig(budget=training.budget)
     reads: dict[str, tuple[str, ...]] = {
         "classical": (),
-        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack"),
+        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack", "time"),
         "depth_time": ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT),
-        "append": ("noise", "decoder_objective", *_GROWTH),
+        "append": ("noise", "decoder_objective", *_GROWTH, *OF_APPEND),
         "hybrid": ("noise", *_GROWTH, *_HYBRID),
     }
-    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *_HYBRID):
+    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *OF_APPEND, *_HYBRID):
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
@@ -293,4 +294,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _regime,
     _hybrid,
     *GROWTH_RULES,
+    time_as_input,
 )

@@ -229,6 +229,7 @@ class TrainingConfig(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
 
     noise: Noise = field(default_factory=Noise)
+    time: Literal["depth", "input"] = "depth"  # what tells the noise: the stack's number, or an input of the model
     blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
     stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
     trunk: Literal["frozen", "trainable", "random_frozen"] = "frozen"  # earlier stages' stacks; random: a control

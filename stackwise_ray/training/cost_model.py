@@ -4,8 +4,9 @@ With F = F_w + F_a the forward FLOPs of a block a token (products with weights, 
 the head, training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H a token, and one H more
 where the head trains: a frozen block passes the gradient on, which needs one product a weight matrix instead of two,
 but both operands of an attention product. On top of a frozen prefix of m − 1 blocks it is (m + 2) F + 3 H, and end to
-end 3 L F + 3 H. Lookups, norms and the optimizer are in neither this model nor the counts that it is compared with.
-(`costs` finds the exact numbers by running a step on fake tensors.)
+end 3 L F + 3 H. An input of time adds two small products once a sequence. Lookups, norms and the optimizer are in
+neither this model nor the counts that it is compared with. (`costs` finds the exact numbers by running a step on fake
+tensors.)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.models.family import FAMILIES
+from stackwise_ray.models.time_input import time_products
 from stackwise_ray.training.stages import Stage
 
 
@@ -56,4 +58,12 @@ def modelled_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
     backward += block.head * (2 if trainable.head else 1)
     if not trainable.embeddings:  # the first projection of the lowest trained block passes no gradient on
         backward -= 2 * FAMILIES.get(trial.model.family).first_products(trial.model, lowest)
-    return (forward + backward) * trial.data.seq_len
+    return (forward + backward) * trial.data.seq_len + _time_flops(trial, trains=trainable.embeddings)
+
+
+def _time_flops(trial: TrialConfig, *, trains: bool) -> float:
+    """FLOPs of the embedding of a sequence's time: its features need no gradient, its weights do where it trains."""
+    if trial.training.time == "depth":
+        return 0.0
+    first, second = time_products(trial.model.d_model)
+    return 2.0 * (first + second) + (2.0 * (first + 2 * second) if trains else 0.0)

@@ -19,6 +19,7 @@ from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import batch_sequences, shares
@@ -97,7 +98,7 @@ def _stage_flops(
             _forward_backward(trial, stage, model, 1)
         model.eval()  # type: ignore[no-untyped-call]
         with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
-            model(input_ids=torch.zeros(1, trial.data.seq_len, dtype=torch.int64))
+            model(**_inputs(trial, model, 1))
         return StageFlops(
             forward_per_sequence=training.count.forward,
             backward_per_sequence=training.count.backward,
@@ -143,7 +144,7 @@ def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
 def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
     tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
     with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
-        output = model(input_ids=tokens)
+        output = model(**_inputs(trial, model, n_sequences))
         total, _ = summed_cross_entropy(output.logits, tokens)
     loss = with_auxiliary(total / tokens.numel(), model, output, 1.0)
     if hidden:
@@ -151,3 +152,8 @@ def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, 
             loss = loss + trial.training.consistency * summed_distance(model, hidden.pop(), tokens, tokens)
     del output  # as in a step: the logits do not live through the backward pass
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _inputs(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> dict[str, torch.Tensor]:
+    inputs = {"input_ids": torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)}
+    return inputs | ({"times": torch.zeros(n_sequences)} if takes_time(model) else {})

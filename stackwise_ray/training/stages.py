@@ -113,11 +113,11 @@ def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(start, start + size)) for start in range(0, n, size))
 
 
-def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> StagePlan:
+def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, float], ...]) -> StagePlan:
     """The plan of these stages, and of a last one in which everything trains, where `training.finish` asks for it.
 
     Args:
-        r: The share of masks of every stack; the last stage draws from all of them.
+        noise: What the last stage draws its shares of masks from.
     """
     share = trial.training.finish
     if not share:
@@ -128,7 +128,7 @@ def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> S
         name="finish",
         active_blocks=blocks,
         trainable=Trainable(blocks=blocks),
-        noise=tuple((level, level) for level in r),
+        noise=noise,
         share=share,
         inserted=(),
         reset=(),

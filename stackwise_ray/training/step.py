@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
+from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
@@ -94,15 +95,15 @@ class TrainingStep:
             share: The micro-batch's sequences over those of the global batch.
         """
         device, model = self._assembly.device, self._assembly.model
-        inputs, targets = (to_device(array, device) for array in (batch.inputs, batch.targets))
+        inputs, targets = model_inputs(model, batch, device), to_device(batch.targets, device)
         with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
-            output = model(input_ids=inputs)
+            output = model(**inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
         whole = with_auxiliary(part, model, output, share)
         if revealed and batch.clearer is not None:
             with self._assembly.autocast():
-                distance = summed_distance(model, hidden.pop(), inputs, to_device(batch.clearer, device))
+                distance = summed_distance(model, hidden.pop(), inputs["input_ids"], to_device(batch.clearer, device))
             whole = whole + self._training.consistency / revealed * distance
         del output  # else the logits live through the backward pass
         scaler = self._tools.scaler
@@ -141,7 +142,17 @@ class TrainingStep:
         return norm, skipped
 
 
-def to_device(array: NDArray[np.int64] | NDArray[np.bool_], device: torch.device) -> Tensor:
+def model_inputs(model: torch.nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """What the model is called with: the batch's tokens, and its times where the model takes them."""
+    inputs = {"input_ids": to_device(batch.inputs, device)}
+    if takes_time(model):
+        if batch.times is None:
+            raise ValueError("the model takes time, and the objective says nothing of it: Batch.times")
+        inputs["times"] = to_device(batch.times, device)
+    return inputs
+
+
+def to_device(array: NDArray[np.int64] | NDArray[np.float32] | NDArray[np.bool_], device: torch.device) -> Tensor:
     """The array as a tensor; to a GPU through pinned memory, without waiting."""
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -47,6 +47,7 @@ CASES = {
     "stabilisers": with_training(
         DECODER, regime="depth_time", spectral_norm=True, residual_gain=0.5, lr=0.03, budget=Budget(steps=13)
     ),
+    "a decoder that is told the time": with_training(DECODER, regime="append", time="input"),
     "a decoder that grows over a random trunk": with_training(DECODER, regime="depth_time", trunk="random_frozen"),
 }
 

@@ -19,6 +19,7 @@ DECODER = with_training(
 )
 ENCODER = with_model(DECODER, family="bert", role="encoder")
 GROWING = with_training(ENCODER, regime="depth_time")
+TIMED = with_training(ENCODER, regime="append", time="input")
 
 CASES = {
     "next token": (DECODER, DECODER),
@@ -26,6 +27,7 @@ CASES = {
     "depth as time": (GROWING, GROWING),
     "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
     "stabilisers": (with_training(DECODER, spectral_norm=True, residual_gain=0.5),) * 2,
+    "time as input": (TIMED, TIMED),
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
 

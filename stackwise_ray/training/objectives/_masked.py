@@ -64,7 +64,7 @@ class MaskedTokens(Objective):
         windows, _ = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
         ratios = training_ratios(self, counters)
         corrupt = functools.partial(self.corrupt, windows, sequence_ids=counters, epoch=TRAINING, seed=self.trial.seed)
-        return _on_masked(corrupt(ratios=ratios), clearer_inputs(self, corrupt, ratios))
+        return _on_masked(corrupt(ratios=ratios), ratios, clearer_inputs(self, corrupt, ratios))
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
         """At the shares of the stage that trains now, all of them from its beginning on."""
@@ -75,9 +75,16 @@ class MaskedTokens(Objective):
         """Validation windows at any share of masks."""
         windows, _ = gather(self.data.splits["validation"].tokens, offsets, self.seq_len)
         draws = {"sequence_ids": offsets, "ratios": ratios}
-        return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED))
+        return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED), ratios)
 
 
-def _on_masked(masked: MaskedBatch, clearer: NDArray[np.int64] | None = None) -> Batch:
-    targets = np.where(masked.selected, masked.targets, IGNORED)
-    return Batch(inputs=masked.inputs, targets=targets, loss_positions=int(masked.selected.sum()), clearer=clearer)
+def _on_masked(
+    masked: MaskedBatch, ratios: NDArray[np.float64] | float, clearer: NDArray[np.int64] | None = None
+) -> Batch:
+    return Batch(
+        inputs=masked.inputs,
+        targets=np.where(masked.selected, masked.targets, IGNORED),
+        loss_positions=int(masked.selected.sum()),
+        times=np.broadcast_to(np.asarray(ratios, dtype=np.float32), len(masked.inputs)).copy(),
+        clearer=clearer,
+    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from stackwise_ray.data import gather
 from stackwise_ray.data.corruption import denoising_mask
 from stackwise_ray.training.objectives import OBJECTIVES, Batch
@@ -35,5 +37,6 @@ class NoisyContext(NextToken):
             inputs=corrupt(ratios=ratios).inputs,
             targets=targets,
             loss_positions=targets.size,
+            times=ratios.astype(np.float32),
             clearer=clearer_inputs(self, corrupt, ratios),
         )

@@ -37,7 +37,14 @@ def test_a_composed_preset_is_a_copy() -> None:
 
 def test_presets_are_listed_by_group() -> None:
     assert "decoder/gpt2_family/tiny" in list_presets("model")
-    assert list_presets("training") == ("append", "classical", "classical_random_ratio", "depth_time", "hybrid")
+    assert list_presets("training") == (
+        "append",
+        "append_time_input",
+        "classical",
+        "classical_random_ratio",
+        "depth_time",
+        "hybrid",
+    )
     assert all(isinstance(list_presets(group), tuple) for group in ALL_GROUPS)
     with pytest.raises(ConfigError, match="unknown preset group 'modell'; did you mean 'model'"):
         list_presets("modell")

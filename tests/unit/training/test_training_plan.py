@@ -94,6 +94,9 @@ CASES = {
         finish=0.2,
         budget=Budget(flops=1e9),
     ),
+    "an encoder that is told the time": with_training(
+        model(family="bert", role="encoder"), regime="append", time="input", budget=Budget(flops=3e8)
+    ),
     "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
 
