@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stackwise_ray.config.append_checks import OF_APPEND, time_as_input
+from stackwise_ray.config.append_checks import OF_APPEND, cached_prefix, time_as_input
 from stackwise_ray.config.growth_checks import GROWTH_RULES
 from stackwise_ray.config.trial import AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
@@ -295,4 +295,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _hybrid,
     *GROWTH_RULES,
     time_as_input,
+    cached_prefix,
 )

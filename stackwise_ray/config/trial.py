@@ -237,6 +237,8 @@ class TrainingConfig(Strict):
     decoder_objective: Literal["noisy_context", "bidirectional"] = "noisy_context"  # what a decoder learns from masks
     consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
     entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
+    cache: bool = False  # append: keep what the frozen prefix gives, on masks that stay the same every epoch
+    cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
     finish: Share = 0.0  # of the budget, for a last stage in which everything trains on all shares of masks
     hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
     init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model

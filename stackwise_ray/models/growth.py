@@ -61,6 +61,11 @@ def set_active(model: PreTrainedModel, numbers: Collection[int]) -> None:
             raise ValueError("blocks can be left out of a growable model only; call make_growable first")
 
 
+def active_blocks(model: PreTrainedModel) -> list[int]:
+    """Numbers of the blocks that the forward pass goes through."""
+    return [number for number, block in enumerate(stack_view(model).blocks) if getattr(block, "active", True)]
+
+
 @torch.no_grad()
 def make_identity(model: PreTrainedModel, number: int) -> None:
     """Makes a block give what it gets, so that inserting it changes no output: it learns its way in from there.

@@ -4,9 +4,9 @@ With F = F_w + F_a the forward FLOPs of a block a token (products with weights, 
 the head, training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H a token, and one H more
 where the head trains: a frozen block passes the gradient on, which needs one product a weight matrix instead of two,
 but both operands of an attention product. On top of a frozen prefix of m − 1 blocks it is (m + 2) F + 3 H, and end to
-end 3 L F + 3 H. An input of time adds two small products once a sequence. Lookups, norms and the optimizer are in
-neither this model nor the counts that it is compared with. (`costs` finds the exact numbers by running a step on fake
-tensors.)
+end 3 L F + 3 H. With the prefix's outputs cached it is 3 F + 3 H, and (m − 1) F once for every window. An input of time
+adds two small products once a sequence. Lookups, norms and the optimizer are in neither this model nor the counts that
+it is compared with. (`costs` finds the exact numbers by running a step on fake tensors.)
 """
 
 from __future__ import annotations
@@ -51,14 +51,23 @@ def block_flops(trial: TrialConfig, vocab_size: int) -> BlockFlops:
 def modelled_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
     """Forward and backward FLOPs of one training sequence in a stage."""
     block, trainable = block_flops(trial, vocab_size), stage.trainable
-    lowest = min(stage.active_blocks if trainable.embeddings else trainable.blocks)
+    lowest = min(stage.active_blocks) if trainable.embeddings else stage.lowest_trained
     passing = sum(number >= lowest for number in stage.active_blocks)  # below it nothing asks for a gradient
-    forward = len(stage.active_blocks) * (block.weights + block.mixing) + block.head
+    runs = passing if stage.cached else len(stage.active_blocks)
+    forward = runs * (block.weights + block.mixing) + block.head
     backward = passing * (block.weights + block.mixing_backward) + len(trainable.blocks) * block.weights
     backward += block.head * (2 if trainable.head else 1)
     if not trainable.embeddings:  # the first projection of the lowest trained block passes no gradient on
         backward -= 2 * FAMILIES.get(trial.model.family).first_products(trial.model, lowest)
-    return (forward + backward) * trial.data.seq_len + _time_flops(trial, trains=trainable.embeddings)
+    time = 0.0 if stage.cached else _time_flops(trial, trains=trainable.embeddings)
+    return (forward + backward) * trial.data.seq_len + time
+
+
+def modelled_prefix_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
+    """Forward FLOPs of the frozen blocks of a cached stage, a window of the train split."""
+    block = block_flops(trial, vocab_size)
+    below = sum(number < stage.lowest_trained for number in stage.active_blocks)
+    return below * (block.weights + block.mixing) * trial.data.seq_len + _time_flops(trial, trains=False)
 
 
 def _time_flops(trial: TrialConfig, *, trains: bool) -> float:

@@ -19,6 +19,7 @@ from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.prefix import forward_from, prefix_output
 from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
@@ -32,13 +33,15 @@ from stackwise_ray.training.stages import Stage
 class StageFlops:
     """FLOPs of one stage: forward and backward of one sequence, the optimizer's of one step.
 
-    `evaluation_per_sequence` is the forward pass in evaluation mode.
+    `evaluation_per_sequence` is the forward pass in evaluation mode; `prefix_per_sequence` that of the frozen blocks of
+    a cached stage, which each window of the train split takes once.
     """
 
     forward_per_sequence: int
     backward_per_sequence: int
     evaluation_per_sequence: int
     optimizer_per_step: int
+    prefix_per_sequence: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,9 @@ def _stage_flops(
         enter_stage(model, stage)
         with FlopCounter() as training:
             _forward_backward(trial, stage, model, 1)
+        with FlopCounter() as prefix, autocast(trial, "cpu"):
+            if stage.cached:
+                prefix_output(model, stage.lowest_trained, **_inputs(trial, model, 1))
         model.eval()  # type: ignore[no-untyped-call]
         with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
             model(**_inputs(trial, model, 1))
@@ -104,6 +110,7 @@ def _stage_flops(
             backward_per_sequence=training.count.backward,
             evaluation_per_sequence=evaluation.count.forward,
             optimizer_per_step=optimizer_flops(model) + capping_flops(_capped(trial, model)),
+            prefix_per_sequence=prefix.count.forward,
         )
 
 
@@ -144,7 +151,10 @@ def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
 def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
     tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
     with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
-        output = model(**_inputs(trial, model, n_sequences))
+        if stage.cached:
+            output = forward_from(model, stage.lowest_trained, torch.zeros(*tokens.shape, trial.model.d_model))
+        else:
+            output = model(**_inputs(trial, model, n_sequences))
         total, _ = summed_cross_entropy(output.logits, tokens)
     loss = with_auxiliary(total / tokens.numel(), model, output, 1.0)
     if hidden:

@@ -40,11 +40,13 @@ from stackwise_ray.training.outputs import (
     unwritable_is_named,
 )
 from stackwise_ray.training.plan import (
+    cache_windows,
     planned_steps,
     split_by_cost,
     wants_full_evaluation,
     wants_masked_evaluation,
 )
+from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.run_kind import backend_of, run_kind
 from stackwise_ray.training.stabilisers import fold_gains
 
@@ -168,6 +170,8 @@ class _Worker:
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
+        finally:
+            loop.drop_cache()
         fold_gains(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
         result = TrialResult(metrics=metrics, directory=self._folder.directory, environment=environment)
@@ -188,9 +192,16 @@ class _Worker:
             for stage in assembly.plan.stages
         ]
         assembly = replace(assembly, plan=split_by_cost(trial, assembly.plan, flops))
+        windows = cache_windows(trial, data.splits["train"].n_tokens)
+        cache = None
+        if windows:
+            cache = PrefixCache(assembly, self._collectives, self._folder.directory, self._attempt)
+            cache.check_room()
+            self._log.info(f"the cache of the frozen prefix: {windows} windows, {cache.size} bytes")
         return TrainingLoop(
             assembly,
-            steps=planned_steps(trial, assembly.plan, flops),
+            cache=cache,
+            steps=planned_steps(trial, assembly.plan, flops, windows),
             planned=flops,
             trial_id=self._trial_id,
             attempt=self._attempt,

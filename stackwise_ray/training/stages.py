@@ -47,6 +47,7 @@ class Stage:
         own_head: Whether the head has left the token table by now.
         next_level: Share of masks whose embedding the stack that enters is drawn to (`training.consistency`); None:
             it is drawn to nothing.
+        cached: Whether what goes into the blocks that train is read from a cache of the frozen blocks before them.
     """
 
     name: str
@@ -60,6 +61,12 @@ class Stage:
     reset: tuple[int, ...] = ()
     own_head: bool = False
     next_level: float | None = None
+    cached: bool = False
+
+    @property
+    def lowest_trained(self) -> int:
+        """Number of the lowest block that trains: what is before it may be kept in a cache."""
+        return min(self.trainable.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,7 @@ def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, 
         inserted=(),
         reset=(),
         next_level=None,
+        cached=False,
     )
     return StagePlan(stages=(*(replace(stage, share=stage.share * (1 - share)) for stage in stages), last))
 

@@ -7,7 +7,9 @@ micro-batches and workers. The loop calls `TrainingStep.take`; instruments are p
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
+from stackwise_ray.models.prefix import forward_from
 from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
@@ -23,6 +26,9 @@ from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
 from stackwise_ray.training.stabilisers import cap_spectral_norms
+
+Cached = Callable[[range], Tensor]
+"""From global counters of sequences to the hidden states kept of them, (n_sequences, seq_len, d_model)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +49,16 @@ class StepValues:
 
 
 class TrainingStep:
-    """Steps of one stage on one worker."""
+    """Steps of one stage on one worker.
 
-    def __init__(self, assembly: Assembly, tools: StageTools, collectives: Collectives) -> None:
-        self._assembly, self._tools, self._collectives = assembly, tools, collectives
+    Args:
+        cached: Gives what goes into the lowest trained block for training sequences, where the stage is `cached`.
+    """
+
+    def __init__(
+        self, assembly: Assembly, tools: StageTools, collectives: Collectives, cached: Cached | None = None
+    ) -> None:
+        self._assembly, self._tools, self._collectives, self._cached = assembly, tools, collectives, cached
         self._training = assembly.trial.training
 
     def take(
@@ -70,8 +82,8 @@ class TrainingStep:
         assembly, tools = self._assembly, self._tools
         seed_step(assembly.trial.seed, step, assembly.rank)
         mine = shares(first_sequence, n_sequences, assembly.world_size)[assembly.rank]
-        pieces = shares(mine.start, len(mine), self._training.accumulation)
-        batches = [tools.objective.training_batch(piece) for piece in pieces if piece]
+        pieces = [piece for piece in shares(mine.start, len(mine), self._training.accumulation) if piece]
+        batches = [tools.objective.training_batch(piece) for piece in pieces]
         count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
         if count == 0:
             raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
@@ -80,13 +92,13 @@ class TrainingStep:
             revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         with passes or contextlib.nullcontext():
-            for batch in batches:
-                loss += self._backward(batch, count, revealed, share=len(batch.inputs) / n_sequences)
+            for piece, batch in zip(pieces, batches, strict=True):
+                loss += self._backward(piece, batch, count, revealed, share=len(piece) / n_sequences)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
-    def _backward(self, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
+    def _backward(self, piece: range, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
         """Adds a micro-batch's part of the gradient; returns its part of the loss.
 
         Args:
@@ -97,7 +109,7 @@ class TrainingStep:
         device, model = self._assembly.device, self._assembly.model
         inputs, targets = model_inputs(model, batch, device), to_device(batch.targets, device)
         with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
-            output = model(**inputs)
+            output = self._forward(piece, inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
         whole = with_auxiliary(part, model, output, share)
@@ -109,6 +121,11 @@ class TrainingStep:
         scaler = self._tools.scaler
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
+
+    def _forward(self, piece: range, inputs: Mapping[str, Tensor]) -> Any:
+        if self._cached is None:
+            return self._assembly.model(**inputs)
+        return forward_from(self._assembly.model, self._tools.stage.lowest_trained, self._cached(piece))
 
     def _share(self, loss: Tensor) -> None:
         if self._assembly.world_size == 1:

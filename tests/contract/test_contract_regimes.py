@@ -105,6 +105,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "left to right, all embeddings": {"regime": "append", "embeddings": "untied_all"},
     "left to right, the prefix training": {"regime": "append", "trunk": "trainable"},
     "left to right, told the time": {"regime": "append", "time": "input"},
+    "left to right on a cache": {"regime": "append", "cache": True},
     "end to end": {"regime": "classical_random_ratio"},
     "end to end, told the time": {"regime": "classical_random_ratio", "time": "input"},
 }

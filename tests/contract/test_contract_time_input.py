@@ -96,8 +96,9 @@ def test_a_model_is_evaluated_at_the_time_of_the_masks_it_sees_and_on_clean_text
     assert not clean.times.any()
 
 
-@every_model
-def test_a_timed_model_is_evaluated_after_loading_as_at_the_end_of_its_run(model: ModelConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bk encoder"])
+def test_a_timed_model_is_evaluated_after_loading_as_at_the_end_of_its_run(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]
     _, result = run(timed(model, budget=Budget(steps=9), lr=1e-2), tmp_path, keep_model=True)
     assert score_run(tmp_path).metrics["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=1e-6)
     loaded = load_model(str(tmp_path / "model"), model.role).eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial import Budget, MarkovSource, TrialConfig
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
@@ -19,6 +19,9 @@ DECODER = with_training(
 )
 ENCODER = with_model(DECODER, family="bert", role="encoder")
 GROWING = with_training(ENCODER, regime="depth_time")
+CACHED = with_training(
+    with_data(ENCODER, markov=MarkovSource(order=1, n_symbols=4, n_tokens=400)), regime="append", cache=True
+)
 TIMED = with_training(ENCODER, regime="append", time="input")
 
 CASES = {
@@ -28,6 +31,7 @@ CASES = {
     "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
     "stabilisers": (with_training(DECODER, spectral_norm=True, residual_gain=0.5),) * 2,
     "time as input": (TIMED, TIMED),
+    "a cached prefix": (CACHED, CACHED),
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
 }
 

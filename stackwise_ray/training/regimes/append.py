@@ -9,6 +9,9 @@ is frozen, and no gradient is computed in it. The head leaves the token table wh
 
 `training.time: input`: a stack owns no noise. Each sequence draws a time, which decides its share of masks, and the
 model is told it (`models.time_input`); all stages draw alike.
+
+`training.cache`: masks stay the same in every epoch, and what the frozen prefix gives is computed once for every window
+(`training.prefix_cache`).
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ def append(trial: TrialConfig) -> StagePlan:
                 inserted=() if first else stack,
                 reset=stacks[number - 1] if not first and training.trunk == "random_frozen" else (),
                 own_head=not first and not goes_on,
+                cached=not first and training.cache,
             )
         )
     return finished(trial, stages, stack_noise(trial, len(stacks)))

@@ -39,6 +39,7 @@ def test_presets_are_listed_by_group() -> None:
     assert "decoder/gpt2_family/tiny" in list_presets("model")
     assert list_presets("training") == (
         "append",
+        "append_cached",
         "append_time_input",
         "classical",
         "classical_random_ratio",

@@ -12,6 +12,7 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
     Budget,
     ExpertsChannelMixer,
+    MarkovSource,
     ModelConfig,
     NoMixer,
     ResolventApplyMixer,
@@ -31,6 +32,7 @@ from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
+FEW = MarkovSource(order=1, n_symbols=4, n_tokens=400)
 TRIAL = with_training(with_data(validation_tokens=272, final_evaluation=None), budget=Budget(tokens=128 * 3 + 48))
 
 
@@ -96,6 +98,12 @@ CASES = {
     ),
     "an encoder that is told the time": with_training(
         model(family="bert", role="encoder"), regime="append", time="input", budget=Budget(flops=3e8)
+    ),
+    "a cached prefix": with_training(
+        with_data(model(family="bert", role="encoder"), markov=FEW),
+        regime="append",
+        cache=True,
+        budget=Budget(flops=3e8),
     ),
     "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
