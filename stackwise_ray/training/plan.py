@@ -86,7 +86,7 @@ def plan_trial(
     flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     plan = split_by_cost(trial, plan, flops)
-    windows = cache_windows(trial, None if split_tokens is None else split_tokens["train"])
+    windows = cache_windows(trial, (split_tokens or {}).get("train"))
     steps = planned_steps(trial, plan, flops, windows)
     cache = cache_bytes(trial, windows)
     check_size(trial, cache)

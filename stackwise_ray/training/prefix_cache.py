@@ -74,7 +74,6 @@ class PrefixCache:
         self._directory, self._attempt, self._file = directory, attempt, directory / f"{FILE}.{attempt}"
         self._n_windows = assembly.order.windows_per_epoch
         self._rows: NDArray[np.float32] | None = None
-        self._dtype = torch.float32
         self.size = cache_bytes(assembly.trial, self._n_windows)
 
     @property
@@ -106,7 +105,7 @@ class PrefixCache:
             batch_windows: Windows of a pass.
 
         Raises:
-            TrialError: There are more workers than windows.
+            TrialError: There are more workers than windows, or hidden states are not float32.
             DiskFullError: The disk has filled up since `check_room`.
         """
         assembly, counts, flops = self._assembly, dict[int, int](), 0
@@ -124,8 +123,11 @@ class PrefixCache:
                 output = prefix_output(assembly.model, stage.lowest_trained, **inputs)
             counts.setdefault(len(sequences), counter.forward)
             flops += counts[len(sequences)]
-            rows[self._windows(sequences)] = output.float().cpu().numpy()
-            self._dtype = output.dtype
+            if output.dtype != torch.float32:  # autocast leaves the residual stream of every family as it is
+                raise TrialError(
+                    f"the prefix gives {output.dtype}, and a cache keeps float32: set training.cache: false"
+                )
+            rows[self._windows(sequences)] = output.cpu().numpy()
             yield
         rows.flush()
         total = self._collectives.sum_number(flops)  # from here on every worker has written its part
@@ -136,7 +138,7 @@ class PrefixCache:
         """What the prefix gives for training sequences, (n_sequences, seq_len, d_model), on the worker's device."""
         assert self._rows is not None, "a stage's cache is filled before its first step"
         rows = torch.from_numpy(np.array(self._rows[self._windows(sequences)]))
-        return rows.to(self._assembly.device, self._dtype)
+        return rows.to(self._assembly.device)
 
     def drop(self) -> None:
         """Removes the attempt's file, and those that earlier attempts left when they were killed."""

@@ -260,9 +260,10 @@ class _Worker:
                 for stage in assembly.plan.stages
             )
             ratio = metrics["memory/peak_bytes"] / planned
+        steps = metrics["flops/total"] - metrics.get("flops/cache", 0.0)  # the rate is that of steps alone
         return Sample(
             flops_per_step=size,
-            flops_per_s=rate * metrics["flops/total"] / metrics["tokens/total"] if rate else None,
+            flops_per_s=rate * steps / metrics["tokens/total"] if rate else None,
             startup_s=startup,
             baseline_bytes=resident,
             memory_ratio=ratio,

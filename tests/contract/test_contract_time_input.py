@@ -21,12 +21,16 @@ from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.scoring import load_model, score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.contract.test_contract_regimes import assembled, every_model, growing
+from tests.contract.test_contract_regimes import assembled, growing
 from tests.small_models import MODELS
 from tests.small_trials import run
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 TOKENS = torch.randint(4, 50, (2, 16), generator=torch.Generator().manual_seed(0))
+every_model = pytest.mark.parametrize(
+    "model", [pytest.param(m, id=n, marks=pytest.mark.slow if m.family == "bk" else ()) for n, m in MODELS.items()]
+)
+"""Those of bk are slow: its kernel is compiled."""
 every_regime = pytest.mark.parametrize("regime", ["append", "classical_random_ratio"])
 
 
@@ -96,7 +100,7 @@ def test_a_model_is_evaluated_at_the_time_of_the_masks_it_sees_and_on_clean_text
     assert not clean.times.any()
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "bk encoder"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", pytest.param("bk encoder", marks=pytest.mark.slow)])
 def test_a_timed_model_is_evaluated_after_loading_as_at_the_end_of_its_run(name: str, tmp_path: Path) -> None:
     model = MODELS[name]
     _, result = run(timed(model, budget=Budget(steps=9), lr=1e-2), tmp_path, keep_model=True)
@@ -112,7 +116,7 @@ def test_a_timed_model_is_evaluated_after_loading_as_at_the_end_of_its_run(name:
 
 
 def test_a_sampler_tells_the_share_that_is_masked_before_each_pass() -> None:
-    network = built(MODELS["bk encoder"])
+    network = built(MODELS["bert"])
     make_timed(network)
     told: list[list[float]] = []
     network.register_forward_pre_hook(lambda _, __, kwargs: told.append(kwargs["times"].tolist()), with_kwargs=True)
