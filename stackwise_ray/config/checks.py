@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from stackwise_ray.config.append_checks import OF_APPEND, cached_prefix, time_as_input
 from stackwise_ray.config.growth_checks import GROWTH_RULES
 from stackwise_ray.config.trial import ADAPTED, AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
 from stackwise_ray.config.validation import Locate, Origin
@@ -213,12 +214,12 @@ def _regime(trial: TrialConfig) -> Found:
     default = TrainingConfig(budget=training.budget)
     reads: dict[str, tuple[str, ...]] = {
         "classical": (),
-        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack"),
+        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack", "time"),
         "depth_time": ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT),
-        "append": ("noise", "decoder_objective", *_GROWTH),
+        "append": ("noise", "decoder_objective", *_GROWTH, *OF_APPEND),
         "hybrid": ("noise", *_GROWTH, *_HYBRID),
     }
-    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *_HYBRID):
+    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *OF_APPEND, *_HYBRID):
         value = getattr(training, name)
         if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
             fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
@@ -300,6 +301,9 @@ def _parallel(trial: TrialConfig) -> Found:
     if training.parallel == "sharded" and training.spectral_norm:
         problem = "= true needs whole matrices after each update, and every worker has a shard of them"
         return "training.spectral_norm", f"{problem}; write false, or training.parallel: replicated"
+    if training.parallel == "sharded" and training.cache:
+        problem = "= true begins a forward pass inside the model, and shards are gathered where a whole one begins"
+        return "training.cache", f"{problem}; leave it out, or write training.parallel: replicated"
     if training.parallel == "sharded" and training.precision == "fp16":
         problem = "= fp16 scales the loss by what every worker sees overflow in its own shard, and they would differ"
         return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
@@ -321,6 +325,8 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _regime,
     _hybrid,
     *GROWTH_RULES,
+    time_as_input,
+    cached_prefix,
     _parallel,
     _memory,
 )

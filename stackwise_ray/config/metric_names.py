@@ -35,6 +35,7 @@ REPORTED = {
     "flops/optimizer": "one training step, mean",
     "flops/step": "one training step, mean",
     "flops/total": "cumulative training",
+    "flops/cache": "filling caches of the frozen prefix, a part of flops/total",
     "flops/evaluation": "outside the budget",
     "flops/recomputed": "outside the budget",
     "tokens/total": "cumulative training",

@@ -245,6 +245,7 @@ class TrainingConfig(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
 
     noise: Noise = field(default_factory=Noise)
+    time: Literal["depth", "input"] = "depth"  # what tells the noise: the stack's number, or an input of the model
     blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
     stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
     trunk: Literal["frozen", "trainable", "lora", "qlora", "random_frozen"] = "frozen"  # what earlier stages trained
@@ -253,6 +254,8 @@ class TrainingConfig(Strict):
     decoder_objective: Literal["noisy_context", "bidirectional"] = "noisy_context"  # what a decoder learns from masks
     consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
     entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
+    cache: bool = False  # append: keep what the frozen prefix gives, on masks that stay the same every epoch
+    cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
     finish: Share = 0.0  # of the budget, for a last stage on all shares of masks: everything trains, or all adapters
     hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
     init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model

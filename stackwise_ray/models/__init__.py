@@ -6,6 +6,8 @@
     growth.py         blocks that are not there yet, that enter as the identity; a head of its own
     saved.py          saved models: their files, names, fingerprint, and loading them whole
     adapters.py       low-rank adapters on the matrices of blocks (peft); quantised.py keeps those matrices in four bits
+    time_input.py     an input that tells the share of masked positions, and its embedding
+    prefix.py         what goes into a block, and a forward pass that begins there
     sampling.py       filling in masked tokens: one sweep through depth, or rounds
     counting.py       parameter counts, here and at the published vocabulary
     sizes.py          the size ladder with its published counts

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.models.time_input import TIME, make_timed
 
 GATE = "growth_gate"
 """Name of the parameter γ, shape (1,), of a block that ends in a norm: it gives x + γ (B(x) − x)."""
@@ -60,6 +61,11 @@ def set_active(model: PreTrainedModel, numbers: Collection[int]) -> None:
             raise ValueError("blocks can be left out of a growable model only; call make_growable first")
 
 
+def active_blocks(model: PreTrainedModel) -> list[int]:
+    """Numbers of the blocks that the forward pass goes through."""
+    return [number for number, block in enumerate(stack_view(model).blocks) if getattr(block, "active", True)]
+
+
 @torch.no_grad()
 def make_identity(model: PreTrainedModel, number: int) -> None:
     """Makes a block give what it gets, so that inserting it changes no output: it learns its way in from there.
@@ -98,11 +104,13 @@ def untie_head(model: PreTrainedModel) -> None:
 def take_form(model: PreTrainedModel, stored: Collection[str]) -> None:
     """Gives a model made from a saved config the parameters that its weights were saved with, by their names.
 
-    That is the gates of a model that grew, which its class in transformers does not know, and no second tensor where
-    a head that left the token table has one name left.
+    That is the gates of a model that grew and the embedding of time of one that takes it, which its class in
+    transformers does not know, and no second tensor where a head that left the token table has one name left.
     """
     if any(name.endswith(GATE) for name in stored):
         make_growable(model)
+    if any(name.startswith(f"{TIME}.") for name in stored):
+        make_timed(model)
     if not model.config.tie_word_embeddings:
         for name in {name for name, _ in model.named_parameters()} & set(_SECOND_NAMES) - set(stored):
             module, _, leaf = name.rpartition(".")
@@ -110,14 +118,14 @@ def take_form(model: PreTrainedModel, stored: Collection[str]) -> None:
 
 
 @torch.no_grad()
-def load_gates(model: PreTrainedModel, stored: Mapping[str, Path]) -> None:
-    """Gives a model in the form of its weights (see `take_form`) the values of its gates.
+def load_own(model: PreTrainedModel, stored: Mapping[str, Path]) -> None:
+    """Gives a model in the form of its weights (see `take_form`) the values that transformers leaves out.
 
     Args:
         stored: The file that holds each tensor, by its name.
     """
     for name, parameter in model.named_parameters():
-        if name.endswith(GATE):
+        if name.endswith(GATE) or name.startswith(f"{TIME}."):
             with safe_open(stored[name], framework="pt") as file:
                 parameter.copy_(file.get_tensor(name))
 

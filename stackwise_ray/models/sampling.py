@@ -3,7 +3,8 @@
 A model grown right to left has a natural sampler: block k was trained where a share r_k of the tokens is masked, so a
 window is entered at the first block with nearly everything masked, and every further suffix k … K finds the share that
 its first block knows. Any encoder can be asked in rounds instead. Both commit the tokens that the model is surest of
-first; their cost is counted in block passes, a block run once over all positions.
+first; their cost is counted in block passes, a block run once over all positions. A model that takes time is told,
+before each pass, the share of positions that is masked still.
 
 Scripts and `benchmarks/sampling.py` call this. Decoders generate with transformers' `generate`.
 """
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 
 from stackwise_ray.models.growth import set_active
 from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.models.time_input import takes_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,8 @@ def _fill(
     for active, left in passes:
         set_active(model, active)
         done += len(active)
-        logits = model(input_ids=tokens).logits
+        times = {"times": masked.float().mean(1)} if takes_time(model) else {}
+        logits = model(input_ids=tokens, **times).logits
         logits[..., mask_id] = -math.inf  # a mask is no answer
         confidence, answer = logits.softmax(-1).max(-1)
         remaining = (total * left).floor().long()

@@ -105,7 +105,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
     Raises:
         ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
     """
-    from stackwise_ray.models.growth import load_gates, take_form
+    from stackwise_ray.models.growth import load_own, take_form
 
     settings = {"config": saved_config(folder, path=path)} | settings
     try:
@@ -127,7 +127,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
             "would stay random; give a model that was trained as one",
             path=path,
         )
-    load_gates(model, names)
+    load_own(model, names)
     loaded: PreTrainedModel = model
     return loaded
 

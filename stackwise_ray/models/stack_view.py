@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from stackwise_ray.models.family import FAMILIES
+from stackwise_ray.models.time_input import TIME
 
 ADAPTER = "lora_"
 """How the name of every module that holds adapters begins; peft's own."""
@@ -34,6 +35,7 @@ class StackView:
         embeddings: Token, position and type tables, with a norm that belongs to them (BERT, ModernBERT). The first
             takes tokens; any other is a table of positions that is added to it (GPT-2).
         embedding_dropout: A dropout between the embeddings and the first block that is in none of them (GPT-2).
+        time: The embedding of time, where the model takes it (`time_input`); it trains with the embeddings.
         blocks: The layers, from the input to the output.
         final_norm: The norm between the last block and the head; None where blocks end in a norm (post-norm BERT).
         head: The modules that turn hidden states into logits, in order.
@@ -52,6 +54,7 @@ class StackView:
     projections: Callable[[Any], tuple[nn.Module, ...]]
     passed_on: Callable[[torch.Tensor], Any] = _unchanged
     embedding_dropout: nn.Module | None = None
+    time: nn.Module | None = None
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """Hidden states (batch, n, d_model) of tokens (batch, n), as the first block gets them without dropout."""
@@ -70,6 +73,8 @@ class StackView:
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """(name, module) of every part, from the input to the output; names are unique."""
         yield from ((f"embeddings.{index}", module) for index, module in enumerate(self.embeddings))
+        if self.time is not None:
+            yield "time", self.time
         yield from ((f"blocks.{index}", block) for index, block in enumerate(self.blocks))
         if self.final_norm is not None:
             yield "final_norm", self.final_norm
@@ -82,7 +87,8 @@ def stack_view(model: PreTrainedModel) -> StackView:
     Raises:
         ConfigError: No family is registered for it.
     """
-    return FAMILIES.get(model.config.model_type).stack_view(model)
+    view = FAMILIES.get(model.config.model_type).stack_view(model)
+    return replace(view, time=getattr(model, TIME, None))
 
 
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:

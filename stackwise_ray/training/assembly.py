@@ -23,6 +23,7 @@ from stackwise_ray.models.adapters import adapter_parameters, insert_adapter
 from stackwise_ray.models.growth import make_growable, make_identity, set_active, set_two_sided, untie_head
 from stackwise_ray.models.quantised import quantise_block
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
+from stackwise_ray.models.time_input import make_timed, takes_time
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
@@ -194,6 +195,14 @@ def build_training_model(
         set_two_sided(model, trial.fills_masks)
     if trial.training.activation_checkpointing:
         enable_activation_checkpointing(model)
+    if trial.training.time == "input":
+        make_timed(model)
+    elif takes_time(model):
+        raise ConfigError(
+            "= depth, but the weights that this trial starts from are of a model that takes time; choose input, in a "
+            "regime that has it, or other weights",
+            path="training.time",
+        )
     if plan.grows:
         make_growable(model, gated=any(stage.inserted for stage in plan.stages))
     if trial.training.residual_gain is not None:
@@ -225,6 +234,7 @@ def enter_stage(model: PreTrainedModel, stage: Stage, *, seed: int = 0) -> None:
     view, trainable = stack_view(model), stage.trainable
     trained: list[nn.Module] = [view.blocks[number] for number in trainable.blocks]
     trained += view.embeddings if trainable.embeddings else ()
+    trained += [view.time] if trainable.embeddings and view.time is not None else []
     trained += view.head if trainable.head else ()
     trained += [view.final_norm] if trainable.norm and view.final_norm is not None else []
     model.requires_grad_(False)

@@ -27,11 +27,13 @@ class StageCost:
         share: The stage's share of the budget; the shares of a plan sum to 1.
         flops_per_sequence: Forward and backward FLOPs of one sequence of `seq_len` tokens.
         flops_per_step: FLOPs of a step whatever its batch: the optimizer.
+        flops_once: FLOPs of the stage whatever its steps: filling a cache.
     """
 
     share: float = 1.0
     flops_per_sequence: int
     flops_per_step: int
+    flops_once: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class StageSteps:
 
     def flops(self, cost: StageCost) -> int:
         """Training FLOPs of the whole stage."""
-        return self.sequences_total * cost.flops_per_sequence + self.steps * cost.flops_per_step
+        return cost.flops_once + self.sequences_total * cost.flops_per_sequence + self.steps * cost.flops_per_step
 
 
 def batch_sequences(trial: TrialConfig) -> int:
@@ -118,8 +120,9 @@ def solve_steps(
 def _nearest(wanted: float, cost: StageCost, batch: int) -> StageSteps:
     """The steps whose cost is nearest to `wanted`; at least one step of one sequence."""
     full = batch * cost.flops_per_sequence + cost.flops_per_step
-    n_full = max(0, math.floor(wanted / full))
-    rest = (wanted - n_full * full - cost.flops_per_step) / cost.flops_per_sequence
+    left = wanted - cost.flops_once
+    n_full = max(0, math.floor(left / full))
+    rest = (left - n_full * full - cost.flops_per_step) / cost.flops_per_sequence
     candidates = [(n_full + 1, min(max(1, math.floor(rest) + more), batch)) for more in (0, 1)]
     if n_full:
         candidates.insert(0, (n_full, batch))

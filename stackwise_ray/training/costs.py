@@ -20,6 +20,8 @@ from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.adapters import merge_adapters
 from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.prefix import forward_from, prefix_output
+from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import batch_sequences, shares
@@ -32,13 +34,15 @@ from stackwise_ray.training.stages import Stage
 class StageFlops:
     """FLOPs of one stage: forward and backward of one sequence, the optimizer's of one step.
 
-    `evaluation_per_sequence` is the forward pass in evaluation mode.
+    `evaluation_per_sequence` is the forward pass in evaluation mode; `prefix_per_sequence` that of the frozen blocks of
+    a cached stage, which each window of the train split takes once.
     """
 
     forward_per_sequence: int
     backward_per_sequence: int
     evaluation_per_sequence: int
     optimizer_per_step: int
+    prefix_per_sequence: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +103,18 @@ def _stage_flops(
         enter_stage(model, stage)
         with FlopCounter() as training:
             _forward_backward(trial, stage, model, 1)
+        with FlopCounter() as prefix, autocast(trial, "cpu"):
+            if stage.cached:
+                prefix_output(model, stage.lowest_trained, **_inputs(trial, model, 1))
         model.eval()  # type: ignore[no-untyped-call]
         with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
-            model(input_ids=torch.zeros(1, trial.data.seq_len, dtype=torch.int64))
+            model(**_inputs(trial, model, 1))
         return StageFlops(
             forward_per_sequence=training.count.forward,
             backward_per_sequence=training.count.backward,
             evaluation_per_sequence=evaluation.count.forward,
             optimizer_per_step=optimizer_flops(model) + capping_flops(_capped(trial, model)),
+            prefix_per_sequence=prefix.count.forward,
         )
 
 
@@ -150,10 +158,14 @@ def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
 
 
 def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
-    tokens = torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)
+    inputs = _inputs(trial, model, n_sequences)
+    tokens = inputs["input_ids"]
     targets = torch.zeros_like(tokens)  # memory of their own, as in a step
     with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
-        output = model(input_ids=tokens)
+        if stage.cached:
+            output = forward_from(model, stage.lowest_trained, torch.zeros(*tokens.shape, trial.model.d_model))
+        else:
+            output = model(**inputs)
         total, _ = summed_cross_entropy(output.logits, targets)
     part = total / tokens.numel()
     loss = with_auxiliary(part, model, output, 1.0)
@@ -163,3 +175,8 @@ def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, 
         loss = loss + trial.training.consistency * distance
     del output  # as in a step: the logits do not live through the backward pass
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _inputs(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> dict[str, torch.Tensor]:
+    inputs = {"input_ids": torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)}
+    return inputs | ({"times": torch.zeros(n_sequences)} if takes_time(model) else {})

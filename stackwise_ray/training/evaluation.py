@@ -29,7 +29,7 @@ from stackwise_ray.training.modes import evaluation_mode
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
-from stackwise_ray.training.step import to_device
+from stackwise_ray.training.step import model_inputs, to_device
 
 WITHOUT_FINISH = "_without_finish"
 """What the names of losses end in that were measured right before `training.finish`."""
@@ -127,9 +127,9 @@ class Evaluator:
     def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:
         """Sums over each window, shape (2 or 5, windows): loss, positions; of the answers loss, positions, hits."""
         assembly = self.assembly
-        inputs, targets = (to_device(array, assembly.device) for array in (batch.inputs, batch.targets))
-        with self.meter.evaluation(len(inputs)), assembly.autocast():
-            logits = assembly.model(input_ids=inputs).logits
+        targets = to_device(batch.targets, assembly.device)
+        with self.meter.evaluation(len(targets)), assembly.autocast():
+            logits = assembly.model(**model_inputs(assembly.model, batch, assembly.device)).logits
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
@@ -231,7 +231,8 @@ class Evaluator:
         def make_batch(numbers: NDArray[np.int64]) -> Batch:
             inputs, targets = gather(data.splits[split].tokens, plan.offsets[numbers], seq_len)  # type: ignore[index]
             context = np.arange(seq_len) < seq_len - plan.n_scored[numbers][:, None]
-            return Batch(inputs=inputs, targets=np.where(context, IGNORED, targets), loss_positions=0)
+            times = np.zeros(len(inputs), dtype=np.float32)
+            return Batch(inputs=inputs, targets=np.where(context, IGNORED, targets), loss_positions=0, times=times)
 
         result = yield from self.score(len(plan.offsets), make_batch)
         return split_metrics(split, data, float(result.sums.sum()), int(result.counts.sum()), plan.min_context)

@@ -47,6 +47,8 @@ def final_metrics(progress: Progress, meter: Meter, model: nn.Module, share: flo
         "time/checkpoint_s": seconds.checkpoint,
         "time/total_s": seconds.total,
     }
+    if progress.flops_cache:
+        metrics["flops/cache"] = progress.flops_cache
     if progress.skipped_steps:
         metrics["train/skipped_steps"] = progress.skipped_steps
     return {name: value for name, value in metrics.items() if value is not None}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.core.records import MetricRecord
@@ -19,18 +20,20 @@ from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.clock import BudgetClock
 from stackwise_ray.training.collectives import Collectives
-from stackwise_ray.training.cost_model import modelled_flops
+from stackwise_ray.training.cost_model import modelled_flops, modelled_prefix_flops
 from stackwise_ray.training.costs import StageFlops
 from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.outputs import TrialLog
-from stackwise_ray.training.progress import LossMean, Progress
+from stackwise_ray.training.prefix_cache import PrefixCache
+from stackwise_ray.training.progress import Flops, LossMean, Progress
 from stackwise_ray.training.stages import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import StepValues, TrainingStep
 
 Records = Generator[MetricRecord, None, None]
+Result = TypeVar("Result")
 
 _GPU_DRAIN_STEPS = 32
 """Steps after which a GPU is waited for to look at its losses, at the latest."""
@@ -54,6 +57,7 @@ class TrainingLoop:
         steps: Steps of each stage; None where the budget is wall-clock time.
         planned: FLOPs of each stage as the planner counts them.
         save: Writes a checkpoint (the first worker does).
+        cache: Keeps what the frozen prefix gives, where a stage of the plan is cached.
 
     Attributes:
         at_rest: Whether no step is under way, so that a checkpoint can be written.
@@ -72,10 +76,11 @@ class TrainingLoop:
         log: TrialLog,
         save: Callable[[Checkpoint], object],
         started: float,
+        cache: PrefixCache | None = None,
     ) -> None:
         self.assembly, self.collectives, self.log = assembly, collectives, log
         self.training = assembly.trial.training
-        self._planned, self._save = planned, save
+        self._planned, self._save, self._cache = planned, save, cache
         self._trial_id, self._attempt = trial_id, attempt
         self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank)
         self.meter = Meter(assembly.model, assembly.device, collectives)
@@ -116,6 +121,7 @@ class TrainingLoop:
             if self._without_finish_due():
                 self._look()
                 yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
+            yield from self._fill_cache()
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -232,7 +238,9 @@ class TrainingLoop:
     def _enter_stage(self) -> None:
         stage = self.assembly.plan.stages[self.progress.stage]
         self._tools = self.assembly.enter(stage)
-        self._training_step = TrainingStep(self.assembly, self._tools, self.collectives)
+        self.drop_cache()
+        cached = self._cache.read if self._cache is not None and stage.cached else None
+        self._training_step = TrainingStep(self.assembly, self._tools, self.collectives, cached)
         self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.model.config.vocab_size)
         self.meter.enter_stage()
         if len(self.progress.stages) <= self.progress.stage:
@@ -247,6 +255,36 @@ class TrainingLoop:
                     "saved_activation_bytes": None,
                 }
             )
+
+    def _fill_cache(self) -> Records:
+        """Runs the frozen prefix of a cached stage over the train split, before the stage's first step in this attempt.
+
+        It is a part of training, in FLOPs and in time. An attempt that continues inside a stage does it again, to the
+        same end; the FLOPs that count are those of a run that was not interrupted.
+        """
+        stage, cache, progress = self._tools.stage, self._cache, self.progress
+        if cache is None or not stage.cached or cache.filled:
+            return
+        began = self._clock()
+        flops = yield from self._while_alive(cache.fill(stage, self._tools.objective, self._evaluator.batch_windows))
+        progress.seconds.train += self._clock() - began
+        self.log.info(f"{stage.name}: the frozen prefix is cached, {cache.size} bytes for {flops} FLOPs")
+        if progress.stage_step:
+            return
+        windows, assembly = self.assembly.order.windows_per_epoch, self.assembly
+        planned = windows * self._planned[progress.stage].prefix_per_sequence
+        if flops != planned:
+            self.log.warning(f"filling the cache costs {flops} FLOPs and was planned with {planned}")
+        progress.flops.add(Flops(forward=flops))
+        progress.flops_cache += flops
+        modelled = modelled_prefix_flops(assembly.trial, stage, assembly.model.config.vocab_size)
+        progress.stages[-1]["flops_counted"] += flops
+        progress.stages[-1]["flops_modelled"] += round(windows * modelled)
+
+    def drop_cache(self) -> None:
+        """Removes the cache of the frozen prefix where there is one."""
+        if self._cache is not None:
+            self._cache.drop()
 
     # ---------------------------------------------------------------------------------------- looking and telling
 
@@ -279,19 +317,23 @@ class TrainingLoop:
     ]:  # fmt: skip
         """Runs an evaluation, showing signs of life; its metrics become the latest."""
         began = self._clock()
-        while True:
-            try:
-                next(evaluation)
-            except StopIteration as end:
-                metrics: dict[str, float] = end.value
-                break
-            if self._clock() - self._last_report >= max(self.training.report_seconds, 1.0):
-                self._last_report = self._clock()
-                yield self.record({})
+        metrics = yield from self._while_alive(evaluation)
         self.progress.flops_evaluation += self.meter.take_evaluation_flops()
         self.progress.seconds.evaluation += self._clock() - began
         self.progress.latest.update(metrics)
         return metrics
+
+    def _while_alive(self, work: Generator[None, None, Result]) -> Generator[MetricRecord, None, Result]:
+        """Does work that yields now and then, showing signs of life."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if self._clock() - self._last_report >= max(self.training.report_seconds, 1.0):
+                self._last_report = self._clock()
+                yield self.record({})
 
     def score_whole_splits(self) -> Records:
         """The final evaluation: exact perplexities of the validation and test splits.

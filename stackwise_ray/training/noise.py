@@ -75,6 +75,35 @@ def band_of(noise: Noise, r: tuple[float, ...], number: int) -> Band:
     return below, above
 
 
+def bands(trial: TrialConfig, n_stacks: int) -> tuple[tuple[Band, ...], ...]:
+    """What each stack's training draws its shares from, leftmost stack first.
+
+    Where the stack's number tells the noise (`time: depth`) that is the stack's own band; where the model is told it
+    (`time: input`), t ~ U(0, 1) gives a sequence the share r_last + (r_first − r_last) t in every stage alike.
+
+    Raises:
+        ConfigError: As `levels`; or no range is there to draw from.
+    """
+    noise = trial.training.noise
+    if trial.training.time == "depth":
+        r = levels(noise, n_stacks)
+        return tuple((band_of(noise, r, number),) for number in range(n_stacks))
+    if not 0 < noise.r_last < noise.r_first <= HEAVIEST:
+        raise ConfigError(
+            f"= {noise.r_last:g} with r_first = {noise.r_first:g} is no range to draw a time from: give "
+            f"0 < r_last < r_first <= {HEAVIEST}, or training.time: depth",
+            path="training.noise.r_last",
+        )
+    return (((noise.r_last, noise.r_first),),) * n_stacks
+
+
+def stack_noise(trial: TrialConfig, n_stacks: int) -> tuple[Band, ...]:
+    """What a stage draws from that trains all stacks: the shares that they own, or the whole range of times."""
+    if trial.training.time == "input":
+        return bands(trial, n_stacks)[0]
+    return tuple((r, r) for r in levels(trial.training.noise, n_stacks))
+
+
 def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
     """Blocks that evaluation runs on inputs of which a share is masked: all, or those that `training.entry` asks for.
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.data.windows import fixed_validation_windows, strided_windows
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.windows import count_windows, fixed_validation_windows, strided_windows
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences, evaluation_steps, solve_steps
 from stackwise_ray.training.checkpoints import KEPT
@@ -18,6 +19,7 @@ from stackwise_ray.training.costs import StageFlops, stage_bytes, stage_flops
 from stackwise_ray.training.initial import charged
 from stackwise_ray.training.micro_batch import within_memory
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
+from stackwise_ray.training.prefix_cache import cache_bytes, check_size
 from stackwise_ray.training.stages import FINISH, StagePlan, stage_plan
 
 
@@ -31,13 +33,14 @@ class TrialPlan:
         steps: Optimizer steps of all stages.
         full_step_sequences, last_step_sequences: Global sequences of a full step, and of the very last one.
         tokens_total: Training tokens.
-        flops_total: Training FLOPs: the run's `flops/total`.
+        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`.
         flops_evaluation: Of the validations during training, and of the final evaluation where `split_tokens` was
             given: then the run's `flops/evaluation`.
         live_peak_bytes: Most bytes in live tensors during a step on one worker.
         saved_activation_bytes: Saved for the backward pass of a micro-batch.
         model_bytes: Weights, as they are kept in the end.
-        disk_bytes: At most at once: the checkpoints kept, the one being written, and the final model.
+        cache_bytes: Of the cache of the frozen prefix; 0 where the trial has none.
+        disk_bytes: At most at once: the checkpoints kept, the one being written, the final model, and the cache.
     """
 
     params: int
@@ -54,6 +57,7 @@ class TrialPlan:
     live_peak_bytes: int
     saved_activation_bytes: int
     model_bytes: int
+    cache_bytes: int
     disk_bytes: int
 
 
@@ -69,23 +73,28 @@ def plan_trial(
 
     Args:
         vocab_size: The tokenizer's.
-        split_tokens: Tokens of the validation and test splits, which the cost of evaluating them depends on.
+        split_tokens: Tokens of the validation and test splits, which the cost of evaluating them depends on, and of the
+            train split, as the cost and size of a cache do.
         final_evaluation: As the run will have it (a replicate's is full, a tuning trial's is not).
 
     Raises:
         ConfigError: The trial contradicts itself, or its budget cannot be met within 1 %; the message gives the
-            smallest budget that can.
+            smallest budget that can. Or its cache is too large, or saves nothing.
+        ValueError: The trial has a cache, and the size of the train split is not given.
     """
     trial = within_memory(charged(apply_flags(trial)), vocab_size=vocab_size, special_ids=special_ids)
     plan = stage_plan(trial)
     flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
     plan = split_by_cost(trial, plan, flops)
-    steps = planned_steps(trial, plan, flops)
+    windows = cache_windows(trial, (split_tokens or {}).get("train"))
+    steps = planned_steps(trial, plan, flops, windows)
+    cache = cache_bytes(trial, windows)
+    check_size(trial, cache)
     weights = max(size.weights for size in sizes)
     state = max(size.optimizer_state for size in sizes)
     seq_len = trial.data.seq_len
-    total = None if steps is None else sum(s.flops(c) for s, c in zip(steps, _costs(plan, flops), strict=True))
+    total = None if steps is None else sum(s.flops(c) for s, c in zip(steps, _costs(plan, flops, windows), strict=True))
     return TrialPlan(
         params=sizes[-1].params,
         params_non_embedding=sizes[-1].params_non_embedding,
@@ -101,7 +110,8 @@ def plan_trial(
         live_peak_bytes=max(size.live_peak for size in sizes),
         saved_activation_bytes=max(size.saved_activations for size in sizes),
         model_bytes=sizes[-1].model,
-        disk_bytes=(KEPT + 1) * (weights + state) + sizes[-1].model,
+        cache_bytes=cache,
+        disk_bytes=(KEPT + 1) * (weights + state) + sizes[-1].model + cache,
     )
 
 
@@ -115,23 +125,50 @@ def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlop
         return plan
     grown = len(plan.stages) - bool(trial.training.finish)
     batch = batch_sequences(trial)
-    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops)[:grown]]
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops, 0)[:grown]]
     unit = sum(stage.share for stage in plan.stages[:grown]) / sum(steps)
     split = (replace(stage, share=unit * step) for stage, step in zip(plan.stages, steps, strict=False))
     return StagePlan(stages=(*split, *plan.stages[grown:]))
 
 
-def planned_steps(trial: TrialConfig, plan: StagePlan, flops: list[StageFlops]) -> tuple[StageSteps, ...] | None:
-    """The steps of each stage; None where the clock decides. The loop calls this too."""
+def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
+    """Windows that a cache of the frozen prefix holds: all of the train split, or 0 where the trial has no cache."""
+    if not trial.training.cache:
+        return 0
+    if train_tokens is None:
+        raise ValueError("what a cache costs depends on the train split: give its tokens")
+    return count_windows(train_tokens, trial.data.seq_len, split="train")
+
+
+def planned_steps(
+    trial: TrialConfig, plan: StagePlan, flops: list[StageFlops], windows: int
+) -> tuple[StageSteps, ...] | None:
+    """The steps of each stage; None where the clock decides. The loop calls this too.
+
+    Args:
+        windows: As `cache_windows` gives them.
+
+    Raises:
+        ConfigError: The budget cannot be met, or a cached stage is too short for its cache to save anything.
+    """
     if trial.training.budget.wall_seconds is not None:
         batch_sequences(trial)
         return None
-    return solve_steps(
+    steps = solve_steps(
         trial.training.budget,
-        _costs(plan, flops),
+        _costs(plan, flops, windows),
         batch_sequences=batch_sequences(trial),
         seq_len=trial.data.seq_len,
     )
+    for stage, taken in zip(plan.stages, steps, strict=True):
+        if stage.cached and taken.sequences_total <= windows:
+            raise ConfigError(
+                f"= true saves nothing: {stage.name} trains on {taken.sequences_total} sequences, and its cache runs "
+                f"the frozen prefix on all {windows} windows of the train split first; leave it out, or raise "
+                "training.budget",
+                path="training.cache",
+            )
+    return steps
 
 
 def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
@@ -148,12 +185,13 @@ def wants_masked_evaluation(trial: TrialConfig) -> bool:
     return trial.fills_masks
 
 
-def _costs(plan: StagePlan, flops: Sequence[StageFlops]) -> list[StageCost]:
+def _costs(plan: StagePlan, flops: Sequence[StageFlops], windows: int) -> list[StageCost]:
     return [
         StageCost(
             share=stage.share,
             flops_per_sequence=cost.forward_per_sequence + cost.backward_per_sequence,
             flops_per_step=cost.optimizer_per_step,
+            flops_once=windows * cost.prefix_per_sequence,
         )
         for stage, cost in zip(plan.stages, flops, strict=True)
     ]

@@ -71,6 +71,7 @@ class Progress:
         plain_tokens, plain_seconds: Tokens and time of steps without instruments: the throughput.
         latest: Latest value of every metric that is measured now and then.
         stages: A row for each finished or current stage.
+        flops_cache: What filling caches cost: a part of `flops`.
     """
 
     step: int = 0
@@ -80,6 +81,7 @@ class Progress:
     tokens: int = 0
     flops: Flops = field(default_factory=Flops)
     flops_evaluation: int = 0
+    flops_cache: int = 0
     evaluations: int = 0
     since_report: LossMean = field(default_factory=LossMean)
     since_evaluation: LossMean = field(default_factory=LossMean)

@@ -41,11 +41,13 @@ from stackwise_ray.training.outputs import (
     unwritable_is_named,
 )
 from stackwise_ray.training.plan import (
+    cache_windows,
     planned_steps,
     split_by_cost,
     wants_full_evaluation,
     wants_masked_evaluation,
 )
+from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.run_kind import backend_of, run_kind
 from stackwise_ray.training.stabilisers import fold_gains
 
@@ -169,6 +171,8 @@ class _Worker:
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
+        finally:
+            loop.drop_cache()
         if keep_model or assembly.plan.stages[-1].trainable.adapters:  # which are merged into whole matrices
             assembly.make_whole()
         fold_gains(assembly.model)
@@ -195,9 +199,16 @@ class _Worker:
             for stage in assembly.plan.stages
         ]
         assembly = replace(assembly, plan=split_by_cost(trial, assembly.plan, flops))
+        windows = cache_windows(trial, data.splits["train"].n_tokens)
+        cache = None
+        if windows:
+            cache = PrefixCache(assembly, self._collectives, self._folder.directory, self._attempt)
+            cache.check_room()
+            self._log.info(f"the cache of the frozen prefix: {windows} windows, {cache.size} bytes")
         return TrainingLoop(
             assembly,
-            steps=planned_steps(trial, assembly.plan, flops),
+            cache=cache,
+            steps=planned_steps(trial, assembly.plan, flops, windows),
             planned=flops,
             trial_id=self._trial_id,
             attempt=self._attempt,
@@ -256,9 +267,10 @@ class _Worker:
                 for stage in assembly.plan.stages
             )
             ratio = metrics["memory/peak_bytes"] / planned
+        steps = metrics["flops/total"] - metrics.get("flops/cache", 0.0)  # the rate is that of steps alone
         return Sample(
             flops_per_step=size,
-            flops_per_s=rate * metrics["flops/total"] / metrics["tokens/total"] if rate else None,
+            flops_per_s=rate * steps / metrics["tokens/total"] if rate else None,
             startup_s=startup,
             baseline_bytes=resident,
             memory_ratio=ratio,

@@ -53,6 +53,7 @@ class Stage:
         own_head: Whether the head has left the token table by now.
         next_level: Share of masks whose embedding the stack that enters is drawn to (`training.consistency`); None:
             it is drawn to nothing.
+        cached: Whether what goes into the blocks that train is read from a cache of the frozen blocks before them.
     """
 
     name: str
@@ -66,6 +67,12 @@ class Stage:
     reset: tuple[int, ...] = ()
     own_head: bool = False
     next_level: float | None = None
+    cached: bool = False
+
+    @property
+    def lowest_trained(self) -> int:
+        """Number of the lowest block that trains: what is before it may be kept in a cache."""
+        return min(self.trainable.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +126,13 @@ def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(start, start + size)) for start in range(0, n, size))
 
 
-def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> StagePlan:
+def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, float], ...]) -> StagePlan:
     """The plan of these stages, and of a last one in which everything trains, where `training.finish` asks for it.
 
     Over a trunk with adapters the last stack joins it in that last stage, and the adapters alone train.
 
     Args:
-        r: The share of masks of every stack; the last stage draws from all of them.
+        noise: What the last stage draws its shares of masks from.
     """
     share = trial.training.finish
     if not share:
@@ -137,11 +144,12 @@ def finished(trial: TrialConfig, stages: list[Stage], r: tuple[float, ...]) -> S
         name=FINISH,
         active_blocks=blocks,
         trainable=tuned if trial.training.trunk in ADAPTED else Trainable(blocks=blocks),
-        noise=tuple((level, level) for level in r),
+        noise=noise,
         share=share,
         inserted=(),
         reset=(),
         next_level=None,
+        cached=False,
     )
     before = [replace(stage, share=stage.share * (1 - share)) for stage in stages]
     return StagePlan(stages=with_adapters(trial, [*before, last]))

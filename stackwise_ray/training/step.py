@@ -7,7 +7,9 @@ micro-batches and workers. The loop calls `TrainingStep.take`; instruments are p
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,17 @@ from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy, with_auxiliary
+from stackwise_ray.models.prefix import forward_from
+from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
 from stackwise_ray.training.stabilisers import cap_spectral_norms
+
+Cached = Callable[[range], Tensor]
+"""From global counters of sequences to the hidden states kept of them, (n_sequences, seq_len, d_model)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +49,16 @@ class StepValues:
 
 
 class TrainingStep:
-    """Steps of one stage on one worker."""
+    """Steps of one stage on one worker.
 
-    def __init__(self, assembly: Assembly, tools: StageTools, collectives: Collectives) -> None:
-        self._assembly, self._tools, self._collectives = assembly, tools, collectives
+    Args:
+        cached: Gives what goes into the lowest trained block for training sequences, where the stage is `cached`.
+    """
+
+    def __init__(
+        self, assembly: Assembly, tools: StageTools, collectives: Collectives, cached: Cached | None = None
+    ) -> None:
+        self._assembly, self._tools, self._collectives, self._cached = assembly, tools, collectives, cached
         self._training = assembly.trial.training
 
     def take(
@@ -69,8 +82,8 @@ class TrainingStep:
         assembly, tools = self._assembly, self._tools
         seed_step(assembly.trial.seed, step, assembly.rank)
         mine = shares(first_sequence, n_sequences, assembly.world_size)[assembly.rank]
-        pieces = shares(mine.start, len(mine), self._training.accumulation)
-        batches = [tools.objective.training_batch(piece) for piece in pieces if piece]
+        pieces = [piece for piece in shares(mine.start, len(mine), self._training.accumulation) if piece]
+        batches = [tools.objective.training_batch(piece) for piece in pieces]
         count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
         if count == 0:
             raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
@@ -79,15 +92,15 @@ class TrainingStep:
             revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         with passes or contextlib.nullcontext():
-            for batch in batches:
-                loss += self._backward(batch, count, revealed, share=len(batch.inputs) / n_sequences)
+            for piece, batch in zip(pieces, batches, strict=True):
+                loss += self._backward(piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.sharding is not None:
             self._keep_up(len(batches), first_sequence, n_sequences, count)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
-    def _backward(self, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
+    def _backward(self, piece: range, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
         """Adds a micro-batch's part of the gradient; returns its part of the loss.
 
         Args:
@@ -96,15 +109,15 @@ class TrainingStep:
             share: The micro-batch's sequences over those of the global batch.
         """
         device, model = self._assembly.device, self._assembly.model
-        inputs, targets = (to_device(array, device) for array in (batch.inputs, batch.targets))
+        inputs, targets = model_inputs(model, batch, device), to_device(batch.targets, device)
         with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
-            output = model(input_ids=inputs)
+            output = self._forward(piece, inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
         whole = with_auxiliary(part, model, output, share)
         if revealed and batch.clearer is not None:
             with self._assembly.autocast():
-                distance = summed_distance(model, hidden.pop(), inputs, to_device(batch.clearer, device))
+                distance = summed_distance(model, hidden.pop(), inputs["input_ids"], to_device(batch.clearer, device))
             whole = whole + self._training.consistency / revealed * distance
         del output  # else the logits live through the backward pass
         scaler = self._tools.scaler
@@ -117,9 +130,15 @@ class TrainingStep:
         """
         largest = len(shares(first_sequence, n_sequences, self._assembly.world_size)[0])
         for _ in range(done, min(largest, self._training.accumulation)):
-            batch = self._tools.objective.training_batch(range(first_sequence, first_sequence + 1))
-            empty = Batch(inputs=batch.inputs, targets=np.full_like(batch.targets, IGNORED), loss_positions=0)
-            self._backward(empty, count, 0, share=0.0)
+            piece = range(first_sequence, first_sequence + 1)
+            batch = self._tools.objective.training_batch(piece)
+            empty = replace(batch, targets=np.full_like(batch.targets, IGNORED), loss_positions=0)
+            self._backward(piece, empty, count, 0, share=0.0)
+
+    def _forward(self, piece: range, inputs: Mapping[str, Tensor]) -> Any:
+        if self._cached is None:
+            return self._assembly.model(**inputs)
+        return forward_from(self._assembly.model, self._tools.stage.lowest_trained, self._cached(piece))
 
     def _share(self, loss: Tensor) -> None:
         if self._assembly.sharding is not None:  # the backward pass has summed the gradients
@@ -158,7 +177,17 @@ class TrainingStep:
         return norm, skipped
 
 
-def to_device(array: NDArray[np.int64] | NDArray[np.bool_], device: torch.device) -> Tensor:
+def model_inputs(model: torch.nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """What the model is called with: the batch's tokens, and its times where the model takes them."""
+    inputs = {"input_ids": to_device(batch.inputs, device)}
+    if takes_time(model):
+        if batch.times is None:
+            raise ValueError("the model takes time, and the objective says nothing of it: Batch.times")
+        inputs["times"] = to_device(batch.times, device)
+    return inputs
+
+
+def to_device(array: NDArray[np.int64] | NDArray[np.float32] | NDArray[np.bool_], device: torch.device) -> Tensor:
     """The array as a tensor; to a GPU through pinned memory, without waiting."""
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -64,7 +64,8 @@ class PlanRow:
         flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit.
         seconds: Predicted wall time of one trial; None: not calibrated.
         peak_bytes: Predicted peak of live tensors; None: not calibrated.
-        disk_bytes: Two checkpoints and the final model.
+        disk_bytes: Two checkpoints, the final model and a cache.
+        cache_bytes: Of these, the cache of a frozen prefix; None: the trial has none.
         vocabulary: Both parameter counts in words, where the published size has another vocabulary.
         refused: Why this cell cannot run; then the counts are None.
     """
@@ -85,6 +86,7 @@ class PlanRow:
     seconds: float | None = None
     peak_bytes: float | None = None
     disk_bytes: int | None = None
+    cache_bytes: int | None = None
     vocabulary: str | None = None
     refused: str | None = None
 
@@ -173,6 +175,11 @@ class Plan:
         total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
         lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
         counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
+        counts += [
+            f"{row.arm}: the cache of the frozen prefix takes {row.cache_bytes} bytes ({format_bytes(row.cache_bytes)})"
+            for row in self.rows
+            if row.cache_bytes is not None
+        ]
         dear = [row.arm for row in self.rows if (row.flops_evaluation or 0) > (row.flops or float("inf"))]
         if dear:
             total += (
@@ -248,6 +255,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         seconds=seconds,
         peak_bytes=peak,
         disk_bytes=cost.disk_bytes,
+        cache_bytes=cost.cache_bytes or None,
         vocabulary=_both_counts(cell),
     )
 

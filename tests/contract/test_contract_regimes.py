@@ -104,11 +104,14 @@ POLICIES: dict[str, dict[str, Any]] = {
     "left to right": {"regime": "append"},
     "left to right, all embeddings": {"regime": "append", "embeddings": "untied_all"},
     "left to right, the prefix training": {"regime": "append", "trunk": "trainable"},
+    "left to right, told the time": {"regime": "append", "time": "input"},
+    "left to right on a cache": {"regime": "append", "cache": True},
     "end to end": {"regime": "classical_random_ratio"},
+    "end to end, told the time": {"regime": "classical_random_ratio", "time": "input"},
 }
 
 
-EVERYWHERE = ("right to left", "right to left, tied", "left to right", "end to end")
+EVERYWHERE = ("right to left", "right to left, tied", "left to right", "left to right, told the time", "end to end")
 """On every family; the others on one whose head is tied and whose blocks end in a norm."""
 
 

@@ -16,6 +16,7 @@ from stackwise_ray import build_model
 from stackwise_ray.config.designs import expand
 from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.models.counting import count_parameters
+from tests.small_trials import run, with_model, with_training
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -141,3 +142,20 @@ def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
         assert row["data_sets"] + row["not_identified"] == 2
     assert "| runs | interval | parameter |" in (tmp_path / "scaling_laws.md").read_text()
     assert "percentile bootstrap" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("module_cache")
+def test_sampling_shows_quality_against_block_passes_for_models_that_are_told_the_time_and_others(
+    tmp_path: Path,
+) -> None:
+    sampling = script("sampling")
+    for name, regime, time, ways in (("a", "depth_time", "depth", 5), ("b", "append", "input", 4)):
+        trial = with_training(with_model(family="bert", role="encoder", n_layers=2), regime=regime, time=time)
+        run(trial, tmp_path / name, keep_model=True)
+        rows = sampling.measure(tmp_path / name, 4)
+        assert [(row["way"], row["block_passes"]) for row in rows] == [
+            *((f"{n} rounds", 2 * n) for n in (1, 2, 4, 8)),
+            ("one sweep", 3),
+        ][:ways]
+        assert {(row["regime"], row["time"], row["masked"]) for row in rows} == {(regime, time, 0.95)}
+        assert all(0 <= row["right"] <= 1 for row in rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, Lora, Schedule, TrialConfig
+from stackwise_ray.config.trial import Budget, Lora, MarkovSource, Schedule, TrialConfig
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,16 @@ CASES = {
         lora=Lora(rank=4, dual=1),
         budget=Budget(steps=13),
     ),
+    "an encoder on a cached prefix": with_training(
+        with_data(
+            with_model(DECODER, family="bert", role="encoder"),
+            markov=MarkovSource(order=1, n_symbols=4, n_tokens=400),
+        ),
+        regime="append",
+        cache=True,
+        budget=Budget(steps=13),
+    ),
+    "a decoder that is told the time": with_training(DECODER, regime="append", time="input"),
     "a decoder that grows over a random trunk": with_training(DECODER, regime="depth_time", trunk="random_frozen"),
 }
 

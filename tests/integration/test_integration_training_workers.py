@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, Lora, TrialConfig
+from stackwise_ray.config.trial import Budget, Lora, MarkovSource, TrialConfig
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
@@ -23,6 +23,10 @@ DECODER = with_training(
 ENCODER = with_model(DECODER, family="bert", role="encoder")
 GROWING = with_training(ENCODER, regime="depth_time")
 ADAPTED = with_training(GROWING, trunk="lora", lora=Lora(rank=4, dual=1), finish=0.3)
+CACHED = with_training(
+    with_data(ENCODER, markov=MarkovSource(order=1, n_symbols=4, n_tokens=400)), regime="append", cache=True
+)
+TIMED = with_training(ENCODER, regime="append", time="input")
 
 CASES = {
     "next token": (DECODER, DECODER),
@@ -31,6 +35,8 @@ CASES = {
     "depth as time with consistency": (with_training(GROWING, consistency=0.5),) * 2,
     "stabilisers": (with_training(DECODER, spectral_norm=True, residual_gain=0.5),) * 2,
     "adapters on a trunk": (ADAPTED, ADAPTED),
+    "time as input": (TIMED, TIMED),
+    "a cached prefix": (CACHED, CACHED),
     "micro-batches": (DECODER, with_training(DECODER, accumulation=2)),
     "next token, in shards": (DECODER, with_training(DECODER, parallel="sharded", accumulation=2)),
     "masked tokens, in shards": (ENCODER, with_training(ENCODER, parallel="sharded", activation_checkpointing=True)),

@@ -29,12 +29,15 @@ class Batch:
         inputs: int64, shape (n_sequences, seq_len).
         targets: int64, same shape; `metrics.losses.IGNORED` where there is no loss.
         loss_positions: Positions with a target.
+        times: float32, shape (n_sequences,): the share of positions that was to be masked, for a model that takes time
+            (0: clean text); None: the objective has none.
         clearer: The inputs as the next stack gets them, with fewer masks, same shape; None: nobody asks.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     loss_positions: int
+    times: NDArray[np.float32] | None = None
     clearer: NDArray[np.int64] | None = None
 
     @property

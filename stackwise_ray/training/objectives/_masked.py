@@ -19,19 +19,21 @@ VALIDATION_SEED, VALIDATION, TRAINING = 0, 0, 1
 """Corruption of validation is one fixed set for all arms and seeds; the draws of training never meet it."""
 
 
-def counters_of(sequences: range) -> NDArray[np.int64]:
-    """The global counters that a training sequence's masks follow from, shape (n_sequences,)."""
-    return np.arange(sequences.start, sequences.stop, dtype=np.int64)
+def identities(objective: Objective, sequences: range, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What the masks of training sequences follow from, shape (n_sequences,): their global counters, which no epoch
+    repeats; under `training.cache` their windows, so that what a frozen prefix makes of them can be kept."""
+    counters = np.arange(sequences.start, sequences.stop, dtype=np.int64)
+    return offsets if objective.trial.training.cache else counters
 
 
-def training_ratios(objective: Objective, counters: NDArray[np.int64]) -> NDArray[np.float64]:
+def training_ratios(objective: Objective, drawn_by: NDArray[np.int64]) -> NDArray[np.float64]:
     """The share of masked positions of each training sequence, shape (n_sequences,)."""
     stage = objective.stage
     assert stage.noise is not None, stage  # every regime that masks sets it
     bands = stage.noise
     if stage.widening:
         bands = tuple((low, low + (high - low) * objective.stage_used) for low, high in bands)
-    return drawn_ratios(counters, bands, epoch=TRAINING, seed=objective.trial.seed)
+    return drawn_ratios(drawn_by, bands, epoch=TRAINING, seed=objective.trial.seed)
 
 
 def clearer_inputs(
@@ -47,7 +49,7 @@ def clearer_inputs(
 
 
 class MaskedTokens(Objective):
-    """Loss on the masked positions alone; the masks of a training sequence follow from its global counter."""
+    """Loss on the masked positions alone; the masks of a training sequence follow from its `identities`."""
 
     left_to_right = False
 
@@ -60,11 +62,12 @@ class MaskedTokens(Objective):
         """
 
     def training_batch(self, sequences: range) -> Batch:
-        offsets, counters = self.order.windows(sequences.start, len(sequences)), counters_of(sequences)
+        offsets = self.order.windows(sequences.start, len(sequences))
+        drawn_by = identities(self, sequences, offsets)
         windows, _ = gather(self.data.splits["train"].tokens, offsets, self.seq_len)
-        ratios = training_ratios(self, counters)
-        corrupt = functools.partial(self.corrupt, windows, sequence_ids=counters, epoch=TRAINING, seed=self.trial.seed)
-        return _on_masked(corrupt(ratios=ratios), clearer_inputs(self, corrupt, ratios))
+        ratios = training_ratios(self, drawn_by)
+        corrupt = functools.partial(self.corrupt, windows, sequence_ids=drawn_by, epoch=TRAINING, seed=self.trial.seed)
+        return _on_masked(corrupt(ratios=ratios), ratios, clearer_inputs(self, corrupt, ratios))
 
     def validation_batch(self, offsets: NDArray[np.int64]) -> Batch:
         """At the shares of the stage that trains now, all of them from its beginning on."""
@@ -75,9 +78,16 @@ class MaskedTokens(Objective):
         """Validation windows at any share of masks."""
         windows, _ = gather(self.data.splits["validation"].tokens, offsets, self.seq_len)
         draws = {"sequence_ids": offsets, "ratios": ratios}
-        return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED))
+        return _on_masked(self.corrupt(windows, **draws, epoch=VALIDATION, seed=VALIDATION_SEED), ratios)
 
 
-def _on_masked(masked: MaskedBatch, clearer: NDArray[np.int64] | None = None) -> Batch:
-    targets = np.where(masked.selected, masked.targets, IGNORED)
-    return Batch(inputs=masked.inputs, targets=targets, loss_positions=int(masked.selected.sum()), clearer=clearer)
+def _on_masked(
+    masked: MaskedBatch, ratios: NDArray[np.float64] | float, clearer: NDArray[np.int64] | None = None
+) -> Batch:
+    return Batch(
+        inputs=masked.inputs,
+        targets=np.where(masked.selected, masked.targets, IGNORED),
+        loss_positions=int(masked.selected.sum()),
+        times=np.broadcast_to(np.asarray(ratios, dtype=np.float32), len(masked.inputs)).copy(),
+        clearer=clearer,
+    )

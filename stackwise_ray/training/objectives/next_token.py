@@ -25,4 +25,5 @@ class NextToken(Objective):
 
 def _batch(tokens: NDArray[np.unsignedinteger], offsets: NDArray[np.int64], seq_len: int) -> Batch:
     inputs, targets = gather(tokens, offsets, seq_len)
-    return Batch(inputs=inputs, targets=targets, loss_positions=targets.size)
+    times = np.zeros(len(inputs), dtype=np.float32)
+    return Batch(inputs=inputs, targets=targets, loss_positions=targets.size, times=times)

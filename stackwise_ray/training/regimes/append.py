@@ -7,12 +7,18 @@ is frozen, and no gradient is computed in it. The head leaves the token table wh
 `training.trunk: trainable`: the prefix goes on training, and a tie stays. `random_frozen`: it is as it was drawn.
 `lora` and `qlora`: adapters train on the frozen prefix.
 `training.embeddings: untied_all`: the embeddings go on training, through all of the prefix.
+
+`training.time: input`: a stack owns no noise. Each sequence draws a time, which decides its share of masks, and the
+model is told it (`models.time_input`); all stages draw alike.
+
+`training.cache`: masks stay the same in every epoch, and what the frozen prefix gives is computed once for every window
+(`training.prefix_cache`).
 """
 
 from __future__ import annotations
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.training.noise import band_of, denoising_objective, levels
+from stackwise_ray.training.noise import bands, denoising_objective, stack_noise
 from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, finished, stacks_of, stage_shares
 
 
@@ -20,7 +26,7 @@ from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, 
 def append(trial: TrialConfig) -> StagePlan:
     """A stage for each stack, from the input to the output."""
     stacks, training = stacks_of(trial), trial.training
-    r, shares = levels(training.noise, len(stacks)), stage_shares(trial, len(stacks))
+    noise, shares = bands(trial, len(stacks)), stage_shares(trial, len(stacks))
     goes_on = training.trunk == "trainable"
     stages: list[Stage] = []
     for number, stack in enumerate(stacks):
@@ -35,11 +41,12 @@ def append(trial: TrialConfig) -> StagePlan:
                     embeddings=first or goes_on or training.embeddings == "untied_all",
                 ),
                 objective=denoising_objective(trial),
-                noise=(band_of(training.noise, r, number),),
+                noise=noise[number],
                 share=shares[number],
                 inserted=() if first else stack,
                 reset=stacks[number - 1] if not first and training.trunk == "random_frozen" else (),
                 own_head=not first and not goes_on,
+                cached=not first and training.cache,
             )
         )
-    return finished(trial, stages, r)
+    return finished(trial, stages, stack_noise(trial, len(stacks)))

@@ -12,7 +12,7 @@ and head train in every stage. `trainable`: the suffix goes on training with nor
 from __future__ import annotations
 
 from stackwise_ray.config.trial import ADAPTED, TrialConfig
-from stackwise_ray.training.noise import band_of, denoising_objective, levels
+from stackwise_ray.training.noise import band_of, denoising_objective, levels, stack_noise
 from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, finished, stacks_of, stage_shares
 
 
@@ -39,7 +39,7 @@ def depth_time(trial: TrialConfig) -> StagePlan:
                 next_level=r[number + 1] if later and training.consistency else None,
             )
         )
-    return finished(trial, stages, r)
+    return finished(trial, stages, stack_noise(trial, len(stacks)))
 
 
 def _trainable(trial: TrialConfig, new: tuple[int, ...], active: tuple[int, ...], *, first: bool) -> Trainable:

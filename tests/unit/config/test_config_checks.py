@@ -63,6 +63,10 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
             "= 2 has no effect beside training.memory_bytes",
         ),
         (
+            {"training.parallel": "sharded", "training.regime": "append", "training.cache": True},
+            "training.cache = true begins a forward pass inside the model, and shards are gathered where a whole one",
+        ),
+        (
             {"training.parallel": "sharded", "training.spectral_norm": True},
             "every worker has a shard of them; write false",
         ),

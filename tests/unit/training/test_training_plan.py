@@ -12,6 +12,7 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
     Budget,
     ExpertsChannelMixer,
+    MarkovSource,
     ModelConfig,
     NoMixer,
     ResolventApplyMixer,
@@ -31,6 +32,7 @@ from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
+FEW = MarkovSource(order=1, n_symbols=4, n_tokens=400)
 TRIAL = with_training(with_data(validation_tokens=272, final_evaluation=None), budget=Budget(tokens=128 * 3 + 48))
 
 
@@ -100,6 +102,15 @@ CASES = {
     "adapters on a prefix in bf16, with a finish": training(
         regime="append", trunk="lora", precision="bf16", finish=0.3, budget=Budget(steps=6)
     ),
+    "an encoder that is told the time": with_training(
+        model(family="bert", role="encoder"), regime="append", time="input", budget=Budget(flops=3e8)
+    ),
+    "a cached prefix": with_training(
+        with_data(model(family="bert", role="encoder"), markov=FEW),
+        regime="append",
+        cache=True,
+        budget=Budget(flops=3e8),
+    ),
     "a decoder that grows": training(regime="depth_time", trunk="random_frozen", budget=Budget(steps=6)),
 }
 
@@ -136,10 +147,10 @@ def test_shares_in_proportion_to_cost_give_all_stages_equal_tokens(regime):
     plan = stage_plan(trial)
     flops = [stage_flops(trial, stage, vocab_size=20) for stage in plan.stages]
     split = split_by_cost(trial, plan, flops)
-    steps = planned_steps(trial, split, flops)
+    steps = planned_steps(trial, split, flops, 0)
     tokens = [stage.sequences_total for stage in steps]
     assert max(tokens[:3]) - min(tokens[:3]) <= 1
-    assert planned_steps(trial, plan, flops)[0].sequences_total > 1.1 * tokens[0]  # uniform
+    assert planned_steps(trial, plan, flops, 0)[0].sequences_total > 1.1 * tokens[0]  # uniform
     shares = [stage.share for stage in split.stages]
     assert shares[3] == 0.2
     assert shares[0] < shares[1] < shares[2]

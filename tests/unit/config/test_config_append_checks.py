@@ -1,0 +1,58 @@
+"""What goes with growing left to right is refused where it has no effect, with the reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stackwise_ray.config.checks import check_trial
+from stackwise_ray.config.editing import edit
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.core.errors import ConfigError
+
+APPEND = load_trial(["model=encoder/bert_family/tiny", "training=append"])
+TIME = {"training.time": "input"}
+CACHE = {"training.cache": True}
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        (TIME | {"training.regime": "depth_time"}, "training.time = input has no effect in the regime depth_time; it"),
+        (TIME | {"training.regime": "classical"}, "it goes with classical_random_ratio or append"),
+        (TIME | {"training.noise.kind": "band"}, "training.noise.kind = band has no effect with training.time: input"),
+        (TIME | {"training.noise.schedule": "cosine"}, "training.noise.schedule = cosine has no effect with training"),
+        (
+            TIME | {"training.regime": "classical_random_ratio", "training.blocks_per_stack": 2},
+            "training.blocks_per_stack = 2 has no effect in classical_random_ratio with training.time: input",
+        ),
+        (CACHE | {"training.regime": "depth_time"}, "training.cache = True has no effect in the regime depth_time; it"),
+        (
+            CACHE | {"training.trunk": "trainable"},
+            "training.cache = true keeps what a frozen prefix gives, and a train",
+        ),
+        (CACHE | {"training.embeddings": "untied_all"}, "training.embeddings: untied_all changes what it reads"),
+        (
+            CACHE | {"training.stage_split": "flop_proportional", "training.budget": {"flops": 1e12}},
+            "training.cache = true costs a stage something once, which no share of stage_split",
+        ),
+        (CACHE | {"training.blocks_per_stack": 4}, "has no effect on one stack (training.blocks_per_stack = 4)"),
+        ({"training.cache_bytes": 1000}, "training.cache_bytes = 1000 has no effect without training.cache: true"),
+    ],
+)
+def test_what_has_no_effect_is_refused_with_the_reason(edits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_trial(edit(APPEND, edits))
+    assert message in str(error.value)
+
+
+def test_experts_and_a_cache_do_not_go_together() -> None:
+    trial = load_trial(["model=encoder/bk_family/tiny", "training=append", "training.cache=true"])
+    with pytest.raises(ConfigError, match=r"training\.cache = true leaves out the prefix, whose experts are part of"):
+        check_trial(edit(trial, {"model.channel_mixer": {"kind": "mixture_of_experts"}}))
+
+
+@pytest.mark.parametrize("edits", [TIME, CACHE | {"training.cache_bytes": 1000}, TIME | CACHE])
+def test_what_goes_together_is_taken(edits: dict[str, Any]) -> None:
+    check_trial(edit(APPEND, edits))
