@@ -6,10 +6,8 @@ on is in `Progress`, the model, the optimizer and the scaler: that is what a che
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -26,28 +24,15 @@ from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.outputs import TrialLog
+from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.progress import Flops, LossMean, Progress
 from stackwise_ray.training.stages import FINISH
 from stackwise_ray.training.state import capture, restore
-from stackwise_ray.training.step import StepValues, TrainingStep
+from stackwise_ray.training.step import TrainingStep
 
 Records = Generator[MetricRecord, None, None]
 Result = TypeVar("Result")
-
-_GPU_DRAIN_STEPS = 32
-"""Steps after which a GPU is waited for to look at its losses, at the latest."""
-_SMALLEST_SCALE = 1.0
-"""fp16: a loss scale below this means that gradients overflow for a reason that no scale mends."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pending:
-    """A finished step whose numbers have not been looked at."""
-
-    step: int
-    lr: float
-    values: StepValues
 
 
 class TrainingLoop:
@@ -90,8 +75,7 @@ class TrainingLoop:
         self._evaluator = Evaluator(
             assembly=assembly, collectives=collectives, meter=self.meter, batch_windows=max(1, micro)
         )
-        self._pending: list[_Pending] = []
-        self._drain_steps = 1 if assembly.device.type == "cpu" else _GPU_DRAIN_STEPS
+        self._pending = PendingSteps(assembly.device)
         self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
@@ -155,7 +139,7 @@ class TrainingLoop:
             self._compare_with_plan(n_sequences)
         tokens = n_sequences * self.assembly.trial.data.seq_len
         flops = self.meter.flops_of(progress.stage, n_sequences)
-        self._pending.append(_Pending(step=progress.step, lr=lr, values=values))
+        self._pending.add(step=progress.step, lr=lr, values=values)
         progress.step += 1
         progress.stage_step += 1
         progress.sequences += n_sequences
@@ -166,8 +150,8 @@ class TrainingLoop:
         row["flops_counted"] += flops.forward + flops.backward
         row["flops_modelled"] += round(n_sequences * self._modelled)
         row["saved_activation_bytes"] = self.meter.saved_bytes
-        if not plain or len(self._pending) >= self._drain_steps:
-            self._take_in()
+        if not plain or self._pending.full:
+            self._pending.take_in(progress, self._tools.scaler)
         if plain:
             progress.plain_tokens += tokens
             self._report_tokens += tokens
@@ -199,39 +183,8 @@ class TrainingLoop:
         """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
         if self._pending:
             began = self._clock()
-            self._take_in()
+            self._pending.take_in(self.progress, self._tools.scaler)
             self._spend(self._clock() - began, plain=True)
-
-    def _take_in(self) -> None:
-        """Takes in the steps not yet looked at; the first one that is not finite fails the trial."""
-        progress = self.progress
-        for pending in self._pending:
-            values = pending.values
-            loss, norm = float(values.loss), float(values.gradient_norm)
-            if not math.isfinite(loss) or not (math.isfinite(norm) or values.skipped):
-                what = "loss" if not math.isfinite(loss) else "gradient"
-                raise TrialError(
-                    f"non-finite {what} at step {pending.step}: loss = {loss:.6g}, lr = {pending.lr:.6g}, "
-                    f"gradient norm = {norm:.6g}; a lower training.lr is the usual cure"
-                )
-            progress.since_report.add(loss, values.loss_positions)
-            progress.since_evaluation.add(loss, values.loss_positions)
-            progress.latest["train/lr"] = pending.lr
-            if values.skipped:
-                progress.skipped_steps += 1
-                self._check_scale(pending)
-            else:
-                progress.latest["train/grad_norm"] = norm
-        self._pending.clear()
-
-    def _check_scale(self, pending: _Pending) -> None:
-        scale = self._tools.scaler.get_scale() if self._tools.scaler is not None else math.inf
-        if scale < _SMALLEST_SCALE:
-            raise TrialError(
-                f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scale:g}: "
-                f"loss = {float(pending.values.loss):.6g}, lr = {pending.lr:.6g}, gradient norm = "
-                f"{float(pending.values.gradient_norm):.6g}; choose training.precision bf16, or a lower training.lr"
-            )
 
     # ------------------------------------------------------------------------------------------- stages
 

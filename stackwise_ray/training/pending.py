@@ -1,0 +1,84 @@
+"""Finished steps whose numbers nobody has looked at: looking waits for the device, so on a GPU the loop lets some wait.
+
+The first step whose loss or gradient is not finite fails the trial, with what is needed to mend it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from stackwise_ray.core.errors import TrialError
+from stackwise_ray.training.progress import Progress
+from stackwise_ray.training.step import StepValues
+
+_GPU_STEPS = 32
+"""Steps after which a GPU is waited for, at the latest."""
+_SMALLEST_SCALE = 1.0
+"""fp16: a loss scale below this means that gradients overflow for a reason that no scale mends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A finished step."""
+
+    step: int
+    lr: float
+    values: StepValues
+
+
+class PendingSteps:
+    """The steps of one worker that wait to be looked at."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._most = 1 if device.type == "cpu" else _GPU_STEPS
+        self._steps: list[_Step] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    @property
+    def full(self) -> bool:
+        """Whether they are to be looked at now."""
+        return len(self._steps) >= self._most
+
+    def add(self, *, step: int, lr: float, values: StepValues) -> None:
+        """A step that has just been started."""
+        self._steps.append(_Step(step=step, lr=lr, values=values))
+
+    def take_in(self, progress: Progress, scaler: torch.amp.GradScaler | None) -> None:
+        """Waits for all of them and puts their numbers into `progress`.
+
+        Raises:
+            TrialError: A loss or gradient is not finite, or the loss scale of fp16 has collapsed.
+        """
+        for pending in self._steps:
+            values = pending.values
+            loss, norm = float(values.loss), float(values.gradient_norm)
+            if not math.isfinite(loss) or not (math.isfinite(norm) or values.skipped):
+                what = "loss" if not math.isfinite(loss) else "gradient"
+                raise TrialError(
+                    f"non-finite {what} at step {pending.step}: loss = {loss:.6g}, lr = {pending.lr:.6g}, "
+                    f"gradient norm = {norm:.6g}; a lower training.lr is the usual cure"
+                )
+            progress.since_report.add(loss, values.loss_positions)
+            progress.since_evaluation.add(loss, values.loss_positions)
+            progress.latest["train/lr"] = pending.lr
+            if values.skipped:
+                progress.skipped_steps += 1
+                _check_scale(pending, scaler)
+            else:
+                progress.latest["train/grad_norm"] = norm
+        self._steps.clear()
+
+
+def _check_scale(pending: _Step, scaler: torch.amp.GradScaler | None) -> None:
+    scale = scaler.get_scale() if scaler is not None else math.inf
+    if scale < _SMALLEST_SCALE:
+        raise TrialError(
+            f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scale:g}: "
+            f"loss = {float(pending.values.loss):.6g}, lr = {pending.lr:.6g}, gradient norm = "
+            f"{float(pending.values.gradient_norm):.6g}; choose training.precision bf16, or a lower training.lr"
+        )
