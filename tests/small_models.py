@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from stackwise_ray.config.trial import (
     AttentionMixer,
     ExpertsChannelMixer,
@@ -11,6 +15,14 @@ from stackwise_ray.config.trial import (
     ResolventDiagonalMixer,
 )
 from tests.small_trials import TRIAL, with_model
+
+QUICK = ("bert", "gpt2")
+"""Whose cases stay among the fast tests where a test trains or plans: one encoder and one decoder."""
+
+
+def mostly_slow(values: dict[str, Any], quick: tuple[str, ...] = QUICK) -> list[Any]:
+    """Parameters by name, all but the quick ones marked slow."""
+    return [pytest.param(v, id=name, marks=() if name in quick else pytest.mark.slow) for name, v in values.items()]
 
 
 def _model(**changes: object) -> ModelConfig:

@@ -29,15 +29,12 @@ from stackwise_ray.training.costs import stage_bytes, stage_flops
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-every_model_some_slowly = pytest.mark.parametrize(
-    "model",
-    [pytest.param(model, id=name, marks=() if name == "gpt2" else pytest.mark.slow) for name, model in MODELS.items()],
-)
+every_model_some_slowly = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2",)))
 """For tests that plan, where peft's insertions on fake tensors take seconds."""
 every_regime = pytest.mark.parametrize("regime", ["depth_time", "append"])
 pytestmark = pytest.mark.usefixtures("module_cache")

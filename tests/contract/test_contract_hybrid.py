@@ -24,16 +24,12 @@ from stackwise_ray.training.plan import TrialPlan, plan_trial
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 CPU = torch.device("cpu")
-every_model = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if model.family == "bk" else ()) for name, model in MODELS.items()],
-)
-"""Those of bk are slow: its kernel is compiled."""
+every_model = pytest.mark.parametrize("name", mostly_slow({name: name for name in MODELS}))
 
 Checkpoints = Callable[[str], Path]
 

@@ -29,16 +29,12 @@ from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep, model_inputs
 from stackwise_ray.training.sweep_plan import Cell, plan_cells
 from tests.contract.test_contract_regimes import assembled, growing, result_rows
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import run, with_data
 
 pytestmark = pytest.mark.usefixtures("module_cache")
-FIXED = [
-    pytest.param(name, marks=pytest.mark.slow if model.family == "bk" else ())
-    for name, model in MODELS.items()
-    if name != "bk with experts"
-]
-"""Not the one whose load-balance loss is of the prefix as well; those of bk are slow: its kernel is compiled."""
+FIXED = mostly_slow({name: name for name in MODELS if name != "bk with experts"})
+"""Not the one whose load-balance loss is of the prefix as well."""
 WINDOWS, PER_STEP = 24, 8
 
 

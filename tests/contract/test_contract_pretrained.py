@@ -17,12 +17,12 @@ from stackwise_ray.models.growth import GATE
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.plan import plan_trial
 from stackwise_ray.training.scoring import load_model
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 CPU = torch.device("cpu")
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+every_model = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("bert", "gpt2", "bk apply")))
 
 
 def pretrained(model: ModelConfig, folder: Path) -> TrialConfig:

@@ -22,15 +22,12 @@ from stackwise_ray.training.scoring import load_model, score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.contract.test_contract_regimes import assembled, growing
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import run
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 TOKENS = torch.randint(4, 50, (2, 16), generator=torch.Generator().manual_seed(0))
-every_model = pytest.mark.parametrize(
-    "model", [pytest.param(m, id=n, marks=pytest.mark.slow if m.family == "bk" else ()) for n, m in MODELS.items()]
-)
-"""Those of bk are slow: its kernel is compiled."""
+every_model = pytest.mark.parametrize("model", mostly_slow(MODELS))
 every_regime = pytest.mark.parametrize("regime", ["append", "classical_random_ratio"])
 
 

@@ -17,12 +17,12 @@ from stackwise_ray.training.assembly import Assembly, assemble
 from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, with_training
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("module_cache")
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+every_model = pytest.mark.parametrize("model", mostly_slow(MODELS))
 
 
 def consistent(model: ModelConfig, **training: Any) -> TrialConfig:

@@ -21,12 +21,12 @@ from stackwise_ray.training.stabilisers import (
     scale_residuals,
     spectral_norm,
 )
-from tests.small_models import MODELS
+from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 PRE_NORM = {name: model for name, model in MODELS.items() if name != "bert"}
-every_model = pytest.mark.parametrize("model", PRE_NORM.values(), ids=PRE_NORM.keys())
+every_model = pytest.mark.parametrize("model", mostly_slow(PRE_NORM, quick=("gpt2", "modernbert")))
 IDS = torch.arange(12).view(1, 12)
 
 
