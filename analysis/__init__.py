@@ -7,9 +7,10 @@ load on first use, so `import analysis` costs next to nothing.
     print(analysis.compare(runs, "validation/loss", baseline="attention"))
 
 Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, power,
-simulation, tasks, ranking, aggregation, hierarchical, sweep_directory, figures, report. Scaling laws: laws, law_losses,
-law_table, law_fit, variable_projection, profile_likelihood, certificate, scaling_fit, scaling_laws, then isoflop,
-frontier, allocation.
+simulation, tasks, ranking, aggregation, hierarchical. Scaling laws: laws, law_losses, law_table, law_fit,
+variable_projection, profile_likelihood, certificate, scaling_fit, scaling_laws, then isoflop, frontier, allocation. The
+report: sweep_directory, summary, page, report_sections, report_trials, claims, figures, curves, forest, report_figures,
+html_page, report, verification.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m analysis compare | fit | isoflop | report | power | sequential | rank | aggregate`, from a shell.
+"""`python -m analysis compare | fit | isoflop | report | verify | power | sequential | rank | aggregate`, in a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.
@@ -136,6 +136,33 @@ def report(
         print(summary.grid().to_latex(), end="")
     else:
         to_terminal(summary, f"report: {path}")
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Folder of a sweep with a report, e.g. experiments/ablation.")],
+    as_json: Json = False,
+) -> None:
+    """Compute a report again; exit code 1 where a number differs or an input has changed, naming each.
+
+    \b
+    Example:
+      python -m analysis verify experiments/ablation
+    """
+    from .verification import verify_report
+
+    found = verify_report(directory)
+    if as_json:
+        from dataclasses import asdict
+
+        from .files import dump_json
+
+        print(dump_json(asdict(found)))
+    else:
+        looked = f"{found.inputs} inputs and {found.outputs} files of the report in {directory}"
+        print("\n".join([*found.differences, f"{len(found.differences) or 'no'} differences in {looked}"]))
+    if found.differences:
+        raise SystemExit(1)
 
 
 app.add_typer(law_commands.app)

@@ -153,10 +153,21 @@ class Comparison(GridView):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        parts = [self._clause(result) for result in sorted(self.arms, key=_by_difference(self.direction))]
+        return f"{self.opening}{'; '.join(clause for _, clause in self.clauses)}."
+
+    @property
+    def opening(self) -> str:
+        """The sentence up to its first clause: metric, budgets, baseline."""
         budget = f"at equal {self.budgets} (within {self.tolerance:.0%})" if self.budgets else "budgets not checked"
         good = "lower" if self.direction == "minimize" else "higher"
-        return f"On {self.metric} ({good} is better; {budget}), against {self.baseline}: {'; '.join(parts)}."
+        return f"On {self.metric} ({good} is better; {budget}), against {self.baseline}: "
+
+    @property
+    def clauses(self) -> tuple[tuple[str, str], ...]:
+        """Arm and what the sentence says of it, the best arm first."""
+        return tuple(
+            (result.arm, self._clause(result)) for result in sorted(self.arms, key=_by_difference(self.direction))
+        )
 
     def _clause(self, result: ArmComparison) -> str:
         if result.difference is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .allocation import optimal_allocation
 from .errors import AnalysisError
-from .figures import _COLOURS, _GREY, _log_axis, _nothing, canvas, save, styled
+from .figures import COLOURS, GREY, Panel, canvas, log_axis, nothing, save, styled
 from .law_text import show_ends, show_value
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .laws import Array
     from .scaling_fit import ScalingFit
 
-_INK, _BLUE, _ORANGE, _GREEN = _COLOURS[:4]
+_INK, _BLUE, _ORANGE, _GREEN = COLOURS[:4]
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _POINTS = 120
 _LARGEST_PREFIX = 1e18
@@ -35,13 +35,18 @@ def law_figure(path: Path, fit: ScalingFit) -> Path:
     Laws in one variable are drawn over it; `chinchilla` along its optimal allocation, below which no run should lie.
     """
     figure, axes = canvas(1, 2, (11.0, 4.6))
-    _law(axes[0][0], fit)
-    _holdout(axes[0][1], fit)
+    for panel, place in zip(law_panels(fit), axes[0], strict=True):
+        panel.draw(place)
     verdict = (
         "certificate holds" if fit.certificate.holds else f"certificate fails: {'; '.join(fit.certificate.failures)}"
     )
     figure.suptitle(f"{fit.law}, {fit.n} runs: {verdict}", fontsize=9.5)
     return save(figure, path)
+
+
+def law_panels(fit: ScalingFit) -> list[Panel]:
+    """The two panels of `law_figure`, for a page that sets them itself."""
+    return [Panel("law", lambda axes: _law(axes, fit)), Panel("hold-out", lambda axes: _holdout(axes, fit))]
 
 
 def _law(axes: Axes, fit: ScalingFit) -> None:
@@ -66,13 +71,13 @@ def _law(axes: Axes, fit: ScalingFit) -> None:
     axes.plot(line, mean, color=_ORANGE, label=label)
     axes.set(title=f"loss = {fit.formula}", xlabel=name, ylabel="loss")
     _compute_axis(axes.xaxis)
-    _log_axis(axes.yaxis)
+    log_axis(axes.yaxis)
     axes.legend()
 
 
 def _compute_axis(axis: Any) -> None:
     """A logarithmic axis for FLOPs, in powers of ten where no decimal prefix is left."""
-    _log_axis(axis)
+    log_axis(axis)
     if axis.get_view_interval()[1] > _LARGEST_PREFIX:
         axis.set_major_formatter(lambda value, _: f"{value:.3g}")
 
@@ -90,7 +95,7 @@ def _holdout(axes: Axes, fit: ScalingFit) -> None:
     held = fit.certificate.holdout
     axes.set(title="Hold-out: the largest budget, predicted from the others")
     if held is None:
-        _nothing(axes, f"no hold-out: {fit.certificate.no_holdout}")
+        nothing(axes, f"no hold-out: {fit.certificate.no_holdout}")
         return
     predicted, measured = np.array(held.predicted), np.array(held.measured)
     ends = np.array([held.low, held.high])
@@ -98,7 +103,7 @@ def _holdout(axes: Axes, fit: ScalingFit) -> None:
     rows = np.arange(held.n)
     inside = (ends[0] <= measured) & (measured <= ends[1])
     spread = np.abs(ends - predicted)[:, order]
-    axes.errorbar(predicted[order], rows, xerr=spread, fmt="none", ecolor=_GREY, linewidth=1.6, label="predicted, 95%")
+    axes.errorbar(predicted[order], rows, xerr=spread, fmt="none", ecolor=GREY, linewidth=1.6, label="predicted, 95%")
     for mask, colour, marker, label in ((inside, _GREEN, "o", "measured, inside"), (~inside, _ORANGE, "X", "outside")):
         chosen = mask[order]
         if chosen.any():
@@ -120,9 +125,9 @@ def isoflop_figure(path: Path, fit: IsoFlopFit) -> Path:
         raise AnalysisError("no budget has an optimum to draw: " + "; ".join(fit.refusals))
     figure, axes = canvas(1, 2, (11.0, 4.6))
     for number, budget in enumerate(fit.budgets):
-        _valley(axes[0][0], budget, _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)])
+        _valley(axes[0][0], budget, COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)])
     axes[0][0].set(title="Loss over model size, by budget (FLOPs)", xlabel="params", ylabel="loss")
-    _log_axis(axes[0][0].xaxis)
+    log_axis(axes[0][0].xaxis)
     axes[0][0].legend(ncols=1 + len(fit.budgets) // 8, fontsize=8)
     _growth(axes[0][1], fit)
     return save(figure, path)
@@ -160,5 +165,5 @@ def _growth(axes: Axes, fit: IsoFlopFit) -> None:
         axes.plot(line, np.exp(level + slope * (np.log(line) - fit.optima.centre)), color=_ORANGE, label=label)
     axes.set(title="Optimal size over the budget", xlabel="FLOPs", ylabel="optimal params")
     _compute_axis(axes.xaxis)
-    _log_axis(axes.yaxis)
+    log_axis(axes.yaxis)
     axes.legend()

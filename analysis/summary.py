@@ -22,6 +22,8 @@ from .sweep_directory import Sweep, read_sweep
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
+    from .scaling_fit import ScalingFit
+
 MOST_SEARCH_ROWS = 10
 
 
@@ -58,6 +60,15 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeclaredLaw:
+    """A scaling law that the file declares: its fit, or why there is none."""
+
+    law: str
+    fit: ScalingFit | None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a sweep found.
 
@@ -65,6 +76,7 @@ class Summary:
         metric: The metric of `ArmSummary.mean`.
         comparisons: Those that the file declares; else the one that suggests itself (`declared` False).
         refused: Comparisons that could not be made, with the reason.
+        laws: The scaling laws that the file declares.
         warnings: What must stand above the verdict.
     """
 
@@ -75,6 +87,7 @@ class Summary:
     declared: bool
     refused: tuple[str, ...]
     warnings: tuple[str, ...]
+    laws: tuple[DeclaredLaw, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -84,6 +97,9 @@ class Summary:
         best = self._best()
         if best is None:
             return "No verdict: no trial has finished."
+        if self.laws:
+            first = self.laws[0]
+            return first.fit.sentence if first.fit is not None else f"No verdict: no law '{first.law}': {first.refused}"
         if self.refused:
             return f"No verdict: {self.refused[0]}."
         name, value = best
@@ -105,22 +121,26 @@ class Summary:
         first = self.comparisons[0] if self.comparisons else None
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
         level = f"{1 - first.alpha:.0%}" if first else "95%"
-        columns = ["arm", "n", f"{self.metric}, mean"]
-        columns += [f"difference [{level}]", "adjusted p", "verdict"] if first else [f"its {level} interval"]
+        columns = ["arm", *(["verdict"] if first else []), "n", f"{self.metric}, mean"]
+        columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
         columns += ["tokens/s", "FLOPs a run", "peak memory", "params", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
             row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
             if first:
-                row += list(_verdict_cells(first, arm.arm))
+                difference, p, verdict = _verdict_cells(first, arm.arm)
+                row = [arm.arm, verdict, *row[1:], difference, p]
             elif arm.interval is not None:
                 row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
             else:
                 row.append("n < 2")
             row += self._cost_cells(arm, tuned)
             rows.append(tuple(row))
-        return Grid(tuple(columns), tuple(rows), numeric=(1, 2, 3, 4) if first else (1, 2, 3))
+        words = {"arm", "verdict", self._values_heading}
+        return Grid(
+            tuple(columns), tuple(rows), numeric=tuple(i for i, name in enumerate(columns) if name not in words)
+        )
 
     def cost_grid(self) -> Grid:
         """What each arm cost, for narrow terminals."""
@@ -172,6 +192,10 @@ class Summary:
             "declared": self.declared, "warnings": list(self.warnings), "refused": list(self.refused),
             "arms": [asdict(arm) for arm in self.arms],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "laws": [
+                {"law": item.law, "refused": item.refused, "fit": item.fit.to_dict() if item.fit else None}
+                for item in self.laws
+            ],
         }  # fmt: skip
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
@@ -188,6 +212,8 @@ class Summary:
                 yield comparison.verdict_grid.to_rich()
                 yield Text("\n".join(comparison.remarks()))
             yield (self.cost_grid() if self.comparisons else self.grid()).to_rich()
+        for law in self.laws:
+            yield law.fit.grid.to_rich() if law.fit is not None else Text(f"no law '{law.law}': {law.refused}")
         yield Text(self.verdict, style="bold")
 
 
@@ -219,8 +245,18 @@ def summarise(sweep: Sweep) -> Summary:
     arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
     return Summary(
         sweep=sweep, metric=metric, arms=arms, comparisons=tuple(comparisons), declared=bool(listed),
-        refused=tuple(refused), warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
+        refused=tuple(refused), laws=tuple(_law(sweep, entry) for entry in sweep.declared_laws()),
+        warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
     )  # fmt: skip
+
+
+def _law(sweep: Sweep, arguments: Mapping[str, Any]) -> DeclaredLaw:
+    from .scaling_laws import fit_scaling_law  # on first use: scipy's optimisers, which no comparison needs
+
+    try:
+        return DeclaredLaw(law=arguments["law"], fit=fit_scaling_law(sweep.runs, **arguments))
+    except AnalysisError as error:
+        return DeclaredLaw(law=arguments["law"], fit=None, refused=str(error))
 
 
 def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:

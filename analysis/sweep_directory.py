@@ -140,9 +140,15 @@ class Sweep:
         """Arguments of the comparison that suggests itself where a baseline stands in the design."""
         return self._arguments({}, self.baseline) if self.baseline is not None else None
 
+    def declared_laws(self) -> list[dict[str, Any]]:
+        """Arguments of `fit_scaling_law` for every law that the file declares."""
+        listed = [entry["scaling_law"] for entry in self._analysis() if isinstance(entry.get("scaling_law"), Mapping)]
+        return [{"law": "chinchilla", **entry} for entry in listed]
+
     def other_analyses(self) -> list[str]:
-        """Kinds of declared analyses that are not comparisons."""
-        return [kind for entry in self._analysis() for kind in entry if kind != "compare"]
+        """Kinds of declared analyses that are neither comparisons nor laws."""
+        known = ("compare", "scaling_law")
+        return [kind for entry in self._analysis() for kind, value in entry.items() if value and kind not in known]
 
     def _analysis(self) -> list[Mapping[str, Any]]:
         listed = self.file.get("analysis") or []

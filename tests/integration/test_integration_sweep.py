@@ -45,7 +45,7 @@ def test_a_sweep_leaves_what_the_readme_promises_and_later_runs_train_only_what_
     assert first.wait() == 0, first.text()
     assert not first.leftovers()
     directory = tmp_path / "small"
-    for name in ("sweep.yaml", "plan.json", "journal.sqlite", "mlflow.db", "report/report.md"):
+    for name in ("sweep.yaml", "plan.json", "journal.sqlite", "mlflow.db", "report/report.md", "report/report.html"):
         assert (directory / name).is_file(), name
     assert (directory / "report/figures/training_curves.png").is_file()
     records = trials(directory)

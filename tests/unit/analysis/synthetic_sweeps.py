@@ -46,12 +46,13 @@ class JournalBuilder:
         self, arm: str, seed: int, metrics: Mapping[str, float] | None = None, *, role: str = "replicate",
         status: str = "finished", reason: str | None = None, environment: Mapping[str, Any] | None = None,
         parameters: Mapping[str, Any] | None = None, budget: Mapping[str, float] | None = None,
-        seconds: float | None = 30.0,
+        seconds: float | None = 30.0, config: Mapping[str, Any] | None = None,
     ) -> str:  # fmt: skip
         trial_id = f"{self.count:016x}"
         config = {
             "training": {"budget": dict(budget or {"flops": BUDGET})},
             "data": {"corpus": "python_stdlib", "seq_len": 256},
+            **(config or {}),
         }
         facts = {"stackwise_ray": "0.1.0", "git": "abc1234", "torch": "2.13.0", "device": "cpu", "backend": "torch"}
         facts |= {"data_fingerprint": "f" * 16} | dict(environment or {})

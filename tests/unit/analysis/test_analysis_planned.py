@@ -1,0 +1,86 @@
+"""What was planned beside what was measured, in the report of a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+from analysis import summary_table
+from analysis.page import to_markdown
+from analysis.report import compose
+from analysis.report_figures import Pictures
+from analysis.sweep_directory import read_sweep
+
+
+def text_of(folder: Path) -> str:
+    return to_markdown(compose(summary_table(folder), Pictures()), folder / "report")
+
+
+def plan_file(folder: Path, *rows: dict) -> None:
+    cell = {"role": "replicate", "seconds": None, "peak_bytes": None, "refused": None}
+    (folder / "plan.json").write_text(json.dumps({"rows": [cell | row for row in rows]}), encoding="utf-8")
+
+
+def planned_cells(folder: Path, arm: str) -> list[str]:
+    section = text_of(folder).split("## Plan against run")[1].split("\n## ")[0]
+    line = next(line for line in section.splitlines() if line.startswith(f"| {arm} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_what_was_planned_stands_beside_what_was_measured(make_ablation):
+    folder = make_ablation()
+    measured = {
+        name: next(t.metrics[name] for t in read_sweep(folder).trials if t.arm == "attention" and t.role == "replicate")
+        for name in ("flops/total", "memory/peak_bytes")
+    }
+    plan_file(
+        folder,
+        {"arm": "attention", "flops": measured["flops/total"], "peak_bytes": 2 * measured["memory/peak_bytes"]},
+        {"arm": "llama", "flops": measured["flops/total"] + 1},
+        {"arm": "nowhere", "flops": 1},
+    )
+    cells = planned_cells(folder, "attention")
+    assert cells[3] == "the same, to the unit"
+    assert cells[4:6] == ["not calibrated", "not measured"]
+    assert cells[7].endswith("(0.50 ×)")
+    assert "to the unit" not in planned_cells(folder, "llama")[3]
+    assert "nowhere" not in text_of(folder)
+
+
+def test_a_folder_without_a_plan_has_no_such_section(ablation):
+    assert "## Plan against run" not in text_of(ablation)
+
+
+def test_one_trial_that_differs_from_its_plan_is_not_the_same(make_ablation):
+    folder = make_ablation()
+    attention = [t for t in read_sweep(folder).trials if t.arm == "attention" and t.role == "replicate"]
+    planned = attention[0].metrics["flops/total"]
+    plan_file(folder, {"arm": "attention", "flops": planned})
+    assert planned_cells(folder, "attention")[1:4:2] == ["3", "the same, to the unit"]
+    with sqlite3.connect(folder / "journal.sqlite") as journal:
+        metrics = {**attention[1].metrics, "flops/total": planned + 1}
+        journal.execute(
+            "UPDATE trials SET metrics = ? WHERE trial_id = ?", (json.dumps(metrics), attention[1].trial_id)
+        )
+    assert "the same" not in planned_cells(folder, "attention")[3]
+
+
+def test_tuning_trials_stand_in_their_own_row(make_ablation):
+    folder = make_ablation()
+    plan_file(folder, {"arm": "attention", "flops": 1}, {"arm": "attention", "role": "tuning", "flops": 1})
+    assert [planned_cells(folder, arm)[1] for arm in ("attention", "attention (tuning)")] == ["3", "3"]
+    whole, tuning = (planned_cells(folder, arm)[3] for arm in ("attention", "attention (tuning)"))
+    assert whole != tuning
+    assert "–" not in tuning
+
+
+def test_perplexities_are_averaged_as_losses(make_ablation):
+    folder = make_ablation()
+    losses = [
+        t.metrics["validation/loss"] for t in read_sweep(folder).trials if t.arm == "attention" and t.role != "tuning"
+    ]
+    section = text_of(folder).split("## Perplexities")[1]
+    row = next(line for line in section.splitlines() if line.startswith("| attention |"))
+    assert f"{math.exp(sum(losses) / len(losses)):.3f}" in row

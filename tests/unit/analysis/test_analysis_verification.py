@@ -1,0 +1,114 @@
+"""`python -m analysis verify`: a report that no longer says what its sweep says is found, and what differs is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic_sweeps import JournalBuilder, final_metrics
+
+from analysis import AnalysisError, write_report
+from analysis.verification import verify_report
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sweep with its report."""
+    journal = JournalBuilder(tmp_path_factory.mktemp("verified") / "small")
+    for arm in ("a", "b"):
+        for seed in range(3):
+            journal.trial(arm, seed, final_metrics(2.0 + 0.1 * seed + (arm == "b") * (0.3 + 0.01 * seed)))
+    journal.meta(sweep={"name": "small", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
+    folder = journal.close()
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture
+def reported(original: Path, tmp_path: Path) -> Path:
+    """A copy of it to be tampered with."""
+    return Path(shutil.copytree(original, tmp_path / "small"))
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_a_report_that_nobody_touched_stands_whatever_the_database_did_for_itself(reported):
+    with sqlite3.connect(reported / "journal.sqlite") as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.commit()
+        connection.execute("VACUUM")
+    found = verify_report(reported)
+    assert found.differences == ()
+    assert found.inputs >= 13  # six trials with an attempt each, and the sweep's file
+    assert found.outputs >= 10
+
+
+def test_a_number_changed_in_the_text_is_named_with_what_is_recomputed(reported):
+    replace(reported / "report" / "report.md", "| 2.1000 |", "| 2.0000 |")
+    found = verify_report(reported).differences
+    assert "output report.md: changed since the report was written" in found
+    line = next(line for line in found if line.startswith("report.md, line"))
+    assert "2.0000" in line
+    assert "is not what is recomputed" in line
+    assert "2.1000" in line
+
+
+def test_a_number_changed_in_the_page_or_in_a_file_of_results_is_named(reported):
+    replace(reported / "report" / "report.html", ">2.1000<", ">2.0000<")
+    path = reported / "report" / "comparisons" / "comparison_b_vs_a.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["comparisons"][0]["result"]["p"] = 0.5
+    path.write_text(json.dumps(content), encoding="utf-8")
+    found = verify_report(reported).differences
+    assert any(line.startswith("report.html, line") for line in found)
+    assert any("comparisons[0].result.p is 0.5, recomputed " in line for line in found)
+
+
+def test_an_input_that_changed_is_named_and_so_is_every_number_that_it_moves(reported):
+    with sqlite3.connect(reported / "journal.sqlite") as connection:
+        metrics = json.dumps(final_metrics(1.0))
+        connection.execute("UPDATE trials SET metrics = ? WHERE arm = 'b' AND seed = 1", (metrics,))
+    found = verify_report(reported).differences
+    assert "input trial 0000000000000004 (trials): changed since the report was written" in found
+    assert not any("0000000000000003" in line and line.startswith("input") for line in found)
+    assert any(line.startswith("report.md, line") for line in found)
+
+
+def test_a_figure_that_was_exchanged_and_a_file_that_is_gone_are_named(reported):
+    (reported / "report" / "figures" / "comparison_plots.png").write_bytes(b"")
+    (reported / "report" / "results" / "a_results.json").unlink()
+    found = verify_report(reported).differences
+    assert found == (
+        "output figures/comparison_plots.png: changed since the report was written",
+        "output results/a_results.json: gone",
+    )
+
+
+def test_a_folder_without_a_report_or_with_a_broken_record_is_refused(reported):
+    (reported / "report" / "digests.json").write_text("[]")
+    with pytest.raises(AnalysisError, match="write the report again"):
+        verify_report(reported)
+    (reported / "report" / "digests.json").unlink()
+    with pytest.raises(AnalysisError, match=r"no report here that could be verified; .*python -m analysis report"):
+        verify_report(reported)
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhere(reported):
+    command = [sys.executable, "-m", "analysis", "verify", str(reported)]
+    good = subprocess.run(command, capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.startswith("no differences in ")
+    replace(reported / "report" / "report.md", "| 2.1000 |", "| 2.0000 |")
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert (bad.returncode, bad.stderr) == (1, "")
+    assert "report.md, line" in bad.stdout
