@@ -1,7 +1,8 @@
 """What the flags of a sweep's trials claim, beside what was measured between arms that differ by that flag alone.
 
-Called by `report`. A claim is a sentence of the flag's own module; whether it holds is left to the reader, who sees the
-ratios with their intervals. An arm that differs in anything else is no evidence and is not used.
+Called by `report`. A claim is a sentence of the flag's own module, which the sweep wrote down; whether it holds is left
+to the reader, who sees the ratios with their intervals. An arm that differs in anything else is no evidence and is not
+used.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Any
-
-from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.flags import FLAGS
 
 from .anchors import arm_anchor
 from .intervals import t_interval
@@ -28,7 +26,7 @@ _MEASURED = {
 
 def claims_section(sweep: Sweep, summary: Summary) -> Section | None:
     """A row a flag and pair of arms; None where no trial has a flag."""
-    configs = _configs(sweep)
+    configs, claims = _configs(sweep), sweep.meta.get("claims") or {}
     rows, sources = [], []
     for arm, config in configs.items():
         for flag in config.get("flags") or ():
@@ -38,7 +36,7 @@ def claims_section(sweep: Sweep, summary: Summary) -> Section | None:
             if without is not None:
                 cells = [_ratio(sweep, arm, without, metric) for metric in _MEASURED.values()]
                 cells.append(_difference(summary, arm, without))
-            rows.append((flag, _claim(flag), pair, *cells))
+            rows.append((flag, claims.get(flag, "the sweep has not recorded it"), pair, *cells))
             sources.append(arm_anchor(sweep, arm))
     if not rows:
         return None
@@ -81,13 +79,6 @@ def _paths(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, item in value.items():
         found += _paths(item, f"{prefix}{key}.") if isinstance(item, Mapping) else [(f"{prefix}{key}", item)]
     return found
-
-
-def _claim(flag: str) -> str:
-    try:
-        return FLAGS.get(flag).claim
-    except ConfigError:
-        return "this version has no such flag"
 
 
 def _ratio(sweep: Sweep, arm: str, without: str, metric: str) -> str:

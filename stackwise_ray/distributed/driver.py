@@ -34,6 +34,7 @@ from stackwise_ray.distributed.preparation import Corpora
 from stackwise_ray.distributed.progress import Progress
 from stackwise_ray.distributed.proposals import plan_sweep, source_for, unreported
 from stackwise_ray.distributed.sources import TrialSource, TunedSource
+from stackwise_ray.flags import FLAGS
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
@@ -291,6 +292,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
     journal.put_meta("sweep_hash", sweep_hash(sweep))
+    journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
     journal.put_meta("analysis_plan_hash", declared)
     if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
