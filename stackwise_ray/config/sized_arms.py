@@ -54,4 +54,4 @@ def _budgets(
         return
     params = PARAMETER_COUNTS.get("sizes")(resolver.trial(changes, place=place).model)
     for ratio in design.tokens_per_parameter:
-        yield f"tokens_per_parameter={ratio:g}", {"tokens": float(round(ratio * params))}
+        yield f"ratio={ratio:g}", {"tokens": float(round(ratio * params))}

@@ -49,7 +49,7 @@ def test_isoflop_is_every_size_at_every_budget_of_flops() -> None:
 
 def test_a_ladder_gives_each_size_tokens_in_proportion_to_its_counted_parameters() -> None:
     made = arms(LADDER)
-    assert made[0].name == "d8,tokens_per_parameter=10"
+    assert made[0].name == "d8,ratio=10"
     for arm, ratio in zip(made, [10, 0.5] * 4, strict=True):
         params = count_on_meta(arm.trial.model, vocab_size=500, seq_len=64).non_embedding
         assert arm.trial.training.budget.tokens == round(ratio * params)
@@ -113,7 +113,7 @@ def test_a_budget_in_the_base_has_no_effect_beside_sizes_and_is_refused() -> Non
 @pytest.mark.parametrize(
     ("design", "step", "words"),
     [
-        (LADDER, {"isoflop": {}}, "needs budgets of FLOPs, and d8,tokens_per_parameter=10 has another"),
+        (LADDER, {"isoflop": {}}, "needs budgets of FLOPs, and d8,ratio=10 has another"),
         ({**ISOFLOP, "sizes": dict(list(SIZES.items())[:3])}, {"isoflop": {}}, "needs at least 4 sizes at a budget"),
         (ISOFLOP, {"isoflop": {}, "scaling_law": {}}, "exactly one of compare, scaling_law, isoflop"),
         (SEARCH, {"isoflop": {}}, "a search has none"),
