@@ -6,11 +6,11 @@ load on first use, so `import analysis` costs next to nothing.
     runs = analysis.load_runs("experiments/ablation")
     print(analysis.compare(runs, "validation/loss", baseline="attention"))
 
-Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, power,
+Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, adaptive, power,
 simulation, tasks, ranking, aggregation, hierarchical. Scaling laws: laws, law_losses, law_table, law_fit,
 variable_projection, profile_likelihood, certificate, scaling_fit, scaling_laws, then isoflop, frontier, allocation. The
-report: sweep_directory, summary, page, report_sections, report_trials, claims, figures, curves, forest, report_figures,
-html_page, report, verification.
+report: sweep_directory, sweep_laws, summary, page, report_sections, report_trials, claims, figures, curves, forest,
+report_figures, html_page, report, verification.
 """
 
 from __future__ import annotations

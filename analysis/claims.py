@@ -103,4 +103,7 @@ def _difference(summary: Summary, arm: str, without: str) -> str:
     for found in summary.comparisons:
         if found.baseline == without and arm in found.verdicts and found.metric == summary.metric:
             return f"{found[arm].difference_text}: {found[arm].verdict}"
+    for anytime in summary.sequential:
+        if anytime.baseline == without and arm in anytime.verdicts and anytime.metric == summary.metric:
+            return f"{anytime[arm].difference_text}: {anytime[arm].decision}"
     return "not compared"

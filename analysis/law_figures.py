@@ -124,13 +124,22 @@ def isoflop_figure(path: Path, fit: IsoFlopFit) -> Path:
     if not fit.accepted:
         raise AnalysisError("no budget has an optimum to draw: " + "; ".join(fit.refusals))
     figure, axes = canvas(1, 2, (11.0, 4.6))
-    for number, budget in enumerate(fit.budgets):
-        _valley(axes[0][0], budget, COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)])
-    axes[0][0].set(title="Loss over model size, by budget (FLOPs)", xlabel="params", ylabel="loss")
-    log_axis(axes[0][0].xaxis)
-    axes[0][0].legend(ncols=1 + len(fit.budgets) // 8, fontsize=8)
-    _growth(axes[0][1], fit)
+    for panel, place in zip(isoflop_panels(fit), axes[0], strict=True):
+        panel.draw(place)
     return save(figure, path)
+
+
+def isoflop_panels(fit: IsoFlopFit) -> list[Panel]:
+    """The two panels of `isoflop_figure`, for a page that sets them itself."""
+    return [Panel("valleys", lambda axes: _valleys(axes, fit)), Panel("optima", lambda axes: _growth(axes, fit))]
+
+
+def _valleys(axes: Axes, fit: IsoFlopFit) -> None:
+    for number, budget in enumerate(fit.budgets):
+        _valley(axes, budget, COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)])
+    axes.set(title="Loss over model size, by budget (FLOPs)", xlabel="params", ylabel="loss")
+    log_axis(axes.xaxis)
+    axes.legend(ncols=1 + len(fit.budgets) // 8, fontsize=8)
 
 
 def _valley(axes: Axes, budget: IsoFlopBudget, colour: str, marker: str) -> None:

@@ -17,7 +17,8 @@ from .forest import forest_plot, how_to_read
 from .page import Picture
 from .pareto import TOLERANCE, pareto_front
 from .runs import load_curves
-from .summary import DeclaredLaw, Summary
+from .summary import Summary
+from .sweep_laws import DeclaredLaw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +74,18 @@ def pictures(summary: Summary, folder: Path) -> Pictures:
 def _law(declared: DeclaredLaw, folder: Path, index: int) -> Picture | None:
     if declared.fit is None:
         return None
-    from .law_figures import law_panels
+    from .isoflop_fit import IsoFlopFit
+    from .law_figures import isoflop_panels, law_panels
 
     name = "scaling_law" if index == 0 else f"scaling_law_{index + 1}"
+    if isinstance(declared.fit, IsoFlopFit):
+        if not declared.fit.accepted:
+            return None
+        valleys = PanelFigure(path=folder / f"{name}.png", panels=tuple(isoflop_panels(declared.fit)))
+        caption = (
+            "Left: loss over size at each budget, with the floor of its parabola; right: the floors over the budget."
+        )
+        return Picture(title="The best size at each budget", figure=valleys, caption=caption)
     figure = PanelFigure(path=folder / f"{name}.png", panels=tuple(law_panels(declared.fit)))
     caption = "Left: the law with its 95 % band among the runs; right: the runs held out, against what was predicted."
     return Picture(title=f"Scaling law {declared.law}", figure=figure, caption=caption)

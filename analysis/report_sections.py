@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from .adaptive import method as adaptive_method
 from .anchors import arm_anchor, role_anchor, run_anchor
 from .comparison import Comparison
 from .curves import MOST_ARMS
@@ -46,7 +47,8 @@ def _verdict(summary: Summary) -> tuple[Span, ...]:
 
 def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
     """The table of verdicts and costs, then what stands beside every comparison."""
-    if summary.sweep.is_search and not summary.comparisons:
+    sweep = summary.sweep
+    if sweep.is_search and not summary.comparisons:
         return Section("The best trials", (_search_table(summary),))
     if not summary.arms:
         return Section("Comparison", (plain("Nothing to compare: no replicate has started."),))
@@ -57,6 +59,10 @@ def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
         verdicts = [sourced(found.verdict_grid, _of_arms(summary.sweep, found.verdict_grid))] if index else []
         details = sourced(found.detail_grid, _of_arms(summary.sweep, found.detail_grid))
         blocks += [*verdicts, *_drawn(forest), plain(_method(found)), Items(_remarks(found)), details]
+    if sweep.adaptive_seeds is not None:
+        for anytime in summary.sequential:
+            blocks += [plain(adaptive_method(anytime, *sweep.adaptive_seeds)), _table(anytime.grid, sweep)]
+            blocks.append(Items(anytime.grid.notes))
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
     return Section("Comparison", tuple(blocks))
@@ -64,6 +70,11 @@ def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
 
 def _drawn(figure: Picture | None) -> tuple[Picture, ...]:
     return () if figure is None else (figure,)
+
+
+def _table(grid: Grid, sweep: Sweep) -> Table:
+    """A table with an arm a row; its notes stand elsewhere."""
+    return sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), _of_arms(sweep, grid))
 
 
 def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
@@ -150,12 +161,11 @@ def scaling_laws(summary: Summary, drawn: Pictures) -> Section | None:
     for declared, figure in zip_longest(summary.laws, drawn.laws):
         fit = declared.fit
         if fit is None:
-            blocks.append(plain(f"No law '{declared.law}': {declared.refused}", warning=True))
+            blocks.append(plain(declared.sentence, warning=True))
             continue
         grid = fit.grid
         table = sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), [ALL_RUNS] * len(grid.rows))
-        holds = fit.certificate.holds
-        blocks += [plain(fit.sentence, warning=not holds), *_drawn(figure), table, Items(grid.notes)]
+        blocks += [plain(fit.sentence, warning=not declared.believable), *_drawn(figure), table, Items(grid.notes)]
     return Section("Scaling laws", tuple(blocks)) if blocks else None
 
 

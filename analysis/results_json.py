@@ -34,6 +34,14 @@ def write_results(summary: Summary, folder: Path) -> list[Path]:
         for result in comparison.arms:
             name = f"comparison_{file_name(result.arm)}_vs_{file_name(comparison.baseline)}.json"
             pairs.setdefault(folder / "comparisons" / name, []).append(_pair(summary, comparison, result.arm))
+    for anytime in summary.sequential:
+        facts = anytime.to_dict()
+        for key in ("verdicts", "blocks", "sentence"):  # those of all arms together
+            del facts[key]
+        for arm, verdict in anytime.verdicts.items():
+            name = f"comparison_{file_name(arm)}_vs_{file_name(anytime.baseline)}.json"
+            found = {**facts, "arm": arm, "seeds": anytime.blocks[arm], "result": verdict.to_dict()}
+            pairs.setdefault(folder / "comparisons" / name, []).append(found)
     written += [write_json(path, {"comparisons": content}) for path, content in pairs.items()]
     for pattern in ("results/*_results.json", "comparisons/comparison_*_vs_*.json"):
         for path in set(folder.glob(pattern)) - set(written):

@@ -78,6 +78,7 @@ def compare_sequentially(
     tolerance: float = 0.01,
     alpha: float = 0.05,
     prior_variance: float = PRIOR_VARIANCE,
+    family: int | None = None,
 ) -> SequentialComparison:
     """Every arm against the baseline, anytime-valid; the arguments are those of `compare`.
 
@@ -85,6 +86,7 @@ def compare_sequentially(
         correction: "bonferroni" (each of m arms at level α/m) or None (each at α).
         alpha: Bound on the probability that any arm is ever decided wrongly.
         prior_variance: As in `sequential_verdict`.
+        family: How many arms were to be compared, where not all of them may be in the table; None: those that are.
 
     Raises:
         AnalysisError: As `compare` does.
@@ -94,7 +96,10 @@ def compare_sequentially(
     _check(margin, alpha, direction, prior_variance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]
-    level = alpha / len(arms) if correction not in (None, "none") else alpha
+    count = len(arms) if family is None else family
+    if count < len(arms):
+        raise AnalysisError(f"family = {family} is below the {len(arms)} arms of the table: {', '.join(arms)}")
+    level = alpha / count if correction not in (None, "none") else alpha
     verdicts, blocks = {}, {}
     for name in arms:
         places, ours, theirs = pairing.pairs(name)

@@ -12,17 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .adaptive import cells, compare_in_order, decision_sentence, difference_heading
 from .comparison import ArmComparison, Comparison, verdict_text
 from .errors import AnalysisError
 from .intervals import Interval, t_interval
 from .render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
 from .significance import compare
 from .sweep_directory import Sweep, read_sweep
+from .sweep_laws import DeclaredLaw, declared_laws
+from .verdict import SequentialComparison
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
-
-    from .scaling_fit import ScalingFit
 
 MOST_SEARCH_ROWS = 10
 
@@ -60,15 +61,6 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeclaredLaw:
-    """A scaling law that the file declares: its fit, or why there is none."""
-
-    law: str
-    fit: ScalingFit | None
-    refused: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What a sweep found.
 
@@ -76,6 +68,7 @@ class Summary:
         metric: The metric of `ArmSummary.mean`.
         comparisons: Those that the file declares; else the one that suggests itself (`declared` False).
         refused: Comparisons that could not be made, with the reason.
+        sequential: The comparisons of a sweep with adaptive replicates, which has no others.
         laws: The scaling laws that the file declares.
         warnings: What must stand above the verdict.
     """
@@ -87,6 +80,7 @@ class Summary:
     declared: bool
     refused: tuple[str, ...]
     warnings: tuple[str, ...]
+    sequential: tuple[SequentialComparison, ...] = ()
     laws: tuple[DeclaredLaw, ...] = ()
 
     @property
@@ -94,12 +88,13 @@ class Summary:
         """The verdict in one sentence, or why there is none."""
         if self.comparisons:
             return self.comparisons[0].sentence
+        if self.sequential:
+            return decision_sentence(self.sequential[0])
         best = self._best()
         if best is None:
             return "No verdict: no trial has finished."
         if self.laws:
-            first = self.laws[0]
-            return first.fit.sentence if first.fit is not None else f"No verdict: no law '{first.law}': {first.refused}"
+            return self.laws[0].sentence
         if self.refused:
             return f"No verdict: {self.refused[0]}."
         name, value = best
@@ -119,18 +114,22 @@ class Summary:
     def grid(self) -> Grid:
         """The table of the report: verdicts and costs, an arm a row."""
         first = self.comparisons[0] if self.comparisons else None
+        anytime = self.sequential[0] if self.sequential else None
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
         level = f"{1 - first.alpha:.0%}" if first else "95%"
-        columns = ["arm", *(["verdict"] if first else []), "n", f"{self.metric}, mean"]
-        columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
+        columns = ["arm", *(["verdict"] if first or anytime else []), "n", f"{self.metric}, mean"]
+        if anytime is not None:
+            columns += [difference_heading(anytime), "decided at n"]
+        else:
+            columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
         columns += ["tokens/s", "FLOPs a run", "peak memory", "params", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
             row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
-            if first:
-                difference, p, verdict = _verdict_cells(first, arm.arm)
-                row = [arm.arm, verdict, *row[1:], difference, p]
+            if first or anytime:
+                *numbers, verdict = _verdict_cells(first, arm.arm) if first else cells(self.sequential[0], arm.arm)
+                row = [arm.arm, verdict, *row[1:], *numbers]
             elif arm.interval is not None:
                 row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
             else:
@@ -192,10 +191,8 @@ class Summary:
             "declared": self.declared, "warnings": list(self.warnings), "refused": list(self.refused),
             "arms": [asdict(arm) for arm in self.arms],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-            "laws": [
-                {"law": item.law, "refused": item.refused, "fit": item.fit.to_dict() if item.fit else None}
-                for item in self.laws
-            ],
+            "sequential": [comparison.to_dict() for comparison in self.sequential],
+            "laws": [law.to_dict() for law in self.laws],
         }  # fmt: skip
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
@@ -211,9 +208,14 @@ class Summary:
             for comparison in self.comparisons:
                 yield comparison.verdict_grid.to_rich()
                 yield Text("\n".join(comparison.remarks()))
-            yield (self.cost_grid() if self.comparisons else self.grid()).to_rich()
+            for anytime in self.sequential:
+                yield anytime.grid.to_rich()
+            yield (self.cost_grid() if self.comparisons or self.sequential else self.grid()).to_rich()
         for law in self.laws:
-            yield law.fit.grid.to_rich() if law.fit is not None else Text(f"no law '{law.law}': {law.refused}")
+            if law.fit is not None:
+                yield law.fit.grid.to_rich()
+            if law is not self.laws[0] or self.comparisons or self.sequential:  # the verdict below is the first one's
+                yield Text(law.sentence)
         yield Text(self.verdict, style="bold")
 
 
@@ -230,7 +232,9 @@ def summarise(sweep: Sweep) -> Summary:
     """Make every comparison that the sweep declares and gather what the arms cost."""
     listed = sweep.declared()
     suggested = sweep.undeclared() if not listed and not sweep.is_search else None
-    comparisons, refused = [], []
+    comparisons: list[Comparison] = []
+    sequential: list[SequentialComparison] = []
+    refused: list[str] = []
     for arguments in listed or ([suggested] if suggested else []):
         if len(sweep.arms) < 2:
             continue
@@ -238,25 +242,26 @@ def summarise(sweep: Sweep) -> Summary:
             refused.append(f"the comparison on {arguments['metric']} names no baseline, and the design has none")
             continue
         try:
-            comparisons.append(compare(sweep.runs, **arguments))
+            if sweep.adaptive_seeds is None:
+                comparisons.append(compare(sweep.runs, **arguments))
+            else:  # the number of seeds depends on the results, so no test of a fixed number holds
+                sequential.append(compare_in_order(sweep.runs, _anytime(arguments, len(sweep.arms) - 1)))
         except AnalysisError as error:
             refused.append(str(error))
-    metric = comparisons[0].metric if comparisons else (listed[0]["metric"] if listed else sweep.objective[0])
+    made = comparisons[0] if comparisons else sequential[0] if sequential else None
+    metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
     arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
     return Summary(
         sweep=sweep, metric=metric, arms=arms, comparisons=tuple(comparisons), declared=bool(listed),
-        refused=tuple(refused), laws=tuple(_law(sweep, entry) for entry in sweep.declared_laws()),
+        refused=tuple(refused), sequential=tuple(sequential), laws=declared_laws(sweep),
         warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
     )  # fmt: skip
 
 
-def _law(sweep: Sweep, arguments: Mapping[str, Any]) -> DeclaredLaw:
-    from .scaling_laws import fit_scaling_law  # on first use: scipy's optimisers, which no comparison needs
-
-    try:
-        return DeclaredLaw(law=arguments["law"], fit=fit_scaling_law(sweep.runs, **arguments))
-    except AnalysisError as error:
-        return DeclaredLaw(law=arguments["law"], fit=None, refused=str(error))
+def _anytime(arguments: Mapping[str, Any], family: int) -> dict[str, Any]:
+    """Arguments of `compare` as those of `compare_sequentially`, whose test and correction are its own."""
+    kept = {key: value for key, value in arguments.items() if key not in ("test", "correction")}
+    return {**kept, "family": family}
 
 
 def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
@@ -286,17 +291,17 @@ def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
         lines.append(f"Provisional: {len(open_trials)} of {len(trials)} trials have not ended; run the sweep again.")
     after = sweep.meta.get("analysis_plan_amended_after")
     if after is not None:
-        lines.append(
-            f"The analysis plan was amended after {after} trials; p values and intervals are those of a plan that was "
-            "fixed beforehand. Seeds that were added because of a look make a false alarm likelier than they say."
+        held = (
+            "verdicts at any time allow for more seeds, not for another metric, margin or level."
+            if sweep.adaptive_seeds
+            else "p values and intervals are those of a plan that was fixed beforehand. Seeds that were added because "
+            "of a look make a false alarm likelier than they say."
         )
+        lines.append(f"The analysis plan was amended after {after} trials; {held}")
     if compared and not declared:
         lines.append("The file declares no comparison; this one follows its baseline and was not declared beforehand.")
     if not sweep.tuning and len(sweep.arms) > 1 and not sweep.search_trials and not sweep.file.get("tune"):
         lines.append("One learning rate for all arms, not tuned." if _one_rate(sweep) else "The arms were not tuned.")
-    others = sweep.other_analyses()
-    if others:
-        lines.append(f"Declared, but not computed by this version: {', '.join(others)}.")
     return lines
 
 

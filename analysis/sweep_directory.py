@@ -140,15 +140,22 @@ class Sweep:
         """Arguments of the comparison that suggests itself where a baseline stands in the design."""
         return self._arguments({}, self.baseline) if self.baseline is not None else None
 
-    def declared_laws(self) -> list[dict[str, Any]]:
-        """Arguments of `fit_scaling_law` for every law that the file declares."""
-        listed = [entry["scaling_law"] for entry in self._analysis() if isinstance(entry.get("scaling_law"), Mapping)]
-        return [{"law": "chinchilla", **entry} for entry in listed]
+    def declared_laws(self) -> list[tuple[str, dict[str, Any]]]:
+        """Kind of every law that the file declares, and the arguments of `fit_scaling_law` or `fit_isoflop`."""
+        defaults: dict[str, dict[str, Any]] = {"scaling_law": {"law": "chinchilla"}, "isoflop": {}}
+        return [
+            (kind, {**defaults[kind], **entry[kind]})
+            for entry in self._analysis()
+            for kind in defaults
+            if isinstance(entry.get(kind), Mapping)
+        ]
 
-    def other_analyses(self) -> list[str]:
-        """Kinds of declared analyses that are neither comparisons nor laws."""
-        known = ("compare", "scaling_law")
-        return [kind for entry in self._analysis() for kind, value in entry.items() if value and kind not in known]
+    @property
+    def adaptive_seeds(self) -> tuple[int, int] | None:
+        """Least and most seeds of an arm where the verdicts decide between them; None where seeds are fixed."""
+        replicates = self.file.get("replicates")
+        seeds = replicates.get("seeds") if isinstance(replicates, Mapping) else None
+        return (int(seeds["min"]), int(seeds["max"])) if isinstance(seeds, Mapping) else None
 
     def _analysis(self) -> list[Mapping[str, Any]]:
         listed = self.file.get("analysis") or []

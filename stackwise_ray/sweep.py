@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from stackwise_ray.config.sweep import SweepConfig
     from stackwise_ray.core.records import TrialRecord
+    from stackwise_ray.distributed.adaptive import AnytimeVerdicts
     from stackwise_ray.distributed.driver import SweepOutcome
     from stackwise_ray.training.sweep_plan import Plan
 
@@ -76,7 +77,8 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent)
+    _require_runs(sweep)
+    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
 def run(
@@ -102,7 +104,14 @@ def run(
     """
     from stackwise_ray.distributed.driver import Options, run_sweep
 
-    options = Options(address=address, max_concurrent=max_concurrent, retry_failed=retry_failed, report=_write_report)
+    options = Options(
+        address=address,
+        max_concurrent=max_concurrent,
+        retry_failed=retry_failed,
+        report=_write_report,
+        verdicts=_anytime_verdicts(),
+    )
+    _require_runs(sweep)
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
@@ -112,6 +121,36 @@ def _write_report(directory: Path) -> Path:
     from analysis.report import write_report
 
     return write_report(directory)
+
+
+def _require_runs(sweep: SweepConfig) -> None:
+    """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
+    from analysis.errors import AnalysisError
+    from stackwise_ray.config.designs import expand
+    from stackwise_ray.config.seeds import first_seeds
+
+    for number, step in enumerate(sweep.analysis):
+        if step.scaling_law is None:
+            continue
+        from analysis.law_table import require_runs
+        from analysis.laws import LAWS
+
+        law = step.scaling_law.law
+        try:
+            require_runs(len(expand(sweep).arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
+        except AnalysisError as error:
+            raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
+
+
+def _anytime_verdicts() -> AnytimeVerdicts:
+    from analysis.adaptive import is_undecided
+    from analysis.e_process import seeds_possible
+    from stackwise_ray.distributed.adaptive import AnytimeVerdicts, Comparing
+
+    def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
+        return is_undecided(trials, arm, **asdict(comparing))
+
+    return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:
@@ -266,22 +305,25 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         connection.close()
     count = Counter(str(record.status) for record in trials)
     planned = _planned_trials(directory)
-    if planned is not None and planned > len(trials):
-        count["not started"] = planned - len(trials)
+    if planned is not None and planned[0] > len(trials):
+        count["not started"] = planned[0] - len(trials)
     failed = {record.trial_id: record.reason for record in trials if record.status == "failed"}
     if as_json:
         _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
         return
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
-    console.print(f"{sweep.name}: {standing}" + (f", of {planned} in its plan" if planned is not None else ""))
+    of = "" if planned is None else f", of {' to '.join(map(str, dict.fromkeys(planned)))} in its plan"
+    console.print(f"{sweep.name}: {standing}{of}")
     for trial_id, reason in failed.items():
         console.print(f"  {trial_id} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _planned_trials(directory: Path) -> int | None:
-    """Trials of the plan that the last command left; None where there is none."""
+def _planned_trials(directory: Path) -> tuple[int, int] | None:
+    """The least and the most trials of the plan that the last command left; None where there is none."""
     try:
-        return int(json.loads((directory / "plan.json").read_text(encoding="utf-8"))["totals"]["trials"])
+        plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+        least = plan.get("totals_least") or plan["totals"]
+        return int(least["trials"]), int(plan["totals"]["trials"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,4 +1,4 @@
-"""From a sweep to its arms: the design generators, the seeds of replicates and tuning, the spaces of searchers.
+"""From a sweep to its arms, and to the spaces of tuning and search.
 
 `expand` is pure: the same sweep gives the same arms in the same order, on every machine. A combination that breaks a
 constraint is not made; one that contradicts itself (7 heads over width 512) is refused with its reason in a
@@ -8,7 +8,7 @@ generated design, and is an error in a list of named arms, where somebody wrote 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,22 +24,22 @@ from stackwise_ray.config.domains import (
     parse_require,
     parse_space,
 )
-from stackwise_ray.config.editing import Draft, edit, from_plain, to_plain, with_defaults
+from stackwise_ray.config.editing import edit, from_plain, to_plain
 from stackwise_ray.config.generators import Points, points_of
 from stackwise_ray.config.identity import canonical_json
-from stackwise_ray.config.presets import PresetCatalogue
+from stackwise_ray.config.resolver import Resolver
 from stackwise_ray.config.schema import GROUPS
+from stackwise_ray.config.sized_arms import Written, sized_arms
 from stackwise_ray.config.sweep import (
-    AdaptiveSeeds,
     ArmsDesign,
+    IsoflopDesign,
+    LadderDesign,
     OneAtATimeDesign,
     SearchDesign,
     SweepConfig,
 )
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.validation import Origin
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.seeding import SEARCH, stream_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,57 +82,6 @@ class Design:
     notes: tuple[str, ...] = field(default=())
 
 
-class Resolver:
-    """Turns changes to a sweep's base into trials; presets are composed once.
-
-    Args:
-        sweep: Its `base` and `presets` are read.
-    """
-
-    def __init__(self, sweep: SweepConfig) -> None:
-        self._base = sweep.base
-        self._source = sweep.source
-        self._catalogue = PresetCatalogue(sweep.presets)
-
-    def draft(self, changes: Mapping[str, Any], *, place: str) -> Draft:
-        """The base with `changes` (preset groups, dotted paths, component mappings) over it.
-
-        Args:
-            place: Dotted path of `changes` in the file, for messages.
-
-        Raises:
-            ConfigError: Unknown preset or path.
-        """
-        chosen = {group: choice for group in GROUPS if (choice := getattr(self._base, group)) is not None}
-        written = {group: Origin(self._source, f"base.{group}") for group in GROUPS}
-        for group in GROUPS:
-            if isinstance(changes.get(group), str):
-                chosen[group] = changes[group]
-                written[group] = Origin(self._source, f"{place}.{group}")
-        if "model" not in chosen:
-            problem = "is absent, and so is base.model; name a model preset in one of them"
-            raise ConfigError(problem, path=f"{place}.model", source=self._source)
-        edits = {path: value for path, value in changes.items() if path not in chosen or not isinstance(value, str)}
-        draft = self._catalogue.draft(chosen, written)
-        draft = draft.edited(self._base.overrides, source=self._source, place="base.overrides")
-        return draft.edited(edits, source=self._source, place=place)
-
-    def trial(self, changes: Mapping[str, Any], *, place: str) -> TrialConfig:
-        """The validated and checked trial of `draft`, seed 0.
-
-        Raises:
-            ConfigError: Wrong type, or a rule across fields broken.
-        """
-        draft = self.draft(changes, place=place)
-        trial = draft.build()
-        check_trial(trial, locate=draft.locate)
-        return trial
-
-    def resolve(self, place: str) -> Resolve:
-        """A function from a point to the whole trial as plain data, for conditions and constraints."""
-        return lambda point: with_defaults(self.draft(point, place=place).plain)
-
-
 def expand(sweep: SweepConfig) -> Design:
     """The arms of a sweep.
 
@@ -144,7 +93,10 @@ def expand(sweep: SweepConfig) -> Design:
     if isinstance(design, SearchDesign):
         return Design(arms=())
     if isinstance(design, ArmsDesign):
-        return _named_arms(sweep, design, resolver)
+        rows = [Written(name, f"design.arms.{name}", changes) for name, changes in design.arms.items()]
+        return _named_arms(sweep, rows, design.require, resolver)
+    if isinstance(design, IsoflopDesign | LadderDesign):
+        return _named_arms(sweep, sized_arms(design, resolver), design.require, resolver)
     space = parse_space(design.factors, require=design.require, source=sweep.source, place="design.factors")
     points, notes = points_of(design, space, resolver.resolve("design.factors"), sweep.source)
     expanded = _build(points, space, resolver, sweep)
@@ -153,45 +105,6 @@ def expand(sweep: SweepConfig) -> Design:
         problem = f"leaves nothing to run: {reasons[:300]}"
         raise ConfigError(problem, path="design.factors", source=sweep.source)
     return dataclasses.replace(expanded, notes=notes)
-
-
-def replicate_seeds(sweep: SweepConfig) -> tuple[int, ...]:
-    """The root seeds on which every arm is trained, in order.
-
-    Raises:
-        ConfigError: Adaptive replicates, which this version does not run.
-    """
-    seeds = sweep.replicates.seeds
-    if isinstance(seeds, AdaptiveSeeds):
-        problem = f"adaptive replicates are not available yet; give a number, such as {seeds.min}"
-        raise ConfigError(problem, path="replicates.seeds", source=sweep.source)
-    return tuple(range(seeds)) if isinstance(seeds, int) else seeds
-
-
-def tuning_seeds(sweep: SweepConfig, count: int | None = None) -> tuple[int, ...]:
-    """Seeds for tuning or search trials, from the "search" stream, none of which a replicate uses.
-
-    Trial j of every arm uses seed j, so that arms are tuned on the same draws.
-
-    Args:
-        count: How many; `tune.trials_per_arm`, else `search.trials`, if absent.
-    """
-    wanted = count if count is not None else sweep.tune.trials_per_arm if sweep.tune else _search_trials(sweep)
-    taken = set(replicate_seeds(sweep))
-    seeds: list[int] = []
-    number = 0
-    while len(seeds) < wanted:
-        seed = stream_seed(sweep.seed, SEARCH, "seed", number)
-        number += 1
-        if seed not in taken:
-            taken.add(seed)
-            seeds.append(seed)
-    return tuple(seeds)
-
-
-def with_seed(trial: TrialConfig, seed: int) -> TrialConfig:
-    """The trial as one replicate: the same but for its root seed."""
-    return dataclasses.replace(trial, seed=seed)
 
 
 def search_space(sweep: SweepConfig) -> Space:
@@ -272,17 +185,13 @@ def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _search_trials(sweep: SweepConfig) -> int:
-    return sweep.search.trials if sweep.search else 0
-
-
-def _named_arms(sweep: SweepConfig, design: ArmsDesign, resolver: Resolver) -> Design:
+def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequence[str], resolver: Resolver) -> Design:
+    """Arms that somebody wrote, alone or as a size: each is a trial of its own, and must not contradict itself."""
     arms: list[Arm] = []
     refused: list[RefusedArm] = []
     known: dict[str, str] = {}
-    require = parse_require(design.require, source=sweep.source, place="design.require")
-    for name, changes in design.arms.items():
-        place = f"design.arms.{name}"
+    require = parse_require(constraints, source=sweep.source, place="design.require")
+    for name, place, changes in rows:
         trial = resolver.trial(changes, place=place)
         broken = first_broken(require, to_plain(trial))
         if broken is not None:
@@ -295,7 +204,7 @@ def _named_arms(sweep: SweepConfig, design: ArmsDesign, resolver: Resolver) -> D
         arms.append(Arm(name=name, parameters=flatten(changes), trial=trial))
     if not arms:
         reasons = "; ".join(f"{arm.name} {arm.reason}" for arm in refused)
-        raise ConfigError(f"leaves nothing to run: {reasons[:300]}", path="design.arms", source=sweep.source)
+        raise ConfigError(f"leaves nothing to run: {reasons[:300]}", path="design.require", source=sweep.source)
     return Design(arms=tuple(arms), refused=tuple(refused))
 
 

@@ -15,9 +15,10 @@ from stackwise_ray.config import schema
 from stackwise_ray.config.checks import check_trial
 from stackwise_ray.config.editing import Draft, value_at
 from stackwise_ray.config.files import find_search_space, shipped_search_spaces
+from stackwise_ray.config.naming import level_labels
 from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
 from stackwise_ray.config.presets import PresetCatalogue
-from stackwise_ray.config.sweep import LATER_KINDS, SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig
+from stackwise_ray.config.sweep import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig
 from stackwise_ray.config.sweep_checks import check_sweep
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.validation import Origin, show, validate
@@ -95,7 +96,6 @@ def sweep_from_plain(
     """
     document = _prepare(dict(document), source)
     _refuse_version(document, source)
-    _refuse_later_kinds(document, source)
     _check_seeds(document, source)
     if "source" in document:
         raise ConfigError("unknown key; leave it out", path="source", source=source)
@@ -174,7 +174,7 @@ def _from_words(path: str, written: Sequence[str], original: Mapping[str, Any]) 
 
 
 def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """The shorter ways of writing a file, written out: an arm left empty, `search` inside the design."""
+    """The shorter ways of writing a file, written out: an arm left empty, sizes by preset, `search` in the design."""
     design = document.get("design")
     if not isinstance(design, Mapping):
         return document
@@ -183,22 +183,28 @@ def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
         if document.get("search") is not None:
             raise ConfigError("stands inside design and beside it; keep one", path="search", source=source)
         document["search"] = design.pop("search")
-    arms = design.get("arms")
-    if isinstance(arms, Mapping):
-        design["arms"] = {name: {} if changes is None else changes for name, changes in arms.items()}
-        for name in arms:
-            _check_arm_name(name, source)
-    for key in ("arms", "factors"):
+    sizes = design.get("sizes")
+    if isinstance(sizes, list) and all(isinstance(preset, str) for preset in sizes):
+        design["sizes"] = {name: {"model": preset} for name, preset in zip(level_labels(sizes), sizes, strict=True)}
+    if sizes == "auto":
+        problem = "= auto is not available yet: which sizes suit a budget depends on the data; list them"
+        raise ConfigError(problem, path="design.sizes", source=source)
+    for key in ("arms", "sizes"):
+        if isinstance(design.get(key), Mapping):
+            design[key] = {name: {} if changes is None else changes for name, changes in design[key].items()}
+            for name in design[key]:
+                _check_arm_name(name, f"design.{key}", source)
+    for key in ("arms", "factors", "sizes", "flops", "tokens_per_parameter"):
         if key in design and not design[key]:
             raise ConfigError("is empty; give at least one", path=f"design.{key}", source=source)
     document["design"] = design
     return document
 
 
-def _check_arm_name(name: str, source: str | None) -> None:
+def _check_arm_name(name: str, path: str, source: str | None) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=,~-]{0,99}", name):
         problem = f"'{name[:40]}' is no name for an arm, which is also a file: letters, digits and _ . + = , ~ -"
-        raise ConfigError(problem, path="design.arms", source=source)
+        raise ConfigError(problem, path=path, source=source)
 
 
 def _refuse_version(document: Mapping[str, Any], source: str | None) -> None:
@@ -210,13 +216,6 @@ def _refuse_version(document: Mapping[str, Any], source: str | None) -> None:
             f"reads; {'update stackwise_ray to read it' if newer else 'there is no such version'}"
         )
         raise ConfigError(problem, path="schema_version", source=source)
-
-
-def _refuse_later_kinds(document: Mapping[str, Any], source: str | None) -> None:
-    design = document.get("design")
-    kind = design.get("kind") if isinstance(design, Mapping) else None
-    if kind in LATER_KINDS:
-        raise ConfigError(f"= {kind} is not available yet; {LATER_KINDS[kind]}", path="design.kind", source=source)
 
 
 def _check_seeds(document: Mapping[str, Any], source: str | None) -> None:

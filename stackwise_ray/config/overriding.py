@@ -22,6 +22,7 @@ from stackwise_ray.core.errors import ConfigError, did_you_mean
 COMMAND_LINE = "command line"
 
 _KEYS = tuple(entry.name for entry in dataclasses.fields(SweepConfig) if entry.name != "source")
+_NAMED = ("design.arms", "design.sizes")
 _SPACES = ("design.factors", "tune.space", "search.space")
 
 
@@ -74,8 +75,9 @@ def _set(document: dict[str, Any], path: str, value: Any) -> None:
     if path.startswith("base.overrides."):
         edits = _mapping(document, "base.overrides")
         return _set_edit(edits, path.removeprefix("base.overrides."), value)
-    if path.startswith("design.arms."):
-        return _set_arm(_mapping(document, "design.arms"), path.removeprefix("design.arms."), value)
+    for place in _NAMED:
+        if path.startswith(f"{place}."):
+            return _set_arm(_mapping(document, place), path.removeprefix(f"{place}."), value, place)
     for space in _SPACES:
         if path.startswith(f"{space}."):
             return _set_domain(_mapping(document, space), path.removeprefix(f"{space}."), value)
@@ -88,13 +90,13 @@ def _set(document: dict[str, Any], path: str, value: Any) -> None:
     return None
 
 
-def _set_arm(arms: dict[str, Any], rest: str, value: Any) -> None:
+def _set_arm(arms: dict[str, Any], rest: str, value: Any, place: str) -> None:
     names = sorted((name for name in arms if rest == name or rest.startswith(f"{name}.")), key=len)
     if not names:
         if "." in rest:
             name = rest.partition(".")[0]
-            problem = f"there is no arm '{name}'; {did_you_mean(name, arms)}"
-            raise ConfigError(problem, path=f"design.arms.{rest}", source=COMMAND_LINE)
+            problem = f"there is no {place.removeprefix('design.')[:-1]} '{name}'; {did_you_mean(name, arms)}"
+            raise ConfigError(problem, path=f"{place}.{rest}", source=COMMAND_LINE)
         arms[rest] = value
         return
     name = names[-1]

@@ -8,7 +8,7 @@ several keys are in `config.sweep_checks`. What a design expands to is `config.d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -91,6 +91,26 @@ class FractionalFactorialDesign(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class IsoflopDesign(Strict):
+    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs a token."""
+
+    kind: Literal["isoflop"] = "isoflop"
+    flops: tuple[Above, ...]  # budgets: the column `budget` of every run
+    sizes: dict[str, dict[str, Any]]  # like arms: a preset or overrides each; a list of model presets is short for it
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderDesign(Strict):
+    """Every size with tokens in proportion to its parameters, at every ratio."""
+
+    kind: Literal["ladder"] = "ladder"
+    tokens_per_parameter: tuple[Above, ...]  # non-embedding parameters; 20 is Chinchilla's optimum
+    sizes: dict[str, dict[str, Any]]
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchDesign(Strict):
     """Points drawn by a sampler (`search`); its winners are then trained as replicates."""
 
@@ -98,15 +118,16 @@ class SearchDesign(Strict):
 
 
 DesignConfig = Annotated[
-    ArmsDesign | GridDesign | OneAtATimeDesign | FactorialDesign | FractionalFactorialDesign | SearchDesign,
+    ArmsDesign
+    | GridDesign
+    | OneAtATimeDesign
+    | FactorialDesign
+    | FractionalFactorialDesign
+    | IsoflopDesign
+    | LadderDesign
+    | SearchDesign,
     Field(discriminator="kind"),
 ]
-
-LATER_KINDS = {
-    "isoflop": "give the sizes and budgets as arms, or wait for the version that solves them",
-    "ladder": "give the sizes as arms, or wait for the version that walks the size registry",
-}
-"""Kinds of the grammar that this version does not have, with what to do instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +156,10 @@ class Tune(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveSeeds(Strict):
-    """Blocks are added to arms whose verdict is open, between `min` and `max` seeds."""
+    """Seeds 0 … `min` − 1 for every arm; then one more at a time, up to `max`, for arms whose verdict is open.
+
+    The verdict is that of the first declared comparison, valid at any time, at level alpha / (arms less the baseline).
+    """
 
     min: Positive
     max: Positive
@@ -216,10 +240,15 @@ class Compare(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingLaw(Strict):
-    """A scaling law fitted over the sizes and budgets of a sweep."""
+    """A scaling law fitted over the sizes and budgets of a sweep; the options are those of `fit_scaling_law`."""
 
     law: Literal["power", "power_offset", "chinchilla", "bnsl", "data_constrained"] = "chinchilla"
     holdout: Literal["largest"] | None = "largest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoflopFit(Strict):
+    """The best size of every budget, and how it grows with the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +257,12 @@ class AnalysisStep(Strict):
 
     compare: Compare | None = None
     scaling_law: ScalingLaw | None = None
+    isoflop: IsoflopFit | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The keys that are given; one, in a file that was checked."""
+        return tuple(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

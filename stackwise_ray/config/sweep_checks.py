@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stackwise_ray.config.designs import (
-    Design,
-    Resolver,
-    arm_resolve,
-    draw,
-    expand,
-    replicate_seeds,
-    search_space,
-    tuning_space,
-)
-from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets
+from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop
+from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
+from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
 from stackwise_ray.config.editing import edit
 from stackwise_ray.config.metric_names import require_metric
-from stackwise_ray.config.schema import BUDGET, GROUPS
-from stackwise_ray.config.sweep import ArmsDesign, Compare, SearchDesign, SweepConfig
+from stackwise_ray.config.resolver import Resolver
+from stackwise_ray.config.schema import BUDGET, GROUPS, MAX_STEPS
+from stackwise_ray.config.seeds import replicate_seeds
+from stackwise_ray.config.sweep import (
+    AdaptiveSeeds,
+    ArmsDesign,
+    Compare,
+    IsoflopDesign,
+    LadderDesign,
+    SearchDesign,
+    SweepConfig,
+)
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import Role
@@ -39,6 +41,7 @@ def check_sweep(sweep: SweepConfig) -> Design:
     design = expand(sweep)
     _check_baselines(sweep, design)
     _check_equal_budgets(sweep, design)
+    check_isoflop(sweep, design)
     _check_masks(sweep, design)
     _check_workers(sweep, design)
     _check_spaces(sweep, design)
@@ -72,15 +75,20 @@ def _check_scheduler(sweep: SweepConfig) -> None:
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
     for number, step in enumerate(sweep.analysis):
-        kind = "compare" if step.compare is not None else "scaling_law"
-        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of analysis.{number}.{kind}"
+        place = f"analysis.{number}.{step.kinds[0]}"
+        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
 
 
 def _check_replicates(sweep: SweepConfig) -> None:
-    seeds = sweep.replicates.seeds
+    seeds, most = sweep.replicates.seeds, "replicates.seeds"
+    if isinstance(seeds, AdaptiveSeeds):
+        if seeds.max <= seeds.min:
+            problem = f"= {seeds.max} leaves nothing to add to min = {seeds.min}; raise it, or write seeds: {seeds.min}"
+            raise _refuse(sweep, "replicates.seeds.max", problem)
+        seeds, most = seeds.max, "replicates.seeds.max"
     if isinstance(seeds, int) and seeds > MOST_SEEDS:
-        raise _refuse(sweep, "replicates.seeds", f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
+        raise _refuse(sweep, most, f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
     seeds = replicate_seeds(sweep)
     if not seeds:
         raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")
@@ -115,19 +123,6 @@ def _check_short_trials(sweep: SweepConfig) -> None:
             raise _refuse(sweep, f"objective.{number}.metric", problem)
 
 
-def _check_analysis(sweep: SweepConfig) -> None:
-    for number, step in enumerate(sweep.analysis):
-        place = f"analysis.{number}"
-        if (step.compare is None) == (step.scaling_law is None):
-            raise _refuse(sweep, place, "must hold exactly one of compare, scaling_law")
-        if step.scaling_law is not None:
-            problem = "is not available yet in a sweep; remove it and fit with python -m analysis fit"
-            raise _refuse(sweep, f"{place}.scaling_law", problem)
-        if isinstance(sweep.design, SearchDesign):
-            problem = "compares arms, and a search has none; compare its winner with others in design.kind: arms"
-            raise _refuse(sweep, f"{place}.compare", problem)
-
-
 def _check_objectives(sweep: SweepConfig) -> None:
     several = len(sweep.objective) > 1
     sampler = sweep.search.sampler if sweep.search else None
@@ -142,9 +137,14 @@ def _check_fixed_paths(sweep: SweepConfig) -> None:
     places: list[tuple[str, Iterable[str]]] = [("base.overrides", sweep.base.overrides)]
     if isinstance(sweep.design, ArmsDesign):
         places += [(f"design.arms.{name}", changes) for name, changes in sweep.design.arms.items()]
+    if isinstance(sweep.design, IsoflopDesign | LadderDesign):
+        places += [(f"design.sizes.{name}", changes) for name, changes in sweep.design.sizes.items()]
     for place, paths in places:
         if "seed" in paths:
             raise _refuse(sweep, f"{place}.seed", "is not set here: give replicates.seeds")
+        for path in paths if isinstance(sweep.design, IsoflopDesign | LadderDesign) else ():
+            if overlap(path, BUDGET) or path == MAX_STEPS:
+                raise _refuse(sweep, f"{place}.{path}", f"is given by design.kind: {sweep.design.kind}; remove it")
     if sweep.tune is None:
         return
     for path in sweep.tune.space:
@@ -157,7 +157,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_replicates,
     _check_metrics,
     _check_short_trials,
-    _check_analysis,
+    *ANALYSIS_RULES,
     _check_scheduler,
     _check_objectives,
     _check_fixed_paths,

@@ -2,7 +2,7 @@
 
 The order matters: the lock before anything is read, the journal before Ray (finished trials are never started), Ray
 only where something is left to run, the tracker beside everything and never in its way. What the analysis package adds
-(the report) is handed in as a callable by the command.
+(the report, the verdicts of adaptive replicates) is handed in as callables by the command.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.distributed.adaptive import AnytimeVerdicts
 from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.distributed.preparation import Corpora
@@ -83,6 +84,7 @@ class Options:
     max_concurrent: int | None = None
     retry_failed: bool = False
     report: Callable[[Path], Path] | None = None
+    verdicts: AnytimeVerdicts | None = None
     worker: str = WORKER
 
 
@@ -131,7 +133,7 @@ def _run(
     options: Options,
 ) -> SweepOutcome:
     corpora = Corpora(console)
-    source = source_for(sweep, journal)
+    source = source_for(sweep, journal, options.verdicts)
     resources = sweep.resources
     work = Work(
         worker=options.worker,
@@ -194,7 +196,9 @@ def _run_missing(
         ledger.journal.put_meta("ray_directory", str(temp_directory))  # the next command removes it if this one dies
 
     with ThreadPoolExecutor(1, "plan") as pool:
-        planning = pool.submit(plan_sweep, sweep, corpora, max_concurrent=options.max_concurrent)
+        planning = pool.submit(
+            plan_sweep, sweep, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
+        )
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
                 session = stack.enter_context(ray_session(demand, address=options.address, on_directory=note))

@@ -99,7 +99,8 @@ class Progress:
         parts.append(elapsed)
         left = self.seconds_left()
         if left is not None and ledger.running:
-            parts.append(f"about {format_seconds(left)} left")
+            open_ended = self._plan is not None and self._plan.seeds_possible is not None
+            parts.append(f"{'at most' if open_ended else 'about'} {format_seconds(left)} left")
         best = self._best()
         if best is not None:
             parts.append(best)

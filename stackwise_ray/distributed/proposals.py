@@ -6,28 +6,20 @@ Pure but for the journal's decisions: the same sweep over the same journal gives
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from stackwise_ray.config.designs import (
-    Arm,
-    Resolver,
-    arm_resolve,
-    expand,
-    replicate_seeds,
-    search_space,
-    tuned,
-    tuning_seeds,
-    tuning_space,
-    with_seed,
-)
+from stackwise_ray.config.designs import Arm, arm_resolve, expand, search_space, tuned, tuning_space
 from stackwise_ray.config.domains import enumerate_grid
 from stackwise_ray.config.editing import edit
-from stackwise_ray.config.sweep import Search, SearchDesign, SweepConfig
+from stackwise_ray.config.resolver import Resolver
+from stackwise_ray.config.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
+from stackwise_ray.config.sweep import AdaptiveSeeds, Search, SearchDesign, SweepConfig
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.distributed.adaptive import AdaptiveSource, AnytimeVerdicts, Comparing
 from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.preparation import Corpora
 from stackwise_ray.distributed.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
@@ -38,8 +30,11 @@ from stackwise_ray.training.sweep_plan import Cell, Plan, PlanRow, plan_cells
 NOT_TUNED = "one learning rate for all arms, not tuned"
 
 
-def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
+def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts | None = None) -> TrialSource:
     """The trials of a sweep, in the order in which they should run.
+
+    Args:
+        verdicts: What adaptive replicates ask; other sweeps do without.
 
     Raises:
         ConfigError: The design does not expand, or a sampler is not installed.
@@ -47,6 +42,38 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
     if isinstance(sweep.design, SearchDesign):
         return _search_source(sweep, journal)
     arms = expand(sweep).arms
+    first = _first_trials(sweep, arms, journal)
+    if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
+        return first
+    assert verdicts is not None, "the command hands them in"
+    comparing, undecided = _comparing(sweep, arms), verdicts.undecided
+    return AdaptiveSource(
+        first,
+        lambda trials, arm: undecided(trials, arm, comparing),
+        arms=[arm.name for arm in arms if arm.name != comparing.baseline],
+        baseline=comparing.baseline,
+        least=sweep.replicates.seeds.min,
+        most=sweep.replicates.seeds.max,
+    )
+
+
+def _comparing(sweep: SweepConfig, arms: Sequence[Arm]) -> Comparing:
+    """The first declared comparison, with what it takes from the rest of the file."""
+    compare = sweep.comparisons[0]
+    return Comparing(
+        metric=compare.metric,
+        baseline=str(sweep.baseline_of(compare)),
+        direction=sweep.direction_of(compare),
+        margin=compare.margin,
+        equal=arms[0].trial.training.budget.unit if compare.equal == "budget" else compare.equal,
+        tolerance=compare.tolerance,
+        alpha=compare.alpha,
+        family=len(arms) - 1,
+    )
+
+
+def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> TrialSource:
+    """Every arm on the seeds that it is trained on whatever comes out, after its tuning where there is one."""
     if sweep.tune is None:
         proposals = [p for place, arm in enumerate(arms) for p in _replicates(arm, {}, sweep, place)]
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
@@ -62,15 +89,25 @@ def source_for(sweep: SweepConfig, journal: Journal) -> TrialSource:
         freeze,
         metric=objective.metric,
         minimize=objective.direction == "minimize",
-        n_replicates=len(replicate_seeds(sweep)),
+        n_replicates=len(first_seeds(sweep)),
     )
 
 
-def plan_sweep(sweep: SweepConfig, corpora: Corpora, *, max_concurrent: int | None = None) -> Plan:
+def plan_sweep(
+    sweep: SweepConfig,
+    corpora: Corpora,
+    *,
+    max_concurrent: int | None = None,
+    verdicts: AnytimeVerdicts | None = None,
+) -> Plan:
     """Every cell of a sweep with its cost; counts on the meta device.
 
+    Args:
+        verdicts: As in `source_for`.
+
     Raises:
-        ConfigError: The design does not expand, a sampler is not installed, or `limits.flops` is below what is planned.
+        ConfigError: The design does not expand, a sampler is not installed, `limits.flops` is below what is planned, or
+            no verdict is possible within the seeds that there may be.
     """
     design = expand(sweep)
     resources = sweep.resources
@@ -83,20 +120,39 @@ def plan_sweep(sweep: SweepConfig, corpora: Corpora, *, max_concurrent: int | No
     if isinstance(sweep.design, SearchDesign):
         notes.append("search trials are costed at the middle of the space")
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
+    possible, rule = _seeds_possible(sweep, design.arms, verdicts)
     plan = plan_cells(
         sweep.name,
-        _cells(sweep, design.arms, corpora),
+        _cells(sweep, design.arms, corpora, possible),
         slots=slots,
         threads=resources.cpus_per_trial,
         device=_device(resources.gpus_per_trial),
-        notes=notes,
+        notes=[*notes, *rule],
     )
     refused = tuple(
         PlanRow(arm=arm.name, role="replicate", trials=0, budget={}, refused=arm.reason) for arm in design.refused
     )
-    plan = Plan(name=plan.name, rows=(*plan.rows, *refused), slots=slots, notes=plan.notes)
+    plan = replace(plan, rows=(*plan.rows, *refused), seeds_possible=possible)
     _check_flops(sweep, plan)
     return plan
+
+
+def _seeds_possible(
+    sweep: SweepConfig, arms: Sequence[Arm], verdicts: AnytimeVerdicts | None
+) -> tuple[int | None, list[str]]:
+    """First number of seeds at which adaptive replicates can decide anything, and their rule in words."""
+    seeds = sweep.replicates.seeds
+    if not isinstance(seeds, AdaptiveSeeds):
+        return None, []
+    assert verdicts is not None, "the command hands them in"
+    comparing = _comparing(sweep, arms)
+    possible = verdicts.seeds_possible(comparing.level)
+    level = f"level {comparing.alpha:g} / {comparing.family} = {comparing.level:.3g}"
+    if seeds.max < possible:
+        problem = f"= {seeds.max}: no verdict is possible before {possible} seeds at {level}; raise it to {possible}"
+        raise ConfigError(f"{problem} or more", path="replicates.seeds.max", source=sweep.source)
+    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparing.metric} is decided"
+    return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 
 def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
@@ -137,7 +193,7 @@ def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig, place: 
             parameters=parameters,
             key=(block, place),
         )
-        for block, seed in enumerate(replicate_seeds(sweep))
+        for block, seed in enumerate(first_seeds(sweep))
     ]
 
 
@@ -252,8 +308,9 @@ def _search(sweep: SweepConfig) -> Search:
 # -------------------------------------------------------------------------------------------------------- planning
 
 
-def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterator[Cell]:
+def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: int | None) -> Iterator[Cell]:
     seeds = len(replicate_seeds(sweep))
+    least = None if possible is None else max(possible, len(first_seeds(sweep)))
     if isinstance(sweep.design, SearchDesign):
         search = _search(sweep)
         resolver = Resolver(sweep)
@@ -266,7 +323,7 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora) -> Iterato
             yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
         return
     for arm in arms:
-        yield _cell(arm.name, "replicate", arm.trial, seeds, corpora)
+        yield replace(_cell(arm.name, "replicate", arm.trial, seeds, corpora), trials_least=least)
         tuning = _tuning_trials(arm, sweep) if sweep.tune else []
         if tuning:
             yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)

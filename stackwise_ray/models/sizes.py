@@ -7,9 +7,11 @@ meta device. A model that is built for another vocabulary prints both counts thr
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
+from stackwise_ray.config.sized_arms import PARAMETER_COUNTS
 from stackwise_ray.config.trial import ModelConfig
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.build import build_model, configure
@@ -123,6 +125,13 @@ def count_published(size: PublishedSize) -> int:
 def count_on_meta(model: ModelConfig, *, vocab_size: int, seq_len: int) -> ParameterCount:
     """The parameter count of `model` without building its weights."""
     return count_parameters(build_model(model, vocab_size=vocab_size, seq_len=seq_len, device="meta"))
+
+
+@PARAMETER_COUNTS.register("sizes")
+@functools.cache
+def non_embedding_params(model: ModelConfig) -> int:
+    """Parameters of `model` that depend on neither its vocabulary nor its context: N of a scaling law."""
+    return count_on_meta(model, vocab_size=model.vocab_size or 2, seq_len=model.max_positions or 1).non_embedding
 
 
 def describe_parameters(model: ModelConfig, *, vocab_size: int, seq_len: int) -> str:

@@ -7,7 +7,7 @@ memory come from what this machine was measured to do (`core.calibration`) and a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class Cell:
 
     Attributes:
         trial: One trial of the cell; its seed does not matter to the cost.
-        trials: How many of them the sweep holds (replicates, tuning trials or search trials).
+        trials: How many of them the sweep holds at most (replicates, tuning trials or search trials).
+        trials_least: How many it holds at least, where that is open (adaptive replicates).
         split_tokens: Tokens of each split, for the cost of scoring them whole.
         tokenizer: Folder of the data's tokenizer.
     """
@@ -50,6 +51,7 @@ class Cell:
     special_ids: Mapping[str, int]
     split_tokens: Mapping[str, int]
     tokenizer: Path
+    trials_least: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class PlanRow:
     """The cost of one cell; FLOPs and tokens are those of one trial.
 
     Attributes:
+        trials, trials_least: As in `Cell`.
         flops_forward_per_token: Counted FLOPs of the forward pass, a token.
         flops_backward_per_token: The same of the backward pass.
         flops_optimizer_per_step: FLOPs of one optimizer step.
@@ -89,14 +92,21 @@ class PlanRow:
     cache_bytes: int | None = None
     vocabulary: str | None = None
     refused: str | None = None
+    trials_least: int | None = None
+
+    @property
+    def trials_text(self) -> str:
+        """The number of trials, or the least and the most."""
+        return str(self.trials) if self.trials_least is None else f"{self.trials_least}–{self.trials}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A row a cell, and the sweep's totals.
+    """A row a cell, and the sweep's totals: the most that it may come to (`least`: the least).
 
     Attributes:
         slots: Trials at once that the hours are divided by.
+        seeds_possible: First number of seeds at which adaptive replicates can decide; None: replicates are fixed.
         notes: Lines that a reader should see, e.g. that the learning rate is not tuned.
     """
 
@@ -104,6 +114,15 @@ class Plan:
     rows: tuple[PlanRow, ...]
     slots: int
     notes: tuple[str, ...] = ()
+    seeds_possible: int | None = None
+
+    @property
+    def least(self) -> Plan | None:
+        """The same plan with the least of every open number of trials; None where none is open."""
+        if self.seeds_possible is None:
+            return None
+        rows = (replace(row, trials=row.trials_least or row.trials, trials_least=None) for row in self.rows)
+        return replace(self, rows=tuple(rows), seeds_possible=None)
 
     @property
     def refused(self) -> tuple[PlanRow, ...]:
@@ -143,9 +162,19 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data: `plan.json`."""
-        totals = {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
         rows = [asdict(row) | {"budget": dict(row.budget)} for row in self.rows]
-        return {"name": self.name, "slots": self.slots, "notes": list(self.notes), "totals": totals, "rows": rows}
+        return {
+            "name": self.name,
+            "slots": self.slots,
+            "notes": list(self.notes),
+            "totals": self._totals(),
+            "totals_least": None if self.least is None else self.least._totals(),
+            "seeds_possible": self.seeds_possible,
+            "rows": rows,
+        }
+
+    def _totals(self) -> dict[str, float | None]:
+        return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
 
     def table(self) -> RenderableType:
         """The plan for a terminal, in two tables that fit 80 columns: what the arms are, and what their budgets buy."""
@@ -159,7 +188,7 @@ class Plan:
             name = row.arm if row.role == "replicate" else f"{row.arm} ({row.role})"
             if row.refused is None:
                 costs = (row.flops_forward_per_token, row.flops_backward_per_token, row.flops_optimizer_per_step)
-                arms.add_row(name, str(row.trials), *map(_count, (row.params, row.params_non_embedding, *costs)))
+                arms.add_row(name, row.trials_text, *map(_count, (row.params, row.params_non_embedding, *costs)))
                 budgets.add_row(
                     name,
                     *map(_count, (row.steps, row.tokens, row.flops, row.flops_evaluation)),
@@ -171,8 +200,11 @@ class Plan:
         return Group(arms, budgets, *refused, Text(self._caption()))
 
     def _caption(self) -> str:
-        total = f"{self.trials} trials, {format_count(self.flops)} training FLOPs, {self.slots} at once"
-        total += f"; about {format_seconds(self.seconds)}" if self.seconds is not None else ""
+        ends = [self] if self.least is None else [self.least, self]
+        trials, flops = " to ".join(str(p.trials) for p in ends), " to ".join(format_count(p.flops) for p in ends)
+        total = f"{trials} trials, {flops} training FLOPs, {self.slots} at once"
+        seconds = [format_seconds(p.seconds) for p in ends if p.seconds is not None]
+        total += f"; about {' to '.join(seconds)}" if seconds else ""
         lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
         counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
         counts += [
@@ -257,6 +289,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         disk_bytes=cost.disk_bytes,
         cache_bytes=cost.cache_bytes or None,
         vocabulary=_both_counts(cell),
+        trials_least=cell.trials_least,
     )
 
 

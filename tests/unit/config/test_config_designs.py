@@ -11,15 +11,13 @@ from stackwise_ray.config.designs import (
     arm_resolve,
     expand,
     flatten,
-    replicate_seeds,
     search_space,
     tuned,
-    tuning_seeds,
     tuning_space,
-    with_seed,
 )
 from stackwise_ray.config.domains import LogUniform
 from stackwise_ray.config.loading import load_trial, sweep_from_plain, sweep_from_words
+from stackwise_ray.config.seeds import replicate_seeds, tuning_seeds, with_seed
 from stackwise_ray.config.sweep import SweepConfig
 from stackwise_ray.config.sweep_checks import planned_trials
 from stackwise_ray.core.errors import ConfigError

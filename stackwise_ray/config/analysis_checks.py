@@ -1,0 +1,83 @@
+"""Which declared analyses a sweep can answer; `config.sweep_checks` calls these rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from stackwise_ray.config.designs import Design
+from stackwise_ray.config.sweep import AdaptiveSeeds, IsoflopDesign, LadderDesign, SearchDesign, SweepConfig
+from stackwise_ray.core.errors import ConfigError
+
+FEWEST_SIZES = 4
+"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
+
+
+def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
+    return ConfigError(problem, path=path, source=sweep.source)
+
+
+def _check_steps(sweep: SweepConfig) -> None:
+    for number, step in enumerate(sweep.analysis):
+        place = f"analysis.{number}"
+        if len(step.kinds) != 1:
+            raise _refuse(sweep, place, "must hold exactly one of compare, scaling_law, isoflop")
+        if isinstance(sweep.design, SearchDesign):
+            problem = "compares arms, and a search has none; compare its winner with others in design.kind: arms"
+            if step.compare is None:
+                problem = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
+            raise _refuse(sweep, f"{place}.{step.kinds[0]}", problem)
+        if step.scaling_law is not None and step.scaling_law.law == "data_constrained":
+            problem = "= data_constrained needs the unique tokens of each run, which a sweep does not record"
+            raise _refuse(sweep, f"{place}.scaling_law.law", f"{problem}; choose chinchilla, or fit it from a table")
+
+
+def _check_adaptive(sweep: SweepConfig) -> None:
+    """Adaptive replicates follow one rule, so nothing may be declared that another rule would decide."""
+    if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
+        return
+    if not sweep.comparisons:
+        problem = "= {min, max, until: decided} needs an analysis: - compare, whose verdict it waits for"
+        raise _refuse(sweep, "replicates.seeds", f"{problem}; declare one, or give a number of seeds")
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is None:
+            continue
+        place, compare = f"analysis.{number}.compare", step.compare
+        if compare.test != "t":
+            problem = f"= {compare.test} is for a fixed number of seeds; adaptive replicates have a test of their own"
+            raise _refuse(sweep, f"{place}.test", f"{problem} (an e-process of the t test): remove it")
+        if compare.alpha >= 0.5:
+            raise _refuse(sweep, f"{place}.alpha", f"= {compare.alpha:g} is no level of a verdict; choose below 0.5")
+        if compare.correction not in ("holm", "bonferroni"):
+            problem = f"= {compare.correction}: adaptive replicates decide each of m arms at alpha / m"
+            raise _refuse(sweep, f"{place}.correction", f"{problem}; write bonferroni")
+
+
+def _check_sizes(sweep: SweepConfig) -> None:
+    design = sweep.design
+    if not isinstance(design, IsoflopDesign | LadderDesign):
+        return
+    key = "flops" if isinstance(design, IsoflopDesign) else "tokens_per_parameter"
+    for value, count in Counter(f"{value:g}" for value in getattr(design, key)).items():
+        if count > 1:  # an arm's name shows six digits of it
+            raise _refuse(sweep, f"design.{key}", f"holds {value} twice; remove one")
+
+
+ANALYSIS_RULES = (_check_sizes, _check_steps, _check_adaptive)
+
+
+def check_isoflop(sweep: SweepConfig, design: Design) -> None:
+    """An IsoFLOP analysis needs budgets of FLOPs with enough sizes at one of them.
+
+    Raises:
+        ConfigError: It does not have them.
+    """
+    for number, step in enumerate(sweep.analysis):
+        if step.isoflop is None:
+            continue
+        place, budgets = f"analysis.{number}.isoflop", [arm.trial.training.budget for arm in design.arms]
+        other = next((arm.name for arm, b in zip(design.arms, budgets, strict=True) if b.unit != "flops"), None)
+        if other is not None:
+            raise _refuse(sweep, place, f"needs budgets of FLOPs, and {other} has another; use design.kind: isoflop")
+        if max(Counter(budget.amount for budget in budgets).values()) < FEWEST_SIZES:
+            problem = f"needs at least {FEWEST_SIZES} sizes at a budget; add sizes"
+            raise _refuse(sweep, place, problem)

@@ -1,0 +1,105 @@
+"""Sweeps that add seeds until they have decided: what their report says, and that it is what ended each arm."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from synthetic_sweeps import JournalBuilder, final_metrics
+
+from analysis import AnalysisError, compare_sequentially, load_runs, summary_table, write_report
+from analysis.adaptive import is_undecided
+from analysis.sweep_directory import read_sweep
+
+ARGUMENTS = {
+    "metric": "validation/loss", "baseline": "base", "margin": None, "direction": "minimize", "equal": "flops",
+    "tolerance": 0.01, "alpha": 0.05, "family": 2,
+}  # fmt: skip
+EFFECTS = {"base": 0.0, "far": -0.5, "near": 0.004}
+
+
+def loss(arm: str, seed: int) -> float:
+    return 2.0 + 0.05 * seed + EFFECTS[arm] + random.Random(100 * len(arm) + seed).gauss(0, 0.02)
+
+
+def write_adaptive(folder: Path, *, most: int = 6, failing: tuple[str, ...] = ()) -> Path:
+    """A sweep in which `far` stopped at 4 seeds and `near` went on to the most; rows in the order of their ends."""
+    builder = JournalBuilder(folder)
+    cells = [(arm, seed) for arm in EFFECTS for seed in range(4 if arm == "far" else most)]
+    random.Random(0).shuffle(cells)
+    for arm, seed in cells:
+        if arm in failing:
+            builder.trial(arm, seed, status="failed", reason="loss is NaN at step 3")
+        else:
+            builder.trial(arm, seed, final_metrics(loss(arm, seed)))
+    builder.meta(
+        sweep={
+            "name": "adaptive",
+            "question": "Which is better?",
+            "design": {"kind": "arms", "arms": {arm: {} for arm in EFFECTS}, "baseline": "base"},
+            "replicates": {"seeds": {"min": 3, "max": most, "until": "decided"}, "block": "seed"},
+            "objective": [{"metric": "validation/loss", "direction": "minimize"}],
+            "analysis": [{"compare": {"metric": "validation/loss", "correction": "holm", "test": "t"}}],
+        }
+    )
+    return builder.close()
+
+
+def text_of(folder: Path) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(tmp_path: Path) -> None:
+    text = text_of(write_adaptive(tmp_path / "s"))
+    assert "far is better (" in text
+    assert "decided at n = 4 of 4, with seed 3)" in text
+    assert "near is undecided (" in text
+    assert "after 6 seeds)" in text
+    assert "valid at any time" in text
+    assert "each arm at level 0.025" in text
+    assert "t test" not in text
+    assert "adjusted p" not in text
+    assert "permutation" not in text
+
+
+def test_the_report_prints_the_verdict_that_ended_each_arm(tmp_path: Path) -> None:
+    folder = write_adaptive(tmp_path / "s")
+    (found,) = summary_table(folder).sequential
+    trials = [trial for trial in read_sweep(folder).trials if trial.status == "finished"]
+
+    def asked(arm: str, n: int) -> bool:
+        return is_undecided([t for t in trials if t.arm in (arm, "base") and t.seed < n], arm, **ARGUMENTS)
+
+    assert [asked("far", n) for n in (2, 3, 4)] == [True, True, False]
+    assert all(asked("near", n) for n in range(2, 7))
+    assert found["far"].decided_at == 4
+    assert found["near"].decision == "undecided"
+    assert found.blocks["near"] == ("0", "1", "2", "3", "4", "5")  # by seed, though the journal holds another order
+    text = text_of(folder)
+    for arm in ("far", "near"):
+        (saved,) = json.loads((folder / "report/comparisons" / f"comparison_{arm}_vs_base.json").read_text())[
+            "comparisons"
+        ]
+        assert saved["result"]["decision"] == found[arm].decision
+        assert saved["result"]["decided_at"] == found[arm].decided_at
+        assert found[arm].difference_text in text
+
+
+def test_an_arm_that_never_finished_counts_in_the_level_of_the_others(tmp_path: Path) -> None:
+    folder = write_adaptive(tmp_path / "s", failing=("near",))
+    (found,) = summary_table(folder).sequential
+    assert found["far"].alpha == 0.025
+    assert found["near"].n == 0
+    trials = [trial for trial in read_sweep(folder).trials if trial.arm == "base"]
+    assert not is_undecided(trials, "near", **ARGUMENTS)  # no seed mends an arm that has never finished
+    assert not is_undecided([], "near", **ARGUMENTS)
+    assert "loss is NaN at step 3" in text_of(folder)
+
+
+def test_a_family_smaller_than_the_table_is_refused(tmp_path: Path) -> None:
+    runs = load_runs(write_adaptive(tmp_path / "s"))
+    with pytest.raises(AnalysisError, match="family = 1 is below the 2 arms"):
+        compare_sequentially(runs, "validation/loss", "base", family=1)
+    assert compare_sequentially(runs, "validation/loss", "base", family=5)["far"].alpha == 0.01
