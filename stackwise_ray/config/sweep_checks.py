@@ -222,7 +222,8 @@ def _masks(trial: TrialConfig) -> tuple[object, ...]:
     training = trial.training
     if training.regime == "classical":
         return (training.mask_ratio,)
-    return training.regime, training.noise, trial.model.n_layers // training.blocks_per_stack, training.finish > 0
+    n_stacks = trial.model.n_layers // training.blocks_per_stack
+    return training.regime, training.hybrid, training.time, training.noise, n_stacks, training.finish > 0
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:

@@ -119,9 +119,9 @@ class Evaluator:
         workers do together."""
         largest = len(shares(0, n_windows, self.assembly.world_size)[0])
         for _ in range(done, -(-largest // self.batch_windows)):
-            inputs = to_device(make_batch(np.zeros(1, dtype=np.int64)).inputs, self.assembly.device)
+            batch = make_batch(np.zeros(1, dtype=np.int64))
             with self.assembly.autocast():
-                self.assembly.model(input_ids=inputs)
+                self.assembly.model(**model_inputs(self.assembly.model, batch, self.assembly.device))
 
     @torch.no_grad()
     def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:

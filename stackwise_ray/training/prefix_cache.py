@@ -82,13 +82,15 @@ class PrefixCache:
         return self._rows is not None
 
     def check_room(self) -> None:
-        """Refuses to begin where the cache cannot be written.
+        """Refuses to begin where the cache cannot be written; what killed attempts left of theirs is removed first.
 
         Raises:
             ConfigError: It is above `training.cache_bytes`.
             DiskFullError: The disk has less room than that.
         """
         check_size(self._assembly.trial, self.size)
+        self.drop()
+        self._collectives.sum_number(0)  # it is gone for everybody
         free = shutil.disk_usage(self._directory).free
         if self.size > free:
             raise DiskFullError(

@@ -165,6 +165,16 @@ def test_a_cache_that_does_not_fit_is_refused_before_training(tmp_path: Path, mo
     assert "attempt 1 begins" not in (tmp_path / "disk" / "logs" / "train.log").read_text()
 
 
+def test_the_file_of_a_killed_attempt_takes_no_room_from_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "prefix_cache.1"
+    left.write_bytes(b"left")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 24_576))
+    PrefixCache(assembled(cached(MODELS["bert"])), Alone(), tmp_path, attempt=2).check_room()
+    assert not left.exists()
+
+
 def test_a_cache_that_saves_nothing_is_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match=r"training\.cache = true saves nothing: stack 2 of 3 trains on 24 sequences"):
         planned(cached(MODELS["bert"], budget=Budget(steps=9)))

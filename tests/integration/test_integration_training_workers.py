@@ -42,6 +42,7 @@ CASES = {
     "masked tokens, in shards": (ENCODER, with_training(ENCODER, parallel="sharded", activation_checkpointing=True)),
     "adapters on a trunk, in shards": (ADAPTED, with_training(ADAPTED, parallel="sharded")),
     "depth as time, in shards": (GROWING, with_training(GROWING, parallel="sharded")),
+    "time as input, in shards": (TIMED, with_training(TIMED, parallel="sharded")),
 }
 
 

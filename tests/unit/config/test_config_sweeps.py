@@ -298,6 +298,19 @@ def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp
     assert len(expand(load(file)).arms) == 3
 
 
+@pytest.mark.parametrize(
+    ("both", "other"),
+    [("training: append", "training.time: input"), ("training: hybrid, training.init_from: x", "training.hybrid: band")],
+)
+def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, other: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/loss").replace("wide: {model.d_ff: 600}", f"wide: {{{both}, {other}}}")
+    slower = f"{both}, training.lr: 1.0e-4"
+    file.write_text(text.replace("classical: {}", f"classical: {{{both}}}").replace("training: depth_time", slower))
+    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than wide; comp"):
+        load(file)
+
+
 def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     decoders = (MASKED % "validation/loss").replace("encoder/bert_family", "decoder/gpt2_family")
