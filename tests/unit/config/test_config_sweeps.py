@@ -300,7 +300,10 @@ def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp
 
 @pytest.mark.parametrize(
     ("both", "other"),
-    [("training: append", "training.time: input"), ("training: hybrid, training.init_from: x", "training.hybrid: band")],
+    [
+        ("training: append", "training.time: input"),
+        ("training: hybrid, training.init_from: x", "training.hybrid: band"),
+    ],
 )
 def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, other: str, tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
