@@ -36,6 +36,8 @@ def saved_folder(source: str, *, path: str) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
+    if source.startswith(("/", ".", "~")) or source.count("/") > 1:  # no name of the hub is like that
+        raise ConfigError(f"= {source}: there is no such folder", path=path)
     from huggingface_hub import snapshot_download
 
     try:

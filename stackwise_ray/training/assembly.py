@@ -192,6 +192,12 @@ def build_training_model(
         model_config, vocab_size=vocab_size, seq_len=trial.data.seq_len, special_ids=special_ids, device=device
     )
     if trial.model.role == "decoder" and FAMILIES.get(trial.model.family).can_be_two_sided:
+        if not trial.fills_masks and not getattr(model.config, "is_causal", True):
+            raise ConfigError(
+                "names weights of a decoder that sees both sides (is_causal: false); with its past alone it would be "
+                "another model: choose training.decoder_objective: bidirectional in a regime that has it, or other weights",
+                path="model.pretrained" if trial.training.init_from is None else "training.init_from",
+            )
         set_two_sided(model, trial.fills_masks)
     if trial.training.activation_checkpointing:
         enable_activation_checkpointing(model)

@@ -134,6 +134,12 @@ def test_a_path_without_a_model_is_a_mistake_in_what_was_asked(tmp_path: Path) -
         build_model(replace(GPT2, pretrained=str(tmp_path)), vocab_size=50, seq_len=16)
 
 
+@pytest.mark.parametrize("source", ["/no/such/model", "./model", "runs/a/model"])
+def test_a_folder_that_is_not_there_is_no_name_of_the_hub(source: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.pretrained = {source}: there is no such folder"):
+        build_model(replace(GPT2, pretrained=source), vocab_size=50, seq_len=16)
+
+
 def test_pickled_weights_are_not_read(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
     torch.save(build_model(GPT2, vocab_size=50, seq_len=16).state_dict(), tmp_path / "pytorch_model.bin")

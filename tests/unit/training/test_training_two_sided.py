@@ -66,6 +66,10 @@ def test_it_is_evaluated_on_masks_and_saved_as_it_is(name: str, regime: str, tmp
     assert sees_its_future(load_model(str(tmp_path / "model"), "decoder"))
     with pytest.raises(ConfigError, match=r"is a decoder that sees both sides .* a next-token loss of it would mean"):
         score_model(str(tmp_path / "model"), ["data=python_stdlib"])
+    one_sided = two_sided(name, decoder_objective="noisy_context")
+    one_sided = replace(one_sided, model=replace(one_sided.model, pretrained=str(tmp_path / "model")))
+    with pytest.raises(ConfigError, match=r"model.pretrained: names weights of a decoder that sees both sides"):
+        assemble(one_sided, prepare(one_sided.data), CPU)
 
 
 def test_its_inputs_differ_from_the_targets_at_the_masked_positions_alone() -> None:
