@@ -48,9 +48,19 @@ class DeclaredLaw:
         return {"law": self.law, "refused": self.refused, "fit": None if self.fit is None else self.fit.to_dict()}
 
 
+_fits: dict[str, DeclaredLaw] = {}
+"""By runs and options: a command writes the report and then prints it, and a fit with its certificate takes seconds."""
+
+
 def declared_laws(sweep: Sweep) -> tuple[DeclaredLaw, ...]:
-    """Fit every law that the file declares, in its order."""
-    return tuple(_fitted(sweep, kind, options) for kind, options in sweep.declared_laws())
+    """Fit every law that the file declares, in its order; the same runs are fitted once a process."""
+    found = []
+    for kind, options in sweep.declared_laws():
+        key = f"{kind} {sorted(options.items())} {sweep.runs.attrs.get('exclusions')}\n{sweep.runs.to_csv(index=False)}"
+        if key not in _fits:
+            _fits[key] = _fitted(sweep, kind, options)
+        found.append(_fits[key])
+    return tuple(found)
 
 
 def _fitted(sweep: Sweep, kind: str, options: Mapping[str, Any]) -> DeclaredLaw:

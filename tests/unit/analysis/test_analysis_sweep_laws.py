@@ -65,6 +65,14 @@ def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificat
     assert found.to_dict()["laws"][1]["fit"]["parameters"] == alone.parameters
 
 
+def test_the_same_runs_are_fitted_once_and_other_runs_again(study: Path, tmp_path: Path) -> None:
+    first, second = summary_table(study).laws, summary_table(study).laws
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    fewer = summary_table(write_study(tmp_path / "s", {"isoflop": {}}, sizes=5)).laws[0]
+    assert fewer.fit is not None
+    assert fewer.sentence != first[0].sentence
+
+
 def test_the_budget_of_each_run_is_its_nominal_one(study: Path) -> None:
     runs = summary_table(study).sweep.runs
     assert sorted(set(runs["budget"])) == list(BUDGETS)
