@@ -195,7 +195,8 @@ def build_training_model(
         if not trial.fills_masks and not getattr(model.config, "is_causal", True):
             raise ConfigError(
                 "names weights of a decoder that sees both sides (is_causal: false); with its past alone it would be "
-                "another model: choose training.decoder_objective: bidirectional in a regime that has it, or other weights",
+                "another model: choose training.decoder_objective: bidirectional in a regime that has it, or other "
+                "weights",
                 path="model.pretrained" if trial.training.init_from is None else "training.init_from",
             )
         set_two_sided(model, trial.fills_masks)
