@@ -97,6 +97,17 @@ def test_a_law_without_noise_is_found_with_a_certificate_that_holds():
     assert fit.certificate.holdout.mean_miss == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("digits", [17, 9])
+def test_runs_that_lie_on_a_law_pass_the_hold_out_however_many_digits_they_have(digits: int):
+    sizes, tokens = np.meshgrid([1e6, 3e6, 1e7, 3e7], [1e8, 3e8, 1e9])
+    loss = 1.7 + 400 / sizes**0.34 + 2000 / tokens**0.37
+    rounded = [float(f"{value:.{digits}g}") for value in loss.ravel()]
+    table = pd.DataFrame({"params": sizes.ravel(), "tokens": tokens.ravel(), "loss": rounded})
+    found = analysis.fit_scaling_law(table, bootstrap=100).certificate.holdout
+    assert found.passed
+    assert found.inside == found.n
+
+
 def test_intervals_of_noisy_runs_hold_the_truth_and_the_sentence_says_the_verdict():
     fit = noisy()
     assert all(fit.intervals[name][0] < value < fit.intervals[name][1] for name, value in TRUTH["chinchilla"].items())
