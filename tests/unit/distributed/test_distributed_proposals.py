@@ -260,7 +260,7 @@ def test_a_plan_of_a_grid_counts_its_points(tmp_path: Path) -> None:
 
 
 def test_a_plan_refuses_a_sampler_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # it is installed for the other tests
     with pytest.raises(ConfigError, match="not installed; pip install"):
         plan(tmp_path, SEARCH.replace("random", "cmaes"))
 
@@ -280,7 +280,7 @@ def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path
 
 
 def test_a_plan_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # of a machine that may have some
     with pytest.raises(ConfigError, match="this machine has 0 GPUs"):
         sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n"))
 
@@ -336,6 +336,7 @@ def test_a_command_that_is_refused_by_the_lock_deletes_nothing(tmp_path: Path, m
     """The other one may have made the folder a moment after this one looked."""
     directory = tmp_path / "out" / "arms"
     asked = sweep(tmp_path, ARMS)
+    # The other command wins the race in the moment between two of our lines, which no timing brings about reliably.
     monkeypatch.setattr(driver, "_make_directory", lambda path: bool(directory.mkdir(parents=True)) or True)
     monkeypatch.setattr(Owner, "is_alive", lambda self: True)
 
