@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ import torch
 from rich.console import Console
 
 import analysis
-from analysis.figures import loss_curves
+from analysis.curves import BUDGETS, against_budget, seeds_drawn
+from analysis.figures import Panel, PanelFigure, draw_panels
 from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.sweep import make_console, run
@@ -146,7 +148,14 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "mixers.json").write_text(json.dumps(results, indent=2) + "\n")
     curves = analysis.load_curves(done.directory, [METRIC])
-    loss_curves(options.results / "mixers.png", curves, list(ARMS), METRIC)
+    drawn = {"metric": METRIC, "curves": curves, "runs": analysis.load_runs(done.directory), "arms": list(ARMS)}
+    panels = tuple(
+        Panel(budget.name, partial(against_budget, budget=budget, minimize=True, **drawn))
+        for budget in BUDGETS
+        if budget.on_the_way is not None
+    )
+    note = seeds_drawn(curves)
+    draw_panels(PanelFigure(path=options.results / "mixers.png", panels=panels, arms=list(ARMS), note=note))
     return 0
 
 
