@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.training.cost_model import modelled_flops
+from stackwise_ray.training.costs import stage_flops
 from stackwise_ray.training.outputs import TrialResult
 from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.stages import stage_plan
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
@@ -62,3 +67,11 @@ def step_losses(records: list[MetricRecord]) -> dict[int, float]:
     return {
         r.step: r.metrics["train/loss"] for r in records if "train/loss" in r.metrics and "flops/total" not in r.metrics
     }
+
+
+def check_cost_model(trial: TrialConfig) -> None:
+    """Every stage costs what the formulas say, within the three per cent that they promise."""
+    for stage in stage_plan(trial).stages:
+        counted = stage_flops(trial, stage, vocab_size=50)
+        modelled = modelled_flops(trial, stage, vocab_size=50)
+        assert counted.forward_per_sequence + counted.backward_per_sequence == pytest.approx(modelled, rel=0.03)

@@ -24,13 +24,12 @@ from stackwise_ray.models.stack_view import ADAPTER, stack_view
 from stackwise_ray.optim.groups import parameter_groups
 from stackwise_ray.training.assembly import Assembly, assemble
 from stackwise_ray.training.collectives import Alone
-from stackwise_ray.training.cost_model import modelled_flops
-from stackwise_ray.training.costs import stage_bytes, stage_flops
+from stackwise_ray.training.costs import stage_bytes
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.small_models import MODELS, mostly_slow
-from tests.small_trials import TRIAL, run, with_training
+from tests.small_trials import TRIAL, check_cost_model, run, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -124,11 +123,7 @@ POLICIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("policy", POLICIES)
 @every_model_some_slowly
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(model: ModelConfig, policy: str) -> None:
-    trial = adapted(model, n_layers=3, **POLICIES[policy])
-    for stage in stage_plan(trial).stages:
-        counted = stage_flops(trial, stage, vocab_size=50)
-        modelled = modelled_flops(trial, stage, vocab_size=50)
-        assert counted.forward_per_sequence + counted.backward_per_sequence == pytest.approx(modelled, rel=0.03)
+    check_cost_model(adapted(model, n_layers=3, **POLICIES[policy]))
 
 
 @every_model_some_slowly

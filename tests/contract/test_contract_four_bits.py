@@ -14,8 +14,7 @@ from stackwise_ray.config.trial import Budget, Lora, ModelConfig
 from stackwise_ray.models.quantised import QuantisedLinear
 from stackwise_ray.models.stack_view import ADAPTER, stack_view
 from stackwise_ray.training.checkpoints import Checkpoint
-from stackwise_ray.training.cost_model import modelled_flops
-from stackwise_ray.training.costs import stage_bytes, stage_flops
+from stackwise_ray.training.costs import stage_bytes
 from stackwise_ray.training.plan import plan_trial
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
@@ -29,7 +28,7 @@ from tests.contract.test_contract_adapters import (
     train_a_stage,
 )
 from tests.small_models import MODELS
-from tests.small_trials import run
+from tests.small_trials import check_cost_model, run
 
 pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -79,11 +78,7 @@ def test_the_trunk_is_in_four_bits_and_stays_while_every_adapter_learns(model: M
 @every_regime
 @every_model
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(model: ModelConfig, regime: str) -> None:
-    trial = adapted(model, regime, trunk="qlora", finish=0.2)
-    for stage in stage_plan(trial).stages:
-        counted = stage_flops(trial, stage, vocab_size=50)
-        modelled = modelled_flops(trial, stage, vocab_size=50)
-        assert counted.forward_per_sequence + counted.backward_per_sequence == pytest.approx(modelled, rel=0.03)
+    check_cost_model(adapted(model, regime, trunk="qlora", finish=0.2))
 
 
 @every_model_some_slowly

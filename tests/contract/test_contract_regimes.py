@@ -20,15 +20,14 @@ from stackwise_ray.models.growth import GATE
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.training.assembly import Assembly, assemble
 from stackwise_ray.training.collectives import Alone
-from stackwise_ray.training.cost_model import modelled_flops
-from stackwise_ray.training.costs import stage_bytes, stage_flops
+from stackwise_ray.training.costs import stage_bytes
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.small_models import MODELS
-from tests.small_trials import TRIAL, run, with_data, with_training
+from tests.small_trials import TRIAL, check_cost_model, run, with_data, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
@@ -120,11 +119,7 @@ EVERYWHERE = ("right to left", "right to left, tied", "left to right", "left to 
     [(name, policy) for policy in POLICIES for name in MODELS if policy in EVERYWHERE or name == "bert"],
 )
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, policy: str) -> None:
-    trial = growing(MODELS[name], **POLICIES[policy])
-    for stage in stage_plan(trial).stages:
-        counted = stage_flops(trial, stage, vocab_size=50)
-        modelled = modelled_flops(trial, stage, vocab_size=50)
-        assert counted.forward_per_sequence + counted.backward_per_sequence == pytest.approx(modelled, rel=0.03)
+    check_cost_model(growing(MODELS[name], **POLICIES[policy]))
 
 
 @every_model

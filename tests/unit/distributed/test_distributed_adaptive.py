@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,6 @@ analysis:
 """
 TUNE = "tune: {space: {optimizer.weight_decay: [0.0, 0.1]}, trials_per_arm: 2}\n"
 Loss = Callable[[str, int], float | None]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite") as journal:
-        yield journal
 
 
 def sweep(folder: Path, *words: str, text: str = SWEEP) -> SweepConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ def trial(seed: int, lr: float = 1e-3) -> TrialConfig:
 
 def replicates(n: int) -> list[Proposal]:
     return [Proposal(arm="a", seed=seed, role="replicate", trial=trial(seed)) for seed in range(n)]
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite") as journal:
-        yield journal
 
 
 def ledger_over(journal: Journal, source: Any, **work: Any) -> Ledger:

@@ -64,12 +64,6 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with Journal(tmp_path / "journal.sqlite") as journal:
-        yield journal
-
-
 def sweep(tmp_path: Path, text: str) -> SweepConfig:
     file = tmp_path / "sweep.yaml"
     file.write_text(text)
