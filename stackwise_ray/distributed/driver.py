@@ -367,6 +367,7 @@ class _Tracking:
             sweep.name,
             tags={"mlflow.note.content": sweep.question},
         )
+        self._objective = sweep.objective[0]
         self._console = console
         self._open = False
 
@@ -384,7 +385,10 @@ class _Tracking:
         self.close("failed" if outcome.failed or outcome.problems else "finished")
         ui = None
         if self._tracker.experiment_id is not None:
-            ui = ui_command(self._tracker.uri, self._tracker.experiment_id)
+            goal = self._objective
+            ui = ui_command(
+                self._tracker.uri, self._tracker.experiment_id, metric=goal.metric, direction=goal.direction
+            )
         return SweepOutcome(**{**outcome.__dict__, "ui": ui})
 
     def close(self, how: Outcome) -> None:

@@ -148,16 +148,25 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def settings(trial: TrialRecord) -> dict[str, str]:
+    """A trial's parameters in a tracking store: its arm, an axis of every comparison, and its configuration."""
+    return {"arm": trial.arm, **flatten(trial.config)}
+
+
 def run_name(trial: TrialRecord) -> str:
-    """How a trial is called in lists: arm/seed, with role and number where it is no replicate.
+    """How a trial is called in lists: arm/seed, or arm, role and number where it is no replicate (the seed of tuning
+    is a drawn one of 19 digits, which would push the rest out of the column).
 
     >>> run_name(TrialRecord(trial_id="x", number=4, arm="gpt2", seed=1, role="replicate", config={}))
     'gpt2/1'
     """
     if trial.role == "replicate":
         return f"{trial.arm}/{trial.seed}"
-    return f"{trial.arm}/{trial.seed} {trial.role} {trial.number}"
+    return f"{trial.arm} {trial.role} {trial.number}"
 
 
 def _values(record: MetricRecord) -> dict[str, float]:
-    return {"tokens/total": record.tokens, "flops/total": record.flops, **record.metrics}
+    """The loss leads: MLflow's parallel coordinates start with the metric that a run got first, and tokens are the
+    same for all."""
+    loss = {name: value for name, value in record.metrics.items() if name == "train/loss"}
+    return {**loss, "tokens/total": record.tokens, "flops/total": record.flops, **record.metrics}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackwise_ray.core.records import Status
-from stackwise_ray.tracking.feed import JournalFeed, Point, TrialState, flatten, run_name
+from stackwise_ray.tracking.feed import JournalFeed, Point, TrialState, run_name, settings
 from stackwise_ray.tracking.interface import Outcome, Tracker, Undelivered
 
 
@@ -78,5 +78,5 @@ class InMemoryTracker(Tracker):
     def _run(self, feed: JournalFeed, trial_id: str) -> RecordedRun:
         if trial_id not in self.runs:
             trial = feed.trial(trial_id)
-            self.runs[trial_id] = RecordedRun(name=run_name(trial), settings=flatten(trial.config))
+            self.runs[trial_id] = RecordedRun(name=run_name(trial), settings=settings(trial))
         return self.runs[trial_id]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from stackwise_ray.tracking.feed import JournalFeed, Point
 from stackwise_ray.tracking.interface import Outcome, Tracker, Undelivered
@@ -36,20 +36,44 @@ def tracking_uri(sweep_directory: str | Path) -> str:
     return f"sqlite:///{Path(sweep_directory).resolve() / 'mlflow.db'}"
 
 
-def ui_command(uri: str, experiment_id: str, *, port: int = 5000) -> str:
+def ui_command(
+    uri: str, experiment_id: str, *, metric: str = "validation/loss", direction: str = "minimize", port: int = 5000
+) -> str:
     """How to look at an experiment: the address on a tracking server, else the command that serves a local store.
 
-    >>> ui_command("http://user:secret@tracking:8080/", "3")
-    'http://tracking:8080/#/experiments/3'
+    Args:
+        metric: What the runs are sorted by, the best first.
+        direction: Which way is better, "minimize" or "maximize".
+
+    >>> ui_command("http://user:secret@tracking:8080/", "3").partition("?")[0]
+    'http://tracking:8080/#/experiments/3/runs'
     """
+    page = _runs_page(experiment_id, metric, direction)
     if uri.startswith(("http://", "https://")):
         parts = urlsplit(uri)
         address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        return f"{address}/#/experiments/{experiment_id}"
+        return f"{address}/{page}"
     words = [_python(), "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     words += ["--workers", "1"]  # the default of 4 takes 24 s to answer on two cores, one takes 9 s
-    command = f"MLFLOW_DISABLE_TELEMETRY=true {shlex.join(words)}"
-    return f"{command}   # then open http://127.0.0.1:{port}/#/experiments/{experiment_id}"
+    # without the second, eight more processes wait for jobs on traces of chat models
+    command = f"MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {shlex.join(words)}"
+    return f"{command}   # then open http://127.0.0.1:{port}/{page}"
+
+
+def _runs_page(experiment_id: str, metric: str, direction: str) -> str:
+    """The list of runs in MLflow's UI, ready to be ticked for a comparison.
+
+    Without these words the UI opens an experiment on traces of chat models, and its list of runs is one folded row,
+    the sweep: sorted by a metric it is flat, and the sweep's own run, which has no role, and those that tuned the
+    learning rate are filtered out.
+    """
+    words = {
+        "workflowType": "machine_learning",
+        "searchFilter": "tags.role != 'tuning'",
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": "true" if direction == "minimize" else "false",
+    }
+    return f"#/experiments/{experiment_id}/runs?{urlencode(words, safe='/', quote_via=quote)}"
 
 
 class MlflowTracker(Tracker):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.records import Status, TrialRecord
-from stackwise_ray.tracking.feed import Point, TrialState, flatten, run_name
+from stackwise_ray.tracking.feed import Point, TrialState, run_name, settings
 from stackwise_ray.tracking.interface import Outcome
 
 METRICS_IN_A_BATCH = 500  # MLflow takes 1000; 500 take about 50 ms in SQLite, which bounds how long `close` waits
@@ -125,7 +125,7 @@ class MlflowStore:
             )
             child = self.children[trial.trial_id] = Child(run.info.run_id)
         if child.state is None:
-            self._log_params(child.run_id, flatten(trial.config))
+            self._log_params(child.run_id, settings(trial))
             self._client.log_dict(child.run_id, dict(trial.config), "config.json")
             self._set_state(child, "created")
         return child
@@ -224,10 +224,10 @@ class MlflowStore:
             if not token:
                 return children
 
-    def _log_params(self, run_id: str, settings: Mapping[str, str]) -> None:
+    def _log_params(self, run_id: str, values: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(_name(path), value[:LONGEST_PARAM]) for path, value in settings.items()]
+        params = [Param(_name(path), value[:LONGEST_PARAM]) for path, value in values.items()]
         for start in range(0, len(params), PARAMS_IN_A_BATCH):
             self._client.log_batch(run_id, params=params[start : start + PARAMS_IN_A_BATCH])
 

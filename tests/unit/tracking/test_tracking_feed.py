@@ -44,7 +44,8 @@ def test_every_report_arrives_once_with_tokens_and_flops_as_further_axes(journal
     assert run.history("train/loss") == [(1, 3.0), (2, 2.5)]
     assert run.history("tokens/total") == [(1, 64), (2, 128)]
     assert run.history("flops/total") == [(1, 1000), (2, 2000)]
-    assert run.settings == {"model.family": "gpt2", "flags": "[]"}
+    assert run.points[0].name == "train/loss"  # MLflow compares by the first
+    assert run.settings == {"arm": "gpt2", "model.family": "gpt2", "flags": "[]"}
 
 
 def test_final_metrics_arrive_at_the_last_step_without_repeating_what_was_reported_there(journal: Journal) -> None:
@@ -91,8 +92,8 @@ def test_settings_are_flat_text() -> None:
 
 
 def test_a_trial_that_is_no_replicate_says_so_in_its_name() -> None:
-    tuning = TrialRecord(trial_id="x", number=12, arm="gpt2", seed=1, role="tuning", config={})
-    assert run_name(tuning) == "gpt2/1 tuning 12"
+    tuning = TrialRecord(trial_id="x", number=12, arm="gpt2", seed=2085357301318934985, role="tuning", config={})
+    assert run_name(tuning) == "gpt2 tuning 12"
 
 
 def test_what_is_undelivered_is_said_in_words() -> None:
@@ -112,10 +113,16 @@ def test_the_store_is_beside_the_results_unless_the_environment_says_otherwise(
 
 
 def test_the_way_to_the_ui_is_an_address_on_a_server_and_a_command_for_a_file() -> None:
-    assert ui_command("https://me:secret@host/base/", "7") == "https://host/base/#/experiments/7"
+    page = (
+        "#/experiments/7/runs?workflowType=machine_learning&searchFilter=tags.role%20%21%3D%20%27tuning%27"
+        "&orderByKey=metrics.%60cola/matthews%60&orderByAsc=false"
+    )
+    address = ui_command("https://me:secret@host/base/", "7", metric="cola/matthews", direction="maximize")
+    assert address == f"https://host/base/{page}"
     command = ui_command("sqlite:////some where/mlflow.db", "7", port=5001)
     assert "-m mlflow ui --backend-store-uri 'sqlite:////some where/mlflow.db' --host 127.0.0.1 --port 5001 " in command
-    assert command.endswith("# then open http://127.0.0.1:5001/#/experiments/7")
+    least_first = page.replace("cola/matthews", "validation/loss").replace("=false", "=true")
+    assert command.endswith(f"# then open http://127.0.0.1:5001/{least_first}")
 
 
 def test_importing_the_tracker_imports_no_mlflow() -> None:
