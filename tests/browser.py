@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, spoken to over its DevTools protocol: sizes, screenshots, questions, what it loaded.
+"""A headless Chromium for tests, spoken to over its DevTools protocol: sizes, clicks, screenshots, what it loaded.
 
 The protocol is a WebSocket, and aiohttp (which Ray's dashboard needs) speaks it; nothing else has to be installed
 beside a browser.
@@ -11,6 +11,7 @@ import base64
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,26 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def wait_for(self, script: str, seconds: float = 30.0) -> Any:
+        """The value of a JavaScript expression, as soon as it is one that JavaScript counts as true."""
+        end = time.monotonic() + seconds
+        while not (found := self.value(script)):
+            assert time.monotonic() < end, f"not within {seconds:g} s: {script}"
+            time.sleep(0.05)
+        return found
+
+    def click(self, element: str) -> None:
+        """Press and release the mouse in the middle of what a JavaScript expression gives, as soon as it is there."""
+        middle = f"""(part => {{
+          if (!part) return null;
+          part.scrollIntoView({{block: 'center'}});
+          const box = part.getBoundingClientRect();
+          return {{x: box.x + box.width / 2, y: box.y + box.height / 2}};
+        }})({element})"""
+        place = self.wait_for(middle)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.ask("Input.dispatchMouseEvent", type=kind, **place, button="left", clickCount=1)
+
     def screenshot(self, path: Path, *, whole: bool = True) -> Path:
         """Write a PNG of the page, all of its length or the window."""
         found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
@@ -106,6 +127,7 @@ def running_browser(profile: Path) -> Iterator[Browser]:
     command = [
         find_browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+        "--enable-unsafe-swiftshader",  # WebGL without a GPU, for pages of the machine itself
         f"--user-data-dir={profile}", "about:blank",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
