@@ -202,7 +202,7 @@ def _batch(trial: TrialConfig) -> Found:
 _GROWTH = ("blocks_per_stack", "stage_split", "trunk", "lora", "embeddings", "finish")
 """Fields of `training` that only a regime which grows the model reads."""
 
-_HYBRID = ("hybrid", "init_from", "charge_init")
+_HYBRID = ("hybrid", "init_from", "charge_init", "pretraining_share")
 """Those of the regime that goes on from a checkpoint."""
 
 _RIGHT_TO_LEFT = ("consistency", "entry")
@@ -249,9 +249,17 @@ def _hybrid(trial: TrialConfig) -> Found:
     model, training = trial.model, trial.training
     if training.regime != "hybrid":
         return None
-    if training.init_from is None:
-        return "training.init_from", "is required in the regime hybrid; give a finished run's folder, or a saved model"
-    if model.pretrained is not None:
+    own = training.pretraining_share
+    if training.init_from is None and own is None:
+        fixes = "give a finished run's folder or a saved model; or training.pretraining_share, such as 0.5, to train it"
+        return "training.init_from", f"is required in the regime hybrid: {fixes} first, out of the same budget"
+    if training.init_from is not None and own is not None:
+        problem = f"= {own:g} has no effect beside training.init_from = {training.init_from}, which is trained already"
+        return "training.pretraining_share", f"{problem}; leave one of them out"
+    if training.init_from is None and not training.charge_init:
+        problem = "= False has no effect without training.init_from: what is trained within the budget is part of it"
+        return "training.charge_init", f"{problem}; leave it out"
+    if model.pretrained is not None and own is None:
         return "model.pretrained", f"= {model.pretrained} has no effect beside training.init_from; leave it out"
     if training.noise.kind != "point":
         problem = f"= {training.noise.kind} has no effect in the regime hybrid, whose bands are its own"

@@ -34,6 +34,7 @@ def _masks(trial: TrialConfig) -> Found:
     training, noise, default = trial.training, trial.training.noise, Noise()
     ratio = training.mask_ratio
     drawn = training.regime in ("classical_random_ratio", "depth_time", "append", "hybrid")
+    drawn = drawn and training.pretraining_share is None  # which begins as classical training does
     if ratio != TrainingConfig(budget=training.budget).mask_ratio and (trial.model.role == "decoder" or drawn):
         where = f"in the regime {training.regime}" if drawn else "on a decoder"
         problem = f"= {ratio:g} has no effect {where}; it goes with classical training of encoders"

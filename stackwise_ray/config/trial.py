@@ -258,8 +258,11 @@ class TrainingConfig(Strict):
     cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
     finish: Share = 0.0  # of the budget, for a last stage on all shares of masks: everything trains, or all adapters
     hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
-    init_from: str | None = None  # hybrid only, and required there: a finished run's folder, or a saved model
+    init_from: str | None = None  # hybrid: the checkpoint to go on from, a finished run's folder or a saved model
     charge_init: bool = True  # the budget pays for what that run cost as well: only so are arms compared at equal cost
+    # hybrid without a checkpoint: of the budget, to train one first as classical does; all other shares are of the
+    # rest. None: there is one. No share is a default: how much to spend on it is what a comparison asks.
+    pretraining_share: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,17 +118,19 @@ def plan_trial(
 def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlops]) -> StagePlan:
     """The plan with the shares that `stage_split: flop_proportional` means; the loop calls this too.
 
-    What `finish` leaves goes to the stages in proportion to a full step of each, the optimizer's part included, so
-    that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with FLOPs.
+    What `pretraining_share` and `finish` leave goes to the stages in proportion to a full step of each, the optimizer's
+    part included, so that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with
+    FLOPs.
     """
     if trial.training.stage_split != "flop_proportional":
         return plan
-    grown = len(plan.stages) - bool(trial.training.finish)
-    batch = batch_sequences(trial)
-    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops, 0)[:grown]]
-    unit = sum(stage.share for stage in plan.stages[:grown]) / sum(steps)
-    split = (replace(stage, share=unit * step) for stage, step in zip(plan.stages, steps, strict=False))
-    return StagePlan(stages=(*split, *plan.stages[grown:]))
+    first, batch = int(trial.training.pretraining_share is not None), batch_sequences(trial)
+    end = len(plan.stages) - bool(trial.training.finish)
+    grown = plan.stages[first:end]
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops, 0)[first:end]]
+    unit = sum(stage.share for stage in grown) / sum(steps)
+    split = (replace(stage, share=unit * step) for stage, step in zip(grown, steps, strict=True))
+    return StagePlan(stages=(*plan.stages[:first], *split, *plan.stages[end:]))
 
 
 def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:

@@ -18,12 +18,13 @@ from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.models.stack_view import stack_view
-from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.assembly import Assembly, StageTools, assemble
+from stackwise_ray.training.costs import StageFlops
 from stackwise_ray.training.initial import check_tokenizer, identify
-from stackwise_ray.training.plan import TrialPlan, plan_trial
+from stackwise_ray.training.plan import TrialPlan, plan_trial, split_by_cost
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.scoring import score_run
-from stackwise_ray.training.stages import stage_plan
+from stackwise_ray.training.stages import Stage, stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, with_training
 
@@ -88,6 +89,86 @@ def test_a_checkpoint_goes_on_for_what_it_left_of_the_budget_as_planned(
     for row in rows(tmp_path):
         assert row["flops_counted"] == pytest.approx(row["flops_modelled"], rel=0.03)
     assert score_run(tmp_path).metrics["validation/loss"] == pytest.approx(metrics["validation/loss"], rel=1e-6)
+
+
+def pretrained_within(name: str, kind: str, **training: Any) -> TrialConfig:
+    """Four of ten steps train the checkpoint of the fixture, on the same seed; the rest goes on from it."""
+    own: dict[str, Any] = {"init_from": None, "pretraining_share": 0.4, "hybrid": kind, "lr": 1e-2}
+    return hybrid(name, Path("unread"), **own | training)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gpt2", "finetune"), ("bert", "band")]
+    + [
+        pytest.param(name, "band", marks=pytest.mark.slow) for name in ("llama", "modernbert", "bk encoder", "bk apply")
+    ],
+)
+def test_a_hybrid_trains_its_own_checkpoint_out_of_the_one_budget_and_goes_on_from_it(
+    name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[dict[str, torch.Tensor]] = []
+    enter = Assembly.enter
+
+    def watched(self: Assembly, stage: Stage) -> StageTools:
+        entered.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+        return enter(self, stage)
+
+    trial = pretrained_within(name, kind)
+    plan = plan_of(trial)
+    stored = load_file(checkpoint(name) / "model" / "model.safetensors")
+    monkeypatch.setattr(Assembly, "enter", watched)
+    _, result = run(trial, tmp_path, keep_model=True)
+    assert result.metrics["steps/total"] == plan.steps == 10
+    assert result.metrics["flops/total"] == plan.flops_total
+    assert result.metrics["memory/peak_bytes"] == pytest.approx(plan.live_peak_bytes, rel=0.05)
+    assert "init/charged" not in result.metrics
+    before = json.loads((checkpoint(name) / "outputs" / "metrics.json").read_text())
+    assert rows(tmp_path)[0]["tokens"] == before["tokens/total"]
+    assert entered[1].keys() == stored.keys()
+    assert all(torch.equal(entered[1][name], stored[name]) for name in stored)
+    assert len(rows(tmp_path)) == {"finetune": 2, "band": 4}[kind]
+    for row in rows(tmp_path):
+        assert row["flops_counted"] == pytest.approx(row["flops_modelled"], rel=0.03)
+    assert score_run(tmp_path).metrics["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [("bert", "band"), ("gpt2", "finetune")])
+def test_a_hybrid_stopped_round_the_end_of_its_pretraining_continues_to_the_bit(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    trial = pretrained_within(name, kind, checkpoint_seconds=0.0)
+    run(trial, tmp_path / "whole", keep_model=True)
+    for attempt, last in enumerate((3, 4, 5), start=1):
+        generator = run_trial(trial, tmp_path / "pieces", trial_id="t", attempt=attempt)
+        while next(generator).step < last:
+            pass
+        generator.close()
+    run(trial, tmp_path / "pieces", attempt=4, keep_model=True)
+    assert (tmp_path / "pieces" / "logs" / "train.log").read_text().count("continues after step") == 3
+    weights = [(tmp_path / folder / "model" / "model.safetensors").read_bytes() for folder in ("whole", "pieces")]
+    assert weights[0] == weights[1]
+
+
+def test_the_share_of_pretraining_comes_before_all_others_and_equal_tokens_are_of_the_rest() -> None:
+    trial = pretrained_within("bert", "band", finish=0.5, budget=Budget(flops=1e9))
+    stages = stage_plan(trial).stages
+    assert [stage.name for stage in stages] == ["classical", *(f"stack {k} of 3" for k in (3, 2, 1)), "finish"]
+    assert [stage.share for stage in stages] == pytest.approx([0.4, 0.1, 0.1, 0.1, 0.3])
+    assert (stages[0].noise, stages[0].objective) == (((0.15, 0.15),), "masked_lm")
+    split = split_by_cost(trial := with_training(trial, stage_split="flop_proportional"), stage_plan(trial), costs(3))
+    shares = [stage.share for stage in split.stages]
+    assert (shares[0], sum(shares[1:4]), shares[4]) == pytest.approx((0.4, 0.3, 0.3))
+    assert shares[2] / shares[1] == pytest.approx(2, rel=1e-3)
+
+
+def costs(n_stacks: int) -> list[StageFlops]:
+    """As dear as the stage's number, with a pretraining and a finish that are dearer than all."""
+    return [
+        StageFlops(forward_per_sequence=n, backward_per_sequence=0, evaluation_per_sequence=n, optimizer_per_step=0)
+        for n in (100, *range(1, n_stacks + 1), 100)
+    ]
 
 
 @every_model

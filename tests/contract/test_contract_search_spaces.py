@@ -119,7 +119,7 @@ def test_every_data_preset_makes_a_valid_trial(preset: str) -> None:
 @pytest.mark.parametrize("group", ["training", "optimizer"])
 def test_every_preset_of_training_and_optimizer_makes_a_valid_trial(group: str) -> None:
     for preset in list_presets(group):
-        words = ["training.init_from=runs/checkpoint"] if preset == "hybrid" else []
+        words = ["training.pretraining_share=0.5"] if preset == "hybrid" else []
         load_trial(["model=decoder/gpt2_family/tiny", f"{group}={preset}", *words])
 
 

@@ -168,6 +168,7 @@ def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:
 
 
 HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
+OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,15 @@ HYBRID = {"training.regime": "hybrid", "training.init_from": "runs/x"}
             "training.init_from = runs/x has no effect in the regime classical; it goes",
         ),
         ({"training.charge_init": False}, "training.charge_init = False has no effect in the regime classical"),
-        ({"training.regime": "hybrid"}, "training.init_from: is required in the regime hybrid; give a finished run's"),
+        ({"training.regime": "hybrid"}, "training.init_from: is required in the regime hybrid: give a finished run's"),
+        ({"training.regime": "hybrid"}, "or training.pretraining_share, such as 0.5, to train it first"),
+        (HYBRID | {"training.pretraining_share": 0.5}, "training.pretraining_share = 0.5 has no effect beside"),
+        (
+            {"training.pretraining_share": 0.5},
+            "training.pretraining_share = 0.5 has no effect in the regime classical; it goes with hybrid",
+        ),
+        (OWN | {"training.charge_init": False}, "training.charge_init = False has no effect without training.init_f"),
+        (HYBRID | {"training.mask_ratio": 0.3}, "training.mask_ratio = 0.3 has no effect in the regime hybrid"),
         (HYBRID | {"model.pretrained": "x"}, "model.pretrained = x has no effect beside training.init_from"),
         (HYBRID | {"training.noise.kind": "band"}, "training.noise.kind = band has no effect in the regime hybrid"),
         (HYBRID | {"training.trunk": "random_frozen"}, "the stacks of hybrid are a checkpoint's"),
@@ -291,6 +300,13 @@ def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: st
 def test_a_decoder_that_is_evaluated_on_clean_text_is_entered_at_its_input() -> None:
     with pytest.raises(ConfigError, match=r"training\.entry = nearest_r is about inputs with masks, and a decoder"):
         check_trial(edit(GPT2, {"training.regime": "depth_time", "training.entry": "nearest_r"}))
+
+
+def test_a_hybrid_that_trains_its_own_checkpoint_takes_what_classical_training_takes() -> None:
+    check_trial(edit(BERT, {**OWN, "training.mask_ratio": 0.3}))
+    check_trial(edit(BERT, {**OWN, "model.pretrained": "weights"}))
+    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0\.3 has no effect on a decoder"):
+        check_trial(edit(GPT2, {**OWN, "training.mask_ratio": 0.3}))
 
 
 def test_a_decoder_has_no_share_of_masks_in_classical_training() -> None:
