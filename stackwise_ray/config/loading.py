@@ -73,7 +73,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """
     file = find_search_space(path)
     words = [(word, parse_word(word, text)) for word, text in split_words(overrides)]
-    original = load_yaml(file)
+    original = _extended(load_yaml(file), file)
     document, written = apply_overrides(original, words)
     try:
         return sweep_from_plain(document, source=str(file), folder=file.resolve().parent)
@@ -81,6 +81,32 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
         if error.source == str(file) and error.path is not None and _from_words(error.path, written, original):
             raise ConfigError(error.problem, path=error.path, source=COMMAND_LINE) from None
         raise
+
+
+def _extended(document: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The document with what it leaves out taken from the file that it `extends`, top-level key by top-level key.
+
+    No key is merged with the other file's, so that what a file says about a key is all that there is to it.
+
+    Raises:
+        ConfigError: There is no such file, it extends another itself, or the results would have its name.
+    """
+    if "extends" not in document:
+        return document
+    own = {key: value for key, value in document.items() if key != "extends"}
+    name, place = document["extends"], {"path": "extends", "source": str(file)}
+    if not isinstance(name, str):
+        raise ConfigError(f"= {show(name)} is not the name of a search space, such as training_regimes", **place)
+    if "name" not in own:
+        raise ConfigError(f"= {name}, whose results would be mixed with these; give a name of your own", **place)
+    beside = file.resolve().parent / name
+    try:
+        other = load_yaml(beside if beside.is_file() else find_search_space(name))
+    except ConfigError as error:
+        raise ConfigError(f"= {name}: {error.problem}", **place) from None
+    if "extends" in other:
+        raise ConfigError(f"= {name}, which extends {show(other['extends'])}; extend that one", **place)
+    return {**other, **own}
 
 
 def sweep_from_plain(

@@ -8,6 +8,8 @@ from stackwise_ray.config.sweep import Resources
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 
+_ELSEWHERE = " (name a cluster with --address to plan or run there)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
@@ -56,10 +58,10 @@ class Demand:
             ConfigError: They do not.
         """
         cpus = usable_cores()
-        self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs")
+        self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
         if self.gpus:
             import torch  # here: seconds, and only a GPU needs it
 
             gpus = torch.cuda.device_count()
-            self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs")
+            self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")
         return cpus

@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import Budget, Noise, TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
@@ -75,20 +75,21 @@ def stage_flops(
     Args:
         trial: With the edits of its flags.
     """
-    return _stage_flops(_same_cost(trial), replace(stage, share=1.0), vocab_size, _frozen(special_ids))
+    return _stage_flops(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
 
 
 def stage_bytes(
     trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
 ) -> StageBytes:
     """Finds a stage's memory (about 0.5 s; remembered likewise)."""
-    return _stage_bytes(_same_cost(trial), replace(stage, share=1.0), vocab_size, _frozen(special_ids))
+    return _stage_bytes(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
 
 
-def _same_cost(trial: TrialConfig) -> TrialConfig:
-    """The trial without what no cost of a step depends on, as a key to remember costs by."""
-    budget = replace(trial.training.budget, flops=None, tokens=None, wall_seconds=None, steps=1)
-    return replace(trial, seed=0, flags=(), training=replace(trial.training, budget=budget, lr=1.0))
+def _same_cost(trial: TrialConfig, stage: Stage) -> tuple[TrialConfig, Stage]:
+    """Both without what no cost of a step depends on, as a key to remember costs by: arms that differ in their masks
+    alone, and the tuning of an arm, are counted once."""
+    training = replace(trial.training, budget=Budget(steps=1), lr=1.0, evaluations=1, noise=Noise())
+    return replace(trial, seed=0, flags=(), training=training), replace(stage, share=1.0, noise=None)
 
 
 def _frozen(special_ids: Mapping[str, int] | None) -> tuple[tuple[str, int], ...]:

@@ -52,6 +52,36 @@ def load(file: Path, *words: str) -> SweepConfig:
     return load_sweep(file, words)
 
 
+def test_a_file_that_extends_another_has_its_own_keys_whole_and_the_others_from_there(file: Path) -> None:
+    larger = file.parent / "larger.yaml"
+    own = {"data": "markov", "model": "decoder/gpt2_family/small", "overrides": {"training.budget": {"tokens": 1e9}}}
+    larger.write_text(dump_yaml({"extends": "x.yaml", "name": "larger", "base": own}))
+    sweep = load(larger, "replicates.seeds=5")
+    assert (sweep.name, sweep.question, sweep.source) == ("larger", "Which?", str(larger))
+    assert sweep.base.overrides == {"training.budget": {"tokens": 1e9}}
+    assert sweep.replicates.seeds == 5
+    assert [arm.name for arm in expand(sweep).arms] == ["gpt2", "llama", "wsd"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: x.yaml", "extends = x.yaml, whose results would be mixed with these; give a name of your own"),
+        ("extends: training_regime\nname: y", "extends = training_regime: no such file, .* did you mean 'training_reg"),
+        ("extends: [x.yaml]\nname: y", r"extends = \[\"x\.yaml\"\] is not the name of a search space"),
+        ("extends: second.yaml\nname: y", 'extends = second.yaml, which extends "x.yaml"; extend that one'),
+        ("extends: x.yaml\nname: y\nbas: {}", "bas: unknown key; did you mean 'base'"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused_by_name(text: str, message: str, file: Path) -> None:
+    (file.parent / "second.yaml").write_text("extends: x.yaml\nname: second\n")
+    child = file.parent / "child.yaml"
+    child.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(child)
+    assert caught.value.source == str(child)
+
+
 def test_the_whole_grammar_is_read(file: Path) -> None:
     sweep = load(file)
     assert (sweep.name, sweep.question, sweep.experiment, sweep.baseline) == ("x", "Which?", "ablation", "gpt2")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import stackwise_ray as sw
+from stackwise_ray.config.designs import expand
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.sweep import SweepConfig
 from stackwise_ray.core.errors import ConfigError
@@ -277,6 +278,18 @@ def test_a_plan_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # of a machine that may have some
     with pytest.raises(ConfigError, match="this machine has 0 GPUs"):
         sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["training_regimes_gpu", "bert_depth_time_vs_classical_gpu"])
+def test_the_full_sizes_are_planned_for_a_cluster_by_a_machine_without_a_gpu(name: str, module_cache: Path) -> None:
+    here = ["data=markov", "data.tokenizer=bytes", "model.n_layers=2", "training.budget={tokens: 2e7}"]
+    planned = sw.plan(sw.load_sweep(name, overrides=here), address="ray://cluster:10001")
+    assert not planned.refused
+    assert planned.seconds is None  # no GPU of the cluster was measured here
+    assert all(row.flops and row.steps and row.disk_bytes for row in planned.rows)
+    arms = [arm.name for arm in expand(sw.load_sweep(name.removesuffix("_gpu"))).arms]
+    assert [row.arm for row in planned.rows if row.role == "replicate"] == arms
 
 
 def test_a_search_whose_every_trial_breaks_the_limit_is_refused(tmp_path: Path) -> None:

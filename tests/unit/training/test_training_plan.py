@@ -14,6 +14,7 @@ from stackwise_ray.config.trial import (
     ExpertsChannelMixer,
     MarkovSource,
     ModelConfig,
+    Noise,
     NoMixer,
     ResolventApplyMixer,
     ResolventDiagonalMixer,
@@ -23,7 +24,7 @@ from stackwise_ray.config.trial import (
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.training.costs import stage_flops
+from stackwise_ray.training.costs import _stage_flops, stage_flops
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.plan import TrialPlan, plan_trial, planned_steps, split_by_cost
 from stackwise_ray.training.run_kind import run_kind
@@ -241,3 +242,14 @@ def test_a_run_is_filed_under_the_kind_that_the_plan_looks_up_whatever_flags_do(
     kind = run_kind(trial, device="cpu", threads=1, backend=None)
     assert kind == run_kind(apply_flags(trial), device="cpu", threads=1, backend=None)
     assert kind.precision == apply_flags(trial).training.precision
+
+
+def test_arms_that_differ_in_their_masks_alone_are_counted_once() -> None:
+    def misses(**changes: Any) -> int:
+        trial = training(regime="depth_time", **changes)
+        before = _stage_flops.cache_info().misses
+        stage_flops(trial, stage_plan(trial).stages[1], vocab_size=37)
+        return _stage_flops.cache_info().misses - before
+
+    assert [misses(), misses(noise=Noise(kind="cumulative"), evaluations=1, lr=1e-4)] == [1, 0]
+    assert misses(embeddings="untied_all") == 1
