@@ -44,7 +44,7 @@ def mlm_mask(
     special_ids: Mapping[str, int],
     vocab_size: int,
 ) -> MaskedBatch:
-    """Corrupt a batch: each ordinary token is selected with the probability that is its sequence's ratio.
+    """Corrupt a batch: each ordinary token is selected with the probability that is its sequence's ratio, one at least.
 
     A selected token becomes the mask (80 %), a random ordinary token (10 %), or stays (10 %). Special tokens are
     never selected, except <unk>, which stands for a word. Source: Devlin et al. 2019, section 3.1 and appendix A.1;
@@ -65,7 +65,7 @@ def mlm_mask(
     targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
     positions = np.arange(targets.shape[1], dtype=np.uint64)
     draws = [hash64(stream_seed(seed, NOISE), epoch, sequences, positions, purpose) for purpose in range(3)]
-    selected = (uniform(draws[0]) < _column(ratios, targets)) & ~np.isin(targets, reserved)
+    selected = _selected(uniform(draws[0]), ratios, targets, reserved)
     action = uniform(draws[1])
     ordinary = np.setdiff1d(np.arange(vocab_size, dtype=np.int64), reserved)
     # The bias of a remainder over 2^64 is below vocab_size / 2^64.
@@ -90,8 +90,8 @@ def denoising_mask(
     """Mask a batch: an ordinary token whose u is below its sequence's ratio becomes the mask token, always.
 
     u is drawn once for a position of a sequence, so the masks of one sequence are nested in the ratio: what is masked
-    at .3 is masked at .5. Special tokens are never masked, except <unk>. Source: the absorbing state of masked
-    diffusion, Austin et al. 2021 (2107.03006, section 3.1).
+    at .3 is masked at .5; where no u is below it, the lowest is masked. Special tokens are never masked, except <unk>.
+    Source: the absorbing state of masked diffusion, Austin et al. 2021 (2107.03006, section 3.1).
 
     Args:
         tokens, sequence_ids, epoch, seed: As in `mlm_mask`, whose draws these do not meet.
@@ -103,7 +103,7 @@ def denoising_mask(
     targets, sequences, reserved = _checked(tokens, sequence_ids, special_ids)
     positions = np.arange(targets.shape[1], dtype=np.uint64)
     u = uniform(hash64(stream_seed(seed, NOISE), epoch, sequences, positions, _DENOISING))
-    selected = (u < _column(ratios, targets)) & ~np.isin(targets, reserved)
+    selected = _selected(u, ratios, targets, reserved)
     return MaskedBatch(np.where(selected, special_ids["mask"], targets), targets, selected)
 
 
@@ -117,9 +117,20 @@ def drawn_ratios(
     return np.asarray(lowest + (highest - lowest) * within)
 
 
-def _column(ratios: ArrayLike, targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Ratios as (n_sequences, 1)."""
-    return np.broadcast_to(np.asarray(ratios, dtype=np.float64).reshape(-1, 1), (len(targets), 1))
+def _selected(
+    u: NDArray[np.float64], ratios: ArrayLike, targets: NDArray[np.int64], reserved: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Where the loss is taken: ordinary tokens whose u is below their sequence's ratio, or the one with the lowest u.
+
+    That one is for a short sequence at a light ratio, in which often no u is below it: a last step of such a sequence
+    alone would have no loss. It depends on the sequence alone and is selected at every heavier ratio too.
+    """
+    limits = np.broadcast_to(np.asarray(ratios, dtype=np.float64).reshape(-1, 1), (len(targets), 1))
+    ordinary = ~np.isin(targets, reserved)
+    selected = (u < limits) & ordinary
+    bare = ordinary.any(axis=1) & ~selected.any(axis=1) & (limits[:, 0] > 0)
+    selected[bare, np.where(ordinary, u, 1.0)[bare].argmin(axis=1)] = True
+    return selected
 
 
 def _checked(

@@ -108,8 +108,8 @@ class Evaluator:
             raise TrialError(f"non-finite loss in evaluation: {result.sums[bad]} in window {bad} of {n_windows}")
         if not result.counts.any():
             raise TrialError(
-                f"none of the {n_windows} windows of the evaluation has a position with a loss: at this share of masks "
-                "they have no masked one; raise data.validation_tokens, or the share"
+                f"none of the {n_windows} windows of the evaluation has a position with a loss: they hold special "
+                "tokens alone; raise data.validation_tokens, or look at the text"
             )
         return result
 

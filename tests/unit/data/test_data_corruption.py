@@ -1,5 +1,7 @@
 """Masking: 80/10/10, independent of batching, and nothing but the selected positions changes."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,19 @@ def test_ratios_are_drawn_evenly_over_the_bands_and_within_them():
     assert low.mean() == pytest.approx(0.5, abs=0.02)
     assert ratios[high].mean() == pytest.approx(0.7, abs=0.01)
     assert (drawn_ratios(ids[7:8], ((0.1, 0.1), (0.5, 0.9)), epoch=1, seed=0) == ratios[7]).all()
+
+
+@pytest.mark.parametrize("masked", [denoising_mask, functools.partial(mlm_mask, vocab_size=260)])
+def test_a_short_sequence_has_a_masked_token_at_any_ratio_and_the_masks_stay_nested(masked):
+    tokens = np.full((300, 16), 7)
+    tokens[:, 0] = SPECIAL["mask"]
+    settings = {"epoch": 1, "seed": 0, "special_ids": SPECIAL}
+    light, heavy = (masked(tokens, np.arange(300), ratios=ratio, **settings).selected for ratio in (0.05, 0.2))
+    assert light.any(axis=1).all()
+    assert (light.sum(axis=1) == 1).mean() > 0.8  # no more than that one is added: 46 % have none below .05
+    assert not light[:, 0].any()
+    assert (heavy[light]).all()
+    alone = masked(tokens[:1], np.arange(1), ratios=0.05, **settings).selected
+    assert (alone == light[:1]).all()
+    nothing = np.full((2, 4), SPECIAL["mask"])
+    assert not masked(nothing, np.arange(2), ratios=0.5, **settings).selected.any()

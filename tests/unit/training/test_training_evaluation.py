@@ -211,13 +211,16 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu():
         choose_device("cuda")
 
 
-def test_an_evaluation_in_which_nothing_is_masked_says_so(data):
-    """One window of 16 tokens at a share of a millionth has no mask."""
+def test_an_evaluation_in_which_nothing_can_be_masked_says_so(data):
+    """A window of special tokens alone; one of ordinary tokens has a mask at any share."""
     assembly = assemble(ENCODER, data, CPU)
     one = replace(assembly, validation_windows=assembly.validation_windows[:1])
     stage = replace(one.plan.stages[0], noise=((1e-6, 1e-6),))
-    lightest = one.enter(stage).objective
+    assert result(evaluator(one).validate(one.enter(stage).objective))["validation/loss"] > 0
+    tokens = data.splits["validation"].tokens
+    reserved = data.special_ids | {f"token {token}": int(token) for token in np.unique(tokens)}
+    bare = replace(one, data=replace(data, special_ids=reserved))
     with pytest.raises(
         TrialError, match=r"none of the 1 windows of the evaluation has .* raise data\.validation_tokens"
     ):
-        result(evaluator(one).validate(lightest))
+        result(evaluator(bare).validate(bare.enter(stage).objective))

@@ -72,6 +72,14 @@ def test_micro_batches_of_an_encoder_share_one_denominator(tmp_path):
     assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
 
 
+def test_a_step_of_one_short_sequence_has_a_loss_at_the_lightest_masks(tmp_path):
+    """The last step of a budget of tokens may hold one sequence: at 1 % of 16 tokens few would have a masked one."""
+    light = with_training(with_model(family="bert", role="encoder"), mask_ratio=0.01, batch_tokens=16)
+    records, result = run(light, tmp_path)
+    assert (result.metrics["steps/total"], len(step_losses(records))) == (6, 6)
+    assert all(math.isfinite(loss) and loss > 0 for loss in step_losses(records).values())
+
+
 def experts(load_balance: float, **training) -> TrialConfig:
     channel_mixer = ExpertsChannelMixer(load_balance=load_balance)
     model = ModelConfig(
