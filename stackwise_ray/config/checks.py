@@ -14,7 +14,14 @@ from pathlib import Path
 
 from stackwise_ray.config.append_checks import OF_APPEND, cached_prefix, time_as_input
 from stackwise_ray.config.growth_checks import GROWTH_RULES
-from stackwise_ray.config.trial import ADAPTED, AttentionMixer, ExpertsChannelMixer, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import (
+    ADAPTED,
+    AttentionMixer,
+    ExpertsChannelMixer,
+    Schedule,
+    TrainingConfig,
+    TrialConfig,
+)
 from stackwise_ray.config.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.quantities import near_divisors
@@ -186,7 +193,8 @@ def _final_evaluation(trial: TrialConfig) -> Found:
     return None
 
 
-def _batch(trial: TrialConfig) -> Found:
+def whole_batches(trial: TrialConfig) -> Found:
+    """A step takes whole sequences, at least one for each micro-batch; `training.budget` asks for this rule too."""
     tokens, seq_len = trial.training.batch_tokens, trial.data.seq_len
     if tokens % seq_len:
         below, above = tokens // seq_len * seq_len, (tokens // seq_len + 1) * seq_len
@@ -285,6 +293,11 @@ def _schedule(trial: TrialConfig) -> Found:
     if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
         problem = f"= {schedule.decay} and warmup = {schedule.warmup} together exceed the whole run"
         return "training.schedule.decay", f"{problem}; choose a decay of at most {round(1 - schedule.warmup, 6)}"
+    for name, kinds in (("decay", ("wsd",)), ("final", ("cosine", "linear", "wsd"))):
+        value = getattr(schedule, name)
+        if schedule.kind not in kinds and value != getattr(Schedule(), name):
+            problem = f"= {value:g} has no effect in a {schedule.kind} schedule; it goes with {' or '.join(kinds)}"
+            return f"training.schedule.{name}", problem
     return None
 
 
@@ -328,7 +341,7 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _generated,
     _paths,
     _final_evaluation,
-    _batch,
+    whole_batches,
     _schedule,
     _regime,
     _hybrid,

@@ -39,12 +39,38 @@ def _masks(trial: TrialConfig) -> Found:
         where = f"in the regime {training.regime}" if drawn else "on a decoder"
         problem = f"= {ratio:g} has no effect {where}; it goes with classical training of encoders"
         return "training.mask_ratio", f"{problem}, and training.noise with the other regimes"
+    if ratio == 0:  # of classical training of an encoder: elsewhere it is refused above
+        return "training.mask_ratio", "= 0 masks nothing, and masked tokens are all that an encoder learns from"
     if isinstance(noise.schedule, tuple):
         for name in ("r_first", "r_last"):
             value = getattr(noise, name)
             if value != getattr(default, name):
                 problem = f"= {value:g} has no effect beside a list of shares ({list(noise.schedule)})"
                 return f"training.noise.{name}", f"{problem}; leave one of them out"
+    return None
+
+
+def _one_stack(trial: TrialConfig) -> Found:
+    """Nothing is before or after a single stack, which owns the share r_last."""
+    training, noise = trial.training, trial.training.noise
+    grows = training.regime in ("depth_time", "append") or (training.regime, training.hybrid) == ("hybrid", "band")
+    if trial.model.n_layers != training.blocks_per_stack or not (grows or training.regime == "classical_random_ratio"):
+        return None
+    default = TrainingConfig(budget=training.budget)
+    changed = [
+        (name, getattr(training, name), getattr(default, name)) for name in ("trunk", "embeddings", "stage_split")
+    ]
+    if training.trunk in ADAPTED:  # `_lora`: with a finish they train on the one stack
+        del changed[0]
+    if training.time == "depth":
+        changed += [(f"noise.{name}", getattr(noise, name), getattr(Noise(), name)) for name in ("kind", "r_first")]
+        if not isinstance(noise.schedule, tuple):
+            changed.append(("noise.schedule", noise.schedule, Noise().schedule))
+    for name, value, usual in changed:
+        if value != usual:
+            shown = list(value) if isinstance(value, tuple) else value
+            problem = f"= {shown} has no effect on one stack (training.blocks_per_stack = {training.blocks_per_stack})"
+            return f"training.{name}", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
     return None
 
 
@@ -144,6 +170,7 @@ def _beside_adapters(trial: TrialConfig) -> Found:
 GROWTH_RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _stage_split,
     _masks,
+    _one_stack,
     _random_trunk,
     _consistency,
     _entry,

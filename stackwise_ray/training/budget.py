@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stackwise_ray.config.checks import whole_batches
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
@@ -62,23 +63,13 @@ def batch_sequences(trial: TrialConfig) -> int:
     """Global sequences of a full optimizer step.
 
     Raises:
-        ConfigError: `batch_tokens` is not a multiple of `seq_len`, or holds fewer sequences than micro-batches.
+        ConfigError: A configuration that nobody checked breaks the rule `config.checks.whole_batches`.
     """
-    tokens, seq_len = trial.training.batch_tokens, trial.data.seq_len
-    sequences, rest = divmod(tokens, seq_len)
-    if rest or not sequences:
-        choices = sorted({max(1, sequences) * seq_len, (sequences + 1) * seq_len})
-        raise ConfigError(
-            f"= {tokens} is no multiple of data.seq_len = {seq_len}; choose {' or '.join(map(str, choices))}",
-            path="training.batch_tokens",
-        )
-    if trial.training.accumulation > sequences:
-        raise ConfigError(
-            f"= {trial.training.accumulation} micro-batches share {sequences} sequences a step; choose at most "
-            f"{sequences}, or raise training.batch_tokens",
-            path="training.accumulation",
-        )
-    return sequences
+    found = whole_batches(trial)
+    if found is not None:
+        path, problem = found
+        raise ConfigError(problem, path=path)
+    return trial.training.batch_tokens // trial.data.seq_len
 
 
 def solve_steps(

@@ -92,7 +92,7 @@ def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, A
         {"data.corpus": "markov", "data.markov": {}},
         {"training.accumulation": 16},
         {"flags": ["mixed_precision", "activation_checkpointing"]},
-        {"training.schedule": {"kind": "cosine", "warmup": 0.5, "decay": 0.6}},
+        {"training.schedule": {"kind": "cosine", "warmup": 0.9}},  # the decay of wsd would not fit in
     ],
 )
 def test_what_fits_together_passes(edits: dict[str, Any]) -> None:
@@ -300,6 +300,51 @@ def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: st
 def test_a_decoder_that_is_evaluated_on_clean_text_is_entered_at_its_input() -> None:
     with pytest.raises(ConfigError, match=r"training\.entry = nearest_r is about inputs with masks, and a decoder"):
         check_trial(edit(GPT2, {"training.regime": "depth_time", "training.entry": "nearest_r"}))
+
+
+ONE = {"model.n_layers": 2, "training.blocks_per_stack": 2}
+
+
+@pytest.mark.parametrize(
+    ("edits", "field"),
+    [
+        ({"training.regime": "depth_time", "training.trunk": "random_frozen"}, "trunk = random_frozen"),
+        ({"training.regime": "append", "training.trunk": "trainable", "training.finish": 0.2}, "trunk = trainable"),
+        ({"training.regime": "append", "training.embeddings": "untied_all"}, "embeddings = untied_all"),
+        ({"training.regime": "depth_time", "training.stage_split": [1.0]}, r"stage_split = \[1\.0\]"),
+        ({"training.regime": "depth_time", "training.noise.kind": "band"}, "noise.kind = band"),
+        ({"training.regime": "append", "training.noise.schedule": "cosine"}, "noise.schedule = cosine"),
+        ({"training.regime": "classical_random_ratio", "training.noise.r_first": 0.9}, "noise.r_first = 0.9"),
+        ({**OWN, "training.hybrid": "band", "training.embeddings": "tied_frozen"}, "embeddings = tied_frozen"),
+    ],
+)
+def test_what_one_stack_has_no_use_for_is_refused(edits: dict[str, Any], field: str) -> None:
+    check_trial(edit(BERT, edits))
+    with pytest.raises(ConfigError, match=rf"training\.{field} has no effect on one stack .*smaller training\.blocks"):
+        check_trial(edit(BERT, {**edits, **ONE}))
+
+
+def test_one_stack_keeps_what_it_has_a_use_for() -> None:
+    check_trial(edit(BERT, {**ONE, "training.regime": "depth_time", "training.noise.schedule": [0.3]}))
+    timed = {"training.regime": "append", "training.time": "input", "training.noise.r_first": 0.9}
+    check_trial(edit(BERT, {**ONE, **timed, "training.embeddings": "untied_frozen_head"}))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"decay": 0.5}, "schedule.decay = 0.5 has no effect in a cosine schedule; it goes with wsd"),
+        ({"kind": "constant", "final": 0.0}, "schedule.final = 0 has no effect in a constant schedule; it goes with"),
+    ],
+)
+def test_a_part_of_another_schedule_is_refused(schedule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"training.{message}"):
+        check_trial(edit(BERT, {"training.schedule": schedule}))
+
+
+def test_masking_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0 masks nothing, and masked tokens are all that"):
+        check_trial(edit(BERT, {"training.mask_ratio": 0.0}))
 
 
 def test_a_hybrid_that_trains_its_own_checkpoint_takes_what_classical_training_takes() -> None:
