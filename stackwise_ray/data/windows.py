@@ -64,10 +64,6 @@ class TrainingOrder:
             sequence += len(piece)
         return np.concatenate(pieces) * self.seq_len
 
-    def epoch(self, sequence: int) -> int:
-        """The epoch, from 0, in which the sequence with this global counter falls."""
-        return sequence // self.windows_per_epoch
-
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if self._epoch is None or self._epoch[0] != epoch:
             # Sorting hashes gives the same order with every numpy version, which its shuffles do not promise.
