@@ -210,7 +210,7 @@ def main(
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
-            _plan(plan(sweep, address=address, max_concurrent=max_concurrent), console, as_json)
+            print_plan(plan(sweep, address=address, max_concurrent=max_concurrent), console, as_json=as_json)
         else:
             result = run(
                 sweep,
@@ -281,7 +281,8 @@ def _list(as_json: bool) -> None:
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def _plan(made: Plan, console: Console, as_json: bool) -> None:
+def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
+    """A plan on the terminal or as JSON; one that cannot run ends the command as a mistake."""
     if as_json:
         _print_json(made.to_dict())
     else:

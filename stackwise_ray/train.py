@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count, format_seconds
-from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console, print_plan
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.core.records import MetricRecord
     from stackwise_ray.training.outputs import TrialResult
+    from stackwise_ray.training.sweep_plan import Plan
 
 LINE_SECONDS = 60.0
 """Between two lines where standard output is no terminal."""
@@ -70,33 +72,79 @@ def main(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's own choice.")] = None,
     multirun: Annotated[bool, typer.Option("--multirun", help="Run every combination of listed values.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what it would cost, and train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Train one trial here: progress on the terminal, everything else in its folder.
 
     Exit codes: 0 done; 1 the trial failed, or the disk is full; 2 a mistake in what was asked; 130 interrupted.
     """
-    console = make_console()
-    with exit_codes():
+    console = make_console(stderr=as_json)
+    with exit_codes(resumable=not plan_only):
+        if as_json and not plan_only:
+            raise ConfigError("--json prints a plan: add --plan (a run leaves its numbers in outputs/metrics.json)")
         if multirun:
-            _multirun(words or [], output, console)
+            _multirun(words or [], output, console, plan_only=plan_only, as_json=as_json)
             return
         from stackwise_ray.config.loading import load_trial
 
-        _train(load_trial(words or ()), output, threads, console)
+        trial = load_trial(words or ())
+        if plan_only:
+            print_plan(_plan(trial, threads, console), console, as_json=as_json)
+        else:
+            _train(trial, output, threads, console)
 
 
-def _multirun(words: list[str], output: Path | None, console: Console) -> None:
-    from stackwise_ray.sweep import run_multirun
+def _multirun(words: list[str], output: Path | None, console: Console, *, plan_only: bool, as_json: bool) -> None:
+    from stackwise_ray.sweep import plan, run_multirun
 
+    if plan_only:
+        from stackwise_ray.config.loading import sweep_from_words
+
+        print_plan(plan(sweep_from_words(words)), console, as_json=as_json)
+        return
     result = run_multirun(words, output=output)
     console.print(f"results: {result.directory}", highlight=False, soft_wrap=True)
     raise typer.Exit(result.outcome.exit_code)
 
 
-def _train(trial: TrialConfig, output: Path | None, threads: int | None, console: Console) -> None:
+def _check(trial: TrialConfig) -> None:
+    """Refuse what the configuration alone shows, before torch is loaded and data are prepared: both take seconds."""
     from stackwise_ray.config.checks import check_trial
+    from stackwise_ray.flags import apply_flags
+    from stackwise_ray.training.initial import charged
+    from stackwise_ray.training.stages import stage_plan
 
     check_trial(trial)
+    stage_plan(charged(apply_flags(trial)))
+
+
+def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
+    """What the trial would cost here, as `sweep --plan` says it of an arm."""
+    _check(trial)
+    import torch
+
+    from stackwise_ray.data import prepare
+    from stackwise_ray.training.assembly import choose_device
+    from stackwise_ray.training.sweep_plan import Cell, plan_cells
+
+    cell = Cell.of(trial.training.regime, "replicate", trial, 1, prepare(trial.data, progress=_Preparation(console)))
+    gpu = choose_device(trial.training.device).type == "cuda"
+    return plan_cells(
+        _title(trial),
+        [cell],
+        slots=1,
+        threads=0 if gpu else threads or torch.get_num_threads(),
+        device=torch.cuda.get_device_name() if gpu else "cpu",
+    )
+
+
+def _title(trial: TrialConfig) -> str:
+    return f"{trial.model.family} {trial.model.n_layers}×{trial.model.d_model} on {trial.data.corpus}"
+
+
+def _train(trial: TrialConfig, output: Path | None, threads: int | None, console: Console) -> None:
+    _check(trial)
     with console.status("loading torch") if console.is_terminal else _nothing():
         import torch
 
@@ -149,8 +197,7 @@ class Display:
 
     def __init__(self, console: Console, trial: TrialConfig) -> None:
         self._console = console
-        model = trial.model
-        self._title = f"{model.family} {model.n_layers}×{model.d_model} on {trial.data.corpus}"
+        self._title = _title(trial)
         self._latest: dict[str, float] = {}
         self._began = self._last_line = time.monotonic()
         self._first_share: float | None = None

@@ -341,17 +341,7 @@ def _search_trials(sweep: SweepConfig) -> int:
 
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
-    data = corpora.get(trial.data)
-    return Cell(
-        arm=arm,
-        role=role,
-        trial=trial,
-        trials=trials,
-        vocab_size=data.vocab_size,
-        special_ids=data.special_ids,
-        split_tokens={name: split.n_tokens for name, split in data.splits.items()},
-        tokenizer=data.directory / "tokenizer",
-    )
+    return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
 
 
 def _device(gpus: float) -> str:

@@ -21,6 +21,7 @@ from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role
+from stackwise_ray.data import PreparedData
 from stackwise_ray.training.initial import charged, check_tokenizer
 from stackwise_ray.training.run_kind import backend_of, run_kind
 
@@ -52,6 +53,20 @@ class Cell:
     split_tokens: Mapping[str, int]
     tokenizer: Path
     trials_least: int | None = None
+
+    @classmethod
+    def of(cls, arm: str, role: Role, trial: TrialConfig, trials: int, data: PreparedData) -> Cell:
+        """The cell of a trial on its prepared data."""
+        return cls(
+            arm=arm,
+            role=role,
+            trial=trial,
+            trials=trials,
+            vocab_size=data.vocab_size,
+            special_ids=data.special_ids,
+            split_tokens={name: split.n_tokens for name, split in data.splits.items()},
+            tokenizer=data.directory / "tokenizer",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

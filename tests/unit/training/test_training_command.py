@@ -1,0 +1,52 @@
+"""`train` before it trains: mistakes that the configuration shows by itself, and the plan of one trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+import stackwise_ray.train as command
+from stackwise_ray.config.loading import load_trial
+from tests.small_trials import run
+
+WORDS = ["model=encoder/bert_family/tiny", "model.d_model=16", "model.n_heads=2", "model.d_ff=32", "data=markov"]
+WORDS += ["data.markov={n_tokens: 4000, n_symbols: 4, order: 1}", "data.seq_len=16", "data.validation_tokens=256"]
+GROWN = [*WORDS, "training=depth_time"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.blocks_per_stack=3"], "training.blocks_per_stack = 3 does not divide model.n_layers = 4"),
+        (["training.stage_split=[0.5, 0.2, 0.2, 0.2]"], "is not 4 positive shares that sum to 1"),
+        (["training.noise.schedule=[0.9, 0.2]"], "has 2 shares for 4 stacks; give 4"),
+        (["training=hybrid", "training.init_from=nowhere"], "holds neither a finished run"),
+    ],
+)
+def test_what_the_words_alone_show_is_refused_before_any_data_is_prepared(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prepare(*_: object, **__: object) -> None:
+        raise AssertionError("data were prepared")
+
+    monkeypatch.setattr("stackwise_ray.data.prepare", prepare)
+    grown = GROWN[:-1] if words[0].startswith("training=") else GROWN
+    with pytest.raises(typer.Exit) as left:
+        command.main([*grown, *words])
+    assert left.value.exit_code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_plan_of_one_trial_is_what_it_then_costs(
+    module_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*GROWN, "model.n_layers=2", "training.max_steps=4", "training.batch_tokens=64", "training.evaluations=1"]
+    command.main(words, plan_only=True, as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert list(tmp_path.iterdir()) == []
+    _, result = run(load_trial(words), tmp_path / "run")
+    assert (row["flops"], row["steps"]) == (result.metrics["flops/total"], result.metrics["steps/total"])
