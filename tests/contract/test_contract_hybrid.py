@@ -100,9 +100,7 @@ def pretrained_within(name: str, kind: str, **training: Any) -> TrialConfig:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("gpt2", "finetune"), ("bert", "band")]
-    + [
-        pytest.param(name, "band", marks=pytest.mark.slow) for name in ("llama", "modernbert", "bk encoder", "bk apply")
-    ],
+    + [pytest.param(name, "band", marks=pytest.mark.slow) for name in ("llama", "modernbert", "bk encoder")],
 )
 def test_a_hybrid_trains_its_own_checkpoint_out_of_the_one_budget_and_goes_on_from_it(
     name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

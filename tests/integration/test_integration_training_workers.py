@@ -119,6 +119,13 @@ def test_two_workers_go_on_from_a_checkpoint_as_one(kind, tmp_path):
     assert_same_curve(trial, trial, tmp_path)
 
 
+@pytest.mark.slow
+def test_a_checkpoint_trained_in_the_same_run_is_the_same_on_two_workers(tmp_path):
+    grown = {"regime": "hybrid", "hybrid": "band", "pretraining_share": 0.5, "budget": Budget(tokens=24 * 128 + 16)}
+    trial = with_training(ENCODER, **grown)
+    assert_same_curve(trial, trial, tmp_path)
+
+
 def assert_same_curve(one, two, folder):
     alone = train(one, folder / "one", 1)
     together = train(two, folder / "two", 2)
