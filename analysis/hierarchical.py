@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .aggregation import check_resampling
-from .blocks import label, placed, refuse_mixed_data
+from .blocks import label, placed, refuse_incomparable
 from .errors import AnalysisError, did_you_mean
 from .intervals import Interval, percentile_bounds
 
@@ -59,7 +59,7 @@ def hierarchical_bootstrap(
     if not nested:
         raise AnalysisError("nested names no column: say which seeds were drawn, outermost first")
     usable, _, _ = placed(table, metric, arm, levels, role="level")
-    refuse_mixed_data(usable)
+    refuse_incomparable(usable, metric)
     if not np.isfinite(usable["_value"]).all():
         bad = usable[~np.isfinite(usable["_value"])].iloc[0]
         raise AnalysisError(f"{metric} of arm '{bad['_arm']}' at {bad['_block']} is {bad['_value']}: no mean over it")
