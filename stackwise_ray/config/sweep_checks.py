@@ -9,7 +9,7 @@ from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop
 from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
 from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
 from stackwise_ray.config.editing import edit, to_plain
-from stackwise_ray.config.metric_names import require_metric
+from stackwise_ray.config.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.resolver import Resolver
 from stackwise_ray.config.schema import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.config.seeds import replicate_seeds
@@ -116,7 +116,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
     if sweep.tune is None and sweep.search is None:
         return
     for number, goal in enumerate(sweep.objective):
-        if goal.metric.startswith(("test/", "validation/perplexity_")):
+        if on_whole_splits(goal.metric):
             problem = (
                 f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
             )
@@ -204,7 +204,7 @@ def _check_masks(sweep: SweepConfig, design: Design) -> None:
         return
     first, *others = kinds
     other = next(name for name in others if kinds[name] != kinds[first])
-    common = "compare validation/masked_loss, which is the same for all, and make it the objective"
+    common = "compare validation/masked_loss, which is the same for all"
     for number, step in enumerate(sweep.analysis):
         compare = step.compare
         if compare is not None and compare.metric not in OWN_MASKS:

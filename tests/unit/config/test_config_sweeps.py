@@ -327,6 +327,36 @@ def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -
         load_sweep(file)
 
 
+def test_what_is_compared_first_is_the_objective_where_none_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = MASKED % "validation/masked_loss"
+    second = "  - compare: {metric: validation/loss, equal: null}\n"
+
+    def objective(text: str) -> tuple[str, str]:
+        file.write_text(text)
+        (goal,) = load(file).objective
+        return goal.metric, goal.direction
+
+    assert objective(text) == ("validation/masked_loss", "minimize")
+    assert objective(text.replace("equal: null", "equal: null, direction: maximize")) == (
+        "validation/masked_loss", "maximize",
+    )  # fmt: skip
+    same_masks = text.replace("{training: depth_time}", "{training.lr: 1.0e-4}") + second
+    assert objective(same_masks) == ("validation/masked_loss", "minimize")
+    written = "objective: [{metric: validation/masked_loss_15}]\n"
+    assert objective(text + written) == ("validation/masked_loss_15", "minimize")
+    assert objective(text.partition("analysis:")[0]) == ("validation/loss", "minimize")
+
+
+def test_short_trials_do_not_optimise_what_only_replicates_measure(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    text = (MASKED % "test/perplexity_word").replace("encoder/bert_family", "decoder/gpt2_family")
+    file.write_text(text)
+    assert load(file).objective[0].metric == "test/perplexity_word"
+    file.write_text(text + "tune: {space: {training.lr: [1.0e-3, 3.0e-3]}}\n")
+    assert load(file).objective[0].metric == "validation/loss"
+
+
 def test_losses_on_other_masks_are_no_points_of_one_law(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     compared = "compare: {metric: %s, baseline: classical, equal: null}"
