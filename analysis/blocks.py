@@ -276,6 +276,14 @@ def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str],
     )
 
 
+def check_goal(direction: str, margin: float | None) -> None:
+    """Refuse a direction that is none, or a margin that no difference lies within."""
+    if direction not in ("minimize", "maximize"):
+        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
+        raise AnalysisError(f"margin = {margin:g} must be positive and finite")
+
+
 def label(value: Any) -> str:
     """The name of an arm or a block as text: 3.0 and 3 are the same seed."""
     if isinstance(value, tuple):

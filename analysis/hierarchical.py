@@ -66,6 +66,8 @@ def hierarchical_bootstrap(
     names = list(dict.fromkeys(usable["_arm"]))
     if baseline is not None and baseline not in names:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, names)}")
+    if names == [baseline]:
+        raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to subtract it from")
     grids = {name: _grid_of(usable[usable["_arm"] == name], name, nested, crossed) for name in names}
     found = {}
     for name in names:

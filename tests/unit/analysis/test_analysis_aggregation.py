@@ -177,6 +177,7 @@ def test_one_level_without_items_is_the_plain_bootstrap():
     ("change", "options", "words"),
     [
         (lambda t: t, {"baseline": "c"}, "baseline = 'c' is not an arm"),
+        (lambda t: t[t["arm"] == "a"], {"baseline": "a"}, "only one arm, 'a'"),
         (lambda t: t, {"nested": []}, "nested names no column"),
         (lambda t: t, {"crossed": "question"}, "level = 'question' is not a column"),
         (lambda t: t.drop(index=5), {}, "was not measured at 0 × 0 × 5"),
