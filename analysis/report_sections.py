@@ -175,8 +175,9 @@ def planned(sweep: Sweep) -> Section | None:
     if grid is None:
         return None
     text = (
-        "FLOPs of one trial are counted before the run and by it. Time and peak memory were predicted from what this "
-        "machine had been measured to do before; beside them the means over the finished trials."
+        "FLOPs of one trial are counted before the run and by it. Time and peak memory are what was predicted before "
+        "each trial ran, from what this machine had been measured to do by then; beside them the means over the "
+        "finished trials, and their share of what was predicted."
     )
     arms = set(sweep.arms)
     sources = [

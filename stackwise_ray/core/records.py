@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS decisions (
     time REAL NOT NULL, UNIQUE (kind, key));
 """
 """`reports` is append-only: a continued attempt may report a step again, and the later row is the one that counts
-(on a CPU both hold the same values). `decisions` holds what a searcher or a tuning stage settled."""
+(on a CPU both hold the same values). `decisions` holds what a searcher or a tuning stage settled, and
+under "prediction" what the plan said of a trial before it ran: flops, seconds and peak_bytes, or null."""
 
 TABLE_COLUMNS = (
     "arm", "seed", "loss", "flops", "tokens", "params", "params_total", "budget", "role", "status", "reason",
