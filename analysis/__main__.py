@@ -128,7 +128,7 @@ def report(
 
         print(dump_json({**summary.to_dict(), "report": str(path)}))
     elif markdown:
-        print(path.read_text(encoding="utf-8"), end="")
+        print(path.with_suffix(".md").read_text(encoding="utf-8"), end="")
     elif latex:
         print(summary.grid().to_latex(), end="")
     else:

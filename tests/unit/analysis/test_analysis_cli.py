@@ -85,8 +85,10 @@ def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(tmp_path, caps
 def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
     code, out, _ = run(capsys, monkeypatch, "report", ablation)
     assert code == 0
-    assert (ablation / "report" / "report.md").is_file()
-    assert "report.md" in "".join(out.split())
+    assert (ablation / "report" / "report.html").is_file()
+    assert "report.html" in "".join(out.split())
+    text = (ablation / "report" / "report.md").read_text(encoding="utf-8")
+    assert run(capsys, monkeypatch, "report", ablation, "--markdown")[1] == text
     _, out, _ = run(capsys, monkeypatch, "report", ablation, "--json")
     assert json.loads(out)["sweep"] == "ablation"
 
