@@ -119,6 +119,13 @@ def placed(
             hint = did_you_mean(column, table.columns)
             raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
     usable, notes, excluded = _usable(table)
+    for column in (arm, *columns):
+        empty = usable[column].isna()
+        if empty.any():
+            raise AnalysisError(
+                f"column '{column}' is empty in {int(empty.sum())} of {len(usable)} runs (first: row "
+                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out"
+            )
     places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
     usable = usable.assign(_arm=usable[arm].map(label), _block=places)
     usable, duplicates = _single(usable, metric, arm)
@@ -235,7 +242,7 @@ def _check_budgets(
     for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
         base = float(reference.get(place, math.nan))
         if name != baseline and place in reference.index:
-            if math.isnan(value) or math.isnan(base):
+            if not (math.isfinite(value) and math.isfinite(base)):
                 unknown += 1
             elif abs(value - base) > tolerance * abs(base):
                 unequal.append((name, place, value, base))

@@ -199,7 +199,10 @@ def _show_intervals(
 
     first = next(iter(found.values()))
     rows = tuple((name, str(interval.n), str(interval)) for name, interval in found.items())
-    methods = tuple(dict.fromkeys(interval.method for interval in found.values()))
+    by_method: dict[str, list[str]] = {}
+    for name, interval in found.items():
+        by_method.setdefault(interval.method, []).append(name)
+    methods = tuple(f"{', '.join(arms)}: {text}" if len(by_method) > 1 else text for text, arms in by_method.items())
     grid = Grid(("arm", counted, f"{what} [{first.level:.0%}]"), rows, metric, methods, (1, 2))
     show(grid, {name: interval.to_dict() for name, interval in found.items()}, *excluded(table), **form)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 from synthetic_sweeps import final_metrics, table
@@ -150,6 +152,20 @@ def test_a_mistake_in_the_question_is_refused_with_value_and_fix(options, words)
     runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]}, flops=1e12)
     with pytest.raises(AnalysisError, match=words):
         compare(runs, **{"metric": "loss", "baseline": "a", **options})
+
+
+@pytest.mark.parametrize("column", ["arm", "seed"])
+def test_a_run_of_no_arm_or_no_block_is_no_arm_and_no_block_of_its_own(column):
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]})
+    lost = runs.assign(**{column: runs[column].where(runs.index != 4)})
+    for judge in (compare, compare_sequentially):
+        with pytest.raises(AnalysisError, match=f"column '{column}' is empty in 1 of 6 runs \\(first: row 4\\)"):
+            judge(lost, "loss", baseline="a")
+
+
+def test_budgets_that_are_not_finite_are_not_called_equal():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]}, flops=math.inf)
+    assert any("in 3 of the pairs" in note for note in compare(runs, "loss", baseline="a").notes)
 
 
 def test_text_among_the_numbers_and_a_lonely_arm_are_refused():

@@ -146,7 +146,13 @@ def test_infinity_in_a_csv_and_its_stand_in_are_both_infinity(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("", "not a CSV table"), ("arm,seed,loss\n", "has no rows"), (None, "no such file")]
+    ("content", "words"),
+    [
+        ("", "not a CSV table"),
+        ("arm,seed,loss\n", "has no rows"),
+        ("arm,seed,loss,loss\na,0,2.0,3.0\n", "two columns are called 'loss'; rename one"),
+        (None, "no such file"),
+    ],
 )
 def test_a_csv_that_is_empty_or_missing_is_refused(tmp_path, content, words):
     path = tmp_path / "runs.csv"
