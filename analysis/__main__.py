@@ -1,4 +1,5 @@
-"""`python -m analysis compare | fit | isoflop | report | verify | power | sequential | rank | aggregate`, in a shell.
+"""`python -m analysis compare | fit | isoflop | report | verify | power | sequential | rank | aggregate |
+hierarchical`, in a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.
@@ -10,12 +11,12 @@ import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import law_commands, statistics_commands
-from .console import Json, Latex, Markdown, excluded, show, to_terminal
+from .console import Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
 from .errors import AnalysisError
 from .statistics_commands import Direction
 
@@ -87,22 +88,18 @@ def compare(
         "metric": metric, "baseline": baseline, "correction": correction, "margin": margin, "direction": direction,
         "test": test, "equal": equal, "tolerance": tolerance, "alpha": alpha,
     }  # fmt: skip
-    asked: dict[str, Any] = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
     if other is None:
         from .runs import load_runs
 
         table = load_runs(source)
-        asked = {**_declared(source, metric), **asked}
-        if asked.get("baseline") is None:
-            arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-            raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+        _refuse_adaptive(source)
+        declared = declared_arguments(source, metric)
     else:
         table, first = _two_sources(source, other, arm)
-        asked = {"baseline": first, **asked}
-    if asked.get("equal") == "none":
-        asked["equal"] = None
+        declared = {"baseline": first}
+    asked = completed(given, declared, source, table, arm)
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
-    result = run(table, arm=arm, block=blocks, **{"metric": "loss", **asked})
+    result = run(table, arm=arm, block=blocks, **asked)
     lines = (result.sentence, *excluded(table))
     show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
 
@@ -131,7 +128,7 @@ def report(
 
         print(dump_json({**summary.to_dict(), "report": str(path)}))
     elif markdown:
-        print(path.read_text(encoding="utf-8"), end="")
+        print(path.with_suffix(".md").read_text(encoding="utf-8"), end="")
     elif latex:
         print(summary.grid().to_latex(), end="")
     else:
@@ -169,18 +166,14 @@ app.add_typer(law_commands.app)
 app.add_typer(statistics_commands.app)
 
 
-def _declared(source: str, metric: str | None) -> dict[str, Any]:
-    """Arguments of the comparison that a sweep declares on `metric` (None: its first); only the baseline for others."""
-    path = Path(source)
-    if not path.is_dir() and path.suffix != ".sqlite":
-        return {}
-    from .sweep_directory import read_sweep
-
-    sweep = read_sweep(path)
-    listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
-    if listed:
-        return listed[0]
-    return {"baseline": sweep.baseline} if metric is not None else (sweep.undeclared() or {})
+def _refuse_adaptive(source: str) -> None:
+    """The p values of a fixed number of seeds do not hold where seeds were added because of the results."""
+    sweep = sweep_of(source)
+    if sweep is not None and sweep.adaptive_seeds is not None:
+        raise AnalysisError(
+            f"{source}: its seeds were added until the verdicts decided, so no test of a fixed number of seeds holds; "
+            f"use python -m analysis sequential {source}"
+        )
 
 
 def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:

@@ -8,11 +8,12 @@ Source: Agarwal et al. (2021), "Deep reinforcement learning at the edge of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import AnalysisError, did_you_mean
-from .intervals import Interval, percentile_bounds
+from .intervals import Interval, check_seed, percentile_bounds
 from .tasks import TaskScores, task_scores
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 STATISTICS = ("iqm", "mean", "median", "optimality_gap")
 _CHUNK = 4_000_000
 """Resampled values held at once."""
+_ROUNDING = 1e-12
+"""Resamples of equal values differ by less, as shares of the mean, by the order of addition."""
 
 
 def aggregate(
@@ -55,23 +58,37 @@ def aggregate(
 
     if statistic not in STATISTICS:
         raise AnalysisError(f"statistic = '{statistic}' is not known; {did_you_mean(statistic, STATISTICS)}")
+    if target is not None and not math.isfinite(target):
+        raise AnalysisError(f"target = {target:g} must be finite")
     if target is not None and statistic != "optimality_gap":
         raise AnalysisError(f"target = {target:g} has no effect on the {statistic}; it belongs to the optimality_gap")
-    check_resampling(bootstrap, level)
-    scores = _complete(task_scores(table, metric, task, arm, seed))
+    check_resampling(bootstrap, level, rng)
+    read = task_scores(table, metric, task, arm, seed)
+    scores = _complete(read)
     measure = _measure(statistic, 1.0 if target is None else target)
     found = {}
     for name, cells in scores.items():
         values = np.array([cells[place] for place in cells]).T
         draws = _resampled(values, measure, bootstrap, np.random.default_rng(rng))
-        low, high = percentile_bounds(draws, level)
         method = f"{statistic}, bootstrap over runs within {values.shape[1]} tasks ({bootstrap} draws)"
-        found[name] = Interval(float(measure(values[None])[0]), low, high, level, method, values.size)
+        found[name] = resampled_interval(float(measure(values[None])[0]), draws, level, method, values.size, read.notes)
     return found
 
 
-def check_resampling(bootstrap: int, level: float) -> None:
-    """Refuse a number of resamples that cannot hold the tails, or a level that is none."""
+def resampled_interval(
+    estimate: float, draws: NDArray[np.float64], level: float, method: str, n: int, notes: Sequence[str]
+) -> Interval:
+    """The percentile interval of the draws; its method says as well what a reader must know of the runs."""
+    low, high = percentile_bounds(draws, level)
+    if high - low <= _ROUNDING * abs(estimate):
+        low = high = estimate
+        notes = [*notes, "zero variance: no resample differs, so check that these are different runs"]
+    return Interval(estimate, low, high, level, "; ".join([method, *notes]), n)
+
+
+def check_resampling(bootstrap: int, level: float, rng: int) -> None:
+    """Refuse a number of resamples that cannot hold the tails, a level that is none, or a seed that is none."""
+    check_seed(rng)
     if not 0 < level < 1:
         raise AnalysisError(f"level = {level:g} must lie between 0 and 1")
     if bootstrap < 100:

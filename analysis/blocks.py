@@ -1,7 +1,8 @@
 """From a table of runs to paired values: which run stands in which block, what is missing, what must not be compared.
 
 Called by `significance.compare`. Everything that would make a pairing dishonest is refused here by name (two runs in
-one place, mixed data, unequal budgets) or stated in `Pairing.notes`; nothing is dropped without a line about it.
+one place, mixed data, losses on other masks, unequal budgets) or stated in `Pairing.notes`; nothing is dropped without
+a line about it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 from .errors import AnalysisError, did_you_mean
 
@@ -85,7 +88,7 @@ def pair(
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
     if len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
-    refuse_mixed_data(usable)
+    refuse_incomparable(usable, metric)
     notes += mixtures(usable)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
@@ -116,6 +119,13 @@ def placed(
             hint = did_you_mean(column, table.columns)
             raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
     usable, notes, excluded = _usable(table)
+    for column in (arm, *columns):
+        empty = usable[column].isna()
+        if empty.any():
+            raise AnalysisError(
+                f"column '{column}' is empty in {int(empty.sum())} of {len(usable)} runs (first: row "
+                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out"
+            )
     places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
     usable = usable.assign(_arm=usable[arm].map(label), _block=places)
     usable, duplicates = _single(usable, metric, arm)
@@ -170,7 +180,22 @@ def _single(table: pd.DataFrame, metric: str, arm: str) -> tuple[pd.DataFrame, l
     return table, notes
 
 
-def refuse_mixed_data(table: pd.DataFrame) -> None:
+def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
+    """Refuse values that answer different questions, as far as the table records it: other data, or other masks."""
+    _refuse_mixed_data(table)
+    if metric not in OWN_MASKS or "loss_kind" not in table.columns:
+        return
+    arms = table.dropna(subset=["loss_kind"]).groupby("loss_kind")["_arm"].unique()
+    if len(arms) < 2:
+        return
+    shown = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in arms.items())
+    mend = "so keep the arms of one"
+    if NEXT_TOKENS not in arms.index:
+        mend = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
+    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {mend}")
+
+
+def _refuse_mixed_data(table: pd.DataFrame) -> None:
     if "data_fingerprint" not in table.columns:
         return
     prints = table["data_fingerprint"].dropna()
@@ -217,7 +242,7 @@ def _check_budgets(
     for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
         base = float(reference.get(place, math.nan))
         if name != baseline and place in reference.index:
-            if math.isnan(value) or math.isnan(base):
+            if not (math.isfinite(value) and math.isfinite(base)):
                 unknown += 1
             elif abs(value - base) > tolerance * abs(base):
                 unequal.append((name, place, value, base))
@@ -256,6 +281,14 @@ def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str],
         for place in blocks
         if place not in values[name]
     )
+
+
+def check_goal(direction: str, margin: float | None) -> None:
+    """Refuse a direction that is none, or a margin that no difference lies within."""
+    if direction not in ("minimize", "maximize"):
+        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
+        raise AnalysisError(f"margin = {margin:g} must be positive and finite")
 
 
 def label(value: Any) -> str:

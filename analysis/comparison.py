@@ -226,37 +226,42 @@ class Comparison(GridView):
 
     def remarks(self) -> list[str]:
         """Everything that must stand beside the verdicts: budgets, missing blocks, notes."""
-        lines = []
+        return [line for line, _ in self.remarks_of_arms()]
+
+    def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every remark with the arms whose runs it was found in; () where it says what was declared or how to read."""
+        every = (self.baseline, *(result.arm for result in self.arms))
+        lines: list[tuple[str, tuple[str, ...]]] = []
         if self.budgets:
-            lines.append(f"equal {self.budgets}: every pair within {self.tolerance:.0%}")
+            lines.append((f"equal {self.budgets}: every pair within {self.tolerance:.0%}", every))
         if self.margin is not None:
-            lines.append(f"equivalence margin ±{self.margin:g}")
-        lines += list(self.notes)
-        lines += [f"missing: {item.arm}, {self.block} {item.block}: {item.reason}" for item in self.missing]
+            lines.append((f"equivalence margin ±{self.margin:g}", ()))
+        lines += [(note, every) for note in self.notes]
+        lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
         by_note: dict[str, list[str]] = {}
         for result in self.arms:
             for note in result.notes:
                 by_note.setdefault(note, []).append(result.arm)
-        lines += [f"{', '.join(arms)}: {note}" for note, arms in by_note.items()]
+        lines += [(f"{', '.join(arms)}: {note}", tuple(arms)) for note, arms in by_note.items()]
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
-            lines.append(
-                "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
-            )
-            lines.append("  plan a new sweep with that number: seeds added to this one count as a second look")
+            how = "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
+            plan = "  plan a new sweep with that number: seeds added to this one count as a second look"
+            lines += [(how, ()), (plan, ())]
         return lines + self._bootstrap_remarks()
 
-    def _bootstrap_remarks(self) -> list[str]:
+    def _bootstrap_remarks(self) -> list[tuple[str, tuple[str, ...]]]:
         """The BCa intervals where they hold what they say, and why there is none elsewhere."""
-        lines = [
-            f"{result.arm}: BCa bootstrap interval {format_interval(result.bca, signed=True)}"
+        lines: list[tuple[str, tuple[str, ...]]] = [
+            (f"{result.arm}: BCa bootstrap interval {format_interval(result.bca, signed=True)}", (result.arm,))
             for result in self.arms
             if result.bca is not None
         ]
         if any(result.interval is not None and result.n < FEWEST_BCA_BLOCKS for result in self.arms):
-            lines.append(
+            why = (
                 f"no bootstrap interval below {FEWEST_BCA_BLOCKS} blocks: BCa at 95 % covers .73 with 3 blocks and .90 "
                 f"with 10, the t interval .95"
             )
+            lines.append((why, ()))
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -278,6 +283,11 @@ _WIDE = 150
 """Columns of a terminal from which the whole table stands in one piece."""
 _TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
 _CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
+
+
+def missing_text(item: Missing, block: str) -> str:
+    """A block that an arm lacks, and why, as a remark."""
+    return f"missing: {item.arm}, {block} {item.block}: {item.reason}"
 
 
 def verdict_text(result: ArmComparison) -> str:

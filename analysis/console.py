@@ -1,21 +1,65 @@
-"""What the commands of `python -m analysis` share: options of the output, and how a result is printed."""
+"""What the commands of `python -m analysis` share: what is asked, options of the output, how a result is printed."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .render import Grid
+    from .sweep_directory import Sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
+
+
+def sweep_of(source: str) -> Sweep | None:
+    """The sweep whose folder or journal `source` is; None for other sources."""
+    path = Path(source)
+    if not path.is_dir() and path.suffix != ".sqlite":
+        return None
+    from .sweep_directory import read_sweep
+
+    return read_sweep(path)
+
+
+def declared_arguments(source: str, metric: str | None) -> dict[str, Any]:
+    """Arguments of the comparison that a sweep declares on `metric` (None: its first); only the baseline for others."""
+    sweep = sweep_of(source)
+    if sweep is None:
+        return {}
+    listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
+    if listed:
+        return listed[0]
+    return {"baseline": sweep.baseline} if metric is not None else (sweep.undeclared() or {})
+
+
+def completed(
+    given: Mapping[str, Any], declared: Mapping[str, Any], source: str, table: pd.DataFrame, arm: str
+) -> dict[str, Any]:
+    """Arguments of a comparison: what was given on the command line, over what is declared.
+
+    Raises:
+        AnalysisError: Neither names a baseline; the message lists the arms.
+    """
+    asked = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    asked = {"metric": "loss", **declared, **asked}
+    if asked.get("baseline") is None:
+        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
+        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    if asked.get("equal") == "none":
+        asked["equal"] = None
+    return asked
 
 
 def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, latex: bool, shown: Any = None) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .allocation import AllocationLine, fit_line, slopes
 from .errors import AnalysisError
+from .intervals import check_draws
 from .law_table import read_law_runs
 from .law_text import show_ends, show_value
 from .laws import Array
@@ -82,8 +83,7 @@ def fit_frontier(table: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0) -
 
     Source: Hoffmann et al. (2022), arXiv 2203.15556, approach 1, on final losses alone.
     """
-    if bootstrap < 0 or 0 < bootstrap < 100:
-        raise AnalysisError(f"bootstrap = {bootstrap}: a 95 % interval needs at least 100 draws; 0 makes none")
+    check_draws(bootstrap, seed)
     runs = read_law_runs(table, ("params", "flops"), ("tokens",))
     order = np.lexsort((runs.loss, runs.columns["flops"]))
     columns = {name: values[order] for name, values in runs.columns.items()}

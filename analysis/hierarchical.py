@@ -13,10 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .aggregation import check_resampling
-from .blocks import label, placed, refuse_mixed_data
+from .aggregation import check_resampling, resampled_interval
+from .blocks import label, mixtures, placed, refuse_incomparable
 from .errors import AnalysisError, did_you_mean
-from .intervals import Interval, percentile_bounds
+from .intervals import Interval
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,18 +54,21 @@ def hierarchical_bootstrap(
     """
     import numpy as np
 
-    check_resampling(bootstrap, level)
+    check_resampling(bootstrap, level, rng)
     levels = [*nested, *([crossed] if crossed else [])]
     if not nested:
         raise AnalysisError("nested names no column: say which seeds were drawn, outermost first")
-    usable, _, _ = placed(table, metric, arm, levels, role="level")
-    refuse_mixed_data(usable)
+    usable, notes, _ = placed(table, metric, arm, levels, role="level")
+    refuse_incomparable(usable, metric)
+    notes += mixtures(usable)
     if not np.isfinite(usable["_value"]).all():
         bad = usable[~np.isfinite(usable["_value"])].iloc[0]
         raise AnalysisError(f"{metric} of arm '{bad['_arm']}' at {bad['_block']} is {bad['_value']}: no mean over it")
     names = list(dict.fromkeys(usable["_arm"]))
     if baseline is not None and baseline not in names:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, names)}")
+    if names == [baseline]:
+        raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to subtract it from")
     grids = {name: _grid_of(usable[usable["_arm"] == name], name, nested, crossed) for name in names}
     found = {}
     for name in names:
@@ -79,12 +82,10 @@ def hierarchical_bootstrap(
                 raise AnalysisError(f"arms '{name}' and '{baseline}' do not share {odd}: they cannot be subtracted")
             values = values - theirs
         draws = _draws(values, shape, bootstrap, np.random.default_rng(rng), crossed is not None)
-        low, high = percentile_bounds(draws, level)
         sizes = [*shape, *([values.shape[1]] if crossed else [])]
         units = " × ".join(f"{size} {column}" for size, column in zip(sizes, levels, strict=True))
-        found[name] = Interval(
-            float(values.mean()), low, high, level, f"hierarchical bootstrap over {units} ({bootstrap} draws)", shape[0]
-        )
+        method = f"hierarchical bootstrap over {units} ({bootstrap} draws)"
+        found[name] = resampled_interval(float(values.mean()), draws, level, method, shape[0], notes)
     return found
 
 

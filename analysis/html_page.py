@@ -101,7 +101,8 @@ def _block(block: Block) -> str:
             opened = f'<p class="{html.escape(kind)}">' if kind else "<p>"
             return f"{opened}{label}{''.join(map(_span, block.spans))}</p>"
         case Items():
-            return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in block.lines)}</ul>"
+            lines = ("".join(map(_span, spans)) for spans in block.spans)
+            return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
         case Table():
             return _table(block)
         case Picture():
@@ -158,7 +159,8 @@ def _picture(picture: Picture) -> str:
         f'<img src="{_embedded(path)}" alt="{html.escape(picture.title)}: {html.escape(path.stem)}">'
         for path in picture.figure.panel_paths
     )
-    caption = f"{html.escape(picture.title)}. {html.escape(picture.caption)}".strip()
+    title = _link(html.escape(picture.title), f"#{picture.source}")
+    caption = f"{title}. {html.escape(picture.caption)}".strip()
     return f'<figure>{listed}<div class="panels">{images}</div><figcaption>{caption}</figcaption></figure>'
 
 

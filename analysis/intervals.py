@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from .errors import AnalysisError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -218,3 +220,16 @@ def rank_sum_probabilities(ranks: Iterable[int]) -> NDArray[np.float64]:
         shifted[rank:] = probabilities[:-rank]
         probabilities = (probabilities + shifted) / 2
     return probabilities
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    if seed < 0:
+        raise AnalysisError(f"seed = {seed} of the draws must be 0 or above")
+
+
+def check_draws(bootstrap: int, seed: int) -> None:
+    """Refuse a number of draws that cannot hold the tails of a 95 % interval (0 makes none), or a seed that is none."""
+    if bootstrap < 0 or 0 < bootstrap < 100:
+        raise AnalysisError(f"bootstrap = {bootstrap}: a 95 % interval needs at least 100 draws; 0 makes none")
+    check_seed(seed)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .errors import AnalysisError, did_you_mean
+from .intervals import check_draws
 from .isoflop_fit import IsoFlopBudget, IsoFlopFit
 from .law_fit import percentile_ends
 from .law_table import LawRuns, budget_groups, read_law_runs
@@ -48,8 +49,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
         raise AnalysisError(
             f"budgets = '{budgets}' is not a column of the table; {did_you_mean(budgets, table.columns)}"
         )
-    if bootstrap < 0 or 0 < bootstrap < 100:
-        raise AnalysisError(f"bootstrap = {bootstrap}: a 95 % interval needs at least 100 draws; 0 makes none")
+    check_draws(bootstrap, seed)
     runs = read_law_runs(table, ("params", "flops"), ("tokens",))
     groups, names = _grouping(table, runs, budgets)
     notes = [*runs.notes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from .errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .isoflop_fit import IsoFlopFit
+    from .scaling_fit import ScalingFit
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -99,13 +102,7 @@ def fit(
         table, law=law.value, loss=loss.value, delta=delta, bootstrap=bootstrap, seed=seed, tokens_from=tokens_from,
         holdout="largest" if holdout else None, variable=variable,
     )  # fmt: skip
-    lines, more = _allocated(result, allocate)
-    if figure is not None:
-        from .law_figures import law_figure
-
-        lines.append(f"figure: {law_figure(figure, result)}")
-    facts = {**result.to_dict(), **more}
-    show(result.grid, facts, result.sentence, *lines, as_json=as_json, markdown=markdown, latex=latex)
+    _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
 @app.command(help=_ISOFLOP_HELP)
@@ -130,13 +127,7 @@ def isoflop(
     if tokens_from is not None:
         table = derive_tokens(table, tokens_from)
     result = fit_isoflop(table, budgets=budgets, bootstrap=bootstrap, seed=seed)
-    lines, more = _allocated(result, allocate)
-    if figure is not None:
-        from .law_figures import isoflop_figure
-
-        lines.append(f"figure: {isoflop_figure(figure, result)}")
-    facts = {**result.to_dict(), **more}
-    show(result.grid, facts, result.sentence, *lines, as_json=as_json, markdown=markdown, latex=latex)
+    _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
 def _prepared(source: str, columns: list[str] | None, drop: int) -> pd.DataFrame:
@@ -156,11 +147,19 @@ def _prepared(source: str, columns: list[str] | None, drop: int) -> pd.DataFrame
     return drop_highest(table, drop) if drop else table
 
 
-def _allocated(result: Any, flops: float | None) -> tuple[list[str], dict[str, Any]]:
-    """The allocation of a budget, as a line and as plain data."""
-    if flops is None:
-        return [], {}
-    from .allocation import optimal_allocation
+def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | None, **form: bool) -> None:
+    """A fit, with the allocation of a budget of `flops` and its figure where they were asked for."""
+    facts, lines = result.to_dict(), []
+    if flops is not None:
+        from .allocation import optimal_allocation
 
-    found = optimal_allocation(result, flops)
-    return [found.sentence], {"allocation": {"params": found.params, "tokens": found.tokens, **vars(found)}}
+        found = optimal_allocation(result, flops)
+        lines.append(found.sentence)
+        facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
+    if figure is not None:
+        from .isoflop_fit import IsoFlopFit
+        from .law_figures import isoflop_figure, law_figure
+
+        drawn = isoflop_figure(figure, result) if isinstance(result, IsoFlopFit) else law_figure(figure, result)
+        lines.append(f"figure: {drawn}")
+    show(result.grid, facts, result.sentence, *lines, **form)

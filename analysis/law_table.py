@@ -148,6 +148,8 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
             raise AnalysisError(
                 f"{ours} = '{theirs}' is not a column of the table; {did_you_mean(theirs, table.columns)}"
             )
+        if ours == "loss" and theirs != ours and "validation/loss" in table.columns:
+            table = table.drop(columns=["loss", "loss_kind"], errors="ignore")  # the loss stays, under its full name
         if ours in table.columns and ours != theirs:
             raise AnalysisError(f"the table has a column '{ours}' already; '{theirs}' cannot take its name")
     renamed = table.rename(columns={theirs: ours for ours, theirs in names.items()})
@@ -203,7 +205,7 @@ def _refuse_truncated(table: pd.DataFrame) -> None:
 def _refuse_mixtures(table: pd.DataFrame) -> None:
     for column, words in (("data_fingerprint", "different data"), *((name, "kinds of loss") for name in _LOSS_KINDS)):
         if column in table.columns and table[column].dropna().nunique() > 1:
-            counts = table[column].dropna().map(lambda value: str(value)[:24]).value_counts()
+            counts = table[column].dropna().map(lambda value: str(value)[:120]).value_counts()
             shown = ", ".join(f"{value} ({count} runs)" for value, count in counts.items())
             raise AnalysisError(
                 f"mixed {words} in column '{column}': {shown}; a law holds for one, so keep the runs of one"

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.records import loss_kind
 
 from .errors import AnalysisError, did_you_mean
 
@@ -88,9 +91,26 @@ def _row(run: Any, parents: set[str]) -> dict[str, Any]:
     if "trial_id" in own_tags:  # a run of ours: its tags know more states than MLflow does
         row["status"] = own_tags.get("status", row["status"])
         row["reason"] = own_tags.get("reason") or None
+        row["loss_kind"] = loss_kind(_nested(run.data.params))
     if run.info.start_time is not None and run.info.end_time is not None:
         row.setdefault("attempt_seconds", (run.info.end_time - run.info.start_time) / 1000)
     return row
+
+
+def _nested(settings: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters under dotted paths as the configuration that they were.
+
+    >>> _nested({"model.role": "encoder", "seed": "0"})
+    {'model': {'role': 'encoder'}, 'seed': '0'}
+    """
+    config: dict[str, Any] = {}
+    for path, value in settings.items():
+        *parents, name = path.split(".")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    return config
 
 
 def _number(value: float) -> float:

@@ -41,9 +41,18 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Items:
-    """A list, a line an item."""
+    """A list, a line an item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
 
     lines: tuple[str, ...]
+    sources: tuple[str | None, ...] = ()
+
+    @property
+    def spans(self) -> tuple[tuple[Span, ...], ...]:
+        """Every line, what follows its first colon linked where it has a source."""
+        return tuple(
+            _item(line, source)
+            for line, source in zip(self.lines, self.sources or (None,) * len(self.lines), strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +79,14 @@ class Picture:
         figure: Its files, and how they are drawn.
         legend: Name, colour and dash pattern (of an SVG stroke) of each line.
         caption: How to read it.
+        source: Anchor of the runs that it is drawn from.
     """
 
     title: str
     figure: PanelFigure
     legend: tuple[tuple[str, str, str], ...] = ()
     caption: str = ""
+    source: str = ALL_RUNS
 
 
 Block = Paragraph | Items | Table | Picture
@@ -102,6 +113,13 @@ class Page:
 def plain(text: str, label: str = "", *, warning: bool = False) -> Paragraph:
     """A paragraph that links to nothing."""
     return Paragraph(spans=(Span(text),), label=label, warning=warning)
+
+
+def _item(line: str, source: str | None) -> tuple[Span, ...]:
+    if source is None or not any(character.isdigit() for character in line):
+        return (Span(line),)
+    subject, colon, rest = line.partition(": ")
+    return (Span(subject + colon), Span(rest, source)) if colon else (Span(line, source),)
 
 
 def sourced(grid: Grid, sources: Sequence[str | None], *, words: Sequence[int] = ()) -> Table:

@@ -1,7 +1,8 @@
 """What was planned beside what was measured: FLOPs, wall time and peak memory of every cell of a sweep.
 
-Called by `report`. The prediction is `plan.json`, written before the first trial; the rest is what the finished trials
-recorded. A plan that nobody calibrated predicts no seconds and no bytes, and says so.
+Called by `report`. The cells and their FLOPs, which are counted, are those of `plan.json`. Time and memory are
+predicted from what this machine was measured to do, so what counts is what was predicted before a trial ran: the
+journal keeps that for every trial. What nobody calibrated has no prediction, and says so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from .render import ABSENT, Grid, format_bytes, format_flops, format_seconds
 from .sweep_directory import Sweep
 
 _NOT_PREDICTED = "not calibrated"
+_NOT_RECORDED = "not recorded"
+"""Of trials from before predictions were kept."""
 
 
 def planned_grid(sweep: Sweep) -> Grid | None:
@@ -28,18 +31,20 @@ def planned_grid(sweep: Sweep) -> Grid | None:
     for row in _plan_rows(sweep.directory / "plan.json"):
         # A search has one row a role for all of its points, whose arms the plan could not know.
         trials = [t for t in sweep.trials if t.role == row["role"] and (sweep.search_trials or t.arm == row["arm"])]
-        measured = [trial.metrics for trial in trials if trial.status == "finished"]
-        if not measured:
+        finished = [trial for trial in trials if trial.status == "finished"]
+        if not finished:
             continue
+        predicted = [sweep.predictions.get(trial.trial_id) for trial in finished]
+        measured = [trial.metrics for trial in finished]
         name = row["arm"] if row["role"] == "replicate" else f"{row['arm']} ({row['role']})"
         rows.append(
             (
                 name,
                 str(len(measured)),
                 format_flops(row["flops"]) if row["flops"] is not None else "open",
-                _flops(row["flops"], _values(measured, "flops/total")),
-                *_pair(row["seconds"], _values(measured, "time/total_s"), format_seconds),
-                *_pair(row["peak_bytes"], _values(measured, "memory/peak_bytes"), format_bytes),
+                _flops(row["flops"], [metrics["flops/total"] for metrics in measured if "flops/total" in metrics]),
+                *_pair(predicted, "seconds", measured, "time/total_s", format_seconds),
+                *_pair(predicted, "peak_bytes", measured, "memory/peak_bytes", format_bytes),
             )
         )
     columns = ("arm", "trials", "FLOPs planned", "measured", "time predicted", "measured", "peak predicted", "measured")
@@ -56,25 +61,33 @@ def _plan_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     return [row for row in rows if row["refused"] is None]
 
 
-def _values(measured: Sequence[Mapping[str, float]], metric: str) -> list[float]:
-    return [metrics[metric] for metrics in measured if metric in metrics]
-
-
 def _flops(planned: int | None, measured: list[float]) -> str:
     """Plan and run count alike, so anything but "the same" is a fault or a search over sizes."""
     if not measured:
         return ABSENT
     if planned is not None and all(value == planned for value in measured):
         return "the same, to the unit"
-    low, high = format_flops(min(measured)), format_flops(max(measured))
+    return _range(measured, format_flops)
+
+
+def _pair(
+    predicted: Sequence[Mapping[str, float | None] | None], name: str, measured: Sequence[Mapping[str, float]],
+    metric: str, form: Callable[[float], str],
+) -> tuple[str, str]:  # fmt: skip
+    """What was predicted of the trials, and the mean of what was measured with its share of their predictions."""
+    known = [facts[name] if facts else None for facts in predicted]
+    values = [value for value in known if value is not None]
+    said = _range(values, form) if values else _NOT_PREDICTED if any(predicted) else _NOT_RECORDED
+    if values and len(values) < len(known):
+        said += f" ({len(values)} of {len(known)} trials)"
+    found = [metrics[metric] for metrics in measured if metric in metrics]
+    if not found:
+        return said, ABSENT
+    both = [(p, m[metric]) for p, m in zip(known, measured, strict=True) if p is not None and metric in m]
+    share = f" ({sum(m for _, m in both) / sum(p for p, _ in both):.2f} ×)" if both else ""
+    return said, f"{form(sum(found) / len(found))}{share}"
+
+
+def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
+    low, high = form(min(values)), form(max(values))
     return low if low == high else f"{low} – {high}"
-
-
-def _pair(predicted: float | None, measured: list[float], form: Callable[[float], str]) -> tuple[str, str]:
-    """The prediction, and the mean of what was measured with its share of the prediction."""
-    if not measured:
-        return _NOT_PREDICTED if predicted is None else form(predicted), ABSENT
-    mean = sum(measured) / len(measured)
-    if predicted is None:
-        return _NOT_PREDICTED, form(mean)
-    return form(predicted), f"{form(mean)} ({mean / predicted:.2f} ×)"

@@ -77,6 +77,8 @@ def minimum_detectable_effect(sd_difference: float, *, n: int, power: float = 0.
     from scipy.optimize import brentq
 
     check(sd_difference, 0.0, alpha)
+    if n < 2:
+        raise AnalysisError(f"n = {n}: a paired t test needs at least 2 blocks")
     if not alpha < power < 1:
         raise AnalysisError(f"power = {power:g} must lie between alpha = {alpha:g} and 1")
     high = 1.0

@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .blocks import check_goal
 from .errors import AnalysisError
 from .render import Grid, GridView, format_number, format_p
 from .significance import adjust_p, wilcoxon_p
@@ -152,8 +153,7 @@ def rank(
         AnalysisError: A column that is not there, one arm, fewer than 2 complete tasks, the same value for every arm
             on every task, or anything that `compare` refuses as well.
     """
-    if direction not in ("minimize", "maximize"):
-        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
+    check_goal(direction, None)
     if not 0 < alpha < 0.5:
         raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
     scores = task_scores(table, metric, task, arm, seed)

@@ -27,7 +27,7 @@ __all__ = ["summary_table", "write_report"]
 
 
 def write_report(sweep_directory: str | Path) -> Path:
-    """Write the report of a sweep and return the path of `report.md`; `report.html` lies beside it.
+    """Write the report of a sweep and return the path of `report.html`; `report.md` lies beside it.
 
     Every file is written whole or not at all; figures and JSON files come first, the text that links to them after,
     and last `digests.json`, by which `verify` finds an input or an output that has changed since.
@@ -49,7 +49,7 @@ def write_report(sweep_directory: str | Path) -> Path:
     html = write_text(folder / "report.html", to_html(page))
     text = write_text(folder / "report.md", to_markdown(page, folder))
     write_digests(folder, sweep.directory, [text, html, *results, *files])
-    return text
+    return html
 
 
 def compose(summary: Summary, drawn: Pictures) -> Page:

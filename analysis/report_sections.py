@@ -20,6 +20,7 @@ from .render import ABSENT, Grid, format_count, format_flops, format_number, for
 from .report_figures import Pictures, fronts
 from .summary import MOST_SEARCH_ROWS, Summary
 from .sweep_directory import Sweep
+from .verdict import SequentialComparison
 
 _ORACLE = "validation/oracle_loss"
 
@@ -58,11 +59,11 @@ def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
     for index, (found, forest) in enumerate(zip_longest(summary.comparisons, forests)):
         verdicts = [sourced(found.verdict_grid, _of_arms(summary.sweep, found.verdict_grid))] if index else []
         details = sourced(found.detail_grid, _of_arms(summary.sweep, found.detail_grid))
-        blocks += [*verdicts, *_drawn(forest), plain(_method(found)), Items(_remarks(found)), details]
+        blocks += [*verdicts, *_drawn(forest), plain(_method(found)), _remarks(sweep, found), details]
     if sweep.adaptive_seeds is not None:
         for anytime in summary.sequential:
             blocks += [plain(adaptive_method(anytime, *sweep.adaptive_seeds)), _table(anytime.grid, sweep)]
-            blocks.append(Items(anytime.grid.notes))
+            blocks.append(_remarks(sweep, anytime))
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
     return Section("Comparison", tuple(blocks))
@@ -82,15 +83,17 @@ def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
     return [arm_anchor(sweep, row[0]) for row in grid.rows]
 
 
-def _remarks(found: Comparison) -> tuple[str, ...]:
-    """The remarks, an indented line joined to the one that it continues."""
-    joined: list[str] = []
-    for line in found.remarks():
-        if line.startswith("  ") and joined:
-            joined[-1] += f" {line.strip()}"
-        else:
-            joined.append(line)
-    return tuple(joined)
+def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
+    """The remarks with the runs that they were found in, an indented line joined to the one that it continues."""
+    lines: list[str] = []
+    sources: list[str | None] = []
+    for line, arms in found.remarks_of_arms():
+        if line.startswith("  ") and lines:
+            lines[-1] += f" {line.strip()}"
+            continue
+        lines.append(line)
+        sources.append(None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS)
+    return Items(tuple(lines), tuple(sources))
 
 
 def _method(found: Comparison) -> str:
@@ -165,7 +168,8 @@ def scaling_laws(summary: Summary, drawn: Pictures) -> Section | None:
             continue
         grid = fit.grid
         table = sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), [ALL_RUNS] * len(grid.rows))
-        blocks += [plain(fit.sentence, warning=not declared.believable), *_drawn(figure), table, Items(grid.notes)]
+        sentence = Paragraph(spans=(Span(fit.sentence, ALL_RUNS),), warning=not declared.believable)
+        blocks += [sentence, *_drawn(figure), table, Items(grid.notes, (ALL_RUNS,) * len(grid.notes))]
     return Section("Scaling laws", tuple(blocks)) if blocks else None
 
 
@@ -175,8 +179,9 @@ def planned(sweep: Sweep) -> Section | None:
     if grid is None:
         return None
     text = (
-        "FLOPs of one trial are counted before the run and by it. Time and peak memory were predicted from what this "
-        "machine had been measured to do before; beside them the means over the finished trials."
+        "FLOPs of one trial are counted before the run and by it. Time and peak memory are what was predicted before "
+        "each trial ran, from what this machine had been measured to do by then; beside them the means over the "
+        "finished trials, and their share of what was predicted."
     )
     arms = set(sweep.arms)
     sources = [

@@ -196,11 +196,15 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise AnalysisError(f"{path}: no such file")
     try:
+        heading = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
         frame = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise AnalysisError(f"{path}: not a CSV table ({error})") from error
     if frame.empty:
         raise AnalysisError(f"{path}: the table has no rows")
+    if heading.duplicated().any():
+        twice = heading[heading.duplicated()].iloc[0]
+        raise AnalysisError(f"{path}: two columns are called '{twice}'; rename one")
     rows = frame.to_dict("records")
     return [{str(key): value for key, value in row.items() if not _is_nan(value)} for row in rows]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends
 from .errors import AnalysisError, did_you_mean
+from .intervals import check_draws
 from .law_fit import Problem, draw, minimise, percentile_ends, search
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
@@ -58,6 +59,7 @@ def fit_scaling_law(
     loss, so that the optimiser does not stop early).
     """
     chosen, columns = _choose(law, variable, bootstrap, holdout, tokens_from)
+    check_draws(bootstrap, seed)
     counted = make_loss(loss, delta)
     runs = read_law_runs(table, columns, ("flops", "params", "tokens", "params_total"), tokens_from=tokens_from)
     require_runs(len(runs), len(chosen.parameters), law)
@@ -97,8 +99,6 @@ def _choose(
     """The law and its columns, with every option that cannot be met refused."""
     if law not in LAWS:
         raise AnalysisError(f"law = '{law}' is not a law; {did_you_mean(law, LAWS)}")
-    if bootstrap < 0 or 0 < bootstrap < 100:
-        raise AnalysisError(f"bootstrap = {bootstrap}: a 95 % interval needs at least 100 draws; 0 makes none")
     if holdout not in ("largest", None):
         raise AnalysisError(f"holdout = '{holdout}' must be 'largest' or None")
     chosen = LAWS[law]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .blocks import pair
+from .blocks import check_goal, pair
 from .e_process import PRIOR_VARIANCE, check_process, confidence_sequence, first_crossings, seeds_possible
 from .errors import AnalysisError, did_you_mean
 from .intervals import Interval
@@ -188,8 +188,5 @@ def _remarks(verdict: Verdict, low: float, high: float, log_e: float, mean: floa
 
 
 def _check(margin: float | None, alpha: float, direction: str, prior_variance: float) -> None:
-    if direction not in ("minimize", "maximize"):
-        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
-    if margin is not None and not (math.isfinite(margin) and margin > 0):
-        raise AnalysisError(f"margin = {margin:g} must be positive and finite")
+    check_goal(direction, margin)
     check_process(alpha, prior_variance)

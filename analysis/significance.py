@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from .blocks import Pairing, pair
+from .blocks import Pairing, check_goal, pair
 from .comparison import ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .errors import AnalysisError, did_you_mean
@@ -210,12 +210,9 @@ def wilcoxon_p(differences: ArrayLike) -> float:
 def _check_arguments(correction: str | None, margin: float | None, direction: str, test: str, alpha: float) -> None:
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
-    if direction not in ("minimize", "maximize"):
-        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
+    check_goal(direction, margin)
     if test not in ("t", "sign_flip", "wilcoxon"):
         raise AnalysisError(f"test = '{test}' is not known; choose t, sign_flip or wilcoxon")
-    if margin is not None and not (math.isfinite(margin) and margin > 0):
-        raise AnalysisError(f"margin = {margin:g} must be positive and finite")
     if not 0 < alpha < 0.5:
         raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
 

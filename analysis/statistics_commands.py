@@ -1,15 +1,22 @@
-"""`python -m analysis sequential | rank | aggregate | power`: statistics beyond the comparison, from a shell."""
+"""`python -m analysis sequential | rank | aggregate | hierarchical | power`: beyond the comparison, from a shell."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import Alpha, Json, Latex, Markdown, excluded, show, to_terminal
+from .console import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, to_terminal
 from .errors import AnalysisError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from .intervals import Interval
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,45 +33,55 @@ Metric = Annotated[str, typer.Option(help="Column to read.")]
 Arm = Annotated[str, typer.Option(help="Column with the arms.")]
 Task = Annotated[str, typer.Option(help="Column with the tasks.")]
 Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
+Resamples = Annotated[int, typer.Option(help="Resamples.")]
+Rng = Annotated[int, typer.Option(help="Seed of the resampling.")]
 Good = Annotated[Direction, typer.Option(help="Which values are good.")]
 
 
-@app.command()
+_SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
+
+For a sweep, what is not given here is as its file declares it.
+
+\b
+Examples:
+  python -m analysis sequential experiments/ablation
+  python -m analysis sequential runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none
+"""
+
+
+@app.command(help=_SEQUENTIAL_HELP)
 def sequential(
     source: Source,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
-    metric: Metric = "loss",
+    metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
     arm: Arm = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Good = Direction.minimize,
+    direction: Annotated[Direction | None, typer.Option(help="Which values are good. [minimize]")] = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
-    equal: Annotated[str, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none.")] = "flops",
-    tolerance: Annotated[float, typer.Option(help="Largest relative difference of budgets.")] = 0.01,
-    alpha: Alpha = 0.05,
+    equal: Annotated[
+        str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
+    ] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
     prior_variance: Annotated[float, typer.Option(help="Of the standardised effect, declared beforehand.")] = 10.0,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Verdicts that hold however often one looks; blocks count in the order of the table.
-
-    \b
-    Examples:
-      python -m analysis sequential experiments/ablation --baseline attention --metric validation/loss
-      python -m analysis sequential runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none
-    """
     from .runs import load_runs
     from .sequential import compare_sequentially
 
     table = load_runs(source)
-    if baseline is None:
-        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    given = {
+        "metric": metric, "baseline": baseline, "margin": margin, "direction": direction, "equal": equal,
+        "tolerance": tolerance, "alpha": alpha,
+    }  # fmt: skip
+    fixed_n = ("test", "correction")  # of a comparison after a fixed number of seeds
+    declared = {name: value for name, value in declared_arguments(source, metric).items() if name not in fixed_n}
     found = compare_sequentially(
-        table, metric, baseline, arm=arm, block=block or "seed", correction=correction, margin=margin,
-        direction=direction.value, equal=None if equal == "none" else equal, tolerance=tolerance, alpha=alpha,
-        prior_variance=prior_variance,
+        table, arm=arm, block=block or "seed", correction=correction, prior_variance=prior_variance,
+        **completed(given, declared, source, table, arm),
     )  # fmt: skip
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
@@ -109,8 +126,8 @@ def aggregate(
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
-    bootstrap: Annotated[int, typer.Option(help="Resamples.")] = 2000,
-    rng: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    bootstrap: Resamples = 2000,
+    rng: Rng = 0,
     target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -124,18 +141,70 @@ def aggregate(
       python -m analysis aggregate scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown
     """
     from .aggregation import aggregate as run
-    from .render import Grid
     from .runs import load_runs
 
     table = load_runs(source)
     found = run(
         table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target
     )  # fmt: skip
+    _show_intervals(found, statistic, "runs", metric, table, as_json=as_json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def hierarchical(
+    source: Source,
+    metric: Metric = "score",
+    level: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of a level of noise, outermost first. [pretraining_seed, finetuning_seed]"),
+    ] = None,
+    item: Annotated[str, typer.Option(help="Column that all of these share (test items), or none.")] = "item",
+    arm: Arm = "arm",
+    baseline: Annotated[str | None, typer.Option(help="Arm to subtract; left out: the mean of every arm.")] = None,
+    bootstrap: Resamples = 2000,
+    rng: Rng = 0,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """The mean of an arm where noise has levels, with a bootstrap interval over all of them.
+
+    Seeds within seeds, and test items that all share: each level is resampled as it was drawn.
+
+    \b
+    Examples:
+      python -m analysis hierarchical glue.csv --metric accuracy
+      python -m analysis hierarchical glue.csv --metric accuracy --baseline classical --level seed --item none
+    """
+    from .hierarchical import hierarchical_bootstrap
+    from .runs import load_runs
+
+    table = load_runs(source)
+    found = hierarchical_bootstrap(
+        table, metric, level or ("pretraining_seed", "finetuning_seed"), None if item == "none" else item, arm,
+        baseline, bootstrap, rng,
+    )  # fmt: skip
+    what = "mean" if baseline is None else f"mean difference from {baseline}"
+    _show_intervals(
+        found, what, (level or ["pretraining_seed"])[0], metric, table,
+        as_json=as_json, markdown=markdown, latex=latex,
+    )  # fmt: skip
+
+
+def _show_intervals(
+    found: Mapping[str, Interval], what: str, counted: str, metric: str, table: pd.DataFrame, **form: bool
+) -> None:
+    """An interval an arm; `counted` is what the column of their `n` counts."""
+    from .render import Grid
+
     first = next(iter(found.values()))
     rows = tuple((name, str(interval.n), str(interval)) for name, interval in found.items())
-    grid = Grid(("arm", "runs", f"{statistic} [{first.level:.0%}]"), rows, metric, (first.method,), (1, 2))
-    facts = {name: interval.to_dict() for name, interval in found.items()}
-    show(grid, facts, *excluded(table), as_json=as_json, markdown=markdown, latex=latex)
+    by_method: dict[str, list[str]] = {}
+    for name, interval in found.items():
+        by_method.setdefault(interval.method, []).append(name)
+    methods = tuple(f"{', '.join(arms)}: {text}" if len(by_method) > 1 else text for text, arms in by_method.items())
+    grid = Grid(("arm", counted, f"{what} [{first.level:.0%}]"), rows, metric, methods, (1, 2))
+    show(grid, {name: interval.to_dict() for name, interval in found.items()}, *excluded(table), **form)
 
 
 @app.command()

@@ -122,7 +122,7 @@ class Summary:
             columns += [difference_heading(anytime), "decided at n"]
         else:
             columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
-        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", self._values_heading]
+        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", "non-emb.", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
@@ -144,12 +144,10 @@ class Summary:
     def cost_grid(self) -> Grid:
         """What each arm cost, for narrow terminals."""
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
-        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", self._values_heading]
+        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", "non-emb.", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = tuple((arm.arm, *self._cost_cells(arm, tuned)) for arm in self.arms)
-        return Grid(
-            tuple(columns), rows, "cost of a run (means over seeds; params without embeddings)", numeric=(1, 2, 3, 4)
-        )
+        return Grid(tuple(columns), rows, "cost of a run (means over seeds)", numeric=(1, 2, 3, 4, 5))
 
     def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
         """The best finished trials of a search, the best first; `most` None: all of them."""
@@ -180,7 +178,7 @@ class Summary:
         values = point_text(arm.point) or tuned_to
         cells = [
             format_count(arm.tokens_per_s).strip(), format_flops(arm.flops), format_bytes(arm.peak_bytes),
-            format_count(arm.params).strip(), values or "not tuned",
+            format_count(arm.params_total).strip(), format_count(arm.params).strip(), values or "not tuned",
         ]  # fmt: skip
         return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
 

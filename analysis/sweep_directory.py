@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Sweep:
         earlier: Trials of the journal that an earlier version of the file made; nothing is computed from them.
         runs: The finished replicates (or search trials) as the one table.
         tuning: By arm.
+        predictions: By trial, what its plan said before it ran: flops, seconds, peak_bytes; None: not calibrated.
     """
 
     directory: Path
@@ -56,6 +57,7 @@ class Sweep:
     runs: pd.DataFrame
     tuning: Mapping[str, Tuning]
     earlier: tuple[TrialRecord, ...] = ()
+    predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
     def file(self) -> Mapping[str, Any]:
@@ -182,7 +184,10 @@ def read_sweep(directory: str | Path) -> Sweep:
     with connect(path) as connection:
         meta = read_meta(connection)
         trials, earlier = sweep_trials(connection)
-        settled = connection.execute("SELECT key, payload FROM decisions WHERE kind = 'tuning' ORDER BY id").fetchall()
+        settled, predicted = (
+            connection.execute("SELECT key, payload FROM decisions WHERE kind = ? ORDER BY id", (kind,)).fetchall()
+            for kind in ("tuning", "prediction")
+        )
     if not trials:
         raise AnalysisError(f"{path}: the journal holds no trial yet")
     tuning = {}
@@ -196,5 +201,5 @@ def read_sweep(directory: str | Path) -> Sweep:
         )
     return Sweep(
         directory=path.parent, meta=meta, trials=tuple(trials), runs=load_runs(path), tuning=tuning,
-        earlier=tuple(earlier),
+        earlier=tuple(earlier), predictions={name: json.loads(payload) for name, payload in predicted},
     )  # fmt: skip

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .blocks import label, mixtures, placed, refuse_mixed_data
+from .blocks import label, mixtures, placed, refuse_incomparable
 from .errors import AnalysisError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str
     usable, notes, _ = placed(table, metric, arm, columns, role="task")
     usable = usable.assign(_task=usable[task].map(label))
     for _, part in usable.groupby("_task"):
-        refuse_mixed_data(part)
+        refuse_incomparable(part, metric)
     if usable.empty:
         raise AnalysisError(f"no run of the table can be used: {'; '.join(notes) or 'it is empty'}")
     arms, tasks = (tuple(dict.fromkeys(usable[name])) for name in ("_arm", "_task"))

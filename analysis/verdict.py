@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .blocks import Missing
-from .comparison import Decision
+from .comparison import Decision, missing_text
 from .intervals import Interval
 from .render import ABSENT, Grid, GridView, decimals_for, format_interval, format_number
 
@@ -108,14 +108,21 @@ class SequentialComparison(GridView):
     @property
     def grid(self) -> Grid:
         """A row an arm; what must stand beside the verdicts below."""
-        level, count = next(iter(self.verdicts.values())).alpha, len(self.verdicts)
+        count = len(self.verdicts)
         title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {count} arm{'s' if count > 1 else ''}"
-        notes = [f"each arm at level {level:.3g} ({self.correction}); blocks in the order of the table"]
-        notes += [f"equal {self.budgets}"] if self.budgets else []
-        notes += list(self.notes)
-        notes += [f"missing: {item.arm}, {self.block} {item.block}: {item.reason}" for item in self.missing]
-        notes += [f"{arm}: {note}" for arm, verdict in self.verdicts.items() for note in verdict.notes]
-        return _grid(list(self.verdicts.items()), title, notes)
+        return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
+
+    def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
+        """As `Comparison.remarks_of_arms`."""
+        level, every = next(iter(self.verdicts.values())).alpha, (self.baseline, *self.verdicts)
+        lines: list[tuple[str, tuple[str, ...]]] = [
+            (f"each arm at level {level:.3g} ({self.correction}); blocks in the order of the table", ())
+        ]
+        lines += [(f"equal {self.budgets}", every)] if self.budgets else []
+        lines += [(note, every) for note in self.notes]
+        lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
+        lines += [(f"{arm}: {note}", (arm,)) for arm, verdict in self.verdicts.items() for note in verdict.notes]
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, sentences included."""

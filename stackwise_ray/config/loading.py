@@ -18,7 +18,7 @@ from stackwise_ray.config.files import find_search_space, shipped_search_spaces
 from stackwise_ray.config.naming import level_labels
 from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
 from stackwise_ray.config.presets import PresetCatalogue
-from stackwise_ray.config.sweep import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig
+from stackwise_ray.config.sweep import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig, default_objective
 from stackwise_ray.config.sweep_checks import check_sweep
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.validation import Origin, show, validate
@@ -128,6 +128,8 @@ def sweep_from_plain(
     sweep = validate(SweepConfig, document, source=source)
     directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
     sweep = dataclasses.replace(sweep, source=source, presets=directories)
+    if "objective" not in document:
+        sweep = dataclasses.replace(sweep, objective=(default_objective(sweep),))
     try:
         check_sweep(sweep)
     except ConfigError as error:

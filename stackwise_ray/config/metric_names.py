@@ -75,6 +75,11 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in _TASKS.glob("*.py") if not file.stem.startswith("_")))
 
 
+def on_whole_splits(metric: str) -> bool:
+    """Whether replicates alone measure it: tuning and search trials score the fixed windows."""
+    return metric.startswith(("test/", "validation/perplexity_"))
+
+
 def require_metric(metric: str, *, place: str, source: str | None) -> None:
     """Refuse a metric that no trial reports.
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stackwise_ray.config.editing import plain_data
+from stackwise_ray.config.metric_names import on_whole_splits
 from stackwise_ray.config.trial import NonNegative, Positive, Share, Strict
 
 SWEEP_SCHEMA_VERSION = 1
@@ -275,7 +276,7 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[Objective, ...] = (Objective(),)
+    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
@@ -312,6 +313,18 @@ class SweepConfig(Strict):
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
+
+
+def default_objective(sweep: SweepConfig) -> Objective:
+    """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
+
+    Tuning and search cannot optimise what their short trials do not measure.
+    """
+    short = sweep.tune is not None or sweep.search is not None
+    for compare in sweep.comparisons[:1]:
+        if not (short and on_whole_splits(compare.metric)):
+            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
+    return Objective()
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop
 from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
 from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
-from stackwise_ray.config.editing import edit
-from stackwise_ray.config.metric_names import require_metric
+from stackwise_ray.config.editing import edit, to_plain
+from stackwise_ray.config.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.resolver import Resolver
 from stackwise_ray.config.schema import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.config.seeds import replicate_seeds
@@ -22,9 +22,9 @@ from stackwise_ray.config.sweep import (
     SearchDesign,
     SweepConfig,
 )
-from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial import Budget
 from stackwise_ray.core.errors import ConfigError, did_you_mean
-from stackwise_ray.core.records import Role
+from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
 
 MOST_SEEDS = 10_000
 """More replicates of an arm than anybody means; refused before they are listed."""
@@ -116,7 +116,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
     if sweep.tune is None and sweep.search is None:
         return
     for number, goal in enumerate(sweep.objective):
-        if goal.metric.startswith(("test/", "validation/perplexity_")):
+        if on_whole_splits(goal.metric):
             problem = (
                 f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
             )
@@ -199,31 +199,27 @@ def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
 
 def _check_masks(sweep: SweepConfig, design: Design) -> None:
     """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked."""
-    masked = {arm.name: _masks(arm.trial) if arm.trial.fills_masks else None for arm in design.arms}
+    kinds = {arm.name: loss_kind(to_plain(arm.trial)) for arm in design.arms}
+    if len(set(kinds.values())) < 2:
+        return
+    first, *others = kinds
+    other = next(name for name in others if kinds[name] != kinds[first])
+    common = "compare validation/masked_loss, which is the same for all"
     for number, step in enumerate(sweep.analysis):
-        if step.compare is None or step.compare.metric != "validation/loss" or len(set(masked.values())) < 2:
+        compare = step.compare
+        if compare is not None and compare.metric not in OWN_MASKS:
             continue
-        first, *others = masked
-        other = next(name for name in others if masked[name] != masked[first])
-        if masked[first] is None or masked[other] is None:
+        place = f"analysis.{number}.{step.kinds[0]}" + (".metric" if compare else "")
+        says = f"= {compare.metric}, which" if compare else "is fitted to validation/loss, which"
+        if NEXT_TOKENS in (kinds[first], kinds[other]):
             problem = (
-                f"= validation/loss, which is of masked tokens or of next ones, and {first} and {other} differ in that:"
-                " no number of both can be compared; put them into two search spaces"
+                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
+                "both can be compared; put them into two search spaces"
             )
         else:
-            problem = (
-                f"= validation/loss, which {first} measures on other masks than {other}; compare "
-                "validation/masked_loss, which is the same for all, and make it the objective"
-            )
-        raise _refuse(sweep, f"analysis.{number}.compare.metric", problem)
-
-
-def _masks(trial: TrialConfig) -> tuple[object, ...]:
-    training = trial.training
-    if training.regime == "classical":
-        return (training.mask_ratio,)
-    n_stacks = trial.model.n_layers // training.blocks_per_stack
-    return training.regime, training.hybrid, training.time, training.noise, n_stacks, training.finish > 0
+            later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
+            problem = f"{says} {first} measures on other masks than {other}; {common if compare else later}"
+        raise _refuse(sweep, place, problem)
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:

@@ -41,13 +41,21 @@ CREATE TABLE IF NOT EXISTS decisions (
     time REAL NOT NULL, UNIQUE (kind, key));
 """
 """`reports` is append-only: a continued attempt may report a step again, and the later row is the one that counts
-(on a CPU both hold the same values). `decisions` holds what a searcher or a tuning stage settled."""
+(on a CPU both hold the same values). `decisions` holds what a searcher or a tuning stage settled, and
+under "prediction" what the plan said of a trial before it ran: flops, seconds and peak_bytes, or null."""
 
 TABLE_COLUMNS = (
     "arm", "seed", "loss", "flops", "tokens", "params", "params_total", "budget", "role", "status", "reason",
-    "trial_id", "data_fingerprint", "version", "git", "torch", "device", "backend",
+    "trial_id", "loss_kind", "data_fingerprint", "version", "git", "torch", "device", "backend",
 )  # fmt: skip
 """The leading columns of the one table; every metric follows under its own path."""
+
+
+NEXT_TOKENS = "next tokens"
+"""The `loss_kind` of models that predict the next token; every other kind is of masked tokens."""
+
+OWN_MASKS = ("loss", "validation/loss", "validation/loss_without_finish", "train/loss")
+"""Columns that a model which fills in masks measures on the masks of its own training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +125,7 @@ def table_row(trial: TrialRecord) -> dict[str, Any]:
         "status": trial.status,
         "reason": trial.reason,
         "trial_id": trial.trial_id,
+        "loss_kind": loss_kind(trial.config),
         "data_fingerprint": environment.get("data_fingerprint"),
         "version": environment.get("stackwise_ray"),
         "git": environment.get("git"),
@@ -133,6 +142,29 @@ def _nominal_budget(config: Mapping[str, Any]) -> float | None:
     budget = config.get("training", {}).get("budget", {})
     values = [value for value in budget.values() if value is not None]
     return float(values[0]) if len(values) == 1 else None
+
+
+def loss_kind(config: Mapping[str, Any]) -> str | None:
+    """What `validation/loss` asks of a trial's model; losses of two kinds are answers to two questions.
+
+    Args:
+        config: The trial as plain data, defaults included; its numbers may be text (MLflow's parameters).
+
+    Returns:
+        `NEXT_TOKENS`, or which masks the trial draws; None where the configuration does not say.
+    """
+    model, training = config.get("model") or {}, config.get("training") or {}
+    if "role" not in model or "regime" not in training:
+        return None
+    if model["role"] != "encoder" and training.get("decoder_objective") != "bidirectional":
+        return NEXT_TOKENS
+    if training["regime"] == "classical":
+        return f"masks on {float(training['mask_ratio']):g} of the positions"
+    noise = ", ".join(f"{key} {value}" for key, value in sorted((training.get("noise") or {}).items()))
+    stacks = int(model["n_layers"]) // int(training.get("blocks_per_stack", 1))
+    finish = ", finish" if float(training.get("finish", 0)) > 0 else ""
+    way = f" ({training.get('hybrid')})" if training["regime"] == "hybrid" else ""
+    return f"masks of {training['regime']}{way}: noise {noise}; time {training.get('time')}; {stacks} stacks{finish}"
 
 
 def open_journal(path: str | Path) -> sqlite3.Connection:

@@ -246,7 +246,7 @@ def _train(
 
     with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
         progress.watch(ledger, plan)
-        ledger.planned_flops = lambda proposal: plan.row(proposal.arm, proposal.role).flops
+        ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify
         run_trials(
             ledger,

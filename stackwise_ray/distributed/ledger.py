@@ -107,7 +107,7 @@ class Ledger:
         self._proposed: dict[str, TrialRecord] = {}
         self.running: dict[str, Attempt] = {}  # by Tune's id
         self.trial_set: dict[tuple[str, str, Role], dict[str, Any]] = {}
-        self.planned_flops: Callable[[Proposal], float | None] = lambda proposal: None  # training FLOPs of one trial
+        self.planned: Callable[[Proposal], Mapping[str, float | None]] = lambda proposal: {}  # `PlanRow.predicted`
         self.known = 0  # trials answered from the journal
         self.halted: str | None = None
         self.deadline: float | None = None  # time.monotonic() at which limits.wall_hours is used up
@@ -174,6 +174,8 @@ class Ledger:
             if self._over_flops(proposal):
                 return None
             known = self._record(proposal, trial_id, fingerprint)
+            if predicted := self.planned(proposal):  # later plans have learned from this trial, so none replaces it
+                self.journal.put_decision("prediction", trial_id, dict(predicted), replace=True)
             self.journal.add_trial(known)
         self._proposed[trial_id] = known
         number = self.journal.start_attempt(trial_id)
@@ -216,14 +218,17 @@ class Ledger:
         if self.work.most_flops is None:
             return False
         running = (
-            max(attempt.latest.get("flops/total", 0), self.planned_flops(attempt.proposal) or 0)
+            max(attempt.latest.get("flops/total", 0), self._planned_flops(attempt.proposal))
             for attempt in self.running.values()
         )
         ended = (record.metrics.get("flops/total", 0) for record in self._proposed.values())
-        if sum(ended) + sum(running) + (self.planned_flops(proposal) or 1) <= self.work.most_flops:
+        if sum(ended) + sum(running) + (self._planned_flops(proposal) or 1) <= self.work.most_flops:
             return False
         self.halted = f"limits.flops = {self.work.most_flops:g} leaves no room for another trial"
         return True
+
+    def _planned_flops(self, proposal: Proposal) -> float:
+        return self.planned(proposal).get("flops") or 0
 
     def _config(self, attempt: Attempt) -> dict[str, Any]:
         work, proposal = self.work, attempt.proposal

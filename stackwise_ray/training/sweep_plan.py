@@ -110,6 +110,16 @@ class PlanRow:
     trials_least: int | None = None
 
     @property
+    def name(self) -> str:
+        """The arm, with its role where these are not its replicates."""
+        return self.arm if self.role == "replicate" else f"{self.arm} ({self.role})"
+
+    @property
+    def predicted(self) -> dict[str, float | None]:
+        """What one trial is predicted to take, as the journal keeps it from before the trial runs."""
+        return {"flops": self.flops, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+
+    @property
     def trials_text(self) -> str:
         """The number of trials, or the least and the most."""
         return str(self.trials) if self.trials_least is None else f"{self.trials_least}–{self.trials}"
@@ -171,9 +181,17 @@ class Plan:
     @property
     def seconds(self) -> float | None:
         """Predicted wall time of the whole sweep on this machine, start-up of Ray excluded; None: not calibrated."""
-        if any(row.seconds is None for row in self.rows if row.refused is None):
-            return None
-        return sum(row.trials * row.seconds for row in self.rows if row.seconds is not None) / max(1, self.slots)
+        return None if any(row.seconds is None for row in self._accepted) else self.known_seconds
+
+    @property
+    def known_seconds(self) -> float | None:
+        """The same of the cells whose time is predicted; None: none is."""
+        known = [row.trials * row.seconds for row in self.rows if row.seconds is not None]
+        return sum(known) / max(1, self.slots) if known else None
+
+    @property
+    def _accepted(self) -> list[PlanRow]:
+        return [row for row in self.rows if row.refused is None]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data: `plan.json`."""
@@ -200,7 +218,7 @@ class Plan:
         for name in ("arm", "steps", "tokens", "FLOPs", "evaluation", "time/trial", "peak memory", "disk"):
             budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
         for row in self.rows:
-            name = row.arm if row.role == "replicate" else f"{row.arm} ({row.role})"
+            name = row.name
             if row.refused is None:
                 costs = (row.flops_forward_per_token, row.flops_backward_per_token, row.flops_optimizer_per_step)
                 arms.add_row(name, row.trials_text, *map(_count, (row.params, row.params_non_embedding, *costs)))
@@ -218,9 +236,10 @@ class Plan:
         ends = [self] if self.least is None else [self.least, self]
         trials, flops = " to ".join(str(p.trials) for p in ends), " to ".join(format_count(p.flops) for p in ends)
         total = f"{trials} trials, {flops} training FLOPs, {self.slots} at once"
-        seconds = [format_seconds(p.seconds) for p in ends if p.seconds is not None]
+        seconds = [format_seconds(p.known_seconds) for p in ends if p.known_seconds is not None]
         total += f"; about {' to '.join(seconds)}" if seconds else ""
-        lacking = any(row.seconds is None or row.peak_bytes is None for row in self.rows if row.refused is None)
+        untimed = [row.name for row in self._accepted if row.seconds is None]
+        total += f" without {', '.join(untimed)}" if seconds and untimed else ""
         counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
         counts += [
             f"{row.arm}: the cache of the frozen prefix takes {row.cache_bytes} bytes ({format_bytes(row.cache_bytes)})"
@@ -232,7 +251,20 @@ class Plan:
             total += (
                 f"\nevaluation costs more FLOPs than training ({', '.join(dict.fromkeys(dear))}): {CHEAPER_EVALUATION}"
             )
-        return "\n".join([total, *counts, *([f"time and peak: {NOT_CALIBRATED}"] if lacking else []), *self.notes])
+        return "\n".join([total, *counts, *self._not_calibrated(), *self.notes])
+
+    def _not_calibrated(self) -> list[str]:
+        """What no measurement of this machine predicts, and of which cells where others are predicted."""
+        lacking: dict[tuple[str, ...], list[str]] = {}
+        for what, column in (("time", "seconds"), ("peak", "peak_bytes")):
+            cells = tuple(row.name for row in self._accepted if getattr(row, column) is None)
+            if cells:
+                lacking.setdefault(cells, []).append(what)
+        every = tuple(row.name for row in self._accepted)
+        return [
+            f"{' and '.join(what)}{'' if cells == every else ' of ' + ', '.join(cells)}: {NOT_CALIBRATED}"
+            for cells, what in lacking.items()
+        ]
 
 
 def _count(value: float | None) -> str:

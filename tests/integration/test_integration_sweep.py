@@ -61,7 +61,7 @@ def test_a_sweep_leaves_what_the_readme_promises_and_later_runs_train_only_what_
         sum((directory / "trials" / record.trial_id / "model").is_dir() for record in records) == 2
     )  # best of each arm
     assert "mlflow ui" in first.text()
-    assert "report/report.md" in first.text()
+    assert "report/report.html" in first.text()
 
     plan = json.loads((directory / "plan.json").read_text())
     planned = {row["arm"]: row["flops"] for row in plan["rows"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,10 @@ def without(arm, task):
     [
         (lambda table: table, {"statistic": "iqr"}, "did you mean 'iqm'"),
         (lambda table: table, {"target": 1.0}, "target = 1 has no effect on the iqm"),
+        (lambda table: table, {"statistic": "optimality_gap", "target": math.nan}, "target = nan must be finite"),
         (lambda table: table, {"bootstrap": 10}, "bootstrap = 10"),
+        (lambda table: table, {"rng": -1}, "seed = -1 of the draws"),
+        (lambda table: table.assign(seed=table["seed"].where(table.index != 4)), {}, "'seed' is empty in 1 of"),
         (lambda table: table, {"level": 95}, "level = 95"),
         (without("b", "t3"), {}, "arm 'b' has no usable value on task 't3'"),
         (lambda table: table[~((table["task"] == "t1") & (table["seed"] == 0))], {}, "the tasks would not weigh alike"),
@@ -95,6 +99,18 @@ def without(arm, task):
 def test_what_cannot_be_aggregated_is_refused_by_name(change, options, words):
     with pytest.raises(AnalysisError, match=words):
         aggregate(change(runs(SCORES)), "score", **options)
+
+
+def test_what_was_left_out_and_noise_that_is_not_there_stand_with_the_interval():
+    table = runs(SCORES)
+    copied = pd.concat([table, table.iloc[[4]]], ignore_index=True)
+    found = aggregate(copied, "score")
+    assert found["a"].low == aggregate(table, "score")["a"].low
+    assert "1 exact copies of a run left out: a in block" in found["a"].method
+    flat = aggregate(table.assign(score=0.1), "score")["b"]
+    assert (flat.low, flat.high) == (flat.estimate, flat.estimate)
+    assert "zero variance" in flat.method
+    assert "zero variance" not in aggregate(table, "score")["a"].method
 
 
 # ------------------------------------------------------------------------------------------------ levels of noise
@@ -158,6 +174,15 @@ def test_the_hierarchical_interval_covers_with_twenty_units():
     assert hits / 300 >= 0.89  # measured .93
 
 
+def test_levels_without_noise_are_said_to_have_none_and_copies_to_be_left_out():
+    table = measurements()
+    flat = hierarchical_bootstrap(table.assign(accuracy=0.1), "accuracy")["a"]
+    assert (flat.low, flat.high) == (flat.estimate, flat.estimate)
+    assert "zero variance" in flat.method
+    copied = pd.concat([table, table.iloc[[4]]], ignore_index=True)
+    assert "1 exact copies of a run left out" in hierarchical_bootstrap(copied, "accuracy")["a"].method
+
+
 def test_fine_tuning_seeds_belong_to_their_pretraining_seed_alone():
     table = measurements()
     renamed = table.assign(finetuning_seed=table["finetuning_seed"] + 10 * table["pretraining_seed"])
@@ -177,6 +202,7 @@ def test_one_level_without_items_is_the_plain_bootstrap():
     ("change", "options", "words"),
     [
         (lambda t: t, {"baseline": "c"}, "baseline = 'c' is not an arm"),
+        (lambda t: t[t["arm"] == "a"], {"baseline": "a"}, "only one arm, 'a'"),
         (lambda t: t, {"nested": []}, "nested names no column"),
         (lambda t: t, {"crossed": "question"}, "level = 'question' is not a column"),
         (lambda t: t.drop(index=5), {}, "was not measured at 0 × 0 × 5"),

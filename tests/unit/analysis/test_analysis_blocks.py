@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
-from synthetic_sweeps import table
+from synthetic_sweeps import final_metrics, table
 
-from analysis import AnalysisError, compare
+from analysis import AnalysisError, aggregate, compare, compare_sequentially, load_runs
+from analysis.law_table import read_law_runs, rename_columns
 
 
 def test_a_missing_block_is_listed_with_its_reason_and_the_verdict_is_conditional():
@@ -151,9 +154,79 @@ def test_a_mistake_in_the_question_is_refused_with_value_and_fix(options, words)
         compare(runs, **{"metric": "loss", "baseline": "a", **options})
 
 
+@pytest.mark.parametrize("column", ["arm", "seed"])
+def test_a_run_of_no_arm_or_no_block_is_no_arm_and_no_block_of_its_own(column):
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]})
+    lost = runs.assign(**{column: runs[column].where(runs.index != 4)})
+    for judge in (compare, compare_sequentially):
+        with pytest.raises(AnalysisError, match=f"column '{column}' is empty in 1 of 6 runs \\(first: row 4\\)"):
+            judge(lost, "loss", baseline="a")
+
+
+def test_budgets_that_are_not_finite_are_not_called_equal():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]}, flops=math.inf)
+    assert any("in 3 of the pairs" in note for note in compare(runs, "loss", baseline="a").notes)
+
+
 def test_text_among_the_numbers_and_a_lonely_arm_are_refused():
     runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]})
     with pytest.raises(AnalysisError, match="holds text where a number should be: 'diverged'"):
         compare(runs.assign(loss=[2.0, 2.1, 1.8, "diverged"]), "loss", baseline="a", equal=None)
     with pytest.raises(AnalysisError, match="only one arm, 'a'"):
         compare(runs[runs["arm"] == "a"], "loss", baseline="a", equal=None)
+
+
+ENCODER = {"role": "encoder", "n_layers": 4}
+CLASSICAL = {"regime": "classical", "mask_ratio": 0.15}
+GROWN = {"regime": "depth_time", "noise": {"kind": "point"}, "time": "depth", "blocks_per_stack": 1, "finish": 0.0}
+
+
+def masked_sweep(journal, **regimes):
+    """Encoders on three seeds, an arm a regime, with the loss on their own masks and that on common ones."""
+    for arm, training in regimes.items():
+        for seed in range(3):
+            metrics = final_metrics(1.0 + 0.1 * seed**2) | {"validation/masked_loss": 2.0 + 0.1 * seed}
+            training = {"budget": {"flops": 1e12}, **training}
+            journal.trial(arm, seed, metrics, config={"model": ENCODER, "training": training})
+    return journal.close()
+
+
+@pytest.mark.parametrize("metric", ["loss", "validation/loss", "train/loss"])
+def test_losses_on_other_masks_are_refused_with_the_one_that_can_be_compared(journal, metric):
+    runs = load_runs(masked_sweep(journal, classical=CLASSICAL, grown=GROWN))
+    message = r"masks of depth_time.*\(grown\); masks on 0.15 of the positions \(classical\).*validation/masked_loss"
+    for judge in (compare, compare_sequentially):
+        with pytest.raises(AnalysisError, match=message):
+            judge(runs, metric, baseline="classical")
+        judge(runs, "validation/masked_loss", baseline="classical")
+    with pytest.raises(AnalysisError, match="masks of depth_time"):
+        aggregate(runs.assign(task="t"), metric)
+
+
+def test_losses_on_the_same_masks_are_compared_and_masked_tokens_never_with_next_ones(journal):
+    other = {**CLASSICAL, "lr": 1e-4}
+    causal = {"regime": "classical", "mask_ratio": 0.15}
+    for seed in range(3):
+        config = {"model": {"role": "decoder"}, "training": {"budget": {"flops": 1e12}, **causal}}
+        journal.trial("causal", seed, final_metrics(1.0), config=config)
+    runs = load_runs(masked_sweep(journal, classical=CLASSICAL, slower=other))
+    with pytest.raises(AnalysisError, match=r"next tokens \(causal\); so keep the arms of one"):
+        compare(runs, "loss", baseline="classical")
+    both = runs[runs["arm"] != "causal"]
+    assert set(compare(both, "loss", baseline="classical").verdicts) == {"slower"}
+
+
+def test_of_a_foreign_table_no_kind_of_loss_is_known_and_none_is_claimed(tmp_path):
+    path = tmp_path / "runs.csv"
+    table({"classical": [1.0, 1.1, 1.3], "grown": [1.1, 1.3, 1.2]}).to_csv(path)
+    runs = load_runs(path)
+    assert "loss_kind" not in runs.columns
+    assert set(compare(runs, "loss", baseline="classical").verdicts) == {"grown"}
+
+
+def test_a_law_of_encoders_is_fitted_to_the_loss_on_common_masks_where_their_own_differ(journal):
+    runs = load_runs(masked_sweep(journal, classical=CLASSICAL, grown=GROWN))
+    with pytest.raises(AnalysisError, match=r"mixed kinds of loss in column 'loss_kind': masks on 0\.15"):
+        read_law_runs(runs, ["flops"])
+    common = rename_columns(runs, {"loss": "validation/masked_loss"})
+    assert read_law_runs(common, ["flops"]).loss.max() == pytest.approx(2.2)

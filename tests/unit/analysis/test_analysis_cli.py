@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
+from synthetic_sweeps import final_metrics
 
+from analysis import load_runs
 from analysis.__main__ import main
 
 
@@ -82,8 +85,10 @@ def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(tmp_path, caps
 def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
     code, out, _ = run(capsys, monkeypatch, "report", ablation)
     assert code == 0
-    assert (ablation / "report" / "report.md").is_file()
-    assert "report.md" in "".join(out.split())
+    assert (ablation / "report" / "report.html").is_file()
+    assert "report.html" in "".join(out.split())
+    text = (ablation / "report" / "report.md").read_text(encoding="utf-8")
+    assert run(capsys, monkeypatch, "report", ablation, "--markdown")[1] == text
     _, out, _ = run(capsys, monkeypatch, "report", ablation, "--json")
     assert json.loads(out)["sweep"] == "ablation"
 
@@ -157,17 +162,61 @@ def test_aggregate_prints_an_interval_for_every_arm(tmp_path, capsys, monkeypatc
     assert "| arm | runs | iqm [95%] |" in run(capsys, monkeypatch, "aggregate", scores, "--markdown")[1]
 
 
-def test_sequential_decides_from_a_sweep_and_names_the_arms_where_no_baseline_is_given(ablation, capsys, monkeypatch):
+def test_sequential_decides_from_a_sweep_and_names_the_arms_where_no_baseline_is_given(
+    ablation, tmp_path, capsys, monkeypatch
+):
     words = ("sequential", ablation, "--metric", "validation/loss")
     code, out, _ = run(capsys, monkeypatch, *words, "--baseline", "attention")
     assert code == 0
     assert "mixture-t e-process, level 0.05 over 4 arms" in out
     verdicts = json.loads(run(capsys, monkeypatch, *words, "--baseline", "attention", "--json")[1])["verdicts"]
     assert verdicts["token_local"]["alpha"] == pytest.approx(0.05 / 4)
-    code, _, err = run(capsys, monkeypatch, *words)
+    runs = tmp_path / "runs.csv"
+    load_runs(ablation).to_csv(runs)
+    code, _, err = run(capsys, monkeypatch, "sequential", runs)
     assert code == 2
     assert "say which arm is the baseline (--baseline)" in err
     assert "token_local" in err
+
+
+def test_sequential_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys, monkeypatch):
+    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, "--json")[1])
+    assert (found["metric"], found["baseline"], found["margin"]) == ("validation/loss", "attention", 0.02)
+    words = ("--baseline", "llama", "--margin", 0.5, "--alpha", 0.1)
+    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, *words, "--json")[1])
+    assert (found["baseline"], found["margin"], found["alpha"]) == ("llama", 0.5, 0.1)
+    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, "--metric", "train/loss", "--json")[1])
+    assert (found["metric"], found["baseline"], found["margin"]) == ("train/loss", "attention", None)
+
+
+def test_compare_refuses_seeds_that_were_added_because_of_the_results(journal, capsys, monkeypatch):
+    for seed in range(3):
+        for arm in ("a", "b"):
+            journal.trial(arm, seed, final_metrics(1.0 + 0.1 * seed))
+    file = {"design": {"kind": "arms", "baseline": "a"}, "replicates": {"seeds": {"min": 2, "max": 3}}}
+    journal.meta(sweep=file)
+    directory = journal.close()
+    code, _, err = run(capsys, monkeypatch, "compare", directory)
+    assert code == 2
+    assert "use python -m analysis sequential" in err
+    assert run(capsys, monkeypatch, "sequential", directory)[0] == 0
+
+
+def test_hierarchical_prints_an_interval_over_all_levels_of_noise(tmp_path, capsys, monkeypatch):
+    cells = itertools.product("ab", range(3), range(2), range(4))
+    rows = [f"{arm},{p},{f},{i},{(arm == 'b') + 0.1 * p + 0.02 * f * i}" for arm, p, f, i in cells]
+    path = tmp_path / "glue.csv"
+    path.write_text("\n".join(["arm,pretraining_seed,finetuning_seed,item,score", *rows]))
+    code, out, _ = run(capsys, monkeypatch, "hierarchical", path)
+    assert code == 0
+    assert "3 pretraining_seed × 2 finetuning_seed × 4 item" in " ".join(out.split())
+    words = ("--baseline", "a", "--level", "pretraining_seed", "--level", "finetuning_seed", "--json")
+    found = json.loads(run(capsys, monkeypatch, "hierarchical", path, *words)[1])
+    assert found == {"b": found["b"]}
+    assert found["b"]["estimate"] == pytest.approx(1.0)
+    code, _, err = run(capsys, monkeypatch, "hierarchical", path, "--item", "none")
+    assert code == 2
+    assert "different runs in" in err
 
 
 def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monkeypatch):
@@ -181,7 +230,7 @@ def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monk
     assert "about an effect" in err
 
 
-@pytest.mark.parametrize("command", ["compare", "report", "power", "sequential", "rank", "aggregate"])
+@pytest.mark.parametrize("command", ["compare", "report", "power", "sequential", "rank", "aggregate", "hierarchical"])
 def test_every_command_shows_examples_in_its_help(command, capsys, monkeypatch):
     _, out, _ = run(capsys, monkeypatch, command, "--help")
     assert f"python -m analysis {command} " in out

@@ -113,6 +113,12 @@ def test_the_allocation_of_isoflop_follows_its_power_law():
     assert found.extrapolation == pytest.approx(10, rel=1e-6)
 
 
+def test_the_seed_decides_the_draws_of_the_frontier():
+    runs = make_valleys(seeds=1)
+    first, again, other = (analysis.fit_frontier(runs, bootstrap=200, seed=seed) for seed in (0, 0, 1))
+    assert first.intervals == again.intervals != other.intervals
+
+
 def test_the_frontier_is_the_runs_that_no_cheaper_run_beats():
     fit = analysis.fit_frontier(make_valleys(seeds=1, noise=0.0), bootstrap=200)
     assert [run["flops"] for run in fit.runs] == pytest.approx(BUDGETS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis import summary_table
 from analysis.page import to_markdown
+from analysis.render import format_bytes
 from analysis.report import compose
 from analysis.report_figures import Pictures
 from analysis.sweep_directory import read_sweep
@@ -19,8 +20,18 @@ def text_of(folder: Path) -> str:
 
 
 def plan_file(folder: Path, *rows: dict) -> None:
-    cell = {"role": "replicate", "seconds": None, "peak_bytes": None, "refused": None}
+    cell = {"role": "replicate", "refused": None}
     (folder / "plan.json").write_text(json.dumps({"rows": [cell | row for row in rows]}), encoding="utf-8")
+
+
+def predict(folder: Path, arm: str, **by_seed: dict) -> None:
+    """Predictions of the replicates of an arm: `seed0={"seconds": 3.0}` and so on."""
+    with sqlite3.connect(folder / "journal.sqlite") as journal:
+        for trial in read_sweep(folder).trials:
+            facts = by_seed.get(f"seed{trial.seed}")
+            if trial.arm == arm and trial.role == "replicate" and facts is not None:
+                row = ("prediction", trial.trial_id, json.dumps({"seconds": None, "peak_bytes": None} | facts))
+                journal.execute("INSERT INTO decisions (kind, key, payload, time) VALUES (?, ?, ?, 0)", row)
 
 
 def planned_cells(folder: Path, arm: str) -> list[str]:
@@ -37,16 +48,30 @@ def test_what_was_planned_stands_beside_what_was_measured(make_ablation):
     }
     plan_file(
         folder,
-        {"arm": "attention", "flops": measured["flops/total"], "peak_bytes": 2 * measured["memory/peak_bytes"]},
+        {"arm": "attention", "flops": measured["flops/total"], "peak_bytes": 7.0, "seconds": 7.0},
         {"arm": "llama", "flops": measured["flops/total"] + 1},
         {"arm": "nowhere", "flops": 1},
     )
+    facts = {"peak_bytes": 2 * measured["memory/peak_bytes"]}
+    predict(folder, "attention", seed0=facts, seed1=facts, seed2=facts)
     cells = planned_cells(folder, "attention")
     assert cells[3] == "the same, to the unit"
     assert cells[4:6] == ["not calibrated", "not measured"]
     assert cells[7].endswith("(0.50 ×)")
     assert "to the unit" not in planned_cells(folder, "llama")[3]
+    assert planned_cells(folder, "llama")[6] == "not recorded"
     assert "nowhere" not in text_of(folder)
+
+
+def test_what_counts_is_what_was_predicted_before_each_trial_ran(make_ablation):
+    folder = make_ablation()
+    plan_file(folder, {"arm": "attention", "flops": 1, "peak_bytes": 9.0e7})  # of the last command: learned since
+    peak = 9.0e7
+    predict(folder, "attention", seed0={}, seed1={"peak_bytes": peak / 3}, seed2={"peak_bytes": peak})
+    cells = planned_cells(folder, "attention")
+    low, high = format_bytes(peak / 3), format_bytes(peak)
+    assert cells[6] == f"{low} – {high} (2 of 3 trials)"
+    assert cells[7] == f"{high} (1.50 ×)"
 
 
 def test_a_folder_without_a_plan_has_no_such_section(ablation):

@@ -72,6 +72,7 @@ def test_equivalence_power_is_what_a_simulation_of_two_one_sided_tests_finds(eff
     [
         (lambda: power(0.0, effect=1.0, n=3), "sd_difference = 0"),
         (lambda: power(1.0, effect=1.0, n=1), "n = 1"),
+        (lambda: minimum_detectable_effect(1.0, n=1), "n = 1"),
         (lambda: power(1.0, effect=float("nan"), n=3), "effect = nan"),
         (lambda: power(1.0, effect=1.0, n=3, alpha=5), "alpha = 5"),
         (lambda: seeds_needed(1.0, effect=0.0), "effect = 0"),

@@ -129,6 +129,22 @@ def test_the_verdict_links_each_arms_numbers_to_its_runs(written):
         assert re.search(rf'{result.arm} is {result.verdict} <a class="n" href="#runs-of-[^"]+">\(', verdict)
 
 
+def test_what_is_remarked_of_an_arm_and_what_a_figure_shows_link_to_the_runs(written):
+    html = (written / "report.html").read_text(encoding="utf-8")
+    lines = dict(re.findall(r'<li>([^<]*)<a class="n" href="#([^"]+)">', html))
+    assert lines["missing: "] == "runs-of-token_95_local"
+    assert lines["equal flops: "] == "runs"
+    assert "<li>equivalence margin ±0.02</li>" in html  # declared, not found
+    assert html.count('<figcaption><a class="n" href="#runs">') == html.count("<figcaption>") > 0
+
+
+def test_the_costs_of_an_arm_name_its_parameters_with_and_without_embeddings(ablation):
+    summary = summary_table(ablation)
+    for grid in (summary.grid(), summary.cost_grid()):
+        cells = dict(zip(grid.columns, grid.rows[0], strict=True))
+        assert (cells["params"], cells["non-emb."]) == ("230 k", "198 k")
+
+
 def test_what_a_file_says_is_text_and_never_markup(journal):
     for arm in ("a", "<b>"):
         for seed in range(2):

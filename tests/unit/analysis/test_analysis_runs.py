@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, compare, load_curves, load_runs
-from stackwise_ray.core.records import TABLE_COLUMNS
+from analysis.mlflow_runs import _nested
+from stackwise_ray.config.editing import to_plain
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.core.records import TABLE_COLUMNS, loss_kind
+from stackwise_ray.tracking.feed import flatten
 
 
 def test_a_sweep_gives_a_row_a_finished_replicate_and_states_the_rest(ablation):
@@ -142,7 +146,13 @@ def test_infinity_in_a_csv_and_its_stand_in_are_both_infinity(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("", "not a CSV table"), ("arm,seed,loss\n", "has no rows"), (None, "no such file")]
+    ("content", "words"),
+    [
+        ("", "not a CSV table"),
+        ("arm,seed,loss\n", "has no rows"),
+        ("arm,seed,loss,loss\na,0,2.0,3.0\n", "two columns are called 'loss'; rename one"),
+        (None, "no such file"),
+    ],
 )
 def test_a_csv_that_is_empty_or_missing_is_refused(tmp_path, content, words):
     path = tmp_path / "runs.csv"
@@ -219,3 +229,10 @@ def test_an_mlflow_experiment_of_somebody_else_is_read_and_compared(tmp_path, mo
     with pytest.raises(AnalysisError, match=r"name an experiment after '#'.*lm"):
         load_runs(uri)
     assert not Path("mlruns").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["training=depth_time", "training.finish=0.1"]])
+def test_what_mlflow_holds_of_a_run_says_its_kind_of_loss_as_the_journal_does(words):
+    trial = load_trial(["model=encoder/bert_family/tiny", "data=markov", "training.budget={steps: 8}", *words])
+    config = to_plain(trial)
+    assert loss_kind(_nested(flatten(config))) == loss_kind(config) is not None

@@ -275,6 +275,7 @@ REFUSED = {
     "delta = 0.01 has no effect on loss = 'gaussian_log'": (None, {"loss": "gaussian_log", "delta": 0.01}),
     "delta = 0 must be a positive number": (None, {"delta": 0.0}),
     "bootstrap = 20: a 95 % interval needs at least 100 draws": (None, {"bootstrap": 20}),
+    "seed = -1 of the draws must be 0 or above": (None, {"seed": -1}),
     "holdout = 'smallest' must be 'largest' or None": (None, {"holdout": "smallest"}),
     "variable = 'flops' has no effect on 'chinchilla'": (None, {"variable": "flops"}),
     "variable = 'seconds' must be one of": (None, {"law": "power", "variable": "seconds"}),

@@ -44,6 +44,26 @@ def test_the_sleep_data_give_students_published_test():
     assert compare(table(SLEEP), "loss", baseline="1", equal=None, direction="maximize")["2"].verdict == "better"
 
 
+def test_the_sleep_data_give_the_published_equivalence_test_and_effect_size():
+    # TOSTER's introduction to t_TOST (Caldwell 2022), paired, bounds ±0.5, with the sign of drug 2 minus drug 1
+    result = compare(table(SLEEP), "loss", baseline="1", equal=None, margin=0.5)["2"]
+    assert result.p_equivalence == pytest.approx(0.989, abs=5e-4)
+    assert result.equivalence_interval is not None
+    assert result.equivalence_interval.low == pytest.approx(0.867, abs=5e-4)
+    assert result.equivalence_interval.high == pytest.approx(2.293, abs=5e-4)
+    assert result.hedges_g == pytest.approx(1.174, abs=5e-4)
+
+
+@pytest.mark.parametrize("margin", [0.5, 1.58, 2.0, 2.2932, 4.0])
+def test_equivalence_agrees_with_statsmodels(margin):
+    from statsmodels.stats.weightstats import ttost_paired
+
+    result = compare(table(SLEEP), "loss", baseline="1", equal=None, margin=margin)["2"]
+    p, _, _ = ttost_paired(np.array(SLEEP["2"]), np.array(SLEEP["1"]), -margin, margin)
+    assert result.p_equivalence == pytest.approx(p, rel=1e-9)
+    assert (result.verdict == "equivalent") == (p < 0.05)
+
+
 def test_fishers_randomisation_of_darwins_maize_is_reproduced():
     # 1,726 of the 32,768 sign patterns reach the observed sum of 314 on either side
     assert sign_flip_p(MAIZE) == pytest.approx(1726 / 32768, abs=1e-12)

@@ -247,11 +247,24 @@ def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
 
 def test_trials_that_run_hold_their_planned_flops_against_the_limit(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(4)), most_flops=250.0)
-    ledger.planned_flops = lambda proposal: 100.0
+    ledger.planned = lambda proposal: {"flops": 100.0}
     assert ledger.next("t") is not None
     assert ledger.next("u") is not None  # 200 of 250 are promised
     assert ledger.next("v") is None
     assert "limits.flops" in str(ledger.halted)
+
+
+def test_the_prediction_of_a_trial_is_the_one_from_before_it_first_ran(journal: Journal) -> None:
+    def ledger(seconds: float, n: int) -> Ledger:
+        made = ledger_over(journal, FixedSource(replicates(n)))
+        made.planned = lambda proposal: {"flops": 1.0, "seconds": seconds, "peak_bytes": None}
+        return made
+
+    assert ledger(5.0, 1).next("killed") is not None
+    run_to_end(ledger(7.0, 2))
+    predicted = journal.decisions("prediction")
+    assert [(facts["seconds"], facts["peak_bytes"]) for facts in predicted.values()] == [(5.0, None), (7.0, None)]
+    assert set(predicted) == {trial.trial_id for trial in journal.trials()}
 
 
 def test_a_failed_trial_keeps_the_flops_that_it_spent(journal: Journal) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
@@ -22,6 +24,7 @@ from stackwise_ray.config.trial import (
     TrialConfig,
 )
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.quantities import format_seconds
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.costs import _stage_flops, stage_flops
@@ -29,6 +32,7 @@ from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.plan import TrialPlan, plan_trial, planned_steps, split_by_cost
 from stackwise_ray.training.run_kind import run_kind
 from stackwise_ray.training.stages import stage_plan
+from stackwise_ray.training.sweep_plan import Plan, PlanRow
 from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -253,3 +257,32 @@ def test_arms_that_differ_in_their_masks_alone_are_counted_once() -> None:
 
     assert [misses(), misses(noise=Noise(kind="cumulative"), evaluations=1, lr=1e-4)] == [1, 0]
     assert misses(embeddings="untied_all") == 1
+
+
+def caption_of(*rows: PlanRow) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(Plan(name="s", rows=rows, slots=2).table())
+    return console.file.getvalue()
+
+
+def test_a_plan_names_the_arms_that_nothing_measured_predicts_and_gives_the_hours_of_the_rest() -> None:
+    cell = PlanRow(arm="a", role="replicate", trials=3, budget={"steps": 8}, flops=10, seconds=3600.0, peak_bytes=1e6)
+    other = replace(cell, arm="b", seconds=None)
+    tuning = replace(cell, arm="b", role="tuning", seconds=None, peak_bytes=None)
+    refused = replace(other, arm="c", refused="too large", peak_bytes=None)
+
+    assert "calibrated" not in caption_of(cell, replace(cell, arm="b"), refused)
+    assert f"about {format_seconds(10800.0)}\n" in caption_of(cell, replace(cell, arm="b")).replace(" \n", "\n")
+
+    text = caption_of(cell, other, refused)
+    assert f"about {format_seconds(5400.0)} without b\n" in text
+    assert "time of b: not calibrated" in text
+
+    text = caption_of(cell, other, tuning)
+    assert f"about {format_seconds(5400.0)} without b, b (tuning)" in text
+    assert "time of b, b (tuning): not calibrated" in text
+    assert "peak of b (tuning): not calibrated" in text
+
+    text = caption_of(replace(other, peak_bytes=None), tuning)
+    assert "time and peak: not calibrated" in text
+    assert "about" not in text
