@@ -26,7 +26,7 @@ from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.small_models import MODELS
+from tests.small_models import MODELS, QUICK, mostly_slow
 from tests.small_trials import TRIAL, check_cost_model, run, with_data, with_training
 
 CPU = torch.device("cpu")
@@ -112,17 +112,24 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 EVERYWHERE = ("right to left", "right to left, tied", "left to right", "left to right, told the time", "end to end")
 """On every family; the others on one whose head is tied and whose blocks end in a norm."""
+FORMULAS = ("right to left", "left to right")
+"""The two formulas of growing, from which the others differ by what is said to train."""
 
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [(name, policy) for policy in POLICIES for name in MODELS if policy in EVERYWHERE or name == "bert"],
+    [
+        pytest.param(name, policy, marks=() if name in QUICK or policy in FORMULAS else pytest.mark.slow)
+        for policy in POLICIES
+        for name in MODELS
+        if policy in EVERYWHERE or name == "bert"
+    ],
 )
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, policy: str) -> None:
     check_cost_model(growing(MODELS[name], **POLICIES[policy]))
 
 
-@every_model
+@pytest.mark.parametrize("model", mostly_slow(MODELS))
 def test_the_model_that_is_kept_is_the_one_that_was_evaluated(model: ModelConfig, tmp_path: Path) -> None:
     trial = growing(model, budget=Budget(steps=9), lr=1e-2)
     _, result = run(trial, tmp_path, keep_model=True)

@@ -56,7 +56,7 @@ def state_bytes(cache: BKCache) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
 @every_mixer
 def test_generate_gives_the_greedy_tokens_of_the_full_forward_over_512_steps(name: str, dtype: torch.dtype) -> None:
     model, ids = build(MIXERS[name], dtype=dtype, tie_embeddings=False), tokens(n=5)

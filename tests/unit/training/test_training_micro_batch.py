@@ -44,7 +44,7 @@ def test_the_fewest_micro_batches_that_fit_are_chosen_and_the_run_keeps_to_them(
 
 
 def test_what_saves_memory_buys_a_larger_micro_batch():
-    deep = with_model(n_layers=8)
+    deep = with_model(n_layers=4)
     limit = plan(with_training(deep, accumulation=4)).live_peak_bytes
     assert chosen(with_training(deep, memory_bytes=limit)) == 4
     assert chosen(with_training(deep, memory_bytes=limit, activation_checkpointing=True)) < 4

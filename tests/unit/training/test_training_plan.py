@@ -33,6 +33,7 @@ from stackwise_ray.training.plan import TrialPlan, plan_trial, planned_steps, sp
 from stackwise_ray.training.run_kind import run_kind
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.sweep_plan import Plan, PlanRow
+from tests.small_models import mostly_slow
 from tests.small_trials import run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -128,7 +129,19 @@ def plan_of(trial: TrialConfig, **options) -> TrialPlan:
     )
 
 
-@pytest.mark.parametrize("trial", CASES.values(), ids=CASES.keys())
+QUICK_CASES = (
+    "gpt2",
+    "bert",
+    "llama",
+    "modernbert",
+    "bk apply",
+    "a flag",
+    "a budget of FLOPs",
+    "an encoder that grows",
+)
+
+
+@pytest.mark.parametrize("trial", mostly_slow(CASES, quick=QUICK_CASES))
 def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
     plan = plan_of(trial)
     metrics = run(trial, tmp_path)[1].metrics
