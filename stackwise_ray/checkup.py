@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -200,23 +201,45 @@ def _check_place(name: str, path: Path) -> Check:
 
 
 def check_compiler() -> Check:
-    """A C compiler that makes a shared library with OpenMP: the kernels' cpu backend and torch.compile want one."""
+    """A C compiler that makes a shared library with OpenMP: the kernels' cpu backend wants one."""
     fix = "install one (Debian, Ubuntu: apt-get install gcc libc6-dev); without it the torch backend is used"
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return Check(name="compiler", status="note", detail="no cc, gcc or clang", fix=fix)
+    return _compiles("compiler", compiler, "probe.c", ("#include <omp.h>", _PROBE), (), fix)
+
+
+def check_cxx_compiler() -> Check:
+    """The C++ compiler that torch asks, with Python's headers: `training.compile` on a CPU wants both."""
+    fix = (
+        "install both (Debian, Ubuntu: apt-get install g++ python3-dev), or name another compiler in CXX; without it "
+        "there is no training.compile on a CPU"
+    )
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return Check(name="c++ compiler", status="note", detail=f"no {compiler}", fix=fix)
+    headers = "-I" + sysconfig.get_path("include")
+    source = ("#include <omp.h>", "#include <Python.h>", _PROBE)
+    return _compiles("c++ compiler", compiler, "probe.cpp", source, (headers,), fix)
+
+
+_PROBE = "int probe(void) { return omp_get_max_threads(); }"
+
+
+def _compiles(name: str, compiler: str, file: str, lines: tuple[str, ...], flags: tuple[str, ...], fix: str) -> Check:
+    """Whether the compiler makes a shared library of these lines; what it lacks is no failure."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "probe.c"
-        source.write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n")
+        source = Path(folder) / file
+        source.write_text("\n".join(lines) + "\n")
         library = str(source.with_suffix(".so"))
-        words = [*compiler.split(), "-O2", "-fopenmp", "-shared", "-fPIC", str(source), "-o", library]
+        words = [*compiler.split(), *flags, "-O2", "-fopenmp", "-shared", "-fPIC", str(source), "-o", library]
         try:
             answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Check(name="compiler", status="note", detail=f"{compiler}: {_first_line(error)}", fix=fix)
+            return Check(name=name, status="note", detail=f"{compiler}: {_first_line(error)}", fix=fix)
     if answer.returncode != 0:
-        return Check(name="compiler", status="note", detail=f"{compiler} fails: {last_line(answer.stderr)}", fix=fix)
-    return Check(name="compiler", status="ok", detail=compiler)
+        return Check(name=name, status="note", detail=f"{compiler} fails: {last_line(answer.stderr)}", fix=fix)
+    return Check(name=name, status="ok", detail=compiler)
 
 
 def check_tracking() -> Check:

@@ -107,6 +107,7 @@ def _diagnose(
     yield checkup.check_data()
     tell("compiling")
     yield checkup.check_compiler()
+    yield checkup.check_cxx_compiler()
     tell("writing to the tracking store")
     yield checkup.check_tracking()
     if ray:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stackwise_ray.config.append_checks import OF_APPEND, cached_prefix, time_as_input
+from stackwise_ray.config.compile_checks import one_graph
 from stackwise_ray.config.growth_checks import GROWTH_RULES
 from stackwise_ray.config.trial import (
     ADAPTED,
@@ -350,4 +351,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     cached_prefix,
     _parallel,
     _memory,
+    one_graph,
 )

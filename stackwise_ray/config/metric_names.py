@@ -48,6 +48,7 @@ REPORTED = {
     "init/steps": "the same in steps",
     "init/wall_seconds": "the same in seconds",
     "time/train_s": "seconds in the loop, evaluation and checkpoints excluded",
+    "time/compile_s": "seconds of making graphs (training.compile), in no other but time/total_s",
     "time/total_s": "seconds of the worker's function",
     "throughput/tokens_per_s": "training tokens a second",
     "model/params": "trained and frozen, embeddings included",

@@ -167,7 +167,7 @@ class Budget(Strict):
     flops: Annotated[float, Field(gt=0)] | None = None  # counted training FLOPs: forward + backward + optimizer
     tokens: Annotated[float, Field(gt=0)] | None = None  # training tokens
     steps: Positive | None = None  # optimizer steps over the whole plan
-    wall_seconds: Annotated[float, Field(gt=0)] | None = None  # seconds inside the training loop, evaluation excluded
+    wall_seconds: Annotated[float, Field(gt=0)] | None = None  # seconds in training steps: no evaluation, no compiling
 
     @property
     def unit(self) -> Literal["flops", "tokens", "steps", "wall_seconds"]:
@@ -237,6 +237,7 @@ class TrainingConfig(Strict):
     residual_gain: Annotated[float, Field(ge=0.3, le=0.7)] | None = None  # γ of x + γ f(x), kept in what is saved
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # autocast type; master weights stay float32
     activation_checkpointing: bool = False  # recompute each block in the backward pass
+    compile: bool = False  # torch.compile of a step's passes; its seconds are no part of training's
     mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)
     evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss

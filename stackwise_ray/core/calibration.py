@@ -41,6 +41,7 @@ class RunKind:
         threads: torch threads on a CPU; 0 on a GPU.
         backend: Backend of the resolvent kernels, None where the model has none.
         precision: Autocast type.
+        compiled: Whether the passes of a step are compiled.
     """
 
     family: str
@@ -49,11 +50,13 @@ class RunKind:
     threads: int = 1
     backend: str | None = None
     precision: str = "float32"
+    compiled: bool = False
 
     def key(self) -> str:
         """The kind as one line of text, the key in the file."""
         parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
-        return " | ".join("-" if part is None else str(part) for part in parts)
+        compiled = ("compiled",) if self.compiled else ()
+        return " | ".join("-" if part is None else str(part) for part in (*parts, *compiled))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,8 @@ class Sample:
     Attributes:
         flops_per_step: Counted training FLOPs of one optimizer step: the size at which the rest was measured.
         flops_per_s: Counted training FLOPs over the seconds of the training loop.
-        startup_s: Seconds from the start of the worker's function to its first step (build, load, first compile).
+        startup_s: Seconds from the start of the worker's function to its first step (build, load), and
+            all that it compiled.
         baseline_bytes: Resident bytes of the worker process before the model was built.
         memory_ratio: Measured over predicted peak of live tensor bytes.
     """

@@ -3,6 +3,6 @@
 `run` (the loop, a generator of metric records), `plan` (FLOPs, steps and bytes without weights), `stages` and
 `regimes` (what trains when), `adapters` (and on which trunk), `noise` (on which masks), `cost_model` (what growing
 costs by formula), `budget` (how many steps), `objectives` (batches and losses), `prefix_cache` (what a frozen prefix
-gives, kept), `assembly`, `evaluation`,
-`checkpoints`, `outputs`. Importing this package loads no torch.
+gives, kept), `compiled` (a stage's pass as one graph), `assembly`, `evaluation`, `checkpoints`,
+`outputs`. Importing this package loads no torch.
 """

@@ -25,6 +25,7 @@ from stackwise_ray.models.quantised import quantise_block
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.models.time_input import make_timed, takes_time
 from stackwise_ray.optim import build_optimizer
+from stackwise_ray.training.compiled import require_compiler
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
 from stackwise_ray.training.stabilisers import scale_residuals, trained_projections
@@ -129,6 +130,8 @@ def assemble(
     check_tokenizer(trial, data.directory / "tokenizer")
     if trial.training.memory_bytes is not None:
         trial = _within_memory(trial, data, world_size)
+    if trial.training.compile:
+        require_compiler(device)
     plan = stage_plan(trial)
     seq_len = trial.data.seq_len
     torch.manual_seed(stream_seed(trial.seed, INIT))

@@ -47,6 +47,8 @@ def final_metrics(progress: Progress, meter: Meter, model: nn.Module, share: flo
         "time/checkpoint_s": seconds.checkpoint,
         "time/total_s": seconds.total,
     }
+    if seconds.compile:
+        metrics["time/compile_s"] = seconds.compile
     if progress.flops_cache:
         metrics["flops/cache"] = progress.flops_cache
     if progress.skipped_steps:

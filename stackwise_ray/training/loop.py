@@ -106,6 +106,7 @@ class TrainingLoop:
                 self._look()
                 yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
             yield from self._fill_cache()
+            self._compile()
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -233,6 +234,18 @@ class TrainingLoop:
         modelled = modelled_prefix_flops(assembly.trial, stage, assembly.model.config.vocab_size)
         progress.stages[-1]["flops_counted"] += flops
         progress.stages[-1]["flops_modelled"] += round(windows * modelled)
+
+    def _compile(self) -> None:
+        """Compiles the stage's step, before the first one in this attempt; no part of training, in FLOPs or in time."""
+        if not self.training.compile or self._training_step.compiled:
+            return
+        self._look()
+        began = self._clock()
+        self._training_step.compile(self._budget.sequences(self.progress))
+        self.collectives.sum_number(0)  # else a worker that compiles longer is time of the others' first step
+        seconds = self._clock() - began
+        self.progress.seconds.compile += seconds
+        self.log.info(f"{self._tools.stage.name}: compiled in {seconds:.1f} s")
 
     def drop_cache(self) -> None:
         """Removes the cache of the frozen prefix where there is one."""

@@ -52,6 +52,7 @@ class Seconds:
     build: float = 0.0
     train: float = 0.0
     evaluation: float = 0.0
+    compile: float = 0.0
     checkpoint: float = 0.0
     total: float = 0.0
 

@@ -36,6 +36,7 @@ _COST = (
     ("throughput/tokens_per_s", "Training tokens a second", format_count),
     ("time/train_s", "Time in training steps", format_seconds),
     ("time/evaluation_s", "Time in evaluation", format_seconds),
+    ("time/compile_s", "Time in compiling", format_seconds),
     ("time/total_s", "Time in all", format_seconds),
 )
 

@@ -160,6 +160,7 @@ class _Worker:
             self._log.info(describe_parameters(model, vocab_size=data.vocab_size, seq_len=seq_len))
         startup = time.perf_counter() - self._started
         loop.progress.seconds.build += startup
+        compiled_before = loop.progress.seconds.compile
         try:
             yield from loop.train()
             if wants_full_evaluation(assembly.trial, final_evaluation):
@@ -187,6 +188,7 @@ class _Worker:
                 self._folder.write_model(assembly.model, data.tokenizer)
             self._folder.write_end(self._trial, self._trial_id, metrics, loop.progress.stages, environment)
             self._folder.clear()
+            startup += loop.progress.seconds.compile - compiled_before
             self._calibrate(assembly, environment, metrics, startup, resident)
             self._log.info(f"finished after step {loop.progress.step}")
         yield loop.record(metrics)

@@ -21,6 +21,7 @@ def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | No
         threads=threads,
         backend=backend,
         precision=trial.training.precision,
+        compiled=trial.training.compile,
     )
 
 

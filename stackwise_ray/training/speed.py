@@ -65,6 +65,8 @@ def measure(
                 step.take(step=number, first_sequence=number * sequences, n_sequences=sequences, lr=lr, passes=passes)
 
     with deterministic(device):
+        if assembly.trial.training.compile:
+            step.compile(sequences)
         take(0)
         startup_s = time.perf_counter() - began
         for number in range(1, _WARM_UP):

@@ -23,6 +23,7 @@ from stackwise_ray.models.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.compiled import Network, as_compiled, compiling
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
 from stackwise_ray.training.stabilisers import cap_spectral_norms
@@ -60,6 +61,27 @@ class TrainingStep:
     ) -> None:
         self._assembly, self._tools, self._collectives, self._cached = assembly, tools, collectives, cached
         self._training = assembly.trial.training
+        self._network: Network = assembly.model
+        self.compiled = False
+
+    def compile(self, n_sequences: int) -> None:
+        """Compiles the passes of steps of `n_sequences`, by passes over sequences whose gradients go nowhere.
+
+        Steps with instruments are left as they are: the operations that an instrument sees are not those of a graph.
+
+        Raises:
+            TrialError: They cannot be compiled.
+        """
+        mine = shares(0, n_sequences, self._assembly.world_size)[self._assembly.rank]
+        sizes = {len(piece) for piece in shares(0, len(mine), self._training.accumulation) if piece}
+        with compiling(self._assembly.model, self._tools.stage.name) as self._network:
+            for size in sorted(sizes):
+                batch = self._tools.objective.training_batch(range(size))
+                self._backward(self._network, range(size), batch, count=1, revealed=0, share=1.0)
+        self._tools.optimizer.zero_grad(set_to_none=True)
+        if self._assembly.device.type == "cuda":
+            torch.cuda.synchronize(self._assembly.device)  # else these passes are time of the first step
+        self.compiled = True
 
     def take(
         self,
@@ -91,19 +113,23 @@ class TrainingStep:
         if tools.stage.next_level is not None:
             revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
-        with passes or contextlib.nullcontext():
+        network = self._network if passes is None else assembly.model
+        with passes or (as_compiled(step) if self.compiled else contextlib.nullcontext()):
             for piece, batch in zip(pieces, batches, strict=True):
-                loss += self._backward(piece, batch, count, revealed, share=len(piece) / n_sequences)
+                loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.sharding is not None:
             self._keep_up(len(batches), first_sequence, n_sequences, count)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
-    def _backward(self, piece: range, batch: Batch, count: int, revealed: int, share: float) -> Tensor:
+    def _backward(
+        self, network: Network, piece: range, batch: Batch, count: int, revealed: int, share: float
+    ) -> Tensor:
         """Adds a micro-batch's part of the gradient; returns its part of the loss.
 
         Args:
+            network: The model, or its compiled form.
             count: Loss positions of the global batch.
             revealed: Positions of the global batch over which the consistency is averaged.
             share: The micro-batch's sequences over those of the global batch.
@@ -111,7 +137,7 @@ class TrainingStep:
         device, model = self._assembly.device, self._assembly.model
         inputs, targets = model_inputs(model, batch, device), to_device(batch.targets, device)
         with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
-            output = self._forward(piece, inputs)
+            output = self._forward(network, piece, inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
         part = total / count
         whole = with_auxiliary(part, model, output, share)
@@ -133,11 +159,11 @@ class TrainingStep:
             piece = range(first_sequence, first_sequence + 1)
             batch = self._tools.objective.training_batch(piece)
             empty = replace(batch, targets=np.full_like(batch.targets, IGNORED), loss_positions=0)
-            self._backward(piece, empty, count, 0, share=0.0)
+            self._backward(self._network, piece, empty, count, 0, share=0.0)
 
-    def _forward(self, piece: range, inputs: Mapping[str, Tensor]) -> Any:
+    def _forward(self, network: Network, piece: range, inputs: Mapping[str, Tensor]) -> Any:
         if self._cached is None:
-            return self._assembly.model(**inputs)
+            return network(**inputs)
         return forward_from(self._assembly.model, self._tools.stage.lowest_trained, self._cached(piece))
 
     def _share(self, loss: Tensor) -> None:

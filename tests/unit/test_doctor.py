@@ -77,7 +77,10 @@ def test_a_compiler_that_is_missing_or_broken_is_a_note_with_a_fix(
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path))
     missing = checkup.check_compiler()
-    assert (broken.status, missing.status) == ("note", "note")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    without_cxx = checkup.check_cxx_compiler()
+    assert (broken.status, missing.status, without_cxx.status) == ("note", "note", "note")
+    assert (without_cxx.detail, bool(without_cxx.fix)) == ("no no-such-compiler", True)
     assert missing.detail == "no cc, gcc or clang"
     assert missing.fix is not None
     assert broken.fix is not None
@@ -103,7 +106,7 @@ def test_a_failing_line_has_a_fix_and_makes_the_exit_code_1(tmp_path: Path) -> N
     assert {name for name, check in checks.items() if check["status"] == "fails"} == {"data", "tracking"}
     assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
     assert "delivers later" in checks["tracking"]["fix"]
-    assert {"python", "packages", "torch", "cuda", "results", "compiler"} <= set(checks)
+    assert {"python", "packages", "torch", "cuda", "results", "compiler", "c++ compiler"} <= set(checks)
 
 
 @pytest.mark.slow

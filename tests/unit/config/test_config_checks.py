@@ -74,6 +74,20 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
             {"training.parallel": "sharded", "training.regime": "depth_time", "training.consistency": 0.1},
             "when the shards have been given back; choose 0, or",
         ),
+        ({"training.compile": True, "training.parallel": "sharded"}, "the pass, which a compiled one cannot; choose"),
+        (
+            {"training.compile": True, "training.regime": "append", "training.cache": True},
+            "training.cache = true begins a pass above the frozen prefix, and a compiled one begins at the tokens",
+        ),
+        (
+            {"training.compile": True, "training.regime": "depth_time", "training.trunk": "qlora"},
+            "training.trunk = qlora reads its matrices by operations of bitsandbytes",
+        ),
+        (
+            {"training.compile": True, "training.regime": "depth_time", "training.consistency": 0.1},
+            "training.consistency = 0.1 takes a stack's output out of the middle of the pass",
+        ),
+        ({"training.compile": True, "training.memory_bytes": 10**9}, "set training.accumulation, or training.compile"),
         ({"training.parallel": "sharded", "training.precision": "fp16"}, "in its own shard, and they would differ; c"),
     ],
 )
@@ -93,6 +107,7 @@ def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, A
         {"training.accumulation": 16},
         {"flags": ["mixed_precision", "activation_checkpointing"]},
         {"training.schedule": {"kind": "cosine", "warmup": 0.9}},  # the decay of wsd would not fit in
+        {"training.compile": True, "training.regime": "depth_time", "training.trunk": "lora"},
     ],
 )
 def test_what_fits_together_passes(edits: dict[str, Any]) -> None:

@@ -70,6 +70,7 @@ def test_beyond_the_measured_sizes_the_nearest_is_used_and_the_distance_told(cal
         RunKind(family="gpt2", threads=2, precision="bf16"),
         RunKind(family="gpt2", threads=2, mixer="none"),
         RunKind(family="gpt2", threads=2, backend="torch"),
+        RunKind(family="gpt2", threads=2, compiled=True),
     ],
 )
 def test_one_kind_of_run_says_nothing_about_another(calibration: Calibration, other: RunKind) -> None:

@@ -1,0 +1,141 @@
+"""`training.compile`: the same training as without, its seconds outside the clock; and what is refused instead."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stackwise_ray.core.errors import ConfigError, TrialError
+from stackwise_ray.flags import apply_flags
+from stackwise_ray.training.compiled import as_compiled, compiling
+from stackwise_ray.training.run import run_trial
+from stackwise_ray.training.run_kind import run_kind
+from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
+
+pytestmark = pytest.mark.usefixtures("module_cache")
+
+GROWING = with_training(
+    with_model(family="bert", role="encoder", dropout=0.2),
+    regime="depth_time",
+    accumulation=2,
+    checkpoint_seconds=0.0,
+    evaluations=4,
+)
+"""Three steps a stage: two with instruments, and one that is compiled."""
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder for temporary files, and no other place that the caches are told to go to."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_without_a_compiler_a_trial_is_refused_before_it_begins(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"training.compile = true .* no-such-compiler is not on PATH; install one"):
+        run(with_training(compile=True), tmp_path)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_flag_says_what_it_does_not_go_with():
+    assert apply_flags(replace(TRIAL, flags=("compile",))).training.compile
+    sharded = replace(with_training(parallel="sharded"), flags=("compile",))
+    with pytest.raises(ConfigError, match=r"'compile' does not go with training.parallel = sharded"):
+        apply_flags(sharded)
+
+
+def test_compiled_runs_are_another_kind_of_run_for_the_calibration():
+    plain = run_kind(TRIAL, device="cpu", threads=1, backend=None)
+    flagged = run_kind(replace(TRIAL, flags=("compile",)), device="cpu", threads=1, backend=None)
+    assert flagged == replace(plain, compiled=True)
+    assert flagged.key() == f"{plain.key()} | compiled"
+
+
+def assert_same_but_for_rounding(compiled: tuple, plain: tuple) -> None:
+    """Two runs' records and results: losses to rounding, counts to the unit."""
+    losses = [step_losses(records) for records, _ in (compiled, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != losses[1]  # or nothing was compiled
+    metrics = [result.metrics for _, result in (compiled, plain)]
+    counted = [name for name in metrics[1] if name.startswith(("flops/", "tokens/", "steps/", "model/"))]
+    assert {name: metrics[0][name] for name in counted} == {name: metrics[1][name] for name in counted}
+    assert metrics[0]["memory/peak_bytes"] == metrics[1]["memory/peak_bytes"]
+    assert metrics[0]["validation/loss"] == pytest.approx(metrics[1]["validation/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_the_same_training_and_compiles_outside_its_clock(temporary, module_cache, tmp_path):
+    trial = with_model(n_layers=1)
+    plain = run(trial, tmp_path / "plain", keep_model=True)
+    compiled = run(with_training(trial, compile=True), tmp_path / "compiled", keep_model=True)
+    assert_same_but_for_rounding(compiled, plain)
+    metrics = compiled[1].metrics
+    assert "time/compile_s" not in plain[1].metrics
+    assert metrics["time/compile_s"] > 2 * metrics["time/train_s"]
+    assert metrics["time/total_s"] > metrics["time/compile_s"] + metrics["time/train_s"]
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "compiled")]
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
+    kinds = json.loads((module_cache / "calibration.json").read_text())["machines"].popitem()[1]
+    (sample,) = next(samples for kind, samples in kinds.items() if kind.endswith("| compiled"))
+    assert sample["startup_s"] > metrics["time/compile_s"]
+    assert (module_cache / "compiled").is_dir()
+    assert {file.name for file in temporary.glob("*/*")} <= {"precompiled_headers"}
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.slow
+def test_a_growing_run_compiles_each_stage_and_goes_on_where_it_was_interrupted_bit_for_bit(temporary, tmp_path):
+    trial = with_training(GROWING, compile=True)
+    whole = run(trial, tmp_path / "whole", keep_model=True)
+    assert_same_but_for_rounding(whole, run(GROWING, tmp_path / "plain"))
+    log = (tmp_path / "whole" / "logs" / "train.log").read_text()
+    assert log.count(": compiled in ") == 2
+
+    generator = run_trial(trial, tmp_path / "pieces", trial_id="t", attempt=1)
+    while next(generator).step < 5:
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        generator.throw(KeyboardInterrupt)
+    run(trial, tmp_path / "pieces", keep_model=True)
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "pieces")]
+    assert weights[0] == weights[1]
+
+
+class Asks(torch.nn.Module):
+    """Needs a number before it can go on, which no graph holds."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum().item() > 0 else x - 1
+
+
+class Switched(torch.nn.Linear):
+    on = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if self.on else x.T)
+
+
+@pytest.mark.slow
+def test_what_is_not_one_graph_or_would_be_compiled_anew_is_refused(temporary):
+    refused = pytest.raises(TrialError, match=r"the pass of stage_3 cannot be compiled: .*; write false")
+    with refused, compiling(Asks(), "stage_3") as network:
+        network(torch.ones(2))
+    model = Switched(2, 2)
+    with compiling(model, "stage_3") as network:
+        network(torch.ones(2, 2))
+    with as_compiled(7):
+        network(torch.ones(2, 2))
+    model.on = True
+    with pytest.raises(TrialError, match="the model has changed at step 7"), as_compiled(7):
+        network(torch.ones(2, 2))
