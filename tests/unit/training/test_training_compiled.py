@@ -75,32 +75,19 @@ def assert_same_but_for_rounding(compiled: tuple, plain: tuple) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_the_same_training_and_compiles_outside_its_clock(temporary, module_cache, tmp_path):
-    trial = with_model(n_layers=1)
-    plain = run(trial, tmp_path / "plain", keep_model=True)
-    compiled = run(with_training(trial, compile=True), tmp_path / "compiled", keep_model=True)
-    assert_same_but_for_rounding(compiled, plain)
-    metrics = compiled[1].metrics
+def test_a_growing_run_compiles_each_stage_outside_its_clock_and_goes_on_bit_for_bit(temporary, module_cache, tmp_path):
+    trial = with_training(GROWING, compile=True)
+    whole = run(trial, tmp_path / "whole", keep_model=True)
+    plain = run(GROWING, tmp_path / "plain", keep_model=True)
+    assert_same_but_for_rounding(whole, plain)
+    assert (tmp_path / "whole" / "logs" / "train.log").read_text().count(": compiled in ") == 2
+    metrics = whole[1].metrics
     assert "time/compile_s" not in plain[1].metrics
-    assert metrics["time/compile_s"] > 2 * metrics["time/train_s"]
     assert metrics["time/total_s"] > metrics["time/compile_s"] + metrics["time/train_s"]
-    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "compiled")]
-    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-5)
+    assert metrics["time/compile_s"] > 2 * metrics["time/train_s"]
     kinds = json.loads((module_cache / "calibration.json").read_text())["machines"].popitem()[1]
     (sample,) = next(samples for kind, samples in kinds.items() if kind.endswith("| compiled"))
     assert sample["startup_s"] > metrics["time/compile_s"]
-    assert (module_cache / "compiled").is_dir()
-    assert {file.name for file in temporary.glob("*/*")} <= {"precompiled_headers"}
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
-
-
-@pytest.mark.slow
-def test_a_growing_run_compiles_each_stage_and_goes_on_where_it_was_interrupted_bit_for_bit(temporary, tmp_path):
-    trial = with_training(GROWING, compile=True)
-    whole = run(trial, tmp_path / "whole", keep_model=True)
-    assert_same_but_for_rounding(whole, run(GROWING, tmp_path / "plain"))
-    log = (tmp_path / "whole" / "logs" / "train.log").read_text()
-    assert log.count(": compiled in ") == 2
 
     generator = run_trial(trial, tmp_path / "pieces", trial_id="t", attempt=1)
     while next(generator).step < 5:
@@ -108,8 +95,13 @@ def test_a_growing_run_compiles_each_stage_and_goes_on_where_it_was_interrupted_
     with pytest.raises(KeyboardInterrupt):
         generator.throw(KeyboardInterrupt)
     run(trial, tmp_path / "pieces", keep_model=True)
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "pieces")]
-    assert weights[0] == weights[1]
+    weights = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "pieces", "plain")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    torch.testing.assert_close(load_file(weights[0]), load_file(weights[2]), rtol=1e-3, atol=1e-5)
+
+    assert (module_cache / "compiled").is_dir()
+    assert {file.name for file in temporary.glob("*/*")} <= {"precompiled_headers"}
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 class Asks(torch.nn.Module):
