@@ -84,6 +84,14 @@ def test_a_sweep_leaves_what_the_readme_promises_and_later_runs_train_only_what_
     assert all(record.attempts == 1 for record in records)
     assert {trial_id: row for trial_id, row in results(directory).items() if trial_id in before} == before
 
+    decisions = "SELECT key, time FROM decisions WHERE kind = 'prediction'"
+    predicted = sqlite3.connect(directory / "journal.sqlite").execute(decisions).fetchall()
+    assert {key for key, _ in predicted} == {record.trial_id for record in records}
+    ended = {record.trial_id: record.ended_at or 0.0 for record in records}
+    assert all(when < ended[key] for key, when in predicted)  # of before the trial, not learned from it
+    section = (directory / "report/report.md").read_text().split("## Plan against run")[1].split("\n## ")[0]
+    assert "not recorded" not in section
+
     runs = sqlite3.connect(directory / "mlflow.db").execute("SELECT COUNT(*) FROM runs").fetchone()[0]
     assert runs == 7  # the sweep and its six trials, after three commands
 
