@@ -29,6 +29,7 @@ from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.adaptive import AnytimeVerdicts
+from stackwise_ray.distributed.delivery import Delivery
 from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.distributed.preparation import Corpora
@@ -36,9 +37,7 @@ from stackwise_ray.distributed.progress import Progress
 from stackwise_ray.distributed.proposals import plan_sweep, source_for, unreported
 from stackwise_ray.distributed.sources import TrialSource, TunedSource
 from stackwise_ray.flags import FLAGS
-from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
 from stackwise_ray.training.sweep_plan import Plan
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Consol
         remove_stale_directory(journal.get_meta("ray_directory"))
         for record in journal.trials() if options.retry_failed else ():
             journal.reset(record.trial_id)
-        tracker = _Tracking(sweep, directory, journal, console)
+        tracker = Delivery(sweep, directory, journal, console)
         try:
             return _run(sweep, directory, journal, tracker, console, options)
         finally:
@@ -128,7 +127,7 @@ def _run(
     sweep: SweepConfig,
     directory: Path,
     journal: Journal,
-    tracker: _Tracking,
+    tracker: Delivery,
     console: Console,
     options: Options,
 ) -> SweepOutcome:
@@ -167,22 +166,22 @@ def _run(
     failed = tuple(record for record in trials if record.status == "failed")
     _keep_models(sweep, directory, trials)
     report = _report(directory, options, problems, console)
-    outcome = SweepOutcome(
+    return SweepOutcome(
         directory=directory,
         trials=trials,
         failed=failed,
         problems=tuple(problems),
         kept=ledger.known,
+        ui=tracker.finish(report, "failed" if failed or problems else "finished"),
         report=report,
     )
-    return tracker.finish(outcome)
 
 
 def _run_missing(
     sweep: SweepConfig,
     ledger: Ledger,
     corpora: Corpora,
-    tracker: _Tracking,
+    tracker: Delivery,
     console: Console,
     options: Options,
     accept: Callable[[], None],
@@ -215,7 +214,7 @@ def _train(
     plan: Plan,
     session: Session,
     demand: Demand,
-    tracker: _Tracking,
+    tracker: Delivery,
     console: Console,
 ) -> None:
     from stackwise_ray.distributed.schedulers import SCHEDULERS
@@ -354,49 +353,3 @@ def _report(directory: Path, options: Options, problems: list[str], console: Con
     except Exception as error:  # the trials are there and the report can be written again
         problems.append(f"the report could not be written: {error}; python -m analysis report {directory}")
         return None
-
-
-class _Tracking:
-    """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
-
-    def __init__(self, sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
-        self._tracker = MlflowTracker(
-            journal.path,
-            tracking_uri(directory),
-            sweep.experiment,
-            sweep.name,
-            tags={"mlflow.note.content": sweep.question},
-        )
-        self._objective = sweep.objective[0]
-        self._console = console
-        self._open = False
-
-    def start(self) -> None:
-        self._open = True
-        self._tracker.start()
-
-    def notify(self) -> None:
-        self._tracker.notify()
-
-    def finish(self, outcome: SweepOutcome) -> SweepOutcome:
-        """Deliver the rest; the outcome with the UI's command filled in."""
-        if outcome.report is not None:
-            self._tracker.attach(outcome.report.parent)
-        self.close("failed" if outcome.failed or outcome.problems else "finished")
-        ui = None
-        if self._tracker.experiment_id is not None:
-            goal = self._objective
-            ui = ui_command(
-                self._tracker.uri, self._tracker.experiment_id, metric=goal.metric, direction=goal.direction
-            )
-        return SweepOutcome(**{**outcome.__dict__, "ui": ui})
-
-    def close(self, how: Outcome) -> None:
-        """Once; later calls do nothing."""
-        if not self._open:
-            return
-        self._open = False
-        with self._console.status("delivering to MLflow …") if self._console.is_terminal else contextlib.nullcontext():
-            owed = self._tracker.close(outcome=how)
-        if owed:
-            self._console.print(f"MLflow: {owed}; the next run of this command delivers them", highlight=False)

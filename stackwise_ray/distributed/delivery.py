@@ -1,0 +1,56 @@
+"""What one command delivers to MLflow, beside the sweep and never in its way."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from rich.console import Console
+
+from stackwise_ray.config.sweep import SweepConfig
+from stackwise_ray.tracking.interface import Outcome
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
+
+
+class Delivery:
+    """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
+
+    def __init__(self, sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+        self._tracker = MlflowTracker(
+            journal.path,
+            tracking_uri(directory),
+            sweep.experiment,
+            sweep.name,
+            tags={"mlflow.note.content": sweep.question},
+        )
+        self._objective = sweep.objective[0]
+        self._console = console
+        self._open = False
+
+    def start(self) -> None:
+        self._open = True
+        self._tracker.start()
+
+    def notify(self) -> None:
+        self._tracker.notify()
+
+    def finish(self, report: Path | None, how: Outcome) -> str | None:
+        """Delivers the rest and the report's folder; returns the command that shows it all."""
+        if report is not None:
+            self._tracker.attach(report.parent)
+        self.close(how)
+        if self._tracker.experiment_id is None:
+            return None
+        goal = self._objective
+        return ui_command(self._tracker.uri, self._tracker.experiment_id, metric=goal.metric, direction=goal.direction)
+
+    def close(self, how: Outcome) -> None:
+        """Once; later calls do nothing."""
+        if not self._open:
+            return
+        self._open = False
+        with self._console.status("delivering to MLflow …") if self._console.is_terminal else contextlib.nullcontext():
+            owed = self._tracker.close(outcome=how)
+        if owed:
+            self._console.print(f"MLflow: {owed}; the next run of this command delivers them", highlight=False)

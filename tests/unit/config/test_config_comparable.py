@@ -1,0 +1,134 @@
+"""What a search-space file may compare: losses on the same masks, models that its workers can hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.config.designs import expand
+from stackwise_ray.config.editing import to_plain
+from stackwise_ray.config.loading import load_sweep, load_trial
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import NEXT_TOKENS, loss_kind
+
+MASKED = """
+name: m
+base: {model: encoder/bert_family/tiny, data: markov, overrides: {training.budget: {steps: 8}}}
+design:
+  kind: arms
+  arms: {classical: {}, grown: {training: depth_time}, wide: {model.d_ff: 600}}
+  baseline: classical
+replicates: {seeds: 2}
+analysis:
+  - compare: {metric: %s, baseline: classical, equal: null}
+"""
+
+
+def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(MASKED % "validation/loss")
+    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than grown; c"):
+        load_sweep(file)
+    file.write_text(MASKED % "validation/masked_loss")
+    assert len(expand(load_sweep(file)).arms) == 3
+    file.write_text((MASKED % "validation/loss").replace("{training: depth_time}", "{training.lr: 1.0e-4}"))
+    assert len(expand(load_sweep(file)).arms) == 3
+
+
+@pytest.mark.parametrize(
+    ("both", "other"),
+    [
+        ("training: append", "training.time: input"),
+        ("training: hybrid, training.init_from: x", "training.hybrid: band"),
+    ],
+)
+def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, other: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/loss").replace("wide: {model.d_ff: 600}", f"wide: {{{both}, {other}}}")
+    slower = f"{both}, training.lr: 1.0e-4"
+    file.write_text(text.replace("classical: {}", f"classical: {{{both}}}").replace("training: depth_time", slower))
+    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than wide; comp"):
+        load_sweep(file)
+
+
+def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    decoders = (MASKED % "validation/loss").replace("encoder/bert_family", "decoder/gpt2_family")
+    file.write_text(decoders)
+    expand(load_sweep(file))
+    both_sides = "{training: depth_time, training.decoder_objective: bidirectional}"
+    file.write_text(decoders.replace("{training: depth_time}", both_sides))
+    with pytest.raises(ConfigError, match=r"validation/loss, which is of masked tokens or of next ones, and classical"):
+        load_sweep(file)
+
+
+def test_what_is_compared_first_is_the_objective_where_none_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = MASKED % "validation/masked_loss"
+    second = "  - compare: {metric: validation/loss, equal: null}\n"
+
+    def objective(text: str) -> tuple[str, str]:
+        file.write_text(text)
+        (goal,) = load_sweep(file).objective
+        return goal.metric, goal.direction
+
+    assert objective(text) == ("validation/masked_loss", "minimize")
+    assert objective(text.replace("equal: null", "equal: null, direction: maximize")) == (
+        "validation/masked_loss", "maximize",
+    )  # fmt: skip
+    same_masks = text.replace("{training: depth_time}", "{training.lr: 1.0e-4}") + second
+    assert objective(same_masks) == ("validation/masked_loss", "minimize")
+    written = "objective: [{metric: validation/masked_loss_15}]\n"
+    assert objective(text + written) == ("validation/masked_loss_15", "minimize")
+    assert objective(text.partition("analysis:")[0]) == ("validation/loss", "minimize")
+
+
+def test_short_trials_do_not_optimise_what_only_replicates_measure(tmp_path: Path) -> None:
+    file = tmp_path / "t.yaml"
+    text = (MASKED % "test/perplexity_word").replace("encoder/bert_family", "decoder/gpt2_family")
+    file.write_text(text)
+    assert load_sweep(file).objective[0].metric == "test/perplexity_word"
+    file.write_text(text + "tune: {space: {training.lr: [1.0e-3, 3.0e-3]}}\n")
+    assert load_sweep(file).objective[0].metric == "validation/loss"
+
+
+def test_losses_on_other_masks_are_no_points_of_one_law(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    compared = "compare: {metric: %s, baseline: classical, equal: null}"
+    file.write_text(MASKED.replace(compared, "scaling_law: {law: power}"))
+    with pytest.raises(ConfigError, match=r"scaling_law.*fitted to validation/loss, which classical measures on other"):
+        load_sweep(file)
+
+
+@pytest.mark.parametrize("model", ["encoder/bert_family/tiny", "decoder/gpt2_family/tiny"])
+@pytest.mark.parametrize("decoder_objective", ["noisy_context", "bidirectional"])
+def test_the_kind_of_a_recorded_loss_is_of_next_tokens_where_no_masks_are_filled(
+    model: str, decoder_objective: str
+) -> None:
+    both_sides = ["training=depth_time", "training.decoder_objective=bidirectional"]
+    words = both_sides if decoder_objective == "bidirectional" and model.startswith("decoder") else []
+    trial = load_trial([f"model={model}", "data=markov", "training.budget={steps: 8}", *words])
+    assert (loss_kind(to_plain(trial)) == NEXT_TOKENS) is not trial.fills_masks
+
+
+def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.parallel: sharded}")
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"resources\.workers = 1 leaves nobody to share the model of grown"):
+        load_sweep(file)
+    file.write_text(f"{text}resources: {{workers: 2}}\n")
+    assert len(expand(load_sweep(file)).arms) == 3
+
+
+def test_a_micro_batch_is_fitted_into_memory_for_one_worker(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.memory_bytes: 10_000_000}")
+    file.write_text(f"{text}resources: {{workers: 2}}\n")
+    with pytest.raises(
+        ConfigError, match=r"resources\.workers = 2, and training\.memory_bytes of grown is fitted to one"
+    ):
+        load_sweep(file)
+    file.write_text(text)
+    assert len(expand(load_sweep(file)).arms) == 3
