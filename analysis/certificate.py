@@ -62,7 +62,9 @@ class HoldOut:
         predicted: Loss of each held-out run by the law without them; `low`, `high`: 95 % prediction interval.
         measured: Loss of each held-out run.
         inside: How many measured losses lie inside; `mean_miss`: mean of log(measured / predicted).
-        p: Share of the draws, each taken for the truth with noise of its own, that have as few inside.
+        p: Share of the draws, each taken for the truth with noise of its own, that lie as far from the middle of the
+            prediction as the measured losses: by the sum of squares, each in standard deviations of its prediction,
+            so that one far run counts as well as many at the edge. The measured runs count as a draw.
         passed: p is above 5 %.
     """
 
@@ -86,26 +88,38 @@ class HoldOut:
         miss = format_number(100 * float(np.expm1(self.mean_miss)), 2, signed=True)
         return (
             f"hold-out {verdict}: of {self.n} run{'s' if self.n > 1 else ''} from {self.at_least:.3g} {self.variable} "
-            f"on, predicted from the other {self.fitted}, {self.inside} inside the 95 % prediction interval (p = "
-            f"{format_p(self.p)}); measured over predicted {miss} % on average"
+            f"on, predicted from the other {self.fitted}, {self.inside} inside the 95 % prediction interval; as far "
+            f"from it together, p = {format_p(self.p)}; measured over predicted {miss} % on average"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """(5) Do the residuals still depend on a column? Spearman's rank correlation with it, and with its distance from
-    the middle (a bend); p values after Holm's correction over all of them."""
+    """(5) Do the residuals still depend on a column? p values after Holm's correction over all columns and tests.
+
+    Attributes:
+        slope: Spearman's rank correlation with the column; `bend`: with its distance from the middle.
+        wave: Von Neumann's ratio of the ranked residuals in the order of the column: 2 for independent ones, less where
+            neighbours are alike; p by permutation.
+    """
 
     variable: str
     slope: float
     p_slope: float
     bend: float
     p_bend: float
+    wave: float
+    p_wave: float
+
+    @property
+    def kind(self) -> tuple[str, float]:
+        """The test with the smallest p value, and that."""
+        return min(("slope", self.p_slope), ("bend", self.p_bend), ("wave", self.p_wave), key=lambda test: test[1])
 
     @property
     def found(self) -> bool:
-        """Whether either is significant at 5 %."""
-        return min(self.p_slope, self.p_bend) < 1 - _LEVEL
+        """Whether any is significant at 5 %."""
+        return self.kind[1] < 1 - _LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +158,25 @@ class Certificate:
         return tuple(failed)
 
     @property
-    def holds(self) -> bool:
-        """Whether every check that was made passed."""
-        return not self.failures
+    def unchecked(self) -> tuple[str, ...]:
+        """The checks that were not made."""
+        return tuple(
+            name
+            for name, made in (("hold-out", self.holdout), ("range", self.ranges), ("residuals", self.trends))
+            if not made
+        )
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether every check passed; None where none failed and some were not made."""
+        return False if self.failures else None if self.unchecked else True
+
+    @property
+    def verdict(self) -> str:
+        """What follows the words "the certificate"."""
+        if self.failures:
+            return f"does NOT hold: {'; '.join(self.failures)}"
+        return f"holds as far as it was checked (not: {', '.join(self.unchecked)})" if self.unchecked else "holds"
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -177,15 +207,12 @@ def _trend_sentence(trends: tuple[Trend, ...]) -> str:
         return "residuals: no column varies enough for a trend test"
     found = [trend for trend in trends if trend.found]
     if not found:
-        least = min(min(trend.p_slope, trend.p_bend) for trend in trends)
+        least = min(trend.kind[1] for trend in trends)
         names = ", ".join(trend.variable for trend in trends)
         return f"residuals: no trend over {names} (smallest adjusted p = {format_p(least)})"
-    parts = [
-        f"{trend.variable} ({'slope' if trend.p_slope <= trend.p_bend else 'bend'}, adjusted p = "
-        f"{format_p(min(trend.p_slope, trend.p_bend))})"
-        for trend in found
-    ]
-    return f"residuals DEPEND on {', '.join(parts)}: the law does not have the shape of these runs"
+    parts = [f"{trend.variable} ({trend.kind[0]}, adjusted p = {format_p(trend.kind[1])})" for trend in found]
+    alike = ", or neighbouring ones share their noise" if any(trend.kind[0] == "wave" for trend in found) else ""
+    return f"residuals DEPEND on {', '.join(parts)}: the law does not have the shape of these runs{alike}"
 
 
 _RESOLUTION = 1e-7
@@ -233,8 +260,10 @@ def check_holdout(
     measured = problem.y[held]
     low, high = low - _RESOLUTION, high + _RESOLUTION
     inside = int(((low <= measured) & (measured <= high)).sum())
-    # the runs share the law's error, so they do not miss independently: the draws say how often so few are inside
-    p = float(np.mean(((low <= spread) & (spread <= high)).sum(axis=1) <= inside))
+    # the runs share the law's error, so they do not miss independently: the draws say how often so much is missed
+    middle, width = spread.mean(axis=0), spread.std(axis=0) + _RESOLUTION
+    missed = ((np.maximum(np.abs(measured - middle) - _RESOLUTION, 0) / width) ** 2).sum()
+    p = float((1 + np.count_nonzero((((spread - middle) / width) ** 2).sum(axis=1) >= missed)) / (1 + len(spread)))
     return HoldOut(
         variable=variable, at_least=float(values[held].min()), n=measured.size, fitted=n_fitted,
         predicted=tuple(np.exp(predicted).tolist()), low=tuple(np.exp(low).tolist()),
@@ -250,10 +279,12 @@ def widened_residuals(problem: Problem, theta: Array) -> Array:
 
 
 def check_trends(residuals: Array, columns: Mapping[str, Array]) -> tuple[Trend, ...]:
-    """Spearman's tests of the residuals (runs,) over every column that takes three values or more."""
+    """Tests of the residuals (runs,) over every column that takes three values or more; see `Trend`."""
     from scipy.stats import rankdata, spearmanr
 
-    found: list[tuple[str, float, float]] = []
+    found: list[tuple[str, float, float, float]] = []
+    ranked = rankdata(residuals)
+    shuffled = np.random.default_rng(0).permuted(np.tile(ranked, (_PERMUTATIONS, 1)), axis=1)
     p_values: list[float] = []
     for name, values in columns.items():
         if np.unique(values).size < 3 or np.ptp(residuals) == 0:
@@ -261,10 +292,25 @@ def check_trends(residuals: Array, columns: Mapping[str, Array]) -> tuple[Trend,
         ranks = rankdata(values)
         slope = spearmanr(ranks, residuals)
         bend = spearmanr(np.abs(ranks - ranks.mean()), residuals)
-        found.append((name, float(slope.statistic), float(bend.statistic)))
-        p_values += [float(slope.pvalue), float(bend.pvalue)]
-    adjusted = adjust_p(p_values, "holm")
+        wave = float(_von_neumann(ranked[np.argsort(values, kind="stable")]))
+        alike = np.count_nonzero(_von_neumann(shuffled) <= wave)
+        found.append((name, float(slope.statistic), float(bend.statistic), wave))
+        p_values += [float(slope.pvalue), float(bend.pvalue), (1 + alike) / (1 + _PERMUTATIONS)]
+    adjusted = iter(adjust_p(p_values, "holm"))
     return tuple(
-        Trend(variable=name, slope=slope, p_slope=adjusted[2 * i] or 0.0, bend=bend, p_bend=adjusted[2 * i + 1] or 0.0)
-        for i, (name, slope, bend) in enumerate(found)
-    )
+        Trend(
+            variable=name, slope=slope, p_slope=next(adjusted) or 0.0, bend=bend, p_bend=next(adjusted) or 0.0,
+            wave=wave, p_wave=next(adjusted) or 0.0,
+        )
+        for name, slope, bend, wave in found
+    )  # fmt: skip
+
+
+_PERMUTATIONS = 1999
+
+
+def _von_neumann(values: Array) -> Array:
+    """Sum of squared differences of neighbours over the sum of squares, along the last axis. Source: von Neumann 1941;
+    of ranks: Bartels 1982."""
+    centred = values - values.mean(axis=-1, keepdims=True)
+    return np.asarray((np.diff(values, axis=-1) ** 2).sum(axis=-1) / (centred**2).sum(axis=-1))

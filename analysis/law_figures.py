@@ -37,10 +37,7 @@ def law_figure(path: Path, fit: ScalingFit) -> Path:
     figure, axes = canvas(1, 2, (11.0, 4.6))
     for panel, place in zip(law_panels(fit), axes[0], strict=True):
         panel.draw(place)
-    verdict = (
-        "certificate holds" if fit.certificate.holds else f"certificate fails: {'; '.join(fit.certificate.failures)}"
-    )
-    figure.suptitle(f"{fit.law}, {fit.n} runs: {verdict}", fontsize=9.5)
+    figure.suptitle(f"{fit.law}, {fit.n} runs: the certificate {fit.certificate.verdict}", fontsize=9.5)
     return save(figure, path)
 
 

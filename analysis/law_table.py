@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackwise_ray.core.records import OWN_MASKS
+
 from .errors import AnalysisError, did_you_mean
 from .laws import Array
 
@@ -149,7 +151,8 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
                 f"{ours} = '{theirs}' is not a column of the table; {did_you_mean(theirs, table.columns)}"
             )
         if ours == "loss" and theirs != ours and "validation/loss" in table.columns:
-            table = table.drop(columns=["loss", "loss_kind"], errors="ignore")  # the loss stays, under its full name
+            kind = [] if theirs in OWN_MASKS else ["loss_kind"]  # which says nothing of a loss on the same masks
+            table = table.drop(columns=["loss", *kind], errors="ignore")  # the loss stays, under its full name
         if ours in table.columns and ours != theirs:
             raise AnalysisError(f"the table has a column '{ours}' already; '{theirs}' cannot take its name")
     renamed = table.rename(columns={theirs: ours for ours, theirs in names.items()})

@@ -119,10 +119,11 @@ class ScalingFit(GridView):
         return prediction
 
     def extrapolation(self, x: Array) -> float:
-        """Factor by which log-columns (columns, points) lie outside the fitted ones, their product included; ≥ 1."""
+        """Factor by which log-columns (columns, points) lie outside the fitted ones, their product and their ratio
+        included; ≥ 1."""
         fitted = self.problem.x
         if "params" in self.columns and "tokens" in self.columns:
-            fitted, x = (np.vstack([part, part[0] + part[1]]) for part in (fitted, x))
+            fitted, x = (np.vstack([part, part[0] + part[1], part[0] - part[1]]) for part in (fitted, x))
         low, high = fitted.min(axis=1, keepdims=True), fitted.max(axis=1, keepdims=True)
         far = float(np.exp(max(0.0, float(np.max(low - x)), float(np.max(x - high)))))
         return far if far > 1 + 1e-9 else 1.0
@@ -153,8 +154,7 @@ class ScalingFit(GridView):
         """The law, and whether its certificate holds."""
         values = ", ".join(f"{name} {show_value(value)}" for name, value in self.parameters.items())
         what = self.formula.replace("x", str(self.variable)) if self.variable else self.formula
-        verdict = "holds" if self.certificate.holds else f"does NOT hold: {'; '.join(self.certificate.failures)}"
-        return f"loss = {what} on {self.n} runs: {values}. Its certificate {verdict}."
+        return f"loss = {what} on {self.n} runs: {values}. Its certificate {self.certificate.verdict}."
 
     @property
     def grid(self) -> Grid:
@@ -170,8 +170,9 @@ class ScalingFit(GridView):
             rows.append((name, show_value(value), show_value(error), show_ends(interval), ends, identified))
         columns = ("parameter", "estimate", "standard error", "95% bootstrap", "95% profile", "identified")
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
-        verdict = "certificate: holds" if self.certificate.holds else "certificate: DOES NOT HOLD"
-        return Grid(columns, tuple(rows), title, (verdict, *self.certificate.findings, *self.notes), (1, 2, 3, 4))
+        verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
+        notes = (f"certificate: {verdict}", *self.certificate.findings, *self.notes)
+        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` and the certificate's findings included; without runs and draws."""

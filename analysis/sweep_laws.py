@@ -37,11 +37,11 @@ class DeclaredLaw:
 
     @property
     def believable(self) -> bool:
-        """Whether there is a fit, and nothing that was checked speaks against it."""
+        """Whether there is a fit, every check was made, and none speaks against it."""
         if self.fit is None:
             return False
         certificate = getattr(self.fit, "certificate", None)
-        return bool(certificate.holds) if certificate is not None else not getattr(self.fit, "refusals", ())
+        return certificate.holds is True if certificate is not None else not getattr(self.fit, "refusals", ())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
