@@ -14,7 +14,7 @@ REPORTED = {
     "train/loss": "nats a predicted token, mean over the step",
     "validation/loss": "nats a predicted token on the fixed windows, at the end of the budget",
     "validation/masked_loss": "nats a masked token, mean of the five below (encoders, on the fixed windows)",
-    "validation/masked_loss_15": "with 15 % of the positions masked",
+    "validation/masked_loss_15": "with 15 % of the positions masked, and one at least in each window",
     "validation/masked_loss_30": "with 30 %",
     "validation/masked_loss_50": "with 50 %",
     "validation/masked_loss_75": "with 75 %",
