@@ -194,7 +194,7 @@ def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
             {**item, "arm": f"{name}/{item['arm']}" if several else name} for item in table.attrs["exclusions"]
         ]
         tables.append(table.assign(**{arm: labels}))
-    merged = pd.concat([table.set_axis(table.columns) for table in tables], ignore_index=True)
+    merged = pd.concat(tables, ignore_index=True)
     merged.attrs = {"exclusions": exclusions, "source": f"{first}, {second}"}
     return merged, str(tables[0][arm].iloc[0]) if len(tables[0]) else names[0]
 

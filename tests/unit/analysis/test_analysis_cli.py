@@ -72,14 +72,26 @@ def test_compare_speaks_json_markdown_and_latex(ablation, capsys, monkeypatch):
     assert r"\begin{tabular}" in out
 
 
-def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(seeds, tmp_path, capsys, monkeypatch):
     for name, shift in (("old", 0.0), ("new", -0.2)):
-        rows = [f"{seed},{2 + 0.1 * seed + shift * (1 + 0.05 * seed)}" for seed in range(3)]
+        rows = [f"{seed},{2 + 0.1 * seed + shift * (1 + 0.01 * seed)}" for seed in range(seeds)]
         (tmp_path / f"{name}.csv").write_text("seed,loss\n" + "\n".join(rows) + "\n")
     code, out, _ = run(capsys, monkeypatch, "compare", tmp_path / "old.csv", tmp_path / "new.csv", "--json")
     found = json.loads(out)
     assert code == 0
-    assert (found["baseline"], found["arms"][0]["arm"], found["arms"][0]["verdict"]) == ("old", "new", "better")
+    (arm,) = found["arms"]
+    assert (found["baseline"], arm["arm"], arm["verdict"], arm["n"]) == ("old", "new", "better", seeds)
+
+
+def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation, make_ablation, capsys, monkeypatch):
+    words = ("compare", ablation, make_ablation("later", failed=False), "--metric", "loss", "--json")
+    code, out, _ = run(capsys, monkeypatch, *words)
+    found = json.loads(out)
+    assert code == 0
+    assert found["baseline"] == "ablation/attention"
+    assert {"later/attention", "ablation/token_local"} < {arm["arm"] for arm in found["arms"]}
+    assert "ablation/token_local" in {item["arm"] for item in found["exclusions"]}
 
 
 def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
