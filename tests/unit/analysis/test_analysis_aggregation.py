@@ -174,6 +174,22 @@ def test_the_hierarchical_interval_covers_with_twenty_units():
     assert hits / 300 >= 0.89  # measured .93
 
 
+@pytest.mark.parametrize(("units", "said"), [(3, True), (19, True), (20, False)])
+def test_an_interval_over_few_units_says_how_far_it_covers_too_little(units, said):
+    found = hierarchical_bootstrap(measurements(("a",), (units, 2, 2)), "accuracy", bootstrap=100)["a"]
+    assert ("measured to cover .73 to .83 with 3" in found.method) is said
+    assert (f"{units} pretraining_seed: too few" in found.method) is said
+
+
+def test_the_coverage_that_is_stated_for_three_units_is_what_they_have():
+    rng, hits = np.random.default_rng(8), 0
+    for _ in range(400):
+        values = (rng.normal(size=(3, 1, 1)) + 0.1 * rng.normal(size=(3, 2, 10))).reshape(6, 10)
+        low, high = percentile_bounds(_draws(values, [3, 2], 300, rng, True), 0.95)
+        hits += low <= 0 <= high
+    assert hits / 400 == pytest.approx(0.73, abs=0.06)
+
+
 def test_levels_without_noise_are_said_to_have_none_and_copies_to_be_left_out():
     table = measurements()
     flat = hierarchical_bootstrap(table.assign(accuracy=0.1), "accuracy")["a"]
@@ -207,6 +223,7 @@ def test_one_level_without_items_is_the_plain_bootstrap():
         (lambda t: t, {"crossed": "question"}, "level = 'question' is not a column"),
         (lambda t: t.drop(index=5), {}, "was not measured at 0 × 0 × 5"),
         (lambda t: t[t["pretraining_seed"] == 0], {}, "one pretraining_seed shows no noise"),
+        (lambda t: t[t["pretraining_seed"] < 2], {}, "2 pretraining_seed are too few to resample"),
         (lambda t: t[t["item"] == 0], {}, "one item shows no noise"),
         (lambda t: t[(t["pretraining_seed"] > 0) | (t["finetuning_seed"] > 0)], {}, "between 2 and 3 different"),
         (lambda t: t.assign(accuracy=t["accuracy"].where(t.index != 3)), {}, "is nan: no mean over it"),
