@@ -16,7 +16,7 @@ from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
 from .profile_likelihood import Profile
-from .render import format_number, format_p
+from .render import format_number, equals_p
 from .significance import adjust_p
 
 HOLDOUT_DRAWS = 200
@@ -85,11 +85,12 @@ class HoldOut:
     def sentence(self) -> str:
         """The finding in words."""
         verdict = "passed" if self.passed else "FAILED"
-        miss = format_number(100 * float(np.expm1(self.mean_miss)), 2, signed=True)
+        miss = 100 * float(np.expm1(self.mean_miss))
+        side = f"{format_number(abs(miss), 2)} % {'above' if miss > 0 else 'below'} the predicted"
         return (
             f"hold-out {verdict}: of {self.n} run{'s' if self.n > 1 else ''} from {self.at_least:.3g} {self.variable} "
             f"on, predicted from the other {self.fitted}, {self.inside} inside the 95 % prediction interval; as far "
-            f"from it together, p = {format_p(self.p)}; measured over predicted {miss} % on average"
+            f"from it together, {equals_p(self.p)}; the measured losses lie {side} on average"
         )
 
 
@@ -209,8 +210,8 @@ def _trend_sentence(trends: tuple[Trend, ...]) -> str:
     if not found:
         least = min(trend.kind[1] for trend in trends)
         names = ", ".join(trend.variable for trend in trends)
-        return f"residuals: no trend over {names} (smallest adjusted p = {format_p(least)})"
-    parts = [f"{trend.variable} ({trend.kind[0]}, adjusted p = {format_p(trend.kind[1])})" for trend in found]
+        return f"residuals: no trend over {names} (smallest adjusted {equals_p(least)})"
+    parts = [f"{trend.variable} ({trend.kind[0]}, adjusted {equals_p(trend.kind[1])})" for trend in found]
     alike = ", or neighbouring ones share their noise" if any(trend.kind[0] == "wave" for trend in found) else ""
     return f"residuals DEPEND on {', '.join(parts)}: the law does not have the shape of these runs{alike}"
 

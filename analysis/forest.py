@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .comparison import ArmComparison, Comparison, verdict_text
 from .figures import GREY, Panel, PanelFigure
-from .render import format_p
+from .render import equals_p
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def _row(axes: Axes, row: int, result: ArmComparison) -> None:
     if result.difference is None:
         axes.text(1.0, row - 0.4, "no complete block", fontsize=8.5, color=GREY, ha="right", **above)
         return
-    p = f"  p = {format_p(result.p_adjusted)}".replace("= <", "< ") if result.p_adjusted is not None else ""
+    p = f"  {equals_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
     found = f"{result.difference_text}{p}  {verdict_text(result)}"
     axes.text(1.0, row - 0.4, found, fontsize=8.5, color=colour, ha="right", **above)
     axes.plot(

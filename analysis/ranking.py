@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .blocks import check_goal
 from .errors import AnalysisError
-from .render import Grid, GridView, format_number, format_p
+from .render import Grid, GridView, equals_p, format_number, format_p
 from .significance import adjust_p, wilcoxon_p
 from .tasks import TaskScores, task_scores
 
@@ -59,8 +59,8 @@ class Ranking(GridView):
         means: Arm to the mean of its task means.
         tasks: The tasks that count: those on which every arm was measured.
         chi_square, p: Friedman's test that all arms rank alike, corrected for ties.
-        f_statistic, p_f: Iman and Davenport's form of it, which is less conservative; None where every task ranks the
-            arms alike, so that F is infinite.
+        f_statistic, p_f: Iman and Davenport's form of it, which is less conservative; both None where every task ranks
+            the arms alike: F is infinite there, and its p of 0 less than any order of so many tasks allows.
         critical_difference: Nemenyi's, of mean ranks, at `alpha`.
         groups: Maximal sets of arms that lie closer than the critical difference.
         pairs: Every two arms.
@@ -76,7 +76,7 @@ class Ranking(GridView):
     chi_square: float
     p: float
     f_statistic: float | None
-    p_f: float
+    p_f: float | None
     critical_difference: float
     groups: tuple[tuple[str, ...], ...]
     pairs: tuple[RankPair, ...]
@@ -87,8 +87,8 @@ class Ranking(GridView):
     def sentence(self) -> str:
         """What the ranks say, in one sentence."""
         order = ", ".join(f"{arm} {rank:.2f}" for arm, rank in self.mean_ranks.items())
-        head = f"On {self.metric} over {len(self.tasks)} tasks the mean ranks are {order}"
-        p = f"Friedman p = {format_p(self.p)}".replace("= <", "< ")
+        head = f"On {self.metric} ({self._good}) over {len(self.tasks)} tasks the mean ranks are {order}"
+        p = f"Friedman {equals_p(self.p)}"
         if self.p > self.alpha:
             return f"{head}; nothing says that they differ ({p})."
         apart = [f"{pair.first} and {pair.second}" for pair in self.pairs if pair.nemenyi]
@@ -96,6 +96,10 @@ class Ranking(GridView):
         if not apart:
             found = f"no two lie further apart than the critical difference {self.critical_difference:.2f}"
         return f"{head}; they differ ({p}), {found}."
+
+    @property
+    def _good(self) -> str:
+        return f"{'lower' if self.direction == 'minimize' else 'higher'} is better"
 
     @property
     def grid(self) -> Grid:
@@ -110,17 +114,19 @@ class Ranking(GridView):
             )
             for arm, rank in self.mean_ranks.items()
         )  # fmt: skip
+        title = f"{self.metric} ({self._good}), ranks over {len(self.tasks)} tasks"
         columns = ("arm", "mean rank", "mean", f"p against {best} (Wilcoxon, Holm)", f"beyond CD from {best}")
-        f_text = "∞" if self.f_statistic is None else f"{self.f_statistic:.3f}"
+        f_text = "no Iman–Davenport F: every task ranks the arms alike, so that F is infinite and its p would be 0"
+        if self.f_statistic is not None:
+            f_text = f"Iman–Davenport F = {self.f_statistic:.3f}, {equals_p(self.p_f)}"
         notes = [
-            f"Friedman χ² = {self.chi_square:.3f}, p = {format_p(self.p)}; Iman–Davenport F = {f_text}, "
-            f"p = {format_p(self.p_f)}".replace("= <", "< "),
+            f"Friedman χ² = {self.chi_square:.3f}, {equals_p(self.p)}; {f_text}",
             f"Nemenyi's critical difference at {self.alpha:g}: {self.critical_difference:.3f}",
             *(f"not told apart: {', '.join(group)}" for group in self.groups if len(group) > 1),
             *self.notes,
             *(f"task {task} left out: {why}" for task, why in self.lost.items()),
         ]
-        return Grid(columns, rows, f"{self.metric}, ranks over {len(self.tasks)} tasks", tuple(notes), (1, 2, 3))
+        return Grid(columns, rows, title, tuple(notes), (1, 2, 3))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
@@ -167,8 +173,8 @@ def rank(
     return _ranking(scores, tasks, lost, metric, direction, alpha)
 
 
-def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, float]:
-    """Friedman's χ² (corrected for ties) and its p, and Iman and Davenport's F (None: infinite) and its p.
+def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, float | None]:
+    """Friedman's χ² (corrected for ties) and its p, and Iman and Davenport's F and its p (None where F is infinite).
 
     Args:
         ranks: A row a task, a column an arm.
@@ -184,7 +190,7 @@ def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, fl
     p = float(chi2.sf(statistic, k - 1))
     room = n * (k - 1) - statistic
     if room <= 1e-9 * n * k:
-        return statistic, p, None, 0.0
+        return statistic, p, None, None
     ratio = (n - 1) * statistic / room
     return statistic, p, float(ratio), float(np.asarray(f.sf(ratio, k - 1, (k - 1) * (n - 1))))
 
@@ -229,6 +235,11 @@ def _ranking(
     counts = {len(scores.values[arm][task]) for arm in arms for task in tasks}
     if max(counts) > 1:
         notes.append(f"each value is the mean of {min(counts)}{f' to {max(counts)}' if len(counts) > 1 else ''} runs")
+    if ratio is None:  # of all permutations of the ranks within the tasks, only the same one in each goes as far
+        ties = np.unique(ranks[0], return_counts=True)[1]
+        orders = math.factorial(len(arms)) / math.prod(math.factorial(int(count)) for count in ties)
+        exact = equals_p(orders ** (1 - len(tasks)))
+        notes.append(f"every task ranks the arms alike: exact permutation {exact}, the least of {len(tasks)} tasks")
     if len(tasks) < FEW_TASKS:
         notes.append(f"{len(tasks)} tasks: below {FEW_TASKS} the χ² approximation is rough")
     if p > alpha:

@@ -82,6 +82,15 @@ def format_p(p: float | None) -> str:
     return "<0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.995 else "1"
 
 
+def equals_p(p: float | None) -> str:
+    """A p value in a sentence.
+
+    >>> equals_p(0.00421), equals_p(1e-7)
+    ('p = 0.0042', 'p < 0.0001')
+    """
+    return f"p = {format_p(p)}".replace("= <", "< ")
+
+
 def format_flops(value: float | None) -> str:
     """Counted FLOPs with a decimal prefix.
 
@@ -171,7 +180,8 @@ class Grid:
         lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
         lines += [" & ".join(_latex(name) for name in self.columns) + r" \\", r"\midrule", *body, r"\bottomrule"]
         lines += [r"\end{tabular}"]
-        caption = " ".join([self.title, *self.notes]).strip()
+        parts = [part.strip() for part in (self.title, *self.notes) if part.strip()]
+        caption = " ".join(part if part[-1] in ".;:" else f"{part}." for part in parts)
         if caption:
             lines.append(rf"\caption{{{_latex(caption)}}}")
         return "\n".join([*lines, r"\end{table}"]) + "\n"

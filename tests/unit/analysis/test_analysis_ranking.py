@@ -141,6 +141,28 @@ def test_where_friedman_does_not_reject_no_pair_is_called_a_finding():
     assert "nothing says that they differ" in found.sentence
 
 
+@pytest.mark.parametrize(("arms", "tasks", "exact"), [(3, 3, "0.028"), (2, 3, "0.25"), (4, 6, "< 0.0001")])
+def test_tasks_that_all_agree_give_no_p_below_the_least_that_so_many_allow(arms, tasks, exact):
+    found = rank(runs({f"m{k}": [k + 0.1 * t for t in range(tasks)] for k in range(arms)}), "score")
+    assert (found.f_statistic, found.p_f) == (None, None)
+    text = str(found)
+    assert "∞" not in text
+    assert "no Iman–Davenport F: every task ranks the arms alike" in text
+    assert f"exact permutation p {exact if exact[0] == '<' else f'= {exact}'}, the least of {tasks} tasks" in text
+
+
+def test_the_exact_p_of_tasks_that_agree_counts_ties_as_one_order():
+    found = rank(runs({"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [3.0, 4.0]}), "score")
+    assert any("exact permutation p = 0.33" in note for note in found.notes)  # 3 ways to place the worst arm
+
+
+@pytest.mark.parametrize(("direction", "good"), [("minimize", "lower"), ("maximize", "higher")])
+def test_a_ranking_says_which_values_it_took_for_good(direction, good):
+    found = rank(runs(C45), "score", direction=direction)
+    assert f"On score ({good} is better) over 14 tasks" in found.sentence
+    assert f"score ({good} is better), ranks over 14 tasks" in found.to_markdown()
+
+
 def test_the_diagram_and_every_rendering_are_written(tmp_path):
     found = rank(runs(C45), "score", direction="maximize")
     assert found.figure(tmp_path / "cd.png").read_bytes().startswith(b"\x89PNG")
