@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .blocks import Missing
 from .intervals import FEWEST_BCA_BLOCKS, Interval
-from .render import ABSENT, Grid, GridView, decimals_for, format_interval, format_number, format_p
+from .render import ABSENT, Grid, GridView, decimals_for, equals_p, format_interval, format_number, format_p
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console, ConsoleOptions
 
+FEWEST_BLOCKS = 2
+"""With one there is a difference and no noise to weigh it against, so no plan for more either."""
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
 
@@ -41,7 +43,8 @@ class ArmComparison:
         cliffs_delta: P(arm > baseline) − P(arm < baseline) over all pairs of runs.
         probability_of_improvement: Share of blocks in which the arm is better.
         minimum_detectable_effect: True difference that this n and this noise find with 80 % power.
-        more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth.
+        more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth; None
+            below 2 blocks, which show no noise.
     """
 
     arm: str
@@ -172,10 +175,10 @@ class Comparison(GridView):
     def _clause(self, result: ArmComparison) -> str:
         if result.difference is None:
             return f"{result.arm} is undecided (no complete block)"
-        name = "p" if self.correction == "none" else "adjusted p"
-        p = f", {name} = {format_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
-        p = p.replace("= <", "< ")
-        more = ""
+        name = "" if self.correction == "none" else "adjusted "
+        of = " for a difference" if result.verdict == "equivalent" else ""  # its p is not that of the equivalence
+        p = f", {name}{equals_p(result.p_adjusted)}{of}" if result.p_adjusted is not None else ""
+        more = f", {FEWEST_BLOCKS} are the least for a verdict" if result.n < FEWEST_BLOCKS else ""
         if result.verdict == "undecided" and result.more_seeds:
             more = f", about {_seeds(result.more_seeds)} more"
         return f"{result.arm} is {result.verdict} ({result.difference_text}{p}, n = {result.n}{more})"
@@ -292,6 +295,8 @@ def missing_text(item: Missing, block: str) -> str:
 
 def verdict_text(result: ArmComparison) -> str:
     """The verdict with what would decide it."""
+    if result.n < FEWEST_BLOCKS:
+        return f"undecided (n < {FEWEST_BLOCKS})"
     if result.verdict == "undecided" and result.more_seeds is not None:
         return f"undecided (+{_seeds(result.more_seeds)})"
     if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from .blocks import Pairing, check_goal, pair
-from .comparison import ArmComparison, Comparison, Decision
+from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .errors import AnalysisError, did_you_mean
 from .intervals import (
@@ -289,9 +289,10 @@ def decide(
 ) -> ArmComparison:  # fmt: skip
     """`result` with its verdict, the reasons as notes, and the blocks still needed where it is undecided."""
     notes = ["conditional on survival: blocks are missing"] if result.missing else []
-    if result.n < 2:
-        notes.append(f"{result.n} complete blocks; 2 are the least for a verdict")
-        return result.with_values(verdict="undecided", notes=tuple(notes), more_seeds=2 - result.n)
+    if result.n < FEWEST_BLOCKS:
+        blocks = "1 complete block" if result.n == 1 else "no complete block"
+        notes.append(f"{blocks}; {FEWEST_BLOCKS} are the least for a verdict")
+        return result.with_values(verdict="undecided", notes=tuple(notes))
     if result.sd_difference == 0:
         return _without_variance(result, margin, notes)
     difference, narrow = result.difference, result.equivalence_interval

@@ -15,6 +15,7 @@ from synthetic_sweeps import table
 from analysis import compare
 from analysis.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from analysis.files import dump_json
+from analysis.render import Grid
 from analysis.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 
 # Student (1908), Cushny and Peebles' sleep data
@@ -215,9 +216,36 @@ def test_an_undecided_arm_says_how_many_more_seeds_would_decide():
 
 def test_one_complete_block_is_undecided_whatever_the_gap():
     result = against({"a": [2.0], "b": [1.0]})
-    assert (result.verdict, result.n, result.p, result.interval, result.more_seeds) == ("undecided", 1, None, None, 1)
-    assert "2 are the least" in result.notes[0]
+    assert (result.verdict, result.n, result.p, result.interval, result.more_seeds) == (
+        "undecided",
+        1,
+        None,
+        None,
+        None,
+    )
+    assert result.notes == ("1 complete block; 2 are the least for a verdict",)
     assert "no interval" in result.difference_text
+
+
+def test_one_complete_block_makes_no_plan_from_noise_that_was_not_observed():
+    text = str(compare(table({"a": [2.0], "b": [1.0]}), "loss", baseline="a"))
+    assert "b is undecided (−1.00 [no interval], n = 1, 2 are the least for a verdict)" in text
+    assert "undecided (n < 2)" in text
+    for claim in ("(+", "more", "power .8, if"):
+        assert claim not in text
+
+
+def test_the_sentence_says_that_the_p_of_an_equivalent_arm_is_that_of_a_difference():
+    values = table({"a": [2.0, 2.1, 2.2], "b": [2.001, 2.0995, 2.2015]})
+    sentence = compare(values, "loss", baseline="a", margin=0.1).sentence
+    assert "b is equivalent" in sentence
+    assert " for a difference, n = 3)" in sentence
+    assert "for a difference" not in compare(values, "loss", baseline="a").sentence
+
+
+def test_the_caption_of_a_latex_table_is_made_of_sentences():
+    grid = Grid(("a",), (("1",),), "the title", ("of seeds;", "  a plan", "said."))
+    assert r"\caption{the title. of seeds; a plan. said.}" in grid.to_latex()
 
 
 def test_zero_variance_is_named_and_not_decided():
