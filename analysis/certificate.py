@@ -16,7 +16,7 @@ from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
 from .profile_likelihood import Profile
-from .render import format_number, equals_p
+from .render import equals_p, format_number
 from .significance import adjust_p
 
 HOLDOUT_DRAWS = 200
