@@ -1,8 +1,9 @@
 """What was planned beside what was measured: FLOPs, wall time and peak memory of every cell of a sweep.
 
-Called by `report`. The cells and their FLOPs, which are counted, are those of `plan.json`. Time and memory are
-predicted from what this machine was measured to do, so what counts is what was predicted before a trial ran: the
-journal keeps that for every trial. What nobody calibrated has no prediction, and says so.
+Called by `report`, and by `summary` for the trials that have not begun. The cells and their FLOPs, which are counted,
+are those of `plan.json`. Time and memory are predicted from what this machine was measured to do, so what counts is
+what was predicted before a trial ran: the journal keeps that for every trial. What nobody calibrated has no prediction,
+and says so.
 """
 
 from __future__ import annotations
@@ -49,6 +50,19 @@ def planned_grid(sweep: Sweep) -> Grid | None:
         )
     columns = ("arm", "trials", "FLOPs planned", "measured", "time predicted", "measured", "peak predicted", "measured")
     return Grid(columns, tuple(rows), numeric=tuple(range(1, len(columns)))) if rows else None
+
+
+def planned_trials(sweep: Sweep) -> int:
+    """How many trials the sweep has in all, at the least: as the journal lists them, else as its plan counts them.
+
+    Raises:
+        AnalysisError: `plan.json` is needed and cannot be read.
+    """
+    known = len(sweep.distinct_trials)
+    if sweep.meta.get("trial_set"):
+        return known
+    rows = _plan_rows(sweep.directory / "plan.json")
+    return max(known, sum(int(row.get("trials_least") or row["trials"]) for row in rows))
 
 
 def _plan_rows(path: Path) -> Sequence[Mapping[str, Any]]:

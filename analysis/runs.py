@@ -243,7 +243,7 @@ def _exclusion(row: Mapping[str, Any], roles: Collection[str] | None) -> tuple[s
     if status != "finished":
         reason = row.get("reason")
         detail = " early, so its loss is that of a truncated run" if status == "stopped" and not reason else ""
-        return "status", f"{status}{detail}" + (f": {reason}" if reason else "")
+        return "status", f"{status}{detail}" + (f": {reason}" if reason and reason != status else "")
     return "", None
 
 

@@ -16,6 +16,7 @@ from .adaptive import cells, compare_in_order, decision_sentence, difference_hea
 from .comparison import ArmComparison, Comparison, verdict_text
 from .errors import AnalysisError
 from .intervals import Interval, t_interval
+from .planned import planned_trials
 from .render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
 from .significance import compare
 from .sweep_directory import Sweep, read_sweep
@@ -283,10 +284,13 @@ def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
 
 def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
     lines = []
-    trials = sweep.distinct_trials
-    open_trials = [trial for trial in trials if trial.status in ("pending", "running", "interrupted")]
-    if open_trials:
-        lines.append(f"Provisional: {len(open_trials)} of {len(trials)} trials have not ended; run the sweep again.")
+    trials, planned = sweep.distinct_trials, planned_trials(sweep)
+    counts = {state: sum(trial.status == state for trial in trials) for state in ("running", "interrupted", "pending")}
+    counts["not started"] = counts.pop("pending") + planned - len(trials)
+    if any(counts.values()):
+        shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        waiting = sum(counts.values())
+        lines.append(f"Provisional: {waiting} of {planned} trials have not ended ({shown}); run the sweep again.")
     after = sweep.meta.get("analysis_plan_amended_after")
     if after is not None:
         held = (

@@ -77,7 +77,9 @@ def run_trials(
                 ledger.interrupt_all("limits.wall_hours is used up" if wall_seconds else "Ray Tune ended early")
         except BaseException as error:
             ledger.interrupt_all(
-                "interrupted" if isinstance(error, KeyboardInterrupt) else f"the driver failed: {error}"
+                "the command was told to stop"
+                if isinstance(error, KeyboardInterrupt)
+                else f"the driver failed: {error}"
             )
             raise
         finally:

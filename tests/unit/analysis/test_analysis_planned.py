@@ -20,7 +20,7 @@ def text_of(folder: Path) -> str:
 
 
 def plan_file(folder: Path, *rows: dict) -> None:
-    cell = {"role": "replicate", "refused": None}
+    cell = {"role": "replicate", "refused": None, "trials": 3}
     (folder / "plan.json").write_text(json.dumps({"rows": [cell | row for row in rows]}), encoding="utf-8")
 
 

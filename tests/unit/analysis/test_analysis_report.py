@@ -292,6 +292,29 @@ def test_trials_that_have_not_ended_make_the_report_provisional(journal):
     assert "b is undecided (no complete block)" in text
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_trials_that_were_planned_and_never_began_count_as_not_ended(journal, listed):
+    for seed in range(2):
+        journal.trial("a", seed, final_metrics(2.0 + 0.1 * seed))
+        journal.trial("b", seed, status="interrupted", reason="interrupted")
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}})
+    if listed:  # as the sweep itself lists its trials: one that stands under two arms is planned twice
+        journal.trial_set(
+            *[(f"{2 * k + n:016x}", arm, k, "replicate", {}) for k in range(2) for n, arm in enumerate("ab")]
+        )
+    folder = journal.close()
+    rows = [{"arm": arm, "role": "replicate", "refused": None, "trials": 3, "flops": 1} for arm in "ab"]
+    refused = {"arm": "c", "role": "replicate", "refused": "too large", "trials": 3, "flops": None}
+    (folder / "plan.json").write_text(json.dumps({"rows": [*rows, refused]}))
+    text = text_of(folder)
+    provisional = "2 of 4 trials have not ended (2 interrupted)"
+    if not listed:
+        provisional = "4 of 6 trials have not ended (2 interrupted, 2 not started)"
+    assert f"Provisional: {provisional}; run the sweep again." in text
+    assert "missing: b, seed 0: interrupted\n" in text
+    assert "interrupted: interrupted" not in text
+
+
 def test_a_sweep_in_which_everything_failed_still_has_a_report(journal):
     for arm in ("a", "b"):
         journal.trial(arm, 0, status="failed", reason="out of memory")
