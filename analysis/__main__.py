@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ import typer
 from . import law_commands, statistics_commands
 from .console import Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
 from .errors import AnalysisError
-from .statistics_commands import Direction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,23 +25,6 @@ app = typer.Typer(
     name="analysis", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep.",
 )  # fmt: skip
-
-
-class Correction(StrEnum):
-    """Corrections over the arms."""
-
-    holm = "holm"
-    bonferroni = "bonferroni"
-    benjamini_hochberg = "benjamini_hochberg"
-    none = "none"
-
-
-class Test(StrEnum):
-    """What decides."""
-
-    t = "t"
-    sign_flip = "sign_flip"
-    wilcoxon = "wilcoxon"
 
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
@@ -69,10 +50,12 @@ def compare(
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
     arm: Annotated[str, typer.Option(help="Column with the arms.")] = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
-    correction: Annotated[Correction | None, typer.Option(help="Over the arms. [holm]")] = None,
+    correction: Annotated[
+        str | None, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none. [holm]")
+    ] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Annotated[Direction | None, typer.Option(help="Which values are good. [minimize]")] = None,
-    test: Annotated[Test | None, typer.Option(help="What decides. [t]")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [minimize]")] = None,
+    test: Annotated[str | None, typer.Option(help="What decides: t, sign_flip or wilcoxon. [t]")] = None,
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
     ] = None,

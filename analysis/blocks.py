@@ -32,6 +32,9 @@ _MIXED = {
     "git": "commits",
 }  # fmt: skip
 
+_APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
+"""As what a column that tells runs apart is named, by what the places of runs are called."""
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -115,6 +118,8 @@ def placed(
     import pandas as pd
 
     for column, name in ((metric, "metric"), (arm, "arm"), *((column, role) for column in columns)):
+        if column in table.attrs.get("empty", ()):
+            raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
         if column not in table.columns:
             hint = did_you_mean(column, table.columns)
             raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
@@ -128,13 +133,21 @@ def placed(
             )
     places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
     usable = usable.assign(_arm=usable[arm].map(label), _block=places)
-    usable, duplicates = _single(usable, metric, arm)
+    usable, duplicates = _single(usable, metric, arm, role)
     numbers = pd.to_numeric(usable[metric], errors="coerce")
     text = usable[metric][numbers.isna() & usable[metric].notna()]
     text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
     if len(text):
-        raise AnalysisError(f"column '{metric}' holds text where a number should be: {text.iloc[0]!r}")
+        bad = usable.loc[text.index[0]]
+        raise AnalysisError(
+            f"column '{metric}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
+            f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
+        )
     return usable.assign(_value=numbers), notes + duplicates, excluded
+
+
+def _and_more(count: int) -> str:
+    return f", and {count - 1} more" if count > 1 else ""
 
 
 def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
@@ -157,8 +170,8 @@ def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str
     return keep, notes, excluded
 
 
-def _single(table: pd.DataFrame, metric: str, arm: str) -> tuple[pd.DataFrame, list[str]]:
-    """One run for each arm and block: exact copies are dropped with a note, anything else is refused."""
+def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.DataFrame, list[str]]:
+    """One run for each arm and place: exact copies are dropped with a note, anything else is refused."""
     columns = [name for name in table.columns if table[name].map(_hashable).all()]
     copies = table.duplicated(subset=columns)
     notes = []
@@ -175,7 +188,7 @@ def _single(table: pd.DataFrame, metric: str, arm: str) -> tuple[pd.DataFrame, l
         shown = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in same[metric][:3])
         raise AnalysisError(
             f"{arm} '{name}' has {len(same)} different runs in block {place} ({metric} = {shown}); keep one of them, "
-            f"or name the column that tells them apart as block"
+            f"or name the column that tells them apart as {_APART[role]}"
         )
     return table, notes
 
@@ -251,7 +264,8 @@ def _check_budgets(
         arms = ", ".join(dict.fromkeys(item[0] for item in unequal))
         raise AnalysisError(
             f"{equal} differ by more than {tolerance:.2%} from those of '{baseline}' (arms {arms}; most: {name} in "
-            f"block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say equal=None"
+            f"block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
+            f"none must be equal (equal=None; --equal none)"
         )
     if unknown:
         notes.append(f"budgets not recorded ({equal}) in {unknown} of the pairs: not checked there")
@@ -286,7 +300,8 @@ def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str],
 def check_goal(direction: str, margin: float | None) -> None:
     """Refuse a direction that is none, or a margin that no difference lies within."""
     if direction not in ("minimize", "maximize"):
-        raise AnalysisError(f"direction = '{direction}' is not known; choose minimize or maximize")
+        hint = did_you_mean(direction, ("minimize", "maximize"))
+        raise AnalysisError(f"direction = '{direction}' is not known; {hint}")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise AnalysisError(f"margin = {margin:g} must be positive and finite")
 

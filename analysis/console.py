@@ -52,7 +52,7 @@ def completed(
     Raises:
         AnalysisError: Neither names a baseline; the message lists the arms.
     """
-    asked = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    asked = {name: value for name, value in given.items() if value is not None}
     asked = {"metric": "loss", **declared, **asked}
     if asked.get("baseline") is None:
         arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"

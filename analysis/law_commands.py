@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,24 +17,6 @@ if TYPE_CHECKING:
     from .scaling_fit import ScalingFit
 
 app = typer.Typer(rich_markup_mode=None)
-
-
-class LawName(StrEnum):
-    """The laws."""
-
-    power = "power"
-    power_offset = "power_offset"
-    chinchilla = "chinchilla"
-    bnsl = "bnsl"
-    data_constrained = "data_constrained"
-
-
-class LossName(StrEnum):
-    """How misses are counted."""
-
-    huber_log = "huber_log"
-    gaussian_log = "gaussian_log"
-    student_t_log = "student_t_log"
 
 
 Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
@@ -79,8 +60,10 @@ Examples:
 @app.command(help=_FIT_HELP)
 def fit(
     source: Source,
-    law: Annotated[LawName, typer.Option(help="What the loss depends on, and how.")] = LawName.chinchilla,
-    loss: Annotated[LossName, typer.Option(help="How misses are counted.")] = LossName.huber_log,
+    law: Annotated[str, typer.Option(help="power, power_offset, chinchilla, bnsl or data_constrained.")] = "chinchilla",
+    loss: Annotated[
+        str, typer.Option(help="How misses are counted: huber_log, gaussian_log or student_t_log.")
+    ] = "huber_log",
     delta: Annotated[float, typer.Option(help="Where Huber's loss turns linear.")] = 1e-3,
     variable: Annotated[str | None, typer.Option(help="flops, params or tokens, for laws in one. [flops]")] = None,
     columns: Map = None,
@@ -99,7 +82,7 @@ def fit(
 
     table = _prepared(source, columns, drop_highest)
     result = fit_scaling_law(
-        table, law=law.value, loss=loss.value, delta=delta, bootstrap=bootstrap, seed=seed, tokens_from=tokens_from,
+        table, law=law, loss=loss, delta=delta, bootstrap=bootstrap, seed=seed, tokens_from=tokens_from,
         holdout="largest" if holdout else None, variable=variable,
     )  # fmt: skip
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)

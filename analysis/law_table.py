@@ -88,9 +88,14 @@ def read_law_runs(
         notes += [note for note in table.attrs["notes"] if note not in notes]
     hint = '; tokens_from="6N" derives tokens = flops / (6 params)'
     for column in (*required, "loss"):
+        if column in table.attrs.get("empty", ()):
+            raise AnalysisError(f"column '{column}' is empty in every run of the table; fill it in")
         if column not in table.columns:
             more = hint if column == "tokens" and {"flops", "params"} <= set(table.columns) else ""
-            raise AnalysisError(f"no column '{column}' in the table; {did_you_mean(column, table.columns)}{more}")
+            say = f"say which one holds it (--map {column}=COLUMN, or rename_columns)"
+            raise AnalysisError(
+                f"no column '{column}' in the table; {say}; {did_you_mean(column, table.columns)}{more}"
+            )
     if table.empty:
         raise AnalysisError("the table has no rows")
     _refuse_truncated(table)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 REPLICATES = ("replicate",)
 EARLIER = "from an earlier version of the file"
 """Why a trial of the journal that is none of the sweep's own is left out."""
+_SOURCES = "a sweep folder, journal.sqlite, a .csv file, or an MLflow store as sqlite:///FILE#EXPERIMENT"
 _LARGEST = 1.797e308
 """MLflow's databases store ±infinity as ±1.7976931348623157e308."""
 _DERIVED = {
@@ -68,7 +69,12 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
         raise AnalysisError(f"{text}: name an experiment after '#'; the store has: {names}")
     else:
         path = Path(source)
-        rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_journal(journal_path(path))
+        if path.suffix.lower() == ".csv":
+            rows, columns = _read_csv(path)
+            frame = _typed(rows, text, roles)
+            frame.attrs["empty"] = [name for name in columns if not any(name in row for row in rows)]
+            return frame
+        rows = _read_journal(journal_path(path))
     return _typed(rows, text, roles)
 
 
@@ -126,8 +132,8 @@ def journal_path(path: Path) -> Path:
     return path
 
 
-def connect(path: Path) -> Any:
-    """A read-only journal that closes itself, with the database's complaints in our words."""
+def connect(path: Path, instead: str = "the folder of a sweep, or its journal.sqlite") -> Any:
+    """A read-only journal that closes itself, with the database's complaints in our words, and what to give instead."""
     from contextlib import contextmanager
     from sqlite3 import DatabaseError
 
@@ -137,10 +143,7 @@ def connect(path: Path) -> Any:
         try:
             yield connection
         except DatabaseError as error:
-            raise AnalysisError(
-                f"{path}: not a journal of a sweep ({error}); give a sweep folder, journal.sqlite, a .csv file, or an "
-                f"MLflow store as sqlite:///FILE#EXPERIMENT"
-            ) from error
+            raise AnalysisError(f"{path}: not a journal of a sweep ({error}); give {instead}") from error
         finally:
             connection.close()
 
@@ -170,7 +173,7 @@ def sweep_trials(connection: Any) -> tuple[list[TrialRecord], list[TrialRecord]]
 
 
 def _read_journal(path: Path) -> list[dict[str, Any]]:
-    with connect(path) as connection:
+    with connect(path, _SOURCES) as connection:
         trials, earlier = sweep_trials(connection)
         spans = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
         steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
@@ -190,15 +193,26 @@ def _read_journal(path: Path) -> list[dict[str, Any]]:
     return rows + [{**table_row(trial), "_earlier": True} for trial in earlier]
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def _read_csv(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Its rows without their empty cells, and the names of all columns."""
     import pandas as pd
 
     if not path.is_file():
         raise AnalysisError(f"{path}: no such file")
     try:
         heading = pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        separator = next((mark for mark in ";\t|" if heading.size == 1 and mark in heading.iloc[0]), None)
+        if separator is not None:
+            raise AnalysisError(
+                f"{path}: its values are separated by {separator!r}; save it with commas between them, and points in "
+                f"numbers"
+            )
         frame = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise AnalysisError(
+            f"{path}: not a text file in UTF-8; give a CSV table, or save it in that encoding"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise AnalysisError(f"{path}: not a CSV table ({error})") from error
     if frame.empty:
         raise AnalysisError(f"{path}: the table has no rows")
@@ -206,7 +220,8 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         twice = heading[heading.duplicated()].iloc[0]
         raise AnalysisError(f"{path}: two columns are called '{twice}'; rename one")
     rows = frame.to_dict("records")
-    return [{str(key): value for key, value in row.items() if not _is_nan(value)} for row in rows]
+    filled = [{str(key): value for key, value in row.items() if not _is_nan(value)} for row in rows]
+    return filled, [str(name) for name in frame.columns]
 
 
 def _typed(rows: list[dict[str, Any]], source: str, roles: Collection[str] | None) -> pd.DataFrame:

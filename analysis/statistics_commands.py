@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-class Direction(StrEnum):
-    """Which values are good."""
-
-    minimize = "minimize"
-    maximize = "maximize"
-
-
 Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
 Metric = Annotated[str, typer.Option(help="Column to read.")]
 Arm = Annotated[str, typer.Option(help="Column with the arms.")]
@@ -35,7 +27,7 @@ Task = Annotated[str, typer.Option(help="Column with the tasks.")]
 Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
 Resamples = Annotated[int, typer.Option(help="Resamples.")]
 Rng = Annotated[int, typer.Option(help="Seed of the resampling.")]
-Good = Annotated[Direction, typer.Option(help="Which values are good.")]
+Good = Annotated[str, typer.Option(help="Which values are good: minimize or maximize the metric.")]
 
 
 _SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
@@ -57,7 +49,7 @@ def sequential(
     arm: Arm = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Annotated[Direction | None, typer.Option(help="Which values are good. [minimize]")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [minimize]")] = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
@@ -94,7 +86,7 @@ def rank(
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
-    direction: Good = Direction.minimize,
+    direction: Good = "minimize",
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
     as_json: Json = False,
@@ -112,7 +104,7 @@ def rank(
     from .runs import load_runs
 
     table = load_runs(source)
-    found = run(table, metric, task=task, arm=arm, seed=seed, direction=direction.value, alpha=alpha)
+    found = run(table, metric, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
     drawn = [f"diagram: {found.figure(figure)}"] if figure is not None else []
     lines = (found.sentence, *drawn, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)

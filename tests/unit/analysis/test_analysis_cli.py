@@ -141,6 +141,40 @@ def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkey
     assert "say which arm is the baseline" in err
 
 
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        ("arm,seed,loss,flops\na,0,1,\nb,0,2,\n", ("--metric", "flops"), "metric = 'flops' is empty in every run"),
+        ("arm;seed;loss\na;0;1,0\nb;0;2,0\n", (), "its values are separated by ';'; save it with commas"),
+        ("arm,seed,loss\na,0,1\nb,0,1.0x\nb,1,?\n", (), "'1.0x' (arm 'b', block 0, and 1 more); write a number"),
+        (b"\x7fELF\x02\x89\xff\x00", (), "not a text file in UTF-8; give a CSV table"),
+        ("arm,seed,loss,flops\na,0,1,1\nb,0,2,2\n", (), "(equal=None; --equal none)"),
+        ("arm,seed,loss\na,0,1\na,0,2\n", (), "tells them apart as block"),
+        ("arm,seed,loss\na,0,1\nb,0,2\n", ("--direction", "max"), "did you mean 'maximize'?"),
+        ("arm,seed,loss\na,0,1\nb,0,2\n", ("--test", "tt"), "choose t, sign_flip or wilcoxon"),
+    ],
+)
+def test_a_table_that_cannot_be_compared_is_told_what_is_wrong_with_it(
+    content, words, message, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, _, err = run(capsys, monkeypatch, "compare", path, "--baseline", "a", *words)
+    assert code == 2
+    assert message in err
+    assert "codec" not in err
+
+
+def test_a_table_is_no_choice_where_a_sweep_is_asked_for(tmp_path, capsys, monkeypatch):
+    (tmp_path / "runs.csv").write_text("arm,seed,loss\na,0,1\n")
+    code, _, err = run(capsys, monkeypatch, "report", tmp_path / "runs.csv")
+    assert code == 2
+    assert "give the folder of a sweep, or its journal.sqlite" in err
+    assert ".csv file" not in err
+    (tmp_path / "runs.txt").write_text("arm,seed,loss\na,0,1\n")
+    assert "a .csv file" in run(capsys, monkeypatch, "compare", tmp_path / "runs.txt")[2]
+
+
 def write_scores(path):
     """Three arms on four tasks with three seeds; every arm better than the one before it."""
     rows = [
@@ -229,6 +263,7 @@ def test_hierarchical_prints_an_interval_over_all_levels_of_noise(tmp_path, caps
     code, _, err = run(capsys, monkeypatch, "hierarchical", path, "--item", "none")
     assert code == 2
     assert "different runs in" in err
+    assert "tells them apart as level, or as item" in err
 
 
 def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monkeypatch):

@@ -62,11 +62,12 @@ def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("fit", "CSV"), "no column 'params'"),
+        (("fit", "CSV"), "no column 'params' in the table; say which one holds it (--map params=COLUMN"),
+        (("fit", "CSV", "--loss", "huber"), "did you mean 'huber_log'?"),
         (("fit", "CSV", "--map", "params"), "write NAME=COLUMN"),
         (("fit", "CSV", "--map", "params=Model"), "did you mean 'Model Size'?"),
         (("fit", "CSV", "--map", "loss=loss", "--map", "loss=Model Size"), "--map names 'loss' twice"),
-        (("fit", "CSV", "--law", "chinchila"), "Invalid value for '--law'"),
+        (("fit", "CSV", "--law", "chinchila"), "law = 'chinchila' is not a law; did you mean 'chinchilla'?"),
         (("fit", "nowhere.csv"), "no such file"),
         (("isoflop", "CSV", "--budgets", "budget", "--map", "params=Model Size"), "budgets = 'budget' is not a column"),
     ],
