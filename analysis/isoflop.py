@@ -15,7 +15,7 @@ import numpy as np
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .errors import AnalysisError, did_you_mean
 from .intervals import check_draws
-from .isoflop_fit import IsoFlopBudget, IsoFlopFit
+from .isoflop_fit import IsoFlopBudget, IsoFlopFit, listed
 from .law_fit import percentile_ends
 from .law_table import LawRuns, budget_groups, read_law_runs
 from .laws import Array
@@ -54,9 +54,15 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     groups, names = _grouping(table, runs, budgets)
     notes = [*runs.notes]
     if budgets is None:
-        sizes = ", ".join(f"{name} ({int((groups == i).sum())} runs)" for i, name in enumerate(names))
-        notes.append(f"budgets: runs whose flops lie within 2 %: {sizes}")
+        counts = np.bincount(groups)
+        sizes = [f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in zip(names, counts, strict=True)]
+        notes.append(f"budgets: runs whose flops lie within 2 %: {listed(sizes)}")
     found = [_valley(name, runs, groups == i) for i, name in enumerate(names)]
+    if all(len(budget.sizes) < FEWEST_SIZES for budget in found):
+        notes.append(
+            f"isoflop needs the same flops at {FEWEST_SIZES} model sizes or more: name the column of the nominal "
+            f"budget (--budgets) where the runs' flops scatter about it, or fit a law, which needs no budgets (fit)"
+        )
     accepted = [i for i, budget in enumerate(found) if budget.refused is None]
     noise, deviations = _noise(runs, groups, [found[i] for i in accepted])
     surface, why = _surface(table)

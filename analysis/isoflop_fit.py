@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from .errors import AnalysisError
 from .law_text import show_ends, show_value
 from .laws import Array
 from .render import Grid, GridView, format_number
+
+_MOST_NAMES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +102,15 @@ class IsoFlopFit(GridView):
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """A line for each budget without one."""
-        return tuple(f"budget {budget.name} refused: {budget.refused}" for budget in self.budgets if budget.refused)
+        """A line for each reason why a budget has none, with the budgets' names."""
+        by_reason: dict[str, list[str]] = {}
+        for budget in self.budgets:
+            if budget.refused:
+                by_reason.setdefault(budget.refused, []).append(budget.name)
+        return tuple(
+            f"budget{'s' if len(names) > 1 else ''} {listed(names)} refused: {reason}"
+            for reason, names in by_reason.items()
+        )
 
     @property
     def sentence(self) -> str:
@@ -124,7 +133,7 @@ class IsoFlopFit(GridView):
     def grid(self) -> Grid:
         """A row a budget; exponents, refusals and the parabola's bias below."""
         rows = []
-        for budget in self.budgets:
+        for budget in self.budgets if self.accepted else ():  # without one the reasons below say it all
             head = (budget.name, str(sum(budget.runs)), str(len(budget.sizes)))
             if budget.refused:
                 rows.append((*head, "refused", "", "", "", "", ""))
@@ -139,7 +148,7 @@ class IsoFlopFit(GridView):
             notes.append(f"the parabola's bias in a, on noise-free losses of the fitted surface: {shown}")
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
-        if self.bootstrap:
+        if self.bootstrap and self.accepted:
             whence = "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed a size"
             notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
         return Grid(columns, tuple(rows), f"IsoFLOP: {self.sentence}", (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8))
@@ -148,6 +157,16 @@ class IsoFlopFit(GridView):
         """Plain data for JSON, `sentence` included."""
         plain = {name: value for name, value in vars(self).items() if name not in ("optima", "budgets")}
         return {"sentence": self.sentence, "budgets": [asdict(budget) for budget in self.budgets], **plain}
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names, and how many there are beyond eight.
+
+    >>> listed([str(number) for number in range(10)])
+    '0, 1, 2, 3, 4, 5, 6, 7 and 2 more'
+    """
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def _percent(share: float | None) -> str:

@@ -104,6 +104,18 @@ def test_one_budget_has_an_optimum_and_no_growth():
         analysis.optimal_allocation(fit, 1e21)
 
 
+def test_runs_without_budgets_are_told_so_in_a_few_lines():
+    flops = np.geomspace(1e15, 1e18, 40)
+    runs = pd.DataFrame({"params": np.linspace(1e6, 9e6, 40), "flops": flops, "loss": np.linspace(4, 3, 40)})
+    found = analysis.fit_isoflop(runs)
+    text = str(found)
+    assert len(text.splitlines()) < 10
+    assert "and 32 more refused: 1 model size; a valley needs at least 4" in text
+    assert "name the column of the nominal budget (--budgets)" in text
+    assert "bootstrap draws" not in text
+    assert len(found.to_dict()["budgets"]) == 40
+
+
 def test_the_allocation_of_isoflop_follows_its_power_law():
     fit = analysis.fit_isoflop(make_valleys(), bootstrap=200)
     found = analysis.optimal_allocation(fit, 1e21)
