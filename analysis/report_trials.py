@@ -100,7 +100,10 @@ def every_run(summary: Summary) -> Section:
         for role in ("tuning", "search")
     ]
     tables = [_runs(summary, title, anchor, trials, seconds) for title, anchor, trials in groups if trials]
-    text = "Every number above links to the runs it came from. The folder trials/ holds each trial under its name."
+    text = (
+        "In report.html every number above links to the runs it came from. The folder trials/ holds each trial under "
+        "its name."
+    )
     return Section("Runs", (plain(text), *tables), ALL_RUNS)
 
 
