@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, compare, load_curves, load_runs
+from analysis.__main__ import _two_sources
 from analysis.mlflow_runs import _nested
 from stackwise_ray.config.editing import to_plain
 from stackwise_ray.config.loading import load_trial
@@ -224,6 +225,8 @@ def test_an_mlflow_experiment_of_somebody_else_is_read_and_compared(tmp_path, mo
     comparison = compare(runs, "val_loss", baseline="adam", arm="optimizer")
     assert comparison.verdicts == {"lion": "better"}
     assert any("budgets not recorded" in note for note in comparison.notes)
+    both, first = _two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer")
+    assert (len(both), len(both.attrs["exclusions"]), first) == (12, 4, f"{uri}#lm/adam")
     with pytest.raises(AnalysisError, match="no experiment 'ln'; did you mean 'lm'"):
         load_runs(f"{uri}#ln")
     with pytest.raises(AnalysisError, match=r"name an experiment after '#'.*lm"):

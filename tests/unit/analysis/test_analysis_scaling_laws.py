@@ -14,6 +14,7 @@ import pytest
 from synthetic_laws import TRUTH, best_params, make_runs
 
 import analysis
+from analysis.certificate import HoldOut
 from analysis.errors import AnalysisError
 from analysis.files import dump_json
 from analysis.law_table import derive_tokens, drop_highest, rename_columns
@@ -280,6 +281,16 @@ def test_both_conventions_of_params_are_fitted_where_both_are_there():
     assert other["column"] == "params_total"
     assert other["parameters"]["A"] == pytest.approx(480 * 2**0.35, rel=1e-2)
     assert other["exponents"]["a"] == pytest.approx(0.37 / 0.72, abs=1e-3)
+
+
+@pytest.mark.parametrize(("miss", "said"), [(-0.2697, "23.64 % below"), (0.01, "1.01 % above")])
+def test_a_hold_out_says_on_which_side_the_measured_losses_lie(miss, said):
+    values = (2.0, 2.1)
+    held = HoldOut(
+        variable="flops", at_least=1e18, n=2, fitted=8, predicted=values, low=values, high=values, measured=values,
+        inside=0, mean_miss=miss, p=1e-6, passed=False,
+    )  # fmt: skip
+    assert held.sentence.endswith(f", p < 0.0001; the measured losses lie {said} the predicted on average")
 
 
 def test_results_become_json_markdown_latex_and_a_page():
