@@ -7,19 +7,19 @@ a function, this module is `sw.train`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console, print_plan
 
@@ -158,7 +158,7 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
     data = prepare(trial.data, progress=_Preparation(console))
     folder = output or Path("runs") / identify(trial, data.fingerprint)
     try:
-        with owned(trial, folder) as directory, Display(console, trial) as display, _stop_signals() as stop:
+        with owned(trial, folder) as directory, Display(console, trial) as display, stop_signals() as stop:
             run = attempt(trial, directory, data=data)
             while True:
                 try:
@@ -172,24 +172,6 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
         Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
         raise typer.Exit(EXIT_FAILED) from None
     _answer(result, console)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM fill the list, so that the trial stops between two steps; a second one stops at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 class Display:
