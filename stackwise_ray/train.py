@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,11 +113,15 @@ def _check(trial: TrialConfig) -> None:
     """Refuse what the configuration alone shows, before torch is loaded and data are prepared: both take seconds."""
     from stackwise_ray.config.checks import check_trial
     from stackwise_ray.flags import apply_flags
+    from stackwise_ray.training.budget import split_steps
     from stackwise_ray.training.initial import charged
     from stackwise_ray.training.stages import stage_plan
 
     check_trial(trial)
-    stage_plan(charged(apply_flags(trial)))
+    trial = charged(apply_flags(trial))
+    stages = stage_plan(trial).stages
+    if trial.training.budget.steps is not None:
+        split_steps(trial.training.budget.steps, [stage.share for stage in stages])
 
 
 def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
@@ -126,17 +131,20 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
 
     from stackwise_ray.data import prepare
     from stackwise_ray.training.assembly import choose_device
+    from stackwise_ray.training.plan_table import stages_text
     from stackwise_ray.training.sweep_plan import Cell, plan_cells
 
     cell = Cell.of(trial.training.regime, "replicate", trial, 1, prepare(trial.data, progress=_Preparation(console)))
     gpu = choose_device(trial.training.device).type == "cuda"
-    return plan_cells(
+    plan = plan_cells(
         _title(trial),
         [cell],
         slots=1,
         threads=0 if gpu else threads or torch.get_num_threads(),
         device=torch.cuda.get_device_name() if gpu else "cpu",
     )
+    (row,) = plan.rows
+    return replace(plan, notes=(*plan.notes, stages_text(row))) if len(row.stages) > 1 else plan
 
 
 def _title(trial: TrialConfig) -> str:
