@@ -214,11 +214,15 @@ class Display:
         """Takes in a record; prints where it is time to."""
         self._latest.update(record.metrics)
         share = self._latest.get("progress", 0.0)
-        if self._first_share is None:
+        if self._first_share is None and record.doing is None:  # compiling is no part of the pace
             self._first_share, self._began = share, time.monotonic()
         text = self._text(record, share)
+        if record.doing is not None:
+            text = f"{record.doing} …"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=share, text=text)
+        elif record.doing is not None:
+            self._print(f"{self._title}: {text}")
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             self._print(f"{self._title}: {share:.0%}, {text}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
 import stackwise_ray.train as command
 from stackwise_ray.config.loading import load_trial
+from stackwise_ray.core.records import MetricRecord
 from tests.small_trials import run
 
 WORDS = ["model=encoder/bert_family/tiny", "model.d_model=16", "model.n_heads=2", "model.d_ff=32", "data=markov"]
@@ -69,3 +73,13 @@ def test_the_plan_of_one_trial_names_its_stages_and_what_a_checkpoint_costs_it(
     said = capsys.readouterr().out
     assert "hybrid: 2 of its 5 steps are charged for training.init_from" in said
     assert "stages:" not in said  # it has one
+
+
+def test_what_is_not_on_a_terminal_says_at_once_that_it_compiles() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    with command.Display(console, load_trial(WORDS)) as display:
+        record = MetricRecord(trial_id="t", attempt=1, step=0, tokens=0, flops=0, time=0.0, metrics={})
+        display.show(record)
+        display.show(replace(record, doing="compiling stage_4"))
+    lines = console.file.getvalue().splitlines()
+    assert lines == ["bert 4×16 on markov: starting", "bert 4×16 on markov: compiling stage_4 …"]
