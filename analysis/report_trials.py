@@ -35,7 +35,8 @@ def failures(sweep: Sweep) -> Section:
     blocks: list[Block] = [table if rows else plain(f"Nothing: all {len(distinct)} trials finished.")]
     resumed = [f"{trial.trial_id} ({trial.attempts} attempts)" for trial in distinct if trial.attempts > 1]
     if resumed:
-        blocks.append(plain(f"Continued after an interruption: {', '.join(resumed)}."))
+        how = "Run on after an interruption, from the last checkpoint or, where there was none yet, from the beginning"
+        blocks.append(plain(f"{how}: {', '.join(resumed)}."))
     if sweep.earlier:
         blocks.append(plain(f"Left out, {EARLIER}: {_trials(len(sweep.earlier))} of the journal."))
     return Section("What failed and why", tuple(blocks))

@@ -7,19 +7,20 @@ a function, this module is `sw.train`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console, print_plan
 
@@ -112,11 +113,15 @@ def _check(trial: TrialConfig) -> None:
     """Refuse what the configuration alone shows, before torch is loaded and data are prepared: both take seconds."""
     from stackwise_ray.config.checks import check_trial
     from stackwise_ray.flags import apply_flags
+    from stackwise_ray.training.budget import split_steps
     from stackwise_ray.training.initial import charged
     from stackwise_ray.training.stages import stage_plan
 
     check_trial(trial)
-    stage_plan(charged(apply_flags(trial)))
+    trial = charged(apply_flags(trial))
+    stages = stage_plan(trial).stages
+    if trial.training.budget.steps is not None:
+        split_steps(trial.training.budget.steps, [stage.share for stage in stages])
 
 
 def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
@@ -126,17 +131,20 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
 
     from stackwise_ray.data import prepare
     from stackwise_ray.training.assembly import choose_device
+    from stackwise_ray.training.plan_table import stages_text
     from stackwise_ray.training.sweep_plan import Cell, plan_cells
 
     cell = Cell.of(trial.training.regime, "replicate", trial, 1, prepare(trial.data, progress=_Preparation(console)))
     gpu = choose_device(trial.training.device).type == "cuda"
-    return plan_cells(
+    plan = plan_cells(
         _title(trial),
         [cell],
         slots=1,
         threads=0 if gpu else threads or torch.get_num_threads(),
         device=torch.cuda.get_device_name() if gpu else "cpu",
     )
+    (row,) = plan.rows
+    return replace(plan, notes=(*plan.notes, stages_text(row))) if len(row.stages) > 1 else plan
 
 
 def _title(trial: TrialConfig) -> str:
@@ -158,7 +166,7 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
     data = prepare(trial.data, progress=_Preparation(console))
     folder = output or Path("runs") / identify(trial, data.fingerprint)
     try:
-        with owned(trial, folder) as directory, Display(console, trial) as display, _stop_signals() as stop:
+        with owned(trial, folder) as directory, Display(console, trial) as display, stop_signals() as stop:
             run = attempt(trial, directory, data=data)
             while True:
                 try:
@@ -172,24 +180,6 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
         Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
         raise typer.Exit(EXIT_FAILED) from None
     _answer(result, console)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM fill the list, so that the trial stops between two steps; a second one stops at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler if number == signal.SIGINT else signal.SIG_DFL)
-
-    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 class Display:
@@ -224,11 +214,15 @@ class Display:
         """Takes in a record; prints where it is time to."""
         self._latest.update(record.metrics)
         share = self._latest.get("progress", 0.0)
-        if self._first_share is None:
+        if self._first_share is None and record.doing is None:  # compiling is no part of the pace
             self._first_share, self._began = share, time.monotonic()
         text = self._text(record, share)
+        if record.doing is not None:
+            text = f"{record.doing} …"
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=share, text=text)
+        elif record.doing is not None:
+            self._print(f"{self._title}: {text}")
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             self._print(f"{self._title}: {share:.0%}, {text}")

@@ -68,6 +68,7 @@ class MetricRecord:
         flops: Training FLOPs spent so far, by the convention of `stackwise_ray.metrics.flops`.
         time: Unix time in seconds.
         metrics: Finite values by metric path, e.g. ``{"train/loss": 2.31}``.
+        doing: What begins now and measures nothing while it lasts, for whoever watches; not kept.
     """
 
     trial_id: str
@@ -77,6 +78,7 @@ class MetricRecord:
     flops: int
     time: float
     metrics: Mapping[str, float]
+    doing: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,11 @@ class Work:
     keep_models: bool = True
     most_flops: float | None = None
 
+    @property
+    def interruption(self) -> Path:
+        """A file that asks the running trials for a checkpoint and their end; there while the sweep is stopped."""
+        return self.directory / "interrupted"
+
 
 @dataclass(kw_only=True)
 class Attempt:
@@ -235,6 +240,7 @@ class Ledger:
         return {
             "worker": work.worker,
             "directory": str(work.directory / "trials" / attempt.trial_id),
+            "interruption": str(work.interruption),
             "objective": work.objective if proposal.role == "search" else None,  # what a scheduler may stop
             "cpus": work.cpus,
             "workers": work.workers,
@@ -336,7 +342,7 @@ class Ledger:
             self._fail(attempt, outcome["reason"])
         elif kind == "died":
             self._again(attempt, outcome["reason"])
-        else:  # disk_full, superseded
+        else:  # disk_full, superseded, interrupted
             self.journal.interrupt(trial_id, attempt.number, outcome["reason"])
             self.halted = outcome["reason"]
 

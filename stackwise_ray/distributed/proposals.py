@@ -157,7 +157,7 @@ def _seeds_possible(
 
 def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
     """`limits.flops` against the plan; of a search, whose points differ, against one trial: the rest while it runs."""
-    most, needed = sweep.limits.flops, plan.flops
+    most, needed = sweep.limits.flops, plan.known_flops
     if isinstance(sweep.design, SearchDesign):
         needed = min((row.flops for row in plan.rows if row.flops is not None), default=0)
     if most is not None and needed > most:

@@ -67,8 +67,7 @@ def require_sampler(name: str) -> None:
     """
     if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigError(
-            "= cmaes needs the package 'cmaes', which is not installed; pip install 'stackwise_ray[cmaes]', or choose "
-            "tpe",
+            '= cmaes needs the package "cmaes", which is not installed; pip install -e ".[cmaes]", or choose tpe',
             path="search.sampler",
         )
 

@@ -80,6 +80,7 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._objective = config["objective"]
         self._directory = Path(config["directory"])
+        self._interruption = Path(config["interruption"])
         self._silence.watch(config["silent_after_s"], config["longest_s"])
         if config["workers"] > 1:
             from stackwise_ray.distributed.workers import run_with_workers  # Ray Train: seconds that one worker saves
@@ -95,9 +96,12 @@ class TrialActor(tune.Trainable):
         self._run.close()
 
     def _advance(self, records: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """Pull one record; how the trial ended, or None."""
+        """Pull one record; how the trial ended, or None. A trial that is asked to stop leaves a checkpoint first."""
         try:
-            records.append(asdict(next(self._run)))
+            asked = self._interruption.exists()
+            records.append(asdict(self._run.throw(KeyboardInterrupt()) if asked else next(self._run)))
+        except KeyboardInterrupt:
+            return {"kind": "interrupted", "reason": "interrupted"}
         except StopIteration as end:
             return {"kind": "finished", **end.value.to_dict()}
         except (TrialError, ConfigError) as error:

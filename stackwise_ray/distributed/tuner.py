@@ -19,10 +19,14 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from stackwise_ray.core.errors import StackwiseError
+from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.session import TRIAL_SLOT, Session, Watchdog
 from stackwise_ray.distributed.trainable import TrialActor
+
+GRACE_S = 10.0
+"""For the checkpoints of an interrupted sweep; batch systems commonly give half a minute, and ending Ray takes some."""
 
 
 class RayLostError(StackwiseError):
@@ -45,12 +49,13 @@ def run_trials(
             function is in, then waits for ever.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; running trials are marked as interrupted.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; running trials have left a checkpoint if `GRACE_S` was enough for that,
+            and are marked as interrupted.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(session.slots)  # more would queue actors that hold memory
     storage = session.temp_directory or ledger.work.directory / ".tune"
     ledger.deadline = None if wall_seconds is None else time.monotonic() + wall_seconds
-    _LIVE[id(ledger)] = ledger
+    ledger.work.interruption.unlink(missing_ok=True)
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, _resources(demand)),
         tune_config=tune.TuneConfig(
@@ -70,9 +75,12 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=0),  # the ledger restarts, with a new attempt number
         ),
     )
-    with Watchdog(session, on_ray_lost):
+    with Watchdog(session, on_ray_lost), stop_signals() as received:
+        _LIVE[id(ledger)] = _Live(ledger, received)
         try:
             tuner.fit()
+            if received:
+                raise KeyboardInterrupt
             if not ledger.finished or ledger.running:
                 ledger.interrupt_all("limits.wall_hours is used up" if wall_seconds else "Ray Tune ended early")
         except BaseException as error:
@@ -84,6 +92,7 @@ def run_trials(
             raise
         finally:
             del _LIVE[id(ledger)]
+            ledger.work.interruption.unlink(missing_ok=True)
             if session.temp_directory is None:
                 shutil.rmtree(storage, ignore_errors=True)
 
@@ -95,7 +104,34 @@ def _resources(demand: Demand) -> tune.PlacementGroupFactory | dict[str, float]:
     return {**resources, "gpu": demand.gpus} if demand.gpus else resources
 
 
-_LIVE: dict[int, Ledger] = {}
+class _Live:
+    """A ledger whose trials run, and how far its polite end is.
+
+    Args:
+        received: Signals that ask for the end, as they come.
+    """
+
+    def __init__(self, ledger: Ledger, received: list[int]) -> None:
+        self.ledger, self._received = ledger, received
+        self._asked: float | None = None
+
+    def heed_signals(self) -> None:
+        """Asks the running trials for a checkpoint when a signal has come; ends the sweep once they have answered.
+
+        Raises:
+            KeyboardInterrupt: None runs any more, or they were given `GRACE_S`.
+        """
+        if not self._received:
+            return
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self.ledger.halted = self.ledger.halted or "interrupted"
+            self.ledger.work.interruption.touch()
+        if not self.ledger.running or time.monotonic() - self._asked > GRACE_S:
+            raise KeyboardInterrupt
+
+
+_LIVE: dict[int, _Live] = {}
 """Ledgers of this process by id. Tune copies and pickles its searcher and callbacks, and a ledger (locks, SQLite) can
 be neither, so they carry its id."""
 
@@ -107,7 +143,7 @@ class _LedgerSearcher(Searcher):
 
     @property
     def _ledger(self) -> Ledger:
-        return _LIVE[self._key]
+        return _LIVE[self._key].ledger
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
         config = self._ledger.next(trial_id)
@@ -138,12 +174,14 @@ class _LedgerCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        _LIVE[self._key].result(trial.trial_id, result["training_iteration"], result["payload"])
+        _LIVE[self._key].ledger.result(trial.trial_id, result["training_iteration"], result["payload"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        for pid in _LIVE[self._key].frozen() if self._local else ():
+        live = _LIVE[self._key]
+        for pid in live.ledger.frozen() if self._local else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # its own watch stands still with it
+        live.heed_signals()
 
 
 def end_processes_of_this_one() -> None:

@@ -88,7 +88,7 @@ def quantise_block(model: PreTrainedModel, number: int) -> None:
         import bitsandbytes  # noqa: F401  # registers the operations
     except ImportError:
         raise ConfigError(
-            "= qlora needs bitsandbytes, which is not installed; pip install 'stackwise_ray[qlora]', or choose lora",
+            '= qlora needs bitsandbytes, which is not installed; pip install -e ".[qlora]", or choose lora',
             path="training.trunk",
         ) from None
     view = stack_view(model)

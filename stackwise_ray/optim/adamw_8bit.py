@@ -37,7 +37,7 @@ def _rule() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"= adamw_8bit needs bitsandbytes, which cannot be imported here ({error}); install it with "
-            "pip install 'stackwise_ray[adam8bit]', or write adamw",
+            'pip install -e ".[adam8bit]", or write adamw',
             path="optimizer.kind",
         ) from None
 

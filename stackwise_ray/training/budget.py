@@ -87,7 +87,7 @@ def solve_steps(
     if budget.wall_seconds is not None:
         raise ValueError("a budget of wall_seconds has no number of steps")
     if budget.steps is not None:
-        counts = _split_steps(budget.steps, [cost.share for cost in costs])
+        counts = split_steps(budget.steps, [cost.share for cost in costs])
         return tuple(
             StageSteps(steps=count, batch_sequences=batch_sequences, last_sequences=batch_sequences) for count in counts
         )
@@ -139,8 +139,12 @@ def _refusal(unit: str, wanted: float, spent: int, costs: Sequence[StageCost], b
     )
 
 
-def _split_steps(total: int, shares: Sequence[float]) -> list[int]:
-    """`total` split by `shares`, at least one each, by largest remainder."""
+def split_steps(total: int, shares: Sequence[float]) -> list[int]:
+    """`total` split by `shares`, at least one each, by largest remainder.
+
+    Raises:
+        ConfigError: There are fewer steps than stages.
+    """
     if total < len(shares):
         raise ConfigError(f"= {total} is fewer than the {len(shares)} stages; give each at least one step",
                           path="training.budget.steps")  # fmt: skip

@@ -48,7 +48,7 @@ def initial_model(trial: TrialConfig) -> Path | None:
             raise ConfigError(f"= {folder} is a run that has not finished; finish it with the same command", path=_PATH)
         if not (folder / "model" / "config.json").is_file():
             raise ConfigError(
-                f"= {folder} is a run whose weights were not kept; repeat it with tracking.keep_models: true",
+                f"= {folder} is a run whose weights were not kept; repeat it with tracking.keep_models: all",
                 path=_PATH,
             )
         return folder / "model"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -106,7 +107,7 @@ class TrainingLoop:
                 self._look()
                 yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
             yield from self._fill_cache()
-            self._compile()
+            yield from self._compile()
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -235,11 +236,13 @@ class TrainingLoop:
         progress.stages[-1]["flops_counted"] += flops
         progress.stages[-1]["flops_modelled"] += round(windows * modelled)
 
-    def _compile(self) -> None:
+    def _compile(self) -> Records:
         """Compiles the stage's step, before the first one in this attempt; no part of training, in FLOPs or in time."""
         if not self.training.compile or self._training_step.compiled:
             return
         self._look()
+        self.log.info(f"{self._tools.stage.name}: compiling")
+        yield replace(self.record({}), doing=f"compiling {self._tools.stage.name}")
         began = self._clock()
         self._training_step.compile(self._budget.sequences(self.progress))
         self.collectives.sum_number(0)  # else a worker that compiles longer is time of the others' first step

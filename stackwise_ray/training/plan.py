@@ -24,6 +24,15 @@ from stackwise_ray.training.stages import FINISH, StagePlan, stage_plan
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """One stage of a trial: its name, its share of the budget, and its steps (None where the clock decides)."""
+
+    name: str
+    share: float
+    steps: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialPlan:
     """The cost of one trial. What depends on the number of steps is None under a budget of wall-clock time.
 
@@ -59,6 +68,7 @@ class TrialPlan:
     model_bytes: int
     cache_bytes: int
     disk_bytes: int
+    stages: tuple[PlannedStage, ...]
 
 
 def plan_trial(
@@ -112,6 +122,10 @@ def plan_trial(
         model_bytes=sizes[-1].model,
         cache_bytes=cache,
         disk_bytes=(KEPT + 1) * (weights + state) + sizes[-1].model + cache,
+        stages=tuple(
+            PlannedStage(name=stage.name, share=stage.share, steps=None if steps is None else steps[number].steps)
+            for number, stage in enumerate(plan.stages)
+        ),
     )
 
 

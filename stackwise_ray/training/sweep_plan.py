@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration import Calibration
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role
 from stackwise_ray.data import PreparedData
 from stackwise_ray.training.initial import charged, check_tokenizer
+from stackwise_ray.training.plan_table import plan_table
 from stackwise_ray.training.run_kind import backend_of, run_kind
+
+if TYPE_CHECKING:
+    from stackwise_ray.training.plan import PlannedStage
 
 SEARCH_CELLS = ("search", "winners")
 """The cells of a search: its points, whatever they are, and the replicates of its best ones."""
-
-CHEAPER_EVALUATION = "try data.final_evaluation=fixed, fewer training.evaluations or data.validation_tokens"
-NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +83,9 @@ class PlanRow:
         cache_bytes: Of these, the cache of a frozen prefix; None: the trial has none.
         vocabulary: Both parameter counts in words, where the published size has another vocabulary.
         refused: Why this cell cannot run; then the counts are None.
+        whole_splits: Whether a trial scores whole splits at its end.
+        stages: Names, shares of the budget and steps of a trial's stages.
+        charged: What the checkpoint that a trial starts from had cost, where the budget pays for that, in its unit.
     """
 
     arm: str
@@ -108,6 +108,9 @@ class PlanRow:
     vocabulary: str | None = None
     refused: str | None = None
     trials_least: int | None = None
+    whole_splits: bool = False
+    stages: tuple[PlannedStage, ...] = ()
+    charged: float | None = None
 
     @property
     def name(self) -> str:
@@ -174,14 +177,19 @@ class Plan:
         return sum(row.trials for row in self.rows if row.refused is None)
 
     @property
-    def flops(self) -> int:
-        """Training FLOPs of the whole sweep."""
+    def flops(self) -> int | None:
+        """Training FLOPs of the whole sweep; None: open, since a cell has a budget of time."""
+        return None if any(row.flops is None for row in self.accepted) else self.known_flops
+
+    @property
+    def known_flops(self) -> int:
+        """The same of the cells whose FLOPs are planned."""
         return sum(row.trials * row.flops for row in self.rows if row.flops is not None)
 
     @property
     def seconds(self) -> float | None:
         """Predicted wall time of the whole sweep on this machine, start-up of Ray excluded; None: not calibrated."""
-        return None if any(row.seconds is None for row in self._accepted) else self.known_seconds
+        return None if any(row.seconds is None for row in self.accepted) else self.known_seconds
 
     @property
     def known_seconds(self) -> float | None:
@@ -190,7 +198,8 @@ class Plan:
         return sum(known) / max(1, self.slots) if known else None
 
     @property
-    def _accepted(self) -> list[PlanRow]:
+    def accepted(self) -> list[PlanRow]:
+        """The cells that can run."""
         return [row for row in self.rows if row.refused is None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -210,65 +219,8 @@ class Plan:
         return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
 
     def table(self) -> RenderableType:
-        """The plan for a terminal, in two tables that fit 80 columns: what the arms are, and what their budgets buy."""
-        arms = Table(title=f"Plan of {self.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-        for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
-            arms.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
-        budgets = Table(box=SIMPLE_HEAD, padding=(0, 1))
-        for name in ("arm", "steps", "tokens", "FLOPs", "evaluation", "time/trial", "peak memory", "disk"):
-            budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
-        for row in self.rows:
-            name = row.name
-            if row.refused is None:
-                costs = (row.flops_forward_per_token, row.flops_backward_per_token, row.flops_optimizer_per_step)
-                arms.add_row(name, row.trials_text, *map(_count, (row.params, row.params_non_embedding, *costs)))
-                budgets.add_row(
-                    name,
-                    *map(_count, (row.steps, row.tokens, row.flops, row.flops_evaluation)),
-                    "—" if row.seconds is None else format_seconds(row.seconds),
-                    "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
-                    "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
-                )
-        refused = [Text(f"refused: {row.arm}: {row.refused}", style="red") for row in self.refused]
-        return Group(arms, budgets, *refused, Text(self._caption()))
-
-    def _caption(self) -> str:
-        ends = [self] if self.least is None else [self.least, self]
-        trials, flops = " to ".join(str(p.trials) for p in ends), " to ".join(format_count(p.flops) for p in ends)
-        total = f"{trials} trials, {flops} training FLOPs, {self.slots} at once"
-        seconds = [format_seconds(p.known_seconds) for p in ends if p.known_seconds is not None]
-        total += f"; about {' to '.join(seconds)}" if seconds else ""
-        untimed = [row.name for row in self._accepted if row.seconds is None]
-        total += f" without {', '.join(untimed)}" if seconds and untimed else ""
-        counts = [f"{row.arm}: {row.vocabulary}" for row in self.rows if row.vocabulary is not None]
-        counts += [
-            f"{row.arm}: the cache of the frozen prefix takes {row.cache_bytes} bytes ({format_bytes(row.cache_bytes)})"
-            for row in self.rows
-            if row.cache_bytes is not None
-        ]
-        dear = [row.arm for row in self.rows if (row.flops_evaluation or 0) > (row.flops or float("inf"))]
-        if dear:
-            total += (
-                f"\nevaluation costs more FLOPs than training ({', '.join(dict.fromkeys(dear))}): {CHEAPER_EVALUATION}"
-            )
-        return "\n".join([total, *counts, *self._not_calibrated(), *self.notes])
-
-    def _not_calibrated(self) -> list[str]:
-        """What no measurement of this machine predicts, and of which cells where others are predicted."""
-        lacking: dict[tuple[str, ...], list[str]] = {}
-        for what, column in (("time", "seconds"), ("peak", "peak_bytes")):
-            cells = tuple(row.name for row in self._accepted if getattr(row, column) is None)
-            if cells:
-                lacking.setdefault(cells, []).append(what)
-        every = tuple(row.name for row in self._accepted)
-        return [
-            f"{' and '.join(what)}{'' if cells == every else ' of ' + ', '.join(cells)}: {NOT_CALIBRATED}"
-            for cells, what in lacking.items()
-        ]
-
-
-def _count(value: float | None) -> str:
-    return "—" if value is None else format_count(value)
+        """The plan for a terminal, as `plan_table` draws it."""
+        return plan_table(self)
 
 
 def plan_cells(
@@ -287,7 +239,10 @@ def plan_cells(
 
 
 def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
-    from stackwise_ray.training.plan import plan_trial  # torch: seconds that the driver spends beside starting Ray
+    from stackwise_ray.training.plan import (
+        plan_trial,
+        wants_full_evaluation,
+    )  # torch: seconds that the driver spends beside starting Ray
 
     trial = cell.trial
     budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
@@ -337,6 +292,9 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         cache_bytes=cost.cache_bytes or None,
         vocabulary=_both_counts(cell),
         trials_least=cell.trials_least,
+        whole_splits=wants_full_evaluation(trial, cell.role == "replicate"),
+        stages=cost.stages,
+        charged=(trial.training.budget.amount - charged(trial).training.budget.amount) or None,
     )
 
 

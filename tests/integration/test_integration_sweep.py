@@ -113,12 +113,20 @@ def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_finish(tmp_p
     assert attempts == {("base", 0): 1, ("base", 1): 1, ("wide", 0): 2, ("wide", 1): 2}
 
 
+def trial_logs(sweep: Path) -> list[str]:
+    """What the trials have written that have begun to train."""
+    logs = [path.read_text() for path in sweep.glob("trials/*/logs/train.log")]
+    return [log for log in logs if "attempt 1 begins" in log]
+
+
 def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_c_leaves_it_resumable(
     tmp_path: Path,
 ) -> None:
     file = write(tmp_path, steps=1500)
-    first = SweepProcess(file, tmp_path, "replicates.seeds=1")
-    wait_until(lambda: any(record.status == "running" for record in trials(tmp_path / "small")), first)
+    seldom = "training.checkpoint_seconds=1000"  # so that a checkpoint is that of the interruption
+    words = ("replicates.seeds=1", seldom)
+    first = SweepProcess(file, tmp_path, *words)
+    wait_until(lambda: any(trial_logs(tmp_path / "small")), first)
     second = SweepProcess(file, tmp_path)
     assert second.wait(60) == 2
     assert str(first.process.pid) in second.text()
@@ -128,8 +136,11 @@ def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_
     assert "continues" in first.text()
     assert not first.leftovers()
     assert {record.status for record in trials(tmp_path / "small")} <= {"interrupted", "finished", "pending"}
-    third = SweepProcess(file, tmp_path, "replicates.seeds=1")
+    begun = trial_logs(tmp_path / "small")
+    assert all("a checkpoint is there" in log for log in begun), first.text()
+    third = SweepProcess(file, tmp_path, *words)
     assert third.wait() == 0, third.text()
+    assert sum("continues after step" in log for log in trial_logs(tmp_path / "small")) == len(begun)
     assert {record.status for record in trials(tmp_path / "small")} == {"finished"}
 
 

@@ -17,6 +17,7 @@ from stackwise_ray.flags import apply_flags
 from stackwise_ray.training.compiled import as_compiled, compiling
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.run_kind import run_kind
+from stackwise_ray.training.stages import stage_plan
 from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -81,6 +82,9 @@ def test_a_growing_run_compiles_each_stage_outside_its_clock_and_goes_on_bit_for
     plain = run(GROWING, tmp_path / "plain", keep_model=True)
     assert_same_but_for_rounding(whole, plain)
     assert (tmp_path / "whole" / "logs" / "train.log").read_text().count(": compiled in ") == 2
+    stages = [f"compiling {stage.name}" for stage in stage_plan(trial).stages]
+    assert [record.doing for record in whole[0] if record.doing] == stages
+    assert not any(record.doing for record in plain[0])
     metrics = whole[1].metrics
     assert "time/compile_s" not in plain[1].metrics
     assert metrics["time/total_s"] > metrics["time/compile_s"] + metrics["time/train_s"]

@@ -299,3 +299,22 @@ def test_a_plan_names_the_arms_that_nothing_measured_predicts_and_gives_the_hour
     text = caption_of(replace(other, peak_bytes=None), tuning)
     assert "time and peak: not calibrated" in text
     assert "about" not in text
+
+
+def test_a_budget_of_time_leaves_the_flops_of_a_plan_open() -> None:
+    timed = PlanRow(arm="a", role="replicate", trials=1, budget={"wall_seconds": 5})
+    counted = replace(timed, arm="b", trials=2, flops=10)
+    assert "1 trial, training FLOPs open (a budget of time), 2 at once" in caption_of(timed)
+    assert "3 trials, 20 training FLOPs without a (a budget of time)" in caption_of(timed, counted)
+    assert Plan(name="s", rows=(timed, counted), slots=2).to_dict()["totals"]["flops"] is None
+
+
+def test_a_plan_advises_against_whole_splits_only_where_they_are_scored() -> None:
+    row = PlanRow(arm="a", role="replicate", trials=1, budget={"steps": 8}, flops=10, flops_evaluation=20)
+    assert "try fewer training.evaluations" in caption_of(row)
+    assert "try data.final_evaluation=fixed, fewer" in caption_of(replace(row, whole_splits=True))
+
+
+def test_a_plan_that_is_refused_as_a_whole_is_its_reasons_alone() -> None:
+    refused = PlanRow(arm="a", role="replicate", trials=1, budget={"steps": 8}, refused="too large")
+    assert caption_of(refused).strip() == "refused: a: too large"
