@@ -67,6 +67,19 @@ class Pairing:
         blocks = [block for block in theirs if block in ours]
         return blocks, [ours[block] for block in blocks], [theirs[block] for block in blocks]
 
+    def family(self, declared: int | None) -> tuple[int, tuple[str, ...]]:
+        """Over how many arms to correct, and a note where some of the `declared` are not here (None: those here).
+
+        Raises:
+            AnalysisError: Fewer were declared than there are.
+        """
+        arms = list(self.values)[1:]
+        if declared is None or declared == len(arms):
+            return len(arms), ()
+        if declared < len(arms):
+            raise AnalysisError(f"family = {declared} is below the {len(arms)} arms of the table: {', '.join(arms)}")
+        return declared, (f"{declared - len(arms)} of the {declared} arms have no run yet, and count in the level",)
+
 
 def pair(
     table: pd.DataFrame, metric: str, baseline: str, *, arm: str, block: str | Sequence[str], equal: str | None,
