@@ -109,7 +109,7 @@ def compare(
 
 
 def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[float | None]:
-    """Adjusted p values over the declared family; one that could not be computed counts as 1, and stays None.
+    """Adjusted p values over the declared family; one that could not be computed (None, nan) counts as 1 and is None.
 
     The same numbers as statsmodels' `multipletests`, which costs a second of import and a garbage collection a call.
 
@@ -120,9 +120,10 @@ def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[f
     """
     import numpy as np
 
-    if correction in (None, "none") or not p_values:
-        return list(p_values)
-    filled = np.array([1.0 if p is None else p for p in p_values])
+    known = [None if p is None or math.isnan(p) else p for p in p_values]
+    if correction in (None, "none") or not known:
+        return known
+    filled = np.array([1.0 if p is None else p for p in known])
     m, order = len(filled), np.argsort(filled, kind="stable")
     ordered = filled[order]
     if correction == "holm":
@@ -133,7 +134,7 @@ def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[f
         adjusted = np.minimum.accumulate((ordered * m / np.arange(1, m + 1))[::-1])[::-1]
     back = np.empty(m)
     back[order] = np.minimum(adjusted, 1.0)
-    return [None if p is None else float(value) for p, value in zip(p_values, back, strict=True)]
+    return [None if p is None else float(value) for p, value in zip(known, back, strict=True)]
 
 
 def paired_t(differences: ArrayLike) -> NDArray[np.float64]:
