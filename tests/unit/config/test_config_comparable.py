@@ -143,6 +143,13 @@ def test_the_kind_of_a_recorded_loss_is_of_next_tokens_where_no_masks_are_filled
     assert (loss_kind(to_plain(trial)) == NEXT_TOKENS) is not trial.fills_masks
 
 
+def test_another_number_of_stacks_is_another_kind_of_loss() -> None:
+    """Each stack has its own part of the noise, so two stacks and four are asked about other masks."""
+    words = ["model=encoder/bert_family/tiny", "data=markov", "training=depth_time", "training.budget={steps: 8}"]
+    kinds = [loss_kind(to_plain(load_trial([*words, f"training.blocks_per_stack={n}"]))) for n in (2, 1)]
+    assert [kind.rpartition("; ")[2] for kind in kinds if kind] == ["2 stacks", "4 stacks"]
+
+
 def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.parallel: sharded}")
