@@ -51,6 +51,11 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
     return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
 
 
+def anytime_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `compare` as those of `compare_sequentially`, whose test and correction are its own."""
+    return {key: value for key, value in arguments.items() if key not in ("test", "correction")}
+
+
 def decision_sentence(comparison: SequentialComparison) -> str:
     """All verdicts in one sentence that says of each that it holds at any time, and at which seed it was decided."""
     parts = [

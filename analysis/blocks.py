@@ -53,7 +53,8 @@ class Pairing:
         baseline: Name of the baseline arm.
         values: {arm: {block: value}}, the baseline first, then the arms in the order of the table; finite values only.
         missing: Blocks of the sweep that an arm lacks.
-        budgets: "equal flops" and the like; None where unequal budgets were allowed.
+        budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
+            where some pair has none on record, with the reason in `notes`.
         notes: What a reader must know beside the verdict.
     """
 
@@ -68,6 +69,19 @@ class Pairing:
         ours, theirs = self.values[arm], self.values[self.baseline]
         blocks = [block for block in theirs if block in ours]
         return blocks, [ours[block] for block in blocks], [theirs[block] for block in blocks]
+
+    def family(self, declared: int | None) -> tuple[int, tuple[str, ...]]:
+        """Over how many arms to correct, and a note where some of the `declared` are not here (None: those here).
+
+        Raises:
+            AnalysisError: Fewer were declared than there are.
+        """
+        arms = list(self.values)[1:]
+        if declared is None or declared == len(arms):
+            return len(arms), ()
+        if declared < len(arms):
+            raise AnalysisError(f"family = {declared} is below the {len(arms)} arms of the table: {', '.join(arms)}")
+        return declared, (f"{declared - len(arms)} of the {declared} arms have no run yet, and count in the level",)
 
 
 def pair(
@@ -238,7 +252,7 @@ def mixtures(table: pd.DataFrame) -> list[str]:
 def _check_budgets(
     table: pd.DataFrame, baseline: str, equal: str | None, tolerance: float
 ) -> tuple[str | None, list[str]]:
-    """The budgets that were found equal in words, and notes; refuses where they differ block by block."""
+    """The budget that every pair was found equal in, and notes; refuses where they differ block by block."""
     if equal is None:
         return None, ["budgets not required to be equal", *_free_starts(table)]
     if not 0 <= tolerance < 1:
@@ -251,10 +265,11 @@ def _check_budgets(
         return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
     spent = _spent(table, column, equal)
     reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]
-    notes, unequal, unknown = _free_starts(table), [], 0
+    notes, unequal, unknown, pairs = _free_starts(table), [], 0, 0
     for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
         base = float(reference.get(place, math.nan))
         if name != baseline and place in reference.index:
+            pairs += 1
             if not (math.isfinite(value) and math.isfinite(base)):
                 unknown += 1
             elif abs(value - base) > tolerance * abs(base):
@@ -268,8 +283,9 @@ def _check_budgets(
             f"none must be equal (equal=None; --equal none)"
         )
     if unknown:
-        notes.append(f"budgets not recorded ({equal}) in {unknown} of the pairs: not checked there")
-    return equal, notes
+        others = f"; equal within {tolerance:.0%} in the others" if unknown < pairs else ""
+        notes.append(f"budgets not recorded ({equal}) in {unknown} of the {pairs} pairs: not checked there{others}")
+    return (None if unknown or not pairs else equal), notes
 
 
 def _spent(table: pd.DataFrame, column: str, equal: str) -> pd.Series:

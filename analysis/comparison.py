@@ -96,6 +96,7 @@ class Comparison(GridView):
     """Every arm against the baseline on one metric.
 
     Attributes:
+        family: Arms that `correction` counts, those included that have no run yet.
         arms: One result an arm, in the order of the table.
         baseline_values: The baseline's value by block.
         budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
@@ -111,6 +112,7 @@ class Comparison(GridView):
     alpha: float
     margin: float | None
     correction: str
+    family: int
     equal: str | None
     tolerance: float
     budgets: str | None

@@ -34,14 +34,16 @@ def sweep_of(source: str) -> Sweep | None:
 
 
 def declared_arguments(source: str, metric: str | None) -> dict[str, Any]:
-    """Arguments of the comparison that a sweep declares on `metric` (None: its first); only the baseline for others."""
+    """Arguments of the comparison that a sweep declares on `metric` (None: its first); for others only its arms."""
     sweep = sweep_of(source)
     if sweep is None:
         return {}
     listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
     if listed:
         return listed[0]
-    return {"baseline": sweep.baseline} if metric is not None else (sweep.undeclared() or {})
+    if metric is not None:
+        return {"baseline": sweep.baseline, "family": sweep.family}
+    return sweep.undeclared() or {}
 
 
 def completed(
@@ -54,6 +56,8 @@ def completed(
     """
     asked = {name: value for name, value in given.items() if value is not None}
     asked = {"metric": "loss", **declared, **asked}
+    if arm != "arm":  # what was declared is about the sweep's own arms
+        asked.pop("family", None)
     if asked.get("baseline") is None:
         arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
         raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")

@@ -90,6 +90,6 @@ def _pair(summary: Summary, comparison: Comparison, arm: str) -> dict[str, Any]:
                      "budgets", "block")
     }  # fmt: skip
     return {
-        **settings, "family": len(comparison.arms), "arm": arm, "result": comparison[arm].to_dict(),
+        **settings, "family": comparison.family, "arm": arm, "result": comparison[arm].to_dict(),
         "baseline_values": dict(comparison.baseline_values), "ratios": ratios, "notes": list(comparison.notes),
     }  # fmt: skip

@@ -96,9 +96,7 @@ def compare_sequentially(
     _check(margin, alpha, direction, prior_variance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]
-    count = len(arms) if family is None else family
-    if count < len(arms):
-        raise AnalysisError(f"family = {family} is below the {len(arms)} arms of the table: {', '.join(arms)}")
+    count, notes_of_family = pairing.family(family)
     level = alpha / count if correction not in (None, "none") else alpha
     verdicts, blocks = {}, {}
     for name in arms:
@@ -110,7 +108,8 @@ def compare_sequentially(
     return SequentialComparison(
         metric=metric, baseline=baseline, direction=direction, alpha=alpha, margin=margin,
         correction=correction or "none", block=block if isinstance(block, str) else " × ".join(block),
-        budgets=pairing.budgets, verdicts=verdicts, blocks=blocks, missing=pairing.missing, notes=pairing.notes,
+        budgets=pairing.budgets, verdicts=verdicts, blocks=blocks, missing=pairing.missing,
+        notes=(*notes_of_family, *pairing.notes), family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )  # fmt: skip
 

@@ -56,6 +56,7 @@ def compare(
     equal: str | None = "flops",
     tolerance: float = 0.01,
     alpha: float = 0.05,
+    family: int | None = None,
 ) -> Comparison:
     """Every arm against the baseline on one metric, paired by block.
 
@@ -74,6 +75,7 @@ def compare(
         equal: Budget that must agree in every pair: "flops", "tokens", "wall_seconds", "peak_bytes", None for none.
         tolerance: Largest relative difference of budgets.
         alpha: Level of the test after correction, and of each one-sided equivalence test.
+        family: How many arms were to be compared, where not all of them may be in the table; None: those that are.
 
     Returns:
         A `Comparison`, one `ArmComparison` an arm.
@@ -86,11 +88,12 @@ def compare(
     """
     _check_arguments(correction, margin, direction, test, alpha)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
-    family = len(pairing.values) - 1
+    count, notes_of_family = pairing.family(family)
     results = [_compare_arm(pairing, name, test, margin, direction, alpha) for name in list(pairing.values)[1:]]
-    adjusted = adjust_p([result.p for result in results], correction)
+    absent = [None] * (count - len(results))
+    adjusted = adjust_p([*(result.p for result in results), *absent], correction)[: len(results)]
     # sharpest level that an arm may meet, so the number of seeds asked for is enough wherever it stands in the order
-    strict = alpha / family if correction not in (None, "none") else alpha
+    strict = alpha / count if correction not in (None, "none") else alpha
     decided = tuple(
         decide(result, p, test=test, margin=margin, direction=direction, alpha=alpha, planning_alpha=strict)
         for result, p in zip(results, adjusted, strict=True)
@@ -99,13 +102,14 @@ def compare(
         metric=metric, baseline=baseline, direction=direction, test=test, alpha=alpha, margin=margin,
         correction=correction or "none", equal=equal, tolerance=tolerance, budgets=pairing.budgets,
         block=block if isinstance(block, str) else " × ".join(block), arms=decided,
-        baseline_values=dict(pairing.values[baseline]), missing=pairing.missing, notes=pairing.notes,
+        baseline_values=dict(pairing.values[baseline]), missing=pairing.missing,
+        notes=(*notes_of_family, *pairing.notes), family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )  # fmt: skip
 
 
 def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[float | None]:
-    """Adjusted p values over the declared family; one that could not be computed counts as 1, and stays None.
+    """Adjusted p values over the declared family; one that could not be computed (None, nan) counts as 1 and is None.
 
     The same numbers as statsmodels' `multipletests`, which costs a second of import and a garbage collection a call.
 
@@ -116,9 +120,10 @@ def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[f
     """
     import numpy as np
 
-    if correction in (None, "none") or not p_values:
-        return list(p_values)
-    filled = np.array([1.0 if p is None else p for p in p_values])
+    known = [None if p is None or math.isnan(p) else p for p in p_values]
+    if correction in (None, "none") or not known:
+        return known
+    filled = np.array([1.0 if p is None else p for p in known])
     m, order = len(filled), np.argsort(filled, kind="stable")
     ordered = filled[order]
     if correction == "holm":
@@ -129,7 +134,7 @@ def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[f
         adjusted = np.minimum.accumulate((ordered * m / np.arange(1, m + 1))[::-1])[::-1]
     back = np.empty(m)
     back[order] = np.minimum(adjusted, 1.0)
-    return [None if p is None else float(value) for p, value in zip(p_values, back, strict=True)]
+    return [None if p is None else float(value) for p, value in zip(known, back, strict=True)]
 
 
 def paired_t(differences: ArrayLike) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from .console import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, to_terminal
+from .console import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
 from .errors import AnalysisError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Good = Annotated[str, typer.Option(help="Which values are good: minimize or maxi
 
 _SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
 
-For a sweep, what is not given here is as its file declares it.
+For a sweep, what is not given here is as its file declares it, and blocks count in the order of their seeds.
 
 \b
 Examples:
@@ -61,6 +61,7 @@ def sequential(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
+    from .adaptive import anytime_arguments, compare_in_order
     from .runs import load_runs
     from .sequential import compare_sequentially
 
@@ -69,12 +70,12 @@ def sequential(
         "metric": metric, "baseline": baseline, "margin": margin, "direction": direction, "equal": equal,
         "tolerance": tolerance, "alpha": alpha,
     }  # fmt: skip
-    fixed_n = ("test", "correction")  # of a comparison after a fixed number of seeds
-    declared = {name: value for name, value in declared_arguments(source, metric).items() if name not in fixed_n}
-    found = compare_sequentially(
-        table, arm=arm, block=block or "seed", correction=correction, prior_variance=prior_variance,
+    declared = anytime_arguments(declared_arguments(source, metric))
+    asked = {
         **completed(given, declared, source, table, arm),
-    )  # fmt: skip
+        "arm": arm, "block": block or "seed", "correction": correction, "prior_variance": prior_variance,
+    }  # fmt: skip
+    found = compare_in_order(table, asked) if sweep_of(source) else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 

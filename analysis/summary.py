@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .adaptive import cells, compare_in_order, decision_sentence, difference_heading
+from .adaptive import anytime_arguments, cells, compare_in_order, decision_sentence, difference_heading
 from .comparison import ArmComparison, Comparison, verdict_text
 from .errors import AnalysisError
 from .intervals import Interval, t_interval
@@ -244,7 +244,7 @@ def summarise(sweep: Sweep) -> Summary:
             if sweep.adaptive_seeds is None:
                 comparisons.append(compare(sweep.runs, **arguments))
             else:  # the number of seeds depends on the results, so no test of a fixed number holds
-                sequential.append(compare_in_order(sweep.runs, _anytime(arguments, len(sweep.arms) - 1)))
+                sequential.append(compare_in_order(sweep.runs, anytime_arguments(arguments)))
         except AnalysisError as error:
             refused.append(str(error))
     made = comparisons[0] if comparisons else sequential[0] if sequential else None
@@ -255,12 +255,6 @@ def summarise(sweep: Sweep) -> Summary:
         refused=tuple(refused), sequential=tuple(sequential), laws=declared_laws(sweep),
         warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
     )  # fmt: skip
-
-
-def _anytime(arguments: Mapping[str, Any], family: int) -> dict[str, Any]:
-    """Arguments of `compare` as those of `compare_sequentially`, whose test and correction are its own."""
-    kept = {key: value for key, value in arguments.items() if key not in ("test", "correction")}
-    return {**kept, "family": family}
 
 
 def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:

@@ -108,10 +108,16 @@ class Sweep:
 
     @property
     def arms(self) -> list[str]:
-        """Arms of the replicates in the order of the file, the baseline first; those with no finished run included."""
+        """Arms of the replicates in the order of the file, the baseline first; those that have not begun included."""
         roles = ("search",) if self.is_search else ("replicate",)
-        found = list(dict.fromkeys(trial.arm for trial in self.trials if trial.role in roles))
+        begun = [trial.arm for trial in self.trials if trial.role in roles]
+        found = list(dict.fromkeys([*(self.meta.get("arms") or ()), *begun]))
         return sorted(found, key=lambda arm: arm != self.baseline)
+
+    @property
+    def family(self) -> int:
+        """How many arms are to be compared with the baseline, whether or not they have begun."""
+        return len(self.arms) - 1
 
     @property
     def objective(self) -> tuple[str, str]:
@@ -171,7 +177,7 @@ class Sweep:
         equal = entry.get("equal", "budget")
         if equal == "budget":  # the unit in which the trials' own budget was set
             equal = self.budget_kind or "flops"
-        return {"metric": metric, "baseline": baseline, "equal": equal, **chosen}
+        return {"metric": metric, "baseline": baseline, "equal": equal, "family": self.family, **chosen}
 
 
 def read_sweep(directory: str | Path) -> Sweep:

@@ -76,6 +76,7 @@ class SequentialComparison(GridView):
     Attributes:
         verdicts: By arm, in the order of the table.
         alpha: Over the whole family; each verdict holds its share of it as its own `alpha`.
+        family: Arms that are compared with the baseline, those included that have no run yet.
         blocks: Complete blocks by arm, in the order that was used.
         missing, exclusions, notes, budgets: As in `Comparison`.
     """
@@ -86,6 +87,7 @@ class SequentialComparison(GridView):
     alpha: float
     margin: float | None
     correction: str
+    family: int
     block: str
     budgets: str | None
     verdicts: Mapping[str, Verdict]
@@ -108,8 +110,8 @@ class SequentialComparison(GridView):
     @property
     def grid(self) -> Grid:
         """A row an arm; what must stand beside the verdicts below."""
-        count = len(self.verdicts)
-        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {count} arm{'s' if count > 1 else ''}"
+        arms = f"{self.family} arm{'s' if self.family > 1 else ''}"
+        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {arms}"
         return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
 
     def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:

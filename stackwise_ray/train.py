@@ -84,6 +84,10 @@ def main(
     with exit_codes(resumable=not plan_only):
         if as_json and not plan_only:
             raise ConfigError("--json prints a plan: add --plan (a run leaves its numbers in outputs/metrics.json)")
+        if plan_only and output is not None:
+            raise ConfigError("--output is for a run, and --plan writes nothing; leave one of them out")
+        if multirun and threads is not None:
+            raise ConfigError("--threads is for one trial; a sweep gives each resources.cpus_per_trial of its file")
         if multirun:
             _multirun(words or [], output, console, plan_only=plan_only, as_json=as_json)
             return

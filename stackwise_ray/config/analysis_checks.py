@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from stackwise_ray.config.designs import Design
+from stackwise_ray.config.metric_names import why_unreported
 from stackwise_ray.config.sweep import AdaptiveSeeds, IsoflopDesign, LadderDesign, SearchDesign, SweepConfig
 from stackwise_ray.core.errors import ConfigError
 
@@ -63,6 +64,25 @@ def _check_sizes(sweep: SweepConfig) -> None:
 
 
 ANALYSIS_RULES = (_check_sizes, _check_steps, _check_adaptive)
+
+
+def check_reported(sweep: SweepConfig, design: Design) -> None:
+    """Every arm reports what is compared, and one at least what is optimised: else the sweep would run for nothing.
+
+    Raises:
+        ConfigError: With an arm that does not, and why.
+    """
+    compared = [
+        (f"analysis.{number}.compare.metric", step.compare.metric)
+        for number, step in enumerate(sweep.analysis)
+        if step.compare is not None
+    ]
+    optimised = [(f"objective.{number}.metric", goal.metric) for number, goal in enumerate(sweep.objective)]
+    for place, metric in (*compared, *optimised):
+        found = {arm.name: why for arm in design.arms if (why := why_unreported(metric, arm.trial))}
+        if found and ((place, metric) in compared or len(found) == len(design.arms)):
+            name, why = next(iter(found.items()))
+            raise _refuse(sweep, place, f"= {metric} is not reported by {name}, which {why}")
 
 
 def check_isoflop(sweep: SweepConfig, design: Design) -> None:

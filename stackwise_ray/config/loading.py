@@ -14,6 +14,7 @@ from typing import Any
 from stackwise_ray.config import schema
 from stackwise_ray.config.checks import check_trial
 from stackwise_ray.config.editing import Draft, value_at
+from stackwise_ray.config.extending import extended
 from stackwise_ray.config.files import find_search_space, shipped_search_spaces
 from stackwise_ray.config.naming import level_labels
 from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
@@ -22,7 +23,7 @@ from stackwise_ray.config.sweep import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, Swee
 from stackwise_ray.config.sweep_checks import check_sweep
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.validation import Origin, show, validate
-from stackwise_ray.config.yaml import load_yaml, parse_value
+from stackwise_ray.config.yaml import parse_value
 from stackwise_ray.core.errors import ConfigError
 
 __all__ = [
@@ -73,40 +74,17 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """
     file = find_search_space(path)
     words = [(word, parse_word(word, text)) for word, text in split_words(overrides)]
-    original = _extended(load_yaml(file), file)
+    original, inherited = extended(file)
     document, written = apply_overrides(original, words)
     try:
         return sweep_from_plain(document, source=str(file), folder=file.resolve().parent)
     except ConfigError as error:
-        if error.source == str(file) and error.path is not None and _from_words(error.path, written, original):
+        if error.source != str(file) or error.path is None:
+            raise
+        if _from_words(error.path, written, original):
             raise ConfigError(error.problem, path=error.path, source=COMMAND_LINE) from None
-        raise
-
-
-def _extended(document: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The document with what it leaves out taken from the file that it `extends`, top-level key by top-level key.
-
-    No key is merged with the other file's, so that what a file says about a key is all that there is to it.
-
-    Raises:
-        ConfigError: There is no such file, it extends another itself, or the results would have its name.
-    """
-    if "extends" not in document:
-        return document
-    own = {key: value for key, value in document.items() if key != "extends"}
-    name, place = document["extends"], {"path": "extends", "source": str(file)}
-    if not isinstance(name, str):
-        raise ConfigError(f"= {show(name)} is not the name of a search space, such as training_regimes", **place)
-    if "name" not in own:
-        raise ConfigError(f"= {name}, whose results would be mixed with these; give a name of your own", **place)
-    beside = file.resolve().parent / name
-    try:
-        other = load_yaml(beside if beside.is_file() else find_search_space(name))
-    except ConfigError as error:
-        raise ConfigError(f"= {name}: {error.problem}", **place) from None
-    if "extends" in other:
-        raise ConfigError(f"= {name}, which extends {show(other['extends'])}; extend that one", **place)
-    return {**other, **own}
+        there = inherited.get(error.path.partition(".")[0], file)
+        raise ConfigError(error.problem, path=error.path, source=str(there)) from None
 
 
 def sweep_from_plain(

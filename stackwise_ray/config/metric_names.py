@@ -7,8 +7,12 @@ One name per concept, from YAML through MLflow to the figure. An evaluation task
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from stackwise_ray.config.trial import TrialConfig
 
 REPORTED = {
     "train/loss": "nats a predicted token, mean over the step",
@@ -68,6 +72,8 @@ _SHORT = {
 }
 """What people call a metric elsewhere."""
 
+_OF_NEXT_TOKENS = ("test/", "validation/perplexity", "validation/oracle_loss", "validation/answer_")
+
 _TASKS = Path(__file__).resolve().parent.parent / "data" / "tasks"
 
 
@@ -79,6 +85,17 @@ def task_names() -> tuple[str, ...]:
 def on_whole_splits(metric: str) -> bool:
     """Whether replicates alone measure it: tuning and search trials score the fixed windows."""
     return metric.startswith(("test/", "validation/perplexity_"))
+
+
+def why_unreported(metric: str, trial: TrialConfig) -> str | None:
+    """Why a replicate of this trial does not measure a metric; None where it does, or where its data decide."""
+    if metric.startswith("validation/masked_loss"):
+        return None if trial.fills_masks else "predicts next tokens, and has no masks; take validation/loss"
+    if trial.fills_masks and metric.startswith(_OF_NEXT_TOKENS):
+        return "predicts masked tokens, and this is of next ones; take validation/masked_loss"
+    if on_whole_splits(metric) and trial.data.final_evaluation == "fixed":
+        return "has data.final_evaluation = fixed, which leaves whole splits out; write full"
+    return None
 
 
 def require_metric(metric: str, *, place: str, source: str | None) -> None:

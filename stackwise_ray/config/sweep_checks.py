@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop
+from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop, check_reported
 from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
 from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
 from stackwise_ray.config.editing import edit, to_plain
@@ -43,6 +43,7 @@ def check_sweep(sweep: SweepConfig) -> Design:
     _check_equal_budgets(sweep, design)
     check_isoflop(sweep, design)
     _check_masks(sweep, design)
+    check_reported(sweep, design)
     _check_workers(sweep, design)
     _check_spaces(sweep, design)
     _check_number(sweep, design)

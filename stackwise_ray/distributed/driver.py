@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from stackwise_ray.config.designs import expand
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
 from stackwise_ray.config.yaml import dump_yaml
@@ -294,6 +295,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
+    journal.put_meta("arms", [arm.name for arm in expand(sweep).arms])  # those that have not begun count in levels
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import AnalysisError, compare_sequentially, load_runs, summary_table, write_report
+from analysis.__main__ import main
 from analysis.adaptive import is_undecided
+from analysis.files import dump_json
 from analysis.sweep_directory import read_sweep
 
 ARGUMENTS = {
@@ -103,3 +107,57 @@ def test_a_family_smaller_than_the_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnalysisError, match="family = 1 is below the 2 arms"):
         compare_sequentially(runs, "validation/loss", "base", family=1)
     assert compare_sequentially(runs, "validation/loss", "base", family=5)["far"].alpha == 0.01
+
+
+def write_begun(folder: Path, *, adaptive: bool) -> Path:
+    """Five arms are declared and two have begun; the baseline comes last in the file."""
+    builder = JournalBuilder(folder)
+    for arm, effect in {"base": 0.0, "far": 0.075}.items():
+        for seed in range(6):
+            own = random.Random(f"{arm} {seed}").gauss(0, 0.02)
+            builder.trial(arm, seed, final_metrics(2.0 + 0.05 * seed + effect + own))
+    seeds = {"min": 3, "max": 9, "until": "decided"} if adaptive else 6
+    arms = ["far", "near", "third", "fourth", "base"]
+    builder.meta(
+        arms=arms,
+        sweep={
+            "name": "begun",
+            "design": {"kind": "arms", "arms": {arm: {} for arm in arms}, "baseline": "base"},
+            "replicates": {"seeds": seeds, "block": "seed"},
+            "analysis": [{"compare": {"metric": "validation/loss"}}],
+        },
+    )
+    return builder.close()
+
+
+def test_arms_that_have_not_begun_count_in_the_level_and_the_report_decides_what_the_driver_does(
+    tmp_path: Path,
+) -> None:
+    folder = write_begun(tmp_path / "s", adaptive=True)
+    summary = summary_table(folder)
+    (found,) = summary.sequential
+    trials = read_sweep(folder).trials
+    assert found["far"].alpha == 0.05 / 4
+    assert found["far"].decision == "undecided"
+    assert is_undecided(trials, "far", **{**ARGUMENTS, "family": 4})
+    assert not is_undecided(trials, "far", **{**ARGUMENTS, "family": 1})  # what the arms that began would decide
+    text = summary.grid().to_text() + found.grid.to_text()
+    assert "level 0.05 over 4 arms" in text
+    assert "3 of the 4 arms have no run yet" in text
+    assert text.count("undecided (no run)") == 3
+
+
+def test_holm_counts_the_arms_that_have_not_begun(tmp_path: Path) -> None:
+    (found,) = summary_table(write_begun(tmp_path / "s", adaptive=False)).comparisons
+    assert found["far"].p_adjusted == pytest.approx(4 * found["far"].p)
+    assert "3 of the 4 arms have no run yet" in " ".join(found.remarks())
+
+
+@pytest.mark.parametrize("write", [write_adaptive, partial(write_begun, adaptive=True)])
+def test_the_command_line_decides_a_sweep_as_its_report_does(write, tmp_path: Path, capsys, monkeypatch) -> None:
+    folder = write(tmp_path / "s")
+    monkeypatch.setattr(sys, "argv", ["analysis", "sequential", str(folder), "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    (found,) = summary_table(folder).sequential
+    assert json.loads(capsys.readouterr().out) == json.loads(dump_json(found.to_dict()))

@@ -127,7 +127,10 @@ def test_budgets_that_nobody_recorded_are_stated():
     assert comparison.budgets is None
     assert any("budgets not recorded" in note for note in comparison.notes)
     partly = runs.assign(flops=[1e12] * 5 + [None])
-    assert any("in 1 of the pairs" in note for note in compare(partly, "loss", baseline="a").notes)
+    (note,) = (note for note in compare(partly, "loss", baseline="a").notes if "budgets" in note)
+    assert note == (
+        "budgets not recorded (flops) in 1 of the 3 pairs: not checked there; equal within 1% in the others"
+    )
     memory = runs.assign(**{"memory/peak_bytes": 5.0e7})
     assert compare(memory, "loss", baseline="a", equal="peak_bytes").budgets == "peak_bytes"
 
@@ -165,7 +168,20 @@ def test_a_run_of_no_arm_or_no_block_is_no_arm_and_no_block_of_its_own(column):
 
 def test_budgets_that_are_not_finite_are_not_called_equal():
     runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]}, flops=math.inf)
-    assert any("in 3 of the pairs" in note for note in compare(runs, "loss", baseline="a").notes)
+    comparison = compare(runs, "loss", baseline="a")
+    assert any(note.endswith("in 3 of the 3 pairs: not checked there") for note in comparison.notes)
+    assert comparison.budgets is None
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_budgets_are_called_equal_only_where_every_pair_was_checked(known):
+    """An arm without FLOPs on record, and one with some."""
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.05]}, flops=[1e12] * (3 + known) + [None] * (3 - known))
+    comparison = compare(runs, "loss", baseline="a")
+    assert "budgets not checked" in comparison.sentence
+    assert not any("every pair" in line for line in comparison.remarks())
+    sequential = compare_sequentially(runs, "loss", baseline="a")
+    assert not any(line.startswith("equal") for line, _ in sequential.remarks_of_arms())
 
 
 def test_text_among_the_numbers_and_a_lonely_arm_are_refused():

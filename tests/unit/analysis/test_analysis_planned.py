@@ -7,8 +7,11 @@ import math
 import sqlite3
 from pathlib import Path
 
+from synthetic_sweeps import JournalBuilder, final_metrics
+
 from analysis import summary_table
 from analysis.page import to_markdown
+from analysis.planned import planned_grid
 from analysis.render import format_bytes
 from analysis.report import compose
 from analysis.report_figures import Pictures
@@ -72,6 +75,21 @@ def test_what_counts_is_what_was_predicted_before_each_trial_ran(make_ablation):
     low, high = format_bytes(peak / 3), format_bytes(peak)
     assert cells[6] == f"{low} – {high} (2 of 3 trials)"
     assert cells[7] == f"{high} (1.50 ×)"
+
+
+def test_a_trial_without_a_time_is_no_part_of_the_share_of_what_was_predicted(tmp_path):
+    """Two trials were predicted, at 10 and at 40 seconds; that of 10 took 20, and the other has no time on record."""
+    journal = JournalBuilder(tmp_path / "s")
+    names = [
+        journal.trial("a", seed, final_metrics(2.0) | time) for seed, time in enumerate([{"time/total_s": 20.0}, {}])
+    ]
+    for name, seconds in zip(names, (10.0, 40.0), strict=True):
+        journal.decision("prediction", name, {"seconds": seconds, "peak_bytes": None})
+    journal.meta(sweep={"name": "s"})
+    folder = journal.close()
+    plan_file(folder, {"arm": "a", "flops": 1})
+    (row,) = planned_grid(read_sweep(folder)).rows
+    assert row[5].endswith("(2.00 ×)")
 
 
 def test_a_folder_without_a_plan_has_no_such_section(ablation):

@@ -83,6 +83,11 @@ def test_holm_is_the_worked_example_and_keeps_what_could_not_be_computed_in_the_
     assert adjust_p([0.01, 0.04], None) == [0.01, 0.04]
 
 
+@pytest.mark.parametrize("correction", ["holm", "bonferroni", "benjamini_hochberg", None])
+def test_a_p_value_that_is_not_a_number_counts_as_one_that_could_not_be_computed(correction):
+    assert adjust_p([math.nan, 0.01, 0.02], correction) == adjust_p([None, 0.01, 0.02], correction)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=8),

@@ -52,6 +52,37 @@ def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, oth
         load_sweep(file)
 
 
+@pytest.mark.parametrize(
+    ("model", "metric", "message"),
+    [
+        (
+            "encoder/bert_family/tiny",
+            "validation/perplexity",
+            "classical, which predicts masked tokens, and this is of",
+        ),
+        ("encoder/bert_family/tiny", "test/perplexity_word", "classical, which predicts masked tokens"),
+        ("decoder/gpt2_family/tiny", "validation/masked_loss_15", "classical, which predicts next tokens"),
+        (
+            "decoder/gpt2_family/tiny, overrides: {data.final_evaluation: fixed}",
+            "test/loss",
+            "classical, which has data.final_evaluation = fixed",
+        ),
+    ],
+)
+def test_a_metric_that_no_arm_would_report_is_refused_before_anything_runs(
+    model: str, metric: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.yaml"
+    arms = "design: {kind: arms, arms: {classical: {}, wide: {model.d_ff: 600}}, baseline: classical}\n"
+    base = "name: m\nbase: {model: MODEL, data: markov}\n".replace("MODEL", model)
+    file.write_text(f"{base}{arms}analysis: [{{compare: {{metric: {metric}}}}}]\n")
+    with pytest.raises(ConfigError, match=rf"analysis\.0\.compare\.metric = {metric} is not reported by {message}"):
+        load_sweep(file)
+    file.write_text(f"{base}{arms}objective: [{{metric: {metric}}}]\n")
+    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} is not reported by {message}"):
+        load_sweep(file)
+
+
 def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     decoders = (MASKED % "validation/loss").replace("encoder/bert_family", "decoder/gpt2_family")
@@ -110,6 +141,13 @@ def test_the_kind_of_a_recorded_loss_is_of_next_tokens_where_no_masks_are_filled
     words = both_sides if decoder_objective == "bidirectional" and model.startswith("decoder") else []
     trial = load_trial([f"model={model}", "data=markov", "training.budget={steps: 8}", *words])
     assert (loss_kind(to_plain(trial)) == NEXT_TOKENS) is not trial.fills_masks
+
+
+def test_another_number_of_stacks_is_another_kind_of_loss() -> None:
+    """Each stack has its own part of the noise, so two stacks and four are asked about other masks."""
+    words = ["model=encoder/bert_family/tiny", "data=markov", "training=depth_time", "training.budget={steps: 8}"]
+    kinds = [loss_kind(to_plain(load_trial([*words, f"training.blocks_per_stack={n}"]))) for n in (2, 1)]
+    assert [kind.rpartition("; ")[2] for kind in kinds if kind] == ["2 stacks", "4 stacks"]
 
 
 def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_a_file_that_extends_another_has_its_own_keys_whole_and_the_others_from_
     [
         ("extends: x.yaml", "extends = x.yaml, whose results would be mixed with these; give a name of your own"),
         ("extends: training_regime\nname: y", "extends = training_regime: no such file, .* did you mean 'training_reg"),
+        ("extends: x.yaml\nname: x", "extends = x.yaml, whose results would be mixed with these; give a name of your"),
         ("extends: [x.yaml]\nname: y", r"extends = \[\"x\.yaml\"\] is not the name of a search space"),
         ("extends: second.yaml\nname: y", 'extends = second.yaml, which extends "x.yaml"; extend that one'),
         ("extends: x.yaml\nname: y\nbas: {}", "bas: unknown key; did you mean 'base'"),
@@ -80,6 +81,38 @@ def test_what_cannot_be_extended_is_refused_by_name(text: str, message: str, fil
     with pytest.raises(ConfigError, match=message) as caught:
         load(child)
     assert caught.value.source == str(child)
+
+
+def test_what_is_inherited_means_what_it_means_in_its_own_file(file: Path) -> None:
+    """Folders of presets begin where the other file lies, and a mistake is where its key stands."""
+    preset = file.parent / "own/model/mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text("family: gpt2\nrole: decoder\nn_layers: 1\nd_model: 8\nn_heads: 2\nd_ff: 8\n")
+    file.write_text(TEXT.replace("decoder/gpt2_family/tiny", "mine") + "presets: [own]\n")
+    child = file.parent / "below/child.yaml"
+    child.parent.mkdir()
+    child.write_text("extends: ../x\nname: child\n")
+    assert load(child).presets == (str(file.parent / "own"),)
+    assert load(child, "replicates.seeds=5").source == str(child)
+    file.write_text(file.read_text().replace("seeds: 3", "seeds: 0"))
+    with pytest.raises(ConfigError, match=r"replicates\.seeds = 0") as caught:
+        load(child)
+    assert Path(caught.value.source or "").resolve() == file
+    with pytest.raises(ConfigError, match=r"replicates\.seeds = -1") as caught:
+        load(child, "replicates.seeds=-1")
+    assert caught.value.source == "command line"
+    child.write_text("extends: ../x\nname: child\nreplicates: {seeds: 0}\n")
+    with pytest.raises(ConfigError, match=r"replicates\.seeds = 0") as caught:
+        load(child)
+    assert caught.value.source == str(child)
+
+
+def test_a_file_extends_the_one_beside_it_by_its_bare_name_and_never_itself(file: Path) -> None:
+    (file.parent / "child.yaml").write_text("extends: x\nname: child\n")
+    assert load(file.parent / "child.yaml").question == "Which?"
+    own = file.parent / "training_regimes.yaml"
+    own.write_text("extends: training_regimes\nname: mine\nquestion: Ours?\n")
+    assert load(own).question == "Ours?"  # of the shipped file of the same name
 
 
 def test_the_whole_grammar_is_read(file: Path) -> None:

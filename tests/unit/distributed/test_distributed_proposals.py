@@ -211,6 +211,11 @@ def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
     assert kept == {"a-1.0", "b-3.0"}
 
 
+def test_the_declared_arms_are_noted_before_any_of_them_begins(tmp_path: Path, journal: Journal) -> None:
+    _note(sweep(tmp_path, ARMS), tmp_path, journal, make_console())
+    assert journal.get_meta("arms") == ["a", "b", "own"]
+
+
 def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Path) -> None:
     record = finished("a", 1.0)
     assert SweepOutcome(directory=tmp_path, trials=(record,), failed=()).exit_code == 0

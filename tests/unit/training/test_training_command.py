@@ -48,6 +48,23 @@ def test_what_the_words_alone_show_is_refused_before_any_data_is_prepared(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plan_only": True, "output": Path("x")}, "--output is for a run, and --plan writes nothing"),
+        ({"multirun": True, "threads": 7}, "--threads is for one trial"),
+        ({"as_json": True}, "--json prints a plan: add --plan"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    options: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as left:
+        command.main(WORDS, **options)
+    assert left.value.exit_code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_plan_of_one_trial_is_what_it_then_costs(
     module_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

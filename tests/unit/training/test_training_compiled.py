@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stackwise_ray.core.errors import ConfigError, TrialError
+from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
+from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.compiled import as_compiled, compiling
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.run_kind import run_kind
 from stackwise_ray.training.stages import stage_plan
+from stackwise_ray.training.step import StepValues, TrainingStep
 from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -106,6 +116,46 @@ def test_a_growing_run_compiles_each_stage_outside_its_clock_and_goes_on_bit_for
     assert (module_cache / "compiled").is_dir()
     assert {file.name for file in temporary.glob("*/*")} <= {"precompiled_headers"}
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that counts a second a step and a hundred a compilation, which leaves the network as it is."""
+    now = [0.0]
+
+    @contextlib.contextmanager
+    def leave(model: torch.nn.Module, what: str) -> Iterator[torch.nn.Module]:
+        yield model
+        now[0] += 100
+
+    def timed(self: TrainingStep, **arguments: Any) -> StepValues:
+        now[0] += 1
+        return take(self, **arguments)
+
+    take = TrainingStep.take
+    monkeypatch.setenv("CXX", sys.executable)  # there is a compiler, and nobody calls it
+    monkeypatch.setattr("stackwise_ray.training.step.compiling", leave)
+    monkeypatch.setattr("stackwise_ray.training.step.as_compiled", lambda step: contextlib.nullcontext())
+    monkeypatch.setattr(
+        "stackwise_ray.training.loop.time", SimpleNamespace(perf_counter=lambda: now[0], time=time.time)
+    )
+    monkeypatch.setattr(TrainingStep, "take", timed)
+    return now
+
+
+def test_the_seconds_of_compiling_are_none_of_training(uncompiled, tmp_path):
+    _, result = run(with_training(compile=True), tmp_path)
+    assert (result.metrics["time/train_s"], result.metrics["time/compile_s"]) == (6, 100)
+
+
+def test_the_passes_that_compile_leave_no_gradient_behind(uncompiled):
+    trial = with_training(GROWING, compile=True)
+    assembly = assemble(trial, prepare(trial.data), torch.device("cpu"))
+    step = TrainingStep(assembly, assembly.enter(assembly.plan.stages[0]), Alone())
+    step.compile(8)
+    assert step.compiled
+    assert uncompiled == [100]
+    assert all(parameter.grad is None for parameter in assembly.model.parameters())
 
 
 class Asks(torch.nn.Module):
