@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -74,6 +75,15 @@ def test_mixers_writes_losses_differences_and_bars(
     mixers = script("mixers")
     for name in set(mixers.ARMS) - {"none", "attention", "resolvent_diagonal", "resolvent_apply"}:
         monkeypatch.delitem(mixers.ARMS, name)
+    whole = mixers.design
+
+    def small(tokens: float, seeds: int) -> dict[str, Any]:
+        """The same sweep with fewer windows to score, which are most of so short a trial's time."""
+        plain = whole(tokens, seeds)
+        plain["base"]["overrides"] |= {"data.validation_tokens": 2048, "training.evaluations": 2}
+        return plain
+
+    monkeypatch.setattr(mixers, "design", small)
     places = ["--output", str(tmp_path), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "10240", "--seeds", "2", *places])
     assert mixers.main() == 0

@@ -144,56 +144,6 @@ def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_
     assert {record.status for record in trials(tmp_path / "small")} == {"finished"}
 
 
-def test_a_dead_raylet_ends_the_command_within_a_minute_and_the_next_one_continues(tmp_path: Path) -> None:
-    file = write(tmp_path, steps=400)
-    sweep = SweepProcess(file, tmp_path)
-    wait_until(lambda: any(record.status == "running" for record in trials(tmp_path / "small")), sweep)
-    sweep.raylet().kill()
-    began = time.monotonic()
-    assert sweep.wait(60) == 1
-    assert time.monotonic() - began < 60
-    assert "raylet" in sweep.text()
-    assert "run the same command again" in sweep.text()
-    assert not sweep.leftovers()
-    again = SweepProcess(file, tmp_path)
-    assert again.wait() == 0, again.text()
-    assert {record.status for record in trials(tmp_path / "small")} == {"finished"}
-
-
-def test_a_trial_with_two_workers_gives_the_same_loss_as_with_one(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir(), two.mkdir()
-    words = ("replicates.seeds=1", "design.arms={base: {}}", "analysis=[]")
-    single = SweepProcess(write(one), one, *words)
-    assert single.wait() == 0, single.text()
-    double = SweepProcess(write(two), two, *words, "resources.workers=2")
-    assert double.wait() == 0, double.text()
-    assert not double.leftovers()
-    (first,), (second,) = trials(one / "small"), trials(two / "small")
-    assert second.metrics["validation/loss"] == pytest.approx(first.metrics["validation/loss"], rel=1e-5)
-    assert second.metrics["flops/total"] == first.metrics["flops/total"]
-
-
-def test_a_trial_of_which_one_worker_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    """In shards, whose checkpoints all workers gather; death and restart are the same for whole models."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir(), two.mkdir()
-    words = ("replicates.seeds=1", "design.arms={base: {}}", "analysis=[]")
-    single = SweepProcess(write(one, steps=40), one, *words)
-    assert single.wait() == 0, single.text()
-    words = (*words, "resources.workers=2", "base.overrides.training.parallel=sharded")
-    double = SweepProcess(write(two, steps=40), two, *words)
-    wait_until(lambda: list(two.glob("small/trials/*/checkpoints/step_*")), double)
-    double.train_workers()[-1].kill()
-    assert double.wait(timeout=400) == 0, double.text()  # Ray Train starts twice
-    assert not double.leftovers()
-    (first,), (second,) = trials(one / "small"), trials(two / "small")
-    assert second.attempts == 2
-    assert "continues after step" in next(two.glob("small/trials/*/logs/train.log")).read_text()
-    assert second.metrics["validation/loss"] == pytest.approx(first.metrics["validation/loss"], rel=1e-5)
-    assert second.metrics["flops/total"] == first.metrics["flops/total"]
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,6 @@ from stackwise_ray.distributed.demand import Demand
 from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.distributed.preparation import Corpora
-from stackwise_ray.distributed.progress import Progress
 from stackwise_ray.distributed.proposals import plan_sweep, source_for
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
@@ -380,26 +378,3 @@ def test_a_trial_falls_under_its_own_row_and_a_point_under_the_searchs(tmp_path:
     assert search.row("point-4", "replicate").trials == 4
     with pytest.raises(KeyError):
         arms.row("elsewhere", "replicate")
-
-
-# ------------------------------------------------------------------------------------------------ time left
-
-
-def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
-    asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, Corpora(make_console()))
-    work = Work(worker="not:run", directory=tmp_path)
-    ledger = Ledger(journal, source_for(asked, journal), work, lambda data: "fingerprint")
-    progress = Progress(make_console(), slots=1, metric="validation/loss")
-    progress.watch(ledger, plan)
-    left = []
-    for number in range(3):
-        assert ledger.next(f"t{number}") is not None
-        metrics = {"validation/loss": 1.0, "flops/total": plan.rows[0].flops, "time/total_s": 10.0}
-        outcome = {"kind": "finished", "metrics": metrics, "environment": {}}
-        ledger.result(f"t{number}", 1, json.dumps({"records": [], "outcome": outcome}))
-        left.append(progress.seconds_left())
-    assert left == pytest.approx([80.0, 70.0, 60.0])  # 5 points and 2 x 2 replicates of 10 s, less what has ended
-    twice = Progress(make_console(), slots=2, metric="validation/loss")
-    twice.watch(ledger, plan)
-    assert twice.seconds_left() == pytest.approx(30.0)

@@ -27,7 +27,7 @@ def test_without_bitsandbytes_it_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     adamw_8bit._rule.cache_clear()
     with pytest.raises(
-        ConfigError, match=r"optimizer\.kind = adamw_8bit needs bitsandbytes.*stackwise_ray\[adam8bit\]"
+        ConfigError, match=r"optimizer\.kind = adamw_8bit needs bitsandbytes.*pip install -e .*\[adam8bit\]"
     ):
         build_optimizer(nn.Linear(2, 2), EIGHT_BITS, lr=0.1)
     with pytest.raises(ConfigError, match="needs bitsandbytes"):
