@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FEWEST_SIZES = 4
 _AKIMA_GRID = 2001
+_DECADE = 10
+"""Budgets closer together than this hardly move the optimum: their exponent is mostly noise (Hoffmann's span 500)."""
 
 
 def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int = 1000, seed: int = 0) -> IsoFlopFit:
@@ -75,6 +77,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     if why is not None and accepted:
         notes.append(f"the parabola's bias is not computed: {why}")
     kept = [found[i] for i in accepted]
+    notes += _what_the_growth_rests_on(kept)
     line = _line(kept, optima) if len(kept) > 1 else None
     akima = [(budget.flops, budget.akima_params) for budget in kept if budget.akima_params is not None]
     return IsoFlopFit(
@@ -226,6 +229,18 @@ def _exponent_bias(budgets: list[IsoFlopBudget]) -> float | None:
     """Growth of (1 + bias) with the budget: what the parabola adds to a."""
     biased = [(budget.flops, 1.0 + budget.bias) for budget in budgets if budget.bias is not None]
     return _growth(*zip(*biased, strict=True)) if len(biased) > 1 else None
+
+
+def _what_the_growth_rests_on(budgets: list[IsoFlopBudget]) -> list[str]:
+    """Which budgets carry the exponents, said plainly where they are too few or too close to carry much."""
+    if len(budgets) < 2:
+        return []
+    factor = budgets[-1].flops / budgets[0].flops
+    rests = f"the growth rests on {len(budgets)} budgets, which span a factor of {factor:.3g} in flops"
+    weak = ["through two points any line fits, so nothing tests it"] if len(budgets) == 2 else []
+    if round(factor) < _DECADE:
+        weak.append(f"below a factor of {_DECADE:g} the optimum moves little, and the exponents follow its noise")
+    return ["; ".join([rests, *weak])]
 
 
 def _growth(flops: Any, values: Any) -> float:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from stackwise_ray.config.designs import Design
+from stackwise_ray.config.editing import to_plain
 from stackwise_ray.config.metric_names import why_unreported
 from stackwise_ray.config.sweep import AdaptiveSeeds, IsoflopDesign, LadderDesign, SearchDesign, SweepConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, loss_kind
 
 FEWEST_SIZES = 4
 """A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
@@ -83,6 +87,28 @@ def check_reported(sweep: SweepConfig, design: Design) -> None:
         if found and ((place, metric) in compared or len(found) == len(design.arms)):
             name, why = next(iter(found.items()))
             raise _refuse(sweep, place, f"= {metric} is not reported by {name}, which {why}")
+
+
+def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: str) -> None:
+    """Tuning and search choose among points that all report what is optimised, and mean the same by it.
+
+    Args:
+        points: From all over the space.
+        place: Dotted path of the space.
+
+    Raises:
+        ConfigError: A point does not report an objective, or reports it of other masks or other tokens.
+    """
+    kinds = {loss_kind(to_plain(point)) for point in points}
+    for number, goal in enumerate(sweep.objective):
+        why = next((why for point in points if (why := why_unreported(goal.metric, point))), None)
+        if why is not None:
+            problem = f"= {goal.metric} is not reported in all of {place}: a trial there {why}"
+            raise _refuse(sweep, f"objective.{number}.metric", problem)
+        if goal.metric in OWN_MASKS and len(kinds) > 1:
+            easier = f"is of other questions from point to point of {place}, so the easiest question would win"
+            fix = "search next tokens and masks apart" if NEXT_TOKENS in kinds else "take validation/masked_loss"
+            raise _refuse(sweep, f"objective.{number}.metric", f"= {goal.metric} {easier}; {fix}")
 
 
 def check_isoflop(sweep: SweepConfig, design: Design) -> None:

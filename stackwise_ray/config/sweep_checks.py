@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop, check_reported
+from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop, check_optimised, check_reported
 from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
 from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
 from stackwise_ray.config.editing import edit, to_plain
@@ -249,25 +249,34 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
         for arm in design.arms:
             space = tuning_space(sweep, arm)
             try:
-                for corner in _corners(space, arm_resolve(arm)):
-                    edit(arm.trial, corner)
+                points = [edit(arm.trial, point) for point in _typical(space, arm_resolve(arm))]
             except ConfigError as error:
                 if error.path is not None and error.path.startswith("tune."):
                     raise
                 place = f"tune.space.{error.path}" if error.path else "tune.space"
                 raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
+            check_optimised(sweep, points, "tune.space")
     if sweep.search is not None:
         space = search_space(sweep)
         resolver = Resolver(sweep)
-        for corner in _corners(space, resolver.resolve("search.space")):
-            resolver.draft(corner, place="search.space").build()
+        drawn = _typical(space, resolver.resolve("search.space"))
+        points = [resolver.draft(point, place="search.space").build() for point in drawn]
+        check_optimised(sweep, points, "search.space")
 
 
-def _corners(space: Space, resolve: Resolve) -> list[dict[str, Any]]:
-    """The points of all first and of all last values. They are built for their types alone: that two of their values
-    contradict each other says nothing about the points between."""
+def _typical(space: Space, resolve: Resolve) -> list[dict[str, Any]]:
+    """The points of all first and of all last values, and those of all first but one, for every other choice of it.
+
+    They are built for their types alone: that two of their values contradict each other says nothing about the others.
+    """
     free = Space(space.factors)
-    return [draw(free, end, resolve)[0] for end in (_first, _last)]
+    listed = [(factor, factor.domain.values[1:-1]) for factor in free.factors if isinstance(factor.domain, Choice)]
+    others = [(factor, value) for factor, values in listed for value in values]
+
+    def but_one(changed: Factor, value: Any) -> Callable[[Factor], Any]:
+        return lambda factor: value if factor is changed else _first(factor)
+
+    return [draw(free, value, resolve)[0] for value in (_first, _last, *(but_one(*other) for other in others))]
 
 
 def _first(factor: Factor) -> Any:

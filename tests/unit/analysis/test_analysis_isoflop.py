@@ -73,6 +73,21 @@ def test_a_maximum_an_edge_and_three_sizes_are_refused_by_name():
     assert all(f"budget {name} refused" in str(fit) for name in refused)
 
 
+def test_the_growth_says_which_budgets_carry_it_and_when_they_are_few_or_close():
+    table = without_tokens(seeds=1)
+    wide = str(analysis.fit_isoflop(table, bootstrap=0))
+    assert "rests on 3 budgets, which span a factor of 100 in flops\n" in f"{wide}\n"
+    two = str(analysis.fit_isoflop(table[table["flops"] < 5e19], bootstrap=0))
+    assert "rests on 2 budgets, which span a factor of 10 in flops; through two points any line fits" in two
+    assert "optimum moves little" not in two
+    near = without_tokens(budgets=(1e18, 2e18, 4e18), seeds=1)
+    assert "a factor of 4 in flops; below a factor of 10 the optimum moves little" in str(
+        analysis.fit_isoflop(near, bootstrap=0)
+    )
+    one = str(analysis.fit_isoflop(table[table["flops"] == 1e18], bootstrap=0))
+    assert "growth rests" not in one
+
+
 def test_runs_within_two_percent_are_one_budget_unless_a_column_says_otherwise():
     table = without_tokens(seeds=1)
     table["flops"] *= 1 + 0.015 * (np.arange(len(table)) % 2)

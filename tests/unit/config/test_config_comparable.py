@@ -83,6 +83,70 @@ def test_a_metric_that_no_arm_would_report_is_refused_before_anything_runs(
         load_sweep(file)
 
 
+SEARCH = """
+name: m
+base: {data: markov, model: encoder/bert_family/tiny, overrides: {training.budget: {steps: 4}}}
+design: {kind: search}
+search: {sampler: random, trials: 4, space: {training.lr: {log_uniform: [0.001, 0.01]}, %s}}
+objective: [{metric: %s}]
+"""
+OWN_TO_EACH = "of other questions from point to point of search.space"
+
+
+@pytest.mark.parametrize(
+    ("factor", "metric", "why"),
+    [
+        ("model: [encoder/bert_family/tiny]", "validation/perplexity", "a trial there predicts masked tokens"),
+        ("model: [decoder/gpt2_family/tiny, encoder/bert_family/tiny]", "validation/perplexity", "masked tokens"),
+        ("model: [encoder/bert_family/tiny, decoder/gpt2_family/tiny]", "validation/masked_loss", "next tokens"),
+        ("model: [encoder/bert_family/tiny, decoder/gpt2_family/tiny]", "validation/loss", "masks apart"),
+        (
+            "model: [decoder/gpt2_family/tiny, encoder/bert_family/tiny, decoder/llama_family/tiny]",
+            "validation/loss",
+            OWN_TO_EACH,
+        ),
+        ("training.mask_ratio: {uniform: [0.1, 0.4]}", "validation/loss", f"{OWN_TO_EACH}.*validation/masked_loss"),
+    ],
+)
+def test_a_search_is_refused_where_its_points_answer_other_questions(
+    factor: str, metric: str, why: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(SEARCH % (factor, metric))
+    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} is .*{why}"):
+        load_sweep(file)
+
+
+@pytest.mark.parametrize(
+    ("factor", "metric"),
+    [
+        ("training.mask_ratio: {uniform: [0.1, 0.4]}", "validation/masked_loss"),
+        ("model.d_ff: [256, 512, 600]", "validation/loss"),
+        ("model: [encoder/bert_family/tiny, encoder/modernbert_family/tiny]", "validation/loss"),
+    ],
+)
+def test_a_search_among_answers_to_one_question_is_taken(factor: str, metric: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(SEARCH % (factor, metric))
+    load_sweep(file)
+
+
+def test_tuning_what_changes_the_question_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = """
+name: m
+base: {data: markov, model: encoder/bert_family/tiny, overrides: {training.budget: {steps: 400}}}
+design: {kind: arms, arms: {plain: {}, wide: {model.d_ff: 600}}, baseline: plain}
+tune: {space: {training.mask_ratio: {uniform: [0.1, 0.4]}}, trials_per_arm: 3}
+objective: [{metric: METRIC}]
+"""
+    file.write_text(text.replace("METRIC", "validation/loss"))
+    with pytest.raises(ConfigError, match=r"validation/loss is of other questions from point to point of tune\.space"):
+        load_sweep(file)
+    file.write_text(text.replace("METRIC", "validation/masked_loss"))
+    load_sweep(file)
+
+
 def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     decoders = (MASKED % "validation/loss").replace("encoder/bert_family", "decoder/gpt2_family")
