@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Literal
 
 import ray
 from ray import train
@@ -25,6 +26,8 @@ from stackwise_ray.core.records import MetricRecord
 
 _POLL_S = 0.2
 
+_Answer = Literal["go on", "stop", "leave a checkpoint and stop"]
+
 
 @ray.remote(num_cpus=0)
 class _Channel:
@@ -32,26 +35,30 @@ class _Channel:
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
-        self._open = True
+        self._answer: _Answer = "go on"
 
-    def put(self, message: Any) -> bool:
-        """Append; whether the workers shall go on."""
+    def put(self, message: Any) -> _Answer:
+        """Append; what the workers shall do."""
         self._messages.append(message)
-        return self._open
+        return self._answer
 
     def take(self) -> list[Any]:
         """Everything since the last call."""
         messages, self._messages = self._messages, []
         return messages
 
-    def close(self) -> None:
-        self._open = False
+    def end(self, answer: _Answer) -> None:
+        """Tell the workers at their next message; the first that was said counts."""
+        if self._answer == "go on":
+            self._answer = answer
 
 
 def run_with_workers(
     *, worker: str, arguments: Mapping[str, Any], workers: int, cpus: int, gpus: float
 ) -> Generator[MetricRecord, None, Any]:
     """Run one trial on `workers` processes; yields and returns what rank 0's `run_trial` does.
+
+    A KeyboardInterrupt thrown into it lets rank 0 leave a checkpoint, where the model is not in shards.
 
     Args:
         worker: ``module:function`` of the trial generator.
@@ -101,8 +108,11 @@ def run_with_workers(
                 reason = str(failure[0]).strip().splitlines()[-1] if failure else "the workers ended without a result"
                 raise WorkersLostError(reason) from (failure[0] if failure else None)
             time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        ray.get(channel.end.remote("leave a checkpoint and stop"))
+        raise
     finally:
-        ray.get(channel.close.remote())
+        ray.get(channel.end.remote("stop"))
         thread.join(timeout=60)
         ray.kill(channel)
 
@@ -117,13 +127,18 @@ def _worker_loop(config: dict[str, Any]) -> None:
     context = train.get_context()
     rank, channel = context.get_world_rank(), config["channel"]
 
-    def tell(kind: str, content: Any) -> bool:
-        return bool(ray.get(channel.put.remote((kind, content)))) if rank == 0 else True
+    def tell(kind: str, content: Any) -> _Answer:
+        answer: _Answer = ray.get(channel.put.remote((kind, content))) if rank == 0 else "go on"
+        return answer
 
     run = function(**config["arguments"], rank=rank, world_size=context.get_world_size())
     try:
         while True:
-            if not tell("record", next(run)):
+            answer = tell("record", next(run))
+            if answer == "leave a checkpoint and stop":
+                with suppress(KeyboardInterrupt):
+                    run.throw(KeyboardInterrupt())
+            if answer != "go on":
                 raise RuntimeError("the trial was stopped")
     except StopIteration as end:
         tell("finished", end.value)

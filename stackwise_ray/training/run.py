@@ -168,7 +168,7 @@ class _Worker:
             if wants_masked_evaluation(assembly.trial):
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
-            if loop.at_rest and assembly.sharding is None:  # workers gather together, and this one was interrupted
+            if loop.at_rest and assembly.sharding is None:  # all gather shards, and this worker alone was asked
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise

@@ -29,9 +29,11 @@ base:
     training.report_seconds: 0.1
     data.seq_len: 64
     data.validation_tokens: 2048
+    data.markov.n_tokens: 50000
     model.n_layers: 2
 """
-"""A base whose trials take seconds, report often and leave checkpoints; a `training.budget` is added below it."""
+"""A base whose trials take seconds, report often and leave checkpoints; a `training.budget` is added below it. The
+source is short, so that scoring its whole splits at the end costs little."""
 
 
 class SweepProcess:
