@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PARALLEL := -n auto --maxprocesses 2 --dist loadfile
+# Files in the order of collection: by size, the few long tests of whole sweeps would all come last.
+PARALLEL := -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: ablation smoke test quick lint help
 

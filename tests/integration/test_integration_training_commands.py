@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
@@ -33,7 +36,14 @@ def command(name: str, *words: str) -> list[str]:
 
 
 def run(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as a user does it: seconds, since torch and transformers are loaded anew."""
     return subprocess.run(command(name, *words), cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def call(name: str, *words: str, folder: Path) -> Result:
+    """The same command in this process, where everything is loaded; what it raises is not caught."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(import_module(f"stackwise_ray.{name}").app, words, catch_exceptions=False)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
@@ -78,19 +88,19 @@ else:
 @pytest.mark.slow
 def test_a_run_goes_on_in_a_hybrid_one_and_both_regimes_take_the_steps_asked_for(tmp_path):
     words = [*WORDS, "data.final_evaluation=fixed"]
-    answer = run("train", *words, "training=depth_time", "training.max_steps=20", "--output", "a", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    answer = call("train", *words, "training=depth_time", "training.max_steps=20", "--output", "a", folder=tmp_path)
+    assert answer.exit_code == 0, answer.stderr
     hybrid = [*words, "training=hybrid", "training.init_from=a"]
-    answer = run("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    answer = call("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
+    assert answer.exit_code == 0, answer.stderr
     steps = [json.loads((tmp_path / name / "outputs" / "metrics.json").read_text())["steps/total"] for name in "ab"]
     assert steps == [20, 10]
     (tmp_path / "a" / "model" / "model.safetensors").write_bytes(b"other weights")
-    answer = run("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
-    assert answer.returncode == 2
+    answer = call("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
+    assert answer.exit_code == 2
     assert "holds a trial that began from other weights" in answer.stderr
-    answer = run("train", *hybrid, "training.max_steps=20", "--output", "c", folder=tmp_path)
-    assert answer.returncode == 2
+    answer = call("train", *hybrid, "training.max_steps=20", "--output", "c", folder=tmp_path)
+    assert answer.exit_code == 2
     assert "training.budget.steps = 20, and training.init_from = a has cost 20 of it" in answer.stderr
 
 
@@ -132,8 +142,8 @@ MISTAKES = {
 def test_a_mistake_is_one_message_with_exit_code_2(words, said, tmp_path):
     if "training.device=cuda" in words and shutil.which("nvidia-smi"):
         pytest.skip("this machine has a GPU")
-    answer = run("train", *words, "--output", "trial", folder=tmp_path)
-    assert answer.returncode == 2, answer.stderr
+    answer = call("train", *words, "--output", "trial", folder=tmp_path)
+    assert answer.exit_code == 2, answer.stderr
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
     assert answer.stderr.count("error:") == 1
@@ -142,23 +152,23 @@ def test_a_mistake_is_one_message_with_exit_code_2(words, said, tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_that_holds_another_trial_or_is_a_file_is_not_written_over(tmp_path):
-    assert run("train", *SHORT, "--output", "trial", folder=tmp_path).returncode == 0
+    assert call("train", *SHORT, "--output", "trial", folder=tmp_path).exit_code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "trial").rglob("*") if path.is_file()}
-    answer = run("train", *SHORT, "training.lr=1e-4", "--output", "trial", folder=tmp_path)
-    assert answer.returncode == 2
+    answer = call("train", *SHORT, "training.lr=1e-4", "--output", "trial", folder=tmp_path)
+    assert answer.exit_code == 2
     assert "holds another trial (training.lr was 0.003, is 0.0001)" in answer.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "trial").rglob("*") if path.is_file()} == before
     (tmp_path / "file").write_text("mine")
-    answer = run("train", *SHORT, "--output", "file", folder=tmp_path)
-    assert answer.returncode == 2
+    answer = call("train", *SHORT, "--output", "file", folder=tmp_path)
+    assert answer.exit_code == 2
     assert "a file is in the way" in answer.stderr
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_a_trial_that_fails_by_its_own_doing_ends_with_exit_code_1_and_the_reason(tmp_path):
-    answer = run("train", *SHORT, "training.lr=1e30", "training.gradient_clip=null", folder=tmp_path)
-    assert answer.returncode == 1
+    answer = call("train", *SHORT, "training.lr=1e30", "training.gradient_clip=null", folder=tmp_path)
+    assert answer.exit_code == 1
     assert "failed: non-finite" in answer.stderr
     assert "lr = " in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -183,8 +193,8 @@ def start(*words: str, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_continues(tmp_path):
     process = start(*LONG, folder=tmp_path)
-    other = run("train", *LONG, "--output", "trial", folder=tmp_path)
-    assert other.returncode == 2
+    other = call("train", *LONG, "--output", "trial", folder=tmp_path)
+    assert other.exit_code == 2
     assert f"process {process.pid}" in other.stderr
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
