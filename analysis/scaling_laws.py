@@ -7,7 +7,9 @@ runs), `law_fit` (the minimisation), `certificate` (the checks), `scaling_fit` (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from .law_fit import Problem, draw, minimise, percentile_ends, search
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
 from .laws import LAWS, Array, Law
-from .profile_likelihood import profiles
+from .profile_likelihood import Profile, profiles
 from .scaling_fit import ScalingFit
 from .variable_projection import variable_projection
 
@@ -64,12 +66,9 @@ def fit_scaling_law(
     runs = read_law_runs(table, columns, ("flops", "params", "tokens", "params_total"), tokens_from=tokens_from)
     require_runs(len(runs), len(chosen.parameters), law)
     problem = Problem.of(chosen, counted, {name: runs.columns[name] for name in columns}, runs.loss)
-    centred, optimum, scale, ends = _optimum(problem)
     table_units = problem.in_table_units()
+    centred, optimum, ends, identifiability = _profiled_optimum(problem, table_units)
     theta = _in_table_units(problem, centred[None])[0]
-    identifiability, lowest = profiles(table_units, theta, scale)
-    if not table_units.same(optimum.objective, float(table_units.objective(lowest[None])[0][0]), scale):
-        raise AnalysisError(f"'{law}': a profile met a lower objective than the search; report this with the table")
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
     natural = chosen.natural(theta[None, : len(chosen.parameters)], np.zeros(len(columns)))[0]
@@ -115,24 +114,57 @@ def _choose(
     return chosen, columns
 
 
-def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
-    """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin."""
-    ends, values = search(problem)
+_DESCENTS = 5
+"""How often the search goes on from a lower point that a profile has met, before the optimum counts as unconfirmed."""
+
+
+def _profiled_optimum(problem: Problem, table_units: Problem) -> tuple[Array, Optimum, Array, tuple[Profile, ...]]:
+    """The best law's coordinates, how it was confirmed, where a refit may begin, and the profiles.
+
+    Where the runs do not identify the law, its objective is a valley too flat for any search; following a parameter
+    along it may then lead lower, and the search goes on from there.
+    """
+    found = search(problem)
+    lower: list[Array] = []
+    for _ in range(_DESCENTS):
+        centred, optimum, scale, ends = _optimum(problem, found, lower)
+        identifiability, lowest = profiles(table_units, _in_table_units(problem, centred[None])[0], scale)
+        least = float(table_units.objective(lowest[None])[0][0])
+        if table_units.same(optimum.objective, least, scale):
+            return centred, optimum, ends, identifiability
+        n = len(problem.law.parameters)
+        back = problem.law.rescaled(lowest[None, :n], -problem.centre)
+        lower.append(np.column_stack([back, lowest[None, n:]])[0])
+    return centred, replace(optimum, confirmed=False), ends, identifiability
+
+
+def _optimum(
+    problem: Problem, found: tuple[Array, Array], lower: Sequence[Array] = ()
+) -> tuple[Array, Optimum, float, Array]:
+    """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin.
+
+    Args:
+        found: Of `search`.
+        lower: Further points to begin from (coordinates,).
+    """
+    ends, values = found
     other = variable_projection(problem)
-    begin = ends[:10]
+    begin = np.vstack([*lower, ends[:10]])
     if other is not None:
         begin = np.vstack([begin, np.maximum(other, -50.0)])  # a coefficient of zero: e^-50 of it is none
     polished, objectives = minimise(problem, begin, tolerance=1e-13)
-    best = int(np.nanargmin(objectives))
+    exponents = [problem.law.index(name) for name in problem.law.exponents]
+    falling = (polished[:, exponents] > 0).all(axis=1)  # with a negative one the law says that more does harm
+    best = int(np.nanargmin(np.where(falling, objectives, np.inf) if falling.any() else objectives))
     theta, objective = polished[best], float(objectives[best])
     scale = problem.loss.scale(problem.residuals(theta[None])[0], len(problem.law.parameters))
     reached = int(problem.same(values, objective, scale).sum())
     projected = None if other is None else float(problem.objective(other[None])[0][0])
     confirmed = reached >= 0.05 * len(values) if projected is None else bool(problem.same(projected, objective, scale))
-    found = Optimum(
+    optimum = Optimum(
         starts=len(values), reached=reached, objective=objective, variable_projection=projected, confirmed=confirmed
     )
-    return theta, found, scale, np.vstack([theta, begin])
+    return theta, optimum, scale, np.vstack([theta, begin])
 
 
 def _certify(
@@ -188,7 +220,9 @@ def _spread(law: Law, draws: Array, names: tuple[str, ...]) -> tuple[dict[str, f
     values: dict[str, Array] = dict(zip(law.parameters, natural.T, strict=True))
     values.update(_exponents(law, values))
     low, high = percentile_ends(np.column_stack([values[name] for name in names]))
-    errors = {name: float(np.std(values[name], ddof=1)) for name in names}
+    errors = {  # a draw may be infinite where the parameter is not identified
+        name: float(np.std(values[name], ddof=1)) if np.isfinite(values[name]).all() else math.inf for name in names
+    }
     return errors, {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 
@@ -210,7 +244,7 @@ def _other_convention(
     if tokens_from is not None:
         swapped["tokens"] = runs.columns["tokens"] * runs.columns["params"] / total
     problem = Problem.of(law, loss, {name: swapped[name] for name in columns}, runs.loss)
-    theta, optimum, _, _ = _optimum(problem)
+    theta, optimum, _, _ = _optimum(problem, search(problem))
     natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
     parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
     return {

@@ -154,6 +154,20 @@ def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
     assert "percentile bootstrap" in capsys.readouterr().out
 
 
+def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    certificates = script("certificates")
+    monkeypatch.setattr(certificates, "SIZES", (60,))
+    monkeypatch.setattr(sys, "argv", ["benchmarks/certificates.py", "--laws", "1", "--results", str(tmp_path)])
+    assert certificates.main() == 0
+    found = json.loads((tmp_path / "certificates.json").read_text())["certificates"]
+    rows = {row["world"]: row for row in found}
+    assert list(rows) == list(certificates.WORLDS)
+    assert rows["one line"]["not identified"] == rows["a broken end"]["hold-out"] == rows["a wave"]["residuals"] == 1
+    assert rows["the law is true"]["fails"] == 0
+    assert "| world | runs | certificate fails |" in (tmp_path / "certificates.md").read_text()
+
+
 @pytest.mark.usefixtures("module_cache")
 def test_sampling_shows_quality_against_block_passes_for_models_that_are_told_the_time_and_others(
     tmp_path: Path,

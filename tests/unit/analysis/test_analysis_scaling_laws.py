@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_laws import TRUTH, best_params, make_runs
+from synthetic_laws import TRUTH, best_params, loss_of, make_runs
 
 import analysis
 from analysis.certificate import HoldOut
@@ -147,6 +147,21 @@ def test_tokens_in_proportion_to_params_are_not_enough_to_identify_a_law():
     assert {"B", "beta"} <= set(fit.certificate.not_identified)
     assert not fit.certificate.holds
     assert "NOT IDENTIFIED" in str(fit)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", [1, 2, 9, 10, 11])
+def test_where_the_valley_is_flat_the_law_is_not_identified_and_no_exponent_is_negative(seed: int):
+    """These seeds had ended in a search that missed the lowest point, an infinite draw, or data that do harm."""
+    rng = np.random.default_rng(seed)
+    params = 10 ** rng.uniform(7, 10.3, size=60)
+    columns = {"params": params, "tokens": 20 * params, "flops": 120 * params**2}
+    losses = loss_of("chinchilla", columns) * np.exp(0.005 * rng.standard_t(4, size=60))
+    fit = analysis.fit_scaling_law(pd.DataFrame({**columns, "loss": losses}), bootstrap=100)
+    assert fit.certificate.holds is False
+    assert fit.certificate.not_identified
+    assert min(fit.parameters["alpha"], fit.parameters["beta"]) > 0
+    json.loads(dump_json(fit.to_dict()), parse_constant=pytest.fail)  # an infinite standard error is no number of JSON
 
 
 def test_runs_of_another_shape_fail_the_certificate_by_their_residuals():
