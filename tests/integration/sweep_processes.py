@@ -13,7 +13,11 @@ from typing import Any
 
 import psutil
 
+from stackwise_ray.config.designs import expand
+from stackwise_ray.config.loading import load_sweep
+from stackwise_ray.config.seeds import replicate_seeds, with_seed
 from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
+from stackwise_ray.training.single import train
 
 DEADLINE_S = 240.0
 
@@ -155,10 +159,23 @@ def wait_until(condition: Callable[[], Any], sweep: SweepProcess, timeout: float
         time.sleep(0.1)
 
 
-def results(directory: Path) -> dict[str, tuple[Any, ...]]:
-    """What a finished sweep answers, by trial: everything that must not depend on kills (times do)."""
-    keys = ("validation/loss", "train/loss", "flops/total", "tokens/total", "test/loss")
+_ANSWERS = ("validation/loss", "train/loss", "flops/total", "tokens/total", "test/loss")
+
+
+def results(directory: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """What a finished sweep answers, by arm and seed: everything that must not depend on kills (times do)."""
     return {
-        record.trial_id: (record.arm, record.seed, record.role, record.status, *(record.metrics.get(k) for k in keys))
+        (record.arm, record.seed): (record.role, record.status, *(record.metrics.get(name) for name in _ANSWERS))
         for record in trials(directory)
     }
+
+
+def results_alone(file: Path, folder: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """The same of a file's replicates, each trained in this process without Ray."""
+    sweep = load_sweep(file)
+    found = {}
+    for arm in expand(sweep).arms:
+        for seed in replicate_seeds(sweep):
+            metrics = train(with_seed(arm.trial, seed), folder / arm.name / str(seed)).metrics
+            found[arm.name, seed] = ("replicate", "finished", *(metrics.get(name) for name in _ANSWERS))
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sweep_processes import BASE, SweepProcess, trials, wait_until
+from tests.integration.sweep_processes import BASE, SweepProcess, results, results_alone, trials, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,25 +48,25 @@ analysis:
 """
 
 
-def test_a_killed_adaptive_sweep_goes_on_to_the_decisions_of_one_that_ran_through(tmp_path: Path) -> None:
+def test_a_killed_adaptive_sweep_goes_on_until_it_has_decided_on_the_numbers_of_uninterrupted_trials(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "adaptive.yaml"
     file.write_text(ADAPTIVE)
-    through = SweepProcess(file, tmp_path / "through")
-    assert through.wait() == 0, through.text()
-    wanted = {(t.arm, t.seed): t.metrics["validation/loss"] for t in trials(tmp_path / "through/adaptive")}
-    n = {arm: sum(name == arm for name, _ in wanted) for arm in ("base", "slow", "near")}
+    killed = SweepProcess(file, tmp_path)
+    done = tmp_path / "adaptive"
+    wait_until(lambda: sum(trial.status == "finished" for trial in trials(done)) >= 7, killed)
+    killed.kill()
+    again = SweepProcess(file, tmp_path)
+    assert again.wait() == 0, again.text()
+
+    found, alone = results(done), results_alone(file, tmp_path / "alone")
+    assert found == {key: alone[key] for key in found}
+    n = {arm: sum(name == arm for name, _ in found) for arm in ("base", "slow", "near")}
     assert n["slow"] == 4  # seeds_possible at 0.05 / 2: a tenth of the learning rate is seen at once
     assert n["base"] == max(n["slow"], n["near"])
-    assert "slow is worse (" in through.text()
-    assert "decided at n = 4 of 4, with seed 3)" in " ".join(through.text().split())
-
-    killed = SweepProcess(file, tmp_path / "killed")
-    done = tmp_path / "killed/adaptive"
-    wait_until(lambda: sum(t.status == "finished" for t in trials(done)) >= 7, killed)
-    killed.kill()
-    again = SweepProcess(file, tmp_path / "killed")
-    assert again.wait() == 0, again.text()
-    assert {(t.arm, t.seed): t.metrics["validation/loss"] for t in trials(done)} == wanted
+    assert "slow is worse (" in again.text()
+    assert "decided at n = 4 of 4, with seed 3)" in " ".join(again.text().split())
     plan = json.loads((done / "plan.json").read_text())
     assert plan["seeds_possible"] == 4
     assert (plan["totals_least"]["trials"], plan["totals"]["trials"]) == (12, 18)

@@ -58,11 +58,11 @@ def test_a_sweep_whose_time_is_up_says_so_and_continues_with_more(tmp_path: Path
 
 
 def test_a_worker_that_stands_still_is_ended_and_its_trial_is_finished_by_another(tmp_path: Path) -> None:
-    file = write(tmp_path, seconds=5, seeds=1, limits="{trial_minutes: 0.25}")  # 15 s, and 30 s until the driver acts
+    file = write(tmp_path, seconds=10, seeds=1, limits="{trial_minutes: 0.25}")  # 15 s, and 30 s until the driver acts
     sweep = SweepProcess(file, tmp_path)
     wait_until(lambda: any((tmp_path / "limited" / "trials").glob("*/checkpoints/step_*")), sweep)
     (record,) = trials(tmp_path / "limited")
-    worker = next(process for process in sweep.workers() if process.cpu_percent(0.5) > 20)
+    worker = max(sweep.workers(), key=lambda process: process.cpu_percent(0.5))
     worker.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     assert sweep.wait() == 0, sweep.text()
