@@ -58,6 +58,7 @@ def test_help_shows_examples_within_a_second_and_loads_no_torch(name, tmp_path):
     assert took < 1.0 or os.getloadavg()[0] > 2  # measured 0.2 s on a machine that does nothing else
 
 
+@pytest.mark.slow
 def test_the_python_face_is_light_and_complete():
     code = """
 import sys, stackwise_ray as sw

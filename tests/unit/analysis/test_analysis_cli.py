@@ -94,6 +94,7 @@ def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation,
     assert "ablation/token_local" in {item["arm"] for item in found["exclusions"]}
 
 
+@pytest.mark.slow
 def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
     code, out, _ = run(capsys, monkeypatch, "report", ablation)
     assert code == 0

@@ -336,6 +336,7 @@ def test_an_untuned_sweep_and_a_law_that_cannot_be_fitted_are_said(journal):
     assert "certificate" not in section
 
 
+@pytest.mark.slow
 def test_writing_twice_gives_the_same_bytes_and_leaves_nothing_else_behind(ablation):
     write_report(ablation)
     stale = ablation / "report" / "results" / "gone_results.json"

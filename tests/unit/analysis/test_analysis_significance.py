@@ -88,6 +88,7 @@ def test_a_p_value_that_is_not_a_number_counts_as_one_that_could_not_be_computed
     assert adjust_p([math.nan, 0.01, 0.02], correction) == adjust_p([None, 0.01, 0.02], correction)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=8),

@@ -44,6 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificate(study: Path) -> None:
     text = (study / "report/report.md").read_text(encoding="utf-8")
     found = summary_table(study)

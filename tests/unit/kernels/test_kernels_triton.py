@@ -33,6 +33,7 @@ def test_kernels_equal_the_reference_in_the_interpreter() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_backend_needs_no_triton_and_decorates_no_kernel() -> None:
     code = (
         "import sys\n"

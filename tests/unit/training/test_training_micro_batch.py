@@ -43,6 +43,7 @@ def test_the_fewest_micro_batches_that_fit_are_chosen_and_the_run_keeps_to_them(
     assert "more than training.memory_bytes" not in (tmp_path / "logs" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_what_saves_memory_buys_a_larger_micro_batch():
     deep = with_model(n_layers=4)
     limit = plan(with_training(deep, accumulation=4)).live_peak_bytes
