@@ -241,6 +241,9 @@ def _inverses(matrix: Array, free: NDArray[np.bool_]) -> Array:
     patterns, members = np.unique(free, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         inner = matrix[np.ix_(pattern, pattern)]
+        if not np.isfinite(inner).all():  # the law overflows there: begin as steepest descent does
+            inverses[members.reshape(-1) == number] = np.diag(pattern.astype(float))
+            continue
         diagonal = np.diag(inner)
         size = np.sqrt(np.maximum(diagonal, 1e-12 * max(1e-30, float(diagonal.max()))))
         values, vectors = np.linalg.eigh(inner / np.outer(size, size))

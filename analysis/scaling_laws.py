@@ -220,9 +220,9 @@ def _spread(law: Law, draws: Array, names: tuple[str, ...]) -> tuple[dict[str, f
     values: dict[str, Array] = dict(zip(law.parameters, natural.T, strict=True))
     values.update(_exponents(law, values))
     low, high = percentile_ends(np.column_stack([values[name] for name in names]))
-    errors = {  # a draw may be infinite where the parameter is not identified
-        name: float(np.std(values[name], ddof=1)) if np.isfinite(values[name]).all() else math.inf for name in names
-    }
+    with np.errstate(over="ignore", invalid="ignore"):  # draws may be infinite where a parameter is not identified
+        spread = {name: float(np.std(values[name], ddof=1)) for name in names}
+    errors = {name: error if np.isfinite(error) else math.inf for name, error in spread.items()}
     return errors, {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
 
 

@@ -90,25 +90,32 @@ def check_reported(sweep: SweepConfig, design: Design) -> None:
 
 
 def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: str) -> None:
-    """Tuning and search choose among points that all report what is optimised, and mean the same by it.
+    """Tuning, search and early stopping choose among points that all report what decides, and mean the same by it.
 
     Args:
         points: From all over the space.
         place: Dotted path of the space.
 
     Raises:
-        ConfigError: A point does not report an objective, or reports it of other masks or other tokens.
+        ConfigError: A point does not report it, or reports it of other masks, other tokens or other text.
     """
     kinds = {loss_kind(to_plain(point)) for point in points}
-    for number, goal in enumerate(sweep.objective):
-        why = next((why for point in points if (why := why_unreported(goal.metric, point))), None)
+    texts = sorted({f"{point.data.corpus} in {point.data.tokenizer}" for point in points})
+    chosen = [(f"objective.{number}.metric", goal.metric) for number, goal in enumerate(sweep.objective)]
+    if sweep.scheduler is not None and sweep.scheduler.metric is not None:
+        chosen.append(("scheduler.metric", sweep.scheduler.metric))
+    for path, metric in chosen:
+        why = next((why for point in points if (why := why_unreported(metric, point))), None)
         if why is not None:
-            problem = f"= {goal.metric} is not reported in all of {place}: a trial there {why}"
-            raise _refuse(sweep, f"objective.{number}.metric", problem)
-        if goal.metric in OWN_MASKS and len(kinds) > 1:
-            easier = f"is of other questions from point to point of {place}, so the easiest question would win"
+            raise _refuse(sweep, path, f"= {metric} is not reported in all of {place}: a trial there {why}")
+        fix = None
+        if len(texts) > 1:
+            fix = f"search each text apart ({', '.join(texts)})"
+        elif metric in OWN_MASKS and len(kinds) > 1:
             fix = "search next tokens and masks apart" if NEXT_TOKENS in kinds else "take validation/masked_loss"
-            raise _refuse(sweep, f"objective.{number}.metric", f"= {goal.metric} {easier}; {fix}")
+        if fix is not None:
+            easier = f"is of other questions from point to point of {place}, so the easiest question would win"
+            raise _refuse(sweep, path, f"= {metric} {easier}; {fix}")
 
 
 def check_isoflop(sweep: SweepConfig, design: Design) -> None:

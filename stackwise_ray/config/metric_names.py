@@ -62,7 +62,8 @@ REPORTED = {
 """Metric path to its unit or meaning."""
 
 _MASKED = [name for name in REPORTED if name.startswith("validation/masked_loss")]
-REPORTED |= {f"{name}_without_finish": "before training.finish began" for name in ("validation/loss", *_MASKED)}
+_WITHOUT_FINISH = "_without_finish"
+REPORTED |= {f"{name}{_WITHOUT_FINISH}": "before training.finish began" for name in ("validation/loss", *_MASKED)}
 
 _SHORT = {
     "loss": "validation/loss",
@@ -89,6 +90,8 @@ def on_whole_splits(metric: str) -> bool:
 
 def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     """Why a replicate of this trial does not measure a metric; None where it does, or where its data decide."""
+    if metric.endswith(_WITHOUT_FINISH) and trial.training.finish == 0:
+        return "has no training.finish, which this is of before"
     if metric.startswith("validation/masked_loss"):
         return None if trial.fills_masks else "predicts next tokens, and has no masks; take validation/loss"
     if trial.fills_masks and metric.startswith(_OF_NEXT_TOKENS):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from stackwise_ray.config.analysis_checks import ANALYSIS_RULES, check_isoflop, check_optimised, check_reported
 from stackwise_ray.config.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
-from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, overlap
+from stackwise_ray.config.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
 from stackwise_ray.config.editing import edit, to_plain
 from stackwise_ray.config.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.resolver import Resolver
@@ -22,7 +22,7 @@ from stackwise_ray.config.sweep import (
     SearchDesign,
     SweepConfig,
 )
-from stackwise_ray.config.trial import Budget
+from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
 
@@ -255,28 +255,40 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
                     raise
                 place = f"tune.space.{error.path}" if error.path else "tune.space"
                 raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
-            check_optimised(sweep, points, "tune.space")
+            if space.factors:
+                check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
         space = search_space(sweep)
         resolver = Resolver(sweep)
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
-        check_optimised(sweep, points, "search.space")
+        check_optimised(sweep, _allowed(space, points), "search.space")
 
 
 def _typical(space: Space, resolve: Resolve) -> list[dict[str, Any]]:
-    """The points of all first and of all last values, and those of all first but one, for every other choice of it.
+    """The points of all first and of all last values, and both with one factor changed, to each of its other values
+    where they are listed and to its other end where not: what a condition hides at one end shows at the other.
 
     They are built for their types alone: that two of their values contradict each other says nothing about the others.
     """
     free = Space(space.factors)
-    listed = [(factor, factor.domain.values[1:-1]) for factor in free.factors if isinstance(factor.domain, Choice)]
-    others = [(factor, value) for factor, values in listed for value in values]
+    points = []
+    for end, opposite in ((_first, _last), (_last, _first)):
+        points.append(draw(free, end, resolve)[0])
+        for changed in free.factors:
+            listed = changed.domain.values if isinstance(changed.domain, Choice) else (opposite(changed),)
+            for value in listed:
+                points.append(draw(free, _but_one(end, changed, value), resolve)[0])
+    return [point for number, point in enumerate(points) if point not in points[:number]]
 
-    def but_one(changed: Factor, value: Any) -> Callable[[Factor], Any]:
-        return lambda factor: value if factor is changed else _first(factor)
 
-    return [draw(free, value, resolve)[0] for value in (_first, _last, *(but_one(*other) for other in others))]
+def _but_one(end: Callable[[Factor], Any], changed: Factor, value: Any) -> Callable[[Factor], Any]:
+    return lambda factor: value if factor is changed else end(factor)
+
+
+def _allowed(space: Space, points: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The points that the space's own constraints leave."""
+    return [point for point in points if first_broken(space.require, to_plain(point)) is None]
 
 
 def _first(factor: Factor) -> Any:

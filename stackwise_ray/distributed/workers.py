@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import ray
 from ray import train
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -109,7 +110,8 @@ def run_with_workers(
                 raise WorkersLostError(reason) from (failure[0] if failure else None)
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        ray.get(channel.end.remote("leave a checkpoint and stop"))
+        with suppress(RayError):  # where Ray is gone, so are the workers
+            ray.get(channel.end.remote("leave a checkpoint and stop"))
         raise
     finally:
         ray.get(channel.end.remote("stop"))

@@ -164,6 +164,16 @@ def test_where_the_valley_is_flat_the_law_is_not_identified_and_no_exponent_is_n
     json.loads(dump_json(fit.to_dict()), parse_constant=pytest.fail)  # an infinite standard error is no number of JSON
 
 
+def test_runs_in_which_nothing_falls_are_answered_by_a_certificate_that_does_not_hold():
+    """From this table the search had left for where the law overflows, and ended in an error of the linear algebra."""
+    rng = np.random.default_rng(962864578)
+    params, tokens = 10 ** rng.uniform(5, 9, 12), 10 ** rng.uniform(7, 11, 12)
+    losses = 3.0 * np.exp(0.01 * rng.standard_normal(12))
+    table = pd.DataFrame({"params": params, "tokens": tokens, "flops": 6 * params * tokens, "loss": losses})
+    fit = analysis.fit_scaling_law(table, law="bnsl", bootstrap=100)
+    assert fit.certificate.holds is False
+
+
 def test_runs_of_another_shape_fail_the_certificate_by_their_residuals():
     table = make_runs("bnsl", n=60, noise=0.001)
     fit = analysis.fit_scaling_law(table, law="power", bootstrap=100)

@@ -90,6 +90,7 @@ design: {kind: search}
 search: {sampler: random, trials: 4, space: {training.lr: {log_uniform: [0.001, 0.01]}, %s}}
 objective: [{metric: %s}]
 """
+GROWN = "training.regime: [depth_time]"
 OWN_TO_EACH = "of other questions from point to point of search.space"
 
 
@@ -106,6 +107,20 @@ OWN_TO_EACH = "of other questions from point to point of search.space"
             OWN_TO_EACH,
         ),
         ("training.mask_ratio: {uniform: [0.1, 0.4]}", "validation/loss", f"{OWN_TO_EACH}.*validation/masked_loss"),
+        (f"{GROWN}, model.n_layers: [4, 8], training.blocks_per_stack: [1, 2]", "validation/loss", OWN_TO_EACH),
+        (
+            f"{GROWN}, model.n_layers: {{int: [4, 8]}}, training.blocks_per_stack: {{int: [1, 2]}}",
+            "validation/loss",
+            OWN_TO_EACH,
+        ),
+        (
+            "model: [decoder/gpt2_family/tiny], training.regime: [classical, depth_time], training.decoder_objective: "
+            "{choice: [bidirectional, noisy_context], when: {training.regime: depth_time}}",
+            "validation/loss",
+            OWN_TO_EACH,
+        ),
+        ("data: [markov, python_stdlib]", "validation/loss", f"{OWN_TO_EACH}.*search each text apart"),
+        (f"{GROWN}, training.finish: [0, 0.2]", "validation/masked_loss_without_finish", "has no training.finish"),
     ],
 )
 def test_a_search_is_refused_where_its_points_answer_other_questions(
@@ -122,12 +137,44 @@ def test_a_search_is_refused_where_its_points_answer_other_questions(
     [
         ("training.mask_ratio: {uniform: [0.1, 0.4]}", "validation/masked_loss"),
         ("model.d_ff: [256, 512, 600]", "validation/loss"),
+        (f"{GROWN}, model.n_layers: [4, 8]", "validation/masked_loss"),
         ("model: [encoder/bert_family/tiny, encoder/modernbert_family/tiny]", "validation/loss"),
     ],
 )
 def test_a_search_among_answers_to_one_question_is_taken(factor: str, metric: str, tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(SEARCH % (factor, metric))
+    load_sweep(file)
+
+
+def test_points_that_a_constraint_rules_out_are_not_held_against_a_search(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    factors = f"{GROWN}, model.n_layers: [4, 8, 12], training.blocks_per_stack: [1, 2, 3]"
+    linked = "require: ['model.n_layers == 4 * training.blocks_per_stack']}\n"  # four stacks at every point
+    file.write_text((SEARCH % (factors, "validation/loss")).replace("}}\nobjective", "}, " + linked + "objective"))
+    load_sweep(file)
+
+
+def test_early_stopping_by_a_loss_on_masks_of_their_own_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    factors = f"{GROWN}, training.noise.r_last: {{uniform: [0.1, 0.3]}}"
+    text = SEARCH % (factors, "validation/masked_loss")
+    file.write_text(f"{text}scheduler: {{kind: asha, metric: validation/loss}}\n")
+    with pytest.raises(ConfigError, match=r"scheduler\.metric = validation/loss is of other questions"):
+        load_sweep(file)
+    file.write_text(f"{text}scheduler: {{kind: asha}}\n")
+    load_sweep(file)
+
+
+def test_an_arm_that_is_not_tuned_is_not_asked_for_what_tuning_goes_by(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("""
+name: m
+base: {data: markov, model: encoder/bert_family/tiny, overrides: {training.budget: {steps: 400}}}
+design: {kind: arms, arms: {enc: {}, dec: {model: decoder/gpt2_family/tiny, training.lr: 0.001}}}
+tune: {space: {training.lr: {log_uniform: [0.0001, 0.01]}}, trials_per_arm: 3}
+objective: [{metric: validation/masked_loss}]
+""")
     load_sweep(file)
 
 
