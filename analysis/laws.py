@@ -70,6 +70,10 @@ class Law:
                 values[:, self.index(name)] = np.exp(values[:, self.index(name)])
         return values
 
+    def falls(self, theta: Array) -> NDArray[np.bool_]:
+        """Rows of coordinates whose exponents are positive: with a negative one the law says that more does harm."""
+        return np.asarray((theta[:, [self.index(name) for name in self.exponents]] > 0).all(axis=1))
+
     def rescaled(self, theta: Array, centre: Array) -> Array:
         """Coordinates in units that are exp(-centre) times the present ones."""
         moved = np.array(theta, dtype=float)

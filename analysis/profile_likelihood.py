@@ -51,7 +51,6 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
         scale: Of the loss at the fit.
     """
     names = problem.law.parameters
-    exponents = [problem.law.index(name) for name in problem.law.exponents]  # below 0, more of it would do harm
     threshold = _threshold(problem.y.size - len(names))
     sides = [(j, sign) for j in range(len(names)) for sign in (-1, 1)]
     reach = np.array([_reach(problem, theta, j)[0 if sign < 0 else 1] - theta[j] for j, sign in sides])
@@ -65,9 +64,9 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
         start = at[active]
         start[np.arange(active.size), hold[active]] = theta[hold[active]] + share * reach[active]
         found, value = minimise(problem, start, hold=hold[active], tolerance=1e-8)
-        least = int(np.where((found[:, exponents] > 0).all(axis=1), value, np.inf).argmin())
-        if (found[least, exponents] > 0).all() and value[least] < problem.objective(lowest[None])[0][0]:
-            lowest = found[least]
+        falling = np.where(problem.law.falls(found), value, np.inf)
+        if falling.min() < problem.objective(lowest[None])[0][0]:
+            lowest = found[int(falling.argmin())]
         root = np.sqrt(np.maximum(0.0, 2.0 * (value - best) / scale)) if scale > 0 else np.full(active.size, np.inf)
         at[active] = found
         past = root >= threshold

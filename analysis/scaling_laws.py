@@ -124,10 +124,10 @@ def _profiled_optimum(problem: Problem, table_units: Problem) -> tuple[Array, Op
     Where the runs do not identify the law, its objective is a valley too flat for any search; following a parameter
     along it may then lead lower, and the search goes on from there.
     """
-    found = search(problem)
+    found, other = search(problem), variable_projection(problem)
     lower: list[Array] = []
     for _ in range(_DESCENTS):
-        centred, optimum, scale, ends = _optimum(problem, found, lower)
+        centred, optimum, scale, ends = _optimum(problem, found, other, lower)
         identifiability, lowest = profiles(table_units, _in_table_units(problem, centred[None])[0], scale)
         least = float(table_units.objective(lowest[None])[0][0])
         if table_units.same(optimum.objective, least, scale):
@@ -139,22 +139,20 @@ def _profiled_optimum(problem: Problem, table_units: Problem) -> tuple[Array, Op
 
 
 def _optimum(
-    problem: Problem, found: tuple[Array, Array], lower: Sequence[Array] = ()
+    problem: Problem, found: tuple[Array, Array], other: Array | None, lower: Sequence[Array] = ()
 ) -> tuple[Array, Optimum, float, Array]:
     """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin.
 
     Args:
-        found: Of `search`.
+        found: Of `search`; `other`: of `variable_projection`.
         lower: Further points to begin from (coordinates,).
     """
     ends, values = found
-    other = variable_projection(problem)
     begin = np.vstack([*lower, ends[:10]])
     if other is not None:
         begin = np.vstack([begin, np.maximum(other, -50.0)])  # a coefficient of zero: e^-50 of it is none
     polished, objectives = minimise(problem, begin, tolerance=1e-13)
-    exponents = [problem.law.index(name) for name in problem.law.exponents]
-    falling = (polished[:, exponents] > 0).all(axis=1)  # with a negative one the law says that more does harm
+    falling = problem.law.falls(polished)
     best = int(np.nanargmin(np.where(falling, objectives, np.inf) if falling.any() else objectives))
     theta, objective = polished[best], float(objectives[best])
     scale = problem.loss.scale(problem.residuals(theta[None])[0], len(problem.law.parameters))
@@ -244,7 +242,7 @@ def _other_convention(
     if tokens_from is not None:
         swapped["tokens"] = runs.columns["tokens"] * runs.columns["params"] / total
     problem = Problem.of(law, loss, {name: swapped[name] for name in columns}, runs.loss)
-    theta, optimum, _, _ = _optimum(problem, search(problem))
+    theta, optimum, _, _ = _optimum(problem, search(problem), variable_projection(problem))
     natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
     parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
     return {

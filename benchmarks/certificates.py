@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -27,9 +26,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy
 from rich.progress import track
-from scaling_laws import random_law, random_runs
+from scaling_laws import conditions, random_law, random_runs
 from scipy.stats import binomtest
 
 import analysis
@@ -137,10 +135,7 @@ def main() -> int:
     print(f"{time.monotonic() - began:.0f} s")
     results = {
         "command": f"python benchmarks/certificates.py --laws {options.laws}",
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average_before": load,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+        **conditions(load),
         "certificates": found,
     }
     write_json(options.results / "certificates.json", results)

@@ -158,6 +158,16 @@ def measure(laws: int, draws: int, bootstraps: int, work: Path) -> list[dict[str
     return [known[key] for key in wanted]
 
 
+def conditions(load_before: float) -> dict[str, Any]:
+    """The machine and the versions that numbers were measured with."""
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load_average_before": load_before,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", type=int, default=200)
@@ -176,10 +186,7 @@ def main() -> int:
     command = f"python benchmarks/scaling_laws.py --laws {options.laws} --draws {options.draws}"
     results = {
         "command": f"{command} --bootstraps {options.bootstraps}",
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average_before": load,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+        **conditions(load),
         "laws": options.laws,
         "draws": options.draws,
         "bootstraps": options.bootstraps,

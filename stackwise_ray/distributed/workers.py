@@ -49,9 +49,8 @@ class _Channel:
         return messages
 
     def end(self, answer: _Answer) -> None:
-        """Tell the workers at their next message; the first that was said counts."""
-        if self._answer == "go on":
-            self._answer = answer
+        """Tell the workers at their next message."""
+        self._answer = answer
 
 
 def run_with_workers(
@@ -94,6 +93,7 @@ def run_with_workers(
 
     thread = threading.Thread(target=fit, name="torch-trainer", daemon=True)
     thread.start()
+    answer: _Answer = "stop"
     try:
         while True:
             alive = thread.is_alive()  # before taking: what was put before the end must not be missed
@@ -110,11 +110,11 @@ def run_with_workers(
                 raise WorkersLostError(reason) from (failure[0] if failure else None)
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
-        with suppress(RayError):  # where Ray is gone, so are the workers
-            ray.get(channel.end.remote("leave a checkpoint and stop"))
+        answer = "leave a checkpoint and stop"
         raise
     finally:
-        ray.get(channel.end.remote("stop"))
+        with suppress(RayError):  # where Ray is gone, so are the workers
+            ray.get(channel.end.remote(answer))
         thread.join(timeout=60)
         ray.kill(channel)
 
