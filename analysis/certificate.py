@@ -33,6 +33,7 @@ class Optimum:
         objective: The lowest objective, a sum over the runs.
         variable_projection: The lowest that variable projection found; None: the law is not linear in a coefficient.
         confirmed: Variable projection ended as low as the best; where there is none, 5 % of the starts did.
+        below: A lower objective that a profile met on its way, so that nothing is confirmed; None: none did.
     """
 
     starts: int
@@ -40,12 +41,15 @@ class Optimum:
     objective: float
     variable_projection: float | None
     confirmed: bool
+    below: float | None = None
 
     @property
     def sentence(self) -> str:
         """The finding in words."""
         text = f"optimum {'confirmed' if self.confirmed else 'NOT confirmed'}: {self.reached} of {self.starts} starts "
         text += f"reach {self.objective:.7e}"
+        if self.below is not None:
+            text += f"; a profile met {self.below:.7e}"
         if self.variable_projection is None:
             return f"{text}; variable projection does not apply to this law"
         return f"{text}; variable projection finds {self.variable_projection:.7e}"

@@ -8,7 +8,7 @@ runs), `law_fit` (the minimisation), `certificate` (the checks), `scaling_fit` (
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .law_fit import Problem, draw, minimise, percentile_ends, search
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
 from .laws import LAWS, Array, Law
-from .profile_likelihood import Profile, profiles
+from .profile_likelihood import profiles
 from .scaling_fit import ScalingFit
 from .variable_projection import variable_projection
 
@@ -67,8 +67,12 @@ def fit_scaling_law(
     require_runs(len(runs), len(chosen.parameters), law)
     problem = Problem.of(chosen, counted, {name: runs.columns[name] for name in columns}, runs.loss)
     table_units = problem.in_table_units()
-    centred, optimum, ends, identifiability = _profiled_optimum(problem, table_units)
+    centred, optimum, scale, ends = _optimum(problem)
     theta = _in_table_units(problem, centred[None])[0]
+    identifiability, lowest = profiles(table_units, theta, scale)
+    least = float(table_units.objective(lowest[None])[0][0])
+    if not table_units.same(optimum.objective, least, scale):  # a valley too flat for the search
+        optimum = replace(optimum, confirmed=False, below=least)
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
     natural = chosen.natural(theta[None, : len(chosen.parameters)], np.zeros(len(columns)))[0]
@@ -114,41 +118,11 @@ def _choose(
     return chosen, columns
 
 
-_DESCENTS = 5
-"""How often the search goes on from a lower point that a profile has met, before the optimum counts as unconfirmed."""
-
-
-def _profiled_optimum(problem: Problem, table_units: Problem) -> tuple[Array, Optimum, Array, tuple[Profile, ...]]:
-    """The best law's coordinates, how it was confirmed, where a refit may begin, and the profiles.
-
-    Where the runs do not identify the law, its objective is a valley too flat for any search; following a parameter
-    along it may then lead lower, and the search goes on from there.
-    """
-    found, other = search(problem), variable_projection(problem)
-    lower: list[Array] = []
-    for _ in range(_DESCENTS):
-        centred, optimum, scale, ends = _optimum(problem, found, other, lower)
-        identifiability, lowest = profiles(table_units, _in_table_units(problem, centred[None])[0], scale)
-        least = float(table_units.objective(lowest[None])[0][0])
-        if table_units.same(optimum.objective, least, scale):
-            return centred, optimum, ends, identifiability
-        n = len(problem.law.parameters)
-        back = problem.law.rescaled(lowest[None, :n], -problem.centre)
-        lower.append(np.column_stack([back, lowest[None, n:]])[0])
-    return centred, replace(optimum, confirmed=False), ends, identifiability
-
-
-def _optimum(
-    problem: Problem, found: tuple[Array, Array], other: Array | None, lower: Sequence[Array] = ()
-) -> tuple[Array, Optimum, float, Array]:
-    """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin.
-
-    Args:
-        found: Of `search`; `other`: of `variable_projection`.
-        lower: Further points to begin from (coordinates,).
-    """
-    ends, values = found
-    begin = np.vstack([*lower, ends[:10]])
+def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
+    """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin."""
+    ends, values = search(problem)
+    other = variable_projection(problem)
+    begin = ends[:10]
     if other is not None:
         begin = np.vstack([begin, np.maximum(other, -50.0)])  # a coefficient of zero: e^-50 of it is none
     polished, objectives = minimise(problem, begin, tolerance=1e-13)
@@ -242,7 +216,7 @@ def _other_convention(
     if tokens_from is not None:
         swapped["tokens"] = runs.columns["tokens"] * runs.columns["params"] / total
     problem = Problem.of(law, loss, {name: swapped[name] for name in columns}, runs.loss)
-    theta, optimum, _, _ = _optimum(problem, search(problem), variable_projection(problem))
+    theta, optimum, _, _ = _optimum(problem)
     natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
     parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
     return {

@@ -119,6 +119,11 @@ OWN_TO_EACH = "of other questions from point to point of search.space"
             "validation/loss",
             OWN_TO_EACH,
         ),
+        (
+            "model.d_ff: [256, 512], training.mask_ratio: {choice: [0.15, 0.3], when: {model.d_ff: 512}}",
+            "validation/loss",
+            OWN_TO_EACH,
+        ),
         ("data: [markov, python_stdlib]", "validation/loss", f"{OWN_TO_EACH}.*search each text apart"),
         (f"{GROWN}, training.finish: [0, 0.2]", "validation/masked_loss_without_finish", "has no training.finish"),
     ],
