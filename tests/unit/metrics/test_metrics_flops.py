@@ -55,6 +55,16 @@ def test_an_input_without_gradient_costs_one_product_less() -> None:
     assert counter.count.backward == counter.count.forward
 
 
+def test_pinning_a_batch_costs_nothing() -> None:
+    """`pin_memory` asks `aten::is_pinned` first, on every step of a trial on a GPU."""
+    batch = torch.zeros(4)
+    with FlopCounter() as counter:
+        assert not batch.is_pinned()
+        if torch.cuda.is_available():
+            assert batch.pin_memory().is_pinned()
+    assert counter.count == FlopCount()
+
+
 def test_a_convolution_costs_its_products() -> None:
     layer = nn.Conv1d(4, 6, kernel_size=3, bias=False)
     with FlopCounter() as counter:
