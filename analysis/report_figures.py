@@ -165,9 +165,8 @@ def fronts(summary: Summary) -> dict[str, list[str]]:
 
 
 def _minimize(summary: Summary, metric: str) -> bool:
-    """As the comparison on this metric says; a metric that none compares has the objective's direction or is a loss."""
+    """As the comparison on this metric says; a metric that none compares has its objective's direction or is a loss."""
     for comparison in summary.comparisons:
         if comparison.metric == metric:
             return comparison.direction == "minimize"
-    objective, direction = summary.sweep.objective
-    return direction == "minimize" or objective != metric
+    return summary.sweep.direction_of(metric) == "minimize"

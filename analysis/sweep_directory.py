@@ -127,6 +127,13 @@ class Sweep:
             return str(listed[0].get("metric", "validation/loss")), str(listed[0].get("direction", "minimize"))
         return "validation/loss", "minimize"
 
+    def direction_of(self, metric: str) -> str:
+        """Which way is better: as any of the objectives says; without one, smaller is."""
+        for goal in self.file.get("objective") or ():
+            if isinstance(goal, Mapping) and goal.get("metric") == metric and goal.get("direction"):
+                return str(goal["direction"])
+        return "minimize"
+
     @property
     def budget_kind(self) -> str | None:
         """flops, tokens, steps or wall_seconds; None where the trials differ."""
@@ -171,9 +178,8 @@ class Sweep:
 
     def _arguments(self, entry: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
         chosen = {key: entry[key] for key in _COMPARE_KEYS if entry.get(key) is not None}
-        objective, direction = self.objective
-        metric = str(entry.get("metric") or objective)
-        chosen.setdefault("direction", direction if metric == objective else "minimize")
+        metric = str(entry.get("metric") or self.objective[0])
+        chosen.setdefault("direction", self.direction_of(metric))
         equal = entry.get("equal", "budget")
         if equal == "budget":  # the unit in which the trials' own budget was set
             equal = self.budget_kind or "flops"
