@@ -153,16 +153,15 @@ RECOMPUTED: dict[Any, Formula] = {getattr(aten, f"{name}_backward"): attention_r
 """Operation packet -> FLOPs that one call computes once more; reported apart, in no budget."""
 
 _VIEWS_AND_COPIES = """
-    _reshape_alias _unsafe_view alias as_strided chunk clone contiguous copy detach diagonal expand expand_as flatten
-    flip is_pinned lift_fresh lift_fresh_copy lift movedim narrow permute pin_memory _pin_memory ravel repeat
-    repeat_interleave reshape resize resize_as roll select slice split split_with_sizes split_with_sizes_copy squeeze
-    swapaxes t tile transpose unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze view view_as
-    view_as_complex view_as_real _conj _neg_view _conj_physical conj_physical resolve_conj resolve_neg real imag
-    _to_copy to cat stack hstack vstack constant_pad_nd pad tril triu diag_embed set set_data is_same_size
-    select_backward slice_backward unfold_backward value_selecting_reduction_backward
-    select_scatter slice_scatter diagonal_scatter as_strided_scatter diagonal_backward expand_copy
-    _foreach_copy record_stream _has_compatible_shallow_copy_type _local_scalar_dense item is_nonzero equal
-    _assert_async _assert_scalar
+    _reshape_alias _unsafe_view alias as_strided chunk clone contiguous copy detach diagonal expand expand_as
+    flatten flip is_pinned lift_fresh lift_fresh_copy lift movedim narrow permute pin_memory _pin_memory ravel
+    repeat repeat_interleave reshape resize resize_as roll select slice split split_with_sizes split_with_sizes_copy
+    squeeze swapaxes t tile transpose unbind unflatten unfold unsafe_chunk unsafe_split unsafe_split_with_sizes
+    unsqueeze view view_as view_as_complex view_as_real _conj _neg_view _conj_physical conj_physical resolve_conj
+    resolve_neg real imag _to_copy to cat stack hstack vstack constant_pad_nd pad tril triu diag_embed set set_data
+    is_same_size select_backward slice_backward unfold_backward value_selecting_reduction_backward select_scatter
+    slice_scatter diagonal_scatter as_strided_scatter diagonal_backward expand_copy _foreach_copy record_stream
+    _has_compatible_shallow_copy_type _local_scalar_dense item is_nonzero equal _assert_async _assert_scalar
 """
 _CREATION = """
     arange empty empty_like empty_strided eye fill full full_like linspace new_empty new_empty_strided new_full
