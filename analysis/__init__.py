@@ -6,11 +6,8 @@ load on first use, so `import analysis` costs next to nothing.
     runs = analysis.load_runs("experiments/ablation")
     print(analysis.compare(runs, "validation/loss", baseline="attention"))
 
-Reading order: runs, blocks, intervals, significance, comparison, e_process, sequential, verdict, adaptive, power,
-simulation, tasks, ranking, aggregation, hierarchical. Scaling laws: laws, law_losses, law_table, law_fit,
-variable_projection, profile_likelihood, certificate, scaling_fit, scaling_laws, then isoflop, frontier, allocation. The
-report: sweep_directory, sweep_laws, summary, page, report_sections, report_trials, claims, figures, curves, forest,
-report_figures, html_page, report, verification.
+Rooms, from the ground up: `table` (from anywhere to typed runs), `paired` (comparisons), `anytime` (verdicts that hold
+whenever one looks), `tasks` (scores over many tasks), `scaling` (laws and IsoFLOP fits), `plots`, `report`, `commands`.
 """
 
 from __future__ import annotations
@@ -18,58 +15,61 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .power import minimum_detectable_effect, power, seeds_needed  # at once: the module has the function's name
-
 if TYPE_CHECKING:
-    from .aggregation import aggregate
-    from .allocation import optimal_allocation
-    from .comparison import ArmComparison, Comparison
-    from .e_process import seeds_possible
+    from .anytime.e_process import seeds_possible
+    from .anytime.sequential import compare_sequentially, sequential_verdict
+    from .anytime.simulation import SequentialPlan, sequential_seeds, simulated_power
+    from .anytime.verdict import SequentialComparison, Verdict
     from .errors import AnalysisError
-    from .frontier import FrontierFit, fit_frontier
-    from .hierarchical import hierarchical_bootstrap
-    from .intervals import Interval
-    from .isoflop import fit_isoflop
-    from .isoflop_fit import IsoFlopFit
-    from .ranking import Ranking, rank
-    from .report import summary_table, write_report
-    from .runs import load_curves, load_runs
-    from .scaling_fit import ScalingFit
-    from .scaling_laws import fit_scaling_law
-    from .sequential import compare_sequentially, sequential_verdict
-    from .significance import compare
-    from .simulation import SequentialPlan, sequential_seeds, simulated_power
-    from .verdict import SequentialComparison, Verdict
+    from .paired.comparison import ArmComparison, Comparison
+    from .paired.intervals import Interval
+    from .paired.power import minimum_detectable_effect, power, seeds_needed
+    from .paired.significance import compare
+    from .report.compose import write_report
+    from .report.summary import summary_table
+    from .scaling.allocation import optimal_allocation
+    from .scaling.frontier import FrontierFit, fit_frontier
+    from .scaling.isoflop import fit_isoflop
+    from .scaling.isoflop_fit import IsoFlopFit
+    from .scaling.scaling_fit import ScalingFit
+    from .scaling.scaling_laws import fit_scaling_law
+    from .table.runs import load_curves, load_runs
+    from .tasks.aggregation import aggregate
+    from .tasks.hierarchical import hierarchical_bootstrap
+    from .tasks.ranking import Ranking, rank
 
 _HOME = {
     "AnalysisError": "errors",
-    "ArmComparison": "comparison",
-    "Comparison": "comparison",
-    "FrontierFit": "frontier",
-    "Interval": "intervals",
-    "IsoFlopFit": "isoflop_fit",
-    "Ranking": "ranking",
-    "ScalingFit": "scaling_fit",
-    "SequentialComparison": "verdict",
-    "SequentialPlan": "simulation",
-    "Verdict": "verdict",
-    "aggregate": "aggregation",
-    "compare": "significance",
-    "compare_sequentially": "sequential",
-    "fit_frontier": "frontier",
-    "fit_isoflop": "isoflop",
-    "fit_scaling_law": "scaling_laws",
-    "hierarchical_bootstrap": "hierarchical",
-    "load_curves": "runs",
-    "load_runs": "runs",
-    "optimal_allocation": "allocation",
-    "rank": "ranking",
-    "seeds_possible": "e_process",
-    "sequential_seeds": "simulation",
-    "sequential_verdict": "sequential",
-    "simulated_power": "simulation",
-    "summary_table": "report",
-    "write_report": "report",
+    "ArmComparison": "paired.comparison",
+    "Comparison": "paired.comparison",
+    "FrontierFit": "scaling.frontier",
+    "Interval": "paired.intervals",
+    "IsoFlopFit": "scaling.isoflop_fit",
+    "Ranking": "tasks.ranking",
+    "ScalingFit": "scaling.scaling_fit",
+    "SequentialComparison": "anytime.verdict",
+    "SequentialPlan": "anytime.simulation",
+    "Verdict": "anytime.verdict",
+    "aggregate": "tasks.aggregation",
+    "compare": "paired.significance",
+    "compare_sequentially": "anytime.sequential",
+    "fit_frontier": "scaling.frontier",
+    "fit_isoflop": "scaling.isoflop",
+    "fit_scaling_law": "scaling.scaling_laws",
+    "hierarchical_bootstrap": "tasks.hierarchical",
+    "load_curves": "table.runs",
+    "load_runs": "table.runs",
+    "minimum_detectable_effect": "paired.power",
+    "optimal_allocation": "scaling.allocation",
+    "power": "paired.power",
+    "rank": "tasks.ranking",
+    "seeds_needed": "paired.power",
+    "seeds_possible": "anytime.e_process",
+    "sequential_seeds": "anytime.simulation",
+    "sequential_verdict": "anytime.sequential",
+    "simulated_power": "anytime.simulation",
+    "summary_table": "report.summary",
+    "write_report": "report.compose",
 }
 __all__ = [
     "AnalysisError", "ArmComparison", "Comparison", "FrontierFit", "Interval", "IsoFlopFit", "Ranking", "ScalingFit",

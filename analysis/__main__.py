@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import law_commands, statistics_commands
-from .console import Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
+from .commands import law_commands, statistics_commands
+from .commands.printing import (
+    Json,
+    Latex,
+    Markdown,
+    completed,
+    declared_arguments,
+    excluded,
+    show,
+    sweep_of,
+    to_terminal,
+)
 from .errors import AnalysisError
 
 if TYPE_CHECKING:
@@ -65,14 +75,14 @@ def compare(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    from .significance import compare as run
+    from .paired.significance import compare as run
 
     given = {
         "metric": metric, "baseline": baseline, "correction": correction, "margin": margin, "direction": direction,
         "test": test, "equal": equal, "tolerance": tolerance, "alpha": alpha,
     }  # fmt: skip
     if other is None:
-        from .runs import load_runs
+        from .table.runs import load_runs
 
         table = load_runs(source)
         _refuse_adaptive(source)
@@ -101,8 +111,8 @@ def report(
       python -m analysis report experiments/ablation
       python -m analysis report experiments/ablation --latex > table.tex
     """
-    from .report import write_report
-    from .summary import summary_table
+    from .report.compose import write_report
+    from .report.summary import summary_table
 
     path = write_report(directory)
     summary = summary_table(directory)
@@ -129,7 +139,7 @@ def verify(
     Example:
       python -m analysis verify experiments/ablation
     """
-    from .verification import verify_report
+    from .report.verification import verify_report
 
     found = verify_report(directory)
     if as_json:
@@ -163,7 +173,7 @@ def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
     """Both tables as one, an arm a source (or `source/arm` where a source has several), and the first's name."""
     import pandas as pd
 
-    from .runs import load_runs
+    from .table.runs import load_runs
 
     names = [_source_name(first), _source_name(second)]
     if names[0] == names[1]:

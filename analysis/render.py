@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
-    from .intervals import Interval
+    from .paired.intervals import Interval
 
 ABSENT = "not measured"
 _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -49,7 +49,7 @@ def format_number(value: float | None, decimals: int, *, signed: bool = False) -
 def format_interval(interval: Interval, *, signed: bool = False, decimals: int | None = None) -> str:
     """Estimate and interval with as many digits as its width supports.
 
-    >>> from analysis.intervals import Interval
+    >>> from analysis.paired.intervals import Interval
     >>> format_interval(Interval(-0.03412, -0.0512, -0.0171, 0.95, "t", 3), signed=True)
     '−0.034 [−0.051, −0.017]'
     """

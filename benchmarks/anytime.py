@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 import analysis
-from analysis.e_process import confidence_sequence, first_crossings
-from analysis.figures import canvas, save, styled
+from analysis.anytime.e_process import confidence_sequence, first_crossings
+from analysis.plots.figures import canvas, save, styled
 from analysis.render import Grid
 
 ALPHA = 0.05

@@ -32,8 +32,8 @@ from scipy.stats import binomtest
 
 import analysis
 from analysis.files import write_json, write_text
-from analysis.laws import Array
 from analysis.render import Grid
+from analysis.scaling.laws import Array
 
 SIZES = (240, 60)
 NOISE = 0.005 * np.sqrt(2)

@@ -32,7 +32,7 @@ from stackwise_ray.core.environment import cpu_model
 from stackwise_ray.kernels import resolvent_apply, resolvent_diagonal
 from stackwise_ray.kernels.backend import output_like
 from stackwise_ray.kernels.backends import cpu
-from stackwise_ray.kernels.cpu import build
+from stackwise_ray.kernels.cpu import compiler as build
 
 RESULTS = Path(__file__).parent / "results"
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)

@@ -27,8 +27,8 @@ import torch
 from rich.console import Console
 
 import analysis
-from analysis.curves import BUDGETS, against_budget, seeds_drawn
-from analysis.figures import Panel, PanelFigure, draw_panels
+from analysis.plots.curves import BUDGETS, against_budget, seeds_drawn
+from analysis.plots.figures import Panel, PanelFigure, draw_panels
 from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.sweep import make_console, run

@@ -87,8 +87,8 @@ def run_noop(n: int, seconds: float, kind: str) -> None:
     from ray import tune
     from ray.tune.search import Searcher
 
-    from stackwise_ray.distributed.demand import Demand
     from stackwise_ray.distributed.session import ray_session
+    from stackwise_ray.planning.demand import Demand
 
     class Nothing(tune.Trainable):
         def setup(self, config: dict) -> None: ...
@@ -137,7 +137,7 @@ def loop_ratio(rounds: int = 5, steps: int = 60) -> list[float]:
     import torch
 
     import stackwise_ray as sw
-    from stackwise_ray.config.editing import edit
+    from stackwise_ray.config.trial.editing import edit
     from stackwise_ray.data import TrainingOrder, gather, prepare
     from stackwise_ray.optim import build_optimizer
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from stackwise_ray.config.editing import from_plain
-from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.config.reading.yaml import load_yaml
+from stackwise_ray.config.trial.editing import from_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import fixed_validation_windows, gather, prepare
 from stackwise_ray.data.corruption import denoising_mask
-from stackwise_ray.models.sampling import rounds, sweep
+from stackwise_ray.models.growth.sampling import rounds, sweep
 from stackwise_ray.training.noise import bands, levels
 from stackwise_ray.training.scoring import load_model
 from stackwise_ray.training.stages import stacks_of

@@ -30,11 +30,11 @@ from rich.progress import Progress
 from scipy.stats import binomtest
 
 from analysis.files import write_json, write_text
-from analysis.law_fit import Problem, draw, minimise, percentile_ends
-from analysis.law_losses import make_loss
-from analysis.laws import LAWS, Array
-from analysis.profile_likelihood import profiles
 from analysis.render import Grid
+from analysis.scaling.law_fit import Problem, draw, minimise, percentile_ends
+from analysis.scaling.law_losses import make_loss
+from analysis.scaling.laws import LAWS, Array
+from analysis.scaling.profile_likelihood import profiles
 
 LAW = LAWS["chinchilla"]
 SIZES = (240, 30)

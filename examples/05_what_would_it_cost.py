@@ -6,9 +6,10 @@ python examples/05_what_would_it_cost.py
 from rich.console import Console
 
 import stackwise_ray as sw
+from stackwise_ray.planning.plan_display import plan_table
 
 plan = sw.plan(sw.load_sweep("ablation"))  # a bare name is a shipped file
-Console(width=110).print(plan.table())
+Console(width=110).print(plan_table(plan))
 
 trial = sw.load_trial(["model=decoder/gpt2_family/tiny", "data=markov"])
 model = sw.build_model(trial, vocab_size=260)

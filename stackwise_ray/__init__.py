@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.version import VERSION
+
 if TYPE_CHECKING:
     from stackwise_ray.config.loading import load_sweep, load_trial
     from stackwise_ray.metrics.flops import count_flops
     from stackwise_ray.sweep import plan, run
     from stackwise_ray.training.single import build_model, train
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = ["build_model", "count_flops", "load_sweep", "load_trial", "plan", "run", "train"]
 

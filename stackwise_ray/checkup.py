@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from stackwise_ray.core.calibration import calibration_path
+from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.environment import cpu_model, package_version, usable_cores
 from stackwise_ray.core.processes import last_line, process_group
 from stackwise_ray.core.quantities import format_bytes
@@ -128,7 +128,7 @@ def check_ray(seconds: float = 90.0) -> Check:
     """A real local session, started as a sweep starts it, in a process of its own that can be ended."""
     code = (
         "import time; began = time.monotonic()\n"
-        "from stackwise_ray.distributed.demand import Demand\n"
+        "from stackwise_ray.planning.demand import Demand\n"
         "from stackwise_ray.distributed.session import ray_session\n"
         "with ray_session(Demand()) as session:\n"
         "    print('slots', session.slots, round(time.monotonic() - began, 1), flush=True)"

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from stackwise_ray import checkup
 from stackwise_ray.checkup import Check
-from stackwise_ray.core.calibration import calibration_path
+from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
@@ -125,7 +125,7 @@ def _diagnose(
 
 
 def _measure_speed(threads: int, seconds: float, tell: Callable[[str], None]) -> Iterator[Check]:
-    from stackwise_ray.training.calibrate import calibrate, processes_at_once, tiny_trials
+    from stackwise_ray.planning.calibration_runs import calibrate, processes_at_once, tiny_trials
 
     try:
         trials = tiny_trials()

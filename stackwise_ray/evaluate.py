@@ -80,7 +80,7 @@ def _score(run: Path | None, model: str | None, words: list[str]) -> Scores:
 
 def _answer(scores: Scores, folder: Path | None, console: Console) -> None:
     from stackwise_ray.core.atomic import atomic_write_json
-    from stackwise_ray.training.outputs import unwritable_is_named
+    from stackwise_ray.training.trial_folder import unwritable_is_named
 
     for name, value in sorted(scores.metrics.items()):
         console.print(f"{name}  {value:.6g}", highlight=False, soft_wrap=True, markup=False)

@@ -27,11 +27,11 @@ from stackwise_ray.core.errors import ConfigError, DiskFullError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise_ray.config.sweep import SweepConfig
+    from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
-    from stackwise_ray.distributed.adaptive import AnytimeVerdicts
     from stackwise_ray.distributed.driver import SweepOutcome
-    from stackwise_ray.training.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 OUTPUT = Path("experiments")
@@ -71,9 +71,9 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     Raises:
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
-    from stackwise_ray.distributed.demand import Demand
-    from stackwise_ray.distributed.preparation import Corpora
-    from stackwise_ray.distributed.proposals import plan_sweep
+    from stackwise_ray.planning.demand import Demand
+    from stackwise_ray.planning.preparation import Corpora
+    from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
@@ -118,7 +118,7 @@ def run(
 
 
 def _write_report(directory: Path) -> Path:
-    from analysis.report import write_report
+    from analysis.report.compose import write_report
 
     return write_report(directory)
 
@@ -126,14 +126,14 @@ def _write_report(directory: Path) -> Path:
 def _require_runs(sweep: SweepConfig) -> None:
     """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
     from analysis.errors import AnalysisError
-    from stackwise_ray.config.designs import expand
-    from stackwise_ray.config.seeds import first_seeds
+    from stackwise_ray.config.space.designs import expand
+    from stackwise_ray.config.space.seeds import first_seeds
 
     for number, step in enumerate(sweep.analysis):
         if step.scaling_law is None:
             continue
-        from analysis.law_table import require_runs
-        from analysis.laws import LAWS
+        from analysis.scaling.law_table import require_runs
+        from analysis.scaling.laws import LAWS
 
         law = step.scaling_law.law
         try:
@@ -143,9 +143,9 @@ def _require_runs(sweep: SweepConfig) -> None:
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    from analysis.adaptive import is_undecided
-    from analysis.e_process import seeds_possible
-    from stackwise_ray.distributed.adaptive import AnytimeVerdicts, Comparing
+    from analysis.anytime.adaptive_verdicts import is_undecided
+    from analysis.anytime.e_process import seeds_possible
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
 
     def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
         return is_undecided(trials, arm, **asdict(comparing))
@@ -269,8 +269,8 @@ def _print_json(value: Any) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from stackwise_ray.config.files import shipped_search_spaces
-    from stackwise_ray.config.yaml import load_yaml
+    from stackwise_ray.config.reading.shipped import shipped_search_spaces
+    from stackwise_ray.config.reading.yaml import load_yaml
 
     rows = {name: str(load_yaml(path).get("question", "")) for name, path in shipped_search_spaces().items()}
     if as_json:
@@ -286,7 +286,9 @@ def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
     if as_json:
         _print_json(made.to_dict())
     else:
-        console.print(made.table())
+        from stackwise_ray.planning.plan_display import plan_table
+
+        console.print(plan_table(made))
     if made.refused:
         raise typer.Exit(EXIT_MISTAKE)
 
@@ -344,7 +346,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        from analysis.report import summary_table
+        from analysis.report.compose import summary_table
 
         console.print(summary_table(result.directory))
     for record in outcome.failed:

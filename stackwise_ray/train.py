@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.core.records import MetricRecord
-    from stackwise_ray.training.outputs import TrialResult
-    from stackwise_ray.training.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.training.trial_folder import TrialResult
 
 LINE_SECONDS = 60.0
 """Between two lines where standard output is no terminal."""
@@ -115,7 +115,7 @@ def _multirun(words: list[str], output: Path | None, console: Console, *, plan_o
 
 def _check(trial: TrialConfig) -> None:
     """Refuse what the configuration alone shows, before torch is loaded and data are prepared: both take seconds."""
-    from stackwise_ray.config.checks import check_trial
+    from stackwise_ray.config.trial.rules import check_trial
     from stackwise_ray.flags import apply_flags
     from stackwise_ray.training.budget import split_steps
     from stackwise_ray.training.initial import charged
@@ -134,9 +134,9 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
     import torch
 
     from stackwise_ray.data import prepare
+    from stackwise_ray.planning.plan_display import stages_text
+    from stackwise_ray.planning.sweep_plan import Cell, plan_cells
     from stackwise_ray.training.assembly import choose_device
-    from stackwise_ray.training.plan_table import stages_text
-    from stackwise_ray.training.sweep_plan import Cell, plan_cells
 
     cell = Cell.of(trial.training.regime, "replicate", trial, 1, prepare(trial.data, progress=_Preparation(console)))
     gpu = choose_device(trial.training.device).type == "cuda"

@@ -10,11 +10,11 @@ import pytest
 
 from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.training.cost_model import modelled_flops
-from stackwise_ray.training.costs import stage_flops
-from stackwise_ray.training.outputs import TrialResult
+from stackwise_ray.planning.counted_costs import stage_flops
+from stackwise_ray.planning.modelled_flops import modelled_flops
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.stages import stage_plan
+from stackwise_ray.training.trial_folder import TrialResult
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),

@@ -12,9 +12,9 @@ import hashlib
 import json
 from typing import Any
 
-from stackwise_ray.config.editing import to_plain
-from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
+from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial.editing import to_plain
 
 
 def canonical(value: Any) -> str:

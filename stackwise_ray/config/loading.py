@@ -11,19 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stackwise_ray.config import schema
-from stackwise_ray.config.checks import check_trial
-from stackwise_ray.config.editing import Draft, value_at
-from stackwise_ray.config.extending import extended
-from stackwise_ray.config.files import find_search_space, shipped_search_spaces
-from stackwise_ray.config.naming import level_labels
 from stackwise_ray.config.overriding import COMMAND_LINE, apply_overrides
-from stackwise_ray.config.presets import PresetCatalogue
-from stackwise_ray.config.sweep import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig, default_objective
-from stackwise_ray.config.sweep_checks import check_sweep
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.validation import Origin, show, validate
-from stackwise_ray.config.yaml import parse_value
+from stackwise_ray.config.reading.extending import extended
+from stackwise_ray.config.reading.presets import PresetCatalogue
+from stackwise_ray.config.reading.shipped import find_search_space, shipped_search_spaces
+from stackwise_ray.config.reading.yaml import parse_value
+from stackwise_ray.config.space.naming import level_labels
+from stackwise_ray.config.space.sweep_config import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig, default_objective
+from stackwise_ray.config.space.sweep_rules import check_sweep
+from stackwise_ray.config.trial import TrialConfig, paths
+from stackwise_ray.config.trial.editing import Draft, value_at
+from stackwise_ray.config.trial.rules import check_trial
+from stackwise_ray.config.trial.validation import Origin, show, validate
 from stackwise_ray.core.errors import ConfigError
 
 __all__ = [
@@ -52,7 +51,7 @@ def load_trial(words: Sequence[str]) -> TrialConfig:
     for path, text in split_words(words):
         if path == "presets":
             directories.extend(text.split(","))
-        elif path in schema.GROUPS and not text.startswith("{"):
+        elif path in paths.GROUPS and not text.startswith("{"):
             groups[path] = text
         else:
             edits[path] = parse_word(path, text)
@@ -129,7 +128,7 @@ def sweep_from_words(words: Sequence[str]) -> SweepConfig:
     factors: dict[str, Any] = {}
     for path, text in split_words(words):
         parts = split_values(text)
-        values = [part if path in schema.GROUPS else parse_word(path, part) for part in parts]
+        values = [part if path in paths.GROUPS else parse_word(path, part) for part in parts]
         if path == "name":
             document["name"] = text
         elif path == "presets":
@@ -138,7 +137,7 @@ def sweep_from_words(words: Sequence[str]) -> SweepConfig:
             document["replicates"] = {"seeds": values}
         elif len(values) > 1:
             factors[path] = values
-        elif path in schema.GROUPS and isinstance(values[0], str):
+        elif path in paths.GROUPS and isinstance(values[0], str):
             base[path] = values[0]
         else:
             base["overrides"][path] = values[0]

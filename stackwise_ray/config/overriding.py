@@ -14,9 +14,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackwise_ray.config import schema
-from stackwise_ray.config.domains import DOMAIN_NAMES, overlap
-from stackwise_ray.config.sweep import SweepConfig
+from stackwise_ray.config.space.domains import DOMAIN_NAMES, overlap
+from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.config.trial import paths
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"
@@ -53,16 +53,16 @@ def _full_path(path: str) -> str:
     if path == "flags":
         return "base.overrides.flags"
     group, _, rest = path.partition(".")
-    if group not in schema.GROUPS:
+    if group not in paths.GROUPS:
         if group not in _KEYS:
-            known = (*_KEYS, *schema.GROUPS)
+            known = (*_KEYS, *paths.GROUPS)
             raise ConfigError(f"unknown key; {did_you_mean(group, known)}", path=group, source=COMMAND_LINE)
         return path
     return f"base.overrides.{path}" if rest else f"base.{path}"
 
 
 def _refuse_second_budget(path: str, word: str, budgets: dict[str, str]) -> None:
-    for name in (schema.BUDGET, schema.MAX_STEPS):
+    for name in (paths.BUDGET, paths.MAX_STEPS):
         head, found, rest = path.partition(name)
         if found and rest[:1] in ("", "."):
             other = budgets.setdefault(head, word)
@@ -110,8 +110,8 @@ def _set_arm(arms: dict[str, Any], rest: str, value: Any, place: str) -> None:
 
 def _set_edit(edits: dict[str, Any], path: str, value: Any) -> None:
     """Set one dotted path in a mapping of dotted paths, in place of what it covers there."""
-    if path.startswith((schema.BUDGET, schema.MAX_STEPS)):
-        for key in [key for key in edits if key == schema.MAX_STEPS or overlap(key, schema.BUDGET)]:
+    if path.startswith((paths.BUDGET, paths.MAX_STEPS)):
+        for key in [key for key in edits if key == paths.MAX_STEPS or overlap(key, paths.BUDGET)]:
             if key != "training":
                 del edits[key]
         if isinstance(edits.get("training"), dict):
@@ -151,7 +151,7 @@ def _may_be_factor(key: str, rest: list[str]) -> bool:
     """Whether `key` ends where a factor's path ends: at a leaf or group of a trial, or before a part of a domain."""
     if rest and rest[0] in (*DOMAIN_NAMES, "when"):
         return True
-    return not rest and (key in schema.GROUPS or schema.is_trial_path(key))
+    return not rest and (key in paths.GROUPS or paths.is_trial_path(key))
 
 
 def _mapping(document: dict[str, Any], path: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import stackwise_ray
+from stackwise_ray.core.version import VERSION
 
 PACKAGES = ("torch", "ray", "transformers", "tokenizers", "optuna", "mlflow", "numpy")
 PLACES = ("STACKWISE_DATA", "STACKWISE_CACHE")
@@ -76,10 +76,10 @@ def _fixed() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": usable_cores(),
-        "stackwise_ray": stackwise_ray.__version__,
+        "stackwise_ray": VERSION,
     }
     found.update({name: version for name in PACKAGES if (version := package_version(name)) is not None})
-    return {**found, **source_revision(Path(stackwise_ray.__file__).parent)}
+    return {**found, **source_revision(Path(__file__).resolve().parent)}
 
 
 def source_revision(package: Path) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import cache
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, WordRule
+from stackwise_ray.data.encoder import Encoder, TokenizerSource
 from stackwise_ray.data.prepared import PreparedData, TokenSplit
-from stackwise_ray.data.tokenizers import Encoder, TokenizerSource, tokenizer_source
+from stackwise_ray.data.tokenizers import tokenizer_source
 from stackwise_ray.data.windows import count_windows
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stackwise_ray.core.errors import ConfigError, nearest
 from stackwise_ray.data.corpus import file_signature
+from stackwise_ray.data.encoder import Encoder, FastEncoder, TokenizerSource, TrainTexts
 from stackwise_ray.data.hub_access import hub_or_offline
-from stackwise_ray.data.tokenizers import Encoder, FastEncoder, TokenizerSource, TrainTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

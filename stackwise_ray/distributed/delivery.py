@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stackwise_ray.config.sweep import SweepConfig
+from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command

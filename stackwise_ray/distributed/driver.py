@@ -20,26 +20,26 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from stackwise_ray.config.designs import expand
 from stackwise_ray.config.identity import plan_hash, sweep_hash
-from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
-from stackwise_ray.config.yaml import dump_yaml
+from stackwise_ray.config.reading.yaml import dump_yaml
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
-from stackwise_ray.distributed.adaptive import AnytimeVerdicts
 from stackwise_ray.distributed.delivery import Delivery
-from stackwise_ray.distributed.demand import Demand
+from stackwise_ray.distributed.display import Progress
 from stackwise_ray.distributed.ledger import Ledger, Work
-from stackwise_ray.distributed.preparation import Corpora
-from stackwise_ray.distributed.progress import Progress
-from stackwise_ray.distributed.proposals import plan_sweep, source_for, unreported
-from stackwise_ray.distributed.sources import TrialSource, TunedSource
 from stackwise_ray.flags import FLAGS
+from stackwise_ray.planning.demand import Demand
+from stackwise_ray.planning.preparation import Corpora
+from stackwise_ray.planning.sweep_plan import Plan
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.training.sweep_plan import Plan
+from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
+from stackwise_ray.trials.proposals import plan_sweep, source_for, unreported
+from stackwise_ray.trials.sources import TrialSource, TunedSource
 
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Session

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackwise_ray.config.editing import to_plain
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.core.records import FINAL, MetricRecord, Role, TrialRecord
-from stackwise_ray.distributed.sources import Proposal, TrialSource
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.training.initial import identify, initial_fingerprint
+from stackwise_ray.trials.sources import Proposal, TrialSource
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""

@@ -22,7 +22,7 @@ import psutil
 import ray
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.distributed.demand import Demand
+from stackwise_ray.planning.demand import Demand
 
 TRIAL_SLOT = "trial_slot"
 """Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""

@@ -20,10 +20,10 @@ from ray.tune.search import Searcher
 
 from stackwise_ray.core.errors import StackwiseError
 from stackwise_ray.core.interruption import stop_signals
-from stackwise_ray.distributed.demand import Demand
+from stackwise_ray.distributed.actor import TrialActor
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.session import TRIAL_SLOT, Session, Watchdog
-from stackwise_ray.distributed.trainable import TrialActor
+from stackwise_ray.planning.demand import Demand
 
 GRACE_S = 10.0
 """For the checkpoints of an interrupted sweep; batch systems commonly give half a minute, and ending Ray takes some."""

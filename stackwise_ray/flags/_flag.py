@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
 
@@ -30,7 +31,7 @@ class Flag:
     edits: Callable[[TrialConfig], Mapping[str, Any]]
 
 
-FLAGS: Registry[Flag] = Registry("flag", package="stackwise_ray.flags")
+FLAGS: Registry[Flag] = registries.FLAGS
 
 
 def apply_flags(trial: TrialConfig) -> TrialConfig:
@@ -58,7 +59,7 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
         for path, value in flag.edits(trial).items():
             _refuse_conflict(name, path, value, written)
             written[path] = (value, name)
-    from stackwise_ray.config.editing import edit  # on first use: it validates, which loads pydantic
+    from stackwise_ray.config.trial.editing import edit  # on first use: it validates, which loads pydantic
 
     return edit(trial, {path: value for path, (value, _) in written.items()}, source="flags")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stackwise_ray.config.compile_checks import not_one_graph
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial.compile_rules import not_one_graph
 from stackwise_ray.flags import FLAGS, Flag
 
 

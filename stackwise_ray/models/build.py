@@ -128,7 +128,7 @@ def _from_pretrained(
     """
     import torch
 
-    from stackwise_ray.models.growth import take_form  # with torch, which planning starts without
+    from stackwise_ray.models.growth.insertion import take_form  # with torch, which planning starts without
 
     source = str(model.pretrained)
     folder = saved_folder(source, path="model.pretrained")

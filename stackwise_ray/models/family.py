@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stackwise_ray.config.trial import ModelConfig
+from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import near_divisors
 from stackwise_ray.core.registry import Registry
@@ -20,7 +21,7 @@ from stackwise_ray.core.registry import Registry
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from stackwise_ray.models.stack_view import StackView
+    from stackwise_ray.models.stack import StackView
 
 SPECIAL_TOKENS = ("bos", "eos", "pad", "cls", "sep", "mask", "unk")
 """Names under which `build_model` takes special-token ids; transformers keeps each as `<name>_token_id`."""
@@ -220,5 +221,5 @@ def special_token_settings(
     return {f"{name}_token_id": id_ for name, id_ in (absent | dict(special_ids)).items()}
 
 
-FAMILIES: Registry[ModelFamily] = Registry("model family", package="stackwise_ray.models.families")
+FAMILIES: Registry[ModelFamily] = registries.FAMILIES
 """Families by name; listing the names imports none of them."""

@@ -107,7 +107,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
     Raises:
         ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
     """
-    from stackwise_ray.models.growth import load_own, take_form
+    from stackwise_ray.models.growth.insertion import load_own, take_form
 
     settings = {"config": saved_config(folder, path=path)} | settings
     try:

@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from stackwise_ray.config.sized_arms import PARAMETER_COUNTS
+from stackwise_ray.config.space.sized_arms import PARAMETER_COUNTS
 from stackwise_ray.config.trial import ModelConfig
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.build import build_model, configure

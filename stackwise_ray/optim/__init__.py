@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core import registries
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.optim.schedules import learning_rate
 
@@ -22,7 +23,7 @@ __all__ = ["OPTIMIZERS", "Rule", "build_optimizer", "learning_rate"]
 Rule = Callable[[list[dict[str, Any]], "OptimizerConfig", float], "torch.optim.Optimizer"]
 """(parameter groups with their own `weight_decay`, config, peak learning rate) -> optimizer."""
 
-OPTIMIZERS: Registry[Rule] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
+OPTIMIZERS: Registry[Rule] = registries.OPTIMIZERS
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:

@@ -19,17 +19,18 @@ from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import FAMILIES, build_model
-from stackwise_ray.models.adapters import adapter_parameters, insert_adapter
-from stackwise_ray.models.growth import make_growable, make_identity, set_active, set_two_sided, untie_head
-from stackwise_ray.models.quantised import quantise_block
+from stackwise_ray.models.growth.adapters import adapter_parameters, insert_adapter
+from stackwise_ray.models.growth.insertion import make_growable, make_identity, set_active, set_two_sided, untie_head
+from stackwise_ray.models.growth.quantised import quantise_block
+from stackwise_ray.models.growth.time_input import make_timed, takes_time
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
-from stackwise_ray.models.time_input import make_timed, takes_time
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.compiled import require_compiler
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
 from stackwise_ray.training.stabilisers import scale_residuals, trained_projections
-from stackwise_ray.training.stages import Stage, StagePlan, stage_plan
+from stackwise_ray.training.stage import Stage, StagePlan
+from stackwise_ray.training.stages import stage_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from stackwise_ray.training.sharding import Sharding
+    from stackwise_ray.training.parallel.sharding import Sharding
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,20 +117,28 @@ class StageTools:
 
 
 def assemble(
-    trial: TrialConfig, data: PreparedData, device: torch.device, rank: int = 0, world_size: int = 1
+    trial: TrialConfig,
+    data: PreparedData,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    accumulation: int | None = None,
 ) -> Assembly:
     """Builds the model from the `init` stream of the trial's seed and cuts the data; the same on every worker.
 
     Args:
         device: See `choose_device`.
+        accumulation: Micro-batches per step that fit into `training.memory_bytes` (`planning.micro_batch`); None: the
+            trial's own.
 
     Raises:
         ConfigError: Fields, flags, data and device do not go together.
     """
     trial = charged(apply_flags(trial))
     check_tokenizer(trial, data.directory / "tokenizer")
-    if trial.training.memory_bytes is not None:
-        trial = _within_memory(trial, data, world_size)
+    if accumulation is not None:
+        trial = replace(trial, training=replace(trial.training, accumulation=accumulation))
     if trial.training.compile:
         require_compiler(device)
     plan = stage_plan(trial)
@@ -158,18 +167,6 @@ def assemble(
     )
 
 
-def _within_memory(trial: TrialConfig, data: PreparedData, world_size: int) -> TrialConfig:
-    if world_size > 1:
-        raise ConfigError(
-            f"= {trial.training.memory_bytes} is fitted to one worker's step, and this trial has {world_size} workers; "
-            "write null and set training.accumulation",
-            path="training.memory_bytes",
-        )
-    from stackwise_ray.training.micro_batch import within_memory  # it plans a step, which assembles one
-
-    return within_memory(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
-
-
 def _sharding(trial: TrialConfig, model: PreTrainedModel, device: torch.device, world_size: int) -> Sharding | None:
     if trial.training.parallel == "replicated":
         return None
@@ -179,7 +176,7 @@ def _sharding(trial: TrialConfig, model: PreTrainedModel, device: torch.device, 
             "(resources.workers), or write replicated",
             path="training.parallel",
         )
-    from stackwise_ray.training.sharding import Sharding  # DTensor: half a second that other runs save
+    from stackwise_ray.training.parallel.sharding import Sharding  # DTensor: half a second that other runs save
 
     return Sharding(model, device)
 

@@ -11,13 +11,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stackwise_ray.config.checks import whole_batches
 from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial.rules import whole_batches
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
 
 TOLERANCE = 0.01
 """Largest share by which what is spent may differ from the budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFlops:
+    """FLOPs of one stage: forward and backward of one sequence, the optimizer's of one step.
+
+    `evaluation_per_sequence` is the forward pass in evaluation mode; `prefix_per_sequence` that of the frozen blocks of
+    a cached stage, which each window of the train split takes once. `modelled_…` are forward and
+    backward, and the prefix's forward, by formula: what counted FLOPs are held against.
+    """
+
+    forward_per_sequence: int
+    backward_per_sequence: int
+    evaluation_per_sequence: int
+    optimizer_per_step: int
+    prefix_per_sequence: int = 0
+    modelled_per_sequence: float = 0.0
+    modelled_prefix_per_sequence: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +81,7 @@ def batch_sequences(trial: TrialConfig) -> int:
     """Global sequences of a full optimizer step.
 
     Raises:
-        ConfigError: A configuration that nobody checked breaks the rule `config.checks.whole_batches`.
+        ConfigError: A configuration that nobody checked breaks the rule `config.trial.rules.whole_batches`.
     """
     found = whole_batches(trial)
     if found is not None:

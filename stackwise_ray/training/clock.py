@@ -12,9 +12,9 @@ import math
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.optim import learning_rate
 from stackwise_ray.training.budget import StageSteps, batch_sequences, evaluation_steps
-from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.progress import Progress
-from stackwise_ray.training.stages import StagePlan
+from stackwise_ray.training.stage import StagePlan
 
 _RESOLUTION = 10_000
 """Steps into which a stage's part of a budget of wall-clock time is cut for the learning-rate schedule."""

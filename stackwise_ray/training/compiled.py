@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from stackwise_ray.core.calibration import calibration_path
+from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.errors import ConfigError, TrialError
 
 Network = Callable[..., Any]

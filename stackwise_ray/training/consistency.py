@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.training.modes import evaluation_mode
-from stackwise_ray.training.stages import Stage
+from stackwise_ray.training.stage import Stage
 
 
 @contextlib.contextmanager

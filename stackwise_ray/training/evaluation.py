@@ -20,15 +20,15 @@ from torch.nn import functional
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
 from stackwise_ray.metrics.losses import IGNORED
-from stackwise_ray.models.growth import set_active
+from stackwise_ray.models.growth.insertion import set_active
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
-from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.modes import evaluation_mode
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives import Batch, Objective
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
+from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.step import model_inputs, to_device
 
 WITHOUT_FINISH = "_without_finish"

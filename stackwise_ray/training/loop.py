@@ -15,22 +15,20 @@ from typing import TypeVar
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.training.assembly import Assembly
-from stackwise_ray.training.budget import TOLERANCE, StageSteps, batch_sequences, shares
+from stackwise_ray.training.budget import TOLERANCE, StageFlops, StageSteps, batch_sequences, shares
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.clock import BudgetClock
-from stackwise_ray.training.collectives import Collectives
-from stackwise_ray.training.cost_model import modelled_flops, modelled_prefix_flops
-from stackwise_ray.training.costs import StageFlops
 from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
-from stackwise_ray.training.outputs import TrialLog
+from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.progress import Flops, LossMean, Progress
-from stackwise_ray.training.stages import FINISH
+from stackwise_ray.training.stage import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import TrainingStep
+from stackwise_ray.training.trial_folder import TrialLog
 
 Records = Generator[MetricRecord, None, None]
 Result = TypeVar("Result")
@@ -150,7 +148,7 @@ class TrainingLoop:
         row = progress.stages[-1]
         row["tokens"] += tokens
         row["flops_counted"] += flops.forward + flops.backward
-        row["flops_modelled"] += round(n_sequences * self._modelled)
+        row["flops_modelled"] += round(n_sequences * self._planned[progress.stage].modelled_per_sequence)
         row["saved_activation_bytes"] = self.meter.saved_bytes
         if not plain or self._pending.full:
             self._pending.take_in(progress, self._tools.scaler)
@@ -196,7 +194,6 @@ class TrainingLoop:
         self.drop_cache()
         cached = self._cache.read if self._cache is not None and stage.cached else None
         self._training_step = TrainingStep(self.assembly, self._tools, self.collectives, cached)
-        self._modelled = modelled_flops(self.assembly.trial, stage, self.assembly.model.config.vocab_size)
         self.meter.enter_stage()
         if len(self.progress.stages) <= self.progress.stage:
             self.progress.stages.append(
@@ -226,15 +223,14 @@ class TrainingLoop:
         self.log.info(f"{stage.name}: the frozen prefix is cached, {cache.size} bytes for {flops} FLOPs")
         if progress.stage_step:
             return
-        windows, assembly = self.assembly.order.windows_per_epoch, self.assembly
-        planned = windows * self._planned[progress.stage].prefix_per_sequence
+        windows, cost = self.assembly.order.windows_per_epoch, self._planned[progress.stage]
+        planned = windows * cost.prefix_per_sequence
         if flops != planned:
             self.log.warning(f"filling the cache costs {flops} FLOPs and was planned with {planned}")
         progress.flops.add(Flops(forward=flops))
         progress.flops_cache += flops
-        modelled = modelled_prefix_flops(assembly.trial, stage, assembly.model.config.vocab_size)
         progress.stages[-1]["flops_counted"] += flops
-        progress.stages[-1]["flops_modelled"] += round(windows * modelled)
+        progress.stages[-1]["flops_modelled"] += round(windows * cost.modelled_prefix_per_sequence)
 
     def _compile(self) -> Records:
         """Compiles the stage's step, before the first one in this attempt; no part of training, in FLOPs or in time."""

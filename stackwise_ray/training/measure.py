@@ -22,7 +22,7 @@ from stackwise_ray.metrics.memory import (
     reset_device_peak,
     tensors_of,
 )
-from stackwise_ray.training.collectives import Collectives
+from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.progress import Flops
 from stackwise_ray.training.stabilisers import capping_flops
 

@@ -5,7 +5,8 @@ when the stage or the attempt ends. All workers fill it together, each its part 
 rests on masks that stay the same in every epoch (`objectives._masked.identities`). The loop fills it; its FLOPs are
 training FLOPs.
 
-Not here: how a pass is cut (`models.prefix`), and whether a trial may have a cache (`config.append_checks`).
+Not here: how a pass is cut (`models.growth.prefix`), and whether a trial may have a cache
+(`config.trial.append_rules`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from stackwise_ray.core.atomic import disk_full_is_named
 from stackwise_ray.core.errors import ConfigError, DiskFullError, TrialError
 from stackwise_ray.core.quantities import format_bytes
 from stackwise_ray.metrics.flops import FlopCounter
-from stackwise_ray.models.prefix import prefix_output
+from stackwise_ray.models.growth.prefix import prefix_output
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
-from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.objectives import Objective
-from stackwise_ray.training.stages import Stage
+from stackwise_ray.training.parallel.collectives import Collectives
+from stackwise_ray.training.stage import Stage
 from stackwise_ray.training.step import model_inputs
 
 FILE = "prefix_cache"

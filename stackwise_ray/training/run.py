@@ -19,20 +19,31 @@ import psutil
 import torch
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.calibration import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.models.adapters import merge_adapters
+from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
+from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.planning.counted_costs import stage_bytes, stage_flops
+from stackwise_ray.planning.micro_batch import fitted_accumulation
+from stackwise_ray.planning.trial_plan import (
+    cache_windows,
+    planned_steps,
+    split_by_cost,
+    wants_full_evaluation,
+    wants_masked_evaluation,
+)
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
-from stackwise_ray.training.collectives import Alone, Collectives, TorchCollectives
-from stackwise_ray.training.costs import stage_bytes, stage_flops
 from stackwise_ray.training.initial import initial_fingerprint, initial_metrics
 from stackwise_ray.training.loop import TrainingLoop
-from stackwise_ray.training.outputs import (
+from stackwise_ray.training.parallel.collectives import Alone, Collectives, TorchCollectives
+from stackwise_ray.training.prefix_cache import PrefixCache
+from stackwise_ray.training.stabilisers import fold_gains
+from stackwise_ray.training.trial_folder import (
     TrialFolder,
     TrialLog,
     TrialResult,
@@ -40,16 +51,6 @@ from stackwise_ray.training.outputs import (
     finished_result,
     unwritable_is_named,
 )
-from stackwise_ray.training.plan import (
-    cache_windows,
-    planned_steps,
-    split_by_cost,
-    wants_full_evaluation,
-    wants_masked_evaluation,
-)
-from stackwise_ray.training.prefix_cache import PrefixCache
-from stackwise_ray.training.run_kind import backend_of, run_kind
-from stackwise_ray.training.stabilisers import fold_gains
 
 __all__ = ["TrialResult", "run_trial"]
 
@@ -149,7 +150,10 @@ class _Worker:
         self, data: PreparedData, rank: int, world_size: int, final_evaluation: bool, keep_model: bool, resident: int
     ) -> Run:
         """Builds, restores, trains, evaluates and writes."""
-        assembly = assemble(self._trial, data, self._device, rank, world_size)
+        accumulation = fitted_accumulation(
+            self._trial, vocab_size=data.vocab_size, special_ids=data.special_ids, world_size=world_size
+        )
+        assembly = assemble(self._trial, data, self._device, rank, world_size, accumulation=accumulation)
         environment = self._environment(assembly)
         loop = self._build_loop(assembly)
         self._restore(loop, rank)

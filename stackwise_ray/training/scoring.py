@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.config.editing import from_plain
 from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.config.trial.editing import from_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.models.growth import make_growable
+from stackwise_ray.models.growth.insertion import make_growable
 from stackwise_ray.models.saved import load_saved, saved_config, saved_folder
 from stackwise_ray.training.assembly import Assembly, choose_device, deterministic
-from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import OBJECTIVES
+from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.stages import stage_plan
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy, with_auxiliary
-from stackwise_ray.models.prefix import forward_from
-from stackwise_ray.models.time_input import takes_time
+from stackwise_ray.models.growth.prefix import forward_from
+from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
-from stackwise_ray.training.collectives import Collectives
 from stackwise_ray.training.compiled import Network, as_compiled, compiling
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
+from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.stabilisers import cap_spectral_norms
 
 Cached = Callable[[range], Tensor]

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from stackwise_ray.config.presets import list_presets
+from stackwise_ray.config.reading.presets import list_presets
+from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import (
     AttentionMixer,
     ExpertsChannelMixer,
@@ -21,8 +22,7 @@ from stackwise_ray.config.trial import (
     ResolventApplyMixer,
     ResolventDiagonalMixer,
 )
-from stackwise_ray.config.validation import validate
-from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.metrics.flops import FlopCount, FlopCounter, count_flops
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models import FAMILIES, build_model

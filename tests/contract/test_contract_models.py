@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from stackwise_ray.config.presets import list_presets
+from stackwise_ray.config.reading.presets import list_presets
+from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import ExpertsChannelMixer, Mixer, ModelConfig
-from stackwise_ray.config.validation import validate
-from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import FAMILIES, build_model
 from stackwise_ray.models.counting import count_parameters

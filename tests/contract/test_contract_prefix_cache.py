@@ -19,15 +19,16 @@ from stackwise_ray.config.trial import Budget, MarkovSource, ModelConfig, TrialC
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.data import prepare
 from stackwise_ray.models.stack_view import stack_view
-from stackwise_ray.training.collectives import Alone
-from stackwise_ray.training.cost_model import modelled_prefix_flops
-from stackwise_ray.training.costs import stage_flops
-from stackwise_ray.training.plan import TrialPlan, plan_trial
+from stackwise_ray.planning.counted_costs import stage_flops
+from stackwise_ray.planning.modelled_flops import modelled_prefix_flops
+from stackwise_ray.planning.plan_display import plan_table
+from stackwise_ray.planning.sweep_plan import Cell, plan_cells
+from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial
+from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep, model_inputs
-from stackwise_ray.training.sweep_plan import Cell, plan_cells
 from tests.contract.test_contract_regimes import assembled, growing, result_rows
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import run, with_data
@@ -136,7 +137,7 @@ def test_the_plan_and_the_log_state_the_size_and_the_file_is_gone_at_the_end(tmp
     sweep = plan_cells("s", [cell], slots=1, threads=1)
     assert sweep.to_dict()["rows"][0]["cache_bytes"] == size
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(sweep.table())
+    console.print(plan_table(sweep))
     assert f"cached: the cache of the frozen prefix takes {size} bytes (24.0 KiB)" in console.export_text()
     run(trial, tmp_path)
     log = (tmp_path / "logs" / "train.log").read_text()

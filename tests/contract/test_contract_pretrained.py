@@ -13,9 +13,9 @@ from torch.nn import functional
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.models import build_model
-from stackwise_ray.models.growth import GATE
+from stackwise_ray.models.growth.insertion import GATE
+from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.assembly import assemble
-from stackwise_ray.training.plan import plan_trial
 from stackwise_ray.training.scoring import load_model
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_training

@@ -16,13 +16,13 @@ from stackwise_ray.config.trial import Budget, ModelConfig, Schedule, TrialConfi
 from stackwise_ray.data import prepare
 from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.models import FAMILIES
-from stackwise_ray.models.growth import GATE
+from stackwise_ray.models.growth.insertion import GATE
 from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.planning.counted_costs import stage_bytes
 from stackwise_ray.training.assembly import Assembly, assemble
-from stackwise_ray.training.collectives import Alone
-from stackwise_ray.training.costs import stage_bytes
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
+from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep

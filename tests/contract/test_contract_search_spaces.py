@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.checks import check_trial
-from stackwise_ray.config.designs import arm_resolve, expand, search_space, tuned, tuning_space
-from stackwise_ray.config.domains import levels
-from stackwise_ray.config.editing import from_plain, to_plain
 from stackwise_ray.config.identity import canonical_json, trial_id
 from stackwise_ray.config.loading import load_sweep, load_trial, shipped_search_spaces
-from stackwise_ray.config.presets import list_presets
-from stackwise_ray.config.seeds import replicate_seeds
-from stackwise_ray.config.sweep import IsoflopDesign, LadderDesign, SearchDesign, sweep_to_plain
-from stackwise_ray.config.sweep_checks import planned_trials
-from stackwise_ray.config.yaml import dump_yaml
+from stackwise_ray.config.reading.presets import list_presets
+from stackwise_ray.config.reading.yaml import dump_yaml
+from stackwise_ray.config.space.designs import arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.domains import levels
+from stackwise_ray.config.space.seeds import replicate_seeds
+from stackwise_ray.config.space.sweep_config import IsoflopDesign, LadderDesign, SearchDesign, sweep_to_plain
+from stackwise_ray.config.space.sweep_rules import planned_trials
+from stackwise_ray.config.trial.editing import from_plain, to_plain
+from stackwise_ray.config.trial.rules import check_trial
 
 SHIPPED = shipped_search_spaces()
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,7 +132,8 @@ HEAVY = ("torch", "ray", "transformers", "mlflow", "optuna", "pandas", "numpy", 
         "from stackwise_ray.config.loading import load_sweep; load_sweep('ablation')",
         "from stackwise_ray.config.loading import load_sweep; load_sweep('lr_sweep', ['search.trials=3'])",
         "from stackwise_ray.config.loading import load_trial; load_trial(['model=decoder/gpt2_family/tiny'])",
-        "import stackwise_ray.config.designs, stackwise_ray.config.sweep_checks, stackwise_ray.config.identity",
+        "import stackwise_ray.config.space.designs, stackwise_ray.config.space.sweep_rules",
+        "import stackwise_ray.config.identity",
     ],
 )
 def test_reading_a_configuration_loads_neither_torch_nor_ray(program: str) -> None:

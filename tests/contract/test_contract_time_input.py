@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 from stackwise_ray.config.trial import Budget, ModelConfig, Noise
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
-from stackwise_ray.models.sampling import rounds
-from stackwise_ray.models.time_input import TIME, make_timed
-from stackwise_ray.training.collectives import Alone
+from stackwise_ray.models.growth.sampling import rounds
+from stackwise_ray.models.growth.time_input import TIME, make_timed
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
+from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import load_model, score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from stackwise_ray.config.designs import expand
 from stackwise_ray.config.loading import load_sweep
-from stackwise_ray.config.seeds import replicate_seeds, with_seed
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.seeds import replicate_seeds, with_seed
 from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
 from stackwise_ray.training.single import train
 

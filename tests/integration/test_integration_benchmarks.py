@@ -14,8 +14,8 @@ import torch
 import transformers
 
 from stackwise_ray import build_model
-from stackwise_ray.config.designs import expand
 from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.models.counting import count_parameters
 from tests.small_trials import run, with_model, with_training
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.designs import expand
 from stackwise_ray.config.loading import load_sweep
-from stackwise_ray.config.seeds import with_seed
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.seeds import with_seed
 from stackwise_ray.training.single import train
 from tests.integration.sweep_processes import SweepProcess, trials, wait_until
 from tests.integration.test_integration_sweep import trial_logs, write

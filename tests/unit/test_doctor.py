@@ -12,7 +12,7 @@ import pytest
 
 from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.core.calibration import Calibration, RunKind
+from stackwise_ray.core.calibration_store import Calibration, RunKind
 from stackwise_ray.core.environment import usable_cores
 
 
@@ -126,8 +126,8 @@ def test_a_ray_that_does_not_start_in_time_fails_with_a_fix() -> None:
 
 @pytest.mark.slow
 def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
-    from stackwise_ray.training.calibrate import calibrate, processes_at_once
-    from stackwise_ray.training.plan import plan_trial
+    from stackwise_ray.planning.calibration_runs import calibrate, processes_at_once
+    from stackwise_ray.planning.trial_plan import plan_trial
 
     calibration = Calibration(tmp_path / "calibration.json")
     words = "model=decoder/gpt2_family/tiny data=markov training.batch_tokens=1024"
@@ -151,7 +151,7 @@ def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_cannot_be_built_is_named_and_the_next_is_measured(tmp_path: Path) -> None:
-    from stackwise_ray.training.calibrate import calibrate
+    from stackwise_ray.planning.calibration_runs import calibrate
 
     trials = ["model=decoder/gpt2_family/tiny model.n_heads=7", "model=decoder/gpt2_family/tiny data=markov"]
     calibration = Calibration(tmp_path / "calibration.json")
@@ -162,7 +162,7 @@ def test_a_trial_that_cannot_be_built_is_named_and_the_next_is_measured(tmp_path
 
 
 def test_every_tiny_preset_is_measured() -> None:
-    from stackwise_ray.training.calibrate import tiny_trials
+    from stackwise_ray.planning.calibration_runs import tiny_trials
 
     trials = tiny_trials()
     assert "model=decoder/gpt2_family/tiny" in trials

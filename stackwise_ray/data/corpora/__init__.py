@@ -6,7 +6,8 @@ built from the trial's `DataConfig`.
 
 from __future__ import annotations
 
+from stackwise_ray.core import registries
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.data.corpus import Corpus
 
-CORPORA: Registry[type[Corpus]] = Registry("corpus", package=__name__)
+CORPORA: Registry[type[Corpus]] = registries.CORPORA

@@ -2,8 +2,8 @@
 
 This module hands tensors of any strides to the library as addresses and strides, and asks it for the gradients in
 their final shape: broadcast axes are read with stride 0 and summed in float64 in C. The library is compiled at its
-first use on a machine (`stackwise_ray.kernels.cpu.build`) and compared with the `torch` backend before a process uses
-it; where there is none, one warning says why and `cpu` is not among the available backends.
+first use on a machine (`stackwise_ray.kernels.cpu.compiler`) and compared with the `torch` backend before a process
+uses it; where there is none, one warning says why and `cpu` is not among the available backends.
 
 Called through `stackwise_ray.kernels.ops`.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stackwise_ray.kernels.backend import BACKENDS, Backend, complex_dtype, output_like
 from stackwise_ray.kernels.backends import torch as torch_backend
-from stackwise_ray.kernels.cpu.build import BuildError, library_path
+from stackwise_ray.kernels.cpu.compiler import BuildError, library_path
 
 MIN_ELEMENTS_A_THREAD = 8192
 """A thread is worth waking for this many channels (elements of the diagonal): about its start-up in time."""

@@ -10,7 +10,7 @@ from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from stackwise_ray.models.stack_view import StackView
+    from stackwise_ray.models.stack import StackView
 
 
 class BertFamily(ModelFamily):
@@ -50,7 +50,7 @@ class BertFamily(ModelFamily):
         return True
 
     def stack_view(self, model: Any) -> StackView:
-        from stackwise_ray.models.stack_view import StackView
+        from stackwise_ray.models.stack import StackView
 
         return StackView(
             embeddings=(model.bert.embeddings,),

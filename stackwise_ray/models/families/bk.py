@@ -13,17 +13,17 @@ from stackwise_ray.config.trial import (
     ResolventDiagonalMixer,
     SwiGLUChannelMixer,
 )
-from stackwise_ray.models.bk_rules import check_channel_mixer, check_mixer
 from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
+from stackwise_ray.models.mixer_rules import check_channel_mixer, check_mixer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from stackwise_ray.models.stack_view import StackView
+    from stackwise_ray.models.stack import StackView
 
 
 class BKFamily(ModelFamily):
-    """`stackwise_ray.models.bk`: causal mixers in a decoder, two-sided ones in an encoder."""
+    """`stackwise_ray.models.bk.bk_model`: causal mixers in a decoder, two-sided ones in an encoder."""
 
     name = "bk"
     roles = ("decoder", "encoder")
@@ -43,7 +43,7 @@ class BKFamily(ModelFamily):
     def transformers_config(
         self, model: ModelConfig, *, vocab_size: int, seq_len: int, **settings: Any
     ) -> PretrainedConfig:
-        from stackwise_ray.models.bk import BKConfig
+        from stackwise_ray.models.bk.bk_model import BKConfig
 
         mixer = dataclasses.asdict(ResolventApplyMixer() if model.mixer is None else model.mixer)
         if "learn" in mixer:
@@ -95,7 +95,7 @@ class BKFamily(ModelFamily):
         return float(forward), float(backward)
 
     def stack_view(self, model: Any) -> StackView:
-        from stackwise_ray.models.stack_view import StackView
+        from stackwise_ray.models.stack import StackView
 
         trunk = model.model
         return StackView(

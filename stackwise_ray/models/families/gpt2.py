@@ -10,7 +10,7 @@ from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from stackwise_ray.models.stack_view import StackView
+    from stackwise_ray.models.stack import StackView
 
 
 class GPT2Family(ModelFamily):
@@ -49,7 +49,7 @@ class GPT2Family(ModelFamily):
         return width
 
     def stack_view(self, model: Any) -> StackView:
-        from stackwise_ray.models.stack_view import StackView
+        from stackwise_ray.models.stack import StackView
 
         trunk = model.transformer
         return StackView(

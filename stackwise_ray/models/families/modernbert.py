@@ -10,7 +10,7 @@ from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from stackwise_ray.models.stack_view import StackView
+    from stackwise_ray.models.stack import StackView
 
 
 class ModernBertFamily(ModelFamily):
@@ -51,7 +51,7 @@ class ModernBertFamily(ModelFamily):
         return number == 0  # the first block has no norm of its own before its attention
 
     def stack_view(self, model: Any) -> StackView:
-        from stackwise_ray.models.stack_view import StackView
+        from stackwise_ray.models.stack import StackView
 
         trunk = model.model
         return StackView(

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from stackwise_ray.core import registries
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.data import PreparedData, TrainingOrder
-    from stackwise_ray.training.stages import Stage
+    from stackwise_ray.training.stage import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,4 @@ class Objective(ABC):
         """Windows of the validation split; the same in every arm and for every seed."""
 
 
-OBJECTIVES: Registry[Callable[[TrialConfig, Stage, PreparedData, TrainingOrder], Objective]] = Registry(
-    "objective", package="stackwise_ray.training.objectives"
-)
+OBJECTIVES: Registry[Callable[[TrialConfig, Stage, PreparedData, TrainingOrder], Objective]] = registries.OBJECTIVES

@@ -9,7 +9,7 @@ is frozen, and no gradient is computed in it. The head leaves the token table wh
 `training.embeddings: untied_all`: the embeddings go on training, through all of the prefix.
 
 `training.time: input`: a stack owns no noise. Each sequence draws a time, which decides its share of masks, and the
-model is told it (`models.time_input`); all stages draw alike.
+model is told it (`models.growth.time_input`); all stages draw alike.
 
 `training.cache`: masks stay the same in every epoch, and what the frozen prefix gives is computed once for every window
 (`training.prefix_cache`).
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.training.noise import bands, denoising_objective, stack_noise
-from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, finished, stacks_of, stage_shares
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import REGIMES, finished, stacks_of, stage_shares
 
 
 @REGIMES.register("append")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import REGIMES
 
 
 @REGIMES.register("classical")

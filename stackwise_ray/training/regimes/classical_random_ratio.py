@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.training.noise import denoising_objective, stack_noise
-from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, stacks_of
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import REGIMES, stacks_of
 
 
 @REGIMES.register("classical_random_ratio")

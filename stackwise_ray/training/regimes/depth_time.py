@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from stackwise_ray.config.trial import ADAPTED, TrialConfig
 from stackwise_ray.training.noise import band_of, denoising_objective, levels, stack_noise
-from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable, finished, stacks_of, stage_shares
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import REGIMES, finished, stacks_of, stage_shares
 
 
 @REGIMES.register("depth_time")

@@ -19,7 +19,8 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.training.noise import denoising_objective, levels
 from stackwise_ray.training.regimes.classical import classical
 from stackwise_ray.training.regimes.depth_time import depth_time
-from stackwise_ray.training.stages import REGIMES, Stage, StagePlan, Trainable
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import REGIMES
 
 
 @REGIMES.register("hybrid")

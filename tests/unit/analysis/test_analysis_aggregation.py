@@ -11,9 +11,9 @@ import pytest
 import scipy.stats
 
 from analysis import AnalysisError, aggregate, hierarchical_bootstrap
-from analysis.aggregation import _measure, _resampled
-from analysis.hierarchical import _draws
-from analysis.intervals import percentile_bounds
+from analysis.paired.intervals import percentile_bounds
+from analysis.tasks.aggregation import _measure, _resampled
+from analysis.tasks.hierarchical import _draws
 
 
 def runs(values):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.certificate import check_trends
+from analysis.scaling.certificate import check_trends
 
 
 def two_seeds(seed: int = 0) -> pd.DataFrame:

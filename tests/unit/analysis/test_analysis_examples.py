@@ -10,7 +10,12 @@ import pytest
 
 import analysis
 
-MODULES = sorted(path.stem for path in Path(analysis.__file__).parent.glob("*.py") if not path.stem.startswith("__"))
+ROOT = Path(analysis.__file__).parent
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in ROOT.rglob("*.py")
+    if not path.stem.startswith("__")
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -9,7 +9,7 @@ from synthetic_laws import TRUTH, best_params, make_runs, make_valleys
 
 import analysis
 from analysis.errors import AnalysisError
-from analysis.law_figures import isoflop_figure, law_figure
+from analysis.plots.law_figures import isoflop_figure, law_figure
 
 BUDGETS = (1e18, 1e19, 1e20)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from synthetic_laws import TRUTH, loss_of, make_runs
 
-from analysis.law_fit import Problem, draw, minimise, search
-from analysis.law_losses import LOSSES, make_loss
-from analysis.laws import LAWS
-from analysis.profile_likelihood import profiles
-from analysis.variable_projection import variable_projection
+from analysis.scaling.law_fit import Problem, draw, minimise, search
+from analysis.scaling.law_losses import LOSSES, make_loss
+from analysis.scaling.laws import LAWS
+from analysis.scaling.profile_likelihood import profiles
+from analysis.scaling.variable_projection import variable_projection
 
 
 def problem_of(law: str, loss: str = "huber_log", *, noise: float = 0.004, n: int = 60, seed: int = 0) -> Problem:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.anytime.simulation import sequential_seeds, simulated_power
 from analysis.errors import AnalysisError
-from analysis.power import equivalence_power, minimum_detectable_effect, power, seeds_needed
-from analysis.significance import paired_t
-from analysis.simulation import sequential_seeds, simulated_power
+from analysis.paired.power import equivalence_power, minimum_detectable_effect, power, seeds_needed
+from analysis.paired.significance import paired_t
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
@@ -87,7 +87,7 @@ def test_a_value_outside_its_range_is_refused_by_name(call, words):
 
 def test_the_package_offers_the_function_under_the_name_that_its_module_has_too():
     import analysis
-    import analysis.power
+    import analysis.paired.power
 
     assert analysis.power(1.0, effect=0.5, n=34) == pytest.approx(0.8078, abs=5e-5)
 

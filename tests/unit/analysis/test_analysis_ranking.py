@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from analysis import AnalysisError, rank
 from analysis.files import dump_json
-from analysis.ranking import _groups as groups_of
-from analysis.ranking import friedman, nemenyi_critical_difference
+from analysis.tasks.ranking import _groups as groups_of
+from analysis.tasks.ranking import friedman, nemenyi_critical_difference
 
 # Demšar (2006), table 6: AUC of four versions of C4.5 on 14 data sets
 C45 = {

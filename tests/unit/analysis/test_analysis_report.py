@@ -11,9 +11,9 @@ import pytest
 from synthetic_sweeps import BUDGET, final_metrics, write_ablation
 
 from analysis import AnalysisError, compare, load_runs, summary_table, write_report
-from analysis.page import to_markdown
-from analysis.report import compose
-from analysis.report_figures import Pictures
+from analysis.report.compose import compose
+from analysis.report.page import to_markdown
+from analysis.report.pictures import Pictures
 
 
 @pytest.fixture(scope="module")

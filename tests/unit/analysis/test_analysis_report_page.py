@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from synthetic_sweeps import final_metrics, write_ablation
 
 from analysis import summary_table, write_report
-from analysis.figures import draw_panels
-from analysis.html_page import to_html
-from analysis.page import Table, to_markdown
-from analysis.pareto import pareto_front
-from analysis.report import compose
-from analysis.report_figures import Pictures, pictures
-from analysis.sweep_directory import read_sweep
+from analysis.plots.figures import draw_panels
+from analysis.plots.pareto import pareto_front
+from analysis.report.compose import compose
+from analysis.report.html_page import to_html
+from analysis.report.page import Table, to_markdown
+from analysis.report.pictures import Pictures, pictures
+from analysis.table.sweep_directory import read_sweep
 
 SHARES = (15, 30, 50, 75, 90)
 
@@ -210,7 +210,7 @@ def test_losses_of_encoders_on_their_own_masks_stand_in_no_plot_together(journal
 
 
 def test_the_lines_by_share_of_masks_are_the_means_over_seeds(journal):
-    from analysis.curves import masked_gaps, masked_shares
+    from analysis.plots.curves import masked_gaps, masked_shares
 
     sweep = read_sweep(write_encoders(journal))
     axes = Figure().subplots(1, 2)

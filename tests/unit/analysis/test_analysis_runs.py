@@ -11,9 +11,9 @@ import pytest
 
 from analysis import AnalysisError, compare, load_curves, load_runs
 from analysis.__main__ import _two_sources
-from analysis.mlflow_runs import _nested
-from stackwise_ray.config.editing import to_plain
+from analysis.table.mlflow_runs import _nested
 from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.records import TABLE_COLUMNS, loss_kind
 from stackwise_ray.tracking.feed import flatten
 

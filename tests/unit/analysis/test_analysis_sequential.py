@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from synthetic_sweeps import table
 
 from analysis import AnalysisError, compare_sequentially, seeds_possible, sequential_verdict
-from analysis.e_process import confidence_sequence, first_crossings
+from analysis.anytime.e_process import confidence_sequence, first_crossings
 from analysis.files import dump_json
-from analysis.significance import paired_t
+from analysis.paired.significance import paired_t
 
 NOISY = [0.31, -0.12, 0.55, 0.40, 0.08, 0.73, 0.22]
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from synthetic_sweeps import table
 
 from analysis import compare
-from analysis.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from analysis.files import dump_json
+from analysis.paired.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
+from analysis.paired.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 from analysis.render import Grid
-from analysis.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 
 # Student (1908), Cushny and Peebles' sleep data
 SLEEP = {
@@ -214,7 +214,7 @@ def test_equivalence_needs_the_whole_90_percent_interval_inside_the_margin():
 def test_an_undecided_arm_says_how_many_more_seeds_would_decide():
     result = against({"a": [2.0, 2.1, 2.2], "b": [2.01, 2.08, 2.25]})
     assert result.verdict == "undecided"
-    from analysis.power import seeds_needed
+    from analysis.paired.power import seeds_needed
 
     assert result.more_seeds == seeds_needed(result.sd_difference, effect=result.difference) - 3
     assert against({"a": [2.0, 2.1, 2.2], "b": [2.01, 2.08, 2.25]}, margin=0.06).more_seeds < result.more_seeds

@@ -13,7 +13,7 @@ import pytest
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import AnalysisError, write_report
-from analysis.verification import verify_report
+from analysis.report.verification import verify_report
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from stackwise_ray.config.checks import POSITION_TABLES, ROLES, check_trial, known_names
-from stackwise_ray.config.editing import edit
-from stackwise_ray.config.growth_checks import POST_NORM
 from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial.editing import edit
+from stackwise_ray.config.trial.growth_rules import POST_NORM
+from stackwise_ray.config.trial.rules import POSITION_TABLES, ROLES, check_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
 
@@ -134,29 +132,6 @@ def test_the_mixer_belongs_to_the_bk_family(edits: dict[str, Any], message: str)
     with pytest.raises(ConfigError) as caught:
         check_trial(edit(trial, edits))
     assert message in str(caught.value)
-
-
-def test_the_names_read_from_the_files_are_those_of_the_registries() -> None:
-    from stackwise_ray.data.corpora import CORPORA
-    from stackwise_ray.flags import FLAGS
-    from stackwise_ray.models import FAMILIES
-    from stackwise_ray.optim import OPTIMIZERS
-    from stackwise_ray.training.stages import REGIMES
-
-    registries: dict[str, Any] = {
-        "family": FAMILIES,
-        "corpus": CORPORA,
-        "optimizer": OPTIMIZERS,
-        "flag": FLAGS,
-        "regime": REGIMES,
-    }
-    for kind, registry in registries.items():
-        program = f"from stackwise_ray.config.checks import known_names; print(*known_names({kind!r}))"
-        read = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        ).stdout.split()
-        assert tuple(read) == registry.names()
-        assert known_names(kind) == registry.names()
 
 
 def test_roles_and_position_tables_agree_with_the_families() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.designs import expand
-from stackwise_ray.config.editing import to_plain
 from stackwise_ray.config.loading import load_sweep, load_trial
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import NEXT_TOKENS, loss_kind
 

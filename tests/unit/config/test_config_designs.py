@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.designs import (
+from stackwise_ray.config.loading import load_trial, sweep_from_plain, sweep_from_words
+from stackwise_ray.config.space.designs import (
     Design,
     arm_resolve,
     expand,
@@ -15,11 +16,10 @@ from stackwise_ray.config.designs import (
     tuned,
     tuning_space,
 )
-from stackwise_ray.config.domains import LogUniform
-from stackwise_ray.config.loading import load_trial, sweep_from_plain, sweep_from_words
-from stackwise_ray.config.seeds import replicate_seeds, tuning_seeds, with_seed
-from stackwise_ray.config.sweep import SweepConfig
-from stackwise_ray.config.sweep_checks import planned_trials
+from stackwise_ray.config.space.domains import LogUniform
+from stackwise_ray.config.space.seeds import replicate_seeds, tuning_seeds, with_seed
+from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.config.space.sweep_rules import planned_trials
 from stackwise_ray.core.errors import ConfigError
 
 BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov", "overrides": {"training.max_steps": 10}}

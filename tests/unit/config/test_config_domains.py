@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.designs import draw
-from stackwise_ray.config.domains import (
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.space.designs import draw
+from stackwise_ray.config.space.domains import (
     Choice,
     Domain,
     IntRange,
@@ -25,8 +26,7 @@ from stackwise_ray.config.domains import (
     levels,
     parse_space,
 )
-from stackwise_ray.config.editing import edit, to_plain
-from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.core.errors import ConfigError
 
 BASE = load_trial(["model=decoder/llama_family/tiny"])

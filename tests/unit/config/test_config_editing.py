@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.editing import edit, from_plain, to_plain, with_defaults
 from stackwise_ray.config.identity import canonical_json
-from stackwise_ray.config.schema import trial_paths
 from stackwise_ray.config.trial import (
     Budget,
     DataConfig,
@@ -21,6 +19,8 @@ from stackwise_ray.config.trial import (
     TrainingConfig,
     TrialConfig,
 )
+from stackwise_ray.config.trial.editing import edit, from_plain, to_plain, with_defaults
+from stackwise_ray.config.trial.paths import trial_paths
 from stackwise_ray.core.errors import ConfigError
 
 TRIAL = TrialConfig(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.expressions import parse_expression
+from stackwise_ray.config.space.expressions import parse_expression
 from stackwise_ray.core.errors import ConfigError
 
 PLAIN: dict[str, Any] = {

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from stackwise_ray.config.fractions import smallest_fraction
+from stackwise_ray.config.space.fractions import smallest_fraction
 
 # Fewest runs of a regular two-level fraction (Montgomery, Design and Analysis of Experiments, table of 2^(k-p) designs;
 # NIST/SEMATECH e-Handbook, section 5.3.3.4.7).

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.checks import check_trial
-from stackwise_ray.config.editing import edit
 from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial.editing import edit
+from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
 
 GPT2 = load_trial(["model=decoder/gpt2_family/tiny"])

@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.editing import edit, to_plain
 from stackwise_ray.config.identity import canonical, canonical_json, trial_id
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.config.schema import components_at, trial_paths
+from stackwise_ray.config.trial.editing import edit, to_plain
+from stackwise_ray.config.trial.paths import components_at, trial_paths
 
 WORDS = ["model=decoder/gpt2_family/tiny", "data=markov"]
 TRIAL = load_trial(WORDS)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.naming import level_labels, point_name, short_keys
+from stackwise_ray.config.space.naming import level_labels, point_name, short_keys
 
 
 def test_a_path_is_shortened_to_the_ending_that_no_other_shares() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.config.presets import ALL_GROUPS, compose, list_presets
+from stackwise_ray.config.reading.presets import ALL_GROUPS, compose, list_presets
 from stackwise_ray.core.errors import ConfigError
 
 
@@ -113,7 +113,7 @@ def test_composing_leaves_a_hydra_program_of_the_caller_alone() -> None:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from stackwise_ray.config import presets
+    from stackwise_ray.config.reading import presets
 
     presets._composed.clear()
     with initialize_config_dir(str(presets.SHIPPED), version_base="1.3"):

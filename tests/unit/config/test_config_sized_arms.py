@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.designs import Arm, expand
 from stackwise_ray.config.loading import load_sweep, sweep_from_plain
-from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
+from stackwise_ray.config.space.designs import Arm, expand
+from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.sizes import count_on_meta
 

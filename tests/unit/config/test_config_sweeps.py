@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.designs import expand
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.loading import find_search_space, load_sweep, sweep_from_plain
-from stackwise_ray.config.sweep import SweepConfig, sweep_to_plain
-from stackwise_ray.config.yaml import dump_yaml
+from stackwise_ray.config.reading.yaml import dump_yaml
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core.errors import ConfigError
 
 TEXT = """

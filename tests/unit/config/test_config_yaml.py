@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.yaml import dump_yaml, load_yaml, parse_value, parse_yaml
+from stackwise_ray.config.reading.yaml import dump_yaml, load_yaml, parse_value, parse_yaml
 from stackwise_ray.core.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.core.calibration import SAMPLES_KEPT, Calibration, RunKind, Sample, calibration_path
+from stackwise_ray.core.calibration_store import SAMPLES_KEPT, Calibration, RunKind, Sample, calibration_path
 
 KIND = RunKind(family="gpt2", threads=2)
 
@@ -133,7 +133,7 @@ def test_a_damaged_or_newer_cache_holds_no_measurements(calibration: Calibration
 
 def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> None:
     code = (
-        "import sys; from stackwise_ray.core.calibration import Calibration, RunKind, Sample\n"
+        "import sys; from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample\n"
         "for i in range(3): Calibration(sys.argv[1]).add("
         "RunKind(family=sys.argv[2]), Sample(flops_per_step=1e9, flops_per_s=1e10))"
     )

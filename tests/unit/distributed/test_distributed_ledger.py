@@ -12,8 +12,8 @@ import pytest
 from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
-from stackwise_ray.distributed.sources import FixedSource, Proposal
 from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.trials.sources import FixedSource, Proposal
 
 
 def trial(seed: int, lr: float = 1e-3) -> TrialConfig:

@@ -11,7 +11,7 @@ from stackwise_ray.config.trial import ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.kernels import BACKENDS, available_backends, choose_backend, resolvent_diagonal
 from stackwise_ray.models import build_model
-from stackwise_ray.training.run_kind import backend_of
+from stackwise_ray.planning.calibration_key import backend_of
 from tests.small_trials import with_model
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from stackwise_ray.kernels import available_backends, resolvent_apply, resolvent_diagonal
 from stackwise_ray.kernels.backends import cpu
 from stackwise_ray.kernels.backends import torch as torch_backend
-from stackwise_ray.kernels.cpu import build
+from stackwise_ray.kernels.cpu import compiler as build
 
 
 def compiler() -> list[str] | None:
@@ -294,7 +294,7 @@ def test_damaged_library_is_compiled_anew_and_processes_share_one(
     )
     counting.chmod(0o755)
     monkeypatch.setenv("CC", str(counting))
-    code = "from stackwise_ray.kernels.cpu.build import library_path; print(library_path(('-O0',)))"
+    code = "from stackwise_ray.kernels.cpu.compiler import library_path; print(library_path(('-O0',)))"
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(2)
@@ -323,7 +323,7 @@ SANITIZED = """
 import sys, random
 import torch
 from stackwise_ray.kernels.backends import cpu
-from stackwise_ray.kernels.cpu import build
+from stackwise_ray.kernels.cpu import compiler as build
 
 library = cpu.load(str(build.library_path({flags!r})))
 rng, generator = random.Random(0), torch.Generator().manual_seed(0)

@@ -20,10 +20,10 @@ from stackwise_ray.config.trial import (
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model, check_model
-from stackwise_ray.models.bk import BKConfig, BKForCausalLM, BKForMaskedLM
-from stackwise_ray.models.bk_mixers import ETA_RANGE, initial_eta
-from stackwise_ray.models.bk_rules import ETA_FLOOR, mixer_settings
+from stackwise_ray.models.bk.bk_model import BKConfig, BKForCausalLM, BKForMaskedLM
+from stackwise_ray.models.bk.token_mixers import ETA_RANGE, initial_eta
 from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.mixer_rules import ETA_FLOOR, mixer_settings
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from tests.small_bk import MIXERS, VOCABULARY, build, model_config, tokens
 

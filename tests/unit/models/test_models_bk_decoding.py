@@ -20,9 +20,9 @@ from stackwise_ray.config.trial import (
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.kernels import resolvent_apply
-from stackwise_ray.models.bk import BKConfig, BKForMaskedLM
-from stackwise_ray.models.bk_cache import BKCache, LastPosition
-from stackwise_ray.models.bk_rules import ETA_FLOOR
+from stackwise_ray.models.bk.bk_model import BKConfig, BKForMaskedLM
+from stackwise_ray.models.bk.decoding_cache import BKCache, LastPosition
+from stackwise_ray.models.mixer_rules import ETA_FLOOR
 from tests.small_bk import MIXERS, tokens
 from tests.small_bk import build as build_trainable
 

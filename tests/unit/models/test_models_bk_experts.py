@@ -19,9 +19,9 @@ from stackwise_ray.config.trial import ExpertsChannelMixer, ModelConfig, Resolve
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.metrics.flops import count_flops
 from stackwise_ray.models import build_model, check_model
-from stackwise_ray.models.bk import BKConfig
-from stackwise_ray.models.bk_channels import MixtureOfExperts, SwiGLU, load_balance
-from stackwise_ray.models.bk_rules import channel_mixer_settings
+from stackwise_ray.models.bk.bk_model import BKConfig
+from stackwise_ray.models.bk.channel_mixers import MixtureOfExperts, SwiGLU, load_balance
+from stackwise_ray.models.mixer_rules import channel_mixer_settings
 from stackwise_ray.models.stack_view import enable_activation_checkpointing
 from tests.small_bk import VOCABULARY, sharpened
 

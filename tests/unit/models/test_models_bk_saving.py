@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.models.bk import BKConfig, BKForSequenceClassification, BKModel
-from stackwise_ray.models.bk_rules import mixer_settings
+from stackwise_ray.models.bk.bk_model import BKConfig, BKForSequenceClassification, BKModel
+from stackwise_ray.models.mixer_rules import mixer_settings
 from stackwise_ray.models.stack_view import stack_view
 from tests.small_bk import MIXERS, build, sharpened, tokens
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stackwise_ray.models import build_model
-from stackwise_ray.models.growth import make_growable
-from stackwise_ray.models.sampling import rounds, sweep
+from stackwise_ray.models.growth.insertion import make_growable
+from stackwise_ray.models.growth.sampling import rounds, sweep
 from stackwise_ray.models.stack_view import stack_view
 from tests.small_models import MODELS
 from tests.small_trials import with_model

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stackwise_ray.config.presets import compose, list_presets
+from stackwise_ray.config.reading.presets import compose, list_presets
+from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.config.validation import validate
-from stackwise_ray.config.yaml import load_yaml
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
 from stackwise_ray.models.counting import count_parameters

@@ -10,9 +10,9 @@ import pytest
 
 from stackwise_ray.core.records import MetricRecord, TrialRecord
 from stackwise_ray.tracking.feed import flatten, run_name
+from stackwise_ray.tracking.in_memory import InMemoryTracker
 from stackwise_ray.tracking.interface import Undelivered
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.tracking.memory import InMemoryTracker
 from stackwise_ray.tracking.mlflow import tracking_uri, ui_command
 
 

@@ -16,11 +16,11 @@ from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, enter_stage, seed_step
-from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import Objective
-from stackwise_ray.training.stages import Stage, Trainable
+from stackwise_ray.training.parallel.collectives import Alone
+from stackwise_ray.training.stage import Stage, Trainable
 from tests.small_trials import with_data, with_model
 
 DECODER = with_data(validation_tokens=500)

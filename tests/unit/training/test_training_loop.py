@@ -21,14 +21,14 @@ from stackwise_ray.config.trial import (
     Schedule,
     TrialConfig,
 )
-from stackwise_ray.core.calibration import Calibration
+from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
 from stackwise_ray.training.assembly import assemble
-from stackwise_ray.training.collectives import Alone
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.objectives import next_token
+from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.step import TrainingStep

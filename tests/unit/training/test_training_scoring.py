@@ -9,7 +9,7 @@ import torch
 
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
-from stackwise_ray.models.growth import GATE, make_growable, untie_head
+from stackwise_ray.models.growth.insertion import GATE, make_growable, untie_head
 from stackwise_ray.training.scoring import load_model
 from tests.small_models import MODELS
 

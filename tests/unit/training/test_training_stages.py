@@ -8,7 +8,8 @@ import pytest
 
 from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.training.stages import Stage, StagePlan, Trainable, stage_plan
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
+from stackwise_ray.training.stages import stage_plan
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=3, d_model=8, n_heads=1, d_ff=8),

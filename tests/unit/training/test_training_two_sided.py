@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from stackwise_ray.config.checks import check_trial
-from stackwise_ray.config.growth_checks import TWO_SIDED
 from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial.growth_rules import TWO_SIDED
+from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.models import FAMILIES
-from stackwise_ray.models.growth import set_two_sided
-from stackwise_ray.models.sampling import sweep
+from stackwise_ray.models.growth.insertion import set_two_sided
+from stackwise_ray.models.growth.sampling import sweep
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.noise import levels
 from stackwise_ray.training.scoring import load_model, score_model, score_run

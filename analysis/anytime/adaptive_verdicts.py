@@ -1,0 +1,110 @@
+"""Sweeps that add seeds until they have decided: what the driver asks on the way, and what the report says at the end.
+
+Both are `compare_sequentially` over blocks in the order of their seeds, each arm at its share of the level, so that
+the report prints the very decision that ended an arm. Called by the sweep command and by `summary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.records import TrialRecord, table_row
+
+from ..errors import AnalysisError
+from ..render import ABSENT
+from .sequential import compare_sequentially
+from .verdict import SequentialComparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def is_undecided(trials: Iterable[TrialRecord], arm: str, **arguments: Any) -> bool:
+    """Whether another seed may still decide about `arm`.
+
+    Args:
+        trials: Finished trials of the arm and of the baseline.
+        arguments: Those of `compare_sequentially`, `family` among them.
+
+    Returns:
+        False also where the comparison is refused, which further seeds do not mend: unequal budgets, or an arm of which
+        no trial has finished. The report then has the reason.
+    """
+    import pandas as pd
+
+    try:
+        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), arguments)
+    except AnalysisError:
+        return False
+    return found[arm].decision == "undecided"
+
+
+def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> SequentialComparison:
+    """Every arm of `runs` against the baseline, its blocks in the order of their seeds.
+
+    Raises:
+        AnalysisError: As `compare_sequentially` does.
+    """
+    if runs.empty:
+        raise AnalysisError("no trial has finished: there is nothing to compare")
+    return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
+
+
+def anytime_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `compare` as those of `compare_sequentially`, whose test and correction are its own."""
+    return {key: value for key, value in arguments.items() if key not in ("test", "correction")}
+
+
+def decision_sentence(comparison: SequentialComparison) -> str:
+    """All verdicts in one sentence that says of each that it holds at any time, and at which seed it was decided."""
+    parts = [
+        f"{arm} is {verdict.decision} ({verdict.difference_text}, {_when(comparison, arm)})"
+        for arm, verdict in comparison.verdicts.items()
+    ]
+    good = "lower" if comparison.direction == "minimize" else "higher"
+    return (
+        f"On {comparison.metric} ({good} is better), against {comparison.baseline}: {'; '.join(parts)}. These verdicts "
+        f"are valid at any time: adding seeds because of them makes no false alarm likelier than {comparison.alpha:g}."
+    )
+
+
+def _when(comparison: SequentialComparison, arm: str) -> str:
+    verdict = comparison[arm]
+    if verdict.decided_at is None:
+        return f"after {verdict.n} seeds"
+    seed = comparison.blocks[arm][verdict.decided_at - 1]
+    return f"decided at n = {verdict.decided_at} of {verdict.n}, with seed {seed}"
+
+
+def method(comparison: SequentialComparison, least: int, most: int) -> str:
+    """How an adaptive sweep decided, in words."""
+    text = (
+        f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}, in the order of the seeds. "
+        f"After {least} seeds each, an arm and its baseline were given one more as long as its verdict was undecided, "
+        f"up to {most}. A mixture-t e-process decides, each arm at level {_level(comparison):.3g}, so that one of them "
+        f"or more is decided wrongly at most {comparison.alpha:g} of the time, whenever one looks. The p values of a "
+        f"fixed number of seeds do not hold here and are not shown."
+    )
+    if comparison.margin is None:
+        return text
+    return f"{text} Equivalent means: the interval lies inside ±{comparison.margin:g}."
+
+
+def _level(comparison: SequentialComparison) -> float:
+    return next(iter(comparison.verdicts.values())).alpha
+
+
+def difference_heading(comparison: SequentialComparison) -> str:
+    """Heading of the first of the `cells`."""
+    return f"difference [{100 * (1 - _level(comparison)):.4g}%]"
+
+
+def cells(comparison: SequentialComparison, arm: str) -> tuple[str, str, str]:
+    """Difference, n of the decision and verdict of an arm, for the table of arms."""
+    if arm == comparison.baseline:
+        return "", "", "baseline"
+    if arm not in comparison.verdicts:
+        return ABSENT, ABSENT, "undecided (no run)"
+    verdict = comparison[arm]
+    return verdict.difference_text, str(verdict.decided_at or "–"), verdict.decision

@@ -1,0 +1,158 @@
+"""What an anytime-valid analysis found: frozen results, and how they print.
+
+Made by `sequential`; nothing is computed here beyond choosing words and digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..paired.comparison import Decision, missing_text
+from ..paired.intervals import Interval
+from ..render import ABSENT, Grid, GridView, decimals_for, format_interval, format_number
+from ..table.blocks import Missing
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(GridView):
+    """What the differences so far decide; a decision, once made, stays.
+
+    Attributes:
+        decision: "better", "worse", "equivalent" or "undecided".
+        interval: Means that no prefix rejects at level `alpha`, around the mean of all n; None where it is still
+            infinite, or empty, with the reason in `notes`.
+        e_value: E-process at n against a mean of 0; `1 / alpha` decides. None without variance.
+        n: Differences used.
+        decided_at: The n at which the decision fell; None while undecided.
+        seeds_possible: First n at which any decision is possible.
+    """
+
+    decision: Decision
+    interval: Interval | None
+    e_value: float | None
+    n: int
+    decided_at: int | None
+    seeds_possible: int
+    mean: float | None
+    alpha: float
+    margin: float | None
+    direction: Direction
+    prior_variance: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def difference_text(self) -> str:
+        """Mean difference with its interval, or what there is of it."""
+        if self.interval is not None:
+            return format_interval(self.interval, signed=True)
+        if self.mean is None:
+            return ABSENT
+        return f"{format_number(self.mean, decimals_for(self.mean, 3), signed=True)} [no interval]"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        when = f"decided at {self.decided_at} of {self.n}" if self.decided_at else f"n = {self.n}"
+        return f"{self.decision} ({self.difference_text}, {_e_text(self)}, {when})"
+
+    @property
+    def grid(self) -> Grid:
+        """One row with everything; the notes below."""
+        return _grid([("", self)], f"anytime-valid at level {self.alpha:g}", self.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, `sentence` included."""
+        return {**asdict(self), "sentence": self.sentence}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialComparison(GridView):
+    """Every arm against the baseline, each with a verdict that holds at any time.
+
+    Attributes:
+        verdicts: By arm, in the order of the table.
+        alpha: Over the whole family; each verdict holds its share of it as its own `alpha`.
+        family: Arms that are compared with the baseline, those included that have no run yet.
+        blocks: Complete blocks by arm, in the order that was used.
+        missing, exclusions, notes, budgets: As in `Comparison`.
+    """
+
+    metric: str
+    baseline: str
+    direction: Direction
+    alpha: float
+    margin: float | None
+    correction: str
+    family: int
+    block: str
+    budgets: str | None
+    verdicts: Mapping[str, Verdict]
+    blocks: Mapping[str, tuple[str, ...]]
+    missing: tuple[Missing, ...] = ()
+    exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, arm: str) -> Verdict:
+        """The verdict on one arm."""
+        return self.verdicts[arm]
+
+    @property
+    def sentence(self) -> str:
+        """All verdicts in one sentence."""
+        parts = "; ".join(f"{arm} is {verdict.sentence}" for arm, verdict in self.verdicts.items())
+        good = "lower" if self.direction == "minimize" else "higher"
+        return f"On {self.metric} ({good} is better), against {self.baseline}, at whatever n one looks: {parts}."
+
+    @property
+    def grid(self) -> Grid:
+        """A row an arm; what must stand beside the verdicts below."""
+        arms = f"{self.family} arm{'s' if self.family > 1 else ''}"
+        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {arms}"
+        return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
+
+    def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
+        """As `Comparison.remarks_of_arms`."""
+        level, every = next(iter(self.verdicts.values())).alpha, (self.baseline, *self.verdicts)
+        lines: list[tuple[str, tuple[str, ...]]] = [
+            (f"each arm at level {level:.3g} ({self.correction}); blocks in the order of the table", ())
+        ]
+        lines += [(f"equal {self.budgets}", every)] if self.budgets else []
+        lines += [(note, every) for note in self.notes]
+        lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
+        lines += [(f"{arm}: {note}", (arm,)) for arm, verdict in self.verdicts.items() for note in verdict.notes]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, sentences included."""
+        verdicts = {arm: verdict.to_dict() for arm, verdict in self.verdicts.items()}
+        return {**asdict(self), "verdicts": verdicts, "sentence": self.sentence}
+
+
+def _e_text(verdict: Verdict) -> str:
+    if verdict.e_value is None:
+        return "no e-value"
+    return f"e = {verdict.e_value:.3g}, {1 / verdict.alpha:.3g} decides"
+
+
+def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[str]) -> Grid:
+    """A row a verdict; the column of arms only where there are names."""
+    first = verdicts[0][1]
+    difference = f"difference [{100 * (1 - first.alpha):.4g}%]"
+    columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")
+    rows: list[tuple[str, ...]] = [
+        (
+            arm, str(verdict.n), verdict.difference_text,
+            ABSENT if verdict.e_value is None else f"{verdict.e_value:.3g}",
+            f"{1 / verdict.alpha:.3g}", verdict.decision, str(verdict.decided_at or "–"),
+        )
+        for arm, verdict in verdicts
+    ]  # fmt: skip
+    if not any(arm for arm, _ in verdicts):
+        columns = columns[1:]
+        rows = [row[1:] for row in rows]
+    numeric = tuple(index for index, name in enumerate(columns) if name not in ("arm", "verdict"))
+    return Grid(columns, tuple(rows), title, tuple(notes), numeric)

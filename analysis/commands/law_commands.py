@@ -1,0 +1,148 @@
+"""`python -m analysis fit` and `… isoflop`: scaling laws from a shell. `__main__` adds them to its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import AnalysisError
+from .printing import Json, Latex, Markdown, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..scaling.isoflop_fit import IsoFlopFit
+    from ..scaling.scaling_fit import ScalingFit
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="NAME=COLUMN: what the source calls params, tokens, flops or loss; may be repeated."),
+]
+TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
+DropHighest = Annotated[int, typer.Option(help="Leave out so many runs of the highest loss.")]
+Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
+Seed = Annotated[int, typer.Option(help="Of the draws.")]
+Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")]
+
+_FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
+
+SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with a run a row: loss,
+and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others: flops, or
+what --variable says).
+
+\b
+Examples:
+  python -m analysis fit runs.csv
+  python -m analysis fit runs.csv --law chinchilla --map params="Model Size" --map flops="Training FLOP" --map loss=loss
+      --tokens-from 6N --drop-highest 5
+  python -m analysis fit experiments/scaling_study --law power_offset --variable flops --figure law.png
+  python -m analysis fit runs.csv --allocate 1e21 --json
+"""
+_ISOFLOP_HELP = """The optimal model size of each budget, and how it grows with the budget.
+
+SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growth). Runs whose flops lie within 2 % form
+a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
+
+\b
+Examples:
+  python -m analysis isoflop experiments/scaling_study --budgets budget
+  python -m analysis isoflop runs.csv --map params=N --map flops=C --tokens-from 6N --latex
+  python -m analysis isoflop runs.csv --figure isoflop.png --allocate 1e21
+"""
+
+
+@app.command(help=_FIT_HELP)
+def fit(
+    source: Source,
+    law: Annotated[str, typer.Option(help="power, power_offset, chinchilla, bnsl or data_constrained.")] = "chinchilla",
+    loss: Annotated[
+        str, typer.Option(help="How misses are counted: huber_log, gaussian_log or student_t_log.")
+    ] = "huber_log",
+    delta: Annotated[float, typer.Option(help="Where Huber's loss turns linear.")] = 1e-3,
+    variable: Annotated[str | None, typer.Option(help="flops, params or tokens, for laws in one. [flops]")] = None,
+    columns: Map = None,
+    tokens_from: TokensFrom = None,
+    drop_highest: DropHighest = 0,
+    bootstrap: Bootstrap = 1000,
+    seed: Seed = 0,
+    holdout: Annotated[bool, typer.Option(help="Predict the largest budget from the others.")] = True,
+    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    figure: Figure = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    from ..scaling.scaling_laws import fit_scaling_law
+
+    table = _prepared(source, columns, drop_highest)
+    result = fit_scaling_law(
+        table, law=law, loss=loss, delta=delta, bootstrap=bootstrap, seed=seed, tokens_from=tokens_from,
+        holdout="largest" if holdout else None, variable=variable,
+    )  # fmt: skip
+    _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
+
+
+@app.command(help=_ISOFLOP_HELP)
+def isoflop(
+    source: Source,
+    budgets: Annotated[str | None, typer.Option(help="Column with the nominal budget. [flops within 2 %]")] = None,
+    columns: Map = None,
+    tokens_from: TokensFrom = None,
+    drop_highest: DropHighest = 0,
+    bootstrap: Bootstrap = 1000,
+    seed: Seed = 0,
+    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    figure: Figure = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    from ..scaling.isoflop import fit_isoflop
+    from ..scaling.law_table import derive_tokens
+
+    table = _prepared(source, columns, drop_highest)
+    if tokens_from is not None:
+        table = derive_tokens(table, tokens_from)
+    result = fit_isoflop(table, budgets=budgets, bootstrap=bootstrap, seed=seed)
+    _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
+
+
+def _prepared(source: str, columns: list[str] | None, drop: int) -> pd.DataFrame:
+    """The source's runs under the names of the laws, without the highest losses."""
+    from ..scaling.law_table import drop_highest, rename_columns
+    from ..table.runs import load_runs
+
+    names: dict[str, str] = {}
+    for word in columns or ():
+        ours, sign, theirs = word.partition("=")
+        if not sign or not ours or not theirs:
+            raise AnalysisError(f"--map '{word}': write NAME=COLUMN, for example params=\"Model Size\"")
+        if ours in names:
+            raise AnalysisError(f"--map names '{ours}' twice: '{names[ours]}' and '{theirs}'")
+        names[ours] = theirs
+    table = rename_columns(load_runs(source), names)
+    return drop_highest(table, drop) if drop else table
+
+
+def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | None, **form: bool) -> None:
+    """A fit, with the allocation of a budget of `flops` and its figure where they were asked for."""
+    facts, lines = result.to_dict(), []
+    if flops is not None:
+        from ..scaling.allocation import optimal_allocation
+
+        found = optimal_allocation(result, flops)
+        lines.append(found.sentence)
+        facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
+    if figure is not None:
+        from ..plots.law_figures import isoflop_figure, law_figure
+        from ..scaling.isoflop_fit import IsoFlopFit
+
+        drawn = isoflop_figure(figure, result) if isinstance(result, IsoFlopFit) else law_figure(figure, result)
+        lines.append(f"figure: {drawn}")
+    show(result.grid, facts, result.sentence, *lines, **form)

@@ -1,0 +1,102 @@
+"""What the commands of `python -m analysis` share: what is asked, options of the output, how a result is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import AnalysisError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..render import Grid
+    from ..table.sweep_directory import Sweep
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
+Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
+Alpha = Annotated[float, typer.Option(help="Level of the test.")]
+
+
+def sweep_of(source: str) -> Sweep | None:
+    """The sweep whose folder or journal `source` is; None for other sources."""
+    path = Path(source)
+    if not path.is_dir() and path.suffix != ".sqlite":
+        return None
+    from ..table.sweep_directory import read_sweep
+
+    return read_sweep(path)
+
+
+def declared_arguments(source: str, metric: str | None) -> dict[str, Any]:
+    """Arguments of the comparison that a sweep declares on `metric` (None: its first); for others only its arms."""
+    sweep = sweep_of(source)
+    if sweep is None:
+        return {}
+    listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
+    if listed:
+        return listed[0]
+    if metric is not None:
+        return {"baseline": sweep.baseline, "family": sweep.family}
+    return sweep.undeclared() or {}
+
+
+def completed(
+    given: Mapping[str, Any], declared: Mapping[str, Any], source: str, table: pd.DataFrame, arm: str
+) -> dict[str, Any]:
+    """Arguments of a comparison: what was given on the command line, over what is declared.
+
+    Raises:
+        AnalysisError: Neither names a baseline; the message lists the arms.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {"metric": "loss", **declared, **asked}
+    if arm != "arm":  # what was declared is about the sweep's own arms
+        asked.pop("family", None)
+    if asked.get("baseline") is None:
+        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
+        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    if asked.get("equal") == "none":
+        asked["equal"] = None
+    return asked
+
+
+def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, latex: bool, shown: Any = None) -> None:
+    """One result in the form that was asked for.
+
+    Args:
+        grid: The table.
+        facts: What JSON holds.
+        lines: What stands below the table in a terminal.
+        shown: What a terminal shows instead of the plain table.
+    """
+    if as_json:
+        from ..files import dump_json
+
+        print(dump_json(facts))
+    elif markdown or latex:
+        print(grid.to_markdown() if markdown else grid.to_latex(), end="")
+    else:
+        to_terminal(grid.to_rich() if shown is None else shown, *lines)
+
+
+def excluded(table: pd.DataFrame) -> list[str]:
+    """One line a reason for what loading left out."""
+    counts: dict[str, int] = {}
+    for item in table.attrs.get("exclusions", ()):
+        counts[item["why"]] = counts.get(item["why"], 0) + 1
+    return [f"left out when loading: {count} × {why}" for why, count in counts.items()]
+
+
+def to_terminal(*things: Any) -> None:
+    """To a terminal with rich; elsewhere wide and without ANSI."""
+    from rich.console import Console
+
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200, no_color=True)
+    for thing in things:
+        console.print(thing, markup=False) if isinstance(thing, str) else console.print(thing)

@@ -1,0 +1,1 @@
+"""Paired comparisons with one deciding test, intervals, effect sizes and power."""

@@ -1,0 +1,328 @@
+"""What a comparison found: frozen results, and how they print.
+
+Made by `significance.compare`; read by the report, the sweep command and notebooks. Nothing is computed here beyond
+choosing words and digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..render import ABSENT, Grid, GridView, decimals_for, equals_p, format_interval, format_number, format_p
+from ..table.blocks import Missing
+from .intervals import FEWEST_BCA_BLOCKS, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console, ConsoleOptions
+
+FEWEST_BLOCKS = 2
+"""With one there is a difference and no noise to weigh it against, so no plan for more either."""
+Decision = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmComparison:
+    """One arm against the baseline; None is "could not be computed", with the reason in `notes`.
+
+    Attributes:
+        n: Complete blocks.
+        values: The arm's value by block, incomplete blocks included.
+        differences: arm − baseline in the order of `blocks`.
+        mean: Mean of the arm's values over all its blocks.
+        difference: Mean paired difference, arm − baseline, in the metric's unit.
+        interval: 1 − α interval of the deciding test, not widened for the number of arms.
+        equivalence_interval: 1 − 2α interval of the deciding test.
+        bca: 1 − α BCa bootstrap interval of the mean difference; None below 20 blocks, where it covers too little.
+        p: Of the deciding test; `p_adjusted` after the correction over the arms.
+        p_equivalence: Of the two one-sided t tests.
+        p_sign_flip: Sign-flip permutation p, and the least that n allows.
+        hedges_g: Mean difference in standard deviations of the differences, corrected for small n.
+        cliffs_delta: P(arm > baseline) − P(arm < baseline) over all pairs of runs.
+        probability_of_improvement: Share of blocks in which the arm is better.
+        minimum_detectable_effect: True difference that this n and this noise find with 80 % power.
+        more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth; None
+            below 2 blocks, which show no noise.
+    """
+
+    arm: str
+    n: int
+    blocks: tuple[str, ...]
+    values: Mapping[str, float]
+    differences: tuple[float, ...]
+    mean: float | None
+    difference: float | None
+    missing: tuple[Missing, ...] = ()
+    sd_difference: float | None = None
+    interval: Interval | None = None
+    equivalence_interval: Interval | None = None
+    bca: Interval | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    p_equivalence: float | None = None
+    p_sign_flip: float | None = None
+    smallest_p_sign_flip: float | None = None
+    hedges_g: float | None = None
+    cliffs_delta: float | None = None
+    probability_of_improvement: float | None = None
+    minimum_detectable_effect: float | None = None
+    more_seeds: int | None = None
+    verdict: Decision = "undecided"
+    notes: tuple[str, ...] = ()
+
+    def with_values(self, **values: Any) -> ArmComparison:
+        """A copy with some attributes set."""
+        return replace(self, **values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @property
+    def difference_text(self) -> str:
+        """Difference with its interval, or what there is of it."""
+        if self.interval is not None:
+            shown = replace(self.interval, estimate=self.difference if self.difference is not None else 0.0)
+            return format_interval(shown, signed=True)
+        if self.difference is None:
+            return ABSENT
+        return f"{format_number(self.difference, decimals_for(self.difference, 3), signed=True)} [no interval]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(GridView):
+    """Every arm against the baseline on one metric.
+
+    Attributes:
+        family: Arms that `correction` counts, those included that have no run yet.
+        arms: One result an arm, in the order of the table.
+        baseline_values: The baseline's value by block.
+        budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
+        missing: Blocks that an arm or the baseline lacks, with the reason.
+        exclusions: What loading left out, with the reason.
+        notes: What a reader must know beside the verdicts.
+    """
+
+    metric: str
+    baseline: str
+    direction: str
+    test: str
+    alpha: float
+    margin: float | None
+    correction: str
+    family: int
+    equal: str | None
+    tolerance: float
+    budgets: str | None
+    block: str
+    arms: tuple[ArmComparison, ...]
+    baseline_values: Mapping[str, float]
+    missing: tuple[Missing, ...] = ()
+    exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, arm: str) -> ArmComparison:
+        """The result of one arm."""
+        for result in self.arms:
+            if result.arm == arm:
+                return result
+        raise KeyError(arm)
+
+    @property
+    def verdicts(self) -> dict[str, Decision]:
+        """Verdict by arm."""
+        return {result.arm: result.verdict for result in self.arms}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row an arm, with every number."""
+        import pandas as pd
+
+        rows = []
+        for result in self.arms:
+            row = {
+                k: v for k, v in vars(result).items() if not isinstance(v, (tuple, Mapping, Interval)) and v is not None
+            }
+            if result.interval is not None:
+                row |= {"low": result.interval.low, "high": result.interval.high}
+            rows.append(row | {"missing": len(result.missing), "notes": "; ".join(result.notes)})
+        order = [
+            "arm", "n", "mean", "difference", "low", "high", "p", "p_adjusted", "p_sign_flip", "smallest_p_sign_flip",
+            "hedges_g", "cliffs_delta", "probability_of_improvement", "minimum_detectable_effect", "sd_difference",
+            "p_equivalence", "verdict", "more_seeds", "missing", "notes",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=order)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        return f"{self.opening}{'; '.join(clause for _, clause in self.clauses)}."
+
+    @property
+    def opening(self) -> str:
+        """The sentence up to its first clause: metric, budgets, baseline."""
+        budget = f"at equal {self.budgets} (within {self.tolerance:.0%})" if self.budgets else "budgets not checked"
+        good = "lower" if self.direction == "minimize" else "higher"
+        return f"On {self.metric} ({good} is better; {budget}), against {self.baseline}: "
+
+    @property
+    def clauses(self) -> tuple[tuple[str, str], ...]:
+        """Arm and what the sentence says of it, the best arm first."""
+        return tuple(
+            (result.arm, self._clause(result)) for result in sorted(self.arms, key=_by_difference(self.direction))
+        )
+
+    def _clause(self, result: ArmComparison) -> str:
+        if result.difference is None:
+            return f"{result.arm} is undecided (no complete block)"
+        name = "" if self.correction == "none" else "adjusted "
+        of = " for a difference" if result.verdict == "equivalent" else ""  # its p is not that of the equivalence
+        p = f", {name}{equals_p(result.p_adjusted)}{of}" if result.p_adjusted is not None else ""
+        more = f", {FEWEST_BLOCKS} are the least for a verdict" if result.n < FEWEST_BLOCKS else ""
+        if result.verdict == "undecided" and result.more_seeds:
+            more = f", about {_seeds(result.more_seeds)} more"
+        return f"{result.arm} is {result.verdict} ({result.difference_text}{p}, n = {result.n}{more})"
+
+    @property
+    def grid(self) -> Grid:
+        """The whole table as finished text."""
+        verdicts, details = self.verdict_grid, self.detail_grid
+        columns = (*verdicts.columns[:-1], *details.columns[1:], verdicts.columns[-1])
+        rows = tuple(
+            (*head[:-1], *tail[1:], head[-1])
+            for head, tail in zip(verdicts.rows, (("",) * 6, *details.rows), strict=True)
+        )
+        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), tuple(range(1, len(columns) - 1)))
+
+    @property
+    def verdict_grid(self) -> Grid:
+        """What decides: means, differences, p, verdicts."""
+        adjusted = (
+            "p" if self.correction == "none" else f"p ({_CORRECTION_NAMES.get(self.correction, self.correction)})"
+        )
+        columns = ("arm", "n", "mean", f"difference [{1 - self.alpha:.0%}]", adjusted, "verdict")
+        baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
+        rows = [(self.baseline, str(len(self.baseline_values)), _value(baseline_mean), "", "", "baseline")]
+        rows += [
+            (
+                result.arm, str(result.n), _value(result.mean), result.difference_text, format_p(result.p_adjusted),
+                verdict_text(result),
+            )
+            for result in self.arms
+        ]  # fmt: skip
+        return Grid(columns, tuple(rows), f"{self.metric}, {_TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
+
+    @property
+    def detail_grid(self) -> Grid:
+        """What stands beside the verdicts and decides nothing."""
+        columns = ("arm", "p (sign flip)", "Hedges g", "Cliff's δ", "P(better)", "detectable")
+        rows = []
+        for result in self.arms:
+            least = result.smallest_p_sign_flip
+            flips = f"{format_p(result.p_sign_flip)} (≥ {format_p(least)})" if least is not None else ABSENT
+            small = "n < 3" if result.n < 3 else "no variance"
+            g = small if result.hedges_g is None else _value(result.hedges_g, 2)
+            shares = (_value(share, 2) for share in (result.cliffs_delta, result.probability_of_improvement))
+            rows.append((result.arm, flips, g, *shares, _detectable(result)))
+        title = "beside the verdicts: permutation p (≥ the least at this n), effect sizes, difference found at power .8"
+        return Grid(columns, tuple(rows), title, (), (1, 2, 3, 4, 5))
+
+    def remarks(self) -> list[str]:
+        """Everything that must stand beside the verdicts: budgets, missing blocks, notes."""
+        return [line for line, _ in self.remarks_of_arms()]
+
+    def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Every remark with the arms whose runs it was found in; () where it says what was declared or how to read."""
+        every = (self.baseline, *(result.arm for result in self.arms))
+        lines: list[tuple[str, tuple[str, ...]]] = []
+        if self.budgets:
+            lines.append((f"equal {self.budgets}: every pair within {self.tolerance:.0%}", every))
+        if self.margin is not None:
+            lines.append((f"equivalence margin ±{self.margin:g}", ()))
+        lines += [(note, every) for note in self.notes]
+        lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
+        by_note: dict[str, list[str]] = {}
+        for result in self.arms:
+            for note in result.notes:
+                by_note.setdefault(note, []).append(result.arm)
+        lines += [(f"{', '.join(arms)}: {note}", tuple(arms)) for note, arms in by_note.items()]
+        if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
+            how = "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
+            plan = "  plan a new sweep with that number: seeds added to this one count as a second look"
+            lines += [(how, ()), (plan, ())]
+        return lines + self._bootstrap_remarks()
+
+    def _bootstrap_remarks(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The BCa intervals where they hold what they say, and why there is none elsewhere."""
+        lines: list[tuple[str, tuple[str, ...]]] = [
+            (f"{result.arm}: BCa bootstrap interval {format_interval(result.bca, signed=True)}", (result.arm,))
+            for result in self.arms
+            if result.bca is not None
+        ]
+        if any(result.interval is not None and result.n < FEWEST_BCA_BLOCKS for result in self.arms):
+            why = (
+                f"no bootstrap interval below {FEWEST_BCA_BLOCKS} blocks: BCa at 95 % covers .73 with 3 blocks and .90 "
+                f"with 10, the t interval .95"
+            )
+            lines.append((why, ()))
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, `sentence` included."""
+        return {**asdict(self), "sentence": self.sentence}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.text import Text
+
+        if options.max_width >= _WIDE:
+            yield self.to_rich()
+            return
+        yield self.verdict_grid.to_rich()
+        yield self.detail_grid.to_rich()
+        yield Text("\n".join(self.remarks()))
+
+
+_WIDE = 150
+"""Columns of a terminal from which the whole table stands in one piece."""
+_TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+_CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
+
+
+def missing_text(item: Missing, block: str) -> str:
+    """A block that an arm lacks, and why, as a remark."""
+    return f"missing: {item.arm}, {block} {item.block}: {item.reason}"
+
+
+def verdict_text(result: ArmComparison) -> str:
+    """The verdict with what would decide it."""
+    if result.n < FEWEST_BLOCKS:
+        return f"undecided (n < {FEWEST_BLOCKS})"
+    if result.verdict == "undecided" and result.more_seeds is not None:
+        return f"undecided (+{_seeds(result.more_seeds)})"
+    if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):
+        return "equivalent (yet different)"
+    return result.verdict
+
+
+def _seeds(count: int) -> str:
+    return f"{count:,} seed{'s' if count != 1 else ''}"
+
+
+def _value(value: float | None, decimals: int = 4) -> str:
+    return format_number(value, decimals)
+
+
+def _detectable(result: ArmComparison) -> str:
+    value = result.minimum_detectable_effect
+    return (
+        ("n < 2" if result.n < 2 else "no variance")
+        if value is None
+        else f"±{format_number(value, decimals_for(value))}"
+    )
+
+
+def _by_difference(direction: str) -> Any:
+    sign = 1.0 if direction == "minimize" else -1.0
+    return lambda result: float("inf") if result.difference is None else sign * result.difference

@@ -1,0 +1,235 @@
+"""Intervals for the mean of paired differences: Student's t, sign-flip inversion, Walsh averages, BCa bootstrap.
+
+Called by `significance`; the percentile ends by `aggregation` and `hierarchical`. Each function returns an `Interval`,
+or None where this n has no interval worth its name at that level; none of them decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AnalysisError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+MOST_EXACT_BLOCKS = 16
+"""Sign flips are enumerated up to 2^16; beyond that 65,535 random ones stand for all."""
+FEWEST_BCA_BLOCKS = 20
+"""Below it the BCa bootstrap covers far less than it claims (95 % nominal: .73 at n = 3, .90 at n = 10)."""
+BCA_DRAWS = 4999
+"""The tail of 2.5 % then holds 125 draws; the ends move by about a hundredth of the width between seeds."""
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the interval that belongs to it.
+
+    Attributes:
+        estimate: Point estimate, in the unit of the data.
+        low: Lower end.
+        high: Upper end.
+        level: Nominal coverage, e.g. 0.95.
+        method: How it was made, e.g. "t".
+        n: Number of values behind it.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    method: str
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        from ..render import format_interval
+
+        return format_interval(self)
+
+
+def t_bounds(mean: ArrayLike, sd: ArrayLike, n: int, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of Student's t interval, element by element.
+
+    Args:
+        mean: Sample means, any shape.
+        sd: Sample standard deviations (n - 1 in the denominator), same shape.
+        n: Values in each sample, at least 2.
+        level: Coverage, in (0, 1).
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    half = stdtrit(n - 1, 0.5 + level / 2) * np.asarray(sd, dtype=float) / np.sqrt(n)
+    centre = np.asarray(mean, dtype=float)
+    return centre - half, centre + half
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval | None:
+    """Student's t interval for the mean; None below two values.
+
+    Assumes independent values from a normal distribution (for paired data: normal differences).
+
+    >>> print(t_interval([1.0, 2.0, 3.0]))
+    2.0 [−0.5, 4.5]
+    """
+    import numpy as np
+
+    sample = np.asarray(values, dtype=float)
+    n = sample.size
+    if n < 2:
+        return None
+    mean = float(sample.mean())
+    low, high = t_bounds(mean, sample.std(ddof=1), n, level)
+    return Interval(mean, float(low), float(high), level, "t", n)
+
+
+def sign_flip_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval | None:
+    """The means that the two-sided sign-flip test does not reject; None where n is too small for a finite interval.
+
+    The test's one-sided p at a candidate mean m is (1 + number of non-empty subsets whose mean is ≤ m) / 2^n, so the
+    ends are order statistics of the subset means. Exact up to n = 16; beyond, of 65,535 random subsets.
+
+    Source: Hartigan (1969), "Using subsample values as typical values", JASA 64.
+    """
+    import numpy as np
+
+    sample = np.asarray(values, dtype=float)
+    n = sample.size
+    if n < 2:
+        return None
+    members = _subsets(n, seed)
+    means = np.sort(members @ sample / members.sum(axis=1))
+    rank = int(np.floor((1 - level) * (means.size + 1) / 2 + 1e-9))
+    if rank < 1:
+        return None
+    return Interval(float(sample.mean()), float(means[rank - 1]), float(means[-rank]), level, "sign flip", n)
+
+
+def _subsets(n: int, seed: int) -> NDArray[np.float64]:
+    """Indicator rows of the non-empty subsets of n values (all of them, or 65,535 random ones)."""
+    import numpy as np
+
+    if n <= MOST_EXACT_BLOCKS:
+        codes = np.arange(1, 2**n, dtype=np.int64)
+        return ((codes[:, None] >> np.arange(n)) & 1).astype(float)
+    rng = np.random.default_rng(seed)
+    members = rng.integers(0, 2, size=(2**MOST_EXACT_BLOCKS - 1, n)).astype(float)
+    members[members.sum(axis=1) == 0, 0] = 1.0  # the empty subset has no mean; one in 2^17 or fewer
+    return members
+
+
+def walsh_interval(values: ArrayLike, level: float = 0.95) -> Interval | None:
+    """The centres that the two-sided Wilcoxon signed-rank test does not reject, around the Hodges-Lehmann estimate.
+
+    Assumes differences symmetric about their centre. The ends are order statistics of the n(n + 1)/2 Walsh averages
+    (pairwise means). None where n is too small for a finite interval at this level.
+
+    Source: Hollander, Wolfe and Chicken (2014), Nonparametric Statistical Methods, §3.3.
+    """
+    import numpy as np
+
+    sample = np.asarray(values, dtype=float)
+    n = sample.size
+    if n < 2:
+        return None
+    rows, columns = np.triu_indices(n)
+    averages = np.sort((sample[rows] + sample[columns]) / 2)
+    tail = np.cumsum(signed_rank_probabilities(n))
+    rejected = np.flatnonzero(2 * tail <= 1 - level + 1e-12)
+    if rejected.size == 0:
+        return None
+    rank = int(rejected[-1]) + 1
+    estimate, low, high = float(np.median(averages)), float(averages[rank - 1]), float(averages[-rank])
+    return Interval(estimate, low, high, level, "Walsh averages", n)
+
+
+def bca_interval(values: ArrayLike, level: float = 0.95, draws: int = BCA_DRAWS, seed: int = 0) -> Interval | None:
+    """Bias-corrected and accelerated bootstrap interval for the mean; None below n = 20 or without variance.
+
+    Assumes independent values of any distribution, skewed ones included; that is what it adds to Student's t.
+
+    Source: Efron (1987), "Better bootstrap confidence intervals", JASA 82; Efron and Tibshirani (1993), §14.3.
+    """
+    import numpy as np
+
+    sample = np.asarray(values, dtype=float)
+    n = sample.size
+    if n < FEWEST_BCA_BLOCKS or np.ptp(sample) == 0:
+        return None
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // n)
+    sizes = [min(step, draws - start) for start in range(0, draws, step)]
+    means = np.concatenate([sample[rng.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])
+    mean = float(sample.mean())
+    low, high = bca_bounds(means, mean, (sample.sum() - sample) / (n - 1), level)
+    return Interval(mean, low, high, level, f"BCa bootstrap ({draws} draws)", n)
+
+
+def bca_bounds(draws: ArrayLike, estimate: float, jackknife: ArrayLike, level: float) -> tuple[float, float]:
+    """Both BCa ends of any statistic.
+
+    Args:
+        draws: The statistic of each resample.
+        estimate: The statistic of the sample.
+        jackknife: The statistic without each value in turn, for the acceleration.
+        level: Nominal coverage, in (0, 1).
+    """
+    import numpy as np
+    from scipy.special import ndtr, ndtri
+
+    found, left_out = np.asarray(draws, dtype=float), np.asarray(jackknife, dtype=float)
+    below = ((found < estimate).sum() + 0.5 * (found == estimate).sum()) / found.size
+    bias = ndtri(min(max(below, 0.5 / found.size), 1 - 0.5 / found.size))  # every draw on one side: half a draw beyond
+    pull = left_out.mean() - left_out
+    acceleration = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
+    tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(found, ndtr(bias + tails / (1 - acceleration * tails)))
+    return float(low), float(high)
+
+
+def percentile_bounds(draws: ArrayLike, level: float) -> tuple[float, float]:
+    """Both ends of the percentile bootstrap interval."""
+    import numpy as np
+
+    low, high = np.quantile(np.asarray(draws, dtype=float), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def signed_rank_probabilities(n: int) -> NDArray[np.float64]:
+    """P(T+ = 0 … n(n + 1)/2) of the Wilcoxon signed-rank statistic under the null, without ties."""
+    return rank_sum_probabilities(range(1, n + 1))
+
+
+def rank_sum_probabilities(ranks: Iterable[int]) -> NDArray[np.float64]:
+    """P(sum = 0 … Σ ranks) where each rank counts with probability one half, by recursion; ranks are whole numbers."""
+    import numpy as np
+
+    whole = [int(rank) for rank in ranks]
+    probabilities = np.zeros(sum(whole) + 1)
+    probabilities[0] = 1.0
+    for rank in whole:
+        shifted = np.zeros_like(probabilities)
+        shifted[rank:] = probabilities[:-rank]
+        probabilities = (probabilities + shifted) / 2
+    return probabilities
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes."""
+    if seed < 0:
+        raise AnalysisError(f"seed = {seed} of the draws must be 0 or above")
+
+
+def check_draws(bootstrap: int, seed: int) -> None:
+    """Refuse a number of draws that cannot hold the tails of a 95 % interval (0 makes none), or a seed that is none."""
+    if bootstrap < 0 or 0 < bootstrap < 100:
+        raise AnalysisError(f"bootstrap = {bootstrap}: a 95 % interval needs at least 100 draws; 0 makes none")
+    check_seed(seed)

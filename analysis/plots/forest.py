@@ -1,0 +1,85 @@
+"""The forest plot: paired differences with their intervals, a panel a comparison.
+
+Called by `report_figures`. An arm's name and numbers stand above its bar, so that the plot reads on a narrow screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..paired.comparison import ArmComparison, Comparison, verdict_text
+from ..render import equals_p
+from .figures import GREY, Panel, PanelFigure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_VERDICTS = {
+    "better": ("#0072B2", "o"),
+    "worse": ("#D55E00", "s"),
+    "equivalent": ("#009E73", "D"),
+    "undecided": ("#777777", "o"),
+}
+
+
+_OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+"""Behind the text, which the line at zero would cross."""
+
+
+def forest_plot(folder: Path, comparison: Comparison, index: int) -> PanelFigure:
+    """The comparison's panel; left and right say what is better."""
+    name = "comparison_plots" if index == 0 else f"comparison_plots_{index + 1}"
+    height = 0.62 * len(comparison.arms) + 1.25
+    panel = Panel("forest", partial(_forest, comparison))
+    return PanelFigure(path=folder / f"{name}.png", panels=(panel,), size=(6.0, height))
+
+
+def how_to_read(comparison: Comparison) -> str:
+    """What the bars, dots and bands are."""
+    text = f"Bar: {1 - comparison.alpha:.0%} interval; small dots: blocks; p after correction ({comparison.correction})"
+    return text + (f"; green band: margin ±{comparison.margin:g}." if comparison.margin is not None else ".")
+
+
+def _forest(comparison: Comparison, axes: Axes) -> None:
+    sign = 1.0 if comparison.direction == "minimize" else -1.0
+    order: Sequence[ArmComparison] = sorted(
+        comparison.arms, key=lambda result: math.inf if result.difference is None else sign * result.difference
+    )
+    axes.axvline(0, color="#222222", linewidth=1.1, zorder=1)
+    if comparison.margin is not None:
+        axes.axvspan(-comparison.margin, comparison.margin, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
+    for row, result in enumerate(order):
+        _row(axes, row, result)
+    axes.set_yticks([])
+    axes.set_ylim(len(order) - 0.6, -0.75)
+    axes.grid(visible=False, axis="y")
+    left, right = ("better", "worse") if comparison.direction == "minimize" else ("worse", "better")
+    axes.set_xlabel(f"← {left}     difference from {comparison.baseline}     {right} →")
+    axes.set_title(f"{comparison.metric}: paired difference, arm − {comparison.baseline}")
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.06)
+
+
+def _row(axes: Axes, row: int, result: ArmComparison) -> None:
+    colour, marker = _VERDICTS[result.verdict]
+    above: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "bbox": _OVER_LINES}
+    axes.text(0.0, row - 0.4, f"{result.arm}  (n = {result.n})", fontsize=9, color="#222222", **above)
+    if result.difference is None:
+        axes.text(1.0, row - 0.4, "no complete block", fontsize=8.5, color=GREY, ha="right", **above)
+        return
+    p = f"  {equals_p(result.p_adjusted)}" if result.p_adjusted is not None else ""
+    found = f"{result.difference_text}{p}  {verdict_text(result)}"
+    axes.text(1.0, row - 0.4, found, fontsize=8.5, color=colour, ha="right", **above)
+    axes.plot(
+        result.differences, [row + 0.2] * result.n, "o", color=colour, alpha=0.45, markersize=3.2, markeredgewidth=0
+    )
+    if result.interval is not None:
+        axes.plot(
+            [result.interval.low, result.interval.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt"
+        )
+    filled: dict[str, Any] = {"markerfacecolor": colour if result.verdict != "undecided" else "white"}
+    axes.plot([result.difference], [row], marker, color=colour, markersize=7, markeredgewidth=1.6, **filled)

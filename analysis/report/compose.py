@@ -1,0 +1,75 @@
+"""The report of a sweep: `report/report.html` and `report/report.md` with figures, and the JSON files beside them.
+
+Called by the sweep command at its end and by `python -m analysis report`. The page is composed once (`compose`) and
+written twice, so that both files say the same. Order: question, verdict, comparison table and forest plot, curves, loss
+against budgets, scaling laws, what else was measured, claims of the flags, what failed and why, provenance, every run.
+It prints what the journal holds and what `compare` found; a number that nobody measured is "not measured".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..files import write_text
+from ..plots.figures import draw_panels
+from ..table.sweep_directory import read_sweep
+from .digests import write_digests
+from .html_page import to_html
+from .page import Page, to_markdown
+from .pictures import Pictures, pictures
+from .results_json import write_results
+from .sections import findings as sections
+from .sections import trial_tables as trials
+from .sections.claims import claims_section
+from .summary import Summary, summarise, summary_table
+
+__all__ = ["summary_table", "write_report"]
+
+
+def write_report(sweep_directory: str | Path) -> Path:
+    """Write the report of a sweep and return the path of `report.html`; `report.md` lies beside it.
+
+    Every file is written whole or not at all; figures and JSON files come first, the text that links to them after,
+    and last `digests.json`, by which `verify` finds an input or an output that has changed since.
+
+    Raises:
+        AnalysisError: There is no journal in `sweep_directory`, or no trial in it.
+    """
+    sweep = read_sweep(sweep_directory)
+    summary = summarise(sweep)
+    folder = sweep.directory / "report"
+    drawn = pictures(summary, folder / "figures")
+    files = [path for figure in drawn.figures for path in figure.files]
+    for figure in drawn.figures:
+        draw_panels(figure)
+    for stale in {*folder.glob("figures/*.png"), *folder.glob("figures/*.svg")} - set(files):
+        stale.unlink()
+    results = write_results(summary, folder)
+    page = compose(summary, drawn)
+    html = write_text(folder / "report.html", to_html(page))
+    text = write_text(folder / "report.md", to_markdown(page, folder))
+    write_digests(folder, sweep.directory, [text, html, *results, *files])
+    return html
+
+
+def compose(summary: Summary, drawn: Pictures) -> Page:
+    """The whole page; sections that have nothing to say are left out."""
+    sweep = summary.sweep
+    found = [
+        sections.comparison(summary, drawn.forests),
+        sections.curves(summary, drawn),
+        sections.budgets(summary, drawn),
+        sections.scaling_laws(summary, drawn),
+        sections.planned(sweep),
+        sections.perplexities(summary),
+        sections.oracle(sweep),
+        sections.search_points(summary),
+        sections.tuning(sweep),
+        claims_section(sweep, summary),
+        trials.failures(sweep),
+        trials.provenance(sweep),
+        trials.every_run(summary),
+    ]
+    return Page(
+        title=sweep.name, head=sections.head(summary), sections=tuple(part for part in found if part is not None)
+    )

@@ -1,0 +1,161 @@
+"""What a report says, apart from how it looks: sections of paragraphs, lists, tables and figures, with their sources.
+
+Called by `report` and the modules of its sections; `to_markdown` writes `report.md`, `html_page` writes `report.html`
+from the same parts. A number's source is the anchor of the runs it came from, in the page's own table of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..plots.figures import PanelFigure
+from ..render import Grid
+
+ALL_RUNS = "runs"
+"""Anchor of the section that lists every run."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of text and the anchor of the runs that it speaks of; None: it speaks of none."""
+
+    text: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """Running text; `label` stands before it in bold, a `warning` stands out as a whole."""
+
+    spans: tuple[Span, ...]
+    label: str = ""
+    warning: bool = False
+
+    @property
+    def text(self) -> str:
+        """The paragraph without its links."""
+        return "".join(span.text for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list, a line an item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
+
+    lines: tuple[str, ...]
+    sources: tuple[str | None, ...] = ()
+
+    @property
+    def spans(self) -> tuple[tuple[Span, ...], ...]:
+        """Every line, what follows its first colon linked where it has a source."""
+        return tuple(
+            _item(line, source)
+            for line, source in zip(self.lines, self.sources or (None,) * len(self.lines), strict=True)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A grid with where its cells lead and where links may arrive.
+
+    Attributes:
+        links: By row and cell, what a cell links to (an anchor "#…" or a path beside the page); empty: nothing.
+        anchor: Anchor of the whole table; `row_anchors` those of its rows.
+    """
+
+    grid: Grid
+    links: tuple[tuple[str | None, ...], ...] = ()
+    anchor: str | None = None
+    row_anchors: tuple[str | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure: one PNG for `report.md`, the same panels as SVG for the page, which sets them side by side or stacked.
+
+    Attributes:
+        title: What it shows, also for those who cannot see it.
+        figure: Its files, and how they are drawn.
+        legend: Name, colour and dash pattern (of an SVG stroke) of each line.
+        caption: How to read it.
+        source: Anchor of the runs that it is drawn from.
+    """
+
+    title: str
+    figure: PanelFigure
+    legend: tuple[tuple[str, str, str], ...] = ()
+    caption: str = ""
+    source: str = ALL_RUNS
+
+
+Block = Paragraph | Items | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    anchor: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole report; `head` stands above the first section."""
+
+    title: str
+    head: tuple[Block, ...]
+    sections: tuple[Section, ...]
+
+
+def plain(text: str, label: str = "", *, warning: bool = False) -> Paragraph:
+    """A paragraph that links to nothing."""
+    return Paragraph(spans=(Span(text),), label=label, warning=warning)
+
+
+def _item(line: str, source: str | None) -> tuple[Span, ...]:
+    if source is None or not any(character.isdigit() for character in line):
+        return (Span(line),)
+    subject, colon, rest = line.partition(": ")
+    return (Span(subject + colon), Span(rest, source)) if colon else (Span(line, source),)
+
+
+def sourced(grid: Grid, sources: Sequence[str | None], *, words: Sequence[int] = ()) -> Table:
+    """A table whose numbers link to the runs of their row.
+
+    Args:
+        sources: Anchor by row.
+        words: Columns whose digits are no measurements (names, settings), by index; the first is always one.
+    """
+    links = tuple(
+        tuple(
+            f"#{source}" if source and index and index not in words and any(c.isdigit() for c in cell) else None
+            for index, cell in enumerate(row)
+        )
+        for row, source in zip(grid.rows, sources, strict=True)
+    )
+    return Table(grid=grid, links=links)
+
+
+def to_markdown(page: Page, folder: Path) -> str:
+    """The page as Markdown; pictures are linked relative to `folder`."""
+    parts = [f"# {page.title}", *(_block(block, folder) for block in page.head)]
+    for section in page.sections:
+        parts += [f"## {section.title}", *(_block(block, folder) for block in section.blocks)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _block(block: Block, folder: Path) -> str:
+    match block:
+        case Paragraph():
+            text = f"**{block.label}.** {block.text}" if block.label else block.text
+            return f"> **{text}**" if block.warning else text
+        case Items():
+            return "\n".join(f"- {line}" for line in block.lines)
+        case Table():
+            return block.grid.to_markdown()
+        case Picture():
+            image = f"![{block.title}]({block.figure.path.relative_to(folder).as_posix()})"
+            return f"{image}\n\n{block.caption}" if block.caption else image

@@ -1,0 +1,172 @@
+"""Which figures a sweep's report has, and their captions.
+
+Called by `report`. An encoder's training and validation losses are on each arm's own masks, so they stand in no plot
+together: its curves are the loss on common masks, by the share of masked positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..plots import curves as panels
+from ..plots.figures import Panel, PanelFigure, legend_entries
+from ..plots.forest import forest_plot, how_to_read
+from ..plots.pareto import TOLERANCE, pareto_front
+from ..table.runs import load_curves
+from .page import Picture
+from .summary import Summary
+from .sweep_laws import DeclaredLaw
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OWN_MASKS = (
+    "No training curves: an encoder's training and validation losses are measured on each arm's own masks, and arms "
+    "that mask differently cannot be compared by them. What is comparable is the loss on masks that all arms share, by "
+    "the share of masked positions; it is measured at the end of a run."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The figures of a report, not drawn yet; None and empty where there is nothing to draw.
+
+    Attributes:
+        forests: One a comparison.
+        laws: One a declared law; None where it was refused.
+    """
+
+    forests: tuple[Picture, ...] = ()
+    training: Picture | None = None
+    budgets: Picture | None = None
+    laws: tuple[Picture | None, ...] = ()
+
+    @property
+    def figures(self) -> list[PanelFigure]:
+        """Every one, in the order of the page."""
+        listed = (*self.forests, self.training, self.budgets, *self.laws)
+        return [picture.figure for picture in listed if picture is not None]
+
+
+def pictures(summary: Summary, folder: Path) -> Pictures:
+    """Everything that the sweep's runs allow to be drawn into `folder`."""
+    sweep = summary.sweep
+    forests = tuple(
+        Picture(
+            title=f"Paired differences with their intervals: {found.metric} against {found.baseline}",
+            figure=forest_plot(folder, found, index), caption=how_to_read(found),
+        )
+        for index, found in enumerate(summary.comparisons)
+    )  # fmt: skip
+    laws = tuple(_law(item, folder, index) for index, item in enumerate(summary.laws))
+    if sweep.runs.empty or sweep.is_search:
+        return Pictures(forests=forests, laws=laws)
+    metric = _metric(summary)
+    curves = load_curves(sweep.directory, {"train/loss", "validation/perplexity", metric})
+    training = _training(summary, curves, folder) if len(sweep.arms) <= panels.MOST_ARMS else None
+    budgets = _budgets(summary, curves, metric, folder)
+    return Pictures(forests=forests, laws=laws, training=training, budgets=budgets)
+
+
+def _law(declared: DeclaredLaw, folder: Path, index: int) -> Picture | None:
+    if declared.fit is None:
+        return None
+    from ..plots.law_figures import isoflop_panels, law_panels
+    from ..scaling.isoflop_fit import IsoFlopFit
+
+    name = "scaling_law" if index == 0 else f"scaling_law_{index + 1}"
+    if isinstance(declared.fit, IsoFlopFit):
+        if not declared.fit.accepted:
+            return None
+        valleys = PanelFigure(path=folder / f"{name}.png", panels=tuple(isoflop_panels(declared.fit)))
+        caption = (
+            "Left: loss over size at each budget, with the floor of its parabola; right: the floors over the budget."
+        )
+        return Picture(title="The best size at each budget", figure=valleys, caption=caption)
+    figure = PanelFigure(path=folder / f"{name}.png", panels=tuple(law_panels(declared.fit)))
+    caption = "Left: the law with its 95 % band among the runs; right: the runs held out, against what was predicted."
+    return Picture(title=f"Scaling law {declared.law}", figure=figure, caption=caption)
+
+
+def _metric(summary: Summary) -> str:
+    """What stands against the budgets: what the sweep compares; for encoders never the loss on own masks."""
+    if _is_encoder(summary) and summary.metric == "validation/loss":
+        return "validation/masked_loss"
+    return summary.metric
+
+
+def _is_encoder(summary: Summary) -> bool:
+    return "validation/masked_loss" in summary.sweep.runs.columns
+
+
+def _training(summary: Summary, curves: pd.DataFrame, folder: Path) -> Picture:
+    sweep = summary.sweep
+    runs, arms = sweep.runs, sweep.arms
+    tuning = {arm: float(tuned.flops) for arm, tuned in sweep.tuning.items() if tuned.flops is not None}
+    seeds = panels.seeds_drawn(curves)
+    cost = [
+        Panel("speed", partial(panels.speed, runs=runs, arms=arms)),
+        Panel("flops", partial(panels.flops, runs=runs, arms=arms, tuning=tuning)),
+    ]
+    if _is_encoder(summary):
+        first = [
+            Panel("masked-shares", partial(panels.masked_shares, runs=runs, arms=arms)),
+            Panel("masked-gaps", partial(panels.masked_gaps, runs=runs, arms=arms)),
+        ]
+        title, note = "Loss by share of masks, speed and FLOPs", f"{seeds}."
+        caption = f"{_OWN_MASKS} Lines: {note}"
+    else:
+        first = [
+            Panel("training-loss", partial(panels.training_loss, curves=curves, arms=arms)),
+            Panel("perplexity", partial(panels.perplexity, curves=curves, arms=arms)),
+        ]
+        title = "Training curves, speed and FLOPs"
+        note = f"{seeds}; training loss: mean of the reports within ±{panels.TRAIN_WINDOW:.0%} of the tokens"
+        caption = f"Lines: {note}."
+    figure = PanelFigure(path=folder / "training_curves.png", panels=(*first, *cost), arms=arms, note=note)
+    return Picture(title=title, figure=figure, legend=legend_entries(arms), caption=caption)
+
+
+def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) -> Picture:
+    sweep = summary.sweep
+    arms = sweep.arms
+    named = arms if len(arms) <= panels.MOST_ARMS else []
+    against = tuple(
+        Panel(
+            budget.name.replace(" ", "-"),
+            partial(
+                panels.against_budget, budget=budget, metric=metric, curves=curves, runs=sweep.runs, arms=arms,
+                minimize=_minimize(summary, metric),
+            ),
+        )
+        for budget in panels.BUDGETS
+    )  # fmt: skip
+    note = (
+        f"{panels.seeds_drawn(curves[curves['metric'] == metric])}; markers: where the runs ended; ring: Pareto front"
+    )
+    figure = PanelFigure(path=folder / "loss_against_budgets.png", panels=against, arms=named, note=note)
+    caption = (
+        "Large markers: means of the finished runs, small dots: the runs; ringed and joined: the Pareto front of the "
+        f"means, budgets within {TOLERANCE:.0%} counted as equal. Lines, against FLOPs and tokens, are the way there: "
+        "a run that was planned to be shorter need not pass through their points."
+    )
+    title = f"{metric} against four budgets"
+    return Picture(title=title, figure=figure, legend=legend_entries(named), caption=caption)
+
+
+def fronts(summary: Summary) -> dict[str, list[str]]:
+    """By budget that was measured, the arms on the Pareto front that the figure rings."""
+    sweep, metric = summary.sweep, _metric(summary)
+    ends = {budget.name: panels.ended(sweep.runs, metric, budget, sweep.arms) for budget in panels.BUDGETS}
+    return {name: pareto_front(points, minimize=_minimize(summary, metric)) for name, points in ends.items() if points}
+
+
+def _minimize(summary: Summary, metric: str) -> bool:
+    """As the comparison on this metric says; a metric that none compares has its objective's direction or is a loss."""
+    for comparison in summary.comparisons:
+        if comparison.metric == metric:
+            return comparison.direction == "minimize"
+    return summary.sweep.direction_of(metric) == "minimize"

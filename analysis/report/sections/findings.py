@@ -1,0 +1,307 @@
+"""The sections of a report that say what was found: head, comparison, curves, budgets, perplexities, oracle, tuning.
+
+Called by `report.compose`; each function gives a `Section`, or None where it has nothing to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from ...anytime.adaptive_verdicts import method as adaptive_method
+from ...anytime.verdict import SequentialComparison
+from ...paired.comparison import Comparison
+from ...plots.curves import MOST_ARMS
+from ...render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
+from ...table.sweep_directory import Sweep
+from ..anchors import arm_anchor, role_anchor, run_anchor
+from ..page import ALL_RUNS, Block, Items, Paragraph, Picture, Section, Span, Table, plain, sourced
+from ..pictures import Pictures, fronts
+from ..plan_against_run import planned_grid
+from ..summary import MOST_SEARCH_ROWS, Summary
+
+_ORACLE = "validation/oracle_loss"
+
+
+def head(summary: Summary) -> tuple[Block, ...]:
+    """The question, what must stand above the verdict, and the verdict."""
+    sweep = summary.sweep
+    question = [plain(sweep.question, "Question")] if sweep.question else []
+    warnings = [plain(line, warning=True) for line in summary.warnings]
+    return (*question, *warnings, Paragraph(label="Verdict", spans=_verdict(summary)))
+
+
+def _verdict(summary: Summary) -> tuple[Span, ...]:
+    """The summary's sentence, each arm's clause linked to the runs behind it."""
+    if not summary.comparisons:
+        return (Span(summary.verdict, ALL_RUNS if len(summary.sweep.runs) else None),)
+    opening, clauses = summary.comparisons[0].opening, summary.comparisons[0].clauses
+    spans = [Span(opening)]
+    for index, (arm, clause) in enumerate(clauses):
+        spans += [Span("; ")] if index else []
+        words, bracket, numbers = clause.partition(" (")
+        spans += [Span(f"{words} "), Span(f"{bracket.strip()}{numbers}", arm_anchor(summary.sweep, arm))]
+    return (*spans, Span("."))
+
+
+def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
+    """The table of verdicts and costs, then what stands beside every comparison."""
+    sweep = summary.sweep
+    if sweep.is_search and not summary.comparisons:
+        return Section("The best trials", (_search_table(summary),))
+    if not summary.arms:
+        return Section("Comparison", (plain("Nothing to compare: no replicate has started."),))
+    grid = summary.grid()
+    words = (len(grid.columns) - 1,) if grid.columns[-1] == "parameters" else ()
+    blocks: list[Block] = [sourced(grid, _of_arms(summary.sweep, grid), words=words)]
+    for index, (found, forest) in enumerate(zip_longest(summary.comparisons, forests)):
+        verdicts = [sourced(found.verdict_grid, _of_arms(summary.sweep, found.verdict_grid))] if index else []
+        details = sourced(found.detail_grid, _of_arms(summary.sweep, found.detail_grid))
+        blocks += [*verdicts, *_drawn(forest), plain(_method(found)), _remarks(sweep, found), details]
+    if sweep.adaptive_seeds is not None:
+        for anytime in summary.sequential:
+            blocks += [plain(adaptive_method(anytime, *sweep.adaptive_seeds)), _table(anytime.grid, sweep)]
+            blocks.append(_remarks(sweep, anytime))
+    if summary.refused:
+        blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
+    return Section("Comparison", tuple(blocks))
+
+
+def _drawn(figure: Picture | None) -> tuple[Picture, ...]:
+    return () if figure is None else (figure,)
+
+
+def _table(grid: Grid, sweep: Sweep) -> Table:
+    """A table with an arm a row; its notes stand elsewhere."""
+    return sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), _of_arms(sweep, grid))
+
+
+def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
+    """The anchor of each row of a table with an arm a row."""
+    return [arm_anchor(sweep, row[0]) for row in grid.rows]
+
+
+def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
+    """The remarks with the runs that they were found in, an indented line joined to the one that it continues."""
+    lines: list[str] = []
+    sources: list[str | None] = []
+    for line, arms in found.remarks_of_arms():
+        if line.startswith("  ") and lines:
+            lines[-1] += f" {line.strip()}"
+            continue
+        lines.append(line)
+        sources.append(None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS)
+    return Items(tuple(lines), tuple(sources))
+
+
+def _method(found: Comparison) -> str:
+    tests = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+    correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
+    corrected = correction.get(found.correction, "Benjamini and Hochberg's correction")
+    arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
+    text = (
+        f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "
+        f"{tests[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
+        f"are of the same test and not widened for the number of arms."
+    )
+    if found.margin is not None:
+        text += (
+            f" Equivalent means: the {1 - 2 * found.alpha:.0%} interval lies inside ±{found.margin:g} (two "
+            f"one-sided tests)."
+        )
+    return text
+
+
+def curves(summary: Summary, drawn: Pictures) -> Section | None:
+    """The training curves with their seed bands, or what stands in their place."""
+    if len(summary.sweep.arms) > MOST_ARMS and not summary.sweep.is_search:
+        text = f"Not drawn: the lines of {len(summary.sweep.arms)} arms cannot be told apart (at most {MOST_ARMS})."
+        return Section("Training curves", (plain(text),))
+    if drawn.training is None:
+        return None
+    return Section(drawn.training.title.partition(",")[0], (drawn.training,))
+
+
+def budgets(summary: Summary, drawn: Pictures) -> Section | None:
+    """The loss against four budgets, and what every arm spent of them."""
+    runs, sweep = summary.sweep.runs, summary.sweep
+    if runs.empty or sweep.is_search:
+        return None
+    rows, on_front = [], fronts(summary)
+    for arm in sweep.arms:
+        part = runs[runs["arm"] == arm]
+        nominal = float(part["budget"].iloc[0]) if "budget" in part.columns and len(part) else None
+        rows.append((
+            arm, format_count(nominal).strip(),
+            _range(part, "flops", format_flops), _range(part, "tokens", lambda v: format_count(v).strip()),
+            _range(part, "flops/recomputed", format_flops), _range(part, "flops/evaluation", format_flops),
+            _range(part, "attempt_seconds", format_seconds),
+            ", ".join(name for name, front in on_front.items() if arm in front) or "none",
+        ))  # fmt: skip
+    kind = sweep.budget_kind or "mixed kinds"
+    columns = (
+        "arm", f"budget ({kind})", "training FLOPs", "training tokens", "recomputed", "evaluation", "wall time",
+        "on the Pareto front of",
+    )  # fmt: skip
+    notes = "Ranges are over the seeds. Recomputation and evaluation are counted apart and stand outside the budget."
+    grid = Grid(columns, tuple(rows), numeric=(1, 2, 3, 4, 5, 6))
+    table = sourced(grid, _of_arms(sweep, grid))
+    return Section("Loss against budgets", (*_drawn(drawn.budgets), table, plain(notes)))
+
+
+def _range(part: Any, column: str, form: Any) -> str:
+    if column not in part.columns or part[column].notna().sum() == 0:
+        return ABSENT
+    low, high = form(float(part[column].min())), form(float(part[column].max()))
+    return low if low == high else f"{low} – {high}"
+
+
+def scaling_laws(summary: Summary, drawn: Pictures) -> Section | None:
+    """Every declared law with its certificate, or why it is refused."""
+    blocks: list[Block] = []
+    for declared, figure in zip_longest(summary.laws, drawn.laws):
+        fit = declared.fit
+        if fit is None:
+            blocks.append(plain(declared.sentence, warning=True))
+            continue
+        grid = fit.grid
+        table = sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), [ALL_RUNS] * len(grid.rows))
+        sentence = Paragraph(spans=(Span(fit.sentence, ALL_RUNS),), warning=not declared.believable)
+        blocks += [sentence, *_drawn(figure), table, Items(grid.notes, (ALL_RUNS,) * len(grid.notes))]
+    return Section("Scaling laws", tuple(blocks)) if blocks else None
+
+
+def planned(sweep: Sweep) -> Section | None:
+    """What was planned beside what was measured."""
+    grid = planned_grid(sweep)
+    if grid is None:
+        return None
+    text = (
+        "FLOPs of one trial are counted before the run and by it. Time and peak memory are what was predicted before "
+        "each trial ran, from what this machine had been measured to do by then; beside them the means over the "
+        "finished trials, and their share of what was predicted."
+    )
+    arms = set(sweep.arms)
+    sources = [
+        arm_anchor(sweep, row[0]) if row[0] in arms else role_anchor(row[0].rpartition("(")[2].rstrip(")"))
+        for row in grid.rows
+    ]
+    return Section("Plan against run", (plain(text), sourced(grid, sources)))
+
+
+def perplexities(summary: Summary) -> Section | None:
+    """Every perplexity that was measured, by arm."""
+    runs = summary.sweep.runs
+    names = sorted(name for name in runs.columns if "/perplexity" in name)
+    if not names or summary.sweep.is_search:
+        return None
+    rows = tuple(
+        (arm, *(_geometric_mean(runs[runs["arm"] == arm], name) for name in names)) for arm in summary.sweep.arms
+    )
+    grid = Grid(("arm", *names), rows, numeric=tuple(range(1, len(names) + 1)))
+    text = (
+        "Geometric means over the seeds: exp of the mean loss. Those by token, word and byte are of whole splits, "
+        "validation/perplexity is of the fixed windows; a first token has no prediction and counts only as a byte."
+    )
+    return Section("Perplexities", (plain(text), sourced(grid, _of_arms(summary.sweep, grid))))
+
+
+def _geometric_mean(part: Any, name: str) -> str:
+    values = part[name].dropna()
+    if values.empty:
+        return ABSENT
+    mean = math.exp(sum(map(math.log, values)) / len(values))
+    return format_significant(mean) if mean < 1e6 else f"{mean:.3e}"
+
+
+def oracle(sweep: Sweep) -> Section | None:
+    """Every arm against the loss of an oracle that knows the source."""
+    runs = sweep.runs
+    if _ORACLE not in runs.columns or "loss" not in runs.columns or sweep.is_search:
+        return None
+    rows, below = [], []
+    for arm in sweep.arms:
+        part = runs[(runs["arm"] == arm)].dropna(subset=[_ORACLE, "loss"])
+        if part.empty:
+            rows.append((arm, ABSENT, ABSENT, ABSENT))
+            continue
+        excess = part["loss"] - part[_ORACLE]
+        below += [
+            f"{arm}, seed {seed} ({value:+.5f})" for seed, value in zip(part["seed"], excess, strict=True) if value < 0
+        ]
+        rows.append((
+            arm, _mean(part, "loss"), _mean(part, _ORACLE),
+            f"{_signed(excess.mean())} (least {_signed(excess.min())})",
+        ))  # fmt: skip
+    grid = Grid(("arm", "validation loss", "oracle's loss", "excess (nats a token)"), tuple(rows), numeric=(1, 2, 3))
+    text = plain(f"The oracle knows the source; its loss on the same windows is the floor.{_uniform(sweep)}")
+    found = f"Below the floor: {', '.join(below)}. Something leaks." if below else "No run is below the floor."
+    return Section(
+        "Against the oracle", (text, sourced(grid, _of_arms(sweep, grid)), plain(found, warning=bool(below)))
+    )
+
+
+def _mean(part: Any, name: str) -> str:
+    return format_significant(float(part[name].mean())) if part[name].notna().any() else ABSENT
+
+
+def _signed(value: float) -> str:
+    return format_number(float(value), 4, signed=True)
+
+
+def _uniform(sweep: Sweep) -> str:
+    """The other end of the scale: what a model has that has learned nothing."""
+    sources = (trial.config.get("data", {}).get("markov") for trial in sweep.trials)
+    symbols = {source["n_symbols"] for source in sources if source}
+    if len(symbols) != 1:
+        return ""
+    (n_symbols,) = symbols
+    return f" A uniform guess over its {n_symbols} symbols would lose {math.log(n_symbols):.3f}."
+
+
+def search_points(summary: Summary) -> Section | None:
+    """All points of the search where the section on the best trials does not already show them."""
+    sweep = summary.sweep
+    grid = summary.search_grid(most=None)
+    shown = sweep.is_search and not summary.comparisons and len(grid.rows) <= MOST_SEARCH_ROWS
+    if shown or not sweep.search_trials:
+        return None
+    if not grid.rows:
+        return Section("Search points", (plain("No search trial has finished."),))
+    text = "One run a point, on a seed that no replicate uses: these losses say which points were trained again."
+    return Section("Search points", ((plain(text),) if not sweep.is_search else ()) + (_search_table(summary, None),))
+
+
+def _search_table(summary: Summary, most: int | None = MOST_SEARCH_ROWS) -> Table:
+    grid = summary.search_grid(most=most)
+    arms = {trial.trial_id: trial.arm for trial in summary.sweep.search_trials}
+    words = range(2, len(grid.columns))
+    return sourced(grid, [run_anchor(row[0], arms[row[0]]) for row in grid.rows], words=tuple(words))
+
+
+def tuning(sweep: Sweep) -> Section | None:
+    """What every arm's tuning tried and chose."""
+    if not sweep.tuning:
+        return None
+    rows, sources = [], []
+    for arm, tuned in sweep.tuning.items():
+        for trial in tuned.trials:
+            values = trial.get("values") or {}
+            chosen = "chosen" if dict(values) == dict(tuned.values) else ""
+            shown = ", ".join(f"{path} = {plain_value(value)}" for path, value in values.items())
+            name = str(trial.get("trial_id", ABSENT))
+            rows.append((arm, shown, format_number(trial.get("loss"), 4), chosen, name))
+            sources.append(run_anchor(name, arm))
+    columns = ("arm", "values", "loss at the end of its short budget", "", "trial")
+    grid = Grid(columns, tuple(rows), numeric=(2,))
+    text = plain("Equal trials for every arm, on seeds that no replicate uses.")
+    return Section("Tuning", (text, sourced(grid, sources, words=(1,))))
+
+
+def plain_value(value: Any) -> str:
+    """A value as a reader writes it; None is "not recorded"."""
+    if value is None:
+        return "not recorded"
+    return f"{value:g}" if isinstance(value, float) else str(value)

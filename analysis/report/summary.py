@@ -1,0 +1,332 @@
+"""The answer of a sweep in short: what each arm reached and cost, the comparisons, and what stands in their way.
+
+Called by the sweep command (which prints it), by `report` and by `python -m analysis report`. Values are means over
+an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not measured".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..anytime.adaptive_verdicts import (
+    anytime_arguments,
+    cells,
+    compare_in_order,
+    decision_sentence,
+    difference_heading,
+)
+from ..anytime.verdict import SequentialComparison
+from ..errors import AnalysisError
+from ..paired.comparison import ArmComparison, Comparison, verdict_text
+from ..paired.intervals import Interval, t_interval
+from ..paired.significance import compare
+from ..render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
+from ..table.sweep_directory import Sweep, read_sweep
+from .plan_against_run import planned_trials
+from .sweep_laws import DeclaredLaw, declared_laws
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+
+MOST_SEARCH_ROWS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm over its finished runs; None: no run recorded it.
+
+    Attributes:
+        n: Finished runs.
+        trials: Their trial ids.
+        mean: Mean of the sweep's first metric, with its own (unpaired) interval in `interval`.
+        tokens_per_s: Training tokens a second.
+        flops: Training FLOPs of a run.
+        peak_bytes: Peak memory.
+        params: Parameters without embeddings; `params_total` with them.
+        tuned: Values that tuning chose.
+        point: The point of the search that the arm trains; empty for other arms.
+        tuning_flops: Training FLOPs of all tuning trials.
+    """
+
+    arm: str
+    n: int
+    trials: tuple[str, ...]
+    mean: float | None
+    interval: Interval | None
+    tokens_per_s: float | None
+    flops: float | None
+    peak_bytes: float | None
+    params: float | None
+    params_total: float | None
+    tuned: Mapping[str, Any]
+    point: Mapping[str, Any]
+    tuning_flops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a sweep found.
+
+    Attributes:
+        metric: The metric of `ArmSummary.mean`.
+        comparisons: Those that the file declares; else the one that suggests itself (`declared` False).
+        refused: Comparisons that could not be made, with the reason.
+        sequential: The comparisons of a sweep with adaptive replicates, which has no others.
+        laws: The scaling laws that the file declares.
+        warnings: What must stand above the verdict.
+    """
+
+    sweep: Sweep
+    metric: str
+    arms: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    declared: bool
+    refused: tuple[str, ...]
+    warnings: tuple[str, ...]
+    sequential: tuple[SequentialComparison, ...] = ()
+    laws: tuple[DeclaredLaw, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in one sentence, or why there is none."""
+        if self.comparisons:
+            return self.comparisons[0].sentence
+        if self.sequential:
+            return decision_sentence(self.sequential[0])
+        best = self._best()
+        if best is None:
+            return "No verdict: no trial has finished."
+        if self.laws:
+            return self.laws[0].sentence
+        if self.refused:
+            return f"No verdict: {self.refused[0]}."
+        name, value = best
+        point = point_text(self.sweep.parameters_of(name))
+        name += f" ({point})" if point else ""
+        return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
+
+    def _best(self) -> tuple[str, float] | None:
+        runs, metric = self.sweep.runs, self.metric
+        if metric not in runs.columns or runs[metric].notna().sum() == 0:
+            return None
+        column = runs[metric]
+        place = column.idxmin() if self.sweep.objective[1] == "minimize" else column.idxmax()
+        row = runs.to_dict("index")[place]
+        return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
+
+    def grid(self) -> Grid:
+        """The table of the report: verdicts and costs, an arm a row."""
+        first = self.comparisons[0] if self.comparisons else None
+        anytime = self.sequential[0] if self.sequential else None
+        tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
+        level = f"{1 - first.alpha:.0%}" if first else "95%"
+        columns = ["arm", *(["verdict"] if first or anytime else []), "n", f"{self.metric}, mean"]
+        if anytime is not None:
+            columns += [difference_heading(anytime), "decided at n"]
+        else:
+            columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
+        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", "non-emb.", self._values_heading]
+        columns += ["tuning FLOPs"] if tuned else []
+        rows = []
+        for arm in self.arms:
+            row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
+            if first or anytime:
+                *numbers, verdict = _verdict_cells(first, arm.arm) if first else cells(self.sequential[0], arm.arm)
+                row = [arm.arm, verdict, *row[1:], *numbers]
+            elif arm.interval is not None:
+                row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
+            else:
+                row.append("n < 2")
+            row += self._cost_cells(arm, tuned)
+            rows.append(tuple(row))
+        words = {"arm", "verdict", self._values_heading}
+        return Grid(
+            tuple(columns), tuple(rows), numeric=tuple(i for i, name in enumerate(columns) if name not in words)
+        )
+
+    def cost_grid(self) -> Grid:
+        """What each arm cost, for narrow terminals."""
+        tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
+        columns = ["arm", "tokens/s", "FLOPs", "memory", "params", "non-emb.", self._values_heading]
+        columns += ["tuning FLOPs"] if tuned else []
+        rows = tuple((arm.arm, *self._cost_cells(arm, tuned)) for arm in self.arms)
+        return Grid(tuple(columns), rows, "cost of a run (means over seeds)", numeric=(1, 2, 3, 4, 5))
+
+    def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
+        """The best finished trials of a search, the best first; `most` None: all of them."""
+        metric, direction = self.sweep.objective
+        points = self.sweep.search_trials
+        done = [trial for trial in points if trial.status == "finished" and metric in trial.metrics]
+        done.sort(key=lambda trial: trial.metrics[metric], reverse=direction == "maximize")
+        paths = list(dict.fromkeys(path for trial in points for path in trial.parameters))
+        named = len({trial.arm for trial in points}) > 1  # each point has a name of its own
+        replicated = {trial.arm for trial in self.sweep.trials if trial.role == "replicate"}
+        rows = []
+        for trial in done[:most]:
+            row = [trial.trial_id, format_number(trial.metrics[metric], 4)]
+            row += [_short(trial.parameters[path]) if path in trial.parameters else "not set" for path in paths]
+            row += [trial.arm] if named else []
+            row += ["yes" if trial.arm in replicated else ""] if replicated else []
+            rows.append(tuple(row))
+        columns = ["trial", metric, *paths, *(["point"] if named else []), *(["winner"] if replicated else [])]
+        title = f"the best {len(rows)} of {len(done)} finished search trials"
+        return Grid(tuple(columns), tuple(rows), title, numeric=(1,))
+
+    @property
+    def _values_heading(self) -> str:
+        return "parameters" if self.sweep.search_trials else "tuned"
+
+    def _cost_cells(self, arm: ArmSummary, tuned: bool) -> list[str]:
+        tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
+        values = point_text(arm.point) or tuned_to
+        cells = [
+            format_count(arm.tokens_per_s).strip(), format_flops(arm.flops), format_bytes(arm.peak_bytes),
+            format_count(arm.params_total).strip(), format_count(arm.params).strip(), values or "not tuned",
+        ]  # fmt: skip
+        return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "sweep": self.sweep.name, "question": self.sweep.question, "verdict": self.verdict,
+            "declared": self.declared, "warnings": list(self.warnings), "refused": list(self.refused),
+            "arms": [asdict(arm) for arm in self.arms],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+            "sequential": [comparison.to_dict() for comparison in self.sequential],
+            "laws": [law.to_dict() for law in self.laws],
+        }  # fmt: skip
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        from rich.text import Text
+
+        for line in self.warnings:
+            yield Text(line, style="yellow")
+        if self.sweep.is_search and not self.comparisons:
+            yield self.search_grid().to_rich()
+        else:
+            if self.sweep.search_trials:
+                yield self.search_grid().to_rich()
+            for comparison in self.comparisons:
+                yield comparison.verdict_grid.to_rich()
+                yield Text("\n".join(comparison.remarks()))
+            for anytime in self.sequential:
+                yield anytime.grid.to_rich()
+            yield (self.cost_grid() if self.comparisons or self.sequential else self.grid()).to_rich()
+        for law in self.laws:
+            if law.fit is not None:
+                yield law.fit.grid.to_rich()
+            if law is not self.laws[0] or self.comparisons or self.sequential:  # the verdict below is the first one's
+                yield Text(law.sentence)
+        yield Text(self.verdict, style="bold")
+
+
+def summary_table(sweep_directory: str | Path) -> Summary:
+    """The answer of a sweep, ready for `rich.print`: verdicts, costs and warnings.
+
+    Raises:
+        AnalysisError: There is no journal in `sweep_directory`, or no trial in it.
+    """
+    return summarise(read_sweep(sweep_directory))
+
+
+def summarise(sweep: Sweep) -> Summary:
+    """Make every comparison that the sweep declares and gather what the arms cost."""
+    listed = sweep.declared()
+    suggested = sweep.undeclared() if not listed and not sweep.is_search else None
+    comparisons: list[Comparison] = []
+    sequential: list[SequentialComparison] = []
+    refused: list[str] = []
+    for arguments in listed or ([suggested] if suggested else []):
+        if len(sweep.arms) < 2:
+            continue
+        if arguments["baseline"] is None:
+            refused.append(f"the comparison on {arguments['metric']} names no baseline, and the design has none")
+            continue
+        try:
+            if sweep.adaptive_seeds is None:
+                comparisons.append(compare(sweep.runs, **arguments))
+            else:  # the number of seeds depends on the results, so no test of a fixed number holds
+                sequential.append(compare_in_order(sweep.runs, anytime_arguments(arguments)))
+        except AnalysisError as error:
+            refused.append(str(error))
+    made = comparisons[0] if comparisons else sequential[0] if sequential else None
+    metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
+    arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
+    return Summary(
+        sweep=sweep, metric=metric, arms=arms, comparisons=tuple(comparisons), declared=bool(listed),
+        refused=tuple(refused), sequential=tuple(sequential), laws=declared_laws(sweep),
+        warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
+    )  # fmt: skip
+
+
+def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
+    runs = sweep.runs[sweep.runs["arm"] == arm] if "arm" in sweep.runs.columns else sweep.runs
+    tuning = sweep.tuning.get(arm)
+
+    def mean(column: str) -> float | None:
+        if column not in runs.columns or runs[column].notna().sum() == 0:
+            return None
+        return float(runs[column].mean())
+
+    values: Any = runs[metric].dropna().to_numpy(float) if metric in runs.columns else []
+    return ArmSummary(
+        arm=arm, n=len(runs), trials=tuple(runs["trial_id"]) if len(runs) else (), mean=mean(metric),
+        interval=t_interval(values), tokens_per_s=mean("throughput/tokens_per_s"), flops=mean("flops"),
+        peak_bytes=mean("memory/peak_bytes"), params=mean("params"), params_total=mean("params_total"),
+        tuned=tuning.values if tuning else {}, point=sweep.parameters_of(arm),
+        tuning_flops=tuning.flops if tuning else None,
+    )  # fmt: skip
+
+
+def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
+    lines = []
+    trials, planned = sweep.distinct_trials, planned_trials(sweep)
+    counts = {state: sum(trial.status == state for trial in trials) for state in ("running", "interrupted", "pending")}
+    counts["not started"] = counts.pop("pending") + planned - len(trials)
+    if any(counts.values()):
+        shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        waiting = sum(counts.values())
+        lines.append(f"Provisional: {waiting} of {planned} trials have not ended ({shown}); run the sweep again.")
+    after = sweep.meta.get("analysis_plan_amended_after")
+    if after is not None:
+        held = (
+            "verdicts at any time allow for more seeds, not for another metric, margin or level."
+            if sweep.adaptive_seeds
+            else "p values and intervals are those of a plan that was fixed beforehand. Seeds that were added because "
+            "of a look make a false alarm likelier than they say."
+        )
+        lines.append(f"The analysis plan was amended after {after} trials; {held}")
+    if compared and not declared:
+        lines.append("The file declares no comparison; this one follows its baseline and was not declared beforehand.")
+    if not sweep.tuning and len(sweep.arms) > 1 and not sweep.search_trials and not sweep.file.get("tune"):
+        lines.append("One learning rate for all arms, not tuned." if _one_rate(sweep) else "The arms were not tuned.")
+    return lines
+
+
+def _one_rate(sweep: Sweep) -> bool:
+    rates = {trial.config.get("training", {}).get("lr") for trial in sweep.trials if trial.role == "replicate"}
+    return len(rates) == 1
+
+
+def _verdict_cells(comparison: Comparison, arm: str) -> tuple[str, str, str]:
+    if arm == comparison.baseline:
+        return "", "", "baseline"
+    found: ArmComparison | None = next((result for result in comparison.arms if result.arm == arm), None)
+    if found is None:
+        return ABSENT, ABSENT, "undecided (no run)"
+    return found.difference_text, format_p(found.p_adjusted), verdict_text(found)
+
+
+def point_text(parameters: Mapping[str, Any]) -> str:
+    """The values of a point under their paths, short."""
+    return ", ".join(f"{path} = {_short(value)}" for path, value in parameters.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return ABSENT if math.isnan(value) else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,142 @@
+"""Whether a report still says what its sweep says: inputs unchanged, outputs unchanged, every number found again.
+
+Called by `python -m analysis verify`. The report is computed afresh into a temporary folder and compared with the one
+that lies there. Figures are compared by what was recorded of them, not drawn again: their numbers stand in the text and
+the JSON files, and another version of the drawing library draws other bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..errors import AnalysisError
+from ..files import write_text
+from .compose import compose
+from .digests import DIGESTS, input_digests, of_file
+from .html_page import to_html
+from .page import to_markdown
+from .pictures import pictures
+from .results_json import write_results
+from .summary import summary_table
+
+_FIGURES = re.compile(r'src="data:[^"]*"')
+_MOST_LINES = 5
+"""Differing lines of one text file that are shown; the rest are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was looked at and what differs.
+
+    Attributes:
+        inputs: Inputs compared.
+        outputs: Files compared.
+        differences: One line each: what differs, and how; empty where the report stands.
+    """
+
+    inputs: int
+    outputs: int
+    differences: tuple[str, ...]
+
+
+def verify_report(sweep_directory: str | Path) -> Verification:
+    """Compute the report of a sweep again and compare everything with what lies in its folder.
+
+    Raises:
+        AnalysisError: There is no sweep in the folder, or no report that could be verified.
+    """
+    summary = summary_table(sweep_directory)
+    directory = summary.sweep.directory
+    folder = directory / "report"
+    recorded = _recorded(folder / DIGESTS)
+    differences = list(_changed("input", recorded["inputs"], input_digests(directory)))
+    there = {name: of_file(folder / name) for name in recorded["outputs"] if (folder / name).is_file()}
+    differences += _changed("output", recorded["outputs"], there)
+    with TemporaryDirectory() as temporary:
+        fresh = Path(temporary)
+        write_results(summary, fresh)
+        page = compose(summary, pictures(summary, folder / "figures"))
+        write_text(fresh / "report.html", to_html(page))
+        write_text(fresh / "report.md", to_markdown(page, folder))
+        differences += _recomputed(folder, fresh)
+    return Verification(
+        inputs=len(recorded["inputs"]), outputs=len(recorded["outputs"]), differences=tuple(dict.fromkeys(differences))
+    )
+
+
+def _recorded(path: Path) -> Mapping[str, Mapping[str, str]]:
+    again = f"write the report again (python -m analysis report {path.parent.parent})"
+    if not path.is_file():
+        raise AnalysisError(f"{path}: no report here that could be verified; {again}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"inputs": dict(found["inputs"]), "outputs": dict(found["outputs"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AnalysisError(f"{path}: cannot be read ({error}); {again}") from None
+
+
+def _changed(kind: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*recorded, *now}):
+        if name not in now:
+            yield f"{kind} {name}: gone"
+        elif name not in recorded:
+            yield f"{kind} {name}: new since the report was written"
+        elif recorded[name] != now[name]:
+            yield f"{kind} {name}: changed since the report was written"
+
+
+def _recomputed(folder: Path, fresh: Path) -> Iterator[str]:
+    """Differences between the files of numbers here and those computed now."""
+    kinds = ("*.md", "*.html", "results/*.json", "comparisons/*.json")
+    names = sorted(path.relative_to(fresh).as_posix() for kind in kinds for path in fresh.glob(kind))
+    for name in names:
+        if not (folder / name).is_file():
+            continue  # said as gone, or as an input that brings a new file
+        old, new = ((place / name).read_text(encoding="utf-8") for place in (folder, fresh))
+        yield from _json_differences(name, old, new) if name.endswith(".json") else _text_differences(name, old, new)
+
+
+def _json_differences(name: str, old: str, new: str) -> Iterator[str]:
+    try:
+        here = json.loads(old)
+    except ValueError as error:
+        yield f"{name}: no JSON any more ({error})"
+        return
+    for path, was, now in _leaves(here, json.loads(new), ""):
+        yield f"{name}: {path.lstrip('.')} is {was}, recomputed {now}"
+
+
+def _leaves(old: Any, new: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _leaves(old.get(key), new.get(key), f"{path}.{key}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (was, now) in enumerate(zip(old, new, strict=True)):
+            yield from _leaves(was, now, f"{path}[{index}]")
+    elif old != new:
+        yield path, _short(old), _short(new)
+
+
+def _text_differences(name: str, old: str, new: str) -> Iterator[str]:
+    lines = [_FIGURES.sub("", text).splitlines() for text in (old, new)]
+    pairs = [
+        (number, was or "", now or "") for number, (was, now) in enumerate(zip_longest(*lines), start=1) if was != now
+    ]
+    for number, was, now in pairs[:_MOST_LINES]:
+        start = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
+        shown = (_short(text[max(0, start - 30) :]) for text in (was, now))
+        yield f"{name}, line {number}: {' is not what is recomputed: '.join(shown)}"
+    if len(pairs) > _MOST_LINES:
+        yield f"{name}: {len(pairs) - _MOST_LINES} more lines differ"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,1 @@
+"""Scaling laws and IsoFLOP fits with their certificates."""

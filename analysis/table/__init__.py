@@ -1,0 +1,1 @@
+"""From anywhere to one typed table: sweep directories, MLflow, CSV; and how its rows pair."""

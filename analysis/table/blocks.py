@@ -1,0 +1,335 @@
+"""From a table of runs to paired values: which run stands in which block, what is missing, what must not be compared.
+
+Called by `significance.compare`. Everything that would make a pairing dishonest is refused here by name (two runs in
+one place, mixed data, losses on other masks, unequal budgets) or stated in `Pairing.notes`; nothing is dropped without
+a line about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
+
+from ..errors import AnalysisError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EQUAL_COLUMNS = {
+    "flops": ("flops", "flops/total"),
+    "tokens": ("tokens", "tokens/total"),
+    "wall_seconds": ("wall_seconds", "time/train_s"),
+    "steps": ("steps",),
+    "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
+}
+"""Where each budget is looked up, first match first."""
+_MIXED = {
+    "device": "devices", "backend": "backends", "version": "versions of stackwise_ray", "torch": "versions of torch",
+    "git": "commits",
+}  # fmt: skip
+
+_APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
+"""As what a column that tells runs apart is named, by what the places of runs are called."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A block in which an arm has no usable value, and why."""
+
+    arm: str
+    block: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Values by arm and block, checked.
+
+    Attributes:
+        baseline: Name of the baseline arm.
+        values: {arm: {block: value}}, the baseline first, then the arms in the order of the table; finite values only.
+        missing: Blocks of the sweep that an arm lacks.
+        budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
+            where some pair has none on record, with the reason in `notes`.
+        notes: What a reader must know beside the verdict.
+    """
+
+    baseline: str
+    values: dict[str, dict[str, float]]
+    missing: tuple[Missing, ...]
+    budgets: str | None
+    notes: tuple[str, ...]
+
+    def pairs(self, arm: str) -> tuple[list[str], list[float], list[float]]:
+        """Complete blocks of `arm` and the baseline, with the values of both."""
+        ours, theirs = self.values[arm], self.values[self.baseline]
+        blocks = [block for block in theirs if block in ours]
+        return blocks, [ours[block] for block in blocks], [theirs[block] for block in blocks]
+
+    def family(self, declared: int | None) -> tuple[int, tuple[str, ...]]:
+        """Over how many arms to correct, and a note where some of the `declared` are not here (None: those here).
+
+        Raises:
+            AnalysisError: Fewer were declared than there are.
+        """
+        arms = list(self.values)[1:]
+        if declared is None or declared == len(arms):
+            return len(arms), ()
+        if declared < len(arms):
+            raise AnalysisError(f"family = {declared} is below the {len(arms)} arms of the table: {', '.join(arms)}")
+        return declared, (f"{declared - len(arms)} of the {declared} arms have no run yet, and count in the level",)
+
+
+def pair(
+    table: pd.DataFrame, metric: str, baseline: str, *, arm: str, block: str | Sequence[str], equal: str | None,
+    tolerance: float,
+) -> Pairing:  # fmt: skip
+    """The runs of `table` as paired values.
+
+    Raises:
+        AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
+            unequal budgets, or text where numbers should be.
+    """
+    block_columns = [block] if isinstance(block, str) else list(block)
+    usable, notes, excluded = placed(table, metric, arm, block_columns)
+    reasons: dict[tuple[str, str], str] = {}
+    if arm == "arm" and block_columns == ["seed"]:
+        lost = [item for item in excluded if item["by"] == "status" and item.get("arm") is not None]
+        reasons = {(label(item["arm"]), label(item["seed"])): item["why"] for item in lost}
+    arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
+    if baseline not in arms:
+        raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
+    if len(arms) < 2:
+        raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
+    refuse_incomparable(usable, metric)
+    notes += mixtures(usable)
+    budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
+    values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
+    for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
+        if math.isfinite(value):
+            values[name][place] = float(value)
+        else:
+            reasons[name, place] = f"{metric} is {value}"
+    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes))
+
+
+def placed(
+    table: pd.DataFrame, metric: str, arm: str, columns: Sequence[str], role: str = "block"
+) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
+    """The runs that count, one for each arm and place, with `_arm`, `_block` and `_value` (nan where not measured).
+
+    Args:
+        columns: Their values together are the place of a run.
+        role: What they are called in a message.
+
+    Returns:
+        The table, notes for the reader, and what was left out.
+    """
+    import pandas as pd
+
+    for column, name in ((metric, "metric"), (arm, "arm"), *((column, role) for column in columns)):
+        if column in table.attrs.get("empty", ()):
+            raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
+        if column not in table.columns:
+            hint = did_you_mean(column, table.columns)
+            raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
+    usable, notes, excluded = _usable(table)
+    for column in (arm, *columns):
+        empty = usable[column].isna()
+        if empty.any():
+            raise AnalysisError(
+                f"column '{column}' is empty in {int(empty.sum())} of {len(usable)} runs (first: row "
+                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out"
+            )
+    places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
+    usable = usable.assign(_arm=usable[arm].map(label), _block=places)
+    usable, duplicates = _single(usable, metric, arm, role)
+    numbers = pd.to_numeric(usable[metric], errors="coerce")
+    text = usable[metric][numbers.isna() & usable[metric].notna()]
+    text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
+    if len(text):
+        bad = usable.loc[text.index[0]]
+        raise AnalysisError(
+            f"column '{metric}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
+            f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
+        )
+    return usable.assign(_value=numbers), notes + duplicates, excluded
+
+
+def _and_more(count: int) -> str:
+    return f", and {count - 1} more" if count > 1 else ""
+
+
+def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
+    """Finished replicates of a table that knows roles and states; everything of one that does not."""
+    excluded: list[dict[str, Any]] = list(table.attrs.get("exclusions", ()))
+    notes = []
+    keep = table
+    for column, wanted, word in (("role", "replicate", "role"), ("status", "finished", "status")):
+        if column not in keep.columns or keep.empty:
+            continue
+        is_other = keep[column].notna() & (keep[column] != wanted)
+        if column == "role" and is_other.all():
+            continue  # a table of search or tuning trials alone: the caller asked for these
+        for row in keep[is_other].to_dict("records"):
+            why = f"{word} {row[column]}" + (f": {row['reason']}" if isinstance(row.get("reason"), str) else "")
+            excluded.append({"arm": row.get("arm"), "seed": row.get("seed"), "by": column, "why": why})
+        for value, count in keep.loc[is_other, column].value_counts().items():
+            notes.append(f"{count} run{'s' if count > 1 else ''} left out: {word} {value}")
+        keep = keep[~is_other]
+    return keep, notes, excluded
+
+
+def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.DataFrame, list[str]]:
+    """One run for each arm and place: exact copies are dropped with a note, anything else is refused."""
+    columns = [name for name in table.columns if table[name].map(_hashable).all()]
+    copies = table.duplicated(subset=columns)
+    notes = []
+    if copies.any():
+        names = sorted(
+            {f"{a} in block {b}" for a, b in zip(table["_arm"][copies], table["_block"][copies], strict=True)}
+        )
+        notes.append(f"{int(copies.sum())} exact copies of a run left out: {', '.join(names)}")
+        table = table[~copies]
+    twice = table[table.duplicated(subset=["_arm", "_block"], keep=False)]
+    if len(twice):
+        name, place = twice["_arm"].iloc[0], twice["_block"].iloc[0]
+        same = twice[(twice["_arm"] == name) & (twice["_block"] == place)]
+        shown = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in same[metric][:3])
+        raise AnalysisError(
+            f"{arm} '{name}' has {len(same)} different runs in block {place} ({metric} = {shown}); keep one of them, "
+            f"or name the column that tells them apart as {_APART[role]}"
+        )
+    return table, notes
+
+
+def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
+    """Refuse values that answer different questions, as far as the table records it: other data, or other masks."""
+    _refuse_mixed_data(table)
+    if metric not in OWN_MASKS or "loss_kind" not in table.columns:
+        return
+    arms = table.dropna(subset=["loss_kind"]).groupby("loss_kind")["_arm"].unique()
+    if len(arms) < 2:
+        return
+    shown = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in arms.items())
+    mend = "so keep the arms of one"
+    if NEXT_TOKENS not in arms.index:
+        mend = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
+    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {mend}")
+
+
+def _refuse_mixed_data(table: pd.DataFrame) -> None:
+    if "data_fingerprint" not in table.columns:
+        return
+    prints = table["data_fingerprint"].dropna()
+    if prints.nunique() > 1:
+        where = [
+            f"{str(value)[:12]} ({', '.join(dict.fromkeys(table['_arm'][part.index]))})"
+            for value, part in prints.groupby(prints)
+        ]
+        raise AnalysisError(
+            f"the runs used different data: fingerprints {', '.join(where)}; losses on different data cannot be "
+            f"compared, so keep the runs of one"
+        )
+
+
+def mixtures(table: pd.DataFrame) -> list[str]:
+    notes = []
+    for column, words in _MIXED.items():
+        if column in table.columns and table[column].dropna().nunique() > 1:
+            parts = table.dropna(subset=[column]).groupby(column)["_arm"].unique()
+            shown = "; ".join(f"{str(value)[:40]} ({', '.join(arms)})" for value, arms in parts.items())
+            notes.append(f"mixed {words}: {shown}")
+    if "data_fingerprint" in table.columns and 0 < table["data_fingerprint"].isna().sum() < len(table):
+        notes.append(f"{int(table['data_fingerprint'].isna().sum())} runs carry no data fingerprint")
+    return notes
+
+
+def _check_budgets(
+    table: pd.DataFrame, baseline: str, equal: str | None, tolerance: float
+) -> tuple[str | None, list[str]]:
+    """The budget that every pair was found equal in, and notes; refuses where they differ block by block."""
+    if equal is None:
+        return None, ["budgets not required to be equal", *_free_starts(table)]
+    if not 0 <= tolerance < 1:
+        raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
+    names = EQUAL_COLUMNS.get(equal, (equal,))
+    column = next((name for name in names if name in table.columns and table[name].notna().any()), None)
+    if column is None:
+        if equal not in EQUAL_COLUMNS:
+            raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, EQUAL_COLUMNS)}")
+        return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
+    spent = _spent(table, column, equal)
+    reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]
+    notes, unequal, unknown, pairs = _free_starts(table), [], 0, 0
+    for name, place, value in zip(table["_arm"], table["_block"], spent, strict=True):
+        base = float(reference.get(place, math.nan))
+        if name != baseline and place in reference.index:
+            pairs += 1
+            if not (math.isfinite(value) and math.isfinite(base)):
+                unknown += 1
+            elif abs(value - base) > tolerance * abs(base):
+                unequal.append((name, place, value, base))
+    if unequal:
+        name, place, value, base = max(unequal, key=lambda item: abs(item[2] / item[3] - 1) if item[3] else math.inf)
+        arms = ", ".join(dict.fromkeys(item[0] for item in unequal))
+        raise AnalysisError(
+            f"{equal} differ by more than {tolerance:.2%} from those of '{baseline}' (arms {arms}; most: {name} in "
+            f"block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
+            f"none must be equal (equal=None; --equal none)"
+        )
+    if unknown:
+        others = f"; equal within {tolerance:.0%} in the others" if unknown < pairs else ""
+        notes.append(f"budgets not recorded ({equal}) in {unknown} of the {pairs} pairs: not checked there{others}")
+    return (None if unknown or not pairs else equal), notes
+
+
+def _spent(table: pd.DataFrame, column: str, equal: str) -> pd.Series:
+    """The budget that each run used, with the cost of the weights that it began from where its budget paid for them."""
+    spent = table[column].astype(float)
+    if {"init/charged", f"init/{equal}"} <= set(table.columns):
+        spent = spent + table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+    return spent
+
+
+def _free_starts(table: pd.DataFrame) -> list[str]:
+    """A note on runs that began from weights whose cost no budget paid for."""
+    free = table[table["init/charged"] == 0] if "init/charged" in table.columns else table.iloc[:0]
+    arms = ", ".join(map(str, dict.fromkeys(free["_arm"])))
+    return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
+
+
+def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str]) -> tuple[Missing, ...]:
+    blocks = dict.fromkeys([*(place for cells in values.values() for place in cells), *(place for _, place in reasons)])
+    return tuple(
+        Missing(name, place, reasons.get((name, place), "no such run in the table"))
+        for name in values
+        for place in blocks
+        if place not in values[name]
+    )
+
+
+def check_goal(direction: str, margin: float | None) -> None:
+    """Refuse a direction that is none, or a margin that no difference lies within."""
+    if direction not in ("minimize", "maximize"):
+        hint = did_you_mean(direction, ("minimize", "maximize"))
+        raise AnalysisError(f"direction = '{direction}' is not known; {hint}")
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
+        raise AnalysisError(f"margin = {margin:g} must be positive and finite")
+
+
+def label(value: Any) -> str:
+    """The name of an arm or a block as text: 3.0 and 3 are the same seed."""
+    if isinstance(value, tuple):
+        return " × ".join(label(part) for part in value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _hashable(value: Any) -> bool:
+    return not isinstance(value, (list, dict, set))

@@ -1,0 +1,1 @@
+"""Scores over many tasks: ranks, aggregates, hierarchical intervals."""

@@ -1,0 +1,335 @@
+"""The schema of a search-space file: question, base, design, replicates, resources, limits, declared analysis.
+
+Frozen, keyword-only dataclasses that pydantic validates once (`config.loading.load_sweep`); the rules that span
+several keys are in `config.space.sweep_rules`. What a design expands to is `config.space.designs`. Mappings of dotted
+paths (overrides, arms, spaces) stay plain data here: they are parsed against the trial's schema where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stackwise_ray.config.space.metric_names import on_whole_splits
+from stackwise_ray.config.trial import NonNegative, Positive, Share, Strict
+from stackwise_ray.config.trial.editing import plain_data
+
+SWEEP_SCHEMA_VERSION = 1
+"""Raised when a key changes its meaning; a file of a newer version is refused."""
+
+Above = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+=,~-]*$")]
+"""A name that is also a folder or a file: letters, digits and _ . + = , ~ -"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base(Strict):
+    """What every arm starts from: a preset of each group, then overrides."""
+
+    model: str | None = None  # None: every arm names its own
+    data: str = "python_stdlib"  # real text on any machine
+    training: str = "classical"
+    optimizer: str = "adamw"
+    overrides: dict[str, Any] = field(default_factory=dict)  # dotted path of the trial: value
+
+
+# ---------------------------------------------------------------------------------------------------- the design
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsDesign(Strict):
+    """Named arms, each a mapping of preset groups and dotted overrides over the base."""
+
+    kind: Literal["arms"] = "arms"
+    arms: dict[str, dict[str, Any]]
+    baseline: str | None = None  # the arm that comparisons are against
+    require: tuple[str, ...] = ()  # constraints that every arm must meet
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridDesign(Strict):
+    """Every combination of the factors' levels."""
+
+    kind: Literal["grid"] = "grid"
+    factors: dict[str, Any]
+    baseline: str | None = None  # name of a generated arm, e.g. "lr=0.001,n_layers=4"
+    require: tuple[str, ...] = ()  # a combination that breaks one is not made
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneAtATimeDesign(Strict):
+    """The base, and for each level of each factor the base with that one value changed."""
+
+    kind: Literal["one_at_a_time"] = "one_at_a_time"
+    factors: dict[str, Any]
+    baseline: str | None = None  # None: the unchanged base, whose name is "base"
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorialDesign(Strict):
+    """A full factorial: every factor has two levels or more, so that main effects and interactions are estimable."""
+
+    kind: Literal["factorial"] = "factorial"
+    factors: dict[str, Any]
+    baseline: str | None = None
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FractionalFactorialDesign(Strict):
+    """A regular two-level fraction 2^(k−p): fewer runs, with the aliases that this costs stated."""
+
+    kind: Literal["fractional_factorial"] = "fractional_factorial"
+    factors: dict[str, Any]
+    resolution: Annotated[int, Field(ge=3, le=5)] = 4  # 4: main effects clear of two-factor interactions
+    baseline: str | None = None
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoflopDesign(Strict):
+    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs a token."""
+
+    kind: Literal["isoflop"] = "isoflop"
+    flops: tuple[Above, ...]  # budgets: the column `budget` of every run
+    sizes: dict[str, dict[str, Any]]  # like arms: a preset or overrides each; a list of model presets is short for it
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderDesign(Strict):
+    """Every size with tokens in proportion to its parameters, at every ratio."""
+
+    kind: Literal["ladder"] = "ladder"
+    tokens_per_parameter: tuple[Above, ...]  # non-embedding parameters; 20 is Chinchilla's optimum
+    sizes: dict[str, dict[str, Any]]
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchDesign(Strict):
+    """Points drawn by a sampler (`search`); its winners are then trained as replicates."""
+
+    kind: Literal["search"] = "search"
+
+
+DesignConfig = Annotated[
+    ArmsDesign
+    | GridDesign
+    | OneAtATimeDesign
+    | FactorialDesign
+    | FractionalFactorialDesign
+    | IsoflopDesign
+    | LadderDesign
+    | SearchDesign,
+    Field(discriminator="kind"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Strict):
+    """How `design.kind: search` draws points."""
+
+    sampler: Literal["tpe", "random", "gp", "nsga2", "cmaes", "grid"] = "tpe"  # tpe: conditions, mixed types, no extras
+    trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
+    space: dict[str, Any]
+    require: tuple[str, ...] = ()  # a point that breaks one is never drawn
+    winners: Count = 1  # best points that are then trained on every replicate seed; 0: none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tune(Strict):
+    """Equal tuning of every arm before the replicates; its FLOPs stand in a column of their own.
+
+    All arms try the same points, spread evenly over the space (`trials.tuning`).
+    """
+
+    space: dict[str, Any]
+    trials_per_arm: Positive = 3
+    budget_share: Annotated[float, Field(gt=0, le=1)] = 0.2  # of a replicate's budget, for each trial
+    require: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveSeeds(Strict):
+    """Seeds 0 … `min` − 1 for every arm; then one more at a time, up to `max`, for arms whose verdict is open.
+
+    The verdict is that of the first declared comparison, valid at any time, at level alpha / (arms less the baseline).
+    """
+
+    min: Positive
+    max: Positive
+    until: Literal["decided"] = "decided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates(Strict):
+    """The seeds on which every arm is trained; the same seed gives every arm the same streams."""
+
+    seeds: Positive | tuple[int, ...] | AdaptiveSeeds = 3  # a number n: 0 … n−1; 3 is the least that shows a spread
+    block: Literal["seed"] = "seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Strict):
+    """What a search or a tuning stage optimises, and the report leads with."""
+
+    metric: str = "validation/loss"
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler(Strict):
+    """Early stopping of unpromising trials; only for `design.kind: search`."""
+
+    kind: Literal["asha", "median"]
+    metric: str | None = None  # None: the first objective's
+    grace: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of its budget that every trial gets
+    reduction: Annotated[float, Field(gt=1)] = 3.0  # asha: of the trials at a rung, one in this many goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Strict):
+    """What one trial occupies, and how many run at once."""
+
+    cpus_per_trial: Positive = 1  # threads of torch in a trial; recorded with it
+    gpus_per_trial: NonNegative = 0.0  # a fraction shares a device
+    workers: Positive = 1  # processes of a trial; above 1 it runs data-parallel
+    max_concurrent: Literal["auto"] | Positive = "auto"  # auto: as many as the machine's CPUs and GPUs hold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Strict):
+    """Bounds beyond which a sweep does not go; None: none."""
+
+    trials: Positive | None = None  # trials of all roles that the plan may contain
+    trial_minutes: Above | None = None  # an attempt that takes longer is ended and tried once more
+    wall_hours: Above | None = None  # hours of the whole sweep; what is unfinished then continues later
+    flops: Above | None = None  # planned training FLOPs of all trials together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking(Strict):
+    """Where and how much is recorded."""
+
+    experiment: Annotated[str, Field(min_length=1)] | None = None  # MLflow experiment; None: the sweep's name
+    keep_models: Literal["all", "best", "none"] = "best"  # best: of each arm, by the first objective
+
+
+# -------------------------------------------------------------------------------------------------- the analysis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Strict):
+    """A paired comparison of every arm with a baseline; the options are those of `analysis.compare`."""
+
+    metric: str = "validation/loss"
+    baseline: str | None = None  # None: design.baseline
+    correction: Literal["holm", "bonferroni", "benjamini_hochberg", "none"] = "holm"
+    margin: Above | None = None  # differences within ± margin (in the metric's unit) count as equivalent
+    direction: Literal["minimize", "maximize"] | None = None  # None: of the objective with this metric, else minimize
+    test: Literal["t", "sign_flip", "wilcoxon"] = "t"
+    equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
+    tolerance: Share = 0.01  # largest relative difference of what `equal` names between arms
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingLaw(Strict):
+    """A scaling law fitted over the sizes and budgets of a sweep; the options are those of `fit_scaling_law`."""
+
+    law: Literal["power", "power_offset", "chinchilla", "bnsl", "data_constrained"] = "chinchilla"
+    holdout: Literal["largest"] | None = "largest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsoflopFit(Strict):
+    """The best size of every budget, and how it grows with the budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisStep(Strict):
+    """One entry of the declared analysis: exactly one of the keys."""
+
+    compare: Compare | None = None
+    scaling_law: ScalingLaw | None = None
+    isoflop: IsoflopFit | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The keys that are given; one, in a file that was checked."""
+        return tuple(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(Strict):
+    """A whole search-space file, validated."""
+
+    name: Name
+    question: str = ""
+    base: Base = field(default_factory=Base)
+    design: DesignConfig
+    search: Search | None = None  # only with design.kind: search
+    replicates: Replicates = field(default_factory=Replicates)
+    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
+    tune: Tune | None = None  # None: one learning rate for all arms, not tuned
+    scheduler: Scheduler | None = None
+    resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
+    tracking: Tracking = field(default_factory=Tracking)
+    analysis: tuple[AnalysisStep, ...] = ()
+    presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
+    seed: int = 0  # root of the search stream: samplers and tuning seeds
+    schema_version: int = SWEEP_SCHEMA_VERSION
+    source: str | None = None  # file that was read; not a key
+
+    @property
+    def comparisons(self) -> tuple[Compare, ...]:
+        """The declared comparisons, in order."""
+        return tuple(step.compare for step in self.analysis if step.compare is not None)
+
+    @property
+    def baseline(self) -> str | None:
+        """The arm that comparisons are against, where nothing else is said."""
+        named = getattr(self.design, "baseline", None)
+        return "base" if named is None and isinstance(self.design, OneAtATimeDesign) else named
+
+    def baseline_of(self, compare: Compare) -> str | None:
+        """The baseline of one comparison."""
+        return self.baseline if compare.baseline is None else compare.baseline
+
+    def direction_of(self, compare: Compare) -> Literal["minimize", "maximize"]:
+        """Which way is better in one comparison."""
+        if compare.direction is not None:
+            return compare.direction
+        return next((goal.direction for goal in self.objective if goal.metric == compare.metric), "minimize")
+
+    @property
+    def experiment(self) -> str:
+        """Name of the MLflow experiment."""
+        return self.tracking.experiment or self.name
+
+
+def default_objective(sweep: SweepConfig) -> Objective:
+    """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
+
+    Tuning and search cannot optimise what their short trials do not measure.
+    """
+    short = sweep.tune is not None or sweep.search is not None
+    for compare in sweep.comparisons[:1]:
+        if not (short and on_whole_splits(compare.metric)):
+            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
+    return Objective()
+
+
+def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
+    """The sweep as JSON data that `load_sweep` reads back equal (`source` left out)."""
+    plain = plain_data(sweep)
+    del plain["source"]
+    plain["analysis"] = [{key: value for key, value in step.items() if value is not None} for step in plain["analysis"]]
+    return plain  # type: ignore[no-any-return]

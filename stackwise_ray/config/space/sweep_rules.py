@@ -1,0 +1,331 @@
+"""The rules that span several keys of a search-space file; `load_sweep` calls `check_sweep` before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from stackwise_ray.config.space.analysis_rules import ANALYSIS_RULES, check_isoflop, check_optimised, check_reported
+from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
+from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
+from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
+from stackwise_ray.config.space.resolver import Resolver
+from stackwise_ray.config.space.seeds import replicate_seeds
+from stackwise_ray.config.space.sweep_config import (
+    AdaptiveSeeds,
+    ArmsDesign,
+    Compare,
+    IsoflopDesign,
+    LadderDesign,
+    SearchDesign,
+    SweepConfig,
+)
+from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial.editing import edit, to_plain
+from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
+
+MOST_SEEDS = 10_000
+"""More replicates of an arm than anybody means; refused before they are listed."""
+
+
+def check_sweep(sweep: SweepConfig) -> Design:
+    """Refuse a sweep that cannot be run as written, and expand it on the way.
+
+    Raises:
+        ConfigError: With file, path, value and fix.
+    """
+    for rule in _RULES:
+        rule(sweep)
+    design = expand(sweep)
+    _check_baselines(sweep, design)
+    _check_equal_budgets(sweep, design)
+    check_isoflop(sweep, design)
+    _check_masks(sweep, design)
+    check_reported(sweep, design)
+    _check_workers(sweep, design)
+    _check_spaces(sweep, design)
+    _check_number(sweep, design)
+    return design
+
+
+def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
+    return ConfigError(problem, path=path, source=sweep.source)
+
+
+def _check_search(sweep: SweepConfig) -> None:
+    searching = isinstance(sweep.design, SearchDesign)
+    if searching and sweep.search is None:
+        raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
+    if not searching and sweep.search is not None:
+        raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+    if sweep.search is not None and sweep.search.winners > sweep.search.trials:
+        problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
+        raise _refuse(sweep, "search.winners", problem)
+    if searching and sweep.tune is not None:
+        raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
+    if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
+        raise _refuse(sweep, "base.model", "is required; name a model preset")
+
+
+def _check_scheduler(sweep: SweepConfig) -> None:
+    if sweep.scheduler is None:
+        return
+    if not isinstance(sweep.design, SearchDesign):
+        problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
+        raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
+    for number, step in enumerate(sweep.analysis):
+        place = f"analysis.{number}.{step.kinds[0]}"
+        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
+        raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
+
+
+def _check_replicates(sweep: SweepConfig) -> None:
+    seeds, most = sweep.replicates.seeds, "replicates.seeds"
+    if isinstance(seeds, AdaptiveSeeds):
+        if seeds.max <= seeds.min:
+            problem = f"= {seeds.max} leaves nothing to add to min = {seeds.min}; raise it, or write seeds: {seeds.min}"
+            raise _refuse(sweep, "replicates.seeds.max", problem)
+        seeds, most = seeds.max, "replicates.seeds.max"
+    if isinstance(seeds, int) and seeds > MOST_SEEDS:
+        raise _refuse(sweep, most, f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
+    seeds = replicate_seeds(sweep)
+    if not seeds:
+        raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")
+    for number, seed in enumerate(seeds):
+        if seed < 0:
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed}; seeds are 0 or above")
+        if seed in seeds[:number]:
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed} twice; each block is one seed")
+
+
+def _check_metrics(sweep: SweepConfig) -> None:
+    if not sweep.objective:
+        raise _refuse(sweep, "objective", "is empty; give at least one metric")
+    for number, goal in enumerate(sweep.objective):
+        require_metric(goal.metric, place=f"objective.{number}.metric", source=sweep.source)
+    if sweep.scheduler is not None and sweep.scheduler.metric is not None:
+        require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is not None:
+            require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
+
+
+def _check_short_trials(sweep: SweepConfig) -> None:
+    """Tuning and search trials score the fixed windows alone, so a whole-split metric cannot choose among them."""
+    if sweep.tune is None and sweep.search is None:
+        return
+    for number, goal in enumerate(sweep.objective):
+        if on_whole_splits(goal.metric):
+            problem = (
+                f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
+            )
+            raise _refuse(sweep, f"objective.{number}.metric", problem)
+
+
+def _check_objectives(sweep: SweepConfig) -> None:
+    several = len(sweep.objective) > 1
+    sampler = sweep.search.sampler if sweep.search else None
+    if several and sampler in ("gp", "cmaes"):
+        raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
+    if several and sweep.scheduler is not None:
+        raise _refuse(sweep, "scheduler.kind", "stops by one objective; give one, or write scheduler: null")
+
+
+def _check_fixed_paths(sweep: SweepConfig) -> None:
+    """Seeds come from replicates, and a tuning stage keeps the arm's size and its share of the budget."""
+    places: list[tuple[str, Iterable[str]]] = [("base.overrides", sweep.base.overrides)]
+    if isinstance(sweep.design, ArmsDesign):
+        places += [(f"design.arms.{name}", changes) for name, changes in sweep.design.arms.items()]
+    if isinstance(sweep.design, IsoflopDesign | LadderDesign):
+        places += [(f"design.sizes.{name}", changes) for name, changes in sweep.design.sizes.items()]
+    for place, paths in places:
+        if "seed" in paths:
+            raise _refuse(sweep, f"{place}.seed", "is not set here: give replicates.seeds")
+        for path in paths if isinstance(sweep.design, IsoflopDesign | LadderDesign) else ():
+            if overlap(path, BUDGET) or path == MAX_STEPS:
+                raise _refuse(sweep, f"{place}.{path}", f"is given by design.kind: {sweep.design.kind}; remove it")
+    if sweep.tune is None:
+        return
+    for path in sweep.tune.space:
+        if path in GROUPS or path.startswith((BUDGET, "training.max_steps", "data.")):
+            raise _refuse(sweep, f"tune.space.{path}", "defines the arm, and is not tuned; make it a factor or an arm")
+
+
+_RULES: tuple[Callable[[SweepConfig], None], ...] = (
+    _check_search,
+    _check_replicates,
+    _check_metrics,
+    _check_short_trials,
+    *ANALYSIS_RULES,
+    _check_scheduler,
+    _check_objectives,
+    _check_fixed_paths,
+)
+
+
+def _check_baselines(sweep: SweepConfig, design: Design) -> None:
+    names = [arm.name for arm in design.arms]
+    named = getattr(sweep.design, "baseline", None)
+    if named is not None and named not in names:
+        raise _refuse(sweep, "design.baseline", f"= {named} is no arm; {did_you_mean(named, names)}")
+    for number, step in enumerate(sweep.analysis):
+        compare = step.compare
+        if compare is None:
+            continue
+        baseline, place = sweep.baseline_of(compare), f"analysis.{number}.compare.baseline"
+        if baseline is None:
+            raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
+        if baseline not in names:
+            raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
+        if len(names) < 2:
+            raise _refuse(sweep, f"analysis.{number}.compare", f"needs two arms; there is only {names[0]}")
+
+
+def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
+    """A comparison at equal budget needs one budget; what the runs achieve is checked again by the analysis."""
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is None or step.compare.equal != "budget":
+            continue
+        first = design.arms[0]
+        for arm in design.arms[1:]:
+            if _differ(first.trial.training.budget, arm.trial.training.budget, step.compare):
+                problem = (
+                    f"= budget, but {first.name} has {_budget_text(first.trial.training.budget)} and {arm.name} has "
+                    f"{_budget_text(arm.trial.training.budget)}; give every arm one budget, or set equal: flops or null"
+                )
+                raise _refuse(sweep, f"analysis.{number}.compare.equal", problem)
+
+
+def _check_masks(sweep: SweepConfig, design: Design) -> None:
+    """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked."""
+    kinds = {arm.name: loss_kind(to_plain(arm.trial)) for arm in design.arms}
+    if len(set(kinds.values())) < 2:
+        return
+    first, *others = kinds
+    other = next(name for name in others if kinds[name] != kinds[first])
+    common = "compare validation/masked_loss, which is the same for all"
+    for number, step in enumerate(sweep.analysis):
+        compare = step.compare
+        if compare is not None and compare.metric not in OWN_MASKS:
+            continue
+        place = f"analysis.{number}.{step.kinds[0]}" + (".metric" if compare else "")
+        says = f"= {compare.metric}, which" if compare else "is fitted to validation/loss, which"
+        if NEXT_TOKENS in (kinds[first], kinds[other]):
+            problem = (
+                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
+                "both can be compared; put them into two search spaces"
+            )
+        else:
+            later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
+            problem = f"{says} {first} measures on other masks than {other}; {common if compare else later}"
+        raise _refuse(sweep, place, problem)
+
+
+def _check_workers(sweep: SweepConfig, design: Design) -> None:
+    fitted = next((arm.name for arm in design.arms if arm.trial.training.memory_bytes is not None), None)
+    if fitted is not None and sweep.resources.workers > 1:
+        problem = f"= {sweep.resources.workers}, and training.memory_bytes of {fitted} is fitted to one worker's step"
+        raise _refuse(sweep, "resources.workers", f"{problem}; write 1, or leave memory_bytes out")
+    sharded = next((arm.name for arm in design.arms if arm.trial.training.parallel == "sharded"), None)
+    if sharded is not None and sweep.resources.workers == 1:
+        problem = f"= 1 leaves nobody to share the model of {sharded} with (training.parallel = sharded)"
+        raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
+
+
+def _differ(one: Budget, other: Budget, compare: Compare) -> bool:
+    return one.unit != other.unit or abs(one.amount - other.amount) > compare.tolerance * max(one.amount, other.amount)
+
+
+def _budget_text(budget: Budget) -> str:
+    return f"{budget.unit}: {budget.amount:g}"
+
+
+def _check_spaces(sweep: SweepConfig, design: Design) -> None:
+    """Parse the spaces, and build the trials at their first and last values: a wrong type is found here."""
+    if sweep.tune is not None:
+        tuning_space(sweep)
+        for arm in design.arms:
+            space = tuning_space(sweep, arm)
+            try:
+                points = [edit(arm.trial, point) for point in _typical(space, arm_resolve(arm))]
+            except ConfigError as error:
+                if error.path is not None and error.path.startswith("tune."):
+                    raise
+                place = f"tune.space.{error.path}" if error.path else "tune.space"
+                raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
+            if space.factors:
+                check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
+    if sweep.search is not None:
+        space = search_space(sweep)
+        resolver = Resolver(sweep)
+        drawn = _typical(space, resolver.resolve("search.space"))
+        points = [resolver.draft(point, place="search.space").build() for point in drawn]
+        check_optimised(sweep, _allowed(space, points), "search.space")
+
+
+def _typical(space: Space, resolve: Resolve) -> list[dict[str, Any]]:
+    """The points of all first and of all last values, and both with one factor changed, to each of its other values
+    where they are listed and to its other end where not: what a condition hides at one end shows at the other.
+
+    They are built for their types alone: that two of their values contradict each other says nothing about the others.
+    """
+    free = Space(space.factors)
+    points = []
+    for end, opposite in ((_first, _last), (_last, _first)):
+        points.append(draw(free, end, resolve)[0])
+        for changed in free.factors:
+            listed = changed.domain.values if isinstance(changed.domain, Choice) else (opposite(changed),)
+            for value in listed:
+                points.append(draw(free, _but_one(end, changed, value), resolve)[0])
+    return [point for number, point in enumerate(points) if point not in points[:number]]
+
+
+def _but_one(end: Callable[[Factor], Any], changed: Factor, value: Any) -> Callable[[Factor], Any]:
+    return lambda factor: value if factor is changed else end(factor)
+
+
+def _allowed(space: Space, points: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The points that the space's own constraints leave."""
+    return [point for point in points if first_broken(space.require, to_plain(point)) is None]
+
+
+def _first(factor: Factor) -> Any:
+    domain = factor.domain
+    if isinstance(domain, Choice):
+        return domain.values[0]
+    if isinstance(domain, Subsets):
+        return []
+    return domain.at(0.001) if isinstance(domain, Normal) else domain.low
+
+
+def _last(factor: Factor) -> Any:
+    domain = factor.domain
+    if isinstance(domain, Choice):
+        return domain.values[-1]
+    if isinstance(domain, Subsets):
+        return list(domain.items)
+    return domain.at(0.999) if isinstance(domain, Normal) else domain.high
+
+
+def planned_trials(sweep: SweepConfig, design: Design) -> dict[Role, int]:
+    """Trials of each role that the sweep comes to, before any is known to be finished."""
+    seeds = len(replicate_seeds(sweep))
+    planned: dict[Role, int] = {}
+    if sweep.search is not None:
+        planned["search"] = sweep.search.trials
+    if sweep.tune is not None:
+        tuned = [arm for arm in design.arms if tuning_space(sweep, arm).factors]
+        planned["tuning"] = len(tuned) * sweep.tune.trials_per_arm
+    planned["replicate"] = (len(design.arms) if sweep.search is None else sweep.search.winners) * seeds
+    return planned
+
+
+def _check_number(sweep: SweepConfig, design: Design) -> None:
+    planned = planned_trials(sweep, design)
+    total = sum(planned.values())
+    if sweep.limits.trials is not None and total > sweep.limits.trials:
+        parts = " + ".join(f"{count} {role}" for role, count in planned.items())
+        problem = f"= {sweep.limits.trials} is below the {total} trials planned ({parts}); raise it or plan fewer"
+        raise _refuse(sweep, "limits.trials", problem)

@@ -1,0 +1,148 @@
+"""The dotted paths of a `TrialConfig`, read off its dataclasses.
+
+Editing, domains and the expression evaluator ask here whether a path exists, what stands at it, and which name is
+nearest to a mistyped one. It holds no list of fields of its own: a field added to `config.trial.trial_config` is known
+at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Union
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.errors import ConfigError, did_you_mean, nearest
+
+MAX_STEPS = "training.max_steps"
+"""Short for `training.budget: {steps: N}`; not a field, so that a stored config has one form."""
+
+BUDGET = "training.budget"
+
+GROUPS = ("model", "data", "training", "optimizer")
+"""Preset groups that make up a trial; each is also a component of `TrialConfig`."""
+
+OTHER_NAMES = {
+    "learning_rate": "lr",
+    "batch_size": "batch_tokens",
+    "hidden_size": "d_model",
+    "n_embd": "d_model",
+    "num_layers": "n_layers",
+    "n_layer": "n_layers",
+    "num_hidden_layers": "n_layers",
+    "num_heads": "n_heads",
+    "n_head": "n_heads",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "d_ff",
+    "max_position_embeddings": "max_positions",
+    "block_size": "seq_len",
+    "sequence_length": "seq_len",
+    "max_length": "seq_len",
+    "grad_clip": "gradient_clip",
+    "max_grad_norm": "gradient_clip",
+    "wd": "weight_decay",
+    "warmup_ratio": "warmup",
+    "dataset": "corpus",
+    "optimizer": "kind",
+}
+"""What other libraries call a field: asked for by hand, these are farther than any spelling distance."""
+
+
+def components_in(annotation: Any) -> tuple[type, ...]:
+    """The dataclasses that may stand where `annotation` is declared: none for a leaf, several for a union, those of
+    its entries for a tuple."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return (annotation,)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return components_in(typing.get_args(annotation)[0])
+    if origin in (Union, types.UnionType, tuple):
+        return tuple(kind for part in typing.get_args(annotation) for kind in components_in(part))
+    return ()
+
+
+@functools.cache
+def annotations_of(component: type) -> Mapping[str, Any]:
+    """Field name to resolved annotation of one dataclass."""
+    hints = typing.get_type_hints(component, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(component)}
+
+
+def children(components: tuple[type, ...]) -> dict[str, tuple[type, ...]]:
+    """Key to the dataclasses that may stand under it, over all `components` of a union."""
+    found: dict[str, tuple[type, ...]] = {}
+    for component in components:
+        for name, annotation in annotations_of(component).items():
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *components_in(annotation))))
+    return found
+
+
+def components_at(path: str, root: tuple[type, ...] = (TrialConfig,)) -> tuple[type, ...]:
+    """The dataclasses that may stand at an existing dotted path; () for a leaf.
+
+    Raises:
+        KeyError: The path does not exist.
+    """
+    components = root
+    for name in path.split("."):
+        components = children(components)[name]
+    return components
+
+
+@functools.cache
+def trial_paths() -> tuple[str, ...]:
+    """Every path of a `TrialConfig`, components and leaves, in the order of declaration."""
+    return tuple(_walk((TrialConfig,), ""))
+
+
+def _walk(components: tuple[type, ...], prefix: str) -> Iterator[str]:
+    for name, below in children(components).items():
+        yield prefix + name
+        yield from _walk(below, f"{prefix}{name}.")
+
+
+def is_trial_path(path: str) -> bool:
+    """Whether `path` names a field or a component of a trial (`training.max_steps` included)."""
+    return path == MAX_STEPS or path in trial_paths()
+
+
+def require_trial_path(path: str, *, place: str | None = None, source: str | None = None) -> None:
+    """Refuse a dotted path that no trial has.
+
+    Args:
+        place: Where the path is written, for the message; `path` itself if absent.
+
+    Raises:
+        ConfigError: With the nearest path.
+    """
+    if not is_trial_path(path):
+        raise ConfigError(f"a trial has no '{path}'; {suggest_path(path)}", path=place or path, source=source)
+
+
+def suggest_path(path: str) -> str:
+    """The end of an "unknown path" message: the nearest path, siblings first."""
+    parent, _, name = path.rpartition(".")
+    known = [*trial_paths(), MAX_STEPS]
+    siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    if not siblings:
+        return did_you_mean(path, known)
+    ending = suggest_key(name, [other.rpartition(".")[2] for other in siblings])
+    if ending.startswith("did you mean '") and parent:
+        return ending.replace("did you mean '", f"did you mean '{parent}.", 1)
+    return ending
+
+
+def suggest_key(name: str, keys: list[str]) -> str:
+    """`did_you_mean` that also knows what other libraries call a field.
+
+    >>> suggest_key("learning_rate", ["lr", "regime"])
+    "did you mean 'lr'?"
+    """
+    elsewhere = {other: own for other, own in OTHER_NAMES.items() if own in keys}
+    near = nearest(name, [*keys, *elsewhere])
+    if near is not None:
+        return f"did you mean '{elsewhere.get(near, near)}'?"
+    return did_you_mean(name, keys)

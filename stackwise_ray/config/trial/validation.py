@@ -1,0 +1,231 @@
+"""The one place where pydantic is asked, and where its errors become ours.
+
+`validate` turns plain data (what YAML gives) into a frozen dataclass, strictly: no key too many, no text where a
+number is wanted, no silent conversion. Every refusal is one `ConfigError` with file, dotted path, value and fix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from stackwise_ray.config.trial.paths import children, suggest_key
+from stackwise_ray.core.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Origin(NamedTuple):
+    """Where a value was written: file (or "command line") and dotted path in it."""
+
+    source: str | None
+    path: str
+
+
+Locate = Callable[[str], Origin]
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}  # building one takes about 30 ms
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Locate | None = None) -> T:
+    """`plain` as a `kind`.
+
+    Args:
+        plain: JSON-like data. Validation runs on its JSON form, in which a list is what a tuple field wants and
+            nothing else is converted.
+        locate: From a dotted path of `kind` to where that value was written; the path itself if absent.
+
+    Raises:
+        ConfigError: For the first thing that is wrong; the number of others is named.
+    """
+    find = locate or (lambda path: Origin(source, path))
+    _refuse_foreign(plain, "", find)
+    try:
+        valid: T = _adapter(kind).validate_json(json.dumps(plain))
+        return valid
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        # An unknown key is the likely cause of a missing one: `lerning_rate` makes `lr` absent.
+        problems.sort(key=_rank)
+        raise _translate(kind, problems, find) from None
+
+
+def _rank(problem: Any) -> int:
+    """Unknown keys first; a list or number that is no literal last, since another branch of the union says more."""
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return 0
+    return 2 if problem["type"] == "literal_error" and not isinstance(problem["input"], str) else 1
+
+
+def _refuse_foreign(plain: Any, path: str, find: Locate) -> None:
+    """Refuse what JSON cannot hold (a date, an array, an infinite number) where it stands."""
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            if not isinstance(key, str):
+                origin = find(path)
+                raise ConfigError(f"the key {key!r} is not text", path=origin.path or None, source=origin.source)
+            _refuse_foreign(value, f"{path}.{key}" if path else key, find)
+    elif isinstance(plain, (list, tuple)):
+        for number, value in enumerate(plain):
+            _refuse_foreign(value, f"{path}.{number}", find)
+    elif isinstance(plain, float) and not math.isfinite(plain):
+        origin = find(path)
+        raise ConfigError(f"= {plain} is not a finite number", path=origin.path, source=origin.source)
+    elif plain is not None and not isinstance(plain, (str, int, float, bool)):
+        origin = find(path)
+        problem = f"= {plain!r} is a {type(plain).__name__}; give a number, text, true, false, null, list or mapping"
+        raise ConfigError(problem, path=origin.path, source=origin.source)
+
+
+def _translate(kind: type, problems: list[Any], find: Locate) -> ConfigError:
+    problem = problems[0]
+    path, holders, components = _own_path(kind, problem["loc"])
+    if problem["type"] == "union_tag_invalid":
+        path.append("kind")
+    origin = find(".".join(path))
+    text = _explain(problem, path[-1] if path else "", holders, _kinds(components))
+    if problem["type"] == "literal_error" and any(other["type"] == "tuple_type" for other in problems[1:]):
+        text += " (or give a list)"
+    if len(problems) > 1:
+        paths = {tuple(_own_path(kind, other["loc"])[0]) for other in problems[1:]}
+        others = {".".join(other) for other in paths if tuple(path[: len(other)]) != other}
+        text += f" (also wrong: {', '.join(sorted(others)[:4])})" if others else ""
+    return ConfigError(text, path=origin.path or None, source=origin.source)
+
+
+_BRANCH = re.compile(r"(literal|tuple)\[")
+"""How pydantic marks the branch of a union of plain types in a location."""
+
+
+def _own_path(kind: type, location: tuple[int | str, ...]) -> tuple[list[str], tuple[type, ...], tuple[type, ...]]:
+    """The location without pydantic's union tags, what holds its last name, and what may stand there."""
+    components: tuple[type, ...] = (kind,)
+    path: list[str] = []
+    holders: tuple[type, ...] = ()
+    for name in location:
+        if len(components) > 1 and (chosen := _of_kind(components, str(name))):
+            components = (chosen,)  # `name` is the tag of a union, not a key
+            continue
+        if _BRANCH.match(str(name)):
+            continue
+        holders = components
+        path.append(str(name))
+        components = children(components).get(str(name), components if isinstance(name, int) else ())
+    return path, holders, components
+
+
+def _kinds(components: tuple[type, ...]) -> list[str]:
+    return [kind for component in components if isinstance(kind := getattr(component, "kind", None), str)]
+
+
+def _of_kind(components: tuple[type, ...], tag: str) -> type | None:
+    for component in components:
+        if getattr(component, "kind", None) == tag or tag == component.__name__:
+            return component
+    return None
+
+
+def _explain(problem: Any, name: str, holders: tuple[type, ...], kinds: list[str]) -> str:
+    """One of pydantic's errors in our words: value first where there is one, the fix last."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        keys = [key for key in children(holders) if key != "kind"]
+        kind_here = "".join(_kinds(holders)) if len(holders) == 1 else ""
+        head = f"kind {kind_here} has no such key" if kind_here else "unknown key"
+        return f"{head}; {suggest_key(name, keys) if keys else 'leave it out'}"
+    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return "is required and absent"
+    if kind == "union_tag_not_found":
+        return f"needs a kind; choose one of {', '.join(kinds)}"
+    if kind == "union_tag_invalid":
+        tag = str(context.get("tag"))
+        return f"= {tag} is unknown; {did_you_mean(tag, kinds)}"
+    if kind == "literal_error":
+        allowed = [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"= {show(value)} is unknown; {did_you_mean(str(value), allowed)}"
+    if kind in ("float_type", "int_type"):
+        return _explain_number(kind, value)
+    if kind == "string_type" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return f'= {show(value)} is a number where text is wanted; write it in quotes: "{value}"'
+    wanted = _WANTED.get(kind)
+    if wanted is not None:
+        return f"= {show(value)} is {describe(value)} where {wanted} is wanted"
+    for key, words in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most")):
+        if key in context:
+            return f"= {show(value)} is out of range; it must be {words} {show(context[key])}"
+    if kind == "string_pattern_mismatch":
+        return f"= {show(value)} is no name that can be a file; use letters, digits and _ . + = , ~ -"
+    if kind == "too_short":
+        return f"= {show(value)} has too few entries; it needs {context['min_length']}"
+    if kind in ("too_long", "missing_positional_only_argument", "unexpected_positional_argument"):
+        return f"= {show(value)} has the wrong number of entries"
+    return f"= {show(value)}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+_WANTED = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+    "dataclass_exact_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def _explain_number(kind: str, value: Any) -> str:
+    wanted = "a whole number" if kind == "int_type" else "a number"
+    if isinstance(value, float) and value.is_integer():
+        return f"= {show(value)} is not written as a whole number; write {int(value)}"
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            listed = "," in value and all(_is_number(part) for part in value.split(","))
+            hint = "; several values are a grid: design kind grid, or --multirun" if listed else ""
+            return f"= {show(value)} is text where {wanted} is wanted{hint}"
+        if not math.isfinite(number):
+            return f"= {show(value)} is not a finite number; {wanted} is wanted"
+        plain = str(int(number)) if kind == "int_type" and number.is_integer() else value.strip()
+        return f"= {show(value)} is text where {wanted} is wanted; write it without quotes: {plain}"
+    return f"= {show(value)} is {describe(value)} where {wanted} is wanted"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def show(value: Any, *, longest: int = 80) -> str:
+    """A value as a message shows it: YAML-like, text in quotes, never more than a line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def describe(value: Any) -> str:
+    """What a value is, in the words of a YAML file."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a truth value"
+    if isinstance(value, (int, float)):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "a mapping" if isinstance(value, Mapping) else "a list"

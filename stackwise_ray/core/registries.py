@@ -1,0 +1,39 @@
+"""Everything that is asked for by name, in one place that every layer may ask.
+
+A registry lists its names without importing anything: the entries are the modules of a package, and one is imported
+when it is first asked for. Entries that a config is validated with (all but samplers and schedulers) load without torch
+and without ray. `core.plugins` adds entries of other packages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stackwise_ray.core.registry import Registry
+
+FAMILIES: Registry[Any] = Registry("model family", package="stackwise_ray.models.families")
+CORPORA: Registry[Any] = Registry("corpus", package="stackwise_ray.data.corpora")
+REGIMES: Registry[Any] = Registry("training regime", package="stackwise_ray.training.regimes")
+OBJECTIVES: Registry[Any] = Registry("training objective", package="stackwise_ray.training.objectives")
+OPTIMIZERS: Registry[Any] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
+FLAGS: Registry[Any] = Registry("flag", package="stackwise_ray.flags")
+COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.components")
+TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks")
+SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
+SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
+ANALYSES: Registry[Any] = Registry("analysis", package="analysis.steps")
+
+BY_KIND: dict[str, Registry[Any]] = {
+    "families": FAMILIES,
+    "corpora": CORPORA,
+    "regimes": REGIMES,
+    "objectives": OBJECTIVES,
+    "optimizers": OPTIMIZERS,
+    "flags": FLAGS,
+    "components": COMPONENTS,
+    "tasks": TASKS,
+    "samplers": SAMPLERS,
+    "schedulers": SCHEDULERS,
+    "analyses": ANALYSES,
+}
+"""Kind, as in the name of an entry-point group (``stackwise_ray.<kind>``), to its registry."""

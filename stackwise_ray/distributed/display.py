@@ -1,0 +1,165 @@
+"""What a person sees while a sweep runs: trials done, running, failed; tokens/s; time left; the best so far.
+
+On a terminal a live table (rich); elsewhere one line a minute without control characters, so that output can be piped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from stackwise_ray.core.quantities import format_count, format_seconds
+from stackwise_ray.core.records import FINAL, Role
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.planning.sweep_plan import Plan
+
+PLAIN_PERIOD_S = 60.0
+
+
+class Progress:
+    """Shows a ledger until it is closed; a context manager.
+
+    Args:
+        slots: Trials that run at once.
+        metric: The metric whose best value is shown.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        slots: int,
+        metric: str,
+        minimize: bool = True,
+    ) -> None:
+        self._console, self._slots = console, slots
+        self._metric, self._sign = metric, 1 if minimize else -1
+        self._began = time.monotonic()
+        self._ledger: Ledger | None = None
+        self._plan: Plan | None = None
+        self._live: Live | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(self, console=self._console, refresh_per_second=2, transient=True)
+            self._live.start()
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._end.set()
+        self._console.print(self.line(), highlight=False)
+
+    def watch(self, ledger: Ledger, plan: Plan) -> None:
+        """Whom to show from now on, and what was planned."""
+        self._ledger, self._plan = ledger, plan
+
+    def __rich__(self) -> Table:
+        """The live table: a line of totals, then a line a running trial."""
+        table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
+        for column, justify in (("running", "left"), ("step", "right"), ("tokens/s", "right"), ("loss", "right")):
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        for attempt in list(self._ledger.running.values()) if self._ledger else []:
+            latest, proposal = attempt.latest, attempt.proposal
+            loss = latest.get("validation/loss", latest.get("train/loss"))
+            table.add_row(
+                f"{proposal.arm} · seed {proposal.seed} · {proposal.role}",
+                str(attempt.step),
+                format_count(latest.get("throughput/tokens_per_s", 0.0)),
+                "" if loss is None else f"{loss:.4f}",
+            )
+        return table
+
+    def line(self) -> str:
+        """The totals in one line."""
+        ledger = self._ledger
+        elapsed = format_seconds(time.monotonic() - self._began)
+        if ledger is None:
+            return f"starting … {elapsed}"
+        records = ledger.records()
+        count = {status: sum(r.status == status for r in records) for status in ("finished", "failed", "stopped")}
+        total = ledger.source.expected()
+        parts = [f"{count['finished'] + count['stopped']}/{total} trials done", f"{len(ledger.running)} running"]
+        parts.append(f"{count['failed']} failed")
+        if ledger.known:
+            parts.append(f"{ledger.known} kept from before")
+        rate = sum(a.latest.get("throughput/tokens_per_s", 0.0) for a in list(ledger.running.values()))
+        if rate:
+            parts.append(f"{format_count(rate)} tokens/s")
+        parts.append(elapsed)
+        left = self.seconds_left()
+        if left is not None and ledger.running:
+            open_ended = self._plan is not None and self._plan.seeds_possible is not None
+            parts.append(f"{'at most' if open_ended else 'about'} {format_seconds(left)} left")
+        best = self._best()
+        if best is not None:
+            parts.append(best)
+        return " · ".join(parts)
+
+    def seconds_left(self) -> float | None:
+        """Time until the sweep ends, from the seconds per FLOP that each planned cell has shown.
+
+        None before anything has been measured, or where a budget is not known in FLOPs beforehand.
+        """
+        ledger, plan = self._ledger, self._plan
+        if ledger is None or plan is None:
+            return None
+        seconds: defaultdict[str, float] = defaultdict(float)
+        flops: defaultdict[str, float] = defaultdict(float)
+        done: defaultdict[tuple[str, Role], float] = defaultdict(float)  # trials; one that runs counts as its share
+        records = {record.trial_id: record for record in ledger.records()}
+        for trial_id, arm, role in list(ledger.trial_set):  # a kept record may bear the arm name of an older file
+            record, row = records.get(trial_id), plan.row(arm, role)
+            if record is None:
+                continue
+            if record.status in FINAL:
+                done[row.arm, row.role] += 1
+            if {"flops/total", "time/total_s"} <= record.metrics.keys():
+                seconds[row.arm] += record.metrics["time/total_s"]
+                flops[row.arm] += record.metrics["flops/total"]
+        for attempt in list(ledger.running.values()):
+            row = plan.row(attempt.proposal.arm, attempt.proposal.role)
+            spent = attempt.latest.get("flops/total", 0.0)
+            if spent:
+                seconds[row.arm] += time.time() - attempt.started
+                flops[row.arm] += spent
+            if row.flops:
+                done[row.arm, row.role] += min(1.0, spent / row.flops)
+        if not any(flops.values()):
+            return None
+        mean = sum(seconds.values()) / sum(flops.values())
+        left = 0.0
+        for row in plan.rows:
+            if not row.trials:
+                continue
+            if row.flops is None:
+                return None
+            pace = seconds[row.arm] / flops[row.arm] if flops[row.arm] else mean
+            left += max(0.0, row.trials - done[row.arm, row.role]) * row.flops * pace
+        return left / self._slots
+
+    def _best(self) -> str | None:
+        assert self._ledger is not None
+        scored = [
+            (self._sign * record.metrics[self._metric], record.arm)
+            for record in self._ledger.records()
+            if record.role != "tuning" and self._metric in record.metrics
+        ]
+        if not scored:
+            return None
+        value, arm = min(scored)
+        return f"best {self._metric} {self._sign * value:.4f} ({arm})"
+
+    def _lines(self) -> None:
+        while not self._end.wait(PLAIN_PERIOD_S):
+            self._console.print(self.line(), highlight=False)

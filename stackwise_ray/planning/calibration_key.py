@@ -1,0 +1,34 @@
+"""The key under which the planner looks up, and a run stores, what this machine was measured to do."""
+
+from __future__ import annotations
+
+from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
+from stackwise_ray.core.calibration_store import RunKind
+from stackwise_ray.flags import apply_flags
+
+
+def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
+    """The calibration's key for a trial: the same in the planner and in the run that records a sample.
+
+    What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
+    """
+    trial = apply_flags(trial)
+    mixer = trial.model.mixer
+    return RunKind(
+        family=trial.model.family,
+        mixer=None if mixer is None else mixer.kind,
+        device=device,
+        threads=threads,
+        backend=backend,
+        precision=trial.training.precision,
+        compiled=trial.training.compile,
+    )
+
+
+def backend_of(trial: TrialConfig, device_type: str) -> str | None:
+    """The kernel backend of the trial's model on a type of device ("cpu", "cuda"); None: it has no resolvent."""
+    if not isinstance(trial.model.mixer, ResolventApplyMixer | ResolventDiagonalMixer):
+        return None
+    from stackwise_ray.kernels import choose_backend  # with torch, which planning starts without
+
+    return str(choose_backend(device=device_type))

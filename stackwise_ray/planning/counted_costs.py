@@ -1,0 +1,174 @@
+"""What a step of a trial costs, found by running it on fake tensors: sizes and operations without any data.
+
+The planner and the loop both ask here, so that the steps a budget buys are the same in plan and run. FLOPs and bytes
+come out equal to those of the real step, to the unit (tests hold this for every family); in 16-bit autocast a real norm
+keeps statistics of each position that a fake one does not: some bytes in a thousand.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
+
+from stackwise_ray.config.trial import Budget, Noise, TrialConfig
+from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
+from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
+from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
+from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.growth.adapters import merge_adapters
+from stackwise_ray.models.growth.prefix import forward_from, prefix_output
+from stackwise_ray.models.growth.time_input import takes_time
+from stackwise_ray.optim import build_optimizer
+from stackwise_ray.planning.modelled_flops import modelled_flops, modelled_prefix_flops
+from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
+from stackwise_ray.training.budget import StageFlops, batch_sequences, shares
+from stackwise_ray.training.consistency import stack_output, summed_distance
+from stackwise_ray.training.stabilisers import cap_spectral_norms, capping_flops, trained_projections
+from stackwise_ray.training.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageBytes:
+    """Memory of one stage and sizes of its model.
+
+    Attributes:
+        live_peak: Most bytes in live tensors during a step, optimizer state included.
+        saved_activations: Bytes saved for the backward pass of one micro-batch.
+        weights, optimizer_state: Bytes of either, as a checkpoint holds them.
+        model: Bytes of the weights as they are kept in the end, adapters merged.
+        params, params_non_embedding: Of that model.
+    """
+
+    live_peak: int
+    saved_activations: int
+    weights: int
+    optimizer_state: int
+    model: int
+    params: int
+    params_non_embedding: int
+
+
+def stage_flops(
+    trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
+) -> StageFlops:
+    """Counts a stage's FLOPs (about 0.1 s; remembered for every later trial of the process that costs the same).
+
+    Args:
+        trial: With the edits of its flags.
+    """
+    return _stage_flops(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
+
+
+def stage_bytes(
+    trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
+) -> StageBytes:
+    """Finds a stage's memory (about 0.5 s; remembered likewise)."""
+    return _stage_bytes(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
+
+
+def _same_cost(trial: TrialConfig, stage: Stage) -> tuple[TrialConfig, Stage]:
+    """Both without what no cost of a step depends on, as a key to remember costs by: arms that differ in their masks
+    alone, and the tuning of an arm, are counted once."""
+    training = replace(trial.training, budget=Budget(steps=1), lr=1.0, evaluations=1, noise=Noise())
+    return replace(trial, seed=0, flags=(), training=training), replace(stage, share=1.0, noise=None)
+
+
+def _frozen(special_ids: Mapping[str, int] | None) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((special_ids or {}).items()))
+
+
+@functools.lru_cache(maxsize=256)
+def _stage_flops(
+    trial: TrialConfig, stage: Stage, vocab_size: int, special_ids: tuple[tuple[str, int], ...]
+) -> StageFlops:
+    with FakeTensorMode():
+        model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
+        enter_stage(model, stage)
+        with FlopCounter() as training:
+            _forward_backward(trial, stage, model, 1)
+        with FlopCounter() as prefix, autocast(trial, "cpu"):
+            if stage.cached:
+                prefix_output(model, stage.lowest_trained, **_inputs(trial, model, 1))
+        model.eval()  # type: ignore[no-untyped-call]
+        with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
+            model(**_inputs(trial, model, 1))
+        return StageFlops(
+            forward_per_sequence=training.count.forward,
+            backward_per_sequence=training.count.backward,
+            evaluation_per_sequence=evaluation.count.forward,
+            optimizer_per_step=optimizer_flops(model) + capping_flops(_capped(trial, model)),
+            prefix_per_sequence=prefix.count.forward,
+            modelled_per_sequence=modelled_flops(trial, stage, model.config.vocab_size),
+            modelled_prefix_per_sequence=(
+                modelled_prefix_flops(trial, stage, model.config.vocab_size) if stage.cached else 0.0
+            ),
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _stage_bytes(
+    trial: TrialConfig, stage: Stage, vocab_size: int, special_ids: tuple[tuple[str, int], ...]
+) -> StageBytes:
+    pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
+    with FakeTensorMode():
+        model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
+        enter_stage(model, stage)
+        optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
+        peak = saved_bytes = 0
+        for _ in range(2):  # the second step finds the optimizer's state there
+            with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
+                loss = torch.zeros((), dtype=torch.float64)  # of the step, while it lasts
+                for piece in pieces:
+                    _forward_backward(trial, stage, model, piece)
+                optimizer.step()
+                cap_spectral_norms(_capped(trial, model))
+                optimizer.zero_grad(set_to_none=True)
+                del loss
+            peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        merge_adapters(model)
+        count = count_parameters(model)
+        state = {id(v): v for e in optimizer.state.values() for v in e.values() if isinstance(v, torch.Tensor)}
+        return StageBytes(
+            live_peak=peak,
+            saved_activations=saved_bytes,
+            weights=weights,
+            optimizer_state=sum(tensor.nbytes for tensor in state.values()),
+            model=sum(parameter.nbytes for parameter in model.parameters()),
+            params=count.total,
+            params_non_embedding=count.non_embedding,
+        )
+
+
+def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:
+    return trained_projections(model) if trial.training.spectral_norm else []
+
+
+def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, n_sequences: int) -> None:
+    inputs = _inputs(trial, model, n_sequences)
+    tokens = inputs["input_ids"]
+    targets = torch.zeros_like(tokens)  # memory of their own, as in a step
+    with autocast(trial, "cpu"), stack_output(model, stage) as hidden:
+        if stage.cached:
+            output = forward_from(model, stage.lowest_trained, torch.zeros(*tokens.shape, trial.model.d_model))
+        else:
+            output = model(**inputs)
+        total, _ = summed_cross_entropy(output.logits, targets)
+    part = total / tokens.numel()
+    loss = with_auxiliary(part, model, output, 1.0)
+    if hidden:
+        with autocast(trial, "cpu"):
+            distance = summed_distance(model, hidden.pop(), tokens, torch.zeros_like(tokens))
+        loss = loss + trial.training.consistency * distance
+    del output  # as in a step: the logits do not live through the backward pass
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _inputs(trial: TrialConfig, model: torch.nn.Module, n_sequences: int) -> dict[str, torch.Tensor]:
+    inputs = {"input_ids": torch.zeros(n_sequences, trial.data.seq_len, dtype=torch.int64)}
+    return inputs | ({"times": torch.zeros(n_sequences)} if takes_time(model) else {})

@@ -1,0 +1,114 @@
+"""A plan on a terminal: what the arms are, what their budgets buy, and below that what a reader must know beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.planning.sweep_plan import Plan, PlanRow
+
+CHEAPER_EVALUATION = "fewer training.evaluations or data.validation_tokens"
+NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """The plan in two tables that fit 80 columns; of one that is refused as a whole, the reasons alone."""
+    arms = Table(title=f"Plan of {plan.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
+        arms.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
+    budgets = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    for name in ("arm", "steps", "tokens", "FLOPs", "evaluation", "time/trial", "peak memory", "disk"):
+        budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
+    for row in plan.rows:
+        name = row.name
+        if row.refused is None:
+            costs = (row.flops_forward_per_token, row.flops_backward_per_token, row.flops_optimizer_per_step)
+            arms.add_row(name, row.trials_text, *map(_count, (row.params, row.params_non_embedding, *costs)))
+            budgets.add_row(
+                name,
+                *map(_count, (row.steps, row.tokens, row.flops, row.flops_evaluation)),
+                "—" if row.seconds is None else format_seconds(row.seconds),
+                "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
+                "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
+            )
+    refused = [Text(f"refused: {row.arm}: {row.refused}", style="red") for row in plan.refused]
+    if not plan.accepted:
+        return Group(*refused)
+    return Group(arms, budgets, *refused, Text(_caption(plan)))
+
+
+def _caption(plan: Plan) -> str:
+    ends = [plan] if plan.least is None else [plan.least, plan]
+    trials = _many(plan.trials, "trial") if plan.least is None else f"{plan.least.trials} to {plan.trials} trials"
+    total = f"{trials}, {_flops_text(plan, ends)}, {plan.slots} at once"
+    seconds = [format_seconds(p.known_seconds) for p in ends if p.known_seconds is not None]
+    total += f"; about {' to '.join(seconds)}" if seconds else ""
+    untimed = [row.name for row in plan.accepted if row.seconds is None]
+    total += f" without {', '.join(untimed)}" if seconds and untimed else ""
+    counts = [f"{row.arm}: {row.vocabulary}" for row in plan.rows if row.vocabulary is not None]
+    counts += [
+        f"{row.arm}: the cache of the frozen prefix takes {row.cache_bytes} bytes ({format_bytes(row.cache_bytes)})"
+        for row in plan.rows
+        if row.cache_bytes is not None
+    ]
+    counts += [text for row in plan.rows if (text := charged_text(row)) is not None]
+    dear = [row for row in plan.rows if (row.flops_evaluation or 0) > (row.flops or float("inf"))]
+    if dear:
+        arms = ", ".join(dict.fromkeys(row.arm for row in dear))
+        fixed = "data.final_evaluation=fixed, " if any(row.whole_splits for row in dear) else ""
+        total += f"\nevaluation costs more FLOPs than training ({arms}): try {fixed}{CHEAPER_EVALUATION}"
+    return "\n".join([total, *counts, *_not_calibrated(plan), *plan.notes])
+
+
+def _flops_text(plan: Plan, ends: Sequence[Plan]) -> str:
+    """The training FLOPs of the sweep: those that are planned, and whose are not."""
+    open_ = [row.name for row in plan.accepted if row.flops is None]
+    if len(open_) == len(plan.accepted):
+        return "training FLOPs open (a budget of time)"
+    known = " to ".join(format_count(end.known_flops) for end in ends) + " training FLOPs"
+    return f"{known} without {', '.join(open_)} (a budget of time)" if open_ else known
+
+
+def _not_calibrated(plan: Plan) -> list[str]:
+    """What no measurement of this machine predicts, and of which cells where others are predicted."""
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for what, column in (("time", "seconds"), ("peak", "peak_bytes")):
+        cells = tuple(row.name for row in plan.accepted if getattr(row, column) is None)
+        if cells:
+            lacking.setdefault(cells, []).append(what)
+    every = tuple(row.name for row in plan.accepted)
+    return [
+        f"{' and '.join(what)}{'' if cells == every else ' of ' + ', '.join(cells)}: {NOT_CALIBRATED}"
+        for cells, what in lacking.items()
+    ]
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _count(value: float | None) -> str:
+    return "—" if value is None else format_count(value)
+
+
+def stages_text(row: PlanRow) -> str:
+    """The stages in words."""
+    parts = [
+        f"{stage.name} {f'{stage.share:.3g} of the budget' if stage.steps is None else _many(stage.steps, 'step')}"
+        for stage in row.stages
+    ]
+    return f"stages: {', '.join(parts)}"
+
+
+def charged_text(row: PlanRow) -> str | None:
+    """What of the budget is charged for the checkpoint, in words; None where nothing is."""
+    if row.charged is None:
+        return None
+    ((unit, amount),) = row.budget.items()
+    shown = unit.replace("wall_seconds", "seconds").replace("flops", "FLOPs")
+    return f"{row.name}: {row.charged:.4g} of its {amount:.4g} {shown} are charged for training.init_from"

@@ -1,0 +1,306 @@
+"""What a sweep would run and what it would cost, before anything runs: `--plan`, `plan.json`, `sw.plan`.
+
+A row a cell (an arm in one role). Everything is counted on the meta device or solved from those counts; hours and peak
+memory come from what this machine was measured to do (`core.calibration_store`) and are absent where it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.calibration_store import Calibration
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import Role
+from stackwise_ray.data import PreparedData
+from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.training.initial import charged, check_tokenizer
+
+if TYPE_CHECKING:
+    from stackwise_ray.planning.trial_plan import PlannedStage
+
+SEARCH_CELLS = ("search", "winners")
+"""The cells of a search: its points, whatever they are, and the replicates of its best ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An arm in one role, as the planner is asked about it.
+
+    Attributes:
+        trial: One trial of the cell; its seed does not matter to the cost.
+        trials: How many of them the sweep holds at most (replicates, tuning trials or search trials).
+        trials_least: How many it holds at least, where that is open (adaptive replicates).
+        split_tokens: Tokens of each split, for the cost of scoring them whole.
+        tokenizer: Folder of the data's tokenizer.
+    """
+
+    arm: str
+    role: Role
+    trial: TrialConfig
+    trials: int
+    vocab_size: int
+    special_ids: Mapping[str, int]
+    split_tokens: Mapping[str, int]
+    tokenizer: Path
+    trials_least: int | None = None
+
+    @classmethod
+    def of(cls, arm: str, role: Role, trial: TrialConfig, trials: int, data: PreparedData) -> Cell:
+        """The cell of a trial on its prepared data."""
+        return cls(
+            arm=arm,
+            role=role,
+            trial=trial,
+            trials=trials,
+            vocab_size=data.vocab_size,
+            special_ids=data.special_ids,
+            split_tokens={name: split.n_tokens for name, split in data.splits.items()},
+            tokenizer=data.directory / "tokenizer",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """The cost of one cell; FLOPs and tokens are those of one trial.
+
+    Attributes:
+        trials, trials_least: As in `Cell`.
+        flops_forward_per_token: Counted FLOPs of the forward pass, a token.
+        flops_backward_per_token: The same of the backward pass.
+        flops_optimizer_per_step: FLOPs of one optimizer step.
+        steps: Optimizer steps of the whole budget; None where the budget is wall-clock time.
+        flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit.
+        seconds: Predicted wall time of one trial; None: not calibrated.
+        peak_bytes: Predicted peak of live tensors; None: not calibrated.
+        disk_bytes: Two checkpoints, the final model and a cache.
+        cache_bytes: Of these, the cache of a frozen prefix; None: the trial has none.
+        vocabulary: Both parameter counts in words, where the published size has another vocabulary.
+        refused: Why this cell cannot run; then the counts are None.
+        whole_splits: Whether a trial scores whole splits at its end.
+        stages: Names, shares of the budget and steps of a trial's stages.
+        charged: What the checkpoint that a trial starts from had cost, where the budget pays for that, in its unit.
+    """
+
+    arm: str
+    role: Role
+    trials: int
+    budget: Mapping[str, float]
+    params: int | None = None
+    params_non_embedding: int | None = None
+    flops_forward_per_token: float | None = None
+    flops_backward_per_token: float | None = None
+    flops_optimizer_per_step: int | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    flops: int | None = None
+    flops_evaluation: int | None = None
+    seconds: float | None = None
+    peak_bytes: float | None = None
+    disk_bytes: int | None = None
+    cache_bytes: int | None = None
+    vocabulary: str | None = None
+    refused: str | None = None
+    trials_least: int | None = None
+    whole_splits: bool = False
+    stages: tuple[PlannedStage, ...] = ()
+    charged: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The arm, with its role where these are not its replicates."""
+        return self.arm if self.role == "replicate" else f"{self.arm} ({self.role})"
+
+    @property
+    def predicted(self) -> dict[str, float | None]:
+        """What one trial is predicted to take, as the journal keeps it from before the trial runs."""
+        return {"flops": self.flops, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+
+    @property
+    def trials_text(self) -> str:
+        """The number of trials, or the least and the most."""
+        return str(self.trials) if self.trials_least is None else f"{self.trials_least}–{self.trials}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A row a cell, and the sweep's totals: the most that it may come to (`least`: the least).
+
+    Attributes:
+        slots: Trials at once that the hours are divided by.
+        seeds_possible: First number of seeds at which adaptive replicates can decide; None: replicates are fixed.
+        notes: Lines that a reader should see, e.g. that the learning rate is not tuned.
+    """
+
+    name: str
+    rows: tuple[PlanRow, ...]
+    slots: int
+    notes: tuple[str, ...] = ()
+    seeds_possible: int | None = None
+
+    @property
+    def least(self) -> Plan | None:
+        """The same plan with the least of every open number of trials; None where none is open."""
+        if self.seeds_possible is None:
+            return None
+        rows = (replace(row, trials=row.trials_least or row.trials, trials_least=None) for row in self.rows)
+        return replace(self, rows=tuple(rows), seeds_possible=None)
+
+    @property
+    def refused(self) -> tuple[PlanRow, ...]:
+        """The cells that cannot run."""
+        return tuple(row for row in self.rows if row.refused is not None)
+
+    def row(self, arm: str, role: Role) -> PlanRow:
+        """The row that a trial falls under; the points of a search and their replicates have one row each.
+
+        Raises:
+            KeyError: The plan holds no such trial.
+        """
+        rows = [row for row in self.rows if row.role == role]
+        found = next((row for row in rows if row.arm == arm), None)
+        if found is None and len(rows) == 1 and rows[0].arm in SEARCH_CELLS:
+            found = rows[0]
+        if found is None:
+            raise KeyError(f"{arm} ({role})")
+        return found
+
+    @property
+    def trials(self) -> int:
+        """Trials in all, without those that are refused."""
+        return sum(row.trials for row in self.rows if row.refused is None)
+
+    @property
+    def flops(self) -> int | None:
+        """Training FLOPs of the whole sweep; None: open, since a cell has a budget of time."""
+        return None if any(row.flops is None for row in self.accepted) else self.known_flops
+
+    @property
+    def known_flops(self) -> int:
+        """The same of the cells whose FLOPs are planned."""
+        return sum(row.trials * row.flops for row in self.rows if row.flops is not None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted wall time of the whole sweep on this machine, start-up of Ray excluded; None: not calibrated."""
+        return None if any(row.seconds is None for row in self.accepted) else self.known_seconds
+
+    @property
+    def known_seconds(self) -> float | None:
+        """The same of the cells whose time is predicted; None: none is."""
+        known = [row.trials * row.seconds for row in self.rows if row.seconds is not None]
+        return sum(known) / max(1, self.slots) if known else None
+
+    @property
+    def accepted(self) -> list[PlanRow]:
+        """The cells that can run."""
+        return [row for row in self.rows if row.refused is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data: `plan.json`."""
+        rows = [asdict(row) | {"budget": dict(row.budget)} for row in self.rows]
+        return {
+            "name": self.name,
+            "slots": self.slots,
+            "notes": list(self.notes),
+            "totals": self._totals(),
+            "totals_least": None if self.least is None else self.least._totals(),
+            "seeds_possible": self.seeds_possible,
+            "rows": rows,
+        }
+
+    def _totals(self) -> dict[str, float | None]:
+        return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
+
+
+def plan_cells(
+    name: str, cells: Iterable[Cell], *, slots: int, threads: int, device: str = "cpu", notes: Iterable[str] = ()
+) -> Plan:
+    """Count and solve every cell; one that cannot run becomes a refused row.
+
+    Args:
+        slots: Trials at once.
+        threads: torch threads a trial, a key of the calibration (0 on a GPU).
+        device: "cpu" or the name of the GPU, as the calibration knows it.
+    """
+    calibration = Calibration()
+    rows = tuple(_row(cell, calibration, threads, device) for cell in cells)
+    return Plan(name=name, rows=rows, slots=slots, notes=tuple(notes))
+
+
+def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
+    from stackwise_ray.planning.trial_plan import (
+        plan_trial,
+        wants_full_evaluation,
+    )  # torch: seconds that the driver spends beside starting Ray
+
+    trial = cell.trial
+    budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
+    try:
+        check_tokenizer(trial, cell.tokenizer)
+        cost = plan_trial(
+            trial,
+            vocab_size=cell.vocab_size,
+            special_ids=cell.special_ids,
+            split_tokens=cell.split_tokens,
+            final_evaluation=cell.role == "replicate",
+        )
+    except ConfigError as error:
+        return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
+    backend = backend_of(trial, "cpu" if device == "cpu" else "cuda")
+    kind = run_kind(trial, device=device, threads=threads, backend=backend)
+    tokens_per_step = cost.full_step_sequences * trial.data.seq_len
+    per_step = (
+        tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step
+    )
+    seconds = _wall_budget(trial)
+    if cost.flops_total is not None:
+        seconds = calibration.predict_seconds(
+            kind,
+            flops_per_step=per_step,
+            flops_total=cost.flops_total,
+            flops_evaluation=cost.flops_evaluation or 0,
+        )
+    peak = calibration.predict_peak_bytes(kind, flops_per_step=per_step, live_peak_bytes=cost.live_peak_bytes)
+    return PlanRow(
+        arm=cell.arm,
+        role=cell.role,
+        trials=cell.trials,
+        budget=budget,
+        params=cost.params,
+        params_non_embedding=cost.params_non_embedding,
+        flops_forward_per_token=cost.flops_forward_per_token,
+        flops_backward_per_token=cost.flops_backward_per_token,
+        flops_optimizer_per_step=cost.flops_optimizer_per_step,
+        steps=cost.steps,
+        tokens=cost.tokens_total,
+        flops=cost.flops_total,
+        flops_evaluation=cost.flops_evaluation,
+        seconds=seconds,
+        peak_bytes=peak,
+        disk_bytes=cost.disk_bytes,
+        cache_bytes=cost.cache_bytes or None,
+        vocabulary=_both_counts(cell),
+        trials_least=cell.trials_least,
+        whole_splits=wants_full_evaluation(trial, cell.role == "replicate"),
+        stages=cost.stages,
+        charged=(trial.training.budget.amount - charged(trial).training.budget.amount) or None,
+    )
+
+
+def _both_counts(cell: Cell) -> str | None:
+    from stackwise_ray.models.sizes import describe_parameters, published_size
+
+    model = cell.trial.model
+    if published_size(model) is None or cell.role == "tuning":
+        return None
+    text = describe_parameters(model, vocab_size=cell.vocab_size, seq_len=cell.trial.data.seq_len)
+    return text if ";" in text else None
+
+
+def _wall_budget(trial: TrialConfig) -> float | None:
+    """Seconds of a budget that is given in seconds; its evaluations come on top and are not known in steps."""
+    return charged(trial).training.budget.wall_seconds

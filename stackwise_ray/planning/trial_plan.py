@@ -1,0 +1,268 @@
+"""What a trial will cost, to the unit, before a weight exists: parameters, FLOPs, steps, memory, disk.
+
+Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`, `costs`)
+decide the steps of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.windows import count_windows, fixed_validation_windows, strided_windows
+from stackwise_ray.flags import apply_flags
+from stackwise_ray.planning.counted_costs import stage_bytes, stage_flops
+from stackwise_ray.planning.micro_batch import within_memory
+from stackwise_ray.training.budget import (
+    StageCost,
+    StageFlops,
+    StageSteps,
+    batch_sequences,
+    evaluation_steps,
+    solve_steps,
+)
+from stackwise_ray.training.checkpoints import KEPT
+from stackwise_ray.training.initial import charged
+from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
+from stackwise_ray.training.prefix_cache import cache_bytes, check_size
+from stackwise_ray.training.stage import FINISH, StagePlan
+from stackwise_ray.training.stages import stage_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """One stage of a trial: its name, its share of the budget, and its steps (None where the clock decides)."""
+
+    name: str
+    share: float
+    steps: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """The cost of one trial. What depends on the number of steps is None under a budget of wall-clock time.
+
+    Attributes:
+        flops_forward_per_token, flops_backward_per_token: Of training, averaged over the stages' tokens.
+        flops_optimizer_per_step: FLOPs of one update (averaged over the stages' steps).
+        steps: Optimizer steps of all stages.
+        full_step_sequences, last_step_sequences: Global sequences of a full step, and of the very last one.
+        tokens_total: Training tokens.
+        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`.
+        flops_evaluation: Of the validations during training, and of the final evaluation where `split_tokens` was
+            given: then the run's `flops/evaluation`.
+        live_peak_bytes: Most bytes in live tensors during a step on one worker.
+        saved_activation_bytes: Saved for the backward pass of a micro-batch.
+        model_bytes: Weights, as they are kept in the end.
+        cache_bytes: Of the cache of the frozen prefix; 0 where the trial has none.
+        disk_bytes: At most at once: the checkpoints kept, the one being written, the final model, and the cache.
+    """
+
+    params: int
+    params_non_embedding: int
+    flops_forward_per_token: float
+    flops_backward_per_token: float
+    flops_optimizer_per_step: int
+    steps: int | None
+    full_step_sequences: int
+    last_step_sequences: int | None
+    tokens_total: int | None
+    flops_total: int | None
+    flops_evaluation: int | None
+    live_peak_bytes: int
+    saved_activation_bytes: int
+    model_bytes: int
+    cache_bytes: int
+    disk_bytes: int
+    stages: tuple[PlannedStage, ...]
+
+
+def plan_trial(
+    trial: TrialConfig,
+    *,
+    vocab_size: int,
+    special_ids: Mapping[str, int] | None = None,
+    split_tokens: Mapping[str, int] | None = None,
+    final_evaluation: bool = True,
+) -> TrialPlan:
+    """Plans a trial on fake tensors (measured: 0.3 to 1 s an arm, once torch is imported).
+
+    Args:
+        vocab_size: The tokenizer's.
+        split_tokens: Tokens of the validation and test splits, which the cost of evaluating them depends on, and of the
+            train split, as the cost and size of a cache do.
+        final_evaluation: As the run will have it (a replicate's is full, a tuning trial's is not).
+
+    Raises:
+        ConfigError: The trial contradicts itself, or its budget cannot be met within 1 %; the message gives the
+            smallest budget that can. Or its cache is too large, or saves nothing.
+        ValueError: The trial has a cache, and the size of the train split is not given.
+    """
+    trial = within_memory(charged(apply_flags(trial)), vocab_size=vocab_size, special_ids=special_ids)
+    plan = stage_plan(trial)
+    flops = [stage_flops(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
+    sizes = [stage_bytes(trial, s, vocab_size=vocab_size, special_ids=special_ids) for s in plan.stages]
+    plan = split_by_cost(trial, plan, flops)
+    windows = cache_windows(trial, (split_tokens or {}).get("train"))
+    steps = planned_steps(trial, plan, flops, windows)
+    cache = cache_bytes(trial, windows)
+    check_size(trial, cache)
+    weights = max(size.weights for size in sizes)
+    state = max(size.optimizer_state for size in sizes)
+    seq_len = trial.data.seq_len
+    total = None if steps is None else sum(s.flops(c) for s, c in zip(steps, _costs(plan, flops, windows), strict=True))
+    return TrialPlan(
+        params=sizes[-1].params,
+        params_non_embedding=sizes[-1].params_non_embedding,
+        flops_forward_per_token=_mean([f.forward_per_sequence for f in flops], _sequences(plan, steps)) / seq_len,
+        flops_backward_per_token=_mean([f.backward_per_sequence for f in flops], _sequences(plan, steps)) / seq_len,
+        flops_optimizer_per_step=round(_mean([f.optimizer_per_step for f in flops], _steps(plan, steps))),
+        steps=None if steps is None else sum(stage.steps for stage in steps),
+        full_step_sequences=batch_sequences(trial),
+        last_step_sequences=None if steps is None else steps[-1].last_sequences,
+        tokens_total=None if steps is None else seq_len * sum(stage.sequences_total for stage in steps),
+        flops_total=total,
+        flops_evaluation=_evaluation_flops(trial, plan, flops, steps, split_tokens, final_evaluation),
+        live_peak_bytes=max(size.live_peak for size in sizes),
+        saved_activation_bytes=max(size.saved_activations for size in sizes),
+        model_bytes=sizes[-1].model,
+        cache_bytes=cache,
+        disk_bytes=(KEPT + 1) * (weights + state) + sizes[-1].model + cache,
+        stages=tuple(
+            PlannedStage(name=stage.name, share=stage.share, steps=None if steps is None else steps[number].steps)
+            for number, stage in enumerate(plan.stages)
+        ),
+    )
+
+
+def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlops]) -> StagePlan:
+    """The plan with the shares that `stage_split: flop_proportional` means; the loop calls this too.
+
+    What `pretraining_share` and `finish` leave goes to the stages in proportion to a full step of each, the optimizer's
+    part included, so that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with
+    FLOPs.
+    """
+    if trial.training.stage_split != "flop_proportional":
+        return plan
+    first, batch = int(trial.training.pretraining_share is not None), batch_sequences(trial)
+    end = len(plan.stages) - bool(trial.training.finish)
+    grown = plan.stages[first:end]
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops, 0)[first:end]]
+    unit = sum(stage.share for stage in grown) / sum(steps)
+    split = (replace(stage, share=unit * step) for stage, step in zip(grown, steps, strict=True))
+    return StagePlan(stages=(*plan.stages[:first], *split, *plan.stages[end:]))
+
+
+def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
+    """Windows that a cache of the frozen prefix holds: all of the train split, or 0 where the trial has no cache."""
+    if not trial.training.cache:
+        return 0
+    if train_tokens is None:
+        raise ValueError("what a cache costs depends on the train split: give its tokens")
+    return count_windows(train_tokens, trial.data.seq_len, split="train")
+
+
+def planned_steps(
+    trial: TrialConfig, plan: StagePlan, flops: list[StageFlops], windows: int
+) -> tuple[StageSteps, ...] | None:
+    """The steps of each stage; None where the clock decides. The loop calls this too.
+
+    Args:
+        windows: As `cache_windows` gives them.
+
+    Raises:
+        ConfigError: The budget cannot be met, or a cached stage is too short for its cache to save anything.
+    """
+    if trial.training.budget.wall_seconds is not None:
+        batch_sequences(trial)
+        return None
+    steps = solve_steps(
+        trial.training.budget,
+        _costs(plan, flops, windows),
+        batch_sequences=batch_sequences(trial),
+        seq_len=trial.data.seq_len,
+    )
+    for stage, taken in zip(plan.stages, steps, strict=True):
+        if stage.cached and taken.sequences_total <= windows:
+            raise ConfigError(
+                f"= true saves nothing: {stage.name} trains on {taken.sequences_total} sequences, and its cache runs "
+                f"the frozen prefix on all {windows} windows of the train split first; leave it out, or raise "
+                "training.budget",
+                path="training.cache",
+            )
+    return steps
+
+
+def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
+    """Whether whole splits are scored at the end: asked for by what is learned, and by `data.final_evaluation`.
+
+    Its default is full for what predicts the next token; what fills in masks keeps the fixed set.
+    """
+    default = "fixed" if trial.fills_masks else "full"
+    return final_evaluation and (trial.data.final_evaluation or default) == "full"
+
+
+def wants_masked_evaluation(trial: TrialConfig) -> bool:
+    """Whether the loss at each of `MASKED_RATIOS` is measured at the end: of all that fills in masks, in tuning too."""
+    return trial.fills_masks
+
+
+def _costs(plan: StagePlan, flops: Sequence[StageFlops], windows: int) -> list[StageCost]:
+    return [
+        StageCost(
+            share=stage.share,
+            flops_per_sequence=cost.forward_per_sequence + cost.backward_per_sequence,
+            flops_per_step=cost.optimizer_per_step,
+            flops_once=windows * cost.prefix_per_sequence,
+        )
+        for stage, cost in zip(plan.stages, flops, strict=True)
+    ]
+
+
+def _sequences(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
+    return [s.share for s in plan.stages] if steps is None else [float(s.sequences_total) for s in steps]
+
+
+def _steps(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
+    return [s.share for s in plan.stages] if steps is None else [float(s.steps) for s in steps]
+
+
+def _mean(values: list[int], weights: list[float]) -> float:
+    return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+
+
+def _evaluation_flops(
+    trial: TrialConfig,
+    plan: StagePlan,
+    flops: list[StageFlops],
+    steps: tuple[StageSteps, ...] | None,
+    split_tokens: Mapping[str, int] | None,
+    final_evaluation: bool,
+) -> int | None:
+    """Every validation is charged to the stage in which it falls, the final evaluation to the last stage."""
+    if steps is None:
+        return None
+    seq_len, wanted = trial.data.seq_len, trial.data.validation_tokens
+    available = wanted + seq_len if split_tokens is None else split_tokens["validation"]
+    windows = len(fixed_validation_windows(available, seq_len, wanted))
+    ends, end = [], 0
+    for stage in steps:
+        end += stage.steps
+        ends.append(end)
+    total = 0
+    for step in evaluation_steps(end, trial.training.evaluations):
+        stage_number = next(number for number, last in enumerate(ends) if step <= last)
+        total += windows * flops[stage_number].evaluation_per_sequence
+    if wants_full_evaluation(trial, final_evaluation) and split_tokens is not None:
+        for split in ("validation", "test"):
+            offsets = strided_windows(split_tokens[split], seq_len).offsets
+            total += len(offsets) * flops[-1].evaluation_per_sequence
+    before_finish = plan.stages[-1].name == FINISH  # then the same is scored once more
+    total += before_finish * windows * flops[-1].evaluation_per_sequence
+    if wants_masked_evaluation(trial):
+        costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}
+        entered = sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)
+        total += entered * (1 + before_finish)
+    return total

@@ -1,0 +1,129 @@
+"""Adaptive replicates: one more seed for an arm, and for its baseline, as long as the verdict on it is open.
+
+Seeds count from 0, and an arm is judged on all of its blocks in the order of their seeds once the last of them has
+ended on both sides. So what is trained depends on the results alone, not on which of them came first, and a command
+that goes on over a journal asks the same questions in the same order. The verdict itself is handed in by the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from stackwise_ray.config.space.seeds import with_seed
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.trials.sources import Proposal, TrialSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparing:
+    """The comparison that adaptive replicates wait for: the first that the file declares, nothing left open.
+
+    Attributes:
+        equal: The budget that must be equal, by its unit.
+        family: Arms that are compared with the baseline, whether or not they finish: each is decided at alpha / family.
+    """
+
+    metric: str
+    baseline: str
+    direction: str
+    margin: float | None
+    equal: str | None
+    tolerance: float
+    alpha: float
+    family: int
+
+    @property
+    def level(self) -> float:
+        """The level of one arm's verdict."""
+        return self.alpha / self.family
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnytimeVerdicts:
+    """What the analysis answers; `stackwise_ray.sweep` fills it in, the one layer that knows that package.
+
+    Attributes:
+        undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
+        seeds_possible: From a level to the first number of seeds at which any decision is possible.
+    """
+
+    undecided: Callable[[Sequence[TrialRecord], str, Comparing], bool]
+    seeds_possible: Callable[[float], int]
+
+
+class AdaptiveSource:
+    """A source whose replicates, all on the first seeds, are followed by further ones where the verdict is open.
+
+    Args:
+        first: Proposes every arm on seeds 0 … least − 1.
+        undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
+        arms: All arms but the baseline.
+        most: Seeds after which an arm stays as it is.
+    """
+
+    def __init__(
+        self,
+        first: TrialSource,
+        undecided: Callable[[Sequence[TrialRecord], str], bool],
+        *,
+        arms: Sequence[str],
+        baseline: str,
+        least: int,
+        most: int,
+    ) -> None:
+        self._first, self._undecided = first, undecided
+        self._baseline, self._most = baseline, most
+        self._blocks = dict.fromkeys((baseline, *arms), least)  # seeds that each arm has been given
+        self._judged = dict.fromkeys(arms, 0)  # blocks at the last look
+        self._patterns: dict[str, Proposal] = {}  # a replicate of each arm, which its further ones differ from in seed
+        self._ended: dict[tuple[str, int], TrialRecord] = {}
+        self._waiting: list[Proposal] = []
+        self._out = 0
+        self._added = 0
+
+    def propose(self) -> Proposal | None:
+        proposal = self._first.propose()
+        if proposal is None and self._waiting:
+            proposal = self._waiting.pop(0)
+        if proposal is not None and proposal.role == "replicate":
+            self._patterns.setdefault(proposal.arm, proposal)
+            self._out += 1
+        return proposal
+
+    @property
+    def exhausted(self) -> bool:
+        return self._first.exhausted and not self._waiting and not self._out
+
+    def ended(self, proposal: Proposal, record: TrialRecord) -> None:
+        self._first.ended(proposal, record)
+        if proposal.role != "replicate":
+            return
+        self._out -= 1
+        self._ended[proposal.arm, proposal.seed] = record
+        for arm in self._judged if proposal.arm == self._baseline else (proposal.arm,):
+            self._look(arm)
+
+    def expected(self) -> int:
+        return self._first.expected() + self._added
+
+    def _look(self, arm: str) -> None:
+        """Judge an arm whose blocks have all ended on both sides, once for each number of blocks."""
+        n = self._blocks[arm]
+        cells = [(name, seed) for seed in range(n) for name in (self._baseline, arm)]
+        if n >= self._most or self._judged[arm] == n or any(cell not in self._ended for cell in cells):
+            return
+        self._judged[arm] = n
+        finished = [self._ended[cell] for cell in cells if self._ended[cell].status == "finished"]
+        if self._undecided(finished, arm):
+            for name in (self._baseline, arm):
+                if self._blocks[name] == n:  # the baseline may be there already, for another arm
+                    self._add(name)
+
+    def _add(self, arm: str) -> None:
+        pattern, seed = self._patterns[arm], self._blocks[arm]
+        trial, key = with_seed(pattern.trial, seed), (seed, pattern.key[1])
+        self._waiting.append(replace(pattern, seed=seed, trial=trial, key=key))
+        self._waiting.sort(key=lambda proposal: proposal.key)
+        self._blocks[arm] += 1
+        self._added += 1

@@ -1,0 +1,352 @@
+"""From a sweep to its source of trials, and to the cells that the planner costs.
+
+Pure but for the journal's decisions: the same sweep over the same journal gives the same proposals. Starts no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from stackwise_ray.config.space.designs import Arm, arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.domains import enumerate_grid
+from stackwise_ray.config.space.resolver import Resolver
+from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
+from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, Search, SearchDesign, SweepConfig
+from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial.editing import edit
+from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.planning.demand import Demand
+from stackwise_ray.planning.preparation import Corpora
+from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
+from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
+from stackwise_ray.trials.tuning import tuning_points
+
+NOT_TUNED = "one learning rate for all arms, not tuned"
+
+
+def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts | None = None) -> TrialSource:
+    """The trials of a sweep, in the order in which they should run.
+
+    Args:
+        verdicts: What adaptive replicates ask; other sweeps do without.
+
+    Raises:
+        ConfigError: The design does not expand, or a sampler is not installed.
+    """
+    if isinstance(sweep.design, SearchDesign):
+        return _search_source(sweep, journal)
+    arms = expand(sweep).arms
+    first = _first_trials(sweep, arms, journal)
+    if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
+        return first
+    assert verdicts is not None, "the command hands them in"
+    comparing, undecided = _comparing(sweep, arms), verdicts.undecided
+    return AdaptiveSource(
+        first,
+        lambda trials, arm: undecided(trials, arm, comparing),
+        arms=[arm.name for arm in arms if arm.name != comparing.baseline],
+        baseline=comparing.baseline,
+        least=sweep.replicates.seeds.min,
+        most=sweep.replicates.seeds.max,
+    )
+
+
+def _comparing(sweep: SweepConfig, arms: Sequence[Arm]) -> Comparing:
+    """The first declared comparison, with what it takes from the rest of the file."""
+    compare = sweep.comparisons[0]
+    return Comparing(
+        metric=compare.metric,
+        baseline=str(sweep.baseline_of(compare)),
+        direction=sweep.direction_of(compare),
+        margin=compare.margin,
+        equal=arms[0].trial.training.budget.unit if compare.equal == "budget" else compare.equal,
+        tolerance=compare.tolerance,
+        alpha=compare.alpha,
+        family=len(arms) - 1,
+    )
+
+
+def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> TrialSource:
+    """Every arm on the seeds that it is trained on whatever comes out, after its tuning where there is one."""
+    if sweep.tune is None:
+        proposals = [p for place, arm in enumerate(arms) for p in _replicates(arm, {}, sweep, place)]
+        return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
+    by_name = {arm.name: (place, arm) for place, arm in enumerate(arms)}
+
+    def freeze(arm: str, tuning: Tuning) -> None:
+        journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
+
+    objective = sweep.objective[0]
+    return TunedSource(
+        {arm.name: _tuning_trials(arm, sweep) for arm in arms},
+        lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
+        freeze,
+        metric=objective.metric,
+        minimize=objective.direction == "minimize",
+        n_replicates=len(first_seeds(sweep)),
+    )
+
+
+def plan_sweep(
+    sweep: SweepConfig,
+    corpora: Corpora,
+    *,
+    max_concurrent: int | None = None,
+    verdicts: AnytimeVerdicts | None = None,
+) -> Plan:
+    """Every cell of a sweep with its cost; counts on the meta device.
+
+    Args:
+        verdicts: As in `source_for`.
+
+    Raises:
+        ConfigError: The design does not expand, a sampler is not installed, `limits.flops` is below what is planned, or
+            no verdict is possible within the seeds that there may be.
+    """
+    design = expand(sweep)
+    resources = sweep.resources
+    slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
+    asked = Demand.of(resources, max_concurrent).max_concurrent
+    slots = min(slots, asked) if asked is not None else slots
+    notes = [*design.notes]
+    if sweep.tune is None and not isinstance(sweep.design, SearchDesign):
+        notes.append(NOT_TUNED)
+    if isinstance(sweep.design, SearchDesign):
+        notes.append("search trials are costed at the middle of the space")
+    notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
+    possible, rule = _seeds_possible(sweep, design.arms, verdicts)
+    plan = plan_cells(
+        sweep.name,
+        _cells(sweep, design.arms, corpora, possible),
+        slots=slots,
+        threads=resources.cpus_per_trial,
+        device=_device(resources.gpus_per_trial),
+        notes=[*notes, *rule],
+    )
+    refused = tuple(
+        PlanRow(arm=arm.name, role="replicate", trials=0, budget={}, refused=arm.reason) for arm in design.refused
+    )
+    plan = replace(plan, rows=(*plan.rows, *refused), seeds_possible=possible)
+    _check_flops(sweep, plan)
+    return plan
+
+
+def _seeds_possible(
+    sweep: SweepConfig, arms: Sequence[Arm], verdicts: AnytimeVerdicts | None
+) -> tuple[int | None, list[str]]:
+    """First number of seeds at which adaptive replicates can decide anything, and their rule in words."""
+    seeds = sweep.replicates.seeds
+    if not isinstance(seeds, AdaptiveSeeds):
+        return None, []
+    assert verdicts is not None, "the command hands them in"
+    comparing = _comparing(sweep, arms)
+    possible = verdicts.seeds_possible(comparing.level)
+    level = f"level {comparing.alpha:g} / {comparing.family} = {comparing.level:.3g}"
+    if seeds.max < possible:
+        problem = f"= {seeds.max}: no verdict is possible before {possible} seeds at {level}; raise it to {possible}"
+        raise ConfigError(f"{problem} or more", path="replicates.seeds.max", source=sweep.source)
+    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparing.metric} is decided"
+    return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
+
+
+def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
+    """`limits.flops` against the plan; of a search, whose points differ, against one trial: the rest while it runs."""
+    most, needed = sweep.limits.flops, plan.known_flops
+    if isinstance(sweep.design, SearchDesign):
+        needed = min((row.flops for row in plan.rows if row.flops is not None), default=0)
+    if most is not None and needed > most:
+        raise ConfigError(
+            f"= {most:g} is below the {needed:.4g} training FLOPs planned; raise it or plan fewer",
+            path="limits.flops",
+            source=sweep.source,
+        )
+
+
+def unreported(sweep: SweepConfig, trials: Sequence[TrialRecord]) -> Iterator[str]:
+    """Metrics that the sweep asks for and that no finished trial reported."""
+    finished = [record for record in trials if record.status == "finished" and record.role != "tuning"]
+    wanted = [objective.metric for objective in sweep.objective] + [step.metric for step in sweep.comparisons]
+    for metric in dict.fromkeys(wanted):
+        if finished and not any(metric in record.metrics or metric == "loss" for record in finished):
+            yield f"no trial reported {metric}"
+
+
+# ------------------------------------------------------------------------------------------ replicates and tuning
+
+
+def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig, place: int = 0) -> list[Proposal]:
+    """One arm's replicates; their key orders them by block first, then by the arm's place in the file."""
+    trial = tuned(arm, values) if values else arm.trial
+    parameters = {**arm.parameters, **values}
+    return [
+        Proposal(
+            arm=arm.name,
+            seed=seed,
+            role="replicate",
+            trial=with_seed(trial, seed),
+            parameters=parameters,
+            key=(block, place),
+        )
+        for block, seed in enumerate(first_seeds(sweep))
+    ]
+
+
+def _tuning_trials(arm: Arm, sweep: SweepConfig) -> list[Proposal]:
+    """Tuning trials of one arm: every arm gets the same points on the same seed, which no replicate uses."""
+    assert sweep.tune is not None
+    space = tuning_space(sweep, arm)
+    if not space.factors:  # the arm sets everything itself
+        return []
+    points = tuning_points(space, sweep.tune.trials_per_arm, arm_resolve(arm), root_seed=sweep.seed)
+    (seed,) = tuning_seeds(sweep, 1)
+    return [
+        Proposal(
+            arm=arm.name,
+            seed=seed,
+            role="tuning",
+            trial=with_seed(_shortened(tuned(arm, point), sweep.tune.budget_share), seed),
+            parameters=point,
+        )
+        for point in points
+    ]
+
+
+def _shortened(trial: TrialConfig, share: float) -> TrialConfig:
+    """The trial with a share of its budget, evaluated once, at the end."""
+    budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
+    ((unit, value),) = budget.items()
+    scaled = max(1, round(value * share)) if unit == "steps" else value * share
+    return edit(trial, {"training.budget": asdict(Budget(**{unit: scaled})), "training.evaluations": 1})
+
+
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
+    search, space = _search(sweep), search_space(sweep)
+    resolver = Resolver(sweep)
+    (seed,) = tuning_seeds(sweep, 1)
+
+    def propose(number: int, point: Mapping[str, Any]) -> Proposal:
+        trial = with_seed(resolver.trial(point, place="search.space"), seed)
+        return Proposal(
+            arm=f"point-{number}", seed=seed, role="search", trial=trial, parameters=dict(point), key=number
+        )
+
+    def replicates(proposal: Proposal) -> list[Proposal]:
+        arm = Arm(name=proposal.arm, parameters=proposal.parameters, trial=with_seed(proposal.trial, 0))
+        return _replicates(arm, {}, sweep)
+
+    objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
+    resolve = resolver.resolve("search.space")
+    source: TrialSource
+    if search.sampler == "grid":
+        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
+    else:
+        from stackwise_ray.trials.search import OptunaSource
+
+        source = OptunaSource(
+            space,
+            sampler=search.sampler,
+            trials=search.trials,
+            resolve=resolve,
+            propose=propose,
+            objectives=objectives,
+            known=journal.decisions("search"),
+            record=lambda key, values: journal.put_decision("search", key, dict(values)),
+            root_seed=sweep.seed,
+        )
+    metric, direction = objectives[0]
+    return SearchedSource(
+        source,
+        replicates,
+        winners=search.winners,
+        n_replicates=len(replicate_seeds(sweep)),
+        metric=metric,
+        minimize=direction == "minimize",
+    )
+
+
+def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
+    """The valid points of a search on a grid.
+
+    Raises:
+        ConfigError: A domain has no end of values, or there are more points than `search.trials`.
+    """
+    search, resolver = _search(sweep), Resolver(sweep)
+    resolve = resolver.resolve("search.space")
+    grid = enumerate_grid(search_space(sweep), resolve=resolve, source=sweep.source)
+    points = [point for point, broken in grid if broken is None and _valid(resolver, point)]
+    if len(points) > search.trials:
+        raise ConfigError(
+            f"= {search.trials} is less than the grid's {len(points)} points; raise it, or sample otherwise",
+            path="search.trials",
+            source=sweep.source,
+        )
+    return points
+
+
+def _valid(resolver: Resolver, point: Mapping[str, Any]) -> bool:
+    try:
+        resolver.trial(point, place="search.space")
+    except ConfigError:  # e.g. heads that do not divide the width: such a cell is no part of the grid
+        return False
+    return True
+
+
+def _search(sweep: SweepConfig) -> Search:
+    assert sweep.search is not None, "checked when the file was loaded"
+    return sweep.search
+
+
+# -------------------------------------------------------------------------------------------------------- planning
+
+
+def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: int | None) -> Iterator[Cell]:
+    seeds = len(replicate_seeds(sweep))
+    least = None if possible is None else max(possible, len(first_seeds(sweep)))
+    if isinstance(sweep.design, SearchDesign):
+        search = _search(sweep)
+        resolver = Resolver(sweep)
+        (middle,) = tuning_points(
+            search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
+        )
+        trial = resolver.trial(middle, place="search.space")
+        yield _cell("search", "search", trial, _search_trials(sweep), corpora)
+        if search.winners:
+            yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
+        return
+    for arm in arms:
+        yield replace(_cell(arm.name, "replicate", arm.trial, seeds, corpora), trials_least=least)
+        tuning = _tuning_trials(arm, sweep) if sweep.tune else []
+        if tuning:
+            yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
+
+
+def _search_trials(sweep: SweepConfig) -> int:
+    """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
+    search = _search(sweep)
+    if search.sampler == "grid":
+        return len(_grid_points(sweep))
+    from stackwise_ray.trials.samplers import SAMPLERS
+
+    SAMPLERS.get(search.sampler)(0)  # refuses one that cannot work here
+    return search.trials
+
+
+def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
+    return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
+
+
+def _device(gpus: float) -> str:
+    if not gpus:
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cuda"

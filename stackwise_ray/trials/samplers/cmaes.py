@@ -1,0 +1,25 @@
+"""CMA-ES (Hansen and Ostermeier, 2001), which needs a package of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from optuna.samplers import BaseSampler, CmaEsSampler
+
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.trials.samplers import SAMPLERS
+
+
+@SAMPLERS.register("cmaes")
+def cmaes(seed: int) -> BaseSampler:
+    """For continuous spaces.
+
+    Raises:
+        ConfigError: Its package is not installed.
+    """
+    if importlib.util.find_spec("cmaes") is None:
+        raise ConfigError(
+            '= cmaes needs the package "cmaes", which is not installed; pip install -e ".[cmaes]", or choose tpe',
+            path="search.sampler",
+        )
+    return CmaEsSampler(seed=seed)

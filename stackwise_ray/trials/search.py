@@ -1,0 +1,198 @@
+"""`kind: search`: Optuna proposes points; the study lives in memory and is rebuilt from the journal.
+
+Trial n samples with a sampler of its own, seeded by (root seed, "search", n), and its point is written down as a
+decision before it runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
+known results through `tell`, and the next number goes on where the search stood. Nothing is lost, doubled or repeated
+at the start.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+
+from stackwise_ray.config.space.designs import draw
+from stackwise_ray.config.space.domains import (
+    Choice,
+    Factor,
+    IntRange,
+    LogIntRange,
+    LogUniform,
+    Normal,
+    Resolve,
+    Space,
+    Subsets,
+    Uniform,
+)
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.core.seeding import SEARCH, stream_seed
+from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.sources import Proposal
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+MOST_REJECTIONS = 500
+"""Draws of one trial that may break a constraint before the space counts as empty."""
+
+
+class OptunaSource:
+    """A `TrialSource` that asks Optuna for each point.
+
+    Args:
+        resolve: From a (partial) point to the whole trial as plain data, for conditions and constraints.
+        propose: From trial number and point to the proposal.
+        objectives: (metric, direction), one or several.
+        known: The journal's decisions of kind "search": number to point.
+        record: Stores such a decision before its trial runs.
+        root_seed: Of the "search" stream.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        sampler: str,
+        trials: int,
+        resolve: Resolve,
+        propose: Callable[[int, Mapping[str, Any]], Proposal],
+        objectives: Sequence[tuple[str, Literal["minimize", "maximize"]]],
+        known: Mapping[str, Mapping[str, Any]],
+        record: Callable[[str, Mapping[str, Any]], object],
+        root_seed: int = 0,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self._space, self._resolve, self._make = space, resolve, propose
+        self._trials, self._root_seed = trials, root_seed
+        self._metrics = [metric for metric, _ in objectives]
+        self._sampler = SAMPLERS.get(sampler)
+        self._known, self._record = dict(known), record
+        self._study = optuna.create_study(
+            directions=[direction for _, direction in objectives],
+            sampler=self._seeded(0),
+        )
+        self._number = 0
+        self._asked: dict[int, optuna.Trial] = {}
+
+    def propose(self) -> Proposal | None:
+        if self._number >= self._trials:
+            return None
+        number, self._number = self._number, self._number + 1
+        key = str(number)
+        if key in self._known:
+            self._study.sampler = self._seeded(number)
+            self._study.enqueue_trial(self._raw(self._known[key], key))
+            trial = self._study.ask()
+            point, _ = draw(self._space, partial(suggest, trial), self._resolve)
+            proposal = self._make(number, point)
+        else:
+            trial, proposal = self._draw(number)
+            self._record(key, dict(proposal.parameters))
+        self._asked[number] = trial
+        return proposal
+
+    @property
+    def exhausted(self) -> bool:
+        return self._number >= self._trials
+
+    def ended(self, proposal: Proposal, record: TrialRecord) -> None:
+        trial = self._asked.pop(proposal.key)
+        values = [record.metrics[metric] for metric in self._metrics if metric in record.metrics]
+        if record.status == "finished" and len(values) == len(self._metrics):
+            self._study.tell(trial, values)
+        elif record.status == "stopped" and len(values) == len(self._metrics) == 1:
+            trial.report(values[0], step=int(record.metrics.get("tokens/total", 0)))
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)  # Optuna leaves failed trials out of its model
+
+    def expected(self) -> int:
+        return self._trials
+
+    def _raw(self, point: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """A known point as Optuna's parameters.
+
+        Raises:
+            ConfigError: The space was changed and no longer holds it.
+        """
+        raw: dict[str, Any] = {}
+        for factor in self._space.factors:
+            if factor.path in point:
+                try:
+                    raw.update(parameters(factor, point[factor.path]))
+                except ValueError:
+                    raise ConfigError(
+                        f"holds no {factor.path} = {point[factor.path]} any more, which trial {key} of this sweep has; "
+                        "put it back, or give the changed search another name",
+                        path="search.space",
+                    ) from None
+        return raw
+
+    def _seeded(self, *names: int) -> BaseSampler:
+        return self._sampler(stream_seed(self._root_seed, SEARCH, *names) % 2**32)  # numpy's legacy generators' range
+
+    def _draw(self, number: int) -> tuple[optuna.Trial, Proposal]:
+        """A new point that meets every constraint: the ones that do not are drawn again, never penalised."""
+        broken: str | None = None
+        for attempt in range(MOST_REJECTIONS):
+            self._study.sampler = self._seeded(*((number, attempt) if attempt else (number,)))
+            trial = self._study.ask()
+            point, broken = draw(self._space, partial(suggest, trial), self._resolve)
+            if broken is None:
+                return trial, self._make(number, point)
+            self._study.tell(trial, state=TrialState.FAIL)
+        raise ConfigError(
+            f"{MOST_REJECTIONS} draws in a row were no valid trials, the last because: {broken}; narrow the domains or "
+            "add a constraint under search.require",
+            path="search.space",
+        )
+
+
+def suggest(trial: optuna.Trial, factor: Factor) -> Any:
+    """One value of a factor by Optuna's define-by-run interface; the parameter is named by its path."""
+    path = factor.path
+    match factor.domain:
+        case Choice(values):
+            return values[trial.suggest_categorical(path, list(range(len(values))))]  # values may be mappings
+        case Uniform(low, high):
+            return trial.suggest_float(path, low, high)
+        case LogUniform(low, high):
+            return trial.suggest_float(path, low, high, log=True)
+        case IntRange(low, high):
+            return trial.suggest_int(path, low, high)
+        case LogIntRange(low, high):
+            return trial.suggest_int(path, low, high, log=True)
+        case Normal() as domain:
+            return domain.at(trial.suggest_float(f"{path}:quantile", 1e-6, 1 - 1e-6))
+        case Subsets(items):
+            return [item for item in items if trial.suggest_categorical(f"{path}:{item}", [False, True])]
+
+
+def parameters(factor: Factor, value: Any) -> dict[str, Any]:
+    """The Optuna parameters from which `suggest` makes `value`.
+
+    Raises:
+        ValueError: The domain does not hold it.
+    """
+    path, domain = factor.path, factor.domain
+    match domain:
+        case Choice(values):
+            return {path: values.index(value)}
+        case Normal(mean, deviation):
+            return {f"{path}:quantile": NormalDist(mean, deviation).cdf(value)}
+        case Subsets(items):
+            if not set(value) <= set(items):
+                raise ValueError(value)
+            return {f"{path}:{item}": item in value for item in items}
+        case Uniform(low, high) | LogUniform(low, high) | IntRange(low, high) | LogIntRange(low, high):
+            if not low <= value <= high:
+                raise ValueError(value)
+            return {path: value}

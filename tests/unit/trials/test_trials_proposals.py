@@ -1,0 +1,380 @@
+"""From a file to its proposals: seeds, budgets, tuned values, roles; over a real journal, without Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stackwise_ray as sw
+from stackwise_ray.config.loading import load_sweep
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.ownership import Owner, SweepLock
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.distributed import driver
+from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
+from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.session import Session
+from stackwise_ray.planning.demand import Demand
+from stackwise_ray.planning.preparation import Corpora
+from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.sweep import SweepResult, _answer, make_console
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.trials.proposals import plan_sweep, source_for
+from stackwise_ray.trials.sources import Proposal
+
+ARMS = """
+name: arms
+base:
+  model: decoder/gpt2_family/tiny
+  data: markov
+  overrides: {training.budget: {steps: 50}}
+design:
+  kind: arms
+  arms: {a: {}, b: {model.d_ff: 128}, own: {training.lr: 1.0e-2, model.d_ff: 64}}
+  baseline: a
+replicates: {seeds: [3, 5]}
+"""
+TUNE = "tune: {space: {training.lr: {log_uniform: [1e-4, 1e-1]}}, trials_per_arm: 3, budget_share: 0.2}\n"
+SEARCH = """
+name: search
+base: {model: decoder/gpt2_family/tiny, data: markov, overrides: {training.budget: {steps: 50}}}
+design: {kind: search}
+search: {sampler: random, trials: 5, winners: 2, space: {training.lr: {log_uniform: [1e-4, 1e-1]}}}
+replicates: {seeds: 2}
+"""
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver without Ray: what is refused before a trial starts needs none."""
+
+    @contextmanager
+    def session(*arguments: object, **options: object) -> Iterator[Session]:
+        yield Session(slots=1, temp_directory=None, raylet=None)
+
+    monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
+
+
+def sweep(tmp_path: Path, text: str) -> SweepConfig:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return load_sweep(file)
+
+
+def drive(sweep: SweepConfig, journal: Journal, loss: Any = lambda proposal: 1.0) -> list[Proposal]:
+    source = source_for(sweep, journal)
+    proposals = []
+    while (proposal := source.propose()) is not None:
+        proposals.append(proposal)
+        record = TrialRecord(
+            trial_id=f"{proposal.arm}{proposal.seed}{proposal.trial.training.lr}",
+            number=0,
+            arm=proposal.arm,
+            seed=proposal.seed,
+            role=proposal.role,
+            config={},
+            status="finished",
+            metrics={"validation/loss": loss(proposal), "flops/total": 1.0},
+        )
+        source.ended(proposal, record)
+    assert source.exhausted
+    return proposals
+
+
+def test_every_arm_is_trained_on_every_seed_block_by_block(tmp_path: Path, journal: Journal) -> None:
+    proposals = drive(sweep(tmp_path, ARMS), journal)
+    assert [(p.seed, p.arm) for p in proposals] == [(3, "a"), (3, "b"), (3, "own"), (5, "a"), (5, "b"), (5, "own")]
+    assert all(p.trial.seed == p.seed for p in proposals)
+
+
+def test_tuning_is_short_on_a_seed_of_its_own_and_its_best_value_reaches_the_replicates(
+    tmp_path: Path, journal: Journal
+) -> None:
+    proposals = drive(sweep(tmp_path, ARMS + TUNE), journal, lambda p: p.trial.training.lr)
+    tuning = [p for p in proposals if p.role == "tuning"]
+    assert {p.trial.training.budget.steps for p in tuning} == {10}
+    assert {p.trial.seed for p in tuning}.isdisjoint({3, 5})
+    assert len({p.trial.seed for p in tuning}) == 1
+    rates = {arm: sorted(p.trial.training.lr for p in tuning if p.arm == arm) for arm in ("a", "b")}
+    assert rates["a"] == rates["b"]
+    assert len(rates["a"]) == 3
+    assert not [p for p in tuning if p.arm == "own"], "an arm that sets the rate itself keeps it"
+    for proposal in proposals:
+        if proposal.role == "replicate":
+            wanted = 1e-2 if proposal.arm == "own" else rates["a"][0]
+            assert proposal.trial.training.lr == wanted
+            assert proposal.trial.training.budget.steps == 50
+    assert journal.decisions("tuning")["a"]["values"] == {"training.lr": rates["a"][0]}
+
+
+def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -> None:
+    text = ARMS + TUNE + "objective: [{metric: validation/loss, direction: maximize}]\n"
+    proposals = drive(sweep(tmp_path, text), journal, lambda p: p.trial.training.lr)
+    highest = max(p.trial.training.lr for p in proposals if p.role == "tuning")
+    assert {p.trial.training.lr for p in proposals if p.role == "replicate" and p.arm == "a"} == {highest}
+
+
+def test_the_best_points_of_a_search_are_its_winners(tmp_path: Path, journal: Journal) -> None:
+    proposals = drive(sweep(tmp_path, SEARCH), journal, lambda p: p.trial.training.lr)
+    points = sorted((p.trial.training.lr, p.arm) for p in proposals if p.role == "search")
+    winners = [p for p in proposals if p.role == "replicate"]
+    assert {p.arm for p in winners} == {arm for _, arm in points[:2]}
+    assert sorted(p.seed for p in winners) == [0, 0, 1, 1]
+    assert {p.seed for p in proposals if p.role == "search"}.isdisjoint({0, 1})
+
+
+def test_a_changed_search_space_that_lost_a_known_point_is_refused_by_name(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2]")
+    drive(sweep(tmp_path, text), journal)
+    with pytest.raises(ConfigError, match=r"holds no training\.lr"):
+        drive(sweep(tmp_path, text.replace("[1e-3, 1e-2]", "[5e-3, 6e-3]")), journal)
+
+
+def test_a_reordered_list_means_the_same_points(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2, 1e-1]")
+    before = [p.parameters for p in drive(sweep(tmp_path, text), journal) if p.role == "search"]
+    text = text.replace("[1e-3, 1e-2, 1e-1]", "[1e-1, 1e-3, 1e-2]")
+    assert [p.parameters for p in drive(sweep(tmp_path, text), journal) if p.role == "search"] == before
+
+
+def test_points_that_contradict_themselves_are_not_drawn_and_do_not_stop_the_search(
+    tmp_path: Path, journal: Journal
+) -> None:
+    space = "{model.n_heads: {int: [1, 8]}}"
+    text = SEARCH.replace("{training.lr: {log_uniform: [1e-4, 1e-1]}}", space)
+    heads = {p.trial.model.n_heads for p in drive(sweep(tmp_path, text), journal)}
+    assert heads <= {1, 2, 4, 8}
+
+
+def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journal) -> None:
+    text = SEARCH.replace("sampler: random", "sampler: grid").replace(
+        "{log_uniform: [1e-4, 1e-1]}", "[1e-4, 1e-3, 1e-2, 2e-2, 3e-2, 4e-2]"
+    )
+    with pytest.raises(ConfigError, match="less than the grid's 6 points"):
+        source_for(sweep(tmp_path, text), journal)
+
+
+def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
+    tmp_path: Path, journal: Journal
+) -> None:
+    work = Work(worker="no:no", directory=tmp_path)
+    config = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), work, lambda data: "f").next("t")
+    assert config is not None
+    assert config["objective"] == "validation/loss"
+    assert config["arguments"]["final_evaluation"] is False
+    config = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), work, lambda data: "f").next("t")
+    assert config is not None
+    assert config["objective"] is None
+    assert config["arguments"]["final_evaluation"] is True
+
+
+def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="replicates alone"):
+        sweep(tmp_path, SEARCH + "objective: [{metric: test/loss}]\n")
+
+
+def test_halving_follows_the_direction() -> None:
+    scheduler = SCHEDULERS.get("asha")
+    assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
+    assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
+
+
+def finished(arm: str, loss: float) -> TrialRecord:
+    return TrialRecord(
+        trial_id=f"{arm}-{loss}",
+        number=0,
+        arm=arm,
+        seed=0,
+        role="replicate",
+        config={},
+        status="finished",
+        metrics={"validation/loss": loss},
+    )
+
+
+def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
+    trials = (finished("a", 1.0), finished("a", 2.0), finished("b", 3.0))
+    for record in trials:
+        (tmp_path / "trials" / record.trial_id / "model").mkdir(parents=True)
+    _keep_models(sweep(tmp_path, ARMS), tmp_path, trials)
+    kept = {path.parent.name for path in tmp_path.glob("trials/*/model")}
+    assert kept == {"a-1.0", "b-3.0"}
+
+
+def test_the_declared_arms_are_noted_before_any_of_them_begins(tmp_path: Path, journal: Journal) -> None:
+    _note(sweep(tmp_path, ARMS), tmp_path, journal, make_console())
+    assert journal.get_meta("arms") == ["a", "b", "own"]
+
+
+def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Path) -> None:
+    record = finished("a", 1.0)
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=()).exit_code == 0
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=(record,)).exit_code == 1
+    assert SweepOutcome(directory=tmp_path, trials=(record,), failed=(), problems=("x",)).exit_code == 1
+
+
+def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path: Path, journal: Journal) -> None:
+    console = make_console()
+    compare = "analysis: [{compare: {metric: validation/loss, margin: %s}}]\n"
+    _note(sweep(tmp_path, ARMS + compare % 0.1), tmp_path, journal, console)
+    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") is None
+    journal.add_trial(finished("a", 1.0))
+    _note(sweep(tmp_path, ARMS + compare % 0.3), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") == 1
+    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    assert journal.get_meta("analysis_plan_amended_after") is None
+
+
+# ------------------------------------------------------------------------------------------------ planning
+
+
+def plan(tmp_path: Path, text: str) -> Plan:
+    return plan_sweep(sweep(tmp_path, text), Corpora(make_console()))
+
+
+def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
+    assert plan(tmp_path, ARMS + "limits: {flops: 1e15}\n").trials == 6
+    with pytest.raises(ConfigError, match=r"limits.flops.*is below the \S+ training FLOPs planned"):
+        plan(tmp_path, ARMS + "limits: {flops: 1e9}\n")
+
+
+def test_a_plan_refuses_the_grid_that_its_run_would_refuse(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a grid needs a list"):
+        plan(tmp_path, SEARCH.replace("random", "grid"))
+
+
+def test_a_plan_of_a_grid_counts_its_points(tmp_path: Path) -> None:
+    text = SEARCH.replace("random", "grid").replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2]")
+    assert plan(tmp_path, text).row("point-1", "search").trials == 2
+
+
+def test_a_plan_refuses_a_sampler_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # it is installed for the other tests
+    with pytest.raises(ConfigError, match=r'not installed; pip install -e "\.\[cmaes\]"'):
+        plan(tmp_path, SEARCH.replace("random", "cmaes"))
+
+
+def test_a_plan_refuses_more_cpus_than_this_machine_has_unless_it_is_for_a_cluster(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS + "resources: {cpus_per_trial: 512}\n")
+    with pytest.raises(ConfigError, match=r"resources.*512 CPUs.*this machine has \d+ CPUs"):
+        sw.plan(asked)
+    assert sw.plan(asked, address="ray://cluster:10001").trials == 6
+
+
+def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS)
+    assert sw.plan(asked, max_concurrent=1).slots == 1
+    assert Demand.of(asked.resources, 1).max_concurrent == 1
+    assert Demand.of(asked.resources).max_concurrent is None
+
+
+def test_a_plan_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # of a machine that may have some
+    with pytest.raises(ConfigError, match="this machine has 0 GPUs"):
+        sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["training_regimes_gpu", "bert_depth_time_vs_classical_gpu"])
+def test_the_full_sizes_are_planned_for_a_cluster_by_a_machine_without_a_gpu(name: str, module_cache: Path) -> None:
+    here = ["data=markov", "data.tokenizer=bytes", "model.n_layers=2", "training.budget={tokens: 2e7}"]
+    planned = sw.plan(sw.load_sweep(name, overrides=here), address="ray://cluster:10001")
+    assert not planned.refused
+    assert planned.seconds is None  # no GPU of the cluster was measured here
+    assert all(row.flops and row.steps and row.disk_bytes for row in planned.rows)
+    arms = [arm.name for arm in expand(sw.load_sweep(name.removesuffix("_gpu"))).arms]
+    assert [row.arm for row in planned.rows if row.role == "replicate"] == arms
+
+
+def test_a_search_whose_every_trial_breaks_the_limit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits.flops = 1 is below"):
+        plan(tmp_path, SEARCH + "limits: {flops: 1}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ARMS.replace("[3, 5]", "100000000"), "replicates.seeds = 100,000,000: more than 10,000"),
+        (SEARCH.replace("winners: 2", "winners: 6"), "search.winners = 6 is more than the 5 trials"),
+    ],
+)
+def test_numbers_that_nobody_means_are_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep(tmp_path, text)
+
+
+def test_tuning_trials_are_evaluated_once_and_replicates_as_asked(tmp_path: Path, journal: Journal) -> None:
+    text = ARMS.replace("{training.budget: {steps: 50}}", "{training.budget: {steps: 50}, training.evaluations: 4}")
+    proposals = drive(sweep(tmp_path, text + TUNE), journal)
+    evaluations = {(p.role, p.trial.training.evaluations) for p in proposals}
+    assert evaluations == {("tuning", 1), ("replicate", 4)}
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def refused(tmp_path: Path, directory: Path) -> None:
+    """A run that the plan refuses, after the lock is taken."""
+    asked = sweep(tmp_path, ARMS + "limits: {flops: 1}\n")
+    with pytest.raises(ConfigError, match=r"limits\.flops"):
+        run_sweep(asked, directory, make_console(), Options())
+
+
+def test_a_refused_command_leaves_no_folder_of_its_own(tmp_path: Path, no_ray: None) -> None:
+    refused(tmp_path, tmp_path / "out" / "arms")
+    assert not (tmp_path / "out" / "arms").exists()
+
+
+def test_a_refused_command_deletes_nothing_that_was_there_before(tmp_path: Path, no_ray: None) -> None:
+    directory = tmp_path / "out" / "arms"
+    directory.mkdir(parents=True)
+    (directory / "notes.txt").write_text("mine")
+    refused(tmp_path, directory)
+    assert (directory / "notes.txt").read_text() == "mine"
+
+
+def test_a_command_that_is_refused_by_the_lock_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one may have made the folder a moment after this one looked."""
+    directory = tmp_path / "out" / "arms"
+    asked = sweep(tmp_path, ARMS)
+    # The other command wins the race in the moment between two of our lines, which no timing brings about reliably.
+    monkeypatch.setattr(driver, "_make_directory", lambda path: bool(directory.mkdir(parents=True)) or True)
+    monkeypatch.setattr(Owner, "is_alive", lambda self: True)
+
+    def taken_meanwhile(path: Path) -> SweepLock:
+        SweepLock(path).acquire()
+        return SweepLock(path)
+
+    monkeypatch.setattr(driver, "SweepLock", taken_meanwhile)
+    with pytest.raises(ConfigError, match="this sweep is running in"):
+        run_sweep(asked, directory, make_console(), Options())
+    assert directory.is_dir()
+
+
+def test_a_sweep_that_ends_before_its_first_trial_is_answered_without_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = SweepOutcome(directory=tmp_path, trials=(), failed=(), problems=("limits.wall_hours is used up",))
+    _answer(SweepResult(directory=tmp_path, failed=(), outcome=outcome), make_console(), as_json=False)
+    assert "problem: limits.wall_hours is used up" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------ planning
+
+
+def test_a_trial_falls_under_its_own_row_and_a_point_under_the_searchs(tmp_path: Path) -> None:
+    arms, search = plan(tmp_path, ARMS + TUNE), plan(tmp_path, SEARCH)
+    assert arms.row("b", "tuning").trials == 3
+    assert search.row("point-4", "search").trials == 5
+    assert search.row("point-4", "replicate").trials == 4
+    with pytest.raises(KeyError):
+        arms.row("elsewhere", "replicate")
