@@ -32,9 +32,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 app = typer.Typer(
-    name="analysis", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    name="analysis",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep.",
-)  # fmt: skip
+)
 
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
@@ -78,9 +82,16 @@ def compare(
     from .paired.significance import compare as run
 
     given = {
-        "metric": metric, "baseline": baseline, "correction": correction, "margin": margin, "direction": direction,
-        "test": test, "equal": equal, "tolerance": tolerance, "alpha": alpha,
-    }  # fmt: skip
+        "metric": metric,
+        "baseline": baseline,
+        "correction": correction,
+        "margin": margin,
+        "direction": direction,
+        "test": test,
+        "equal": equal,
+        "tolerance": tolerance,
+        "alpha": alpha,
+    }
     if other is None:
         from .table.runs import load_runs
 

@@ -20,11 +20,30 @@ if TYPE_CHECKING:
     from .paired.intervals import Interval
 
 ABSENT = "not measured"
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "≤": r"$\le$",
-          "≥": r"$\ge$", "–": "--", "±": r"$\pm$", "×": r"$\times$", "∞": r"$\infty$", "·": r"$\cdot$",
-          "<": "$<$", ">": "$>$",
-          "α": r"$\alpha$", "δ": r"$\delta$"}  # fmt: skip
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "∞": r"$\infty$",
+    "·": r"$\cdot$",
+    "<": "$<$",
+    ">": "$>$",
+    "α": r"$\alpha$",
+    "δ": r"$\delta$",
+}
 
 
 def decimals_for(spread: float, digits: int = 2) -> int:
@@ -209,8 +228,12 @@ class Grid:
         table = Table(
             title=Text(self.title) if self.title else None,
             caption=Text("\n".join(self.notes)) if self.notes else None,
-            box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
-        )  # fmt: skip
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for index, name in enumerate(self.columns):
             table.add_column(
                 Text(name),

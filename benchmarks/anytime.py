@@ -95,14 +95,16 @@ def effects(replays: int, most: int) -> list[dict[str, Any]]:
         right = (at > 0) & (kind == 1)
         waited = np.where(at > 0, at, most + 1)
         quantiles = {f"{q:.0%}": int(np.quantile(waited, q, method="inverted_cdf")) for q in (0.5, 0.8, 0.95)}
-        rows.append({
-            "effect_sd": effect,
-            "decided_rightly_by_30": share(right & (at <= BY)),
-            "decided_wrongly_ever": share((at > 0) & (kind == -1)),
-            "fixed_power_at_30": analysis.power(1.0, effect=effect, n=BY),
-            "fixed_seeds_for_power_0.8": analysis.seeds_needed(1.0, effect=effect),
-            "seeds_until_decided": {q: n if n <= most else None for q, n in quantiles.items()},
-        })  # fmt: skip
+        rows.append(
+            {
+                "effect_sd": effect,
+                "decided_rightly_by_30": share(right & (at <= BY)),
+                "decided_wrongly_ever": share((at > 0) & (kind == -1)),
+                "fixed_power_at_30": analysis.power(1.0, effect=effect, n=BY),
+                "fixed_seeds_for_power_0.8": analysis.seeds_needed(1.0, effect=effect),
+                "seeds_until_decided": {q: n if n <= most else None for q, n in quantiles.items()},
+            }
+        )
     return rows
 
 
@@ -114,19 +116,24 @@ def wrong_guesses(replays: int) -> list[dict[str, Any]]:
         most = planned[0.5]
         at, kind, _ = decided(effect, replays, most, seed=100 + number)
         spent = np.where(at > 0, at, most)
-        rows.append({
-            "effect_sd": effect,
-            "fixed": {
-                f"guessed {factor:g} times the effect": {
-                    "seeds": n, "power": analysis.power(1.0, effect=effect, n=n),
-                }
-                for factor, n in planned.items()
-            },
-            "looking": {
-                "stops_at": most, "mean_seeds": float(spent.mean()), "median_seeds": float(np.median(spent)),
-                "power": share((at > 0) & (kind == 1)),
-            },
-        })  # fmt: skip
+        rows.append(
+            {
+                "effect_sd": effect,
+                "fixed": {
+                    f"guessed {factor:g} times the effect": {
+                        "seeds": n,
+                        "power": analysis.power(1.0, effect=effect, n=n),
+                    }
+                    for factor, n in planned.items()
+                },
+                "looking": {
+                    "stops_at": most,
+                    "mean_seeds": float(spent.mean()),
+                    "median_seeds": float(np.median(spent)),
+                    "power": share((at > 0) & (kind == 1)),
+                },
+            }
+        )
     return rows
 
 
@@ -136,10 +143,14 @@ def equivalence(replays: int, most: int) -> list[dict[str, Any]]:
     for number, (effect, margin) in enumerate(((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.2, 1.0))):
         at, kind, _ = decided(effect, replays, most, seed=200 + number, margin=margin)
         found = (at > 0) & (kind == 0)
-        rows.append({
-            "effect_sd": effect, "margin_sd": margin, "equivalent": share(found),
-            "median_seeds": float(np.median(at[found])) if found.any() else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "effect_sd": effect,
+                "margin_sd": margin,
+                "equivalent": share(found),
+                "median_seeds": float(np.median(at[found])) if found.any() else None,
+            }
+        )
     return rows
 
 
@@ -155,11 +166,14 @@ def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     listed.append(("median seeds at 3 sd", rows[3.0]["seeds_until_decided"]["50%"], "≤", 6))
     return [
         {
-            "bar": name, "measured": value, "sense": sense, "limit": limit,
+            "bar": name,
+            "measured": value,
+            "sense": sense,
+            "limit": limit,
             "passed": value <= limit if sense == "≤" else value >= limit,
         }
         for name, value, sense, limit in listed
-    ]  # fmt: skip
+    ]
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -171,48 +185,81 @@ def markdown(found: dict[str, Any]) -> str:
             (str(n), f"{null['anytime'][n]['share']:.2%}", f"{null['plain_t'][n]['share']:.2%}")
             for n in null["anytime"]
         ),
-        f"false positives at level {ALPHA:g}, {null['replays']:,} null replays", (), (0, 1, 2),
-    )  # fmt: skip
+        f"false positives at level {ALPHA:g}, {null['replays']:,} null replays",
+        (),
+        (0, 1, 2),
+    )
     power = Grid(
-        ("true effect, sd", f"decided by {BY}", f"fixed n = {BY}", "median seeds", "80 % by", "95 % by",
-         "fixed n for .8", "wrong sign, ever"),
+        (
+            "true effect, sd",
+            f"decided by {BY}",
+            f"fixed n = {BY}",
+            "median seeds",
+            "80 % by",
+            "95 % by",
+            "fixed n for .8",
+            "wrong sign, ever",
+        ),
         tuple(
             (
-                f"{row['effect_sd']:g}", f"{row['decided_rightly_by_30']['share']:.3f}",
+                f"{row['effect_sd']:g}",
+                f"{row['decided_rightly_by_30']['share']:.3f}",
                 f"{row['fixed_power_at_30']:.3f}",
                 *(str(n) if n else f"> {null['looked_at_every_n_up_to']}" for n in row["seeds_until_decided"].values()),
-                str(row["fixed_seeds_for_power_0.8"]), f"{row['decided_wrongly_ever']['share']:.2%}",
+                str(row["fixed_seeds_for_power_0.8"]),
+                f"{row['decided_wrongly_ever']['share']:.2%}",
             )
             for row in found["effects"]
-        ), "power, and seeds until the decision", (), tuple(range(8)),
-    )  # fmt: skip
+        ),
+        "power, and seeds until the decision",
+        (),
+        tuple(range(8)),
+    )
     rows = []
     for row in found["wrong_guesses"]:
         fixed = [f"{item['seeds']} (power {item['power']:.2f})" for item in row["fixed"].values()]
         looking = row["looking"]
-        rows.append((
-            f"{row['effect_sd']:g}", *fixed, f"{looking['mean_seeds']:.1f} (power {looking['power']['share']:.2f})",
-            f"{looking['median_seeds']:g}", str(looking["stops_at"]),
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"{row['effect_sd']:g}",
+                *fixed,
+                f"{looking['mean_seeds']:.1f} (power {looking['power']['share']:.2f})",
+                f"{looking['median_seeds']:g}",
+                str(looking["stops_at"]),
+            )
+        )
     guesses = Grid(
         ("true effect, sd", "guessed half", "guessed right", "guessed twice", "looking: mean", "median", "gives up at"),
-        tuple(rows), "seeds spent by a fixed design (planned for power .8) and by looking", (), tuple(range(7)),
-    )  # fmt: skip
+        tuple(rows),
+        "seeds spent by a fixed design (planned for power .8) and by looking",
+        (),
+        tuple(range(7)),
+    )
     equal = Grid(
         ("true difference, margins", "found equivalent", "median seeds"),
         tuple(
             (f"{row['effect_sd'] / row['margin_sd']:g}", f"{row['equivalent']['share']:.2%}", f"{row['median_seeds']}")
             for row in found["equivalence"]
-        ), f"equivalence, margin 1 sd, up to {null['looked_at_every_n_up_to']} seeds", (), (0, 1, 2),
-    )  # fmt: skip
+        ),
+        f"equivalence, margin 1 sd, up to {null['looked_at_every_n_up_to']} seeds",
+        (),
+        (0, 1, 2),
+    )
     passed = Grid(
         ("bar", "measured", "limit", ""),
         tuple(
-            (bar["bar"], f"{bar['measured']:.4g}", f"{bar['sense']} {bar['limit']:g}",
-             "passed" if bar["passed"] else "MISSED")
+            (
+                bar["bar"],
+                f"{bar['measured']:.4g}",
+                f"{bar['sense']} {bar['limit']:g}",
+                "passed" if bar["passed"] else "MISSED",
+            )
             for bar in found["bars"]
-        ), "the bars", (), (1, 2),
-    )  # fmt: skip
+        ),
+        "the bars",
+        (),
+        (1, 2),
+    )
     head = f"`{found['command']}`, numpy {found['versions']['numpy']}, scipy {found['versions']['scipy']}.\n"
     return "\n".join([head, *(grid.to_markdown() for grid in (passed, level, power, guesses, equal))])
 
@@ -242,8 +289,14 @@ def figure(path: Path, found: dict[str, Any]) -> Path:
             power = cells[index]["power"] if index < 3 else row["looking"]["power"]["share"]
             at = place + 0.2 * (index - 1.5)
             right.bar(at, seeds, width=0.18, color=colour, label=name if place == 0 else None)
-            right.annotate(f"{power:.2f}".lstrip("0"), (at, seeds), xytext=(0, 2), textcoords="offset points",
-                           ha="center", fontsize=7.5)  # fmt: skip
+            right.annotate(
+                f"{power:.2f}".lstrip("0"),
+                (at, seeds),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7.5,
+            )
     right.set_xticks(range(len(rows)), [f"{row['effect_sd']:g} sd" for row in rows])
     right.set(xlabel="true effect", ylabel="seeds")
     right.set_title("Seeds of a fixed design and of looking (above: power)")

@@ -71,9 +71,12 @@ def _one_line(law: Array, x: Array, y: Array, rng: np.random.Generator) -> tuple
 
 
 WORLDS: dict[str, World] = {
-    "the law is true": _true, "a wave": _wave, "shared noise": _shared_noise, "a broken end": _broken_end,
+    "the law is true": _true,
+    "a wave": _wave,
+    "shared noise": _shared_noise,
+    "a broken end": _broken_end,
     "one line": _one_line,
-}  # fmt: skip
+}
 
 
 def certified(number: int, world: str, n: int) -> dict[str, Any]:
@@ -86,9 +89,12 @@ def certified(number: int, world: str, n: int) -> dict[str, Any]:
     certificate = analysis.fit_scaling_law(table, bootstrap=100, seed=number).certificate
     failed = " ".join(certificate.failures)
     return {
-        "law": number, "world": world, "n": n, "fails": certificate.holds is False,
+        "law": number,
+        "world": world,
+        "n": n,
+        "fails": certificate.holds is False,
         **{reason: reason in failed for reason in REASONS},
-    }  # fmt: skip
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,9 +107,16 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ends = binomtest(fails, len(part)).proportion_ci(method="wilson")
             reasons = {reason: sum(row[reason] for row in part) / len(part) for reason in REASONS}
             found.append(
-                {"world": world, "n": n, "laws": len(part), "fails": fails / len(part), "low": float(ends.low),
-                 "high": float(ends.high), **reasons}
-            )  # fmt: skip
+                {
+                    "world": world,
+                    "n": n,
+                    "laws": len(part),
+                    "fails": fails / len(part),
+                    "low": float(ends.low),
+                    "high": float(ends.high),
+                    **reasons,
+                }
+            )
     return found
 
 
@@ -112,11 +125,15 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
     columns = ("world", "runs", "certificate fails", "binomial 95%", *REASONS, "laws")
     rows = tuple(
         (
-            row["world"], str(row["n"]), f"{row['fails']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}",
-            *(f"{row[reason]:.3f}" for reason in REASONS), str(row["laws"]),
+            row["world"],
+            str(row["n"]),
+            f"{row['fails']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            *(f"{row[reason]:.3f}" for reason in REASONS),
+            str(row["laws"]),
         )
         for row in found
-    )  # fmt: skip
+    )
     title = "Certificates that fail: wrongly where the law is true, rightly elsewhere"
     return Grid(columns, rows, title, (), (1, 2, 4, 5, 6, 7, 8))
 

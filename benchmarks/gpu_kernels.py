@@ -71,9 +71,10 @@ class Case:
             "diagonal_backward": (lambda: backend.diagonal_backward(grad, *matrix, causal), 4 + 8 + 4),
             "apply": (lambda: backend.apply(*hops, causal), 4 + 4 * p + 8 * p),
             "apply_backward": (
-                lambda: backend.apply_backward(grad_u, *hops, u, causal), 4 + 8 * p + 8 * p + 4 + 4 * p,
+                lambda: backend.apply_backward(grad_u, *hops, u, causal),
+                4 + 8 * p + 8 * p + 4 + 4 * p,
             ),
-        }  # fmt: skip
+        }
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -87,12 +88,15 @@ def measure(case: Case) -> dict[str, Any]:
         for name, (run, size) in ours.items():
             time_s, torch_s = seconds(run, flushed, 30), seconds(theirs[name][0], flushed, 3)
             row = {
-                "function": name, "causal": causal, "triton_s": time_s, "torch_s": torch_s,
+                "function": name,
+                "causal": causal,
+                "triton_s": time_s,
+                "torch_s": torch_s,
                 "ns_per_element": time_s / case.elements * 1e9,
                 "bytes_per_element": size,
                 "share_of_copy": size * case.elements / time_s / copy,
                 "times_torch": torch_s / time_s,
-            }  # fmt: skip
+            }
             rows.append(row)
             print(
                 f"{name:18} {'causal' if causal else 'two-sided':9} {row['ns_per_element']:8.4f} ns an element, "
@@ -121,8 +125,11 @@ def main() -> None:
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "batch": options.batch, "heads": options.heads, "n": options.n, "width": options.width,
-    }  # fmt: skip
+        "batch": options.batch,
+        "heads": options.heads,
+        "n": options.n,
+        "width": options.width,
+    }
     results |= measure(Case(options.batch, options.heads, options.n, options.width))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "gpu_kernels.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -136,8 +136,9 @@ class Case:
             values = self.values.detach().requires_grad_()
             return lambda: torch.autograd.grad(
                 resolvent_apply(*leaves, values, causal=causal, backend="cpu", check=False),
-                [*leaves, values], self.grad,
-            )  # fmt: skip
+                [*leaves, values],
+                self.grad,
+            )
         return lambda: torch.autograd.grad(
             resolvent_diagonal(*leaves, causal=causal, backend="cpu", check=False), leaves, self.grad
         )
@@ -253,10 +254,14 @@ def measure(yardstick: Yardstick) -> dict[str, Any]:
             autograd.append(both)
             print(op, n, f"kernel {kernel[-1] * 1e3:.2f} ms, autograd {both * 1e3:.2f} ms", flush=True)
         found["exponent"][op] = {
-            "lengths": list(lengths), "lanes": 256, "width": width,
-            "kernel_s": kernel, "kernel_exponent": exponent(list(lengths), kernel),
-            "autograd_s": autograd, "autograd_exponent": exponent(list(lengths), autograd),
-        }  # fmt: skip
+            "lengths": list(lengths),
+            "lanes": 256,
+            "width": width,
+            "kernel_s": kernel,
+            "kernel_exponent": exponent(list(lengths), kernel),
+            "autograd_s": autograd,
+            "autograd_exponent": exponent(list(lengths), autograd),
+        }
         print({k: v for k, v in found["exponent"][op].items() if "exponent" in k}, flush=True)
 
     case = Case(1, 32, 512)

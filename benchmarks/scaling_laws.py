@@ -88,10 +88,14 @@ def covered(number: int, repeat: int, n: int, bootstraps: int) -> dict[str, Any]
         for profile, value in zip(found, truth, strict=False)
     ]
     return {
-        "law": number, "draw": repeat, "n": n, "bootstraps": bootstraps, "lost": lost,
+        "law": number,
+        "draw": repeat,
+        "n": n,
+        "bootstraps": bootstraps,
+        "lost": lost,
         METHODS[0]: [bool(a <= value <= b) for a, value, b in zip(low, truth, high, strict=True)],
         METHODS[1]: by_profile,
-    }  # fmt: skip
+    }
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,10 +111,18 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 ends = binomtest(sum(known), len(known)).proportion_ci(method="wilson")
                 share = sum(known) / len(known)
                 found.append(
-                    {"n": n, "method": method, "parameter": name, "data_sets": len(known), "coverage": share,
-                     "low": float(ends.low), "high": float(ends.high), "not_identified": len(flags) - len(known),
-                     "below_bar": share < LEAST}
-                )  # fmt: skip
+                    {
+                        "n": n,
+                        "method": method,
+                        "parameter": name,
+                        "data_sets": len(known),
+                        "coverage": share,
+                        "low": float(ends.low),
+                        "high": float(ends.high),
+                        "not_identified": len(flags) - len(known),
+                        "below_bar": share < LEAST,
+                    }
+                )
     return found
 
 
@@ -119,12 +131,17 @@ def as_grid(found: list[dict[str, Any]], title: str) -> Grid:
     columns = ("runs", "interval", "parameter", "coverage", "binomial 95%", "data sets", "not identified", "")
     rows = tuple(
         (
-            str(row["n"]), row["method"], row["parameter"], f"{row['coverage']:.3f}",
-            f"{row['low']:.3f} to {row['high']:.3f}", str(row["data_sets"]), str(row["not_identified"]),
+            str(row["n"]),
+            row["method"],
+            row["parameter"],
+            f"{row['coverage']:.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            str(row["data_sets"]),
+            str(row["not_identified"]),
             "below .90" if row["below_bar"] else "",
         )
         for row in found
-    )  # fmt: skip
+    )
     return Grid(columns, rows, title, (), (0, 3, 4, 5, 6))
 
 

@@ -125,11 +125,19 @@ class Browser:
 def running_browser(profile: Path) -> Iterator[Browser]:
     """A browser with a fresh profile in `profile`; it ends with the block."""
     command = [
-        find_browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+        find_browser(),
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--remote-debugging-port=0",
         "--enable-unsafe-swiftshader",  # WebGL without a GPU, for pages of the machine itself
-        f"--user-data-dir={profile}", "about:blank",
-    ]  # fmt: skip
+        f"--user-data-dir={profile}",
+        "about:blank",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     loop = asyncio.new_event_loop()
     try:

@@ -49,9 +49,11 @@ class ConfidenceSequence:
 
 
 def confidence_sequence(
-    differences: ArrayLike, alpha: float = 0.05, prior_variance: float = PRIOR_VARIANCE,
+    differences: ArrayLike,
+    alpha: float = 0.05,
+    prior_variance: float = PRIOR_VARIANCE,
     rounding: ArrayLike | None = None,
-) -> ConfidenceSequence:  # fmt: skip
+) -> ConfidenceSequence:
     """Everything after each prefix of the last axis, in one pass over all rows.
 
     Args:

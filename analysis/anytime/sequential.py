@@ -26,9 +26,12 @@ CORRECTIONS = ("bonferroni", "none")
 
 
 def sequential_verdict(
-    differences: ArrayLike, margin: float | None = None, alpha: float = 0.05, direction: Direction = "minimize",
+    differences: ArrayLike,
+    margin: float | None = None,
+    alpha: float = 0.05,
+    direction: Direction = "minimize",
     prior_variance: float = PRIOR_VARIANCE,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """The verdict on one arm after these blocks, valid however often one looked before.
 
     Args:
@@ -106,18 +109,32 @@ def compare_sequentially(
         verdicts[name] = _verdict_of_pairs(ours, theirs, margin, level, direction, prior_variance, notes)
         blocks[name] = tuple(places)
     return SequentialComparison(
-        metric=metric, baseline=baseline, direction=direction, alpha=alpha, margin=margin,
-        correction=correction or "none", block=block if isinstance(block, str) else " × ".join(block),
-        budgets=pairing.budgets, verdicts=verdicts, blocks=blocks, missing=pairing.missing,
-        notes=(*notes_of_family, *pairing.notes), family=count,
+        metric=metric,
+        baseline=baseline,
+        direction=direction,
+        alpha=alpha,
+        margin=margin,
+        correction=correction or "none",
+        block=block if isinstance(block, str) else " × ".join(block),
+        budgets=pairing.budgets,
+        verdicts=verdicts,
+        blocks=blocks,
+        missing=pairing.missing,
+        notes=(*notes_of_family, *pairing.notes),
+        family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
-    )  # fmt: skip
+    )
 
 
 def _verdict_of_pairs(
-    ours: Sequence[float], theirs: Sequence[float], margin: float | None, alpha: float, direction: Direction,
-    prior_variance: float, notes: list[str],
-) -> Verdict:  # fmt: skip
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    margin: float | None,
+    alpha: float,
+    direction: Direction,
+    prior_variance: float,
+    notes: list[str],
+) -> Verdict:
     """As `_verdict`, with the rounding of differences known from the values themselves."""
     import numpy as np
 
@@ -128,15 +145,29 @@ def _verdict_of_pairs(
 
 
 def _verdict(
-    sample: NDArray[np.float64], margin: float | None, alpha: float, direction: Direction, prior_variance: float,
-    notes: list[str], rounding: ArrayLike | None = None,
-) -> Verdict:  # fmt: skip
+    sample: NDArray[np.float64],
+    margin: float | None,
+    alpha: float,
+    direction: Direction,
+    prior_variance: float,
+    notes: list[str],
+    rounding: ArrayLike | None = None,
+) -> Verdict:
     """The verdict on finite differences; `notes` are what is already known about them."""
     n, possible = sample.size, seeds_possible(alpha, prior_variance)
     verdict = Verdict(
-        decision="undecided", interval=None, e_value=None, n=n, decided_at=None, seeds_possible=possible, mean=None,
-        alpha=alpha, margin=margin, direction=direction, prior_variance=prior_variance,
-    )  # fmt: skip
+        decision="undecided",
+        interval=None,
+        e_value=None,
+        n=n,
+        decided_at=None,
+        seeds_possible=possible,
+        mean=None,
+        alpha=alpha,
+        margin=margin,
+        direction=direction,
+        prior_variance=prior_variance,
+    )
     if n < possible:
         notes = [*notes, f"n = {n}: no decision is possible before {possible} differences"]
     if n == 0:

@@ -65,9 +65,16 @@ class SequentialPlan:
 
 
 def sequential_seeds(
-    sd_difference: float, *, effect: float, power: float = 0.8, alpha: float = 0.05, margin: float | None = None,
-    prior_variance: float = PRIOR_VARIANCE, replays: int = 4000, seed: int = 0,
-) -> SequentialPlan:  # fmt: skip
+    sd_difference: float,
+    *,
+    effect: float,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    prior_variance: float = PRIOR_VARIANCE,
+    replays: int = 4000,
+    seed: int = 0,
+) -> SequentialPlan:
     """Seeds until `sequential_verdict` decides, if the true mean difference is `effect`.
 
     Raises:
@@ -95,18 +102,31 @@ def sequential_seeds(
             )
         most *= 4
     return SequentialPlan(
-        sd_difference=sd_difference, effect=effect, power=power, alpha=alpha, margin=margin,
-        prior_variance=prior_variance, seeds_possible=seeds_possible(alpha, prior_variance),
-        median=int(ordered[replays // 2]), mean=float(np.minimum(ordered, needed).mean()), seeds_needed=needed,
+        sd_difference=sd_difference,
+        effect=effect,
+        power=power,
+        alpha=alpha,
+        margin=margin,
+        prior_variance=prior_variance,
+        seeds_possible=seeds_possible(alpha, prior_variance),
+        median=int(ordered[replays // 2]),
+        mean=float(np.minimum(ordered, needed).mean()),
+        seeds_needed=needed,
         fixed=seeds_needed(sd_difference, effect=effect, power=power, alpha=alpha) if effect else None,
         replays=replays,
-    )  # fmt: skip
+    )
 
 
 def simulated_power(
-    sd_difference: float, *, effect: float, n: int, test: str,
-    alpha: float = 0.05, replays: int = 2000, seed: int = 0,
-) -> Interval:  # fmt: skip
+    sd_difference: float,
+    *,
+    effect: float,
+    n: int,
+    test: str,
+    alpha: float = 0.05,
+    replays: int = 2000,
+    seed: int = 0,
+) -> Interval:
     """Share of replays in which a test rejects with n blocks ("sequential": by n, looking after each).
 
     Args:
@@ -136,9 +156,15 @@ def simulated_power(
 
 
 def _decided_at(
-    sd: float, effect: float, most: int, alpha: float, margin: float | None, prior_variance: float, replays: int,
+    sd: float,
+    effect: float,
+    most: int,
+    alpha: float,
+    margin: float | None,
+    prior_variance: float,
+    replays: int,
     seed: int,
-) -> NDArray[np.int64]:  # fmt: skip
+) -> NDArray[np.int64]:
     """The n at which each replay decides, 0 for none by `most`."""
     import numpy as np
 

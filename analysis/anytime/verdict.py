@@ -145,12 +145,16 @@ def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[s
     columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")
     rows: list[tuple[str, ...]] = [
         (
-            arm, str(verdict.n), verdict.difference_text,
+            arm,
+            str(verdict.n),
+            verdict.difference_text,
             ABSENT if verdict.e_value is None else f"{verdict.e_value:.3g}",
-            f"{1 / verdict.alpha:.3g}", verdict.decision, str(verdict.decided_at or "–"),
+            f"{1 / verdict.alpha:.3g}",
+            verdict.decision,
+            str(verdict.decided_at or "–"),
         )
         for arm, verdict in verdicts
-    ]  # fmt: skip
+    ]
     if not any(arm for arm, _ in verdicts):
         columns = columns[1:]
         rows = [row[1:] for row in rows]

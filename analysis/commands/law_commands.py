@@ -82,9 +82,16 @@ def fit(
 
     table = _prepared(source, columns, drop_highest)
     result = fit_scaling_law(
-        table, law=law, loss=loss, delta=delta, bootstrap=bootstrap, seed=seed, tokens_from=tokens_from,
-        holdout="largest" if holdout else None, variable=variable,
-    )  # fmt: skip
+        table,
+        law=law,
+        loss=loss,
+        delta=delta,
+        bootstrap=bootstrap,
+        seed=seed,
+        tokens_from=tokens_from,
+        holdout="largest" if holdout else None,
+        variable=variable,
+    )
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 

@@ -67,14 +67,22 @@ def sequential(
 
     table = load_runs(source)
     given = {
-        "metric": metric, "baseline": baseline, "margin": margin, "direction": direction, "equal": equal,
-        "tolerance": tolerance, "alpha": alpha,
-    }  # fmt: skip
+        "metric": metric,
+        "baseline": baseline,
+        "margin": margin,
+        "direction": direction,
+        "equal": equal,
+        "tolerance": tolerance,
+        "alpha": alpha,
+    }
     declared = anytime_arguments(declared_arguments(source, metric))
     asked = {
         **completed(given, declared, source, table, arm),
-        "arm": arm, "block": block or "seed", "correction": correction, "prior_variance": prior_variance,
-    }  # fmt: skip
+        "arm": arm,
+        "block": block or "seed",
+        "correction": correction,
+        "prior_variance": prior_variance,
+    }
     found = compare_in_order(table, asked) if sweep_of(source) else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
@@ -137,9 +145,7 @@ def aggregate(
     from ..tasks.aggregation import aggregate as run
 
     table = load_runs(source)
-    found = run(
-        table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target
-    )  # fmt: skip
+    found = run(table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target)
     _show_intervals(found, statistic, "runs", metric, table, as_json=as_json, markdown=markdown, latex=latex)
 
 
@@ -174,14 +180,26 @@ def hierarchical(
 
     table = load_runs(source)
     found = hierarchical_bootstrap(
-        table, metric, level or ("pretraining_seed", "finetuning_seed"), None if item == "none" else item, arm,
-        baseline, bootstrap, rng,
-    )  # fmt: skip
+        table,
+        metric,
+        level or ("pretraining_seed", "finetuning_seed"),
+        None if item == "none" else item,
+        arm,
+        baseline,
+        bootstrap,
+        rng,
+    )
     what = "mean" if baseline is None else f"mean difference from {baseline}"
     _show_intervals(
-        found, what, (level or ["pretraining_seed"])[0], metric, table,
-        as_json=as_json, markdown=markdown, latex=latex,
-    )  # fmt: skip
+        found,
+        what,
+        (level or ["pretraining_seed"])[0],
+        metric,
+        table,
+        as_json=as_json,
+        markdown=markdown,
+        latex=latex,
+    )
 
 
 def _show_intervals(

@@ -149,10 +149,27 @@ class Comparison(GridView):
                 row |= {"low": result.interval.low, "high": result.interval.high}
             rows.append(row | {"missing": len(result.missing), "notes": "; ".join(result.notes)})
         order = [
-            "arm", "n", "mean", "difference", "low", "high", "p", "p_adjusted", "p_sign_flip", "smallest_p_sign_flip",
-            "hedges_g", "cliffs_delta", "probability_of_improvement", "minimum_detectable_effect", "sd_difference",
-            "p_equivalence", "verdict", "more_seeds", "missing", "notes",
-        ]  # fmt: skip
+            "arm",
+            "n",
+            "mean",
+            "difference",
+            "low",
+            "high",
+            "p",
+            "p_adjusted",
+            "p_sign_flip",
+            "smallest_p_sign_flip",
+            "hedges_g",
+            "cliffs_delta",
+            "probability_of_improvement",
+            "minimum_detectable_effect",
+            "sd_difference",
+            "p_equivalence",
+            "verdict",
+            "more_seeds",
+            "missing",
+            "notes",
+        ]
         return pd.DataFrame(rows, columns=order)
 
     @property
@@ -207,11 +224,15 @@ class Comparison(GridView):
         rows = [(self.baseline, str(len(self.baseline_values)), _value(baseline_mean), "", "", "baseline")]
         rows += [
             (
-                result.arm, str(result.n), _value(result.mean), result.difference_text, format_p(result.p_adjusted),
+                result.arm,
+                str(result.n),
+                _value(result.mean),
+                result.difference_text,
+                format_p(result.p_adjusted),
                 verdict_text(result),
             )
             for result in self.arms
-        ]  # fmt: skip
+        ]
         return Grid(columns, tuple(rows), f"{self.metric}, {_TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
 
     @property

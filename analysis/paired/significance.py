@@ -27,7 +27,7 @@ from .intervals import (
     sign_flip_interval,
     t_interval,
     walsh_interval,
-)  # fmt: skip
+)
 from .power import MOST_SEEDS, equivalence_power, minimum_detectable_effect, seeds_needed
 
 if TYPE_CHECKING:
@@ -99,13 +99,24 @@ def compare(
         for result, p in zip(results, adjusted, strict=True)
     )
     return Comparison(
-        metric=metric, baseline=baseline, direction=direction, test=test, alpha=alpha, margin=margin,
-        correction=correction or "none", equal=equal, tolerance=tolerance, budgets=pairing.budgets,
-        block=block if isinstance(block, str) else " × ".join(block), arms=decided,
-        baseline_values=dict(pairing.values[baseline]), missing=pairing.missing,
-        notes=(*notes_of_family, *pairing.notes), family=count,
+        metric=metric,
+        baseline=baseline,
+        direction=direction,
+        test=test,
+        alpha=alpha,
+        margin=margin,
+        correction=correction or "none",
+        equal=equal,
+        tolerance=tolerance,
+        budgets=pairing.budgets,
+        block=block if isinstance(block, str) else " × ".join(block),
+        arms=decided,
+        baseline_values=dict(pairing.values[baseline]),
+        missing=pairing.missing,
+        notes=(*notes_of_family, *pairing.notes),
+        family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
-    )  # fmt: skip
+    )
 
 
 def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[float | None]:
@@ -233,18 +244,23 @@ def _compare_arm(
     n = len(blocks)
     lost = [item for item in pairing.missing if item.arm in (name, pairing.baseline)]
     result = ArmComparison(
-        arm=name, n=n, blocks=tuple(blocks), values=dict(pairing.values[name]),
+        arm=name,
+        n=n,
+        blocks=tuple(blocks),
+        values=dict(pairing.values[name]),
         differences=tuple(float(value) for value in differences),
         mean=float(np.mean(list(pairing.values[name].values()))) if pairing.values[name] else None,
-        difference=float(differences.mean()) if n else None, missing=tuple(lost),
-    )  # fmt: skip
+        difference=float(differences.mean()) if n else None,
+        missing=tuple(lost),
+    )
     if n == 0:
         return result
     result = result.with_values(
         cliffs_delta=cliffs_delta(ours, theirs),
         probability_of_improvement=probability_of_improvement(differences, minimize=direction == "minimize"),
-        p_sign_flip=sign_flip_p(differences), smallest_p_sign_flip=smallest_sign_flip_p(n),
-    )  # fmt: skip
+        p_sign_flip=sign_flip_p(differences),
+        smallest_p_sign_flip=smallest_sign_flip_p(n),
+    )
     if n == 1:
         return result
     sd = float(differences.std(ddof=1))
@@ -253,10 +269,15 @@ def _compare_arm(
         return result.with_values(sd_difference=0.0)
     interval, narrow, p, p_equivalence = _test(differences, test, margin, alpha)
     return result.with_values(
-        sd_difference=sd, interval=interval, equivalence_interval=narrow, p=p, p_equivalence=p_equivalence,
-        bca=bca_interval(differences, 1 - alpha), hedges_g=hedges_g(differences),
+        sd_difference=sd,
+        interval=interval,
+        equivalence_interval=narrow,
+        p=p,
+        p_equivalence=p_equivalence,
+        bca=bca_interval(differences, 1 - alpha),
+        hedges_g=hedges_g(differences),
         minimum_detectable_effect=minimum_detectable_effect(sd, n=n, power=PLANNED_POWER, alpha=alpha),
-    )  # fmt: skip
+    )
 
 
 def _test(
@@ -289,9 +310,15 @@ def _test(
 
 
 def decide(
-    result: ArmComparison, p_adjusted: float | None, *, test: Test, margin: float | None, direction: Direction,
-    alpha: float, planning_alpha: float,
-) -> ArmComparison:  # fmt: skip
+    result: ArmComparison,
+    p_adjusted: float | None,
+    *,
+    test: Test,
+    margin: float | None,
+    direction: Direction,
+    alpha: float,
+    planning_alpha: float,
+) -> ArmComparison:
     """`result` with its verdict, the reasons as notes, and the blocks still needed where it is undecided."""
     notes = ["conditional on survival: blocks are missing"] if result.missing else []
     if result.n < FEWEST_BLOCKS:

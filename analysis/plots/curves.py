@@ -92,9 +92,14 @@ def masked_gaps(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
 
 
 def against_budget(
-    axes: Axes, budget: Budget, metric: str, curves: pd.DataFrame, runs: pd.DataFrame, arms: Sequence[str],
+    axes: Axes,
+    budget: Budget,
+    metric: str,
+    curves: pd.DataFrame,
+    runs: pd.DataFrame,
+    arms: Sequence[str],
     minimize: bool,
-) -> None:  # fmt: skip
+) -> None:
     """The metric against one budget: the way there as a line, the end as a marker, the Pareto front ringed."""
     axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric)
     ends = ended(runs, metric, budget, arms)
@@ -140,9 +145,14 @@ def _scattered(axes: Axes, points: Mapping[str, tuple[float, float]], arms: Sequ
         free = height + 0.055 * (top - bottom)
         right = axes.transLimits.transform(axes.transScale.transform((x, y)))[0] > 0.5
         axes.annotate(
-            arm, (x, height), xytext=(-9 if right else 9, 4), textcoords="offset points", fontsize=8.5,
-            ha="right" if right else "left", color=arm_style(arms, arm)["color"],
-        )  # fmt: skip
+            arm,
+            (x, height),
+            xytext=(-9 if right else 9, 4),
+            textcoords="offset points",
+            fontsize=8.5,
+            ha="right" if right else "left",
+            color=arm_style(arms, arm)["color"],
+        )
 
 
 def ended(runs: pd.DataFrame, metric: str, budget: Budget, arms: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -257,9 +267,14 @@ def _dots(axes: Axes, runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> N
             values, [row] * len(values), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6
         )
         axes.annotate(
-            format_count(values.mean()).strip(), (values.max(), row), xytext=(7, 0), textcoords="offset points",
-            va="center", fontsize=8.5, color="#222222",
-        )  # fmt: skip
+            format_count(values.mean()).strip(),
+            (values.max(), row),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color="#222222",
+        )
     axes.set_xlim(0, 1.14 * float(runs[metric].max()))
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
 

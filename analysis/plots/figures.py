@@ -26,13 +26,26 @@ _DASHES = {"-": "none", "--": "9 4", "-.": "9 3 2 3", ":": "2 3"}
 _MARKERS = "osD^vPX"
 GREY = "#5a5a5a"
 _STYLE: dict[Any, Any] = {
-    "font.size": 9.5, "font.family": "DejaVu Sans", "axes.titlesize": 10.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#8a8a8a",
-    "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444", "axes.grid": True,
-    "grid.color": "#e4e4e4", "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
-    "figure.facecolor": "white", "lines.linewidth": 1.6,
+    "font.size": 9.5,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a8a8a",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "lines.linewidth": 1.6,
     "svg.hashsalt": "stackwise_ray",  # the same data draw the same bytes
-}  # fmt: skip
+}
 _LEGEND_WIDTH = 125
 """Characters that fit into one row of a figure's legend; a line's sample takes eight."""
 _Draw = TypeVar("_Draw", bound=Callable[..., Any])

@@ -148,9 +148,13 @@ def _valley(axes: Axes, budget: IsoFlopBudget, colour: str, marker: str) -> None
     x = np.linspace(budget.x[0], budget.x[-1], _POINTS)
     axes.plot(np.exp(x), np.polyval(budget.coefficients, x), color=colour, linewidth=1.2)
     axes.plot(
-        budget.params, np.polyval(budget.coefficients, np.log(budget.params)), "*", color=colour, markersize=12,
+        budget.params,
+        np.polyval(budget.coefficients, np.log(budget.params)),
+        "*",
+        color=colour,
+        markersize=12,
         markeredgecolor="white",
-    )  # fmt: skip
+    )
 
 
 def _growth(axes: Axes, fit: IsoFlopFit) -> None:

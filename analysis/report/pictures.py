@@ -57,10 +57,11 @@ def pictures(summary: Summary, folder: Path) -> Pictures:
     forests = tuple(
         Picture(
             title=f"Paired differences with their intervals: {found.metric} against {found.baseline}",
-            figure=forest_plot(folder, found, index), caption=how_to_read(found),
+            figure=forest_plot(folder, found, index),
+            caption=how_to_read(found),
         )
         for index, found in enumerate(summary.comparisons)
-    )  # fmt: skip
+    )
     laws = tuple(_law(item, folder, index) for index, item in enumerate(summary.laws))
     if sweep.runs.empty or sweep.is_search:
         return Pictures(forests=forests, laws=laws)
@@ -138,12 +139,17 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
         Panel(
             budget.name.replace(" ", "-"),
             partial(
-                panels.against_budget, budget=budget, metric=metric, curves=curves, runs=sweep.runs, arms=arms,
+                panels.against_budget,
+                budget=budget,
+                metric=metric,
+                curves=curves,
+                runs=sweep.runs,
+                arms=arms,
                 minimize=_minimize(summary, metric),
             ),
         )
         for budget in panels.BUDGETS
-    )  # fmt: skip
+    )
     note = (
         f"{panels.seeds_drawn(curves[curves['metric'] == metric])}; markers: where the runs ended; ring: Pareto front"
     )

@@ -85,9 +85,12 @@ def _flops(planned: int | None, measured: list[float]) -> str:
 
 
 def _pair(
-    predicted: Sequence[Mapping[str, float | None] | None], name: str, measured: Sequence[Mapping[str, float]],
-    metric: str, form: Callable[[float], str],
-) -> tuple[str, str]:  # fmt: skip
+    predicted: Sequence[Mapping[str, float | None] | None],
+    name: str,
+    measured: Sequence[Mapping[str, float]],
+    metric: str,
+    form: Callable[[float], str],
+) -> tuple[str, str]:
     """What was predicted of the trials, and the mean of what was measured with its share of their predictions."""
     known = [facts[name] if facts else None for facts in predicted]
     values = [value for value in known if value is not None]

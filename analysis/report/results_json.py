@@ -15,9 +15,15 @@ from ..table.runs import load_curves
 from .summary import Summary
 
 _RATIOS = (
-    "throughput/tokens_per_s", "flops/total", "tokens/total", "memory/peak_bytes", "memory/saved_activation_bytes",
-    "model/bytes", "model/params", "model/params_non_embedding",
-)  # fmt: skip
+    "throughput/tokens_per_s",
+    "flops/total",
+    "tokens/total",
+    "memory/peak_bytes",
+    "memory/saved_activation_bytes",
+    "model/bytes",
+    "model/params",
+    "model/params_non_embedding",
+)
 _ON_THE_WAY = ("train/loss", "validation/loss", "validation/perplexity", "throughput/tokens_per_s")
 
 
@@ -56,22 +62,33 @@ def _arm(summary: Summary, arm: str, curves: Any) -> dict[str, Any]:
     runs = []
     for trial in trials:
         mine = curves[(curves["trial_id"] == trial.trial_id) & (curves["arm"] == arm) & (curves["seed"] == trial.seed)]
-        runs.append({
-            "trial_id": trial.trial_id, "seed": trial.seed, "status": trial.status, "reason": trial.reason,
-            "attempts": trial.attempts, "metrics": dict(trial.metrics), "environment": dict(trial.environment),
-            "curves": {
-                metric: part[["step", "tokens", "flops", "seconds", "value"]].to_dict("list")
-                for metric, part in mine.groupby("metric")
-            },
-        })  # fmt: skip
+        runs.append(
+            {
+                "trial_id": trial.trial_id,
+                "seed": trial.seed,
+                "status": trial.status,
+                "reason": trial.reason,
+                "attempts": trial.attempts,
+                "metrics": dict(trial.metrics),
+                "environment": dict(trial.environment),
+                "curves": {
+                    metric: part[["step", "tokens", "flops", "seconds", "value"]].to_dict("list")
+                    for metric, part in mine.groupby("metric")
+                },
+            }
+        )
     found = next(item for item in summary.arms if item.arm == arm)
     tuning = sweep.tuning.get(arm)
     config = dict(trials[0].config) if trials else {}
     return {
-        "arm": arm, "sweep": sweep.name, "config": config, "parameters": dict(trials[0].parameters) if trials else {},
-        "means": {"metric": summary.metric, **asdict(found)}, "tuning": asdict(tuning) if tuning else None,
+        "arm": arm,
+        "sweep": sweep.name,
+        "config": config,
+        "parameters": dict(trials[0].parameters) if trials else {},
+        "means": {"metric": summary.metric, **asdict(found)},
+        "tuning": asdict(tuning) if tuning else None,
         "runs": runs,
-    }  # fmt: skip
+    }
 
 
 def _pair(summary: Summary, comparison: Comparison, arm: str) -> dict[str, Any]:
@@ -86,10 +103,26 @@ def _pair(summary: Summary, comparison: Comparison, arm: str) -> dict[str, Any]:
                 ratios[metric] = float(ours / theirs)
     settings = {
         name: getattr(comparison, name)
-        for name in ("metric", "baseline", "direction", "test", "correction", "alpha", "margin", "equal", "tolerance",
-                     "budgets", "block")
-    }  # fmt: skip
+        for name in (
+            "metric",
+            "baseline",
+            "direction",
+            "test",
+            "correction",
+            "alpha",
+            "margin",
+            "equal",
+            "tolerance",
+            "budgets",
+            "block",
+        )
+    }
     return {
-        **settings, "family": comparison.family, "arm": arm, "result": comparison[arm].to_dict(),
-        "baseline_values": dict(comparison.baseline_values), "ratios": ratios, "notes": list(comparison.notes),
-    }  # fmt: skip
+        **settings,
+        "family": comparison.family,
+        "arm": arm,
+        "result": comparison[arm].to_dict(),
+        "baseline_values": dict(comparison.baseline_values),
+        "ratios": ratios,
+        "notes": list(comparison.notes),
+    }

@@ -184,21 +184,29 @@ class Summary:
         tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
         values = point_text(arm.point) or tuned_to
         cells = [
-            format_count(arm.tokens_per_s).strip(), format_flops(arm.flops), format_bytes(arm.peak_bytes),
-            format_count(arm.params_total).strip(), format_count(arm.params).strip(), values or "not tuned",
-        ]  # fmt: skip
+            format_count(arm.tokens_per_s).strip(),
+            format_flops(arm.flops),
+            format_bytes(arm.peak_bytes),
+            format_count(arm.params_total).strip(),
+            format_count(arm.params).strip(),
+            values or "not tuned",
+        ]
         return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
-            "sweep": self.sweep.name, "question": self.sweep.question, "verdict": self.verdict,
-            "declared": self.declared, "warnings": list(self.warnings), "refused": list(self.refused),
+            "sweep": self.sweep.name,
+            "question": self.sweep.question,
+            "verdict": self.verdict,
+            "declared": self.declared,
+            "warnings": list(self.warnings),
+            "refused": list(self.refused),
             "arms": [asdict(arm) for arm in self.arms],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
             "sequential": [comparison.to_dict() for comparison in self.sequential],
             "laws": [law.to_dict() for law in self.laws],
-        }  # fmt: skip
+        }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         from rich.text import Text
@@ -257,10 +265,16 @@ def summarise(sweep: Sweep) -> Summary:
     metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
     arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
     return Summary(
-        sweep=sweep, metric=metric, arms=arms, comparisons=tuple(comparisons), declared=bool(listed),
-        refused=tuple(refused), sequential=tuple(sequential), laws=declared_laws(sweep),
+        sweep=sweep,
+        metric=metric,
+        arms=arms,
+        comparisons=tuple(comparisons),
+        declared=bool(listed),
+        refused=tuple(refused),
+        sequential=tuple(sequential),
+        laws=declared_laws(sweep),
         warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
-    )  # fmt: skip
+    )
 
 
 def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
@@ -274,12 +288,20 @@ def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:
 
     values: Any = runs[metric].dropna().to_numpy(float) if metric in runs.columns else []
     return ArmSummary(
-        arm=arm, n=len(runs), trials=tuple(runs["trial_id"]) if len(runs) else (), mean=mean(metric),
-        interval=t_interval(values), tokens_per_s=mean("throughput/tokens_per_s"), flops=mean("flops"),
-        peak_bytes=mean("memory/peak_bytes"), params=mean("params"), params_total=mean("params_total"),
-        tuned=tuning.values if tuning else {}, point=sweep.parameters_of(arm),
+        arm=arm,
+        n=len(runs),
+        trials=tuple(runs["trial_id"]) if len(runs) else (),
+        mean=mean(metric),
+        interval=t_interval(values),
+        tokens_per_s=mean("throughput/tokens_per_s"),
+        flops=mean("flops"),
+        peak_bytes=mean("memory/peak_bytes"),
+        params=mean("params"),
+        params_total=mean("params_total"),
+        tuned=tuning.values if tuning else {},
+        point=sweep.parameters_of(arm),
         tuning_flops=tuning.flops if tuning else None,
-    )  # fmt: skip
+    )
 
 
 def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:

@@ -117,10 +117,14 @@ def fit_line(flops: Array, params: Array, tokens: Array | None) -> AllocationLin
     lines = [None if y is None else slopes(x, np.log(y)[None], centre)[0] for y in (params, tokens)]
     assert lines[0] is not None
     return AllocationLine(
-        centre=centre, span=(float(flops.min()), float(flops.max())), params=(lines[0][0], lines[0][1]),
-        tokens=None if lines[1] is None else (lines[1][0], lines[1][1]), params_draws=np.empty((0, 2)),
-        tokens_draws=None if tokens is None else np.empty((0, 2)), lost=0.0,
-    )  # fmt: skip
+        centre=centre,
+        span=(float(flops.min()), float(flops.max())),
+        params=(lines[0][0], lines[0][1]),
+        tokens=None if lines[1] is None else (lines[1][0], lines[1][1]),
+        params_draws=np.empty((0, 2)),
+        tokens_draws=None if tokens is None else np.empty((0, 2)),
+        lost=0.0,
+    )
 
 
 def slopes(x: Array, y: Array, centre: float) -> Array:

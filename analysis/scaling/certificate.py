@@ -270,11 +270,19 @@ def check_holdout(
     missed = ((np.maximum(np.abs(measured - middle) - _RESOLUTION, 0) / width) ** 2).sum()
     p = float((1 + np.count_nonzero((((spread - middle) / width) ** 2).sum(axis=1) >= missed)) / (1 + len(spread)))
     return HoldOut(
-        variable=variable, at_least=float(values[held].min()), n=measured.size, fitted=n_fitted,
-        predicted=tuple(np.exp(predicted).tolist()), low=tuple(np.exp(low).tolist()),
-        high=tuple(np.exp(high).tolist()), measured=tuple(np.exp(measured).tolist()), inside=inside,
-        mean_miss=float(np.mean(measured - predicted)), p=p, passed=p > 1 - _LEVEL,
-    ), None  # fmt: skip
+        variable=variable,
+        at_least=float(values[held].min()),
+        n=measured.size,
+        fitted=n_fitted,
+        predicted=tuple(np.exp(predicted).tolist()),
+        low=tuple(np.exp(low).tolist()),
+        high=tuple(np.exp(high).tolist()),
+        measured=tuple(np.exp(measured).tolist()),
+        inside=inside,
+        mean_miss=float(np.mean(measured - predicted)),
+        p=p,
+        passed=p > 1 - _LEVEL,
+    ), None
 
 
 def widened_residuals(problem: Problem, theta: Array) -> Array:
@@ -304,11 +312,16 @@ def check_trends(residuals: Array, columns: Mapping[str, Array]) -> tuple[Trend,
     adjusted = iter(adjust_p(p_values, "holm"))
     return tuple(
         Trend(
-            variable=name, slope=slope, p_slope=next(adjusted) or 0.0, bend=bend, p_bend=next(adjusted) or 0.0,
-            wave=wave, p_wave=next(adjusted) or 0.0,
+            variable=name,
+            slope=slope,
+            p_slope=next(adjusted) or 0.0,
+            bend=bend,
+            p_bend=next(adjusted) or 0.0,
+            wave=wave,
+            p_wave=next(adjusted) or 0.0,
         )
         for name, slope, bend, wave in found
-    )  # fmt: skip
+    )
 
 
 _PERMUTATIONS = 1999

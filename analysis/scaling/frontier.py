@@ -98,15 +98,26 @@ def fit_frontier(table: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0) -
     if bootstrap:
         line = _with_draws(line, loss, columns, bootstrap, seed)
     members = tuple(
-        {"flops": float(flops[i]), "params": float(columns["params"][i]), "tokens": None if tokens is None else
-         float(tokens[i]), "loss": float(loss[i])}
+        {
+            "flops": float(flops[i]),
+            "params": float(columns["params"][i]),
+            "tokens": None if tokens is None else float(tokens[i]),
+            "loss": float(loss[i]),
+        }
         for i in front
-    )  # fmt: skip
+    )
     note = f"intervals: {bootstrap} bootstrap draws of runs; a frontier is an extreme, for which they are rough"
     return FrontierFit(
-        n=len(runs), runs=members, exponents=line.exponents, intervals=line.intervals, bootstrap=bootstrap, seed=seed,
-        notes=(*([note] if bootstrap else []), *runs.notes), exclusions=runs.exclusions, line=line,
-    )  # fmt: skip
+        n=len(runs),
+        runs=members,
+        exponents=line.exponents,
+        intervals=line.intervals,
+        bootstrap=bootstrap,
+        seed=seed,
+        notes=(*([note] if bootstrap else []), *runs.notes),
+        exclusions=runs.exclusions,
+        line=line,
+    )
 
 
 def _front(loss: Array) -> NDArray[np.intp]:
@@ -131,6 +142,8 @@ def _with_draws(
             tokens_draws.append(slopes(x, np.log(columns["tokens"][front])[None], line.centre)[0])
     shift = np.array(params_draws).reshape(-1, 2)
     return replace(
-        line, params_draws=shift, tokens_draws=np.array(tokens_draws).reshape(-1, 2) if "tokens" in columns else None,
+        line,
+        params_draws=shift,
+        tokens_draws=np.array(tokens_draws).reshape(-1, 2) if "tokens" in columns else None,
         lost=1.0 - len(params_draws) / bootstrap,
-    )  # fmt: skip
+    )

@@ -81,11 +81,18 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     line = _line(kept, optima) if len(kept) > 1 else None
     akima = [(budget.flops, budget.akima_params) for budget in kept if budget.akima_params is not None]
     return IsoFlopFit(
-        budgets=tuple(found), exponents=line.exponents if line else {}, intervals=line.intervals if line else None,
+        budgets=tuple(found),
+        exponents=line.exponents if line else {},
+        intervals=line.intervals if line else None,
         akima_exponent=_growth(*zip(*akima, strict=True)) if len(akima) > 1 else None,
-        exponent_bias=_exponent_bias(kept), noise=noise, bootstrap=bootstrap, seed=seed, notes=tuple(notes),
-        exclusions=runs.exclusions, optima=line,
-    )  # fmt: skip
+        exponent_bias=_exponent_bias(kept),
+        noise=noise,
+        bootstrap=bootstrap,
+        seed=seed,
+        notes=tuple(notes),
+        exclusions=runs.exclusions,
+        optima=line,
+    )
 
 
 def _grouping(table: pd.DataFrame, runs: LawRuns, column: str | None) -> tuple[Any, list[str]]:
@@ -115,9 +122,14 @@ def _valley(name: str, runs: LawRuns, members: Any) -> IsoFlopBudget:
         slope, intercept = np.polyfit(np.log(params), np.log(runs.columns["tokens"][members]), 1)
         log_tokens = (float(slope), float(intercept))
     budget = IsoFlopBudget(
-        name=name, flops=float(runs.columns["flops"][members].mean()), sizes=tuple(sizes.tolist()),
-        losses=tuple(means.tolist()), runs=tuple(counts.tolist()), log_tokens=log_tokens, refused=None,
-    )  # fmt: skip
+        name=name,
+        flops=float(runs.columns["flops"][members].mean()),
+        sizes=tuple(sizes.tolist()),
+        losses=tuple(means.tolist()),
+        runs=tuple(counts.tolist()),
+        log_tokens=log_tokens,
+        refused=None,
+    )
     if sizes.size < FEWEST_SIZES:
         why = f"{sizes.size} model size{'s' if sizes.size > 1 else ''}; a valley needs at least {FEWEST_SIZES}"
         return replace(budget, refused=why)

@@ -132,11 +132,16 @@ def _data_constrained(theta: Array, x: Array) -> list[Term]:
         (E, {0: 1.0}),
         (
             A - alpha * effective_n,
-            {1: 1.0 - v, 2: v, 3: -alpha * effective_n - v * (1.0 - balance), 4: -v * (beta * seen - 1.0),
-             6: -alpha * slope_n},
+            {
+                1: 1.0 - v,
+                2: v,
+                3: -alpha * effective_n - v * (1.0 - balance),
+                4: -v * (beta * seen - 1.0),
+                6: -alpha * slope_n,
+            },
         ),
         (B - beta * effective_d, {2: 1.0, 4: -beta * effective_d, 5: -beta * slope_d}),
-    ]  # fmt: skip
+    ]
 
 
 def _repeated(repeats: Array, log_scale: Array) -> tuple[Array, Array, Array]:
@@ -194,35 +199,67 @@ LAWS: dict[str, Law] = {
     law.name: law
     for law in (
         Law(
-            name="power", formula="A / x^alpha", parameters=("A", "alpha"), logs=frozenset({"A"}), columns=(),
-            terms=_power, starts=_start_power, scales=(("A", "alpha", 0),), coefficients=("A",),
+            name="power",
+            formula="A / x^alpha",
+            parameters=("A", "alpha"),
+            logs=frozenset({"A"}),
+            columns=(),
+            terms=_power,
+            starts=_start_power,
+            scales=(("A", "alpha", 0),),
+            coefficients=("A",),
             source="Kaplan et al. (2020), arXiv 2001.08361",
         ),
         Law(
-            name="power_offset", formula="E + A / x^alpha", parameters=("E", "A", "alpha"), logs=frozenset({"E", "A"}),
-            columns=(), terms=_power_offset, starts=_start_power_offset, scales=(("A", "alpha", 0),),
-            coefficients=("E", "A"), source="Henighan et al. (2020), arXiv 2010.14701",
+            name="power_offset",
+            formula="E + A / x^alpha",
+            parameters=("E", "A", "alpha"),
+            logs=frozenset({"E", "A"}),
+            columns=(),
+            terms=_power_offset,
+            starts=_start_power_offset,
+            scales=(("A", "alpha", 0),),
+            coefficients=("E", "A"),
+            source="Henighan et al. (2020), arXiv 2010.14701",
         ),
         Law(
-            name="chinchilla", formula="E + A / params^alpha + B / tokens^beta",
-            parameters=("E", "A", "B", "alpha", "beta"), logs=_ADDITIVE, columns=("params", "tokens"),
-            terms=_chinchilla, starts=_start_chinchilla, scales=(("A", "alpha", 0), ("B", "beta", 1)),
-            coefficients=("E", "A", "B"), exponents=("alpha", "beta"),
+            name="chinchilla",
+            formula="E + A / params^alpha + B / tokens^beta",
+            parameters=("E", "A", "B", "alpha", "beta"),
+            logs=_ADDITIVE,
+            columns=("params", "tokens"),
+            terms=_chinchilla,
+            starts=_start_chinchilla,
+            scales=(("A", "alpha", 0), ("B", "beta", 1)),
+            coefficients=("E", "A", "B"),
+            exponents=("alpha", "beta"),
             source="Hoffmann et al. (2022), arXiv 2203.15556, approach 3",
         ),
         Law(
-            name="bnsl", formula="a + b x^-c0 (1 + (x/d)^(1/f))^(-c1 f)", parameters=("a", "b", "c0", "c1", "d", "f"),
-            logs=frozenset({"a", "b", "d", "f"}), columns=(), terms=_bnsl, starts=_start_bnsl,
-            scales=(("b", "c0", 0), ("d", None, 0)), coefficients=("a", "b"),
+            name="bnsl",
+            formula="a + b x^-c0 (1 + (x/d)^(1/f))^(-c1 f)",
+            parameters=("a", "b", "c0", "c1", "d", "f"),
+            logs=frozenset({"a", "b", "d", "f"}),
+            columns=(),
+            terms=_bnsl,
+            starts=_start_bnsl,
+            scales=(("b", "c0", 0), ("d", None, 0)),
+            coefficients=("a", "b"),
             source="Caballero et al. (2023), arXiv 2210.14891, one break",
         ),
         Law(
-            name="data_constrained", formula="E + A / params'^alpha + B / tokens'^beta, params' and tokens' the worth "
+            name="data_constrained",
+            formula="E + A / params'^alpha + B / tokens'^beta, params' and tokens' the worth "
             "of params beyond what the unique tokens feed (R_N) and of repeated tokens (R_D)",
             parameters=("E", "A", "B", "alpha", "beta", "R_D", "R_N"),
-            logs=_ADDITIVE | {"alpha", "beta", "R_D", "R_N"}, columns=("params", "tokens", "unique_tokens"),
-            terms=_data_constrained, starts=_start_data_constrained, scales=(("A", "alpha", 0), ("B", "beta", 1)),
-            coefficients=(), exponents=("alpha", "beta"), source="Muennighoff et al. (2023), arXiv 2305.16264, eq. 5",
+            logs=_ADDITIVE | {"alpha", "beta", "R_D", "R_N"},
+            columns=("params", "tokens", "unique_tokens"),
+            terms=_data_constrained,
+            starts=_start_data_constrained,
+            scales=(("A", "alpha", 0), ("B", "beta", 1)),
+            coefficients=(),
+            exponents=("alpha", "beta"),
+            source="Muennighoff et al. (2023), arXiv 2305.16264, eq. 5",
         ),
     )
-}  # fmt: skip
+}

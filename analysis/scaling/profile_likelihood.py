@@ -99,9 +99,13 @@ def _profile(problem: Problem, name: str, estimate: float, ends: Array, reached:
     low, high = (None if np.isnan(end) else float(end) for end in crossed)
     flat = tuple(float(way) if np.isnan(end) else None for end, way in zip(ends, far, strict=True))
     return Profile(
-        parameter=name, estimate=float(place), low=low, high=high, identified=low is not None
-        and high is not None, flat_from=(flat[0], flat[1]),
-    )  # fmt: skip
+        parameter=name,
+        estimate=float(place),
+        low=low,
+        high=high,
+        identified=low is not None and high is not None,
+        flat_from=(flat[0], flat[1]),
+    )
 
 
 def _reach(problem: Problem, theta: Array, j: int) -> tuple[float, float]:

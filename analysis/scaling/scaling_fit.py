@@ -91,9 +91,13 @@ class ScalingFit(GridView):
         return self.problem.law.columns or (str(self.variable),)
 
     def predict(
-        self, *, params: ArrayLike | None = None, tokens: ArrayLike | None = None, flops: ArrayLike | None = None,
+        self,
+        *,
+        params: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        flops: ArrayLike | None = None,
         unique_tokens: ArrayLike | None = None,
-    ) -> Prediction:  # fmt: skip
+    ) -> Prediction:
         """The loss of a new run: the law, and the 95 % interval in which it falls (parameters and noise).
 
         Args:

@@ -33,9 +33,17 @@ VARIABLES = ("flops", "params", "tokens")
 
 
 def fit_scaling_law(
-    table: pd.DataFrame, law: str = "chinchilla", loss: str = "huber_log", delta: float = 1e-3, bootstrap: int = 1000,
-    seed: int = 0, tokens_from: str | None = None, holdout: str | None = "largest", *, variable: str | None = None,
-) -> ScalingFit:  # fmt: skip
+    table: pd.DataFrame,
+    law: str = "chinchilla",
+    loss: str = "huber_log",
+    delta: float = 1e-3,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    tokens_from: str | None = None,
+    holdout: str | None = "largest",
+    *,
+    variable: str | None = None,
+) -> ScalingFit:
     """A law of the final loss, fitted to runs, with intervals and a certificate.
 
     Hypothesis: the runs' log-losses are the law's plus independent noise. Intervals are percentiles over bootstrap
@@ -87,13 +95,28 @@ def fit_scaling_law(
         )
         notes.append(f"with embeddings (params_total): {shown}")
     return ScalingFit(
-        law=law, formula=chosen.formula, variable=None if chosen.columns else columns[0], loss=loss,
-        delta=delta if loss == "huber_log" else None, n=len(runs), parameters=parameters,
-        exponents=_exponents(chosen, parameters), standard_errors=errors, intervals=intervals,
-        objective=optimum.objective, certificate=certificate, bootstrap=bootstrap, seed=seed,
-        flops_per_product=_flops_per_product(runs), other_convention=other, notes=tuple(notes),
-        exclusions=runs.exclusions, problem=table_units, theta=theta, draws=_in_table_units(problem, draws),
-    )  # fmt: skip
+        law=law,
+        formula=chosen.formula,
+        variable=None if chosen.columns else columns[0],
+        loss=loss,
+        delta=delta if loss == "huber_log" else None,
+        n=len(runs),
+        parameters=parameters,
+        exponents=_exponents(chosen, parameters),
+        standard_errors=errors,
+        intervals=intervals,
+        objective=optimum.objective,
+        certificate=certificate,
+        bootstrap=bootstrap,
+        seed=seed,
+        flops_per_product=_flops_per_product(runs),
+        other_convention=other,
+        notes=tuple(notes),
+        exclusions=runs.exclusions,
+        problem=table_units,
+        theta=theta,
+        draws=_in_table_units(problem, draws),
+    )
 
 
 def _choose(
@@ -140,15 +163,26 @@ def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
 
 
 def _certify(
-    problem: Problem, runs: LawRuns, optimum: Optimum, identifiability: Any, theta: Array, ends: Array, bootstrap: int,
-    seed: int, holdout: str | None,
-) -> Certificate:  # fmt: skip
+    problem: Problem,
+    runs: LawRuns,
+    optimum: Optimum,
+    identifiability: Any,
+    theta: Array,
+    ends: Array,
+    bootstrap: int,
+    seed: int,
+    holdout: str | None,
+) -> Certificate:
     """The certificate; hold-out, range and residuals only where draws were asked for."""
     if bootstrap == 0:
         return Certificate(
-            optimum=optimum, identifiability=identifiability, holdout=None, no_holdout="bootstrap=0", ranges=None,
+            optimum=optimum,
+            identifiability=identifiability,
+            holdout=None,
+            no_holdout="bootstrap=0",
+            ranges=None,
             trends=None,
-        )  # fmt: skip
+        )
     names = problem.law.columns or tuple(name for name in runs.columns if name in VARIABLES)
     columns = {name: runs.columns[name] for name in names}
     order = runs.compute or next(iter(columns.items()))
@@ -158,10 +192,13 @@ def _certify(
     if holdout is not None:
         held, why = check_holdout(problem, runs, order, ends, seed)
     return Certificate(
-        optimum=optimum, identifiability=identifiability, holdout=held, no_holdout=why if held is None else None,
+        optimum=optimum,
+        identifiability=identifiability,
+        holdout=held,
+        no_holdout=why if held is None else None,
         ranges={name: (float(values.min()), float(values.max())) for name, values in columns.items()},
         trends=check_trends(-problem.residuals(theta[None])[0], columns),
-    )  # fmt: skip
+    )
 
 
 def _draws(problem: Problem, theta: Array, bootstrap: int, seed: int) -> tuple[Array, int]:
@@ -220,6 +257,9 @@ def _other_convention(
     natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
     parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
     return {
-        "column": "params_total", "parameters": parameters, "exponents": _exponents(law, parameters),
-        "objective": optimum.objective, "optimum_confirmed": optimum.confirmed,
-    }  # fmt: skip
+        "column": "params_total",
+        "parameters": parameters,
+        "exponents": _exponents(law, parameters),
+        "objective": optimum.objective,
+        "optimum_confirmed": optimum.confirmed,
+    }

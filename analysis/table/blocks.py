@@ -28,9 +28,12 @@ EQUAL_COLUMNS = {
 }
 """Where each budget is looked up, first match first."""
 _MIXED = {
-    "device": "devices", "backend": "backends", "version": "versions of stackwise_ray", "torch": "versions of torch",
+    "device": "devices",
+    "backend": "backends",
+    "version": "versions of stackwise_ray",
+    "torch": "versions of torch",
     "git": "commits",
-}  # fmt: skip
+}
 
 _APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
 """As what a column that tells runs apart is named, by what the places of runs are called."""
@@ -85,9 +88,15 @@ class Pairing:
 
 
 def pair(
-    table: pd.DataFrame, metric: str, baseline: str, *, arm: str, block: str | Sequence[str], equal: str | None,
+    table: pd.DataFrame,
+    metric: str,
+    baseline: str,
+    *,
+    arm: str,
+    block: str | Sequence[str],
+    equal: str | None,
     tolerance: float,
-) -> Pairing:  # fmt: skip
+) -> Pairing:
     """The runs of `table` as paired values.
 
     Raises:

@@ -34,9 +34,12 @@ _SOURCES = "a sweep folder, journal.sqlite, a .csv file, or an MLflow store as s
 _LARGEST = 1.797e308
 """MLflow's databases store ±infinity as ±1.7976931348623157e308."""
 _DERIVED = {
-    "loss": "validation/loss", "flops": "flops/total", "tokens": "tokens/total", "params": "model/params_non_embedding",
+    "loss": "validation/loss",
+    "flops": "flops/total",
+    "tokens": "tokens/total",
+    "params": "model/params_non_embedding",
     "params_total": "model/params",
-}  # fmt: skip
+}
 
 
 def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
@@ -109,12 +112,19 @@ def load_curves(
                     latest[record.trial_id, metric, record.step] = (record, record.metrics[metric])
     rows = [
         {
-            "trial_id": name, "arm": trial.arm, "seed": trial.seed, "metric": metric, "step": step,
-            "tokens": record.tokens, "flops": record.flops, "seconds": record.time - first[name], "value": value,
+            "trial_id": name,
+            "arm": trial.arm,
+            "seed": trial.seed,
+            "metric": metric,
+            "step": step,
+            "tokens": record.tokens,
+            "flops": record.flops,
+            "seconds": record.time - first[name],
+            "value": value,
         }
         for (name, metric, step), (record, value) in sorted(latest.items(), key=lambda item: item[0])
         for trial in trials[name]
-    ]  # fmt: skip
+    ]
     columns = ["trial_id", "arm", "seed", "metric", "step", "tokens", "flops", "seconds", "value"]
     return pd.DataFrame(rows, columns=columns)
 

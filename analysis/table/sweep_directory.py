@@ -212,6 +212,11 @@ def read_sweep(directory: str | Path) -> Sweep:
             values=facts.get("values", {}), trials=tuple(facts.get("trials", ())), flops=facts.get("flops")
         )
     return Sweep(
-        directory=path.parent, meta=meta, trials=tuple(trials), runs=load_runs(path), tuning=tuning,
-        earlier=tuple(earlier), predictions={name: json.loads(payload) for name, payload in predicted},
-    )  # fmt: skip
+        directory=path.parent,
+        meta=meta,
+        trials=tuple(trials),
+        runs=load_runs(path),
+        tuning=tuning,
+        earlier=tuple(earlier),
+        predictions={name: json.loads(payload) for name, payload in predicted},
+    )

@@ -29,9 +29,17 @@ _ROUNDING = 1e-12
 
 
 def aggregate(
-    table: pd.DataFrame, metric: str, statistic: str = "iqm", task: str = "task", arm: str = "arm", seed: str = "seed",
-    bootstrap: int = 2000, rng: int = 0, target: float | None = None, level: float = 0.95,
-) -> dict[str, Interval]:  # fmt: skip
+    table: pd.DataFrame,
+    metric: str,
+    statistic: str = "iqm",
+    task: str = "task",
+    arm: str = "arm",
+    seed: str = "seed",
+    bootstrap: int = 2000,
+    rng: int = 0,
+    target: float | None = None,
+    level: float = 0.95,
+) -> dict[str, Interval]:
     """A statistic over runs and tasks for every arm, with a stratified bootstrap interval.
 
     The runs of each task are resampled within that task. The interval is the percentile interval; it is as narrow as
@@ -136,9 +144,11 @@ def _measure(statistic: str, target: float) -> Callable[[NDArray[np.float64]], N
 
 
 def _resampled(
-    values: NDArray[np.float64], measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], bootstrap: int,
+    values: NDArray[np.float64],
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    bootstrap: int,
     rng: np.random.Generator,
-) -> NDArray[np.float64]:  # fmt: skip
+) -> NDArray[np.float64]:
     """The statistic of `bootstrap` resamples of the runs (rows) within each task (column)."""
     import numpy as np
 

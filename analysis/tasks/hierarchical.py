@@ -35,10 +35,16 @@ if TYPE_CHECKING:
 
 
 def hierarchical_bootstrap(
-    table: pd.DataFrame, metric: str, nested: Sequence[str] = ("pretraining_seed", "finetuning_seed"),
-    crossed: str | None = "item", arm: str = "arm", baseline: str | None = None, bootstrap: int = 2000, rng: int = 0,
+    table: pd.DataFrame,
+    metric: str,
+    nested: Sequence[str] = ("pretraining_seed", "finetuning_seed"),
+    crossed: str | None = "item",
+    arm: str = "arm",
+    baseline: str | None = None,
+    bootstrap: int = 2000,
+    rng: int = 0,
     level: float = 0.95,
-) -> dict[str, Interval]:  # fmt: skip
+) -> dict[str, Interval]:
     """The mean of every arm, or its mean difference from the baseline, with an interval over all levels of noise.
 
     Each resample draws the first nested level, within each drawn unit the second, and so on; the crossed level is drawn

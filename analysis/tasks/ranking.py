@@ -108,12 +108,14 @@ class Ranking(GridView):
         against = {pair.second: pair for pair in self.pairs if pair.first == best}
         rows = tuple(
             (
-                arm, f"{rank:.3f}", format_number(self.means[arm], 4),
+                arm,
+                f"{rank:.3f}",
+                format_number(self.means[arm], 4),
                 "" if arm == best else format_p(against[arm].p_adjusted),
                 "" if arm == best else "yes" if against[arm].nemenyi else "no",
             )
             for arm, rank in self.mean_ranks.items()
-        )  # fmt: skip
+        )
         title = f"{self.metric} ({self._good}), ranks over {len(self.tasks)} tasks"
         columns = ("arm", "mean rank", "mean", f"p against {best} (Wilcoxon, Holm)", f"beyond CD from {best}")
         f_text = "no Iman–Davenport F: every task ranks the arms alike, so that F is infinite and its p would be 0"
@@ -140,9 +142,14 @@ class Ranking(GridView):
 
 
 def rank(
-    table: pd.DataFrame, metric: str, task: str = "task", arm: str = "arm", seed: str = "seed",
-    direction: Literal["minimize", "maximize"] = "minimize", alpha: float = 0.05,
-) -> Ranking:  # fmt: skip
+    table: pd.DataFrame,
+    metric: str,
+    task: str = "task",
+    arm: str = "arm",
+    seed: str = "seed",
+    direction: Literal["minimize", "maximize"] = "minimize",
+    alpha: float = 0.05,
+) -> Ranking:
     """Rank the arms on every task and test whether the ranks differ.
 
     Hypothesis: on each task every order of the arms is equally likely. Tasks must be independent of each other; their
@@ -245,12 +252,22 @@ def _ranking(
     if p > alpha:
         notes.append("Friedman's test does not reject: neither the critical difference nor a pair is a finding")
     return Ranking(
-        metric=metric, direction=direction, alpha=alpha, mean_ranks=ranked,
-        means={arms[index]: float(means[:, index].mean()) for index in order}, tasks=tuple(tasks),
-        chi_square=statistic, p=p, f_statistic=ratio, p_f=p_f, critical_difference=critical,
-        groups=_groups(ranked, critical), pairs=_pairs(means[:, order], ranked, critical), lost=lost,
+        metric=metric,
+        direction=direction,
+        alpha=alpha,
+        mean_ranks=ranked,
+        means={arms[index]: float(means[:, index].mean()) for index in order},
+        tasks=tuple(tasks),
+        chi_square=statistic,
+        p=p,
+        f_statistic=ratio,
+        p_f=p_f,
+        critical_difference=critical,
+        groups=_groups(ranked, critical),
+        pairs=_pairs(means[:, order], ranked, critical),
+        lost=lost,
         notes=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _pairs(means: NDArray[np.float64], ranked: Mapping[str, float], critical: float) -> tuple[RankPair, ...]:
@@ -262,11 +279,15 @@ def _pairs(means: NDArray[np.float64], ranked: Mapping[str, float], critical: fl
     arms, levels = list(ranked), list(ranked.values())
     return tuple(
         RankPair(
-            first=arms[first], second=arms[second], p=p, p_adjusted=p_adjusted,
-            rank_difference=levels[first] - levels[second], nemenyi=abs(levels[first] - levels[second]) >= critical,
+            first=arms[first],
+            second=arms[second],
+            p=p,
+            p_adjusted=p_adjusted,
+            rank_difference=levels[first] - levels[second],
+            nemenyi=abs(levels[first] - levels[second]) >= critical,
         )
         for (first, second), p, p_adjusted in zip(both, values, adjusted, strict=True)
-    )  # fmt: skip
+    )
 
 
 def _groups(ranked: Mapping[str, float], critical: float) -> tuple[tuple[str, ...], ...]:

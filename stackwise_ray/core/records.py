@@ -45,9 +45,26 @@ CREATE TABLE IF NOT EXISTS decisions (
 under "prediction" what the plan said of a trial before it ran: flops, seconds and peak_bytes, or null."""
 
 TABLE_COLUMNS = (
-    "arm", "seed", "loss", "flops", "tokens", "params", "params_total", "budget", "role", "status", "reason",
-    "trial_id", "loss_kind", "data_fingerprint", "version", "git", "torch", "device", "backend",
-)  # fmt: skip
+    "arm",
+    "seed",
+    "loss",
+    "flops",
+    "tokens",
+    "params",
+    "params_total",
+    "budget",
+    "role",
+    "status",
+    "reason",
+    "trial_id",
+    "loss_kind",
+    "data_fingerprint",
+    "version",
+    "git",
+    "torch",
+    "device",
+    "backend",
+)
 """The leading columns of the one table; every metric follows under its own path."""
 
 

@@ -55,9 +55,16 @@ def apply_flops(potential: Shape, hop: Shape, shift: Shape, values: Shape, causa
 
 
 def apply_backward_flops(
-    grad: Shape, potential: Shape, hop: Shape, shift: Shape, values: Shape, output: Shape, causal: bool,
-    *_: Any, **__: Any,
-) -> int:  # fmt: skip
+    grad: Shape,
+    potential: Shape,
+    hop: Shape,
+    shift: Shape,
+    values: Shape,
+    output: Shape,
+    causal: bool,
+    *_: Any,
+    **__: Any,
+) -> int:
     """FLOPs of its backward pass: 31 + 26P an element causal, 4 + 34P two-sided."""
     width = values[-1]
     return prod(potential) * (31 + 26 * width if causal else 4 + 34 * width)

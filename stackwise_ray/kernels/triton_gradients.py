@@ -80,10 +80,25 @@ def _total(x):
 
 @triton.jit
 def diagonal_adjoint(
-    bonds, factors, source, crossed, right, q, s, grad_potential, grad_bonds, grad_shift, lanes, heads, n,
-    SHAPE: tl.constexpr, SHIFT_VARIES: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    bonds,
+    factors,
+    source,
+    crossed,
+    right,
+    q,
+    s,
+    grad_potential,
+    grad_bonds,
+    grad_shift,
+    lanes,
+    heads,
+    n,
+    SHAPE: tl.constexpr,
+    SHIFT_VARIES: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Gradients of a diagonal, from w_i = source_i + k_i gL_i² w_{i+1}, walked from the end.
 
     Causal: ∂a = −Re w, ∂z = conj w, ∂k_i = Re(w_{i+1} gL_i). With `right` = gR, `q` and `s` of the two-sided form
@@ -128,10 +143,24 @@ def diagonal_adjoint(
 
 @triton.jit
 def causal_substitution_adjoint(
-    bonds, factors, grad, output, grad_values, source, crossed, lanes, heads, n, width,
-    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    bonds,
+    factors,
+    grad,
+    output,
+    grad_values,
+    source,
+    crossed,
+    lanes,
+    heads,
+    n,
+    width,
+    COMPLEX: tl.constexpr,
+    BONDS_VARY: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """m_i = gL_i mu_i = gL_i (Y_i + t_i m_{i+1}), walked from the end, and what the diagonal's adjoint goes on with.
 
     ∂x = conj m; `source` gets gL_i² Γ_i = Σ_p m_i u_i, and `crossed` Re Σ_p m_{i+1} u_i.
@@ -147,9 +176,21 @@ def causal_substitution_adjoint(
         m = carry
         if CHUNKS > 1:
             m = entering_linear(
-                bonds, factors, grad, lane_bond, place, start, chunk, carry, n,
-                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
-            )  # fmt: skip
+                bonds,
+                factors,
+                grad,
+                lane_bond,
+                place,
+                start,
+                chunk,
+                carry,
+                n,
+                SHAPE,
+                True,
+                STEPS,
+                CHUNKS,
+                LANES * WIDTH,
+            )
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)
@@ -165,10 +206,26 @@ def causal_substitution_adjoint(
 
 @triton.jit
 def two_sided_substitution_adjoint(
-    bonds, factors, forward, output, grad_values, grad_potential, grad_bonds, grad_shift, lanes, heads, n, width,
-    COMPLEX: tl.constexpr, BONDS_VARY: tl.constexpr, SHIFT_VARIES: tl.constexpr,
-    STEPS: tl.constexpr, CHUNKS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    bonds,
+    factors,
+    forward,
+    output,
+    grad_values,
+    grad_potential,
+    grad_bonds,
+    grad_shift,
+    lanes,
+    heads,
+    n,
+    width,
+    COMPLEX: tl.constexpr,
+    BONDS_VARY: tl.constexpr,
+    SHIFT_VARIES: tl.constexpr,
+    STEPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """All gradients of the two-sided apply: Λ_i = forward_i + t_i gL_i Λ_{i+1}, walked from the end.
 
     ∂x = conj Λ, ∂a = −Re Σ_p Λ_i y_i, ∂z = conj Σ_p Λ_i y_i, ∂t_i = Re Σ_p (Λ_i y_{i+1} + Λ_{i+1} y_i).
@@ -185,9 +242,21 @@ def two_sided_substitution_adjoint(
         x = carry
         if CHUNKS > 1:
             x = entering_linear(
-                bonds, factors, forward, lane_bond, place, start, chunk, carry, n,
-                SHAPE, True, STEPS, CHUNKS, LANES * WIDTH,
-            )  # fmt: skip
+                bonds,
+                factors,
+                forward,
+                lane_bond,
+                place,
+                start,
+                chunk,
+                carry,
+                n,
+                SHAPE,
+                True,
+                STEPS,
+                CHUNKS,
+                LANES * WIDTH,
+            )
         for step in range(STEPS):
             j = start + step
             i, exists, lane_exists = n - 1 - j, place[3] & (j < n), lane_place[3] & (j < n)

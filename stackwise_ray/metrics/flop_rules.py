@@ -110,14 +110,16 @@ def attention(query: Shape, key: Shape, value: Shape, *_: Any, scale: float | No
     return 2 * batch * heads * n_queries * n_keys * (d_key + d_value)
 
 
-def attention_backward(_: Shape, query: Shape, key: Shape, value: Shape, *__: Any, scale: float | None = None,
-                       **___: Any) -> int:  # fmt: skip
+def attention_backward(
+    _: Shape, query: Shape, key: Shape, value: Shape, *__: Any, scale: float | None = None, **___: Any
+) -> int:
     """The gradients of fused attention: twice its forward pass."""
     return 2 * attention(query, key, value, scale=scale)
 
 
-def attention_recomputed(_: Shape, query: Shape, key: Shape, value: Shape, *__: Any, scale: float | None = None,
-                         **___: Any) -> int:  # fmt: skip
+def attention_recomputed(
+    _: Shape, query: Shape, key: Shape, value: Shape, *__: Any, scale: float | None = None, **___: Any
+) -> int:
     """What the backward pass of fused attention computes once more: the scores QKᵀ, half of a forward pass."""
     return attention(query, key, value, scale=scale) // 2
 

@@ -164,8 +164,10 @@ def split_steps(total: int, shares: Sequence[float]) -> list[int]:
         ConfigError: There are fewer steps than stages.
     """
     if total < len(shares):
-        raise ConfigError(f"= {total} is fewer than the {len(shares)} stages; give each at least one step",
-                          path="training.budget.steps")  # fmt: skip
+        raise ConfigError(
+            f"= {total} is fewer than the {len(shares)} stages; give each at least one step",
+            path="training.budget.steps",
+        )
     spare = total - len(shares)
     exact = [max(0.0, total * share - 1) for share in shares]
     scale = spare / sum(exact) if sum(exact) else 0.0

@@ -277,9 +277,9 @@ class TrainingLoop:
         begins = stage.name == FINISH and self.progress.stage_step == 0
         return begins and f"validation/loss{WITHOUT_FINISH}" not in self.progress.latest
 
-    def timed_evaluation(self, evaluation: Generator[None, None, dict[str, float]]) -> Generator[
-        MetricRecord, None, dict[str, float]
-    ]:  # fmt: skip
+    def timed_evaluation(
+        self, evaluation: Generator[None, None, dict[str, float]]
+    ) -> Generator[MetricRecord, None, dict[str, float]]:
         """Runs an evaluation, showing signs of life; its metrics become the latest."""
         began = self._clock()
         metrics = yield from self._while_alive(evaluation)

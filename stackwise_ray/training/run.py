@@ -139,9 +139,16 @@ class _Worker:
     """One attempt on one worker: what `run_trial` does once data, device and folder are there."""
 
     def __init__(
-        self, trial: TrialConfig, directory: Path, trial_id: str, attempt: int, device: torch.device,
-        collectives: Collectives, log: TrialLog, started: float,
-    ) -> None:  # fmt: skip
+        self,
+        trial: TrialConfig,
+        directory: Path,
+        trial_id: str,
+        attempt: int,
+        device: torch.device,
+        collectives: Collectives,
+        log: TrialLog,
+        started: float,
+    ) -> None:
         self._trial, self._trial_id, self._attempt, self._device = trial, trial_id, attempt, device
         self._collectives, self._log, self._started = collectives, log, started
         self._folder = TrialFolder(directory, attempt_fence(directory, attempt))
@@ -239,9 +246,13 @@ class _Worker:
             self._log.warning("threads, workers or device differ from before: the continuation is not bit-exact")
 
     def _calibrate(
-        self, assembly: Assembly, environment: Mapping[str, Any], metrics: Mapping[str, float], startup: float,
+        self,
+        assembly: Assembly,
+        environment: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        startup: float,
         resident: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Stores what this run measured, for the hours and bytes of later plans; never a reason to fail."""
         calibration = Calibration()
         try:
@@ -259,9 +270,14 @@ class _Worker:
         )
 
     def _sample(
-        self, calibration: Calibration, assembly: Assembly, environment: Mapping[str, Any],
-        metrics: Mapping[str, float], startup: float, resident: int,
-    ) -> Sample:  # fmt: skip
+        self,
+        calibration: Calibration,
+        assembly: Assembly,
+        environment: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        startup: float,
+        resident: int,
+    ) -> Sample:
         trial, size = assembly.trial, metrics["flops/step"]
         rate = metrics.get("throughput/tokens_per_s")
         known = calibration.measured(self._kind(environment), size)

@@ -117,9 +117,13 @@ class TrialFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def write_end(
-        self, trial: TrialConfig, trial_id: str, metrics: Mapping[str, float], stages: list[dict[str, Any]],
+        self,
+        trial: TrialConfig,
+        trial_id: str,
+        metrics: Mapping[str, float],
+        stages: list[dict[str, Any]],
         environment: Mapping[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The report, and at last metrics.json."""
         outputs = self.directory / "outputs"
         report = evaluation_report(trial, trial_id, metrics, stages, environment)

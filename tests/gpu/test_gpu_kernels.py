@@ -76,9 +76,7 @@ def test_first_choice_for_tensors_on_the_gpu() -> None:
 
 
 def test_causal_forms_do_not_change_by_one_bit_when_the_future_does() -> None:
-    made = {
-        name: x.detach() for name, x in arguments(4, 8, 3000, 8, by_position=True, dtype=torch.float32).items()
-    }  # fmt: skip
+    made = {name: x.detach() for name, x in arguments(4, 8, 3000, 8, by_position=True, dtype=torch.float32).items()}
     names = ("potential", "hop", "shift", "values")
     before = resolvent_apply(*(made[name] for name in names), causal=True, backend="triton")
     for position in (1, 63, 64, 1000, 2048, 2999):

@@ -24,16 +24,25 @@ pytestmark = pytest.mark.slow
 
 def report(name: str, attempt: int, step: int, loss: float | None = None) -> MetricRecord:
     return MetricRecord(
-        trial_id=name, attempt=attempt, step=step, tokens=64 * step, flops=1000 * step, time=1.7e9 + step,
+        trial_id=name,
+        attempt=attempt,
+        step=step,
+        tokens=64 * step,
+        flops=1000 * step,
+        time=1.7e9 + step,
         metrics={"train/loss": 5.0 / (1 + step) if loss is None else loss},
-    )  # fmt: skip
+    )
 
 
 def trial(name: str, number: int, **config: Any) -> TrialRecord:
     return TrialRecord(
-        trial_id=name, number=number, arm="gpt2", seed=number, role="replicate",
+        trial_id=name,
+        number=number,
+        arm="gpt2",
+        seed=number,
+        role="replicate",
         config={"model": {"family": "gpt2", "d_model": 64}, "seed": number, **config},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +122,11 @@ def test_a_sweep_arrives_as_a_parent_with_children(client_and_uri: Any, journal:
     assert a.data.params["model.d_model"] == "64"
     assert len(a.data.params["long"]) == 6000
     assert (a.info.run_name, a.data.tags["arm"], a.data.tags["seed"], a.data.tags["role"]) == (
-        "gpt2/0", "gpt2", "0", "replicate",
-    )  # fmt: skip
+        "gpt2/0",
+        "gpt2",
+        "0",
+        "replicate",
+    )
     assert children["b"].data.tags["reason"] == "train/loss is NaN at step 6"
     assert {item.path for item in client.list_artifacts(a.info.run_id)} == {"config.json", "environment.json"}
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]

@@ -187,9 +187,14 @@ def run(journal: Journal, number: int, arm: str, role: Role, *, loss: float) -> 
     for step in (1, 2):
         metrics = {"train/lr": lr, "train/loss": loss + 1 / step}
         record = MetricRecord(
-            trial_id=name, attempt=attempt, step=step, tokens=64 * step, flops=1000 * step, time=1.7e9 + step,
+            trial_id=name,
+            attempt=attempt,
+            step=step,
+            tokens=64 * step,
+            flops=1000 * step,
+            time=1.7e9 + step,
             metrics=metrics,
-        )  # fmt: skip
+        )
         journal.add_reports([record])
     journal.finish(name, attempt, {"validation/loss": loss, "memory/peak_bytes": 4096.0 * d_model}, {"torch": "2"})
 

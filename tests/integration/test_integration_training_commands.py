@@ -181,8 +181,11 @@ def start(*words: str, folder: Path) -> subprocess.Popen[str]:
     before = log.read_text() if log.is_file() else ""
     process = subprocess.Popen(
         command("train", *words, "--output", "trial"),
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not log.is_file() or log.read_text() == before:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

@@ -19,9 +19,11 @@ from ..page import Section, plain, sourced
 from ..summary import Summary
 
 _MEASURED = {
-    "speed": "throughput/tokens_per_s", "peak memory": "memory/peak_bytes",
-    "saved activations": "memory/saved_activation_bytes", "FLOPs a step": "flops/step",
-}  # fmt: skip
+    "speed": "throughput/tokens_per_s",
+    "peak memory": "memory/peak_bytes",
+    "saved activations": "memory/saved_activation_bytes",
+    "FLOPs a step": "flops/step",
+}
 
 
 def claims_section(sweep: Sweep, summary: Summary) -> Section | None:

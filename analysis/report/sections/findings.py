@@ -133,18 +133,29 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
     for arm in sweep.arms:
         part = runs[runs["arm"] == arm]
         nominal = float(part["budget"].iloc[0]) if "budget" in part.columns and len(part) else None
-        rows.append((
-            arm, format_count(nominal).strip(),
-            _range(part, "flops", format_flops), _range(part, "tokens", lambda v: format_count(v).strip()),
-            _range(part, "flops/recomputed", format_flops), _range(part, "flops/evaluation", format_flops),
-            _range(part, "attempt_seconds", format_seconds),
-            ", ".join(name for name, front in on_front.items() if arm in front) or "none",
-        ))  # fmt: skip
+        rows.append(
+            (
+                arm,
+                format_count(nominal).strip(),
+                _range(part, "flops", format_flops),
+                _range(part, "tokens", lambda v: format_count(v).strip()),
+                _range(part, "flops/recomputed", format_flops),
+                _range(part, "flops/evaluation", format_flops),
+                _range(part, "attempt_seconds", format_seconds),
+                ", ".join(name for name, front in on_front.items() if arm in front) or "none",
+            )
+        )
     kind = sweep.budget_kind or "mixed kinds"
     columns = (
-        "arm", f"budget ({kind})", "training FLOPs", "training tokens", "recomputed", "evaluation", "wall time",
+        "arm",
+        f"budget ({kind})",
+        "training FLOPs",
+        "training tokens",
+        "recomputed",
+        "evaluation",
+        "wall time",
         "on the Pareto front of",
-    )  # fmt: skip
+    )
     notes = "Ranges are over the seeds. Recomputation and evaluation are counted apart and stand outside the budget."
     grid = Grid(columns, tuple(rows), numeric=(1, 2, 3, 4, 5, 6))
     table = sourced(grid, _of_arms(sweep, grid))
@@ -231,10 +242,14 @@ def oracle(sweep: Sweep) -> Section | None:
         below += [
             f"{arm}, seed {seed} ({value:+.5f})" for seed, value in zip(part["seed"], excess, strict=True) if value < 0
         ]
-        rows.append((
-            arm, _mean(part, "loss"), _mean(part, _ORACLE),
-            f"{_signed(excess.mean())} (least {_signed(excess.min())})",
-        ))  # fmt: skip
+        rows.append(
+            (
+                arm,
+                _mean(part, "loss"),
+                _mean(part, _ORACLE),
+                f"{_signed(excess.mean())} (least {_signed(excess.min())})",
+            )
+        )
     grid = Grid(("arm", "validation loss", "oracle's loss", "excess (nats a token)"), tuple(rows), numeric=(1, 2, 3))
     text = plain(f"The oracle knows the source; its loss on the same windows is the floor.{_uniform(sweep)}")
     found = f"Below the floor: {', '.join(below)}. Something leaks." if below else "No run is below the floor."

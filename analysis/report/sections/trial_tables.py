@@ -115,18 +115,27 @@ def _runs(
     columns = ("arm", "seed", "state", *metrics, "FLOPs", "tokens", "wall time", "peak memory", "trial")
     rows, links = [], []
     for trial in trials:
-        rows.append((
-            trial.arm, str(trial.seed), trial.status, *(format_number(trial.metrics.get(name), 4) for name in metrics),
-            format_flops(trial.metrics.get("flops/total")), format_count(trial.metrics.get("tokens/total")).strip(),
-            format_seconds(seconds.get(trial.trial_id)), format_bytes(trial.metrics.get("memory/peak_bytes")),
-            trial.trial_id,
-        ))  # fmt: skip
+        rows.append(
+            (
+                trial.arm,
+                str(trial.seed),
+                trial.status,
+                *(format_number(trial.metrics.get(name), 4) for name in metrics),
+                format_flops(trial.metrics.get("flops/total")),
+                format_count(trial.metrics.get("tokens/total")).strip(),
+                format_seconds(seconds.get(trial.trial_id)),
+                format_bytes(trial.metrics.get("memory/peak_bytes")),
+                trial.trial_id,
+            )
+        )
         links.append((None,) * (len(columns) - 1) + (f"../trials/{trial.trial_id}/",))
     measured = tuple(range(3, 7 + len(metrics)))
     return Table(
-        grid=Grid(columns, tuple(rows), title, numeric=(1, *measured)), links=tuple(links), anchor=anchor,
+        grid=Grid(columns, tuple(rows), title, numeric=(1, *measured)),
+        links=tuple(links),
+        anchor=anchor,
         row_anchors=tuple(run_anchor(trial.trial_id, trial.arm) for trial in trials),
-    )  # fmt: skip
+    )
 
 
 def _wall_seconds(sweep: Sweep) -> dict[str, float]:

@@ -38,7 +38,7 @@ _KINDS = {
     torch.float64: _DOUBLE,
     torch.complex64: _COMPLEX,
     torch.complex128: _COMPLEX | _DOUBLE,
-}  # fmt: skip
+}
 
 
 # ------------------------------------------------------------------------------------------------------ the library

@@ -185,20 +185,32 @@ class _Matrix:
         """`triton_kernels.cavity` into `out`, which is returned."""
         others = {"left": left, "grad": grad, "source": source}
         _launch(
-            "cavity", self.potential, self.tiling, **self._views, out=_view(out),
+            "cavity",
+            self.potential,
+            self.tiling,
+            **self._views,
+            out=_view(out),
             **{name: None if x is None else _view(x) for name, x in others.items()},
-            SHAPE=(self.hop, self.bonds_vary, self.shift_varies), REVERSED=reversed_,
-        )  # fmt: skip
+            SHAPE=(self.hop, self.bonds_vary, self.shift_varies),
+            REVERSED=reversed_,
+        )
         return out
 
     def substituted(self, factors: Tensor, source: Tensor, out: Tensor, shape: _Shape, *, reversed_: bool) -> Tensor:
         """`triton_kernels.linear` of values into `out`, which is returned."""
         width = source.shape[3]
         _launch(
-            "linear", self.potential, Tiling.of(self.potential, width), bonds=self.bonds, factors=_view(factors),
-            source=_view(source, 4), out=_view(out, 4), width=width,
-            SHAPE=(self.bonds_vary, *shape), REVERSED=reversed_,
-        )  # fmt: skip
+            "linear",
+            self.potential,
+            Tiling.of(self.potential, width),
+            bonds=self.bonds,
+            factors=_view(factors),
+            source=_view(source, 4),
+            out=_view(out, 4),
+            width=width,
+            SHAPE=(self.bonds_vary, *shape),
+            REVERSED=reversed_,
+        )
         return out
 
     def diagonal_adjoint(
@@ -216,11 +228,19 @@ class _Matrix:
         others = {"crossed": crossed, "right": right, "q": q, "s": None if right is None else source}
         first, second, third = gradients
         _launch(
-            "diagonal_adjoint", self.potential, self.tiling, bonds=self.bonds, factors=_view(factors),
-            source=_view(source), **{name: None if x is None else _view(x) for name, x in others.items()},
-            grad_potential=first.view, grad_bonds=second.view, grad_shift=third.view,
-            SHAPE=(self.bonds_vary, *shape), SHIFT_VARIES=self.shift_varies,
-        )  # fmt: skip
+            "diagonal_adjoint",
+            self.potential,
+            self.tiling,
+            bonds=self.bonds,
+            factors=_view(factors),
+            source=_view(source),
+            **{name: None if x is None else _view(x) for name, x in others.items()},
+            grad_potential=first.view,
+            grad_bonds=second.view,
+            grad_shift=third.view,
+            SHAPE=(self.bonds_vary, *shape),
+            SHIFT_VARIES=self.shift_varies,
+        )
         return first.reduced(), second.reduced(), third.reduced()
 
 
@@ -284,19 +304,36 @@ def apply_backward(
     if causal:
         source, crossed = _scratch(potential), _scratch(potential, real=True)
         _launch(
-            "causal_substitution_adjoint", potential, tiling, bonds=matrix.bonds, factors=_view(left),
-            grad=_view(grad, 4), output=_view(output, 4), grad_values=_view(grad_values, 4),
-            source=_view(source), crossed=_view(crossed), **flags,
-        )  # fmt: skip
+            "causal_substitution_adjoint",
+            potential,
+            tiling,
+            bonds=matrix.bonds,
+            factors=_view(left),
+            grad=_view(grad, 4),
+            output=_view(output, 4),
+            grad_values=_view(grad_values, 4),
+            source=_view(source),
+            crossed=_view(crossed),
+            **flags,
+        )
         shape = (True, True, False, False, True)
         return *matrix.diagonal_adjoint(left, source, shape, gradients, crossed=crossed), grad_values
     u = matrix.substituted(left, grad, _scratch(potential, width), (False, False, True, True, True), reversed_=False)
     _launch(
-        "two_sided_substitution_adjoint", potential, tiling, bonds=matrix.bonds, factors=_view(left),
-        forward=_view(u, 4), output=_view(output, 4), grad_values=_view(grad_values, 4),
-        grad_potential=first.view, grad_bonds=second.view, grad_shift=third.view,
-        SHIFT_VARIES=matrix.shift_varies, **flags,
-    )  # fmt: skip
+        "two_sided_substitution_adjoint",
+        potential,
+        tiling,
+        bonds=matrix.bonds,
+        factors=_view(left),
+        forward=_view(u, 4),
+        output=_view(output, 4),
+        grad_values=_view(grad_values, 4),
+        grad_potential=first.view,
+        grad_bonds=second.view,
+        grad_shift=third.view,
+        SHIFT_VARIES=matrix.shift_varies,
+        **flags,
+    )
     return first.reduced(), second.reduced(), third.reduced(), grad_values
 
 

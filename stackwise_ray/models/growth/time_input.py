@@ -72,9 +72,12 @@ def takes_time(model: nn.Module) -> bool:
 
 class _Timed(nn.Module):
     def forward(
-        self, input_ids: Tensor | None = None, times: Tensor | None = None, inputs_embeds: Tensor | None = None,
+        self,
+        input_ids: Tensor | None = None,
+        times: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **kwargs: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """The model's own forward pass; `inputs_embeds` are passed on as they are, with their time in them."""
         if inputs_embeds is None:
             inputs_embeds = self.embedded(input_ids, times)

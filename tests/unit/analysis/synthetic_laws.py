@@ -13,9 +13,15 @@ TRUTH: dict[str, dict[str, float]] = {
     "chinchilla": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
     "bnsl": {"a": 0.5, "b": 60.0, "c0": 0.05, "c1": 0.15, "d": 3e19, "f": 0.4},
     "data_constrained": {
-        "E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353, "R_D": 15.4, "R_N": 5.3,
+        "E": 1.87,
+        "A": 521.0,
+        "B": 1488.0,
+        "alpha": 0.353,
+        "beta": 0.353,
+        "R_D": 15.4,
+        "R_N": 5.3,
     },
-}  # fmt: skip
+}
 
 
 def loss_of(law: str, columns: dict[str, Any]) -> np.ndarray:

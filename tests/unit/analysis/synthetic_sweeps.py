@@ -43,11 +43,20 @@ class JournalBuilder:
         )
 
     def trial(
-        self, arm: str, seed: int, metrics: Mapping[str, float] | None = None, *, role: str = "replicate",
-        status: str = "finished", reason: str | None = None, environment: Mapping[str, Any] | None = None,
-        parameters: Mapping[str, Any] | None = None, budget: Mapping[str, float] | None = None,
-        seconds: float | None = 30.0, config: Mapping[str, Any] | None = None,
-    ) -> str:  # fmt: skip
+        self,
+        arm: str,
+        seed: int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        role: str = "replicate",
+        status: str = "finished",
+        reason: str | None = None,
+        environment: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        budget: Mapping[str, float] | None = None,
+        seconds: float | None = 30.0,
+        config: Mapping[str, Any] | None = None,
+    ) -> str:
         trial_id = f"{self.count:016x}"
         config = {
             "training": {"budget": dict(budget or {"flops": BUDGET})},
@@ -59,10 +68,21 @@ class JournalBuilder:
         self.connection.execute(
             "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                trial_id, self.count, arm, seed, role, json.dumps(config), json.dumps(dict(parameters or {})), status,
-                reason, json.dumps(dict(metrics or {})), json.dumps(facts), 1000.0 + self.count, 1030.0 + self.count,
+                trial_id,
+                self.count,
+                arm,
+                seed,
+                role,
+                json.dumps(config),
+                json.dumps(dict(parameters or {})),
+                status,
+                reason,
+                json.dumps(dict(metrics or {})),
+                json.dumps(facts),
+                1000.0 + self.count,
+                1030.0 + self.count,
             ),
-        )  # fmt: skip
+        )
         end = None if seconds is None else 1000.0 + seconds
         self.connection.execute(
             "INSERT INTO attempts VALUES (?, 1, 1000.0, ?, ?, NULL, NULL)", (trial_id, end, status if end else None)
@@ -88,14 +108,25 @@ def final_metrics(
 ) -> dict[str, float]:
     """What a finished trial of the program records, around one loss."""
     return {
-        "validation/loss": loss, "validation/perplexity": float(np.exp(loss)),
+        "validation/loss": loss,
+        "validation/perplexity": float(np.exp(loss)),
         "test/perplexity_byte": float(np.exp(loss + 0.02)),
-        "test/perplexity_word": float(np.exp((loss + 0.02) * 5.5)), "train/loss": loss - 0.05, "flops/total": flops,
-        "flops/forward": 1.0e5, "flops/backward": 2.0e5, "flops/optimizer": 3.0e6, "flops/evaluation": 0.1 * flops,
-        "flops/recomputed": 0.0, "tokens/total": tokens, "throughput/tokens_per_s": speed, "memory/peak_bytes": 9.0e7,
-        "memory/saved_activation_bytes": 6.0e7, "model/params": 230_000, "model/params_non_embedding": 198_000,
+        "test/perplexity_word": float(np.exp((loss + 0.02) * 5.5)),
+        "train/loss": loss - 0.05,
+        "flops/total": flops,
+        "flops/forward": 1.0e5,
+        "flops/backward": 2.0e5,
+        "flops/optimizer": 3.0e6,
+        "flops/evaluation": 0.1 * flops,
+        "flops/recomputed": 0.0,
+        "tokens/total": tokens,
+        "throughput/tokens_per_s": speed,
+        "memory/peak_bytes": 9.0e7,
+        "memory/saved_activation_bytes": 6.0e7,
+        "model/params": 230_000,
+        "model/params_non_embedding": 198_000,
         "model/bytes": 920_000,
-    }  # fmt: skip
+    }
 
 
 def write_ablation(directory: Path, *, seeds: int = 3, failed: bool = True, noise: float = 0.008) -> Path:
@@ -124,9 +155,12 @@ def write_ablation(directory: Path, *, seeds: int = 3, failed: bool = True, nois
                 continue
             final = mean + block_effect[seed] + rng.normal(0, noise)
             name = builder.trial(
-                arm, seed, final_metrics(final, flops=BUDGET * (1 - 0.001 * index), tokens=tokens, speed=speed),
-                parameters={"training.lr": 3e-3}, seconds=tokens / speed,
-            )  # fmt: skip
+                arm,
+                seed,
+                final_metrics(final, flops=BUDGET * (1 - 0.001 * index), tokens=tokens, speed=speed),
+                parameters={"training.lr": 3e-3},
+                seconds=tokens / speed,
+            )
             for step in range(1, 101):
                 share = step / 100
                 curve = final + 3.4 * np.exp(-5.5 * share**0.6) - 3.4 * np.exp(-5.5)
@@ -149,9 +183,13 @@ def write_ablation(directory: Path, *, seeds: int = 3, failed: bool = True, nois
             "tune": {"space": {"training.lr": {"log_uniform": [3e-4, 1e-2]}}, "trials_per_arm": 3, "budget_share": 0.2},
             "analysis": [{"compare": compare}],
         },
-        sweep_hash="5" * 16, analysis_plan_hash="a" * 16, analysis_plan_first_hash="a" * 16,
-        analysis_plan_amended_after=None, environment={"python": "3.11.7", "torch": "2.13.0"}, started_at=1000.0,
-    )  # fmt: skip
+        sweep_hash="5" * 16,
+        analysis_plan_hash="a" * 16,
+        analysis_plan_first_hash="a" * 16,
+        analysis_plan_amended_after=None,
+        environment={"python": "3.11.7", "torch": "2.13.0"},
+        started_at=1000.0,
+    )
     return builder.close()
 
 

@@ -18,9 +18,15 @@ from analysis.files import dump_json
 from analysis.table.sweep_directory import read_sweep
 
 ARGUMENTS = {
-    "metric": "validation/loss", "baseline": "base", "margin": None, "direction": "minimize", "equal": "flops",
-    "tolerance": 0.01, "alpha": 0.05, "family": 2,
-}  # fmt: skip
+    "metric": "validation/loss",
+    "baseline": "base",
+    "margin": None,
+    "direction": "minimize",
+    "equal": "flops",
+    "tolerance": 0.01,
+    "alpha": 0.05,
+    "family": 2,
+}
 EFFECTS = {"base": 0.0, "far": -0.5, "near": 0.004}
 
 

@@ -18,11 +18,13 @@ from analysis.tasks.hierarchical import _draws
 
 def runs(values):
     """{arm: array (seeds, tasks)} as a table."""
-    return pd.DataFrame([
-        {"arm": arm, "task": f"t{task}", "seed": seed, "score": float(scores[seed, task])}
-        for arm, scores in values.items()
-        for seed, task in itertools.product(*map(range, scores.shape))
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"arm": arm, "task": f"t{task}", "seed": seed, "score": float(scores[seed, task])}
+            for arm, scores in values.items()
+            for seed, task in itertools.product(*map(range, scores.shape))
+        ]
+    )
 
 
 SCORES = {

@@ -117,9 +117,12 @@ def test_a_run_that_counts_twice_is_the_same_as_two_runs():
     twice = np.ones((1, 30))
     twice[0, 4] = 2.0
     doubled = Problem(
-        law=problem.law, loss=problem.loss, x=np.column_stack([problem.x, problem.x[:, 4]]),
-        y=np.append(problem.y, problem.y[4]), centre=problem.centre,
-    )  # fmt: skip
+        law=problem.law,
+        loss=problem.loss,
+        x=np.column_stack([problem.x, problem.x[:, 4]]),
+        y=np.append(problem.y, problem.y[4]),
+        centre=problem.centre,
+    )
     a, b = minimise(problem, theta, twice, tolerance=1e-13), minimise(doubled, theta, tolerance=1e-13)
     assert a[1][0] == pytest.approx(b[1][0], rel=1e-7)
 

@@ -235,9 +235,12 @@ def test_an_arm_is_on_the_front_unless_another_is_better_for_no_more():
 
 def test_the_front_of_every_budget_stands_in_the_table(ablation):
     grid = next(
-        block.grid for section in composed(ablation).sections if section.title == "Loss against budgets"
-        for block in section.blocks if isinstance(block, Table)
-    )  # fmt: skip
+        block.grid
+        for section in composed(ablation).sections
+        if section.title == "Loss against budgets"
+        for block in section.blocks
+        if isinstance(block, Table)
+    )
     on = {row[0]: row[-1] for row in grid.rows}
     assert on["attention"] == "FLOPs, tokens, wall clock, memory"  # best, and spends least of each
     assert on["token_local"] == "none"

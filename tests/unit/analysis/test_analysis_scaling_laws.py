@@ -265,9 +265,19 @@ def test_both_conventions_of_params_are_fitted_where_both_are_there():
 def test_a_hold_out_says_on_which_side_the_measured_losses_lie(miss, said):
     values = (2.0, 2.1)
     held = HoldOut(
-        variable="flops", at_least=1e18, n=2, fitted=8, predicted=values, low=values, high=values, measured=values,
-        inside=0, mean_miss=miss, p=1e-6, passed=False,
-    )  # fmt: skip
+        variable="flops",
+        at_least=1e18,
+        n=2,
+        fitted=8,
+        predicted=values,
+        low=values,
+        high=values,
+        measured=values,
+        inside=0,
+        mean_miss=miss,
+        p=1e-6,
+        passed=False,
+    )
     assert held.sentence.endswith(f", p < 0.0001; the measured losses lie {said} the predicted on average")
 
 
@@ -299,7 +309,7 @@ def put(column: str, values: dict[int, object], other: object = None):
 REFUSED = {
     "no column 'loss'": (drop("loss"), {}),
     "no column 'params'": (drop("params"), {}),
-    "tokens_from=\"6N\" derives tokens": (drop("tokens"), {}),
+    'tokens_from="6N" derives tokens': (drop("tokens"), {}),
     "no column 'unique_tokens'": (None, {"law": "data_constrained"}),
     "no column 'flops'": (drop("flops"), {"law": "power"}),
     "too few runs: 9 for the 5 parameters": (lambda table: table.head(9), {}),
@@ -313,11 +323,13 @@ REFUSED = {
     "mixed kinds of loss in column 'tokenizer'": (put("tokenizer", {5: "bytes"}, "bpe:512"), {}),
     "mixed kinds of loss in column 'loss_kind'": (put("loss_kind", {5: "masked"}, "causal"), {}),
     "encoders (loss on masked tokens)": (
-        put("parameters/model", {5: "encoder/bert_family/tiny"}, "decoder/gpt2_family/tiny"), {},
+        put("parameters/model", {5: "encoder/bert_family/tiny"}, "decoder/gpt2_family/tiny"),
+        {},
     ),
     "duplicated runs: row 0, row 30": (lambda table: pd.concat([table, table.head(1)], ignore_index=True), {}),
     "run x stands in the table more than once": (
-        lambda table: table.assign(trial_id=["x", "x", *map(str, range(28))]), {},
+        lambda table: table.assign(trial_id=["x", "x", *map(str, range(28))]),
+        {},
     ),
     "law = 'chinchila' is not a law; did you mean 'chinchilla'?": (None, {"law": "chinchila"}),
     "loss = 'l2' is not a loss": (None, {"loss": "l2"}),
@@ -331,7 +343,7 @@ REFUSED = {
     "tokens_from = '6N' would replace the tokens": (None, {"tokens_from": "6N"}),
     "tokens_from = '2N' is not a rule": (drop("tokens"), {"tokens_from": "2N"}),
     "tokens_from = '6N' has no effect on 'power' over flops": (drop("tokens"), {"law": "power", "tokens_from": "6N"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)

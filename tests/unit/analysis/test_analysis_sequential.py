@@ -86,9 +86,9 @@ def test_power_reaches_the_bars_at_30_seeds_and_three_sd_need_few():
     assert np.median(decided) <= 6
 
 
-numbers = st.lists(
-    st.integers(-3000, 3000).map(lambda value: value / 1000), min_size=3, max_size=25
-).filter(lambda values: len(set(values[:3])) == 3)  # fmt: skip
+numbers = st.lists(st.integers(-3000, 3000).map(lambda value: value / 1000), min_size=3, max_size=25).filter(
+    lambda values: len(set(values[:3])) == 3
+)
 
 
 @settings(max_examples=50, deadline=None)

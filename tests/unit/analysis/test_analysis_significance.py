@@ -137,8 +137,9 @@ def test_swapping_arm_and_baseline_turns_the_signs_and_leaves_p(items):
     assert back.hedges_g == pytest.approx(-forth.hedges_g, abs=1e-12)
     assert back.cliffs_delta == -forth.cliffs_delta
     assert (back.interval.low, back.interval.high) == (
-        pytest.approx(-forth.interval.high, abs=1e-9), pytest.approx(-forth.interval.low, abs=1e-9),
-    )  # fmt: skip
+        pytest.approx(-forth.interval.high, abs=1e-9),
+        pytest.approx(-forth.interval.low, abs=1e-9),
+    )
     mirrored = {"better": "worse", "worse": "better"}
     assert back.verdict == mirrored.get(forth.verdict, forth.verdict)
 

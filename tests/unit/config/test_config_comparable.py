@@ -222,8 +222,9 @@ def test_what_is_compared_first_is_the_objective_where_none_is_written(tmp_path:
 
     assert objective(text) == ("validation/masked_loss", "minimize")
     assert objective(text.replace("equal: null", "equal: null, direction: maximize")) == (
-        "validation/masked_loss", "maximize",
-    )  # fmt: skip
+        "validation/masked_loss",
+        "maximize",
+    )
     same_masks = text.replace("{training: depth_time}", "{training.lr: 1.0e-4}") + second
     assert objective(same_masks) == ("validation/masked_loss", "minimize")
     written = "objective: [{metric: validation/masked_loss_15}]\n"

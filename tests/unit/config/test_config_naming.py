@@ -21,8 +21,14 @@ def test_a_path_is_shortened_to_the_ending_that_no_other_shares() -> None:
 
 def test_labels_are_read_off_the_values() -> None:
     assert level_labels([1e-3, True, None, "a b/c", {"kind": "none"}, [], ["x", 1]]) == [
-        "0.001", "true", "null", "c", "none", "none~2", "x+1",
-    ]  # fmt: skip
+        "0.001",
+        "true",
+        "null",
+        "c",
+        "none",
+        "none~2",
+        "x+1",
+    ]
     assert level_labels(["decoder/gpt2_family/tiny", "decoder/llama_family/tiny"]) == [
         "gpt2_family-tiny",
         "llama_family-tiny",

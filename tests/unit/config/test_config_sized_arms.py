@@ -69,12 +69,15 @@ def test_a_list_of_presets_is_short_for_sizes_and_is_read_back_from_what_is_stor
 
 def test_a_size_is_changed_by_a_word_of_the_command_line(tmp_path: Path) -> None:
     file = tmp_path / "sizes.yaml"
-    file.write_text("name: sizes\nbase: {model: decoder/gpt2_family/tiny, data: markov}\n"
-                    "design: {kind: isoflop, flops: [1.0e+9], sizes: {a: {model.n_layers: 2}, b: }}\n")  # fmt: skip
+    file.write_text(
+        "name: sizes\nbase: {model: decoder/gpt2_family/tiny, data: markov}\n"
+        "design: {kind: isoflop, flops: [1.0e+9], sizes: {a: {model.n_layers: 2}, b: }}\n"
+    )
     changed = load_sweep(file, ["design.sizes.b.model.n_layers=3", "design.flops=[2e9]"])
     assert [(arm.name, arm.trial.model.n_layers) for arm in expand(changed).arms] == [
-        ("a,flops=2e+09", 2), ("b,flops=2e+09", 3),
-    ]  # fmt: skip
+        ("a,flops=2e+09", 2),
+        ("b,flops=2e+09", 3),
+    ]
     with pytest.raises(ConfigError, match="there is no size 'c'"):
         load_sweep(file, ["design.sizes.c.model.n_layers=3"])
 
@@ -100,7 +103,7 @@ def test_a_constraint_leaves_sizes_out_with_its_reason() -> None:
         ({**LADDER, "sizes": {"a b": {}}}, "design.sizes: 'a b' is no name for an arm"),
         ({**LADDER, "flops": [1e9]}, "kind ladder has no such key"),
     ],
-)  # fmt: skip
+)
 def test_a_design_of_sizes_that_contradicts_itself_is_refused(design: dict[str, Any], words: str) -> None:
     assert words in refusal(design)
 
@@ -118,7 +121,7 @@ def test_a_budget_in_the_base_has_no_effect_beside_sizes_and_is_refused() -> Non
         (ISOFLOP, {"isoflop": {}, "scaling_law": {}}, "exactly one of compare, scaling_law, isoflop"),
         (SEARCH, {"isoflop": {}}, "a search has none"),
     ],
-)  # fmt: skip
+)
 def test_an_analysis_that_its_design_cannot_answer_is_refused(design: dict[str, Any], step: Any, words: str) -> None:
     assert words in refusal(design, analysis=[step])
     assert sweep(ISOFLOP, analysis=[{"isoflop": {}}, {"scaling_law": {"law": "power"}}]).analysis[0].kinds == (

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 from stackwise_ray.distributed.display import Progress
 from stackwise_ray.distributed.ledger import Ledger, Work
@@ -14,6 +13,7 @@ from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.sweep import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
+from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:

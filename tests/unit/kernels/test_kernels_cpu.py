@@ -74,8 +74,13 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 
 LAYOUTS = (
-    "contiguous", "reversed axes", "heads last", "every second", "inside a larger one", "conjugated and negated",
-)  # fmt: skip
+    "contiguous",
+    "reversed axes",
+    "heads last",
+    "every second",
+    "inside a larger one",
+    "conjugated and negated",
+)
 BROADCAST = ("none", "batch", "heads", "positions", "all but heads", "all but positions", "all", "scalar")
 
 
@@ -108,9 +113,18 @@ def broadcast_shape(full: tuple[int, int, int], kind: str) -> tuple[int, ...]:
     seed=st.integers(0, 1000),
 )
 def test_any_shape_stride_and_type_gives_what_the_reference_gives(
-    batch: int, heads: int, n: int, width: int, dtype: torch.dtype, complex_values: bool, causal: bool, bond: str,
-    shift: str, layouts: tuple[str, ...], seed: int,
-) -> None:  # fmt: skip
+    batch: int,
+    heads: int,
+    n: int,
+    width: int,
+    dtype: torch.dtype,
+    complex_values: bool,
+    causal: bool,
+    bond: str,
+    shift: str,
+    layouts: tuple[str, ...],
+    seed: int,
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     single = dtype != torch.float64
 

@@ -29,9 +29,7 @@ def tensors(batch: int, heads: int, n: int, width: int, device: str = "cpu") -> 
 def run(made: dict[str, Tensor], op: str, causal: bool, **options: Any) -> Tensor:
     if op == "diagonal":
         return resolvent_diagonal(made["potential"], made["coupling"], made["shift"], causal=causal, **options)
-    return resolvent_apply(
-        made["potential"], made["hop"], made["shift"], made["values"], causal=causal, **options
-    )  # fmt: skip
+    return resolvent_apply(made["potential"], made["hop"], made["shift"], made["values"], causal=causal, **options)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -40,9 +38,7 @@ def test_opcheck_passes(backend: str, causal: bool) -> None:
     made = tensors(2, 3, 11, 4)
     rest = (causal, backend, "adjoint", True)
     ops = torch.ops.stackwise_ray
-    torch.library.opcheck(
-        ops.resolvent_diagonal.default, (made["potential"], made["coupling"], made["shift"], *rest)
-    )  # fmt: skip
+    torch.library.opcheck(ops.resolvent_diagonal.default, (made["potential"], made["coupling"], made["shift"], *rest))
     torch.library.opcheck(
         ops.resolvent_apply.default, (made["potential"], made["hop"], made["shift"], made["values"], *rest)
     )

@@ -119,9 +119,15 @@ KERNELS = {
     ids=["model", "by position", "smallest"],
 )
 def test_every_kernel_compiles_for_an_h100(
-    batch: int, heads: int, n: int, width: int, by_position: bool, dtype: torch.dtype,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    batch: int,
+    heads: int,
+    n: int,
+    width: int,
+    by_position: bool,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The interpreter takes more than the compiler does. Needs no GPU: ptxas comes with triton."""
     import triton
 

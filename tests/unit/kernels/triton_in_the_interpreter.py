@@ -39,9 +39,15 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
 
 def arguments(
-    n: int, bonds: tuple[int, ...], shifts: tuple[int, ...], *, lanes: tuple[int, int] = (2, 3), width: int = 3,
-    complex_values: bool = False, dtype: torch.dtype = torch.float64,
-) -> dict[str, Tensor]:  # fmt: skip
+    n: int,
+    bonds: tuple[int, ...],
+    shifts: tuple[int, ...],
+    *,
+    lanes: tuple[int, int] = (2, 3),
+    width: int = 3,
+    complex_values: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Tensor]:
     """Random arguments, η from 0.02: potential over the band, hops of either sign."""
     generator = torch.Generator().manual_seed(n)
 
@@ -70,10 +76,14 @@ def compare(op: str, made: dict[str, Tensor], causal: bool, tolerance: float) ->
     batch, heads, n = made["potential"].shape
     full = {"shift": (batch, heads, n), "hop": (batch, heads, n - 1), "coupling": (batch, heads, n - 1)}
     double = [
-        made[name].detach().to(torch.complex128 if made[name].is_complex() else torch.float64)
-        .expand(full.get(name, made[name].shape)).clone().requires_grad_()
+        made[name]
+        .detach()
+        .to(torch.complex128 if made[name].is_complex() else torch.float64)
+        .expand(full.get(name, made[name].shape))
+        .clone()
+        .requires_grad_()
         for name in NAMES[op]
-    ]  # fmt: skip
+    ]
     have, want = (
         CALLS[op](*leaves, causal=causal, backend="triton"),
         CALLS[op](*double, causal=causal, backend="reference"),
@@ -115,9 +125,15 @@ CASES = [
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "two-sided"])
 @pytest.mark.parametrize(("n", "bonds", "shifts", "steps", "threads"), CASES, ids=[f"n{case[0]}" for case in CASES])
 def test_values_and_every_gradient_equal_the_reference(
-    op: str, causal: bool, n: int, bonds: tuple[int, ...], shifts: tuple[int, ...], steps: int, threads: int,
+    op: str,
+    causal: bool,
+    n: int,
+    bonds: tuple[int, ...],
+    shifts: tuple[int, ...],
+    steps: int,
+    threads: int,
     cut: Callable[[int, int], None],
-) -> None:  # fmt: skip
+) -> None:
     cut(steps, threads)
     compare(op, arguments(n, bonds, shifts, lanes=(1, 2) if n > 7 else (2, 3)), causal, 1e-12)
 

@@ -18,9 +18,14 @@ from stackwise_ray.tracking.mlflow import tracking_uri, ui_command
 
 def report(name: str, attempt: int, step: int, loss: float, time: float = 0.0) -> MetricRecord:
     return MetricRecord(
-        trial_id=name, attempt=attempt, step=step, tokens=64 * step, flops=1000 * step, time=time or 1e9 + step,
+        trial_id=name,
+        attempt=attempt,
+        step=step,
+        tokens=64 * step,
+        flops=1000 * step,
+        time=time or 1e9 + step,
         metrics={"train/loss": loss},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -123,10 +123,16 @@ def test_a_trial_leaves_its_tree_and_every_metric(tmp_path):
     records, result = run(with_data(final_evaluation=None), tmp_path, keep_model=True)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files >= {
-        "config.yaml", "logs/train.log", "metadata/data.json", "metadata/environment.json",
-        "model/config.json", "model/model.safetensors", "model/tokenizer.json",
-        "outputs/evaluation_report.md", "outputs/metrics.json",
-    }  # fmt: skip
+        "config.yaml",
+        "logs/train.log",
+        "metadata/data.json",
+        "metadata/environment.json",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+        "outputs/evaluation_report.md",
+        "outputs/metrics.json",
+    }
     assert not (tmp_path / "checkpoints").exists()
     assert not [name for name in files if "tmp" in name]
     stored = json.loads((tmp_path / "outputs" / "metrics.json").read_text())
@@ -134,14 +140,40 @@ def test_a_trial_leaves_its_tree_and_every_metric(tmp_path):
     assert stored.pop("trial_id") == "t"
     assert stored == result.metrics == records[-1].metrics
     assert set(stored) >= {
-        "train/loss", "train/lr", "train/grad_norm", "validation/loss", "validation/perplexity",
-        "validation/oracle_loss", "validation/entropy_rate", "validation/perplexity_token", "test/loss",
-        "test/perplexity_token", "test/perplexity_word", "test/perplexity_byte", "flops/forward", "flops/backward",
-        "flops/optimizer", "flops/step", "flops/total", "flops/evaluation", "flops/recomputed", "tokens/total",
-        "memory/peak_bytes", "memory/process_peak_bytes", "memory/saved_activation_bytes", "throughput/tokens_per_s",
-        "model/params", "model/params_non_embedding", "model/bytes", "time/build_s", "time/train_s",
-        "time/evaluation_s", "time/checkpoint_s", "time/total_s", "progress",
-    }  # fmt: skip
+        "train/loss",
+        "train/lr",
+        "train/grad_norm",
+        "validation/loss",
+        "validation/perplexity",
+        "validation/oracle_loss",
+        "validation/entropy_rate",
+        "validation/perplexity_token",
+        "test/loss",
+        "test/perplexity_token",
+        "test/perplexity_word",
+        "test/perplexity_byte",
+        "flops/forward",
+        "flops/backward",
+        "flops/optimizer",
+        "flops/step",
+        "flops/total",
+        "flops/evaluation",
+        "flops/recomputed",
+        "tokens/total",
+        "memory/peak_bytes",
+        "memory/process_peak_bytes",
+        "memory/saved_activation_bytes",
+        "throughput/tokens_per_s",
+        "model/params",
+        "model/params_non_embedding",
+        "model/bytes",
+        "time/build_s",
+        "time/train_s",
+        "time/evaluation_s",
+        "time/checkpoint_s",
+        "time/total_s",
+        "progress",
+    }
     assert all(math.isfinite(value) for value in stored.values())
     assert stage["name"] == "classical"
     assert stage["active_blocks"] == [0, 1]

@@ -55,8 +55,11 @@ def test_depth_as_time_grows_from_the_output_to_the_input_through_what_is_frozen
     assert [stage.inserted for stage in stages] == [(), (2,), (1,), (0,)]
     assert [stage.noise[0][0] for stage in stages] == pytest.approx([0.15, 0.15 + 0.8 / 3, 0.15 + 1.6 / 3, 0.95])
     assert [(s.trainable.norm, s.trainable.head, s.trainable.embeddings) for s in stages] == [
-        (True, True, True), (False, False, True), (False, False, True), (False, False, True)
-    ]  # fmt: skip
+        (True, True, True),
+        (False, False, True),
+        (False, False, True),
+        (False, False, True),
+    ]
     assert [stage.own_head for stage in stages] == [False, True, True, True]
     assert {stage.objective for stage in stages} == {"masked_denoising"}
 

@@ -157,10 +157,16 @@ def test_budgets_that_differ_are_no_reason_for_more_seeds(tmp_path: Path, journa
         source.ended(
             proposal,
             TrialRecord(
-                trial_id=f"{proposal.arm}{proposal.seed}", number=0, arm=proposal.arm, seed=proposal.seed,
-                role="replicate", config={}, status="finished", metrics=metrics,
+                trial_id=f"{proposal.arm}{proposal.seed}",
+                number=0,
+                arm=proposal.arm,
+                seed=proposal.seed,
+                role="replicate",
+                config={},
+                status="finished",
+                metrics=metrics,
             ),
-        )  # fmt: skip
+        )
     assert source.exhausted
     assert {seed for arm, seed in given if arm == "far"} == {0, 1, 2}
     assert {seed for arm, seed in given if arm == "near"} == {0, 1, 2, 3, 4, 5, 6, 7, 8}  # it has the baseline's FLOPs
