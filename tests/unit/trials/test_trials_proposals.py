@@ -25,7 +25,8 @@ from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.planning.sweep_plan import Plan
-from stackwise_ray.sweep import SweepResult, _answer, make_console
+from stackwise_ray.sweep import SweepResult, _answer
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from stackwise_ray.trials.sources import Proposal
