@@ -11,7 +11,7 @@ import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -70,7 +70,8 @@ class TrainedModel:
     @functools.cached_property
     def model(self) -> PreTrainedModel:
         """The model with its weights on its device, loaded when first asked for."""
-        model = load_saved(self.folder, self.trial.model.role, path=self.option).to(self.device)  # type: ignore[arg-type]
+        model = load_saved(self.folder, self.trial.model.role, path=self.option)
+        model.to(self.device)  # type: ignore[arg-type]  # its stub wraps the method without its own argument
         if self.trial.training.entry != "full":
             make_growable(model)  # it is entered in the middle
         return model
@@ -81,7 +82,8 @@ class TrainedModel:
         Raises:
             ConfigError: The data have tokens that the model does not know, or windows longer than its positions.
         """
-        seq_len, size = data.config.seq_len, self.model.get_input_embeddings().weight.shape[0]
+        seq_len, embeddings = data.config.seq_len, cast("torch.Tensor", self.model.get_input_embeddings().weight)
+        size = len(embeddings)
         if data.vocab_size > size:
             raise ConfigError(
                 f"= {data.config.tokenizer} has {data.vocab_size} tokens and the model at {self.source} {size}; give "
