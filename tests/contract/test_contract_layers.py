@@ -31,6 +31,19 @@ LAYERS = {
 }
 ABOVE_THEIR_ROOM = {"training.run": 5, "training.single": 5}
 """Modules that stand higher than the room they are in: they run whole trials."""
+FLOORS = {
+    "table": 1,
+    "paired": 2,
+    "anytime": 3,
+    "tasks": 3,
+    "scaling": 3,
+    "plots": 4,
+    "report": 5,
+    "steps": 6,
+    "commands": 7,
+    "__main__": 8,
+}
+"""Rooms of `analysis` from the ground up; a module in none of them stands on the ground, and may import no room."""
 WITHIN_LAYER_2 = {("models", "kernels"), ("metrics", "kernels")}
 HEAVY = {"torch", "ray", "transformers", "mlflow", "optuna", "datasets"}
 
@@ -102,6 +115,28 @@ def test_analysis_knows_only_the_core(path: Path) -> None:
         if root == "stackwise_ray":
             allowed = module == "stackwise_ray" or module.startswith("stackwise_ray.core")
             assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def imports_within_analysis(path: Path) -> set[str]:
+    """Dotted names below `analysis`, without the package's, that a module of it imports."""
+    package = path.relative_to(ROOT / "analysis").parts[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = (*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            found.update(".".join(filter(None, (*base, alias.name))) for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(ROOT / "analysis"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_of_analysis_imports_only_from_the_floors_below_it(path: Path) -> None:
+    own = path.relative_to(ROOT / "analysis").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the package's face names what the rooms hold, and loads none of it
+    for module in imports_within_analysis(path):
+        other = module.split(".")[0]
+        allowed = other == own or FLOORS.get(other, 0) < FLOORS.get(own, 0) or other not in FLOORS
+        assert allowed, f"{path.relative_to(ROOT)} imports {module}, which is no floor below its own"
 
 
 @pytest.mark.parametrize("part", ["core", "config", "flags"])
