@@ -7,6 +7,7 @@ a module is imported when its entry is first asked for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -39,6 +40,12 @@ class Registry(Generic[T]):
         self._package = package
         self._besides = frozenset(besides)
         self._entries: dict[str, T] = {}
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever an entry comes from outside the package, or goes: what was derived before is then stale."""
+        return self._revision
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator (or call) that adds an entry; a second entry of the same name is an error."""
@@ -47,9 +54,24 @@ class Registry(Generic[T]):
             if name in self._entries:
                 raise ValueError(f"{self.kind} '{name}' is registered twice")
             self._entries[name] = entry
+            self._revision += name not in self._module_names  # the package's own are listed before they are imported
             return entry
 
         return add
+
+    def unregister(self, name: str) -> None:
+        """Takes an entry out again: a plugin that failed its contract, or an entry that a test brought."""
+        del self._entries[name]
+        self._revision += 1
+
+    @contextlib.contextmanager
+    def registered(self, name: str, entry: T) -> Iterator[T]:
+        """An entry that is there inside the `with` block alone."""
+        self.register(name)(entry)
+        try:
+            yield entry
+        finally:
+            self.unregister(name)
 
     def get(self, name: str) -> T:
         """The entry called `name`.
