@@ -183,7 +183,7 @@ def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -
 
 
 def test_halving_follows_the_direction() -> None:
-    scheduler = SCHEDULERS.get("asha")
+    scheduler = SCHEDULERS.get("asha").make
     assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
     assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
 
