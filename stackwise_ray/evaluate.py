@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
-from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
 
 if TYPE_CHECKING:
     from stackwise_ray.training.scoring import Scores

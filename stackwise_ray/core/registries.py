@@ -1,8 +1,8 @@
 """Everything that is asked for by name, in one place that every layer may ask.
 
 A registry lists its names without importing anything: the entries are the modules of a package, and one is imported
-when it is first asked for. Entries that a config is validated with (all but samplers and schedulers) load without torch
-and without ray. `core.plugins` adds entries of other packages.
+when it is first asked for. Entries that a config is validated with load without torch, ray and optuna. `core.plugins`
+adds entries of other packages.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
 from stackwise_ray.distributed.display import Progress
 from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import Corpora
@@ -218,15 +219,14 @@ def _train(
     tracker: Delivery,
     console: Console,
 ) -> None:
-    from stackwise_ray.distributed.schedulers import SCHEDULERS
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
     objective = sweep.objective[0]
     minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
-        scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
-            grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
+        scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
+            grace=sweep.scheduler.grace, mode="min" if minimize else "max", **sweep.scheduler.options
         )
 
     def lost(reason: str) -> None:

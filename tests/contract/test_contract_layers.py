@@ -23,6 +23,7 @@ LAYERS = {
     "planning": 4,
     "trials": 5,
     "distributed": 5,
+    "terminal": 6,
     "sweep": 6,
     "train": 6,
     "evaluate": 6,
@@ -146,9 +147,9 @@ def test_what_a_config_error_needs_loads_nothing_heavy(part: str) -> None:
         assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}"
 
 
-@pytest.mark.parametrize("command", ["sweep", "train", "evaluate", "doctor", "checkup"])
+@pytest.mark.parametrize("command", ["terminal", "sweep", "train", "evaluate", "doctor", "checkup"])
 def test_a_command_loads_nothing_heavy_before_it_has_read_its_arguments(command: str) -> None:
     top = imports(PACKAGE / f"{command}.py", top_level_only=True)
     assert not {name.split(".")[0] for name in top} & HEAVY
     for module in top:
-        assert room(module) in {None, "core", "config", "flags", "sweep", "train", "checkup"}, module
+        assert room(module) in {None, "core", "config", "flags", "terminal", "sweep", "train", "checkup"}, module

@@ -10,7 +10,7 @@ import pytest
 from stackwise_ray.distributed.display import Progress
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.sweep import make_console
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.trials.test_trials_proposals import SEARCH, sweep

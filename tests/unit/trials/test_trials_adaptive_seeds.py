@@ -17,7 +17,8 @@ from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.ledger import Ledger, Work
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.sweep import _anytime_verdicts, _status, make_console
+from stackwise_ray.sweep import _anytime_verdicts, _status
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.distributed.test_distributed_ledger import finished, message

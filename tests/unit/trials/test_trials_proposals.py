@@ -25,7 +25,8 @@ from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.planning.sweep_plan import Plan
-from stackwise_ray.sweep import SweepResult, _answer, make_console
+from stackwise_ray.sweep import SweepResult, _answer
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from stackwise_ray.trials.sources import Proposal
@@ -182,7 +183,7 @@ def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -
 
 
 def test_halving_follows_the_direction() -> None:
-    scheduler = SCHEDULERS.get("asha")
+    scheduler = SCHEDULERS.get("asha").make
     assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
     assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
 
