@@ -38,7 +38,7 @@ class TrialActor(tune.Trainable):
         import torch  # here: the driver's process, which also imports this module, does not need it
 
         torch.set_num_threads(threads)
-        self._silence = Silence()
+        self._watchdog = HangWatchdog()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -53,7 +53,7 @@ class TrialActor(tune.Trainable):
         outcome: dict[str, Any] | None = None
         deadline = time.monotonic() + STEP_SECONDS
         while outcome is None and time.monotonic() < deadline:
-            self._silence.heard()
+            self._watchdog.heartbeat()
             outcome = self._advance(records)
         payload = {"records": records, "outcome": outcome, "pid": os.getpid()}
         result: dict[str, Any] = {"payload": json.dumps(payload), "done": outcome is not None}
@@ -63,13 +63,13 @@ class TrialActor(tune.Trainable):
                 result["progress"] = record["metrics"].get("progress", 0.0) * 100
                 break
         if outcome is not None:
-            self._silence.rest()
+            self._watchdog.stop()
         return result
 
     def cleanup(self) -> None:
         """Close the trial's generator; nothing is written for a trial that was stopped."""
         self._end()
-        self._silence.rest()
+        self._watchdog.stop()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial keeps its own checkpoints in its own folder; Tune only wants the method to exist."""
@@ -81,7 +81,7 @@ class TrialActor(tune.Trainable):
         self._objective = config["objective"]
         self._directory = Path(config["directory"])
         self._interruption = Path(config["interruption"])
-        self._silence.watch(config["silent_after_s"], config["longest_s"])
+        self._watchdog.start(config["heartbeat_timeout_s"], config["attempt_timeout_s"])
         if config["workers"] > 1:
             from stackwise_ray.distributed.workers import run_with_workers  # Ray Train: seconds that one worker saves
 
@@ -125,24 +125,24 @@ class TrialActor(tune.Trainable):
         return f"{type(error).__name__}: {error} (traceback in {log.parent.name}/{log.name} of the trial)"
 
 
-class Silence:
+class HangWatchdog:
     """Ends this process when its trial hangs (inside a kernel, on a dead disk) or takes longer than it may."""
 
     def __init__(self) -> None:
         self._limits: tuple[float, float] | None = None
         self._began = self._last = time.monotonic()
-        threading.Thread(target=self._watch, name="silence", daemon=True).start()
+        threading.Thread(target=self._watch, name="hang-watchdog", daemon=True).start()
 
-    def watch(self, silent_after_s: float, longest_s: float | None) -> None:
+    def start(self, heartbeat_timeout_s: float, attempt_timeout_s: float | None) -> None:
         """Begin to watch a trial."""
         self._began = self._last = time.monotonic()
-        self._limits = (silent_after_s, float("inf") if longest_s is None else longest_s)
+        self._limits = (heartbeat_timeout_s, float("inf") if attempt_timeout_s is None else attempt_timeout_s)
 
-    def heard(self) -> None:
+    def heartbeat(self) -> None:
         """The trial gave a sign of life."""
         self._last = time.monotonic()
 
-    def rest(self) -> None:
+    def stop(self) -> None:
         """No trial is running: stay alive."""
         self._limits = None
 
@@ -151,8 +151,8 @@ class Silence:
             time.sleep(1.0)
             limits, now = self._limits, time.monotonic()
             if limits is not None and (now - self._last > limits[0] or now - self._began > limits[1]):
-                os._exit(HUNG_EXIT)  # the trial's own thread cannot be asked
+                os._exit(EXIT_HUNG)  # the trial's own thread cannot be asked
 
 
-HUNG_EXIT = 75
+EXIT_HUNG = 75
 """Exit status of a worker that ended itself (EX_TEMPFAIL: its trial is tried once more)."""

@@ -118,7 +118,7 @@ class TrainingStep:
             for piece, batch in zip(pieces, batches, strict=True):
                 loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.sharding is not None:
-            self._keep_up(len(batches), first_sequence, n_sequences, count)
+            self._pad_collectives(len(batches), first_sequence, n_sequences, count)
         self._share(loss)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
@@ -150,7 +150,7 @@ class TrainingStep:
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
 
-    def _keep_up(self, done: int, first_sequence: int, n_sequences: int, count: int) -> None:
+    def _pad_collectives(self, done: int, first_sequence: int, n_sequences: int, count: int) -> None:
         """Passes without a loss until this worker has made as many as the others: each gathers and shares out weights,
         which all workers do together. They are no part of training, and no instrument sees them.
         """

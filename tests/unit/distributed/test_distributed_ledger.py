@@ -11,7 +11,7 @@ import pytest
 
 from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.core.errors import DiskFullError
-from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
+from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, RunSettings
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.sources import FixedSource, Proposal
 
@@ -29,8 +29,8 @@ def replicates(n: int) -> list[Proposal]:
     return [Proposal(arm="a", seed=seed, role="replicate", trial=trial(seed)) for seed in range(n)]
 
 
-def ledger_over(journal: Journal, source: Any, **work: Any) -> Ledger:
-    settings = Work(worker="not:run", directory=journal.path.parent, **work)
+def ledger_over(journal: Journal, source: Any, **changes: Any) -> Ledger:
+    settings = RunSettings(worker="not:run", directory=journal.path.parent, **changes)
     return Ledger(journal, source, settings, lambda data: "fingerprint")
 
 
@@ -126,7 +126,7 @@ def test_deaths_with_progress_in_between_are_not_held_against_a_trial(journal: J
 
 
 def test_a_silent_trial_is_tried_once_more_and_then_fails(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-1.0)  # everything counts as silence
+    ledger = ledger_over(journal, FixedSource(replicates(1)), heartbeat_timeout_s=-1.0)  # everything counts as silence
     for attempt in range(2):
         assert ledger.next(f"t{attempt}") is not None
         ledger.died(f"t{attempt}", "gone")
@@ -227,17 +227,17 @@ def test_a_trial_under_two_arms_is_in_the_sweep_under_both_names(journal: Journa
 
 
 def test_a_process_that_stands_still_is_named_to_be_killed(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-10.0)
+    ledger = ledger_over(journal, FixedSource(replicates(1)), heartbeat_timeout_s=-10.0)
     config = ledger.next("t")
     assert config is not None
     payload = json.loads(message(config)) | {"pid": 4242}
     ledger.result("t", 1, json.dumps(payload))
-    assert ledger.frozen(margin_s=60.0) == []
-    assert ledger.frozen(margin_s=0.0) == [4242]
+    assert ledger.hung_processes(margin_s=60.0) == []
+    assert ledger.hung_processes(margin_s=0.0) == [4242]
 
 
 def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(3)), most_flops=50.0)
+    ledger = ledger_over(journal, FixedSource(replicates(3)), max_flops=50.0)
     config = ledger.next("t")
     assert config is not None
     ledger.result("t", 1, message(config, outcome=finished(**{"flops/total": 100.0})))
@@ -246,7 +246,7 @@ def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
 
 
 def test_trials_that_run_hold_their_planned_flops_against_the_limit(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(4)), most_flops=250.0)
+    ledger = ledger_over(journal, FixedSource(replicates(4)), max_flops=250.0)
     ledger.planned = lambda proposal: {"flops": 100.0}
     assert ledger.next("t") is not None
     assert ledger.next("u") is not None  # 200 of 250 are promised

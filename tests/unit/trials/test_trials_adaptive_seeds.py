@@ -14,7 +14,7 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.ledger import Ledger, RunSettings
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.sweep import _anytime_verdicts, _status
@@ -58,8 +58,8 @@ def losses(arm: str, seed: int) -> float:
 
 
 def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
-    work = Work(worker="not:run", directory=journal.path.parent)
-    return Ledger(journal, source_for(asked, journal, _anytime_verdicts()), work, lambda data: "fingerprint")
+    settings = RunSettings(worker="not:run", directory=journal.path.parent)
+    return Ledger(journal, source_for(asked, journal, _anytime_verdicts()), settings, lambda data: "fingerprint")
 
 
 def drive(

@@ -19,7 +19,7 @@ from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed import driver
 from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.ledger import Ledger, RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
@@ -166,12 +166,12 @@ def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journ
 def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
     tmp_path: Path, journal: Journal
 ) -> None:
-    work = Work(worker="no:no", directory=tmp_path)
-    config = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), work, lambda data: "f").next("t")
+    settings = RunSettings(worker="no:no", directory=tmp_path)
+    config = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), settings, lambda data: "f").next("t")
     assert config is not None
     assert config["objective"] == "validation/loss"
     assert config["arguments"]["final_evaluation"] is False
-    config = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), work, lambda data: "f").next("t")
+    config = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), settings, lambda data: "f").next("t")
     assert config is not None
     assert config["objective"] is None
     assert config["arguments"]["final_evaluation"] is True
