@@ -31,7 +31,8 @@ from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
 from stackwise_ray.distributed.display import ProgressDisplay
-from stackwise_ray.distributed.ledger import Ledger, RunSettings
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand

@@ -8,63 +8,36 @@ answered from it and never started; the rest gets a new attempt number.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
-from stackwise_ray.core.records import FINAL, MetricRecord, Role, TrialRecord
+from stackwise_ray.core.records import FINAL, Role, TrialRecord
+from stackwise_ray.distributed.messages import (
+    Assignment,
+    DiskFull,
+    Failed,
+    Finished,
+    Interrupted,
+    Outcome,
+    Report,
+    RunSettings,
+    Superseded,
+    WorkersLost,
+)
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.training.initial import identify, initial_fingerprint
 from stackwise_ray.trials.sources import Proposal, TrialSource
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
-
-HEARTBEAT_TIMEOUT_S = 600.0
-"""A running trial gives signs of life about every second, also while it evaluates; ten minutes without is a hang."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How trials of this sweep are run: constant over the sweep.
-
-    Attributes:
-        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
-        directory: The sweep's folder.
-        objective: Metric that a scheduler and the progress display look at.
-        cpus: Threads a worker.
-        workers: Workers a trial; more than one goes through Ray Train.
-        gpus: GPUs a worker.
-        heartbeat_timeout_s: A trial that gives no sign of life for so long is ended and tried once more.
-        attempt_timeout_s: So is an attempt that takes longer than this; None: no limit.
-        keep_models: Whether a replicate writes its final weights.
-        max_flops: Training FLOPs after which no further trial starts; None: no limit.
-    """
-
-    worker: str
-    directory: Path
-    objective: str = "validation/loss"
-    cpus: int = 1
-    workers: int = 1
-    gpus: float = 0
-    heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
-    attempt_timeout_s: float | None = None
-    keep_models: bool = True
-    max_flops: float | None = None
-
-    @property
-    def stop_request(self) -> Path:
-        """A file that asks the running trials for a checkpoint and their end; there while the sweep is stopped."""
-        return self.directory / "interrupted"
 
 
 @dataclass(kw_only=True)
@@ -119,8 +92,8 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------------- giving out
 
-    def next(self, tune_id: str) -> dict[str, Any] | None:
-        """The config of the next attempt for Tune; None: nothing now (see `finished`)."""
+    def next(self, tune_id: str) -> Assignment | None:
+        """The next attempt, which Tune will run under this id; None: nothing now (see `finished`)."""
         with self._lock:
             while not self.halted and not self._out_of_time():
                 proposal = self._retry.popleft() if self._retry else self.source.propose()
@@ -130,7 +103,7 @@ class Ledger:
                 if attempt is not None:
                     self.running[tune_id] = attempt
                     self._changed()
-                    return self._config(attempt)
+                    return self._assignment(attempt)
             return None
 
     def anything_to_run(self) -> bool:
@@ -235,49 +208,37 @@ class Ledger:
     def _planned_flops(self, proposal: Proposal) -> float:
         return self.planned(proposal).get("flops") or 0
 
-    def _config(self, attempt: Attempt) -> dict[str, Any]:
-        settings, proposal = self.settings, attempt.proposal
-        return {
-            "worker": settings.worker,
-            "directory": str(settings.directory / "trials" / attempt.trial_id),
-            "interruption": str(settings.stop_request),
-            "objective": settings.objective if proposal.role == "search" else None,  # what a scheduler may stop
-            "cpus": settings.cpus,
-            "workers": settings.workers,
-            "gpus": settings.gpus,
-            "heartbeat_timeout_s": settings.heartbeat_timeout_s,
-            "attempt_timeout_s": settings.attempt_timeout_s,
-            "arguments": {
-                "trial": proposal.trial,
-                "directory": settings.directory / "trials" / attempt.trial_id,
-                "trial_id": attempt.trial_id,
-                "attempt": attempt.number,
-                "data_fingerprint": self._fingerprints(proposal.trial.data),
-                "weights_fingerprint": initial_fingerprint(proposal.trial),
-                "keep_model": settings.keep_models and proposal.role != "tuning",
-                "final_evaluation": proposal.role == "replicate",
-            },
-        }
+    def _assignment(self, attempt: Attempt) -> Assignment:
+        proposal = attempt.proposal
+        return Assignment(
+            settings=self.settings,
+            trial_id=attempt.trial_id,
+            attempt=attempt.number,
+            trial=to_plain(proposal.trial),
+            data_fingerprint=self._fingerprints(proposal.trial.data),
+            weights_fingerprint=initial_fingerprint(proposal.trial),
+            keep_model=self.settings.keep_models and proposal.role != "tuning",
+            final_evaluation=proposal.role == "replicate",
+            may_be_stopped=proposal.role == "search",
+        )
 
     # ------------------------------------------------------------------------------------------------ taking back
 
-    def result(self, tune_id: str, iteration: int, payload: str) -> None:
+    def result(self, tune_id: str, iteration: int, report: Report) -> None:
         """Book what an attempt reported; the same iteration told twice is booked once."""
         with self._lock:
             attempt = self.running.get(tune_id)
             if attempt is None or iteration <= attempt.seen:
                 return
-            message = json.loads(payload)
-            attempt.seen, attempt.last_heartbeat, attempt.pid = iteration, time.monotonic(), message.get("pid")
-            records = [MetricRecord(**record) for record in message["records"]]
+            attempt.seen, attempt.last_heartbeat, attempt.pid = iteration, time.monotonic(), report.pid
             try:
-                self.journal.add_reports(records)
-                for record in records:
+                self.journal.add_reports(report.records)
+                for record in report.records:
                     attempt.latest.update(record.metrics)
                     attempt.latest.update({"flops/total": record.flops, "tokens/total": record.tokens})
                     attempt.step = record.step
-                if message["outcome"] is not None:
-                    self._end(tune_id, attempt, message["outcome"])
+                if report.outcome is not None:
+                    self._end(tune_id, attempt, report.outcome)
             except DiskFullError as error:
                 self.halted = str(error)
                 attempt.over = True  # whatever it reached is not booked: it continues from its checkpoint
@@ -329,22 +290,23 @@ class Ledger:
                     self.journal.interrupt(attempt.trial_id, attempt.number, reason)
             self.running.clear()
 
-    def _end(self, tune_id: str, attempt: Attempt, outcome: Mapping[str, Any]) -> None:
+    def _end(self, tune_id: str, attempt: Attempt, outcome: Outcome) -> None:
         attempt.over = True
         self.running.pop(tune_id)
-        kind, trial_id = outcome["kind"], attempt.trial_id
-        if kind == "finished":
-            environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
-            environment.update(outcome["environment"])
-            self.journal.finish(trial_id, attempt.number, outcome["metrics"], environment)
-            self._notify_source(attempt)
-        elif kind == "failed":
-            self._fail(attempt, outcome["reason"])
-        elif kind == "died":
-            self._retry_or_fail(attempt, outcome["reason"])
-        else:  # disk_full, superseded, interrupted
-            self.journal.interrupt(trial_id, attempt.number, outcome["reason"])
-            self.halted = outcome["reason"]
+        match outcome:
+            case Finished(metrics=metrics, environment=measured):
+                environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data), **measured}
+                self.journal.finish(attempt.trial_id, attempt.number, metrics, environment)
+                self._notify_source(attempt)
+            case Failed(reason=reason):
+                self._fail(attempt, reason)
+            case WorkersLost(reason=reason):
+                self._retry_or_fail(attempt, reason)
+            case DiskFull(reason=reason) | Superseded(reason=reason) | Interrupted(reason=reason):
+                self.journal.interrupt(attempt.trial_id, attempt.number, reason)
+                self.halted = reason
+            case _:
+                assert_never(outcome)
 
     def _retry_or_fail(self, attempt: Attempt, message: str) -> None:
         trial_id = attempt.trial_id

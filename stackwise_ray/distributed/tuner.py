@@ -22,6 +22,7 @@ from stackwise_ray.core.errors import StackwiseError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.distributed.actor import TrialActor
 from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import Report, decode, encode
 from stackwise_ray.distributed.session import TRIAL_SLOT, RayWatchdog, Session
 from stackwise_ray.planning.demand import Demand
 
@@ -146,18 +147,18 @@ class _LedgerSearcher(Searcher):
         return _RUNNING[self._key].ledger
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
-        config = self._ledger.next(trial_id)
-        if config is None and self._ledger.finished:
-            return Searcher.FINISHED
-        return config
+        assignment = self._ledger.next(trial_id)
+        if assignment is not None:
+            return {"assignment": encode(assignment)}
+        return Searcher.FINISHED if self._ledger.finished else None
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Book the end here too: Tune may ask for the next trial before it calls the callbacks."""
         if error:
             self._ledger.died(trial_id, "its process was killed or crashed")
             return
-        if result and "payload" in result:
-            self._ledger.result(trial_id, result["training_iteration"], result["payload"])
+        if result and "report" in result:
+            self._ledger.result(trial_id, result["training_iteration"], decode(Report, result["report"]))
         self._ledger.stopped(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -174,7 +175,8 @@ class _LedgerCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        _RUNNING[self._key].ledger.result(trial.trial_id, result["training_iteration"], result["payload"])
+        report = decode(Report, result["report"])
+        _RUNNING[self._key].ledger.result(trial.trial_id, result["training_iteration"], report)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         live = _RUNNING[self._key]
