@@ -89,13 +89,11 @@ class Evaluator:
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
                 table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
                 yield
-            if self.assembly.sharding is not None:
+            if self.assembly.parallelism.pads_passes:
                 self._pad_collectives(-(-len(mine) // self.batch_windows), n_windows, make_batch)
-        if self.assembly.world_size > 1:
-            on_device = table.to(self.assembly.device)
-            self.collectives.sum_([on_device])
-            table = on_device.cpu()
-        sums, counts, *asked = table.numpy()
+        on_device = table.to(self.assembly.device)
+        self.collectives.sum_([on_device])
+        sums, counts, *asked = on_device.cpu().numpy()
         result = WindowLosses(
             sums=sums,
             counts=counts.astype(np.int64),

@@ -254,11 +254,8 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- looking and telling
 
     def _checkpoint_due(self) -> bool:
-        """Each worker asks its own clock, unless all have to gather together: then the first one's counts."""
         due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
-        if self.assembly.sharding is None:
-            return due
-        return self.collectives.sum_number(int(due and self.assembly.rank == 0)) == 1
+        return self.assembly.parallelism.checkpoint_due(due, self.assembly.rank, self.collectives)
 
     def _evaluate(self) -> Records:
         """Validates on the fixed windows and reports."""
@@ -358,7 +355,7 @@ class TrainingLoop:
         self._synchronise()
         began = self._clock()
         self._count_total_seconds()
-        if self.assembly.sharding is not None or self.assembly.rank == 0:
+        if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
             checkpoint = self._checkpoint()
             if self.assembly.rank == 0:
                 self._save(checkpoint)
