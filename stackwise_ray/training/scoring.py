@@ -26,6 +26,7 @@ from stackwise_ray.training.evaluation import Evaluator
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.objectives import OBJECTIVES
 from stackwise_ray.training.parallel.collectives import Alone
+from stackwise_ray.training.parallel.parallelism import SingleWorker
 from stackwise_ray.training.stages import stage_plan
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _score(trial: TrialConfig, data: PreparedData, source: str) -> Scores:
         device=device,
         rank=0,
         world_size=1,
+        parallelism=SingleWorker(),
     )
     stage = assembly.plan.stages[-1]
     objective = OBJECTIVES.get(stage.objective)(trial, stage, data, assembly.order)
