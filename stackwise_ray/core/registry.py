@@ -27,6 +27,8 @@ class Registry(Generic[T]):
         kind: What an entry is, as a message says it: "model family".
         package: Dotted name of a package in which every public module registers the entry of its own name.
         besides: Public modules of that package that register nothing.
+        ending: What the module names of entries end in and their own names do not: where the same name is an entry of
+            another kind too, the modules are still told apart. Modules without it register nothing.
 
     >>> shapes = Registry[int]("shape")
     >>> @shapes.register("triangle")
@@ -35,9 +37,10 @@ class Registry(Generic[T]):
     3
     """
 
-    def __init__(self, kind: str, *, package: str | None = None, besides: Iterable[str] = ()) -> None:
+    def __init__(self, kind: str, *, package: str | None = None, besides: Iterable[str] = (), ending: str = "") -> None:
         self.kind = kind
         self._package = package
+        self._ending = ending
         self._besides = frozenset(besides)
         self._entries: dict[str, T] = {}
         self._revision = 0
@@ -80,7 +83,7 @@ class Registry(Generic[T]):
             ConfigError: There is none; the message suggests the nearest name.
         """
         if name not in self._entries and name in self._module_names:
-            importlib.import_module(f"{self._package}.{name}")
+            importlib.import_module(f"{self._package}.{name}{self._ending}")
         try:
             return self._entries[name]
         except KeyError:
@@ -105,5 +108,5 @@ class Registry(Generic[T]):
         if spec is None or spec.submodule_search_locations is None:
             return set()
         modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-        names = {module.name for module in modules if not module.name.startswith("_")}
-        return names - self._besides
+        names = {module.name for module in modules if not module.name.startswith("_")} - self._besides
+        return {name.removesuffix(self._ending) for name in names if name.endswith(self._ending)}
