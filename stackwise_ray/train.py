@@ -1,6 +1,6 @@
 """`python -m stackwise_ray.train`: one trial in this process, without Ray.
 
-The command: arguments, a progress display, messages, exit codes. What it does stands in `training.single`. Called as
+The command: arguments, a progress display, messages, exit codes. What it does stands in `running.single`. Called as
 a function, this module is `sw.train`.
 """
 
@@ -43,8 +43,8 @@ class _CallableModule(ModuleType):
     """This module, callable: `sw.train(trial, output=...)` and `import stackwise_ray.train` share a name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> TrialResult:
-        """`training.single.train`."""
-        from stackwise_ray.training.single import train
+        """`running.single.train`."""
+        from stackwise_ray.running.single import train
 
         return train(*arguments, **options)
 
@@ -163,8 +163,8 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
 
         from stackwise_ray.core.errors import TrialError
         from stackwise_ray.data import prepare
+        from stackwise_ray.running.single import attempt, owned
         from stackwise_ray.training.initial import identify
-        from stackwise_ray.training.single import attempt, owned
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -46,7 +46,7 @@ from stackwise_ray.trials.sources import TrialSource, TunedSource
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Session
 
-WORKER = "stackwise_ray.training.run:run_trial"
+WORKER = "stackwise_ray.running.run:run_trial"
 JOURNAL = "journal.sqlite"
 EXIT_LOST = 1
 

@@ -30,7 +30,7 @@ class RunSettings:
     """How trials of this sweep are run: constant over the sweep.
 
     Attributes:
-        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
+        worker: ``module:function`` of the generator that runs one trial (`running.run:run_trial`).
         directory: The sweep's folder.
         objective: Metric by which a scheduler stops trials.
         cpus: Threads per worker.
@@ -88,7 +88,7 @@ class Assignment:
         return self.settings.directory / "trials" / self.trial_id
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the worker function (`training.run.run_trial`).
+        """The keyword arguments of the worker function (`running.run.run_trial`).
 
         Raises:
             ConfigError: The trial names something that is not registered here.

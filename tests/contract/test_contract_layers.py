@@ -21,6 +21,7 @@ LAYERS = {
     "tracking": 2,
     "training": 3,
     "planning": 4,
+    "running": 5,
     "trials": 5,
     "distributed": 5,
     "terminal": 6,
@@ -30,8 +31,6 @@ LAYERS = {
     "checkup": 6,
     "doctor": 6,
 }
-ABOVE_THEIR_ROOM = {"training.run": 5, "training.single": 5}
-"""Modules that stand higher than the room they are in: they run whole trials."""
 WITHIN_LAYER_2 = {("models", "kernels"), ("metrics", "kernels")}
 HEAVY = {"torch", "ray", "transformers", "mlflow", "optuna", "datasets"}
 
@@ -61,7 +60,7 @@ def room(module: str) -> str | None:
 
 def layer(module: str) -> int:
     """The layer of a module, by its dotted name without the package's."""
-    return ABOVE_THEIR_ROOM.get(".".join(module.split(".")[:2]), LAYERS[module.split(".")[0]])
+    return LAYERS[module.split(".")[0]]
 
 
 def modules(folder: Path) -> list[Path]:

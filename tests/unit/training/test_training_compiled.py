@@ -22,10 +22,10 @@ from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import run_kind
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.compiled import as_compiled, compiling
 from stackwise_ray.training.parallel.collectives import Alone
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import StepValues, TrainingStep
 from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
