@@ -120,9 +120,9 @@ def _write_report(directory: Path) -> Path:
 
 def _require_runs(sweep: SweepConfig) -> None:
     """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from analysis.errors import AnalysisError
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.config.space.seeds import first_seeds
+    from stackwise_ray.core.errors import AnalysisError
 
     for number, step in enumerate(sweep.analysis):
         if step.scaling_law is None:
