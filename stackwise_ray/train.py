@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.core.records import MetricRecord
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.training.trial_folder import TrialResult
 
 LINE_SECONDS = 60.0
@@ -129,7 +129,7 @@ def _check(trial: TrialConfig) -> None:
         split_steps(trial.training.budget.steps, [stage.share for stage in stages])
 
 
-def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
+def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPlan:
     """What the trial would cost here, as `sweep --plan` says it of an arm."""
     _check(trial)
     import torch
