@@ -135,7 +135,11 @@ def perplexity_facts(
         title=title,
         kind="perplexity",
         source=TaskSource(
-            paper=paper, dataset=benchmark.hub_path, licence=licence, folder=benchmark.folder, hub=benchmark.hub_path
+            paper=paper,
+            dataset=f"{title.removesuffix(' perplexity')}, official splits",
+            licence=licence,
+            folder=benchmark.folder,
+            hub=f"{benchmark.hub_path}, {benchmark.hub_name}",
         ),
         metrics=perplexity_metrics(name),
         split=SPLIT,
