@@ -22,6 +22,7 @@ LAYERS = {
     "tasks": 3,
     "training": 3,
     "planning": 4,
+    "running": 5,
     "trials": 5,
     "distributed": 5,
     "terminal": 6,
@@ -31,8 +32,6 @@ LAYERS = {
     "checkup": 6,
     "doctor": 6,
 }
-ABOVE_THEIR_ROOM = {"training.run": 5, "training.single": 5}
-"""Modules that stand higher than the room they are in: they run whole trials."""
 FLOORS = {
     "table": 1,
     "paired": 2,
@@ -76,7 +75,7 @@ def room(module: str) -> str | None:
 
 def layer(module: str) -> int:
     """The layer of a module, by its dotted name without the package's."""
-    return ABOVE_THEIR_ROOM.get(".".join(module.split(".")[:2]), LAYERS[module.split(".")[0]])
+    return LAYERS[module.split(".")[0]]
 
 
 def modules(folder: Path) -> list[Path]:
