@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print_json
 
@@ -51,9 +52,8 @@ class SweepResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
-        import analysis
-
-        return analysis.load_runs(self.directory)
+        table: pd.DataFrame = analysis_module().load_runs(self.directory)
+        return table
 
 
 def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> Plan:
@@ -113,37 +113,34 @@ def run(
 
 
 def _write_report(directory: Path) -> Path:
-    from analysis.report.compose import write_report
-
-    return write_report(directory)
+    report: Path = analysis_module("report.compose").write_report(directory)
+    return report
 
 
 def _require_runs(sweep: SweepConfig) -> None:
     """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from analysis.errors import AnalysisError
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.config.space.seeds import first_seeds
 
     for number, step in enumerate(sweep.analysis):
         if step.scaling_law is None:
             continue
-        from analysis.scaling.law_table import require_runs
-        from analysis.scaling.laws import LAWS
-
         law = step.scaling_law.law
+        parameters = analysis_module("scaling.laws").LAWS[law].parameters
         try:
-            require_runs(len(expand(sweep).arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
-        except AnalysisError as error:
+            runs = len(expand(sweep).arms) * len(first_seeds(sweep))
+            analysis_module("scaling.law_table").require_runs(runs, len(parameters), law)
+        except analysis_module("errors").AnalysisError as error:
             raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    from analysis.anytime.adaptive_verdicts import is_undecided
-    from analysis.anytime.e_process import seeds_possible
+    is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
+    seeds_possible = analysis_module("anytime.e_process").seeds_possible
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
 
     def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return is_undecided(trials, arm, **asdict(comparing))
+        return bool(is_undecided(trials, arm, **asdict(comparing)))
 
     return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
 
@@ -297,9 +294,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        from analysis.report.compose import summary_table
-
-        console.print(summary_table(result.directory))
+        console.print(analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
         console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -29,6 +29,8 @@ LAYERS = {
     "evaluate": 6,
     "checkup": 6,
     "doctor": 6,
+    "contracts": 6,
+    "__main__": 6,
 }
 ABOVE_THEIR_ROOM = {"training.run": 5, "training.single": 5}
 """Modules that stand higher than the room they are in: they run whole trials."""
