@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
-from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
 
 if TYPE_CHECKING:
     from stackwise_ray.training.scoring import Scores
@@ -30,6 +30,8 @@ python -m stackwise_ray.evaluate --run runs/bk   [dim]# on the run's own data[/d
 python -m stackwise_ray.evaluate --model runs/bk/model data=text_files data.path=notes.txt
 
 python -m stackwise_ray.evaluate --run runs/bk --output scores
+
+python -m stackwise_ray.evaluate --run runs/mine --plugin my_corpus.py   [dim]# a run with a plugin[/dim]
 """
 )
 def main(
@@ -42,6 +44,7 @@ def main(
     output: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json; default: the run's outputs/, or none for --model.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Score a trained model: loss on the fixed validation windows, and perplexity over the whole splits.
 
@@ -51,6 +54,7 @@ def main(
     with exit_codes(resumable=False):
         if (run is None) == (model is None):
             raise ConfigError("give either --run DIR or --model PATH_OR_NAME; --help shows examples")
+        load_plugins(plugin)
         _check_tasks(tasks)
         try:
             scores = _score(run, model, words or [])
@@ -73,7 +77,8 @@ def _score(run: Path | None, model: str | None, words: list[str]) -> Scores:
     if run is not None:
         if words:
             raise ConfigError(f"'{words[0]}': a run is scored on its own data; use --model for other data")
-        return score_run(run)
+        with plugins_of_before(run):
+            return score_run(run)
     assert model is not None  # exactly one of the two is given
     return score_model(model, words)
 

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,16 @@ from rich.console import Console
 
 from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print_json
+from stackwise_ray.core.plugins import ask_again
+from stackwise_ray.terminal import (
+    EXIT_MISTAKE,
+    PluginOption,
+    exit_codes,
+    load_plugins,
+    make_console,
+    print_json,
+    warn_about_plugins,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,6 +176,8 @@ python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seed
 
 python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
+python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: [my_flag] is yours[/dim]
+
 python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
 )
@@ -182,6 +194,7 @@ def main(
     address: Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 
@@ -194,9 +207,8 @@ def main(
             return
         if file is None:
             raise ConfigError("name a search-space file; --list shows the shipped ones, --help the options")
-        from stackwise_ray.config.loading import load_sweep
-
-        sweep = load_sweep(file, overrides=words or ())
+        load_plugins(plugin)
+        sweep = _load(file, words or (), output)
         if sweep.source and Path(sweep.source) != Path(file):
             console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
         if status:
@@ -213,7 +225,36 @@ def main(
                 console=console,
             )
             _answer(result, console, as_json)
+            warn_about_plugins()
             raise typer.Exit(result.outcome.exit_code)
+
+
+def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
+    """The sweep; where it cannot be read without a plugin that it was started with, that is the message."""
+    from stackwise_ray.config.loading import load_sweep
+
+    try:
+        return load_sweep(file, overrides=words)
+    except ConfigError:
+        directory = output / _name(file, words)
+        if (directory / "journal.sqlite").is_file():
+            from stackwise_ray.core.records import open_journal, read_meta
+
+            with closing(open_journal(directory / "journal.sqlite")) as connection:
+                ask_again(read_meta(connection).get("plugins") or (), str(directory))
+        raise
+    finally:
+        warn_about_plugins()
+
+
+def _name(file: str, words: Sequence[str]) -> str:
+    """The name of a sweep that cannot be read in full."""
+    from stackwise_ray.config.reading.extending import extended
+    from stackwise_ray.config.reading.shipped import find_search_space
+
+    given = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    path = find_search_space(file)
+    return given[-1] if given else str(extended(path)[0].get("name", path.stem))
 
 
 def _list(as_json: bool) -> None:

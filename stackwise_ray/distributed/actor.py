@@ -7,13 +7,11 @@ an exception would cost the actor.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,10 @@ from typing import Any
 from ray import tune
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError, TrialError, WorkersLostError
-from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.distributed.packing import run_packed
 
 STEP_SECONDS = 1.0
 """Training time between two results: a result's round trip is milliseconds."""
-
-Worker = Callable[..., Generator[MetricRecord, None, Any]]
 
 
 class TrialActor(tune.Trainable):
@@ -88,9 +84,7 @@ class TrialActor(tune.Trainable):
             keys = ("worker", "arguments", "workers", "cpus", "gpus")
             self._run = run_with_workers(**{key: config[key] for key in keys})
             return
-        module, _, name = config["worker"].partition(":")
-        worker: Worker = getattr(importlib.import_module(module), name)
-        self._run = worker(**config["arguments"])
+        self._run = run_packed(config["worker"], config["arguments"])
 
     def _end(self) -> None:
         self._run.close()

@@ -22,6 +22,7 @@ from stackwise_ray.core.errors import StackwiseError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.distributed.actor import TrialActor
 from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.packing import PackedArguments
 from stackwise_ray.distributed.session import TRIAL_SLOT, Session, Watchdog
 from stackwise_ray.planning.demand import Demand
 
@@ -147,9 +148,9 @@ class _LedgerSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
         config = self._ledger.next(trial_id)
-        if config is None and self._ledger.finished:
-            return Searcher.FINISHED
-        return config
+        if config is None:
+            return Searcher.FINISHED if self._ledger.finished else None
+        return {**config, "arguments": PackedArguments.of(config["arguments"])}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Book the end here too: Tune may ask for the next trial before it calls the callbacks."""

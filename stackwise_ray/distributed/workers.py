@@ -8,11 +8,10 @@ is why a trial with one worker never comes here.
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -22,8 +21,9 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from stackwise_ray.core.errors import DiskFullError, StaleAttemptError, TrialError, WorkersLostError
+from stackwise_ray.core.errors import DiskFullError, PluginError, StaleAttemptError, TrialError, WorkersLostError
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.distributed.packing import PackedArguments, run_packed
 
 _POLL_S = 0.2
 
@@ -54,7 +54,7 @@ class _Channel:
 
 
 def run_with_workers(
-    *, worker: str, arguments: Mapping[str, Any], workers: int, cpus: int, gpus: float
+    *, worker: str, arguments: PackedArguments, workers: int, cpus: int, gpus: float
 ) -> Generator[MetricRecord, None, Any]:
     """Run one trial on `workers` processes; yields and returns what rank 0's `run_trial` does.
 
@@ -62,12 +62,12 @@ def run_with_workers(
 
     Args:
         worker: ``module:function`` of the trial generator.
-        arguments: Its keyword arguments, without `rank` and `world_size`.
+        arguments: Its keyword arguments, packed, without `rank` and `world_size`.
         cpus: CPUs a worker, also its number of torch threads.
         gpus: GPUs a worker; more than 0 selects the nccl backend, else gloo.
 
     Raises:
-        TrialError, DiskFullError, StaleAttemptError: As the worker function raised them.
+        TrialError, PluginError, DiskFullError, StaleAttemptError: As the worker function raised them.
         WorkersLostError: A worker process died.
     """
     channel = _Channel.remote()  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ def run_with_workers(
         with tempfile.TemporaryDirectory(prefix="stackwise-ray-train-") as storage:
             trainer = TorchTrainer(
                 _worker_loop,
-                train_loop_config={"worker": worker, "arguments": dict(arguments), "channel": channel, "cpus": cpus},
+                train_loop_config={"worker": worker, "arguments": arguments, "channel": channel, "cpus": cpus},
                 scaling_config=ScalingConfig(
                     num_workers=workers,
                     use_gpu=gpus > 0,
@@ -124,8 +124,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
     import torch
 
     torch.set_num_threads(config["cpus"])
-    module, _, name = config["worker"].partition(":")
-    function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), name)
     context = train.get_context()
     rank, channel = context.get_world_rank(), config["channel"]
 
@@ -133,7 +131,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
         answer: _Answer = ray.get(channel.put.remote((kind, content))) if rank == 0 else "go on"
         return answer
 
-    run = function(**config["arguments"], rank=rank, world_size=context.get_world_size())
+    run = run_packed(config["worker"], config["arguments"], rank=rank, world_size=context.get_world_size())
     try:
         while True:
             answer = tell("record", next(run))
@@ -144,6 +142,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
                 raise RuntimeError("the trial was stopped")
     except StopIteration as end:
         tell("finished", end.value)
-    except (TrialError, DiskFullError, StaleAttemptError) as error:
+    except (TrialError, PluginError, DiskFullError, StaleAttemptError) as error:
         ray.get(channel.put.remote(("error", error)))  # whichever rank met it
         raise
