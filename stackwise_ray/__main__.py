@@ -1,7 +1,8 @@
 """`stackwise sweep | train | evaluate | doctor`, also as `python -m stackwise_ray`, and `stackwise-analysis`.
 
-The console scripts of the package. A console script does not put the working folder on the path, and `stackwise-analysis`
-loads the package `analysis` from the folder beside this one. What a command does is in the module of its name.
+The console scripts of the package. A console script does not put the working folder on the path, and
+`stackwise-analysis` loads the package `analysis` from the folder beside this one. What a command does is in the module
+of its name.
 """
 
 from __future__ import annotations

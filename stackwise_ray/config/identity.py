@@ -2,9 +2,8 @@
 
 The canonical form is JSON with sorted keys, defaults written out and floats by `repr`, so that a preset, an override
 and a default that say the same are the same trial. The data fingerprint enters the hash, since another Python has
-another standard library; so do that of weights that a trial starts from and the source of the plugins that it uses. Plan
-hashes say whether a declared analysis
-is still the one in force.
+another standard library; so do that of weights that a trial starts from and the source of the plugins that it uses.
+Plan hashes say whether a declared analysis is still the one in force.
 """
 
 from __future__ import annotations

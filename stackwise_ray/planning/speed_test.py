@@ -104,7 +104,7 @@ def _now(device: torch.device) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """``threads seconds plugins words...``: measures each trial (its words joined by blanks), one line of JSON per trial.
+    """``threads seconds plugins words...``: measures each trial (its words joined by blanks), one line of JSON each.
 
     The plugins are a JSON list of what `--plugin` names; they are loaded first.
 

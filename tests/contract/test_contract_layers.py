@@ -30,6 +30,7 @@ LAYERS = {
     "checkup": 6,
     "doctor": 6,
     "contracts": 6,
+    "plugin_checkup": 6,
     "__main__": 6,
 }
 ABOVE_THEIR_ROOM = {"training.run": 5, "training.single": 5}
