@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.beside import analysis_module
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import AnalysisError, ConfigError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
@@ -140,7 +140,7 @@ def _require_runs(sweep: SweepConfig) -> None:
         try:
             runs = len(expand(sweep).arms) * len(first_seeds(sweep))
             analysis_module("scaling.law_table").require_runs(runs, len(parameters), law)
-        except analysis_module("errors").AnalysisError as error:
+        except AnalysisError as error:
             raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
 

@@ -1,8 +1,8 @@
 """The errors of the program, by who is to act on them.
 
 A `ConfigError` is a mistake in what was asked (exit code 2, one message, no traceback). A `TrialError` is a
-trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. Everything
-else that escapes is a bug of ours.
+trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. An
+`AnalysisError` is a question that runs cannot answer. Everything else that escapes is a bug of ours.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class NameTakenError(StackwiseError, ValueError):
     """An entry was registered under a name that is taken."""
 
 
+class AnalysisError(StackwiseError):
+    """The question cannot be answered from these runs as it was asked: the message says why, and what to ask."""
+
+
 class TrialError(StackwiseError):
     """A trial failed by its own doing (NaN, out of memory, a leak found): final, with the reason as message."""
 
@@ -81,7 +85,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def did_you_mean(name: str, choices: Iterable[str], *, most: int = 12) -> str:
+def did_you_mean(name: str, choices: Iterable[object], *, most: int = 12) -> str:
     """The end of an "unknown name" message: the nearest valid name, else the list of them.
 
     >>> did_you_mean("gtp2", ["gpt2", "llama"])
@@ -89,7 +93,7 @@ def did_you_mean(name: str, choices: Iterable[str], *, most: int = 12) -> str:
     >>> did_you_mean("x", ["gpt2", "llama"])
     'choose one of gpt2, llama'
     """
-    names = sorted(choices)
+    names = sorted(str(choice) for choice in choices)
     near = nearest(name, names)
     if near is not None:
         return f"did you mean '{near}'?"

@@ -322,7 +322,7 @@ def _load(module: str, execute: Callable[[], Plugin], where: str, file: str | No
                 )
         except BaseException as error:
             for registry, name in seen:
-                registry.withdraw(name)
+                registry.unregister(name)
             sys.modules.pop(module, None)
             if isinstance(error, KeyboardInterrupt):
                 raise

@@ -20,7 +20,7 @@ OBJECTIVES: Registry[Any] = Registry("training objective", package="stackwise_ra
 OPTIMIZERS: Registry[Any] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
 FLAGS: Registry[Any] = Registry("flag", package="stackwise_ray.flags")
 COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.components")
-TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks")
+TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks", ending="_task")
 SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
 SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
 ANALYSES: Registry[Any] = Registry("analysis", package=lambda: f"{analysis_package()}.steps")

@@ -8,6 +8,7 @@ the same way (`core.plugins`).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -46,6 +47,8 @@ class Registry(Generic[T]):
         package: Dotted name of a package in which every public module registers the entry of its own name; or a
             function that finds the name.
         besides: Public modules of that package that register nothing.
+        ending: What the module names of entries end in and their own names do not: where the same name is an entry of
+            another kind too, the modules are still told apart. Modules without it register nothing.
 
     >>> shapes = Registry[int]("shape")
     >>> @shapes.register("triangle")
@@ -60,13 +63,21 @@ class Registry(Generic[T]):
         *,
         package: str | Callable[[], str] | None = None,
         besides: Iterable[str] = (),
+        ending: str = "",
     ) -> None:
         self.kind = kind
         self._where = package
+        self._ending = ending
         self._besides = frozenset(besides)
         self._ask_offers: Callable[[Collection[str]], Mapping[str, Offer]] | None = None
         self.group = kind
         self._entries: dict[str, T] = {}
+        self._revision = 0
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever an entry comes from outside the package, or goes: what was derived before is then stale."""
+        return self._revision
 
     def accept(self, group: str, offers: Callable[[Collection[str]], Mapping[str, Offer]]) -> None:
         """List what installed plugins offer, too.
@@ -89,15 +100,27 @@ class Registry(Generic[T]):
             if owner is not None:
                 raise NameTakenError(f"{self.kind} '{name}' is registered twice: {owner} has it; choose another name")
             self._entries[name] = entry
-            if _witnesses and name not in self._module_names:
-                _witnesses[-1].append((self, name))
+            if name not in self._module_names:  # the package's own are listed before they are imported
+                self._revision += 1
+                if _witnesses:
+                    _witnesses[-1].append((self, name))
             return entry
 
         return add
 
-    def withdraw(self, name: str) -> None:
-        """Take an entry out again: the plugin that registered it failed later on."""
-        self._entries.pop(name, None)
+    def unregister(self, name: str) -> None:
+        """Takes an entry out again: a plugin that failed its contract, or an entry that a test brought."""
+        del self._entries[name]
+        self._revision += 1
+
+    @contextlib.contextmanager
+    def registered(self, name: str, entry: T) -> Iterator[T]:
+        """An entry that is there inside the `with` block alone."""
+        self.register(name)(entry)
+        try:
+            yield entry
+        finally:
+            self.unregister(name)
 
     def get(self, name: str) -> T:
         """The entry called `name`.
@@ -108,7 +131,7 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             if name in self._module_names:
-                importlib.import_module(f"{self._package}.{name}")
+                importlib.import_module(f"{self._package}.{name}{self._ending}")
             elif name in self._offers:
                 self._offers[name].load()
         try:
@@ -139,7 +162,7 @@ class Registry(Generic[T]):
         """Who has this name already; a module that is being imported registers its own."""
         if name in self._entries:
             return "another module"
-        if name in self._module_names and f"{self._package}.{name}" not in sys.modules:
+        if name in self._module_names and f"{self._package}.{name}{self._ending}" not in sys.modules:
             return "stackwise_ray"
         if name in self._offers and self._offers[name].module not in sys.modules:
             return self._offers[name].origin
@@ -157,8 +180,8 @@ class Registry(Generic[T]):
         if spec is None or spec.submodule_search_locations is None:
             return set()
         modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
-        names = {module.name for module in modules if not module.name.startswith("_")}
-        return names - self._besides
+        names = {module.name for module in modules if not module.name.startswith("_")} - self._besides
+        return {name.removesuffix(self._ending) for name in names if name.endswith(self._ending)}
 
     @functools.cached_property
     def _offers(self) -> Mapping[str, Offer]:

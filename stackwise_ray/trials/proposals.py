@@ -25,7 +25,7 @@ from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
 from stackwise_ray.trials.samplers import SAMPLERS
-from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
+from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
 
 NOT_TUNED = "one learning rate for all arms, not tuned"
@@ -80,7 +80,7 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
     by_name = {arm.name: (place, arm) for place, arm in enumerate(arms)}
 
-    def freeze(arm: str, tuning: Tuning) -> None:
+    def freeze(arm: str, tuning: TuningResult) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
     objective = sweep.objective[0]

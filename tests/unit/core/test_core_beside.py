@@ -11,7 +11,7 @@ import pytest
 ASK = (
     "from stackwise_ray.core.beside import analysis_module, analysis_package\n"
     "from stackwise_ray.core.registries import ANALYSES\n"
-    "print(analysis_package(), analysis_module('errors').__file__, 'AnalysisError' in dir(analysis_module()))\n"
+    "print(analysis_package(), analysis_module('render').__file__, 'AnalysisError' in dir(analysis_module()))\n"
     "ANALYSES.names()\n"
 )
 
@@ -24,7 +24,7 @@ def answer(folder: Path, code: str = ASK) -> list[str]:
 def test_it_has_its_own_name_where_that_leads_to_it(tmp_path: Path) -> None:
     name, file, whole = answer(tmp_path)
     assert (name, whole) == ("analysis", "True")
-    assert Path(file).parts[-2:] == ("analysis", "errors.py")
+    assert Path(file).parts[-2:] == ("analysis", "render.py")
 
 
 @pytest.mark.parametrize("place", ["analysis.py", "analysis/__init__.py"])
