@@ -233,7 +233,7 @@ class Waiting:
             self._status.stop()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Takes in how far something is; a `Progress` of data and tasks."""
+        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
         now = time.monotonic()
         text = f"{what} {done / total:.0%}" if total else what
         if self._status is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
     from stackwise_ray.distributed.driver import SweepOutcome
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
 OUTPUT = Path("experiments")
@@ -66,7 +66,7 @@ class SweepResult:
         return table
 
 
-def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> Plan:
+def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> SweepPlan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
     Args:
@@ -77,13 +77,15 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
     from stackwise_ray.planning.demand import Demand
-    from stackwise_ray.planning.preparation import Corpora
+    from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
     _require_runs(sweep)
-    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
+    return plan_sweep(
+        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
+    )
 
 
 def run(
@@ -270,7 +272,7 @@ def _list(as_json: bool) -> None:
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
+def print_plan(made: SweepPlan, console: Console, *, as_json: bool) -> None:
     """A plan on the terminal or as JSON; one that cannot run ends the command as a mistake."""
     if as_json:
         print_json(made.to_dict())

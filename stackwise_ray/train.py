@@ -1,6 +1,6 @@
 """`python -m stackwise_ray.train`: one trial in this process, without Ray.
 
-The command: arguments, a progress display, messages, exit codes. What it does stands in `training.single`. Called as
+The command: arguments, a progress display, messages, exit codes. What it does stands in `running.single`. Called as
 a function, this module is `sw.train`.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.core.records import MetricRecord
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.training.trial_folder import TrialResult
 
 LINE_SECONDS = 60.0
@@ -43,8 +43,8 @@ class _CallableModule(ModuleType):
     """This module, callable: `sw.train(trial, output=...)` and `import stackwise_ray.train` share a name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> TrialResult:
-        """`training.single.train`."""
-        from stackwise_ray.training.single import train
+        """`running.single.train`."""
+        from stackwise_ray.running.single import train
 
         return train(*arguments, **options)
 
@@ -134,7 +134,7 @@ def _check(trial: TrialConfig) -> None:
         split_steps(trial.training.budget.steps, [stage.share for stage in stages])
 
 
-def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
+def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPlan:
     """What the trial would cost here, as `sweep --plan` says it of an arm."""
     _check(trial)
     import torch
@@ -168,8 +168,8 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
 
         from stackwise_ray.core.errors import TrialError
         from stackwise_ray.data import prepare
+        from stackwise_ray.running.single import attempt, owned
         from stackwise_ray.training.initial import identify
-        from stackwise_ray.training.single import attempt, owned
 
     if threads is not None:
         torch.set_num_threads(threads)

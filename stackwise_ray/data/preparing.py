@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import owner
 from stackwise_ray.data import cache
@@ -29,9 +30,6 @@ from stackwise_ray.data.encoder import Encoder, TokenizerSource
 from stackwise_ray.data.prepared import PreparedData, TokenSplit
 from stackwise_ray.data.tokenizers import tokenizer_source
 from stackwise_ray.data.windows import count_windows
-
-ProgressCallback: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, done so far, total or None): at the start, then about twice a second."""
 
 _FORMAT = 1  # raised when an older cache entry cannot be read
 _PIECE_CHARACTERS = 1 << 20

@@ -37,8 +37,8 @@ from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 from stackwise_ray.trials.proposals import plan_sweep, source_for, unreported
@@ -47,7 +47,7 @@ from stackwise_ray.trials.sources import TrialSource, TunedSource
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Session
 
-WORKER = "stackwise_ray.training.run:run_trial"
+WORKER = "stackwise_ray.running.run:run_trial"
 JOURNAL = "journal.sqlite"
 EXIT_LOST = 1
 
@@ -137,7 +137,7 @@ def _run(
     console: Console,
     options: Options,
 ) -> SweepOutcome:
-    corpora = Corpora(console)
+    corpora = PreparedCorpora(console)
     source = source_for(sweep, journal, options.verdicts)
     resources = sweep.resources
     settings = RunSettings(
@@ -186,7 +186,7 @@ def _run(
 def _run_missing(
     sweep: SweepConfig,
     ledger: Ledger,
-    corpora: Corpora,
+    corpora: PreparedCorpora,
     tracker: Delivery,
     console: Console,
     options: Options,
@@ -217,7 +217,7 @@ def _run_missing(
 def _train(
     sweep: SweepConfig,
     ledger: Ledger,
-    plan: Plan,
+    plan: SweepPlan,
     session: Session,
     demand: Demand,
     tracker: Delivery,
@@ -317,7 +317,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
         journal.put_meta("started_at", time.time())
 
 
-def _refuse(plan: Plan) -> None:
+def _refuse(plan: SweepPlan) -> None:
     refused = [row for row in plan.refused if row.trials]  # cells without trials are no part of the design
     if refused:
         lines = "\n".join(f"  {row.arm}: {row.refused}" for row in refused)

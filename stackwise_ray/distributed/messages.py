@@ -8,8 +8,9 @@ Between the processes of a trial with several workers, Ray carries the records t
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum, auto
 from pathlib import Path
@@ -31,7 +32,7 @@ class RunSettings:
     """How trials of this sweep are run: constant over the sweep.
 
     Attributes:
-        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
+        worker: ``module:function`` of the generator that runs one trial (`running.run:run_trial`).
         directory: The sweep's folder.
         objective: Metric by which a scheduler stops trials.
         cpus: Threads per worker.
@@ -53,6 +54,12 @@ class RunSettings:
     attempt_timeout_s: float | None = None
     keep_models: bool = True
     max_flops: float | None = None
+
+    def worker_function(self) -> Callable[..., Generator[MetricRecord, None, Any]]:
+        """The generator function that `worker` names, imported here."""
+        module, _, name = self.worker.partition(":")
+        function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), name)
+        return function
 
     @property
     def stop_request(self) -> Path:
@@ -91,7 +98,7 @@ class Assignment:
         return self.settings.directory / "trials" / self.trial_id
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the worker function (`training.run.run_trial`); the plugins are loaded first.
+        """The keyword arguments of the worker function (`running.run.run_trial`); the plugins are loaded first.
 
         Raises:
             ConfigError: A plugin cannot be loaded here, or the trial names something that is not registered here.

@@ -17,7 +17,7 @@ from typing import get_args
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.reading.presets import list_presets
 from stackwise_ray.config.trial import Mixer
-from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.plugins import loaded
 from stackwise_ray.core.processes import ErrorLines, process_group
@@ -95,5 +95,5 @@ def calibrate(
                 continue
             samples = tuple(Sample(**answer["sample"]) for answer in answers)
             for answer, sample in zip(answers, samples, strict=True):
-                calibration.add(RunKind(**answer["kind"]), sample)
+                calibration.add(CalibrationKey(**answer["kind"]), sample)
             yield Measurement(words=words, samples=samples)

@@ -16,11 +16,11 @@ import torch
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.calibration_store import RunKind, Sample
+from stackwise_ray.core.calibration_store import CalibrationKey, Sample
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import load_plugin
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.assembly import assemble, choose_device, deterministic
 from stackwise_ray.training.budget import batch_sequences
@@ -34,7 +34,7 @@ _WARM_UP = 2  # steps under the meter, which slows them down: the first builds t
 
 def measure(
     trial: TrialConfig, data: PreparedData, *, threads: int, baseline_bytes: int, seconds: float = 1.5
-) -> tuple[RunKind, Sample]:
+) -> tuple[CalibrationKey, Sample]:
     """Trains for about `seconds` (and at least `FEWEST_STEPS` steps) after a warm-up, with `threads` torch threads.
 
     Args:
@@ -82,7 +82,7 @@ def measure(
     planned = plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
     peak = meter.device_peak()
     on_gpu = device.type == "cuda"
-    kind = run_kind(
+    kind = calibration_key(
         assembly.trial,
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         threads=0 if on_gpu else threads,

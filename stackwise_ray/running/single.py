@@ -17,14 +17,15 @@ from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import from_plain, to_plain
 from stackwise_ray.core.atomic import atomic_write_text
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.data import PreparedData, ProgressCallback, prepare
+from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import build_model as build_from_config
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.initial import identify, initial_fingerprint
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.trial_folder import TrialResult, unwritable_is_named
 
 if TYPE_CHECKING:
