@@ -77,7 +77,6 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    _require_runs(sweep)
     return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
@@ -111,7 +110,6 @@ def run(
         report=_write_report,
         verdicts=_anytime_verdicts(),
     )
-    _require_runs(sweep)
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
@@ -121,25 +119,6 @@ def _write_report(directory: Path) -> Path:
     from analysis.report.compose import write_report
 
     return write_report(directory)
-
-
-def _require_runs(sweep: SweepConfig) -> None:
-    """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from stackwise_ray.config.space.designs import expand
-    from stackwise_ray.config.space.seeds import first_seeds
-    from stackwise_ray.core.errors import AnalysisError
-
-    for number, step in enumerate(sweep.analysis):
-        if step.scaling_law is None:
-            continue
-        from analysis.scaling.law_table import require_runs
-        from analysis.scaling.laws import LAWS
-
-        law = step.scaling_law.law
-        try:
-            require_runs(len(expand(sweep).arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
-        except AnalysisError as error:
-            raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
