@@ -6,7 +6,8 @@ together: its curves are the loss on common masks, by the share of masked positi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,24 +33,25 @@ class Pictures:
     """The figures of a report, not drawn yet; None and empty where there is nothing to draw.
 
     Attributes:
-        answers: One per answer of the summary, in its order.
+        answers: Those of the declared steps, by the name of their file.
     """
 
-    answers: tuple[Picture | None, ...] = ()
+    answers: Mapping[str, Picture] = field(default_factory=dict)
     training: Picture | None = None
     budgets: Picture | None = None
 
     @property
     def figures(self) -> list[PanelFigure]:
         """Every one, in the order of the page."""
-        listed = (*self.answers, self.training, self.budgets)
+        listed = (*self.answers.values(), self.training, self.budgets)
         return [picture.figure for picture in listed if picture is not None]
 
 
 def pictures(summary: Summary, folder: Path) -> Pictures:
     """Everything that the sweep's runs allow to be drawn into `folder`."""
     sweep = summary.sweep
-    answers = tuple(answer.picture(folder) for answer in summary.answers)
+    found = {answer.figure: answer.picture(folder) for answer in summary.answers}
+    answers = {name: picture for name, picture in found.items() if picture is not None}
     if sweep.runs.empty or sweep.is_search:
         return Pictures(answers=answers)
     metric = _metric(summary)

@@ -53,14 +53,14 @@ class ReportedStep(AnalysisStep, ABC):
 
     Attributes:
         title: Heading of its section; sections of one title are one section.
-        figure: Name of its figure's file, without suffix; the second of a kind gets a number.
+        figure: Name of its figure's file, without suffix; the second of a kind gets a number; None: its key.
         compares: Whether its results are `Comparison` or `SequentialComparison`, whose verdicts lead the report.
         of_runs_alone: Whether the finished runs and the options decide alone, so that the same runs are computed once
             in a process: a command writes the report and then prints it.
     """
 
     title: ClassVar[str]
-    figure: ClassVar[str] = "analysis"
+    figure: ClassVar[str | None] = None
     compares: ClassVar[bool] = False
     of_runs_alone: ClassVar[bool] = False
 
@@ -164,7 +164,7 @@ def _answer(sweep: Sweep, kind: str, step: ReportedStep, options: Any, number: i
         finding = _finding(sweep, kind, step, options)
     except AnalysisError as error:
         refused = str(error)
-    figure = step.figure if number == 0 else f"{step.figure}_{number + 1}"
+    figure = (step.figure or kind) + ("" if number == 0 else f"_{number + 1}")
     called = step.called(options)
     return Answer(
         kind=kind,

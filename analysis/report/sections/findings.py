@@ -65,10 +65,10 @@ def comparison(summary: Summary, drawn: Pictures) -> Section:
     words = (len(grid.columns) - 1,) if grid.columns[-1] == "parameters" else ()
     blocks: list[Block] = [sourced(grid, _of_arms(summary.sweep, grid), words=words)]
     above = True
-    for answer, figure in zip(summary.answers, drawn.answers, strict=True):
+    for answer in summary.answers:
         if answer.compares and answer.finding is not None:
             shown = len(answer.finding.opening) if above else 0  # the verdicts of the first stand in the table above
-            blocks += answer.section(figure).blocks[shown:]
+            blocks += answer.section(drawn.answers.get(answer.figure)).blocks[shown:]
             above = False
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
@@ -78,10 +78,8 @@ def comparison(summary: Summary, drawn: Pictures) -> Section:
 def declared(summary: Summary, drawn: Pictures) -> list[Section]:
     """What the declared steps found that are no comparisons; those of one title stand under one heading."""
     joined: dict[str, tuple[Block, ...]] = {}
-    for answer, figure in zip(summary.answers, drawn.answers, strict=True):
-        if answer.compares:
-            continue
-        section = answer.section(figure)
+    for answer in summary.others:
+        section = answer.section(drawn.answers.get(answer.figure))
         joined[section.title] = (*joined.get(section.title, ()), *section.blocks)
     return [Section(title, blocks) for title, blocks in joined.items()]
 

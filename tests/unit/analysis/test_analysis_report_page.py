@@ -307,6 +307,6 @@ def test_a_declared_law_is_fitted_and_stands_with_its_certificate(journal):
     assert fit.sentence in text
     assert all(finding in text for finding in fit.certificate.findings)
     assert [row[0] for row in section.blocks[1].grid.rows] == ["E", "A", "alpha"]
-    (law,) = pictures(summary, folder / "figures").answers
+    (law,) = pictures(summary, folder / "figures").answers.values()
     draw_panels(law.figure)
     assert all(path.stat().st_size > 5000 for path in law.figure.files)
