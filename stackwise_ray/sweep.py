@@ -7,22 +7,18 @@ proposals` (planning) and `analysis` (the answer). `plan` and `run` are the Pyth
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
-import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
     from stackwise_ray.planning.sweep_plan import Plan
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 OUTPUT = Path("experiments")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -203,57 +198,13 @@ def main(
             raise typer.Exit(result.outcome.exit_code)
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
-    console = _Console(stderr=stderr)
-    return console if console.is_terminal else _Console(stderr=stderr, width=120)
-
-
-class _Console(Console):
-    """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def exit_codes(*, resumable: bool = True) -> Iterator[None]:
-    """The exit codes of every command, with one message and no traceback for what a person can mend.
-
-    Args:
-        resumable: Whether the same command would go on where it was interrupted.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
-    try:
-        yield
-    except ConfigError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(EXIT_MISTAKE) from None
-    except DiskFullError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-
-
-def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
-
-
 def _list(as_json: bool) -> None:
     from stackwise_ray.config.reading.shipped import shipped_search_spaces
     from stackwise_ray.config.reading.yaml import load_yaml
 
     rows = {name: str(load_yaml(path).get("question", "")) for name, path in shipped_search_spaces().items()}
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     console = Console()
     for name, question in rows.items():
@@ -263,7 +214,7 @@ def _list(as_json: bool) -> None:
 def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
     """A plan on the terminal or as JSON; one that cannot run ends the command as a mistake."""
     if as_json:
-        _print_json(made.to_dict())
+        print_json(made.to_dict())
     else:
         from stackwise_ray.planning.plan_display import plan_table
 
@@ -291,7 +242,7 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         count["not started"] = planned[0] - len(trials)
     failed = {record.trial_id: record.reason for record in trials if record.status == "failed"}
     if as_json:
-        _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
+        print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
         return
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
     of = "" if planned is None else f", of {' to '.join(map(str, dict.fromkeys(planned)))} in its plan"
@@ -313,7 +264,7 @@ def _planned_trials(directory: Path) -> tuple[int, int] | None:
 def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
     outcome = result.outcome
     if as_json:
-        _print_json(
+        print_json(
             {
                 "directory": str(result.directory),
                 "report": str(outcome.report) if outcome.report else None,

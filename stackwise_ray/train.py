@@ -22,7 +22,8 @@ from rich.console import Console
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.quantities import format_count, format_seconds
-from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console, print_plan
+from stackwise_ray.sweep import print_plan
+from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

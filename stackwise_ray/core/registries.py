@@ -1,8 +1,8 @@
 """Everything that is asked for by name, in one place that every layer may ask.
 
 A registry lists its names without importing anything: the entries are the modules of a package, and one is imported
-when it is first asked for. Entries that a config is validated with (all but samplers and schedulers) load without torch
-and without ray. `core.plugins` adds entries of other packages.
+when it is first asked for. Entries that a config is validated with load without torch, ray and optuna. `core.plugins`
+adds entries of other packages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OBJECTIVES: Registry[Any] = Registry("training objective", package="stackwise_ra
 OPTIMIZERS: Registry[Any] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
 FLAGS: Registry[Any] = Registry("flag", package="stackwise_ray.flags")
 COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.components")
-TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks")
+TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks", ending="_task")
 SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
 SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
 ANALYSES: Registry[Any] = Registry("analysis", package="analysis.steps")

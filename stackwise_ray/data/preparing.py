@@ -29,7 +29,7 @@ from stackwise_ray.data.prepared import PreparedData, TokenSplit
 from stackwise_ray.data.tokenizers import tokenizer_source
 from stackwise_ray.data.windows import count_windows
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
+ProgressCallback: TypeAlias = Callable[[str, int, int | None], None]
 """Called with (what is being done, done so far, total or None): at the start, then about twice a second."""
 
 _FORMAT = 1  # raised when an older cache entry cannot be read
@@ -44,7 +44,7 @@ def prepare(
     config: DataConfig,
     *,
     cache_directory: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     verify: bool = False,
 ) -> PreparedData:
     """The corpus that `config` names as token streams, from the cache where they are there.
@@ -355,7 +355,7 @@ def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
 class _Ticker:
     """Passes progress on, at most every half second."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: ProgressCallback | None) -> None:
         self._progress = progress
         self._what, self._total, self._last = "", None, 0.0
 

@@ -21,7 +21,7 @@ from stackwise_ray.planning.sweep_plan import Plan
 PLAIN_PERIOD_S = 60.0
 
 
-class Progress:
+class ProgressDisplay:
     """Shows a ledger until it is closed; a context manager.
 
     Args:
@@ -46,7 +46,7 @@ class Progress:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, refresh_per_second=2, transient=True)
             self._live.start()

@@ -30,8 +30,10 @@ from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
-from stackwise_ray.distributed.display import Progress
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.display import ProgressDisplay
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import RunSettings
+from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import Corpora
@@ -135,18 +137,18 @@ def _run(
     corpora = Corpora(console)
     source = source_for(sweep, journal, options.verdicts)
     resources = sweep.resources
-    work = Work(
+    settings = RunSettings(
         worker=options.worker,
         directory=directory,
         objective=(sweep.scheduler and sweep.scheduler.metric) or sweep.objective[0].metric,
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
-        longest_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
+        attempt_timeout_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
         keep_models=sweep.tracking.keep_models != "none",
-        most_flops=sweep.limits.flops,
+        max_flops=sweep.limits.flops,
     )
-    ledger = Ledger(journal, source, work, corpora.fingerprint)
+    ledger = Ledger(journal, source, settings, corpora.fingerprint)
 
     def accept() -> None:
         """Nothing of the sweep is written before it has been planned and found good."""
@@ -205,7 +207,7 @@ def _run_missing(
                 plan = planning.result()
             _refuse(plan)
             accept()
-            atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
+            atomic_write_json(ledger.settings.directory / "plan.json", plan.to_dict())
             _train(sweep, ledger, plan, session, demand, tracker, console)
 
 
@@ -218,15 +220,14 @@ def _train(
     tracker: Delivery,
     console: Console,
 ) -> None:
-    from stackwise_ray.distributed.schedulers import SCHEDULERS
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
     objective = sweep.objective[0]
     minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
-        scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
-            grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
+        scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
+            grace=sweep.scheduler.grace, mode="min" if minimize else "max", **sweep.scheduler.options
         )
 
     def lost(reason: str) -> None:
@@ -244,7 +245,7 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+    with ProgressDisplay(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
         progress.watch(ledger, plan)
         ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify

@@ -42,7 +42,7 @@ class Corpora:
 
 
 class _Shown:
-    """A `data.Progress` on the console: a live line on a terminal, else one line a piece of work."""
+    """A `data.ProgressCallback` on the console: a live line on a terminal, else one line a piece of work."""
 
     def __init__(self, console: Console, status: object | None) -> None:
         self._console, self._status, self._last = console, status, ""

@@ -179,14 +179,14 @@ class _Worker:
             if wants_masked_evaluation(assembly.trial):
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
-            if loop.at_rest and assembly.sharding is None:  # all gather shards, and this worker alone was asked
+            if loop.at_rest and not assembly.parallelism.gathers_checkpoints:  # this worker alone was asked
                 loop.save()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
         finally:
             loop.drop_cache()
         if keep_model or assembly.plan.stages[-1].trainable.adapters:  # which are merged into whole matrices
-            assembly.make_whole()
+            assembly.parallelism.make_whole()
         fold_gains(assembly.model)
         merge_adapters(assembly.model)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}

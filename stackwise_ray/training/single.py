@@ -19,7 +19,7 @@ from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.data import PreparedData, Progress, prepare
+from stackwise_ray.data import PreparedData, ProgressCallback, prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import build_model as build_from_config
 from stackwise_ray.training.initial import identify, initial_fingerprint
@@ -76,7 +76,7 @@ def owned(trial: TrialConfig, output: str | Path) -> Iterator[Path]:
 
 
 def attempt(
-    trial: TrialConfig, directory: Path, *, data: PreparedData | None = None, progress: Progress | None = None
+    trial: TrialConfig, directory: Path, *, data: PreparedData | None = None, progress: ProgressCallback | None = None
 ) -> Generator[MetricRecord, None, TrialResult]:
     """The next attempt at the trial in its owned folder, as `run.run_trial` runs it.
 

@@ -24,7 +24,8 @@ from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
-from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
+from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
 
 NOT_TUNED = "one learning rate for all arms, not tuned"
@@ -79,7 +80,7 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
     by_name = {arm.name: (place, arm) for place, arm in enumerate(arms)}
 
-    def freeze(arm: str, tuning: Tuning) -> None:
+    def freeze(arm: str, tuning: TuningResult) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
     objective = sweep.objective[0]
@@ -246,7 +247,7 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
     resolve = resolver.resolve("search.space")
     source: TrialSource
-    if search.sampler == "grid":
+    if SAMPLERS.get(search.sampler).make is None:
         source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
     else:
         from stackwise_ray.trials.search import OptunaSource
@@ -332,11 +333,10 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: 
 def _search_trials(sweep: SweepConfig) -> int:
     """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
     search = _search(sweep)
-    if search.sampler == "grid":
+    make = SAMPLERS.get(search.sampler).make
+    if make is None:
         return len(_grid_points(sweep))
-    from stackwise_ray.trials.samplers import SAMPLERS
-
-    SAMPLERS.get(search.sampler)(0)  # refuses one that cannot work here
+    make(0)  # refuses one that cannot work here
     return search.trials
 
 

@@ -299,6 +299,10 @@ def test_early_stopping_goes_with_a_search_that_compares_nothing() -> None:
         sweep_from_plain({**document, "tune": {"space": {"training.lr": [1]}}})
     with pytest.raises(ConfigError, match=r"search\.space\.training\.lr.*is text where a number is wanted"):
         sweep_from_plain({**document, "search": {"space": {"training.lr": [1, "fast"]}}})
+    with pytest.raises(ConfigError, match=r"scheduler\.reduction: has no effect with scheduler.kind: median"):
+        sweep_from_plain({**document, "scheduler": {"kind": "median", "reduction": 3}})
+    with pytest.raises(ConfigError, match=r"search\.sampler.*'tep'; did you mean 'tpe'"):
+        sweep_from_plain({**document, "search": {"space": {"training.lr": [1]}, "sampler": "tep"}})
     goals = [{"metric": "validation/loss"}, {"metric": "flops/total"}]
     search = {"space": {"training.lr": {"uniform": [1e-3, 1e-2]}}, "sampler": "gp"}
     with pytest.raises(ConfigError, match="the sampler gp takes one"):

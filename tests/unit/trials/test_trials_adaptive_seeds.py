@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,13 +13,15 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import Assignment, Failed, Outcome, RunSettings
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.sweep import _anytime_verdicts, _status, make_console
+from stackwise_ray.sweep import _anytime_verdicts, _status
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
-from tests.unit.distributed.test_distributed_ledger import finished, message
+from tests.unit.distributed.test_distributed_ledger import finished, report
 
 SWEEP = """
 name: adaptive
@@ -57,8 +58,8 @@ def losses(arm: str, seed: int) -> float:
 
 
 def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
-    work = Work(worker="not:run", directory=journal.path.parent)
-    return Ledger(journal, source_for(asked, journal, _anytime_verdicts()), work, lambda data: "fingerprint")
+    settings = RunSettings(worker="not:run", directory=journal.path.parent)
+    return Ledger(journal, source_for(asked, journal, _anytime_verdicts()), settings, lambda data: "fingerprint")
 
 
 def drive(
@@ -66,7 +67,7 @@ def drive(
 ) -> Ledger:
     """Run the ledger on `slots` slots, trials ending in a random order; stop (as if killed) after `most` ends."""
     ledger, choose = ledger_over(journal, asked), random.Random(order)
-    running: dict[str, dict[str, Any]] = {}
+    running: dict[str, Assignment] = {}
     number = ended = 0
     while ended < most:
         while len(running) < slots and (config := ledger.next(f"t{number}")) is not None:
@@ -78,10 +79,10 @@ def drive(
         name = choose.choice(sorted(running))
         trial, config = ledger.running[name].proposal, running.pop(name)
         value = loss(trial.arm, trial.seed)
-        outcome = {"kind": "failed", "reason": "diverged"}
+        outcome: Outcome = Failed(reason="diverged")
         if value is not None:
             outcome = finished(**{"validation/loss": value, "flops/total": 1.0})
-        ledger.result(name, 1, message(config, outcome=outcome))
+        ledger.result(name, 1, report(config, outcome=outcome))
         ended += 1
     journal.interrupt_dangling("killed")
     return ledger

@@ -1,0 +1,68 @@
+"""What every command does at the terminal: its console, its exit codes, its error messages, its JSON.
+
+Called by `sweep`, `train`, `evaluate` and `doctor`. What a command prints beyond that is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from stackwise_ray.core.errors import ConfigError, DiskFullError
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all done; something failed or is left to do; a mistake in what was asked; Ctrl-C."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
+    console = _Console(stderr=stderr)
+    return console if console.is_terminal else _Console(stderr=stderr, width=120)
+
+
+class _Console(Console):
+    """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def exit_codes(*, resumable: bool = True) -> Iterator[None]:
+    """The exit codes of every command, with one message and no traceback for what a person can fix.
+
+    Args:
+        resumable: Whether the same command would go on where it was interrupted.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
+    try:
+        yield
+    except ConfigError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_MISTAKE) from None
+    except DiskFullError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; a number that JSON cannot hold is an error."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
