@@ -2,7 +2,8 @@
 
 Called by the sweep command at its end and by `python -m analysis report`. The page is composed once (`compose`) and
 written twice, so that both files say the same. Order: question, verdict, comparison table and forest plot, curves, loss
-against budgets, scaling laws, what else was measured, claims of the flags, what failed and why, provenance, every run.
+against budgets, what the declared steps found (scaling laws), what else was measured, claims of the flags, what failed
+and why, provenance, every run.
 It prints what the journal holds and what `compare` found; a number that nobody measured is "not measured".
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..files import write_text
+from stackwise_ray.core.atomic import atomic_write_text
+
 from ..plots.figures import draw_panels
 from ..table.sweep_directory import read_sweep
 from .digests import write_digests
@@ -46,8 +48,9 @@ def write_report(sweep_directory: str | Path) -> Path:
         stale.unlink()
     results = write_results(summary, folder)
     page = compose(summary, drawn)
-    html = write_text(folder / "report.html", to_html(page))
-    text = write_text(folder / "report.md", to_markdown(page, folder))
+    html, text = folder / "report.html", folder / "report.md"
+    atomic_write_text(html, to_html(page))
+    atomic_write_text(text, to_markdown(page, folder))
     write_digests(folder, sweep.directory, [text, html, *results, *files])
     return html
 
@@ -56,10 +59,10 @@ def compose(summary: Summary, drawn: Pictures) -> Page:
     """The whole page; sections that have nothing to say are left out."""
     sweep = summary.sweep
     found = [
-        sections.comparison(summary, drawn.forests),
+        sections.comparison(summary, drawn),
         sections.curves(summary, drawn),
         sections.budgets(summary, drawn),
-        sections.scaling_laws(summary, drawn),
+        *sections.declared(summary, drawn),
         sections.planned(sweep),
         sections.perplexities(summary),
         sections.oracle(sweep),

@@ -220,7 +220,7 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),
         ("analysis=[{isoflop: {}}]", ["needs at least 4 sizes at a budget"]),
         ("analysis=[{compere: {}}]", ["did you mean 'compare'?"]),
-        ("analysis=[{}]", ["exactly one of compare, scaling_law, isoflop"]),
+        ("analysis=[{}]", ["exactly one of compare, isoflop, scaling_law"]),
         ("scheduler={kind: asha}", ["early stopping is for design.kind: search"]),
         ("scheduler={kind: asah}", ["did you mean 'asha'?"]),
         ("search={space: {training.lr: [1]}}", ["goes with design.kind: search"]),
@@ -304,6 +304,10 @@ def test_early_stopping_goes_with_a_search_that_compares_nothing() -> None:
         sweep_from_plain({**document, "tune": {"space": {"training.lr": [1]}}})
     with pytest.raises(ConfigError, match=r"search\.space\.training\.lr.*is text where a number is wanted"):
         sweep_from_plain({**document, "search": {"space": {"training.lr": [1, "fast"]}}})
+    with pytest.raises(ConfigError, match=r"scheduler\.reduction: has no effect with scheduler.kind: median"):
+        sweep_from_plain({**document, "scheduler": {"kind": "median", "reduction": 3}})
+    with pytest.raises(ConfigError, match=r"search\.sampler.*'tep'; did you mean 'tpe'"):
+        sweep_from_plain({**document, "search": {"space": {"training.lr": [1]}, "sampler": "tep"}})
     goals = [{"metric": "validation/loss"}, {"metric": "flops/total"}]
     search = {"space": {"training.lr": {"uniform": [1e-3, 1e-2]}}, "sampler": "gp"}
     with pytest.raises(ConfigError, match="the sampler gp takes one"):
