@@ -11,19 +11,7 @@ from stackwise_ray.core.registries import TASKS
 from stackwise_ray.tasks.task import Kind
 
 _MAY_BE_EMPTY = {"references", "n_items", "folder", "hub"}
-_OF_TRIALS = {
-    "train",
-    "validation",
-    "test",
-    "flops",
-    "tokens",
-    "steps",
-    "time",
-    "memory",
-    "model",
-    "init",
-    "throughput",
-}
+_OF_TRIALS = {"train", "validation", "test", "flops", "tokens", "steps", "time", "memory", "model", "init", "progress"}
 
 
 def it_says_who_it_is(name: str) -> None:
