@@ -23,6 +23,7 @@ from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print
 if TYPE_CHECKING:
     import pandas as pd
 
+    from stackwise_ray.config.space.designs import Design
     from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
     from stackwise_ray.distributed.driver import SweepOutcome
@@ -66,16 +67,17 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     Raises:
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.planning.demand import Demand
     from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    _require_runs(sweep)
-    return plan_sweep(
-        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
-    )
+    design = expand(sweep)
+    _require_runs(sweep, design)
+    corpora = PreparedCorpora(Console(stderr=True))
+    return plan_sweep(sweep, design, corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
 def run(
@@ -99,6 +101,7 @@ def run(
         ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
         DiskFullError: The disk filled up; the same call continues later.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
     options = Options(
@@ -108,9 +111,10 @@ def run(
         report=_write_report,
         verdicts=_anytime_verdicts(),
     )
-    _require_runs(sweep)
+    design = expand(sweep)
+    _require_runs(sweep, design)
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
+    outcome = run_sweep(sweep, design, directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
 
 
@@ -120,9 +124,8 @@ def _write_report(directory: Path) -> Path:
     return write_report(directory)
 
 
-def _require_runs(sweep: SweepConfig) -> None:
+def _require_runs(sweep: SweepConfig, design: Design) -> None:
     """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.config.space.seeds import first_seeds
     from stackwise_ray.core.errors import AnalysisError
 
@@ -134,7 +137,7 @@ def _require_runs(sweep: SweepConfig) -> None:
 
         law = step.scaling_law.law
         try:
-            require_runs(len(expand(sweep).arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
+            require_runs(len(design.arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
         except AnalysisError as error:
             raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
