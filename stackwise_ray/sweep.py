@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,13 +18,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print_json
+from stackwise_ray.core.plugins import ask_again
+from stackwise_ray.terminal import (
+    EXIT_MISTAKE,
+    PluginOption,
+    exit_codes,
+    load_plugins,
+    make_console,
+    print_json,
+    warn_about_plugins,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from stackwise_ray.config.space.designs import Design
     from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
     from stackwise_ray.distributed.driver import SweepOutcome
@@ -52,9 +62,8 @@ class SweepResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
-        import analysis
-
-        return analysis.load_runs(self.directory)
+        table: pd.DataFrame = analysis_module().load_runs(self.directory)
+        return table
 
 
 def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> SweepPlan:
@@ -74,10 +83,8 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    design = expand(sweep)
-    _require_runs(sweep, design)
     corpora = PreparedCorpora(Console(stderr=True))
-    return plan_sweep(sweep, design, corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
+    return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
 def run(
@@ -111,44 +118,23 @@ def run(
         report=_write_report,
         verdicts=_anytime_verdicts(),
     )
-    design = expand(sweep)
-    _require_runs(sweep, design)
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, design, directory, console or Console(stderr=True), options)
+    outcome = run_sweep(sweep, expand(sweep), directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
 
 
 def _write_report(directory: Path) -> Path:
-    from analysis.report.compose import write_report
-
-    return write_report(directory)
-
-
-def _require_runs(sweep: SweepConfig, design: Design) -> None:
-    """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from stackwise_ray.config.space.seeds import first_seeds
-    from stackwise_ray.core.errors import AnalysisError
-
-    for number, step in enumerate(sweep.analysis):
-        if step.scaling_law is None:
-            continue
-        from analysis.scaling.law_table import require_runs
-        from analysis.scaling.laws import LAWS
-
-        law = step.scaling_law.law
-        try:
-            require_runs(len(design.arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
-        except AnalysisError as error:
-            raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
+    report: Path = analysis_module("report.compose").write_report(directory)
+    return report
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    from analysis.anytime.adaptive_verdicts import is_undecided
-    from analysis.anytime.e_process import seeds_possible
+    is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
+    seeds_possible = analysis_module("anytime.e_process").seeds_possible
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
 
     def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return is_undecided(trials, arm, **asdict(comparing))
+        return bool(is_undecided(trials, arm, **asdict(comparing)))
 
     return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
 
@@ -174,6 +160,8 @@ python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seed
 
 python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
+python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: [my_flag] is yours[/dim]
+
 python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
 )
@@ -190,6 +178,7 @@ def main(
     address: Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 
@@ -202,9 +191,8 @@ def main(
             return
         if file is None:
             raise ConfigError("name a search-space file; --list shows the shipped ones, --help the options")
-        from stackwise_ray.config.loading import load_sweep
-
-        sweep = load_sweep(file, overrides=words or ())
+        load_plugins(plugin)
+        sweep = _load(file, words or (), output)
         if sweep.source and Path(sweep.source) != Path(file):
             console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
         if status:
@@ -221,7 +209,36 @@ def main(
                 console=console,
             )
             _answer(result, console, as_json)
+            warn_about_plugins()
             raise typer.Exit(result.outcome.exit_code)
+
+
+def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
+    """The sweep; where it cannot be read without a plugin that it was started with, that is the message."""
+    from stackwise_ray.config.loading import load_sweep
+
+    try:
+        return load_sweep(file, overrides=words)
+    except ConfigError:
+        directory = output / _name(file, words)
+        if (directory / "journal.sqlite").is_file():
+            from stackwise_ray.core.records import open_journal, read_meta
+
+            with closing(open_journal(directory / "journal.sqlite")) as connection:
+                ask_again(read_meta(connection).get("plugins") or (), str(directory))
+        raise
+    finally:
+        warn_about_plugins()
+
+
+def _name(file: str, words: Sequence[str]) -> str:
+    """The name of a sweep that cannot be read in full."""
+    from stackwise_ray.config.reading.extending import extended
+    from stackwise_ray.config.reading.shipped import find_search_space
+
+    given = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    path = find_search_space(file)
+    return given[-1] if given else str(extended(path)[0].get("name", path.stem))
 
 
 def _list(as_json: bool) -> None:
@@ -302,9 +319,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        from analysis.report.compose import summary_table
-
-        console.print(summary_table(result.directory))
+        console.print(analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
         console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)

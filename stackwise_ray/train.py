@@ -23,7 +23,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
-from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -61,6 +61,8 @@ python -m stackwise_ray.train model=decoder/gpt2_family/tiny data=markov trainin
 
 python -m stackwise_ray.train training.budget={flops: 1e12} training.lr=3e-4 flags=\\[mixed_precision]
 
+python -m stackwise_ray.train flags=\\[my_flag] --plugin my_flag.py   [dim]# a flag of your own[/dim]
+
 python -m stackwise_ray.train --multirun training.lr=1e-3,3e-3   [dim]# a sweep: the same trials as a grid[/dim]
 """
 )
@@ -76,6 +78,7 @@ def main(
     multirun: Annotated[bool, typer.Option("--multirun", help="Run every combination of listed values.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what it would cost, and train nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Train one trial here: progress on the terminal, everything else in its folder.
 
@@ -89,12 +92,14 @@ def main(
             raise ConfigError("--output is for a run, and --plan writes nothing; leave one of them out")
         if multirun and threads is not None:
             raise ConfigError("--threads is for one trial; a sweep gives each resources.cpus_per_trial of its file")
+        load_plugins(plugin)
         if multirun:
             _multirun(words or [], output, console, plan_only=plan_only, as_json=as_json)
             return
         from stackwise_ray.config.loading import load_trial
 
-        trial = load_trial(words or ())
+        with plugins_of_before(output):
+            trial = load_trial(words or ())
         if plan_only:
             print_plan(_plan(trial, threads, console), console, as_json=as_json)
         else:

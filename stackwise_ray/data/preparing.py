@@ -22,6 +22,7 @@ import numpy as np
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import owner
 from stackwise_ray.data import cache
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, WordRule
@@ -71,12 +72,14 @@ def prepare(
         )
     tokenizer = tokenizer_source(config.tokenizer)
     root = (cache_directory or cache.default_cache_directory()) / "tokens"
+    plugin = owner("corpora", config.corpus)
     key = cache.key_of(
         {
             "format": _FORMAT,
             "recipe": corpus.recipe(),
             "signature": corpus.signature(),
             "tokenizer": tokenizer.signature(),
+            **({} if plugin is None else {"plugin": plugin.sha256}),  # an edited file is prepared anew
         }
     )
     ticker = _Ticker(progress)

@@ -24,6 +24,7 @@ from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
+from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
@@ -115,6 +116,8 @@ def _owned(
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
+        for line in plugins.ask_again(journal.get_meta("plugins") or (), str(directory)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         journal.interrupt_dangling("its driver was killed")
         from stackwise_ray.distributed.session import remove_stale_directory
 
@@ -304,6 +307,7 @@ def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal,
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
+    journal.put_meta("plugins", plugins.records())
     journal.put_meta("analysis_plan_hash", declared)
     if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
         journal.put_meta("analysis_plan_first_hash", declared)  # in force at the first trial: kept from then on

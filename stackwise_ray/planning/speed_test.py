@@ -18,6 +18,7 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration_store import CalibrationKey, Sample
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import load_plugin
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.planning.trial_plan import plan_trial
@@ -103,7 +104,9 @@ def _now(device: torch.device) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """``threads seconds words...``: measures each trial (its words joined by blanks) and prints a line of JSON each.
+    """``threads seconds plugins words...``: measures each trial (its words joined by blanks), one line of JSON each.
+
+    The plugins are a JSON list of what `--plugin` names; they are loaded first.
 
     A line is ``{"words", "kind", "sample"}``, or ``{"words", "problem"}`` for a trial that cannot be built.
     """
@@ -111,7 +114,9 @@ def main(arguments: list[str]) -> None:
     import transformers  # noqa: F401  (a worker has it loaded before it builds a model: part of the baseline)
 
     baseline_bytes = psutil.Process().memory_info().rss
-    for words in arguments[2:]:
+    for plugin in json.loads(arguments[2]):
+        load_plugin(plugin)
+    for words in arguments[3:]:
         try:
             trial = load_trial(words.split())
             kind, sample = measure(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.config.identity import plugins_of
 from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import from_plain, to_plain
@@ -106,6 +107,20 @@ def _refuse_another_trial(trial: TrialConfig, directory: Path) -> None:
             source=str(directory),
         )
     _refuse_other_weights(trial, directory)
+    _refuse_changed_plugins(trial, directory)
+
+
+def _refuse_changed_plugins(trial: TrialConfig, directory: Path) -> None:
+    path = directory / "metadata" / "environment.json"
+    stored = json.loads(path.read_text()).get("plugins", []) if path.is_file() else []
+    hashes = {record["sha256"] for record in stored}
+    for plugin in plugins_of(trial) if path.is_file() else ():
+        if plugin.sha256 not in hashes:
+            raise ConfigError(
+                f"holds a trial of before the plugin {plugin.name} was changed (sha256 {plugin.sha256[:12]} now); "
+                "choose another --output, or delete this folder",
+                source=str(directory),
+            )
 
 
 def _refuse_other_weights(trial: TrialConfig, directory: Path) -> None:
