@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,12 +145,9 @@ def _require_runs(sweep: SweepConfig) -> None:
 def _anytime_verdicts() -> AnytimeVerdicts:
     from analysis.anytime.adaptive_verdicts import is_undecided
     from analysis.anytime.e_process import seeds_possible
-    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return is_undecided(trials, arm, **asdict(comparing))
-
-    return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

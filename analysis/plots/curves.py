@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..render import format_count
+from stackwise_ray.core.quantities import format_count
+
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick
 from .pareto import pareto_front
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+
+    from stackwise_ray.core.metric_catalogue import Direction
 
 TRAIN_WINDOW = 0.1
 """Each point of the drawn training loss averages the reports within ±10 % of its tokens: an even width on a
@@ -98,7 +101,7 @@ def against_budget(
     curves: pd.DataFrame,
     runs: pd.DataFrame,
     arms: Sequence[str],
-    minimize: bool,
+    direction: Direction,
 ) -> None:
     """The metric against one budget: the way there as a line, the end as a marker, the Pareto front ringed."""
     axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric)
@@ -116,7 +119,7 @@ def against_budget(
         axes.plot(own[budget.column] / budget.unit, own[metric], ".", color=colour, markersize=4, alpha=0.5)
         marker = arm_marker(arms, arm)
         axes.plot([spent / budget.unit], [value], marker, color=colour, markersize=6.5, markeredgecolor="white")
-    front = pareto_front(ends, minimize=minimize)
+    front = pareto_front(ends, direction=direction)
     xs, ys = [ends[arm][0] / budget.unit for arm in front], [ends[arm][1] for arm in front]
     axes.plot(xs, ys, "o", markersize=13, markerfacecolor="none", markeredgecolor="#222222", markeredgewidth=1.1)
     axes.step(xs, ys, where="post", color="#222222", linewidth=0.8, linestyle=(0, (1, 2)))
@@ -267,7 +270,7 @@ def _dots(axes: Axes, runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> N
             values, [row] * len(values), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6
         )
         axes.annotate(
-            format_count(values.mean()).strip(),
+            format_count(values.mean()),
             (values.max(), row),
             xytext=(7, 0),
             textcoords="offset points",
@@ -300,8 +303,8 @@ def flops(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], tuning: Mapping[s
             axes.barh(
                 row, extra, left=total, height=0.55, facecolor="white", edgecolor=colour, hatch="////", linewidth=0.8
             )
-        text = f"{format_count(total).strip()} in {len(values)} seed{'s' if len(values) != 1 else ''}"
-        text += f" + {format_count(extra).strip()} tuning" if extra else ""
+        text = f"{format_count(total)} in {len(values)} seed{'s' if len(values) != 1 else ''}"
+        text += f" + {format_count(extra)} tuning" if extra else ""
         axes.annotate(text, (total + extra, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
         widest = max(widest, total + extra)
     axes.set_xlim(0, 2.4 * widest if widest else 1.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from stackwise_ray.core.metric_catalogue import Direction, badness
+
 TOLERANCE = 0.01
 """Budgets within this share of each other count as equal, as they do in `compare`."""
 
 
-def pareto_front(points: Mapping[str, tuple[float, float]], *, minimize: bool = True) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]], *, direction: Direction = "minimize") -> list[str]:
     """Names of the points (budget, value) on the Pareto front, the cheapest first.
 
     A point is off the front where another has a better value for a budget no larger (within `TOLERANCE`), or the same
@@ -17,7 +19,7 @@ def pareto_front(points: Mapping[str, tuple[float, float]], *, minimize: bool = 
     >>> pareto_front({"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (2.0, 3.0)})
     ['a', 'b']
     """
-    sign = 1.0 if minimize else -1.0
+    sign = badness(direction)
 
     def beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
         cheaper = other[0] * (1 + TOLERANCE) < own[0]

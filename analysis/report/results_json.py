@@ -107,6 +107,7 @@ def _pair(summary: Summary, comparison: Comparison, arm: str) -> dict[str, Any]:
             "metric",
             "baseline",
             "direction",
+            "assumed",
             "test",
             "correction",
             "alpha",

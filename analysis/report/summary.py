@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
+
 from ..anytime.adaptive_verdicts import (
     anytime_arguments,
     cells,
@@ -23,8 +26,8 @@ from ..anytime.verdict import SequentialComparison
 from ..errors import AnalysisError
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
-from ..paired.significance import compare
-from ..render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
+from ..paired.significance import compare, fixed_arguments
+from ..render import Grid, format_p
 from ..table.sweep_directory import Sweep, read_sweep
 from .plan_against_run import planned_trials
 from .sweep_laws import DeclaredLaw, declared_laws
@@ -107,14 +110,14 @@ class Summary:
         name, value = best
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""
-        return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
+        return f"No comparison was declared; the best {self.metric} is {format_metric(self.metric, value)}, by {name}."
 
     def _best(self) -> tuple[str, float] | None:
         runs, metric = self.sweep.runs, self.metric
         if metric not in runs.columns or runs[metric].notna().sum() == 0:
             return None
         column = runs[metric]
-        place = column.idxmin() if self.sweep.objective[1] == "minimize" else column.idxmax()
+        place = (self.sweep.questions.goal_on(metric).badness(1.0) * column).idxmin()
         row = runs.to_dict("index")[place]
         return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
 
@@ -133,12 +136,14 @@ class Summary:
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
-            row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
+            row = [arm.arm, str(arm.n), format_metric(self.metric, arm.mean)]
             if first or anytime:
                 *numbers, verdict = _verdict_cells(first, arm.arm) if first else cells(self.sequential[0], arm.arm)
                 row = [arm.arm, verdict, *row[1:], *numbers]
             elif arm.interval is not None:
-                row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
+                row.append(
+                    f"[{format_metric(self.metric, arm.interval.low)}, {format_metric(self.metric, arm.interval.high)}]"
+                )
             else:
                 row.append("n < 2")
             row += self._cost_cells(arm, tuned)
@@ -158,16 +163,17 @@ class Summary:
 
     def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
         """The best finished trials of a search, the best first; `most` None: all of them."""
-        metric, direction = self.sweep.objective
+        goal = self.sweep.questions.first_goal
+        metric = goal.metric
         points = self.sweep.search_trials
         done = [trial for trial in points if trial.status == "finished" and metric in trial.metrics]
-        done.sort(key=lambda trial: trial.metrics[metric], reverse=direction == "maximize")
+        done.sort(key=lambda trial: goal.badness(trial.metrics[metric]))
         paths = list(dict.fromkeys(path for trial in points for path in trial.parameters))
         named = len({trial.arm for trial in points}) > 1  # each point has a name of its own
         replicated = {trial.arm for trial in self.sweep.trials if trial.role == "replicate"}
         rows = []
         for trial in done[:most]:
-            row = [trial.trial_id, format_number(trial.metrics[metric], 4)]
+            row = [trial.trial_id, format_metric(metric, trial.metrics[metric])]
             row += [_short(trial.parameters[path]) if path in trial.parameters else "not set" for path in paths]
             row += [trial.arm] if named else []
             row += ["yes" if trial.arm in replicated else ""] if replicated else []
@@ -184,14 +190,14 @@ class Summary:
         tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
         values = point_text(arm.point) or tuned_to
         cells = [
-            format_count(arm.tokens_per_s).strip(),
-            format_flops(arm.flops),
+            format_count(arm.tokens_per_s),
+            format_count(arm.flops),
             format_bytes(arm.peak_bytes),
-            format_count(arm.params_total).strip(),
-            format_count(arm.params).strip(),
+            format_count(arm.params_total),
+            format_count(arm.params),
             values or "not tuned",
         ]
-        return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
+        return cells + ([format_count(arm.tuning_flops)] if tuned else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -243,37 +249,37 @@ def summary_table(sweep_directory: str | Path) -> Summary:
 
 def summarise(sweep: Sweep) -> Summary:
     """Make every comparison that the sweep declares and gather what the arms cost."""
-    listed = sweep.declared()
-    suggested = sweep.undeclared() if not listed and not sweep.is_search else None
+    listed = () if sweep.is_search else sweep.questions.comparisons
+    declared = any(asked.declared for asked in listed)
     comparisons: list[Comparison] = []
     sequential: list[SequentialComparison] = []
     refused: list[str] = []
-    for arguments in listed or ([suggested] if suggested else []):
+    for asked in listed:
         if len(sweep.arms) < 2:
             continue
-        if arguments["baseline"] is None:
-            refused.append(f"the comparison on {arguments['metric']} names no baseline, and the design has none")
+        if asked.baseline is None:
+            refused.append(f"the comparison on {asked.metric} names no baseline, and the design has none")
             continue
         try:
-            if sweep.adaptive_seeds is None:
-                comparisons.append(compare(sweep.runs, **arguments))
-            else:  # the number of seeds depends on the results, so no test of a fixed number holds
-                sequential.append(compare_in_order(sweep.runs, anytime_arguments(arguments)))
+            if asked.test == "mixture_t":  # the number of seeds depends on the results: no test of a fixed one holds
+                sequential.append(compare_in_order(sweep.runs, anytime_arguments(asked)))
+            else:
+                comparisons.append(compare(sweep.runs, **fixed_arguments(asked)))
         except AnalysisError as error:
             refused.append(str(error))
     made = comparisons[0] if comparisons else sequential[0] if sequential else None
-    metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
+    metric = made.metric if made else (listed[0].metric if listed else sweep.questions.first_goal.metric)
     arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
     return Summary(
         sweep=sweep,
         metric=metric,
         arms=arms,
         comparisons=tuple(comparisons),
-        declared=bool(listed),
+        declared=declared,
         refused=tuple(refused),
         sequential=tuple(sequential),
         laws=declared_laws(sweep),
-        warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
+        warnings=tuple(_warnings(sweep, declared, bool(comparisons))),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from stackwise_ray.core.quantities import format_number
+
 from ..errors import AnalysisError
-from ..render import Grid, GridView, format_number
+from ..render import Grid, GridView
 from .allocation import AllocationLine
 from .law_text import show_ends, show_value
 from .laws import Array

@@ -16,6 +16,8 @@ from pydantic import Field
 from stackwise_ray.config.space.metric_names import on_whole_splits
 from stackwise_ray.config.trial import NonNegative, Positive, Share, Strict
 from stackwise_ray.config.trial.editing import plain_data
+from stackwise_ray.core.comparison_records import Correction
+from stackwise_ray.core.metric_catalogue import Direction
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
@@ -135,7 +137,7 @@ DesignConfig = Annotated[
 class Search(Strict):
     """How `design.kind: search` draws points."""
 
-    sampler: Literal["tpe", "random", "gp", "nsga2", "cmaes", "grid"] = "tpe"  # tpe: conditions, mixed types, no extras
+    sampler: str = "tpe"  # a name in core.registries.SAMPLERS; tpe: conditions, mixed types, no extras
     trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
     space: dict[str, Any]
     require: tuple[str, ...] = ()  # a point that breaks one is never drawn
@@ -176,18 +178,18 @@ class Replicates(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(Strict):
+class ObjectiveEntry(Strict):
     """What a search or a tuning stage optimises, and the report leads with."""
 
     metric: str = "validation/loss"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction | None = None  # None: what the metric's record says
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler(Strict):
     """Early stopping of unpromising trials; only for `design.kind: search`."""
 
-    kind: Literal["asha", "median"]
+    kind: str  # a name in core.registries.SCHEDULERS
     metric: str | None = None  # None: the first objective's
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of its budget that every trial gets
     reduction: Annotated[float, Field(gt=1)] = 3.0  # asha: of the trials at a rung, one in this many goes on
@@ -230,9 +232,9 @@ class Compare(Strict):
 
     metric: str = "validation/loss"
     baseline: str | None = None  # None: design.baseline
-    correction: Literal["holm", "bonferroni", "benjamini_hochberg", "none"] = "holm"
+    correction: Correction = "holm"
     margin: Above | None = None  # differences within ± margin (in the metric's unit) count as equivalent
-    direction: Literal["minimize", "maximize"] | None = None  # None: of the objective with this metric, else minimize
+    direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
     tolerance: Share = 0.01  # largest relative difference of what `equal` names between arms
@@ -276,7 +278,7 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
+    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
@@ -303,19 +305,13 @@ class SweepConfig(Strict):
         """The baseline of one comparison."""
         return self.baseline if compare.baseline is None else compare.baseline
 
-    def direction_of(self, compare: Compare) -> Literal["minimize", "maximize"]:
-        """Which way is better in one comparison."""
-        if compare.direction is not None:
-            return compare.direction
-        return next((goal.direction for goal in self.objective if goal.metric == compare.metric), "minimize")
-
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
 
-def default_objective(sweep: SweepConfig) -> Objective:
+def default_objective(sweep: SweepConfig) -> ObjectiveEntry:
     """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
 
     Tuning and search cannot optimise what their short trials do not measure.
@@ -323,8 +319,8 @@ def default_objective(sweep: SweepConfig) -> Objective:
     short = sweep.tune is not None or sweep.search is not None
     for compare in sweep.comparisons[:1]:
         if not (short and on_whole_splits(compare.metric)):
-            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
-    return Objective()
+            return ObjectiveEntry(metric=compare.metric, direction=compare.direction)
+    return ObjectiveEntry()
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:

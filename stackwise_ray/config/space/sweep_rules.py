@@ -25,6 +25,7 @@ from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
+from stackwise_ray.core.registries import SAMPLERS, SCHEDULERS
 
 MOST_SEEDS = 10_000
 """More replicates of an arm than anybody means; refused before they are listed."""
@@ -63,6 +64,9 @@ def _check_search(sweep: SweepConfig) -> None:
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
+    if sweep.search is not None and sweep.search.sampler not in SAMPLERS:
+        name = sweep.search.sampler
+        raise _refuse(sweep, "search.sampler", f"= {name} is no sampler; {did_you_mean(name, SAMPLERS.names())}")
     if searching and sweep.tune is not None:
         raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
@@ -72,6 +76,8 @@ def _check_search(sweep: SweepConfig) -> None:
 def _check_scheduler(sweep: SweepConfig) -> None:
     if sweep.scheduler is None:
         return
+    if (kind := sweep.scheduler.kind) not in SCHEDULERS:
+        raise _refuse(sweep, "scheduler.kind", f"= {kind} is no scheduler; {did_you_mean(kind, SCHEDULERS.names())}")
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
@@ -112,6 +118,22 @@ def _check_metrics(sweep: SweepConfig) -> None:
             require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
 
 
+def _check_directions(sweep: SweepConfig) -> None:
+    """One metric has one direction in a file."""
+    written: dict[str, tuple[str, str]] = {}
+    places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
+    for number, step in enumerate(sweep.analysis):
+        if step.compare is not None:
+            places.append((f"analysis.{number}.compare", step.compare.metric, step.compare.direction))
+    for place, metric, direction in places:
+        if direction is None:
+            continue
+        first, before = written.setdefault(metric, (place, direction))
+        if before != direction:
+            problem = f"= {direction}, and {first}.direction = {before} of the same metric, {metric}; write one of them"
+            raise _refuse(sweep, f"{place}.direction", problem)
+
+
 def _check_short_trials(sweep: SweepConfig) -> None:
     """Tuning and search trials score the fixed windows alone, so a whole-split metric cannot choose among them."""
     if sweep.tune is None and sweep.search is None:
@@ -127,7 +149,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
 def _check_objectives(sweep: SweepConfig) -> None:
     several = len(sweep.objective) > 1
     sampler = sweep.search.sampler if sweep.search else None
-    if several and sampler in ("gp", "cmaes"):
+    if several and sampler is not None and not SAMPLERS.get(sampler).several_objectives:
         raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
     if several and sweep.scheduler is not None:
         raise _refuse(sweep, "scheduler.kind", "stops by one objective; give one, or write scheduler: null")
@@ -157,6 +179,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
     _check_metrics,
+    _check_directions,
     _check_short_trials,
     *ANALYSIS_RULES,
     _check_scheduler,

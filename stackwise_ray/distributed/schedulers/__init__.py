@@ -10,9 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stackwise_ray.core import registries
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 SCHEDULERS: Registry[Callable[..., TrialScheduler]] = registries.SCHEDULERS
+
+
+def mode(goal: Goal) -> str:
+    """Tune's word for the direction."""
+    return "min" if goal.direction == "minimize" else "max"

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.core.comparison_records import Goal
+from stackwise_ray.distributed.schedulers import SCHEDULERS, mode
 
 
 @SCHEDULERS.register("asha")
-def asha(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
+def asha(*, grace: float, goal: Goal, reduction: float = 3.0) -> TrialScheduler:
     """Asynchronous successive halving (Li et al., 2018): of the trials that reached a rung, the best 1/reduction go on.
 
     Args:
         grace: Share of the budget that every trial gets.
-        mode: "min" or "max" of the objective.
+        goal: What decides who goes on.
     """
     return ASHAScheduler(
         time_attr="progress",
         metric="objective",
-        mode=mode,
+        mode=mode(goal),
         max_t=100,
         grace_period=max(1, round(100 * grace)),
         reduction_factor=reduction,

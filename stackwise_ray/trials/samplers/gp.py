@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, GPSampler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("gp")
-def gp(seed: int) -> BaseSampler:
-    """With noise: a loss depends on its seed."""
-    return GPSampler(seed=seed, deterministic_objective=False)
+def _make(seed: int) -> BaseSampler:
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed, deterministic_objective=False)  # with noise: a loss depends on its seed
+
+
+SAMPLERS.register("gp")(Sampler(make=_make, several_objectives=False))
