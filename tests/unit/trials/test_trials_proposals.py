@@ -14,6 +14,7 @@ import stackwise_ray as sw
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
@@ -183,8 +184,8 @@ def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -
 
 def test_halving_follows_the_direction() -> None:
     scheduler = SCHEDULERS.get("asha")
-    assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
-    assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
+    assert scheduler(grace=0.2, goal=Goal.of("throughput/tokens_per_s"), reduction=3.0)._mode == "max"
+    assert scheduler(grace=0.2, goal=Goal.of("validation/loss"), reduction=3.0)._mode == "min"
 
 
 def finished(arm: str, loss: float) -> TrialRecord:
