@@ -1,4 +1,4 @@
-"""What trials write is what the catalogue holds: small real trials of every kind, and nothing unregistered among them."""
+"""What trials write is what the catalogue holds: small real trials of every kind, nothing unregistered among them."""
 
 from __future__ import annotations
 
