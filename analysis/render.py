@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
+from stackwise_ray.core.quantities import ABSENT
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
-
-    from .paired.intervals import Interval
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -44,20 +42,6 @@ _LATEX = {
     "α": r"$\alpha$",
     "δ": r"$\delta$",
 }
-
-
-def format_interval(interval: Interval, *, signed: bool = False, decimals: int | None = None) -> str:
-    """Estimate and interval with as many digits as its width supports.
-
-    >>> from analysis.paired.intervals import Interval
-    >>> format_interval(Interval(-0.03412, -0.0512, -0.0171, 0.95, "t", 3), signed=True)
-    '−0.034 [−0.051, −0.017]'
-    """
-    if decimals is None:
-        spread = (interval.high - interval.low) / 2
-        decimals = decimals_for(spread if spread > 0 else interval.estimate)
-    ends = ", ".join(format_number(end, decimals, signed=signed) for end in (interval.low, interval.high))
-    return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends}]"
 
 
 def format_p(p: float | None) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.comparison_records import ResolvedComparison
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric_catalogue import good_direction
 from stackwise_ray.core.quantities import ABSENT
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from ..errors import AnalysisError
 from .sequential import compare_sequentially
 from .verdict import SequentialComparison
 

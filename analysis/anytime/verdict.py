@@ -13,8 +13,8 @@ from stackwise_ray.core.metric_catalogue import Direction, good_direction
 from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
 
 from ..paired.comparison import Decision, missing_text
-from ..paired.intervals import Interval
-from ..render import Grid, GridView, format_interval
+from ..paired.intervals import Interval, format_interval
+from ..render import Grid, GridView
 from ..table.blocks import Missing
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction
 from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
 
-from ..render import Grid, GridView, equals_p, format_interval, format_p
+from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import Missing
-from .intervals import FEWEST_BCA_BLOCKS, Interval
+from .intervals import FEWEST_BCA_BLOCKS, Interval, format_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise_ray.core.comparison_records import ResolvedComparison
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric_catalogue import Direction
 
-from ..errors import AnalysisError, did_you_mean
 from ..table.blocks import Pairing, check_goal, pair, resolve
 from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_seconds
 
-from ..errors import AnalysisError
 from ..render import Grid
 from ..table.sweep_directory import Sweep
 

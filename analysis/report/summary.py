@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
 
@@ -23,7 +24,6 @@ from ..anytime.adaptive_verdicts import (
     difference_heading,
 )
 from ..anytime.verdict import SequentialComparison
-from ..errors import AnalysisError
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
 from ..paired.significance import compare, fixed_arguments

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.comparison_records import Questions, read_questions
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, read_meta
 
-from ..errors import AnalysisError
 from .runs import connect, journal_path, load_runs, sweep_trials
 
 if TYPE_CHECKING:

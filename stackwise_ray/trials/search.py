@@ -74,11 +74,9 @@ class OptunaSource:
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
         self._metrics = [goal.metric for goal in goals]
-        entry = SAMPLERS.get(sampler)
-        entry.require()
-        if entry.make is None:
-            raise ValueError(f"the sampler {sampler} draws no points: they are enumerated")
-        self._sampler = entry.make
+        make = SAMPLERS.get(sampler).make
+        assert make is not None, sampler
+        self._sampler = make
         self._known, self._record = dict(known), record
         self._study = optuna.create_study(
             directions=[goal.direction for goal in goals],

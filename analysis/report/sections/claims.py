@@ -16,8 +16,7 @@ from stackwise_ray.core.quantities import ABSENT
 from ...paired.intervals import t_interval
 from ...render import Grid
 from ...table.sweep_directory import Sweep
-from ..anchors import arm_anchor
-from ..page import Section, plain, sourced
+from ..page import Section, arm_anchor, plain, sourced
 from ..summary import Summary
 
 _MEASURED = {

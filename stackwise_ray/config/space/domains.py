@@ -345,7 +345,7 @@ def _is_whole(path: str) -> bool:
         return False
     annotations = [
         paths.annotations_of(holder)[name]
-        for holder in paths.components_at(parent)
+        for holder in paths.classes_of(paths.components_at(parent))
         if name in paths.annotations_of(holder)
     ]
     return all({int} == _leaf_types(annotation) for annotation in annotations)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
+from stackwise_ray.core.registries import TASKS
 
 if TYPE_CHECKING:
     from stackwise_ray.config.trial import TrialConfig
@@ -36,16 +37,29 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
 
 
 def require_metric(metric: str, *, place: str, source: str | None) -> None:
-    """Refuse a metric that no trial reports.
+    """Refuse a metric that no trial reports: one that nobody knows, or one of a task, which no sweep runs.
 
     Args:
         place: Dotted path at which it is named.
 
     Raises:
-        ConfigError: With the nearest path.
+        ConfigError: With the nearest path, or the command that measures it.
     """
+    task = metric.partition("/")[0]
+    if task in TASKS:
+        raise ConfigError(
+            f"= {metric} is of the task {task}, and no trial reports it: a sweep runs no tasks. Name a metric that "
+            f"trials report, such as validation/loss, and score trained models with: python -m stackwise_ray.evaluate "
+            f"--run DIR --tasks {task}",
+            path=place,
+            source=source,
+        )
     if find_metric(metric) is not None:
         return
     known = metric_called(metric)
-    near = f"did you mean '{known.path}'?" if known is not None else did_you_mean(metric, metric_paths())
+    near = f"did you mean '{known.path}'?" if known is not None else did_you_mean(metric, _of_trials())
     raise ConfigError(f"= {metric} is reported by nothing; {near}", path=place, source=source)
+
+
+def _of_trials() -> list[str]:
+    return [path for path in metric_paths() if path.partition("/")[0] not in TASKS]

@@ -61,6 +61,11 @@ def _check_search(sweep: SweepConfig) -> None:
         raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
     if not searching and sweep.search is not None:
         raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+    if sweep.search is not None:
+        try:
+            SAMPLERS.get(sweep.search.sampler)
+        except ConfigError as error:
+            raise error.at(path="search.sampler", source=sweep.source) from None
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
@@ -76,8 +81,13 @@ def _check_search(sweep: SweepConfig) -> None:
 def _check_scheduler(sweep: SweepConfig) -> None:
     if sweep.scheduler is None:
         return
-    if (kind := sweep.scheduler.kind) not in SCHEDULERS:
-        raise _refuse(sweep, "scheduler.kind", f"= {kind} is no scheduler; {did_you_mean(kind, SCHEDULERS.names())}")
+    try:
+        rule = SCHEDULERS.get(sweep.scheduler.kind)
+    except ConfigError as error:
+        raise error.at(path="scheduler.kind", source=sweep.source) from None
+    for option in sweep.scheduler.options.keys() - rule.options:
+        problem = f"has no effect with scheduler.kind: {sweep.scheduler.kind}; leave it out"
+        raise _refuse(sweep, f"scheduler.{option}", problem)
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")

@@ -1,9 +1,10 @@
 """Edited copies of a trial: how presets, overrides, arms, tuning, searchers and flags change a configuration.
 
 The rules are those of a search-space file's mappings. A mapping given for a component is merged key by key; one
-that changes `kind` drops the other keys of the old kind; `training.budget` is replaced as a whole; and
-`training.max_steps: N` is `training.budget: {steps: N}`. A `Draft` remembers where each value was written, so that
-an error found at the end still names the file and the key at which to mend it.
+that changes `kind` drops the other keys of the old kind; one that names another registered entry (`training.regime`)
+keeps what that entry has too, and leaves out what is at its default; `training.budget` is replaced as a whole; and
+`training.max_steps: N` is `training.budget: {steps: N}`. A `Draft` remembers where each value was written, so that an
+error found at the end still names the file and the key at which to fix it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stackwise_ray.config.trial import SCHEMA_VERSION, Budget, TrialConfig, paths
+from stackwise_ray.config.trial.registered import Alternatives, NamedOptions, OptionsByName, carried, field_names
 from stackwise_ray.config.trial.validation import Origin, describe, show, validate
 from stackwise_ray.core.errors import ConfigError
 
@@ -30,6 +32,8 @@ def plain_data(value: Any) -> Any:
     """Dataclasses as mappings, tuples as lists, the rest as it is."""
     if dataclasses.is_dataclass(value):
         return {entry.name: plain_data(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, NamedOptions):
+        return {name: plain_data(options) for name, options in value.items()}
     return [plain_data(entry) for entry in value] if isinstance(value, (tuple, list)) else value
 
 
@@ -39,20 +43,22 @@ def with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _filled(value: Any, components: tuple[type, ...]) -> Any:
+def _filled(value: Any, components: tuple[paths.Component, ...]) -> Any:
     if not isinstance(value, Mapping) or not components:
         return value
-    kind = value.get("kind", _default_kind(components))
-    chosen = next((one for one in components if len(components) == 1 or getattr(one, "kind", None) == kind), None)
-    if chosen is None:
-        return dict(value)
+    chosen = paths.chosen_component(components, value)
     filled = dict(value)
+    if chosen is None:
+        return filled
+    for name, annotation in paths.annotations_of(chosen).items():
+        if name in filled:
+            filled[name] = _filled(filled[name], paths.components_in(annotation))
+    if isinstance(chosen, OptionsByName):
+        return filled
     for entry in dataclasses.fields(chosen):
         if entry.name in filled:
-            filled[entry.name] = _filled(
-                filled[entry.name], paths.components_in(paths.annotations_of(chosen)[entry.name])
-            )
-        elif entry.default is not dataclasses.MISSING:
+            continue
+        if entry.default is not dataclasses.MISSING:
             filled[entry.name] = plain_data(entry.default)
         elif entry.default_factory is not dataclasses.MISSING:
             filled[entry.name] = plain_data(entry.default_factory())
@@ -178,7 +184,7 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, merge: bool, written: s
     return tree.setdefault(name, value)
 
 
-def _merge(old: Any, new: Any, components: tuple[type, ...], path: str) -> Any:
+def _merge(old: Any, new: Any, components: tuple[paths.Component, ...], path: str) -> Any:
     """`new` over `old` by the rules of the module docstring; neither is changed."""
     if not components or not isinstance(new, Mapping):
         return new
@@ -187,18 +193,41 @@ def _merge(old: Any, new: Any, components: tuple[type, ...], path: str) -> Any:
     kept = dict(old) if isinstance(old, Mapping) else {}
     if "kind" in new and new["kind"] != kept.get("kind", _default_kind(components)):
         kept = {}
+    registered = components[0] if len(components) == 1 else None
+    if isinstance(registered, Alternatives) and registered.field in new:
+        kept = _of_entry(registered, kept, new[registered.field])
     below = paths.children(components)
     for name, value in new.items():
         place = f"{path}.{name}" if path else name
         kept[name] = _merge(kept.get(name), value, below.get(name, ()), place)
+    if isinstance(registered, Alternatives):  # null takes out what another entry's options had
+        absent = set(kept) - field_names(registered.chosen(kept))
+        kept = {name: value for name, value in kept.items() if name not in absent or value is not None}
+    if isinstance(registered, OptionsByName):
+        kept = {name: value for name, value in kept.items() if value is not None}
     return kept
 
 
+def _of_entry(registered: Alternatives, plain: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """What stays of an entry's options when `name` takes its place; see `registered.carried`."""
+    before = registered.chosen(plain)
+    filled = {
+        option: _filled(value, paths.components_in(annotation))
+        for option, annotation in paths.annotations_of(before).items()
+        if (value := plain.get(option)) is not None or option in plain
+    }
+    staying = carried(registered, {**plain, **filled}, name, plain_default=plain_data)
+    return {option: value for option, value in plain.items() if option in staying}
+
+
 @functools.cache
-def _default_kind(components: tuple[type, ...]) -> str | None:
+def _default_kind(components: tuple[paths.Component, ...]) -> str | None:
     if len(components) != 1:
         return None  # in a union the kind is always written
-    kinds = [entry.default for entry in dataclasses.fields(components[0]) if entry.name == "kind"]
+    (component,) = components
+    if not isinstance(component, type):
+        return None
+    kinds = [entry.default for entry in dataclasses.fields(component) if entry.name == "kind"]
     return kinds[0] if kinds and isinstance(kinds[0], str) else None
 
 

@@ -1,4 +1,4 @@
-"""The dotted paths of a `TrialConfig`, read off its dataclasses.
+"""The dotted paths of a `TrialConfig`, read off its dataclasses and the options of registered entries.
 
 Editing, domains and the expression evaluator ask here whether a path exists, what stands at it, and which name is
 nearest to a mistyped one. It holds no list of fields of its own: a field added to `config.trial.trial_config` is known
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Union
 
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial.registered import Alternatives, OptionsByName, marker_in
+from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError, did_you_mean, nearest
 
 MAX_STEPS = "training.max_steps"
@@ -51,11 +53,18 @@ OTHER_NAMES = {
 """What other libraries call a field: asked for by hand, these are farther than any spelling distance."""
 
 
-def components_in(annotation: Any) -> tuple[type, ...]:
-    """The dataclasses that may stand where `annotation` is declared: none for a leaf, several for a union, those of
+Component = type | Alternatives | OptionsByName
+"""What has fields of its own: a dataclass, one of several that registered entries bring, or a mapping of those."""
+
+
+def components_in(annotation: Any) -> tuple[Component, ...]:
+    """The components that may stand where `annotation` is declared: none for a leaf, several for a union, those of
     its entries for a tuple."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return (annotation,)
+    marker = marker_in(annotation)
+    if marker is not None:
+        return (marker,)
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return components_in(typing.get_args(annotation)[0])
@@ -64,24 +73,47 @@ def components_in(annotation: Any) -> tuple[type, ...]:
     return ()
 
 
+def annotations_of(component: Component) -> Mapping[str, Any]:
+    """Field name to resolved annotation; of registered options, those of any entry, one of a name."""
+    if isinstance(component, OptionsByName):
+        return component.annotations()
+    if isinstance(component, Alternatives):
+        return {name: kind for one in component.classes() for name, kind in _annotations_of(one).items()}
+    return _annotations_of(component)
+
+
 @functools.cache
-def annotations_of(component: type) -> Mapping[str, Any]:
-    """Field name to resolved annotation of one dataclass."""
+def _annotations_of(component: type) -> Mapping[str, Any]:
     hints = typing.get_type_hints(component, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(component)}
 
 
-def children(components: tuple[type, ...]) -> dict[str, tuple[type, ...]]:
-    """Key to the dataclasses that may stand under it, over all `components` of a union."""
-    found: dict[str, tuple[type, ...]] = {}
-    for component in components:
+def classes_of(components: tuple[Component, ...]) -> tuple[type | OptionsByName, ...]:
+    """The same with each set of alternatives as its classes."""
+    parts = (one.classes() if isinstance(one, Alternatives) else (one,) for one in components)
+    return tuple(part for group in parts for part in group)
+
+
+def chosen_component(components: tuple[Component, ...], plain: Any) -> type | OptionsByName | None:
+    """The one component that a mapping is: by the entry that it names, or by its `kind`; None where it does not say."""
+    if len(components) == 1:
+        (one,) = components
+        return one.chosen(plain) if isinstance(one, Alternatives) else one
+    kind = plain.get("kind") if isinstance(plain, Mapping) else None
+    return next((one for one in classes_of(components) if getattr(one, "kind", None) == kind), None)
+
+
+def children(components: tuple[Component, ...]) -> dict[str, tuple[Component, ...]]:
+    """Key to the components that may stand under it, over all `components` of a union."""
+    found: dict[str, tuple[Component, ...]] = {}
+    for component in classes_of(components):
         for name, annotation in annotations_of(component).items():
             found[name] = tuple(dict.fromkeys((*found.get(name, ()), *components_in(annotation))))
     return found
 
 
-def components_at(path: str, root: tuple[type, ...] = (TrialConfig,)) -> tuple[type, ...]:
-    """The dataclasses that may stand at an existing dotted path; () for a leaf.
+def components_at(path: str, root: tuple[Component, ...] = (TrialConfig,)) -> tuple[Component, ...]:
+    """The components that may stand at an existing dotted path; () for a leaf.
 
     Raises:
         KeyError: The path does not exist.
@@ -92,13 +124,18 @@ def components_at(path: str, root: tuple[type, ...] = (TrialConfig,)) -> tuple[t
     return components
 
 
-@functools.cache
 def trial_paths() -> tuple[str, ...]:
     """Every path of a `TrialConfig`, components and leaves, in the order of declaration."""
-    return tuple(_walk((TrialConfig,), ""))
+    return _trial_paths(tuple(registry.revision for registry in registries.BY_KIND.values()))
 
 
-def _walk(components: tuple[type, ...], prefix: str) -> Iterator[str]:
+@functools.lru_cache(maxsize=1)
+def _trial_paths(revisions: tuple[int, ...]) -> tuple[str, ...]:
+    """Args: revisions: Of the registries, whose entries bring paths."""
+    return tuple(dict.fromkeys(_walk((TrialConfig,), "")))
+
+
+def _walk(components: tuple[Component, ...], prefix: str) -> Iterator[str]:
     for name, below in children(components).items():
         yield prefix + name
         yield from _walk(below, f"{prefix}{name}.")

@@ -10,12 +10,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from stackwise_ray.config.trial.paths import children, suggest_key
-from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.config.trial.paths import Component, children, chosen_component, suggest_key
+from stackwise_ray.config.trial.registered import UNKNOWN_ENTRY, Alternatives, OptionsByName, field_names
+from stackwise_ray.core.errors import ConfigError, did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Lo
         problems = error.errors(include_url=False)
         # An unknown key is the likely cause of a missing one: `lerning_rate` makes `lr` absent.
         problems.sort(key=_rank)
-        raise _translate(kind, problems, find) from None
+        raise _translate(kind, plain, problems, find) from None
 
 
 def _rank(problem: Any) -> int:
@@ -89,17 +91,25 @@ def _refuse_foreign(plain: Any, path: str, find: Locate) -> None:
         raise ConfigError(problem, path=origin.path, source=origin.source)
 
 
-def _translate(kind: type, problems: list[Any], find: Locate) -> ConfigError:
+def _translate(kind: type, plain: Any, problems: list[Any], find: Locate) -> ConfigError:
     problem = problems[0]
-    path, holders, components = _own_path(kind, problem["loc"])
+    path, holder, components = _own_path(kind, plain, problem["loc"])
+    registered = components[0] if len(components) == 1 else None
     if problem["type"] == "union_tag_invalid":
         path.append("kind")
+    if problem["type"] == UNKNOWN_ENTRY and isinstance(registered, Alternatives):
+        text = registered.unknown(registered.name_in(problem["input"]))
+        path.append(registered.field)
+    elif problem["type"] == UNKNOWN_ENTRY and isinstance(registered, OptionsByName):
+        text = registered.unknown(problem["ctx"]["name"])
+        path.append(problem["ctx"]["name"])
+    else:
+        text = _explain(problem, path[-1] if path else "", holder, _kinds(components), bool(components))
     origin = find(".".join(path))
-    text = _explain(problem, path[-1] if path else "", holders, _kinds(components))
     if problem["type"] == "literal_error" and any(other["type"] == "tuple_type" for other in problems[1:]):
         text += " (or give a list)"
     if len(problems) > 1:
-        paths = {tuple(_own_path(kind, other["loc"])[0]) for other in problems[1:]}
+        paths = {tuple(_own_path(kind, plain, other["loc"])[0]) for other in problems[1:]}
         others = {".".join(other) for other in paths if tuple(path[: len(other)]) != other}
         text += f" (also wrong: {', '.join(sorted(others)[:4])})" if others else ""
     return ConfigError(text, path=origin.path or None, source=origin.source)
@@ -109,43 +119,71 @@ _BRANCH = re.compile(r"(literal|tuple)\[")
 """How pydantic marks the branch of a union of plain types in a location."""
 
 
-def _own_path(kind: type, location: tuple[int | str, ...]) -> tuple[list[str], tuple[type, ...], tuple[type, ...]]:
+@dataclass(frozen=True)
+class _Holder:
+    """What holds the name at which something is wrong.
+
+    Attributes:
+        component: Its class, where the mapping says which.
+        among: All that might stand there.
+        name: The registered entry whose options it holds; None: no entry's.
+    """
+
+    component: Component | None
+    among: tuple[Component, ...]
+    name: Any = None
+
+
+def _own_path(
+    kind: type, plain: Any, location: tuple[int | str, ...]
+) -> tuple[list[str], _Holder, tuple[Component, ...]]:
     """The location without pydantic's union tags, what holds its last name, and what may stand there."""
-    components: tuple[type, ...] = (kind,)
+    components: tuple[Component, ...] = (kind,)
     path: list[str] = []
-    holders: tuple[type, ...] = ()
+    holder = _Holder(None, ())
     for name in location:
         if len(components) > 1 and (chosen := _of_kind(components, str(name))):
             components = (chosen,)  # `name` is the tag of a union, not a key
             continue
         if _BRANCH.match(str(name)):
             continue
-        holders = components
+        only = components[0] if len(components) == 1 else None
+        entry = only.name_in(plain) if isinstance(only, Alternatives) else None
+        holder = _Holder(chosen_component(components, plain), components, entry)
         path.append(str(name))
-        components = children(components).get(str(name), components if isinstance(name, int) else ())
-    return path, holders, components
+        here = components if holder.component is None else (holder.component,)
+        components = children(here).get(str(name), components if isinstance(name, int) else ())
+        plain = _below(plain, name)
+    return path, holder, components
 
 
-def _kinds(components: tuple[type, ...]) -> list[str]:
+def _below(plain: Any, name: int | str) -> Any:
+    if isinstance(plain, Mapping):
+        return plain.get(name)
+    return plain[name] if isinstance(plain, (list, tuple)) and isinstance(name, int) and name < len(plain) else None
+
+
+def _kinds(components: tuple[Component, ...]) -> list[str]:
     return [kind for component in components if isinstance(kind := getattr(component, "kind", None), str)]
 
 
-def _of_kind(components: tuple[type, ...], tag: str) -> type | None:
+def _of_kind(components: tuple[Component, ...], tag: str) -> Component | None:
     for component in components:
-        if getattr(component, "kind", None) == tag or tag == component.__name__:
+        if getattr(component, "kind", None) == tag or tag == getattr(component, "__name__", None):
             return component
     return None
 
 
-def _explain(problem: Any, name: str, holders: tuple[type, ...], kinds: list[str]) -> str:
+def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_component: bool) -> str:
     """One of pydantic's errors in our words: value first where there is one, the fix last."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        keys = [key for key in children(holders) if key != "kind"]
-        kind_here = "".join(_kinds(holders)) if len(holders) == 1 else ""
-        head = f"kind {kind_here} has no such key" if kind_here else "unknown key"
-        return f"{head}; {suggest_key(name, keys) if keys else 'leave it out'}"
+        return _explain_unknown_key(name, value, holder)
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        registered = holder.among[0] if len(holder.among) == 1 else None
+        if isinstance(registered, Alternatives) and name not in field_names(registered.base):
+            fix = "; give its options, or {} for their defaults" if is_component else ""
+            return f"is required with {registered.field}: {holder.name}{fix}"
         return "is required and absent"
     if kind == "union_tag_not_found":
         return f"needs a kind; choose one of {', '.join(kinds)}"
@@ -172,6 +210,20 @@ def _explain(problem: Any, name: str, holders: tuple[type, ...], kinds: list[str
     if kind in ("too_long", "missing_positional_only_argument", "unexpected_positional_argument"):
         return f"= {show(value)} has the wrong number of entries"
     return f"= {show(value)}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+
+
+def _explain_unknown_key(name: str, value: Any, holder: _Holder) -> str:
+    here = holder.among if holder.component is None else (holder.component,)
+    keys = [key for key in children(here) if key != "kind"]
+    registered = holder.among[0] if len(holder.among) == 1 else None
+    if isinstance(registered, Alternatives):
+        elsewhere = registered.refusal(name, holder.name, value)
+        if elsewhere is not None:
+            return elsewhere
+        keys += [key for key in children(holder.among) if key not in keys and nearest(name, keys) is None]
+    kind_here = "".join(_kinds(here)) if len(here) == 1 else ""
+    head = f"kind {kind_here} has no such key" if kind_here else "unknown key"
+    return f"{head}; {suggest_key(name, keys) if keys else 'leave it out'}"
 
 
 _WANTED = {

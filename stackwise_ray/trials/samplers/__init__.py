@@ -1,6 +1,6 @@
-"""The samplers of `design.kind: search`: one per file, each from a seed to one of Optuna's.
+"""The samplers of `design.kind: search`: one per file. Each states what it can do, and makes a sampler of Optuna.
 
-A search space is validated with these entries, so that none of them loads Optuna before it is used.
+Entries load without Optuna: a search-space file is checked against them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """One way to draw the points of a search.
+    """How a search draws its points.
 
     Attributes:
-        make: From a seed to Optuna's sampler; None: the points are enumerated and nothing is drawn.
-        several_objectives: Whether it can search by more than one.
-        require: Refuses (ConfigError) a machine that it cannot work on.
+        make: From a seed to a sampler of Optuna; raises ConfigError where it cannot work on this machine. None: nothing
+            is drawn, every point of the space is tried (`trials.proposals`).
+        several_objectives: Whether a search by it may have more than one objective.
     """
 
     make: Callable[[int], BaseSampler] | None
     several_objectives: bool = True
-    require: Callable[[], None] = lambda: None
 
 
 SAMPLERS: Registry[Sampler] = registries.SAMPLERS

@@ -1,4 +1,4 @@
-"""CMA-ES (Hansen and Ostermeier, 2001), for continuous spaces; it needs a package of its own."""
+"""CMA-ES (Hansen and Ostermeier, 2001), which needs a package of its own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-def _require_package() -> None:
+def cmaes(seed: int) -> BaseSampler:
+    """For continuous spaces.
+
+    Raises:
+        ConfigError: Its package is not installed.
+    """
     if importlib.util.find_spec("cmaes") is None:
         raise ConfigError(
             '= cmaes needs the package "cmaes", which is not installed; pip install -e ".[cmaes]", or choose tpe',
             path="search.sampler",
         )
-
-
-def _make(seed: int) -> BaseSampler:
     from optuna.samplers import CmaEsSampler
 
     return CmaEsSampler(seed=seed)
 
 
-SAMPLERS.register("cmaes")(Sampler(make=_make, several_objectives=False, require=_require_package))
+SAMPLERS.register("cmaes")(Sampler(make=cmaes, several_objectives=False))

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-def _make(seed: int) -> BaseSampler:
+def gp(seed: int) -> BaseSampler:
+    """With noise: a loss depends on its seed."""
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed, deterministic_objective=False)  # with noise: a loss depends on its seed
+    return GPSampler(seed=seed, deterministic_objective=False)
 
 
-SAMPLERS.register("gp")(Sampler(make=_make, several_objectives=False))
+SAMPLERS.register("gp")(Sampler(make=gp, several_objectives=False))

@@ -1,4 +1,4 @@
-"""Every valid point of a space whose domains are lists; `trials.proposals` enumerates them."""
+"""Every point of the space, in its order; the space must have an end (`trials.proposals` lists the points)."""
 
 from __future__ import annotations
 

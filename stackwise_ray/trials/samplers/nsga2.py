@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-def _make(seed: int) -> BaseSampler:
+def nsga2(seed: int) -> BaseSampler:
+    """Populations of 16: Optuna's 50 would be the whole of most searches here."""
     from optuna.samplers import NSGAIISampler
 
-    return NSGAIISampler(seed=seed, population_size=16)  # Optuna's 50 would be the whole of most searches here
+    return NSGAIISampler(seed=seed, population_size=16)
 
 
-SAMPLERS.register("nsga2")(Sampler(make=_make))
+SAMPLERS.register("nsga2")(Sampler(make=nsga2))

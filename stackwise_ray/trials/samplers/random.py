@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-def _make(seed: int) -> BaseSampler:
+def random(seed: int) -> BaseSampler:
+    """Every point by itself."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-SAMPLERS.register("random")(Sampler(make=_make))
+SAMPLERS.register("random")(Sampler(make=random))

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 
-def _make(seed: int) -> BaseSampler:
+def tpe(seed: int) -> BaseSampler:
+    """`constant_liar`: trials that run at the same time must not all go to the same place."""
     from optuna.samplers import TPESampler
 
-    # constant_liar: trials that run at the same time must not all go to the same place
     return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True)
 
 
-SAMPLERS.register("tpe")(Sampler(make=_make))
+SAMPLERS.register("tpe")(Sampler(make=tpe))
