@@ -126,16 +126,6 @@ class Sweep:
         }
         return kinds.pop() if len(kinds) == 1 else None
 
-    def declared_laws(self) -> list[tuple[str, dict[str, Any]]]:
-        """Kind of every law that the file declares, and the arguments of `fit_scaling_law` or `fit_isoflop`."""
-        defaults: dict[str, dict[str, Any]] = {"scaling_law": {"law": "chinchilla"}, "isoflop": {}}
-        return [
-            (kind, {**defaults[kind], **entry[kind]})
-            for entry in self._analysis()
-            for kind in defaults
-            if isinstance(entry.get(kind), Mapping)
-        ]
-
     @property
     def adaptive_seeds(self) -> tuple[int, int] | None:
         """Least and most seeds of an arm where the verdicts decide between them; None where seeds are fixed."""
@@ -143,9 +133,12 @@ class Sweep:
         seeds = replicates.get("seeds") if isinstance(replicates, Mapping) else None
         return (int(seeds["min"]), int(seeds["max"])) if isinstance(seeds, Mapping) else None
 
-    def _analysis(self) -> list[Mapping[str, Any]]:
+    @property
+    def analysis(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Key and options of every declared step, in the order of the file."""
         listed = self.file.get("analysis") or []
-        return [entry for entry in listed if isinstance(entry, Mapping)]
+        entries = (entry for entry in listed if isinstance(entry, Mapping))
+        return [(kind, options) for entry in entries for kind, options in entry.items() if isinstance(options, Mapping)]
 
 
 def read_sweep(directory: str | Path) -> Sweep:

@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stackwise_ray.config.space.designs import Design
-from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, Compare, ObjectiveEntry, SweepConfig
+from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, SweepConfig
+from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison
 from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.registries import ANALYSES
 
 OPEN_BUDGET = "flops"
 """What must be equal in a comparison that suggests itself, where the arms have budgets in several units."""
+
+
+SUGGESTED = "compare"
+"""The analysis that suggests itself where a design names a baseline and the file declares no comparison."""
 
 
 def questions_of(sweep: SweepConfig, design: Design) -> Questions:
@@ -33,12 +39,15 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
         arms: Names of the arms; none where a search draws them.
         budget: The unit of all arms' budgets; None where they differ.
     """
-    declared = [_resolve(sweep, compare, arms, budget, declared=True) for compare in sweep.comparisons]
+    declared = [
+        _resolve(sweep, comparison, arms, budget, step=entry.kind, declared=True)
+        for entry in sweep.analysis
+        if (comparison := entry.step.comparison(entry.options)) is not None
+    ]
     suggested = []
     if not declared and sweep.baseline is not None:
-        entry = sweep.objective[0]
-        suggestion = Compare(metric=entry.metric)
-        suggested = [_resolve(sweep, suggestion, arms, budget, declared=False)]
+        suggestion = ANALYSES.get(SUGGESTED).options(metric=sweep.objective[0].metric)
+        suggested = [_resolve(sweep, suggestion, arms, budget, step=SUGGESTED, declared=False)]
     return Questions(
         arms=tuple(arms), baseline=sweep.baseline, goals=goals_of(sweep), comparisons=tuple(declared or suggested)
     )
@@ -57,7 +66,13 @@ def scheduler_goal(sweep: SweepConfig) -> Goal:
 
 
 def _resolve(
-    sweep: SweepConfig, compare: Compare, arms: Sequence[str], budget: str | None, *, declared: bool
+    sweep: SweepConfig,
+    compare: DeclaredComparison,
+    arms: Sequence[str],
+    budget: str | None,
+    *,
+    step: str,
+    declared: bool,
 ) -> ResolvedComparison:
     goal = Goal.of(compare.metric, _written(sweep, compare.metric))
     baseline = sweep.baseline_of(compare)
@@ -74,11 +89,12 @@ def _resolve(
         correction="bonferroni" if adaptive else compare.correction,
         test="mixture_t" if adaptive else compare.test,
         family=tuple(arm for arm in arms if arm != baseline),
+        step=step,
         declared=declared,
     )
 
 
 def _written(sweep: SweepConfig, metric: str) -> Direction | None:
     """The direction that the file gives for a metric anywhere (`sweep_rules` lets it give one)."""
-    entries: tuple[ObjectiveEntry | Compare, ...] = (*sweep.objective, *sweep.comparisons)
+    entries: tuple[ObjectiveEntry | DeclaredComparison, ...] = (*sweep.objective, *sweep.comparisons)
     return next((entry.direction for entry in entries if entry.metric == metric and entry.direction), None)
