@@ -114,9 +114,8 @@ class CompareStep(ReportedStep):
         """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
         if options.baseline is None:
             raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
-        if (
-            options.test == "mixture_t" and sweep.adaptive_seeds is not None
-        ):  # the number of seeds depends on the results: no fixed-n test holds
+        # where the number of seeds depends on the results, no test of a fixed number holds
+        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
             return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
         from ..paired.significance import compare, fixed_arguments
 
