@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.beside import analysis_module
-from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
@@ -82,7 +82,6 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    _require_runs(sweep)
     return plan_sweep(
         sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
     )
@@ -118,7 +117,6 @@ def run(
         report=_write_report,
         verdicts=_anytime_verdicts(),
     )
-    _require_runs(sweep)
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
@@ -127,23 +125,6 @@ def run(
 def _write_report(directory: Path) -> Path:
     report: Path = analysis_module("report.compose").write_report(directory)
     return report
-
-
-def _require_runs(sweep: SweepConfig) -> None:
-    """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from stackwise_ray.config.space.designs import expand
-    from stackwise_ray.config.space.seeds import first_seeds
-
-    for number, step in enumerate(sweep.analysis):
-        if step.scaling_law is None:
-            continue
-        law = step.scaling_law.law
-        parameters = analysis_module("scaling.laws").LAWS[law].parameters
-        try:
-            runs = len(expand(sweep).arms) * len(first_seeds(sweep))
-            analysis_module("scaling.law_table").require_runs(runs, len(parameters), law)
-        except AnalysisError as error:
-            raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:

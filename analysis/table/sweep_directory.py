@@ -148,22 +148,12 @@ class Sweep:
 
     def declared(self) -> list[dict[str, Any]]:
         """Arguments of `compare` for every comparison that the file declares, defaults filled in from the sweep."""
-        listed = [entry["compare"] for entry in self._analysis() if isinstance(entry.get("compare"), Mapping)]
+        listed = [options for kind, options in self.analysis if kind == "compare"]
         return [self._arguments(entry, entry.get("baseline") or self.baseline) for entry in listed]
 
     def undeclared(self) -> dict[str, Any] | None:
         """Arguments of the comparison that suggests itself where a baseline stands in the design."""
         return self._arguments({}, self.baseline) if self.baseline is not None else None
-
-    def declared_laws(self) -> list[tuple[str, dict[str, Any]]]:
-        """Kind of every law that the file declares, and the arguments of `fit_scaling_law` or `fit_isoflop`."""
-        defaults: dict[str, dict[str, Any]] = {"scaling_law": {"law": "chinchilla"}, "isoflop": {}}
-        return [
-            (kind, {**defaults[kind], **entry[kind]})
-            for entry in self._analysis()
-            for kind in defaults
-            if isinstance(entry.get(kind), Mapping)
-        ]
 
     @property
     def adaptive_seeds(self) -> tuple[int, int] | None:
@@ -172,9 +162,12 @@ class Sweep:
         seeds = replicates.get("seeds") if isinstance(replicates, Mapping) else None
         return (int(seeds["min"]), int(seeds["max"])) if isinstance(seeds, Mapping) else None
 
-    def _analysis(self) -> list[Mapping[str, Any]]:
+    @property
+    def analysis(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Key and options of every declared step, in the order of the file."""
         listed = self.file.get("analysis") or []
-        return [entry for entry in listed if isinstance(entry, Mapping)]
+        entries = (entry for entry in listed if isinstance(entry, Mapping))
+        return [(kind, options) for entry in entries for kind, options in entry.items() if isinstance(options, Mapping)]
 
     def _arguments(self, entry: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
         chosen = {key: entry[key] for key in _COMPARE_KEYS if entry.get(key) is not None}

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from stackwise_ray.config.space.analysis_rules import ANALYSIS_RULES, check_isoflop, check_optimised, check_reported
+from stackwise_ray.config.space.analysis_rules import (
+    ANALYSIS_RULES,
+    check_analysis,
+    check_masks,
+    check_optimised,
+    check_reported,
+    metrics_read,
+)
 from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
 from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
 from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
@@ -14,17 +21,16 @@ from stackwise_ray.config.space.seeds import replicate_seeds
 from stackwise_ray.config.space.sweep_config import (
     AdaptiveSeeds,
     ArmsDesign,
-    Compare,
     IsoflopDesign,
     LadderDesign,
     SearchDesign,
     SweepConfig,
 )
-from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.core.errors import ConfigError, did_you_mean
-from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
+from stackwise_ray.core.records import Role
 from stackwise_ray.core.registries import SAMPLERS, SCHEDULERS
 
 MOST_SEEDS = 10_000
@@ -40,11 +46,10 @@ def check_sweep(sweep: SweepConfig) -> Design:
     for rule in _RULES:
         rule(sweep)
     design = expand(sweep)
-    _check_baselines(sweep, design)
-    _check_equal_budgets(sweep, design)
-    check_isoflop(sweep, design)
-    _check_masks(sweep, design)
+    _check_baseline(sweep, design)
+    check_masks(sweep, design)
     check_reported(sweep, design)
+    check_analysis(sweep, design)
     _check_workers(sweep, design)
     _check_spaces(sweep, design)
     _check_number(sweep, design)
@@ -88,8 +93,8 @@ def _check_scheduler(sweep: SweepConfig) -> None:
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
-    for number, step in enumerate(sweep.analysis):
-        place = f"analysis.{number}.{step.kinds[0]}"
+    for number, declared in enumerate(sweep.analysis):
+        place = f"analysis.{number}.{declared.kind}"
         problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
 
@@ -120,9 +125,8 @@ def _check_metrics(sweep: SweepConfig) -> None:
         require_metric(goal.metric, place=f"objective.{number}.metric", source=sweep.source)
     if sweep.scheduler is not None and sweep.scheduler.metric is not None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
-    for number, step in enumerate(sweep.analysis):
-        if step.compare is not None:
-            require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
+    for place, read in metrics_read(sweep):
+        require_metric(read.metric, place=place, source=sweep.source)
 
 
 def _check_short_trials(sweep: SweepConfig) -> None:
@@ -178,62 +182,11 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
 )
 
 
-def _check_baselines(sweep: SweepConfig, design: Design) -> None:
+def _check_baseline(sweep: SweepConfig, design: Design) -> None:
     names = [arm.name for arm in design.arms]
     named = getattr(sweep.design, "baseline", None)
     if named is not None and named not in names:
         raise _refuse(sweep, "design.baseline", f"= {named} is no arm; {did_you_mean(named, names)}")
-    for number, step in enumerate(sweep.analysis):
-        compare = step.compare
-        if compare is None:
-            continue
-        baseline, place = sweep.baseline_of(compare), f"analysis.{number}.compare.baseline"
-        if baseline is None:
-            raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
-        if baseline not in names:
-            raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
-        if len(names) < 2:
-            raise _refuse(sweep, f"analysis.{number}.compare", f"needs two arms; there is only {names[0]}")
-
-
-def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
-    """A comparison at equal budget needs one budget; what the runs achieve is checked again by the analysis."""
-    for number, step in enumerate(sweep.analysis):
-        if step.compare is None or step.compare.equal != "budget":
-            continue
-        first = design.arms[0]
-        for arm in design.arms[1:]:
-            if _differ(first.trial.training.budget, arm.trial.training.budget, step.compare):
-                problem = (
-                    f"= budget, but {first.name} has {_budget_text(first.trial.training.budget)} and {arm.name} has "
-                    f"{_budget_text(arm.trial.training.budget)}; give every arm one budget, or set equal: flops or null"
-                )
-                raise _refuse(sweep, f"analysis.{number}.compare.equal", problem)
-
-
-def _check_masks(sweep: SweepConfig, design: Design) -> None:
-    """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked."""
-    kinds = {arm.name: loss_kind(to_plain(arm.trial)) for arm in design.arms}
-    if len(set(kinds.values())) < 2:
-        return
-    first, *others = kinds
-    other = next(name for name in others if kinds[name] != kinds[first])
-    common = "compare validation/masked_loss, which is the same for all"
-    for number, step in enumerate(sweep.analysis):
-        compare = step.compare
-        if compare is not None and compare.metric not in OWN_MASKS:
-            continue
-        place = f"analysis.{number}.{step.kinds[0]}" + (".metric" if compare else "")
-        says = f"= {compare.metric}, which" if compare else "is fitted to validation/loss, which"
-        if NEXT_TOKENS in (kinds[first], kinds[other]):
-            problem = (
-                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
-                "both can be compared; put them into two search spaces"
-            )
-        else:
-            later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
-            problem = f"{says} {first} measures on other masks than {other}; {common if compare else later}"
-        raise _refuse(sweep, place, problem)
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:
@@ -245,14 +198,6 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
     if sharded is not None and sweep.resources.workers == 1:
         problem = f"= 1 leaves nobody to share the model of {sharded} with (training.parallel = sharded)"
         raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
-
-
-def _differ(one: Budget, other: Budget, compare: Compare) -> bool:
-    return one.unit != other.unit or abs(one.amount - other.amount) > compare.tolerance * max(one.amount, other.amount)
-
-
-def _budget_text(budget: Budget) -> str:
-    return f"{budget.unit}: {budget.amount:g}"
 
 
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:

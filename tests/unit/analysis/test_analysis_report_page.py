@@ -300,13 +300,13 @@ def test_a_declared_law_is_fitted_and_stands_with_its_certificate(journal):
     journal.meta(sweep={"name": "laws", "design": {"kind": "arms"}, "analysis": [law]})
     folder = journal.close()
     summary = summary_table(folder)
-    fit = summary.laws[0].fit
+    fit = summary.answers[0].finding.result
     assert summary.verdict == fit.sentence
     section = next(part for part in compose(summary, Pictures()).sections if part.title == "Scaling laws")
     text = to_markdown(compose(summary, Pictures()), folder)
     assert fit.sentence in text
     assert all(finding in text for finding in fit.certificate.findings)
     assert [row[0] for row in section.blocks[1].grid.rows] == ["E", "A", "alpha"]
-    (law,) = pictures(summary, folder / "figures").laws
+    (law,) = pictures(summary, folder / "figures").answers.values()
     draw_panels(law.figure)
     assert all(path.stat().st_size > 5000 for path in law.figure.files)

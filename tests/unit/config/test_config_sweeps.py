@@ -220,7 +220,7 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),
         ("analysis=[{isoflop: {}}]", ["needs at least 4 sizes at a budget"]),
         ("analysis=[{compere: {}}]", ["did you mean 'compare'?"]),
-        ("analysis=[{}]", ["exactly one of compare, scaling_law, isoflop"]),
+        ("analysis=[{}]", ["exactly one of compare, isoflop, scaling_law"]),
         ("scheduler={kind: asha}", ["early stopping is for design.kind: search"]),
         ("scheduler={kind: asah}", ["did you mean 'asha'?"]),
         ("search={space: {training.lr: [1]}}", ["goes with design.kind: search"]),
