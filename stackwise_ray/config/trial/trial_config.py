@@ -12,6 +12,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from stackwise_ray.config.trial.registered import OptionsOf
+from stackwise_ray.core import registries
+
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning; a file of a newer version is refused."""
 
@@ -281,7 +284,7 @@ class TrialConfig(Strict):
     """One trial. Its canonical hash, with the data fingerprint, is the `trial_id` (`config.identity`)."""
 
     model: ModelConfig
-    data: DataConfig
+    data: Annotated[DataConfig, OptionsOf("corpus", registries.CORPORA)]
     training: TrainingConfig
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     flags: tuple[str, ...] = ()  # names in stackwise_ray.flags, each a pure edit of this config
