@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import CORPORA, gather, prepare
 from stackwise_ray.data.corpus import SPLITS
@@ -32,7 +32,7 @@ def corpus(request, text_folder, tmp_path_factory):
         make = CORPORA.get(request.param)
         reasons = []
         for path in (None, str(text_folder)):
-            config = DataConfig(corpus=request.param, path=path, seq_len=32)
+            config = data_config(corpus=request.param, path=path, seq_len=32)
             try:
                 next(iter(make(config).documents()))
             except ConfigError as error:

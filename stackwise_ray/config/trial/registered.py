@@ -75,11 +75,13 @@ class Alternatives:
         base: What all of them are; holds the common fields.
         field: Name of the field that names the entry.
         registry: Where the entries are.
+        place: Dotted path of the options in what they are part of, for messages of `build_options`.
     """
 
     base: type
     field: str
     registry: Registry[Any]
+    place: str = ""
 
     def of(self, name: Any) -> type | None:
         """The option class of the entry called `name`; None: there is no such entry."""
@@ -260,11 +262,20 @@ def build_options(alternatives: Alternatives, /, **values: Any) -> Any:
     name = alternatives.name_in(values)
     options = alternatives.of(name)
     if options is None:
-        raise ConfigError(alternatives.unknown(name))
+        raise ConfigError(alternatives.unknown(name), path=_joined(alternatives.place, alternatives.field))
     for option, value in values.items():
         if option not in field_names(options) and (problem := alternatives.refusal(option, name, value)):
-            raise ConfigError(problem, path=option)
+            raise ConfigError(problem, path=_joined(alternatives.place, option))
+    for entry in dataclasses.fields(options):
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and entry.name not in values:
+            path = _joined(alternatives.place, entry.name)
+            raise ConfigError(f"is required with {alternatives.field}: {name}", path=path)
     return options(**values)
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
 
 
 def replace_options(alternatives: Alternatives, options: Any, /, **changes: Any) -> Any:

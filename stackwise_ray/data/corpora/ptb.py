@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, file_signature
-from stackwise_ray.data.places import Benchmark
+from stackwise_ray.data.places import Benchmark, BenchmarkData
 
 _BENCHMARK = Benchmark(
     folder="ptb",
@@ -29,7 +28,9 @@ class PennTreebank(Corpus):
     word_rule = "whitespace and line ends"
     separated = False
 
-    def __init__(self, config: DataConfig) -> None:
+    options = BenchmarkData
+
+    def __init__(self, config: BenchmarkData) -> None:
         super().__init__(config)
         self._files = _BENCHMARK.find(config)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.errors import DiskFullError
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.sources import FixedSource, Proposal
@@ -19,8 +20,8 @@ from stackwise_ray.trials.sources import FixedSource, Proposal
 def trial(seed: int, lr: float = 1e-3) -> TrialConfig:
     return TrialConfig(
         model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
-        data=DataConfig(corpus="markov"),
-        training=TrainingConfig(budget=Budget(steps=3), lr=lr),
+        data=data_config(corpus="markov", markov=MarkovSource()),
+        training=training_config(budget=Budget(steps=3), lr=lr),
         seed=seed,
     )
 
