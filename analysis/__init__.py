@@ -15,12 +15,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
+
 if TYPE_CHECKING:
     from .anytime.e_process import seeds_possible
     from .anytime.sequential import compare_sequentially, sequential_verdict
     from .anytime.simulation import SequentialPlan, sequential_seeds, simulated_power
     from .anytime.verdict import SequentialComparison, Verdict
-    from .errors import AnalysisError
     from .paired.comparison import ArmComparison, Comparison
     from .paired.intervals import Interval
     from .paired.power import minimum_detectable_effect, power, seeds_needed
@@ -29,24 +30,21 @@ if TYPE_CHECKING:
     from .report.summary import summary_table
     from .scaling.allocation import optimal_allocation
     from .scaling.frontier import FrontierFit, fit_frontier
-    from .scaling.isoflop import fit_isoflop
-    from .scaling.isoflop_fit import IsoFlopFit
-    from .scaling.scaling_fit import ScalingFit
-    from .scaling.scaling_laws import fit_scaling_law
+    from .scaling.isoflop import IsoFlopFit, fit_isoflop
+    from .scaling.scaling_law import ScalingFit, fit_scaling_law
     from .table.runs import load_curves, load_runs
     from .tasks.aggregation import aggregate
     from .tasks.hierarchical import hierarchical_bootstrap
     from .tasks.ranking import Ranking, rank
 
 _HOME = {
-    "AnalysisError": "errors",
     "ArmComparison": "paired.comparison",
     "Comparison": "paired.comparison",
     "FrontierFit": "scaling.frontier",
     "Interval": "paired.intervals",
-    "IsoFlopFit": "scaling.isoflop_fit",
+    "IsoFlopFit": "scaling.isoflop",
     "Ranking": "tasks.ranking",
-    "ScalingFit": "scaling.scaling_fit",
+    "ScalingFit": "scaling.scaling_law",
     "SequentialComparison": "anytime.verdict",
     "SequentialPlan": "anytime.simulation",
     "Verdict": "anytime.verdict",
@@ -55,7 +53,7 @@ _HOME = {
     "compare_sequentially": "anytime.sequential",
     "fit_frontier": "scaling.frontier",
     "fit_isoflop": "scaling.isoflop",
-    "fit_scaling_law": "scaling.scaling_laws",
+    "fit_scaling_law": "scaling.scaling_law",
     "hierarchical_bootstrap": "tasks.hierarchical",
     "load_curves": "table.runs",
     "load_runs": "table.runs",

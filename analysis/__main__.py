@@ -7,12 +7,14 @@ in what was asked ends with one message and exit code 2.
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from stackwise_ray.core.atomic import disk_full_is_named
+from stackwise_ray.core.errors import AnalysisError, DiskFullError
 
 from .commands import law_commands, statistics_commands
 from .commands.printing import (
@@ -26,7 +28,6 @@ from .commands.printing import (
     sweep_of,
     to_terminal,
 )
-from .errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,7 +129,7 @@ def report(
     path = write_report(directory)
     summary = summary_table(directory)
     if as_json:
-        from .files import dump_json
+        from .plain_json import dump_json
 
         print(dump_json({**summary.to_dict(), "report": str(path)}))
     elif markdown:
@@ -156,7 +157,7 @@ def verify(
     if as_json:
         from dataclasses import asdict
 
-        from .files import dump_json
+        from .plain_json import dump_json
 
         print(dump_json(asdict(found)))
     else:
@@ -207,17 +208,16 @@ def _source_name(source: str) -> str:
     return source.rpartition("#")[2] if "#" in source else Path(source).stem
 
 
-def main() -> None:
+def main(prog_name: str = "python -m analysis") -> None:
     """Run the command line; our own errors become one message and exit code 2."""
     try:
-        app(prog_name="python -m analysis")
+        with disk_full_is_named(prog_name):
+            app(prog_name=prog_name)
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: {error.strerror} while writing; free some space and run the command again", file=sys.stderr)
+    except DiskFullError as error:
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

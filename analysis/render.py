@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
-    from .paired.intervals import Interval
-
 ABSENT = "not measured"
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -63,20 +61,6 @@ def format_number(value: float | None, decimals: int, *, signed: bool = False) -
         return ABSENT
     text = f"{value:{'+' if signed else ''},.{decimals}f}"
     return text.replace("-", "−")
-
-
-def format_interval(interval: Interval, *, signed: bool = False, decimals: int | None = None) -> str:
-    """Estimate and interval with as many digits as its width supports.
-
-    >>> from analysis.paired.intervals import Interval
-    >>> format_interval(Interval(-0.03412, -0.0512, -0.0171, 0.95, "t", 3), signed=True)
-    '−0.034 [−0.051, −0.017]'
-    """
-    if decimals is None:
-        spread = (interval.high - interval.low) / 2
-        decimals = decimals_for(spread if spread > 0 else interval.estimate)
-    ends = ", ".join(format_number(end, decimals, signed=signed) for end in (interval.low, interval.high))
-    return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends}]"
 
 
 def format_significant(value: float | None, digits: int = 4) -> str:

@@ -31,9 +31,10 @@ from scaling_laws import conditions, random_law, random_runs
 from scipy.stats import binomtest
 
 import analysis
-from analysis.files import write_json, write_text
+from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.laws import Array
+from stackwise_ray.core.atomic import atomic_write_text
 
 SIZES = (240, 60)
 NOISE = 0.005 * np.sqrt(2)
@@ -156,7 +157,7 @@ def main() -> int:
         "certificates": found,
     }
     write_json(options.results / "certificates.json", results)
-    write_text(options.results / "certificates.md", grid.to_markdown())
+    atomic_write_text(options.results / "certificates.md", grid.to_markdown())
     return 0
 
 

@@ -31,7 +31,8 @@ from analysis.plots.curves import BUDGETS, against_budget, seeds_drawn
 from analysis.plots.figures import Panel, PanelFigure, draw_panels
 from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.sweep import make_console, run
+from stackwise_ray.sweep import run
+from stackwise_ray.terminal import make_console
 
 METRIC = "validation/loss"
 ARMS: dict[str, dict[str, Any]] = {

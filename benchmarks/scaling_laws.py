@@ -29,12 +29,13 @@ import scipy
 from rich.progress import Progress
 from scipy.stats import binomtest
 
-from analysis.files import write_json, write_text
+from analysis.plain_json import write_json
 from analysis.render import Grid
-from analysis.scaling.law_fit import Problem, draw, minimise, percentile_ends
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.laws import LAWS, Array
+from analysis.scaling.minimisation import Problem, draw, minimise, percentile_ends
 from analysis.scaling.profile_likelihood import profiles
+from stackwise_ray.core.atomic import atomic_write_text
 
 LAW = LAWS["chinchilla"]
 SIZES = (240, 30)
@@ -210,7 +211,7 @@ def main() -> int:
         "coverage": found,
     }
     write_json(options.results / "scaling_laws.json", results)
-    write_text(options.results / "scaling_laws.md", grid.to_markdown())
+    atomic_write_text(options.results / "scaling_laws.md", grid.to_markdown())
     return 0
 
 

@@ -1,23 +1,30 @@
-"""`python -m stackwise_ray.evaluate`: score a trained model.
+"""`python -m stackwise_ray.evaluate`: score a trained model, on its own data or on tasks.
 
-The command: arguments, messages, exit codes. What it does stands in `training.scoring`.
+The command: arguments, messages, exit codes. What it does is in `training.scoring` and `tasks.evaluating`.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
-from stackwise_ray.sweep import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.core.registries import TASKS
+from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
 
 if TYPE_CHECKING:
-    from stackwise_ray.training.scoring import Scores
+    from collections.abc import Mapping
 
-PERPLEXITY = "perplexity"
+    from stackwise_ray.tasks.evaluating import TaskResult
+    from stackwise_ray.tasks.task import Reference
+    from stackwise_ray.training.scoring import TrainedModel
+
+FIRST_SECONDS, LINE_SECONDS = 2.0, 10.0
+"""When progress is first said, and how far apart its lines are where no terminal shows a bar."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -27,68 +34,216 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 python -m stackwise_ray.evaluate --run runs/bk   [dim]# on the run's own data[/dim]
 
+python -m stackwise_ray.evaluate --run runs/bk --tasks wikitext2,ptb
+
+python -m stackwise_ray.evaluate --list   [dim]# the tasks, and where their data are[/dim]
+
 python -m stackwise_ray.evaluate --model runs/bk/model data=text_files data.path=notes.txt
 
-python -m stackwise_ray.evaluate --run runs/bk --output scores
+python -m stackwise_ray.evaluate --model gpt2 --tasks wikitext2 data.seq_len=1024 --output scores
+
+python -m stackwise_ray.evaluate --run runs/mine --plugin my_corpus.py   [dim]# a run with a plugin[/dim]
 """
 )
 def main(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[data=choice | data.path=value ...]", help="Data for --model.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[data=choice | data.path=value ...]",
+            help="Data for --model; with --tasks: data.path of one task, and data.seq_len for --model.",
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="A finished trial's folder.")] = None,
     model: Annotated[str | None, typer.Option(help="A transformers model: a path or a hub name.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks; default: perplexity.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated tasks; default: the run's own data, or those named.")
+    ] = None,
+    list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks and where their data are.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score the first so many items of each task alone.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json; default: the run's outputs/, or none for --model.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
-    """Score a trained model: loss on the fixed validation windows, and perplexity over the whole splits.
+    """Score a trained model on its own data, or on tasks.
+
+    Its own data give the loss on the fixed validation windows and the perplexity over the whole splits.
 
     Exit codes: 0 done; 1 failed, or the disk is full; 2 a mistake in what was asked; 130 interrupted.
     """
     console = make_console()
     with exit_codes(resumable=False):
+        load_plugins(plugin)
+        if list_tasks:
+            _list(console)
+            return
         if (run is None) == (model is None):
             raise ConfigError("give either --run DIR or --model PATH_OR_NAME; --help shows examples")
-        _check_tasks(tasks)
+        names = _named(tasks)
+        if limit is not None and not names:
+            raise ConfigError(f"= {limit} is of a task's items; add --tasks", path="--limit")
+        folder = output or (run / "outputs" if run is not None else None)
         try:
-            scores = _score(run, model, words or [])
+            with Waiting() as waiting, plugins_of_before(run):
+                if names:
+                    _score_tasks(names, run, model, words or [], limit, folder, console, waiting)
+                else:
+                    _score_own(run, model, words or [], folder, console, waiting)
         except TrialError as error:
             Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
             raise typer.Exit(EXIT_FAILED) from None
-        _answer(scores, output or (run / "outputs" if run is not None else None), console)
+        if folder is not None:
+            _say(console, f"results: {folder / 'evaluation.json'}")
 
 
-def _check_tasks(tasks: str | None) -> None:
-    known = [PERPLEXITY]
-    for name in [] if tasks is None else [task.strip() for task in tasks.split(",")]:
-        if name not in known:
-            raise ConfigError(f"= {name} is no task of this version; {did_you_mean(name, known)}", path="--tasks")
+def _named(tasks: str | None) -> tuple[str, ...]:
+    """The tasks asked for, each once."""
+    if tasks is None:
+        return ()
+    names = tuple(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    if not names:
+        raise ConfigError(f"= '{tasks}' names no task; --list shows them", path="--tasks")
+    for name in names:
+        if name not in TASKS:
+            raise ConfigError(f"= {name} is no task; {did_you_mean(name, TASKS.names())}", path="--tasks")
+    return names
 
 
-def _score(run: Path | None, model: str | None, words: list[str]) -> Scores:
+def _list(console: Console) -> None:
+    for name, task in TASKS.items():
+        facts, where = task.facts, task().where(None)
+        count = "" if facts.n_items is None else f" of {facts.n_items:,} {facts.item}"
+        _say(console, f"{name}  {facts.kind}  {facts.title}, {facts.split} split{count}")
+        _say(console, f"  metrics: {', '.join(metric.path for metric in facts.metrics)}")
+        _say(console, f"  source: {facts.source.paper}; licence: {facts.source.licence}")
+        _say(console, f"  data: {where.place if where.place is not None else where.missing}")
+
+
+def _score_own(
+    run: Path | None, model: str | None, words: list[str], folder: Path | None, console: Console, waiting: Waiting
+) -> None:
+    if run is not None and words:
+        raise ConfigError(f"'{words[0]}': a run is scored on its own data; use --model for other data")
+    waiting("loading torch", 0, None)
+    from stackwise_ray.tasks.evaluating import keep_own
     from stackwise_ray.training.scoring import score_model, score_run
 
     if run is not None:
-        if words:
-            raise ConfigError(f"'{words[0]}': a run is scored on its own data; use --model for other data")
-        return score_run(run)
-    assert model is not None  # exactly one of the two is given
-    return score_model(model, words)
-
-
-def _answer(scores: Scores, folder: Path | None, console: Console) -> None:
-    from stackwise_ray.core.atomic import atomic_write_json
-    from stackwise_ray.training.trial_folder import unwritable_is_named
-
+        scores = score_run(run, progress=waiting)
+    else:
+        assert model is not None  # exactly one of the two is given
+        scores = score_model(model, words, progress=waiting)
     for name, value in sorted(scores.metrics.items()):
-        console.print(f"{name}  {value:.6g}", highlight=False, soft_wrap=True, markup=False)
+        _say(console, f"{name}  {value:.6g}")
     if folder is not None:
-        path = folder / "evaluation.json"
-        with unwritable_is_named(folder):
-            atomic_write_json(path, scores.to_dict())
-        console.print(f"results: {path}", highlight=False, soft_wrap=True, markup=False)
+        keep_own(folder, scores.to_dict())
+
+
+def _score_tasks(
+    names: tuple[str, ...],
+    run: Path | None,
+    model: str | None,
+    words: list[str],
+    limit: int | None,
+    folder: Path | None,
+    console: Console,
+    waiting: Waiting,
+) -> None:
+    path, others = _data_path(words, names)
+    if run is not None and others:
+        raise ConfigError(f"'{others[0]}': a run is scored with its own context and tokenizer; leave it out")
+    wrong = [word for word in others if not word.startswith(("data.seq_len=", "data.tokenizer="))]
+    if wrong:
+        raise ConfigError(f"'{wrong[0]}': a task brings its own data; beside data.path, data.seq_len can be given")
+    waiting("loading torch", 0, None)
+    from stackwise_ray.tasks.evaluating import evaluate_tasks
+
+    trained = _open(run, model, others)
+    results = evaluate_tasks(trained, names, path=path, limit=limit, folder=folder, progress=waiting)
+    for result in results:
+        _answer(result, console)
+
+
+def _open(run: Path | None, model: str | None, words: list[str]) -> TrainedModel:
+    from stackwise_ray.training.scoring import open_model, open_run
+
+    if run is not None:
+        return open_run(run)
+    assert model is not None  # exactly one of the two is given
+    return open_model(model, words)
+
+
+def _data_path(words: list[str], names: tuple[str, ...]) -> tuple[str | None, list[str]]:
+    """`data.path` and the other words."""
+    paths = [word for word in words if word.startswith("data.path=")]
+    if paths and (len(names) > 1 or len(paths) > 1):
+        raise ConfigError(
+            f"'{paths[-1]}': data.path is of one task, and {len(names)} are asked for ({', '.join(names)}); ask for "
+            "one at a time, or put the data under $STACKWISE_DATA"
+        )
+    path = paths[0].partition("=")[2] if paths else None
+    return path, [word for word in words if word not in paths]
+
+
+def _answer(result: TaskResult, console: Console) -> None:
+    """One line per metric: path, value, and what stands beside it."""
+    content, facts = result.content, result.facts
+    for path, found in content["metrics"].items():
+        parts = [f"{path}  {found['value']:.6g}"]
+        if "standard_error" in found:
+            parts.append(f"± {found['standard_error']:.2g} (standard error)")
+        if path in content["floor"]:
+            parts.append(f"floor {content['floor'][path]:.6g}")
+        parts += [_reference(reference) for reference in facts.references if reference.metric == path]
+        _say(console, "  ".join(parts))
+    _say(console, f"{facts.name}: {_scored(content)}" + ("; computed before" if result.kept else ""))
+
+
+def _reference(reference: Reference) -> str:
+    return f"published {reference.value:g} ({reference.model}; {reference.source})"
+
+
+def _scored(content: Mapping[str, Any]) -> str:
+    part = "" if content["limit"] is None else f", the first {content['limit']} alone"
+    cut = f", {content['n_cut']:,} cut by the context" if content["n_cut"] else ""
+    return (
+        f"{content['split']} split, {content['n_items']:,} {content['item']}{part}{cut}, context of "
+        f"{content['seq_len']} tokens, data {content['data_fingerprint'][:12]}"
+    )
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+class Waiting:
+    """Says on standard error what takes longer than two seconds: a line that changes on a terminal, else few lines."""
+
+    def __init__(self) -> None:
+        self._console = make_console(stderr=True)
+        self._status = self._console.status("") if self._console.is_terminal else None
+        self._what = ""
+        self._next = 0.0
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
+        now = time.monotonic()
+        text = f"{what} {done / total:.0%}" if total else what
+        if self._status is not None:
+            self._status.update(text)
+            self._status.start()
+        elif what != self._what:
+            self._what, self._next = what, now + FIRST_SECONDS
+        elif now >= self._next:
+            self._next = now + LINE_SECONDS
+            _say(self._console, text)
 
 
 if __name__ == "__main__":

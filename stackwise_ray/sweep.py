@@ -7,22 +7,29 @@ proposals` (planning) and `analysis` (the answer). `plan` and `run` are the Pyth
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
-import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.beside import analysis_module
+from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.plugins import ask_again
+from stackwise_ray.terminal import (
+    EXIT_MISTAKE,
+    PluginOption,
+    exit_codes,
+    load_plugins,
+    make_console,
+    print_json,
+    warn_about_plugins,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +37,9 @@ if TYPE_CHECKING:
     from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
     from stackwise_ray.distributed.driver import SweepOutcome
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 OUTPUT = Path("experiments")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -56,12 +62,11 @@ class SweepResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
-        import analysis
+        table: pd.DataFrame = analysis_module().load_runs(self.directory)
+        return table
 
-        return analysis.load_runs(self.directory)
 
-
-def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> Plan:
+def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> SweepPlan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
     Args:
@@ -72,13 +77,15 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
     from stackwise_ray.planning.demand import Demand
-    from stackwise_ray.planning.preparation import Corpora
+    from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
     _require_runs(sweep)
-    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
+    return plan_sweep(
+        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
+    )
 
 
 def run(
@@ -118,37 +125,34 @@ def run(
 
 
 def _write_report(directory: Path) -> Path:
-    from analysis.report.compose import write_report
-
-    return write_report(directory)
+    report: Path = analysis_module("report.compose").write_report(directory)
+    return report
 
 
 def _require_runs(sweep: SweepConfig) -> None:
     """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from analysis.errors import AnalysisError
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.config.space.seeds import first_seeds
 
     for number, step in enumerate(sweep.analysis):
         if step.scaling_law is None:
             continue
-        from analysis.scaling.law_table import require_runs
-        from analysis.scaling.laws import LAWS
-
         law = step.scaling_law.law
+        parameters = analysis_module("scaling.laws").LAWS[law].parameters
         try:
-            require_runs(len(expand(sweep).arms) * len(first_seeds(sweep)), len(LAWS[law].parameters), law)
+            runs = len(expand(sweep).arms) * len(first_seeds(sweep))
+            analysis_module("scaling.law_table").require_runs(runs, len(parameters), law)
         except AnalysisError as error:
             raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    from analysis.anytime.adaptive_verdicts import is_undecided
-    from analysis.anytime.e_process import seeds_possible
+    is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
+    seeds_possible = analysis_module("anytime.e_process").seeds_possible
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
 
     def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return is_undecided(trials, arm, **asdict(comparing))
+        return bool(is_undecided(trials, arm, **asdict(comparing)))
 
     return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
 
@@ -174,6 +178,8 @@ python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seed
 
 python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
+python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: [my_flag] is yours[/dim]
+
 python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
 )
@@ -190,6 +196,7 @@ def main(
     address: Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 
@@ -202,9 +209,8 @@ def main(
             return
         if file is None:
             raise ConfigError("name a search-space file; --list shows the shipped ones, --help the options")
-        from stackwise_ray.config.loading import load_sweep
-
-        sweep = load_sweep(file, overrides=words or ())
+        load_plugins(plugin)
+        sweep = _load(file, words or (), output)
         if sweep.source and Path(sweep.source) != Path(file):
             console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
         if status:
@@ -221,51 +227,36 @@ def main(
                 console=console,
             )
             _answer(result, console, as_json)
+            warn_about_plugins()
             raise typer.Exit(result.outcome.exit_code)
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
-    console = _Console(stderr=stderr)
-    return console if console.is_terminal else _Console(stderr=stderr, width=120)
+def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
+    """The sweep; where it cannot be read without a plugin that it was started with, that is the message."""
+    from stackwise_ray.config.loading import load_sweep
 
-
-class _Console(Console):
-    """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextmanager
-def exit_codes(*, resumable: bool = True) -> Iterator[None]:
-    """The exit codes of every command, with one message and no traceback for what a person can mend.
-
-    Args:
-        resumable: Whether the same command would go on where it was interrupted.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
     try:
-        yield
-    except ConfigError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(EXIT_MISTAKE) from None
-    except DiskFullError as error:
-        _complain(f"error: {error}")
-        raise typer.Exit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        return load_sweep(file, overrides=words)
+    except ConfigError:
+        directory = output / _name(file, words)
+        if (directory / "journal.sqlite").is_file():
+            from stackwise_ray.core.records import open_journal, read_meta
+
+            with closing(open_journal(directory / "journal.sqlite")) as connection:
+                ask_again(read_meta(connection).get("plugins") or (), str(directory))
+        raise
+    finally:
+        warn_about_plugins()
 
 
-def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+def _name(file: str, words: Sequence[str]) -> str:
+    """The name of a sweep that cannot be read in full."""
+    from stackwise_ray.config.reading.extending import extended
+    from stackwise_ray.config.reading.shipped import find_search_space
 
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
+    given = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    path = find_search_space(file)
+    return given[-1] if given else str(extended(path)[0].get("name", path.stem))
 
 
 def _list(as_json: bool) -> None:
@@ -274,17 +265,17 @@ def _list(as_json: bool) -> None:
 
     rows = {name: str(load_yaml(path).get("question", "")) for name, path in shipped_search_spaces().items()}
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     console = Console()
     for name, question in rows.items():
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
+def print_plan(made: SweepPlan, console: Console, *, as_json: bool) -> None:
     """A plan on the terminal or as JSON; one that cannot run ends the command as a mistake."""
     if as_json:
-        _print_json(made.to_dict())
+        print_json(made.to_dict())
     else:
         from stackwise_ray.planning.plan_display import plan_table
 
@@ -312,7 +303,7 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         count["not started"] = planned[0] - len(trials)
     failed = {record.trial_id: record.reason for record in trials if record.status == "failed"}
     if as_json:
-        _print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
+        print_json({"name": sweep.name, "directory": str(directory), "trials": dict(count), "failed": failed})
         return
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
     of = "" if planned is None else f", of {' to '.join(map(str, dict.fromkeys(planned)))} in its plan"
@@ -334,7 +325,7 @@ def _planned_trials(directory: Path) -> tuple[int, int] | None:
 def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
     outcome = result.outcome
     if as_json:
-        _print_json(
+        print_json(
             {
                 "directory": str(result.directory),
                 "report": str(outcome.report) if outcome.report else None,
@@ -346,9 +337,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        from analysis.report.compose import summary_table
-
-        console.print(summary_table(result.directory))
+        console.print(analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
         console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -18,10 +18,11 @@ from stackwise_ray.config.trial import (
     training_config,
 )
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.core.registries import REGIMES
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_flops
-from stackwise_ray.training.run import run_trial
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.trial_folder import TrialResult
 
@@ -56,6 +57,14 @@ def with_data(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
 
 def with_training(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
     return replace(trial, training=replace_training(trial.training, **changes))
+
+
+GROWING = tuple(
+    name
+    for name in REGIMES.names()
+    if any(stage.inserted for stage in stage_plan(with_training(with_model(n_layers=3), regime=name)).stages)
+)
+"""Regimes that put blocks in as the identity, stage by stage."""
 
 
 def run(

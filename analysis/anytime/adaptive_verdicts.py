@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from ..errors import AnalysisError
 from ..render import ABSENT
 from .sequential import compare_sequentially
 from .verdict import SequentialComparison

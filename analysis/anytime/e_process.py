@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
+
 from ..paired.intervals import Interval
 from ..table.blocks import check_goal, pair
 from .e_process import PRIOR_VARIANCE, check_process, confidence_sequence, first_crossings, seeds_possible

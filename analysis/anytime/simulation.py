@@ -10,7 +10,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
+
 from ..paired.intervals import MOST_EXACT_BLOCKS, Interval
 from ..paired.power import check, seeds_needed
 from .e_process import PRIOR_VARIANCE, confidence_sequence, first_crossings, seeds_possible

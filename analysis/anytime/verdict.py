@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..paired.comparison import Decision, missing_text
-from ..paired.intervals import Interval
-from ..render import ABSENT, Grid, GridView, decimals_for, format_interval, format_number
+from ..paired.intervals import Interval, format_interval
+from ..render import ABSENT, Grid, GridView, decimals_for, format_number
 from ..table.blocks import Missing
 
 Direction = Literal["minimize", "maximize"]

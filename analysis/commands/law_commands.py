@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from .printing import Json, Latex, Markdown, show
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..scaling.isoflop_fit import IsoFlopFit
-    from ..scaling.scaling_fit import ScalingFit
+    from ..scaling.isoflop import IsoFlopFit
+    from ..scaling.scaling_law import ScalingFit
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -78,7 +79,7 @@ def fit(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    from ..scaling.scaling_laws import fit_scaling_law
+    from ..scaling.scaling_law import fit_scaling_law
 
     table = _prepared(source, columns, drop_highest)
     result = fit_scaling_law(
@@ -148,7 +149,7 @@ def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | N
         facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
     if figure is not None:
         from ..plots.law_figures import isoflop_figure, law_figure
-        from ..scaling.isoflop_fit import IsoFlopFit
+        from ..scaling.isoflop import IsoFlopFit
 
         drawn = isoflop_figure(figure, result) if isinstance(result, IsoFlopFit) else law_figure(figure, result)
         lines.append(f"figure: {drawn}")

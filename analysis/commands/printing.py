@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
         shown: What a terminal shows instead of the plain table.
     """
     if as_json:
-        from ..files import dump_json
+        from ..plain_json import dump_json
 
         print(dump_json(facts))
     elif markdown or latex:

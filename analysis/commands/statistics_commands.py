@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from .printing import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
 
 if TYPE_CHECKING:
@@ -114,7 +115,11 @@ def rank(
 
     table = load_runs(source)
     found = run(table, metric, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
-    drawn = [f"diagram: {found.figure(figure)}"] if figure is not None else []
+    drawn = []
+    if figure is not None:
+        from ..plots.diagrams import critical_difference
+
+        drawn.append(f"diagram: {critical_difference(figure, found)}")
     lines = (found.sentence, *drawn, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 

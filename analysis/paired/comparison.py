@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..render import ABSENT, Grid, GridView, decimals_for, equals_p, format_interval, format_number, format_p
+from ..render import ABSENT, Grid, GridView, decimals_for, equals_p, format_number, format_p
 from ..table.blocks import Missing
-from .intervals import FEWEST_BCA_BLOCKS, Interval
+from .intervals import FEWEST_BCA_BLOCKS, Interval, format_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
+from ..render import decimals_for, format_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +52,20 @@ class Interval:
         return asdict(self)
 
     def __str__(self) -> str:
-        from ..render import format_interval
-
         return format_interval(self)
+
+
+def format_interval(interval: Interval, *, signed: bool = False, decimals: int | None = None) -> str:
+    """Estimate and interval with as many digits as its width supports.
+
+    >>> format_interval(Interval(-0.03412, -0.0512, -0.0171, 0.95, "t", 3), signed=True)
+    '−0.034 [−0.051, −0.017]'
+    """
+    if decimals is None:
+        spread = (interval.high - interval.low) / 2
+        decimals = decimals_for(spread if spread > 0 else interval.estimate)
+    ends = ", ".join(format_number(end, decimals, signed=signed) for end in (interval.low, interval.high))
+    return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends}]"
 
 
 def t_bounds(mean: ArrayLike, sd: ArrayLike, n: int, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
 
 MOST_SEEDS = 100_000
 """Beyond it `seeds_needed` refuses: nobody trains so many, and the effect is zero for all purposes."""

@@ -1,6 +1,6 @@
 """The panels of a report's curves: loss along the way with seed bands, loss against four budgets, speed, FLOPs.
 
-Called by `report_figures`. Each panel takes data that is already loaded; none computes a statistic beyond the mean and
+Called by `report.pictures`. Each panel takes data that is already loaded; none computes a statistic beyond the mean and
 the range over seeds that it draws, and the Pareto front of those means.
 """
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..render import format_count
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick
-from .pareto import pareto_front
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +24,8 @@ TRAIN_WINDOW = 0.1
 logarithmic axis. Single batches are too noisy to read."""
 MOST_ARMS = 14
 """More arms than this are not told apart by colours and lines: no legend, no names, no training curves."""
+FRONT_TOLERANCE = 0.01
+"""Budgets within this share of each other count as equal, as they do in `compare`."""
 MASKED_SHARES = (15, 30, 50, 75, 90)
 """Per cent of masked positions at which an encoder is scored; `validation/masked_loss` is the mean over them."""
 
@@ -306,3 +307,24 @@ def flops(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], tuning: Mapping[s
         widest = max(widest, total + extra)
     axes.set_xlim(0, 2.4 * widest if widest else 1.0)
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]], *, minimize: bool = True) -> list[str]:
+    """Names of the points (budget, value) on the Pareto front, the cheapest first.
+
+    A point is off the front where another has a better value for a budget no larger (within `FRONT_TOLERANCE`), or the
+    same value for a smaller budget. It is a front of means: whether a difference is more than noise is for `compare`.
+
+    >>> pareto_front({"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (2.0, 3.0)})
+    ['a', 'b']
+    """
+    sign = 1.0 if minimize else -1.0
+
+    def beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
+        cheaper = other[0] * (1 + FRONT_TOLERANCE) < own[0]
+        affordable = other[0] <= own[0] * (1 + FRONT_TOLERANCE)
+        gain = sign * (own[1] - other[1])
+        return (gain > 0 and affordable) or (gain == 0 and cheaper)
+
+    front = [name for name, own in points.items() if not any(beats(other, own) for other in points.values())]
+    return sorted(front, key=lambda name: points[name])

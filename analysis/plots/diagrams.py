@@ -1,6 +1,6 @@
 """Diagrams of the statistics themselves: Demšar's critical-difference diagram and power curves.
 
-Called by `Ranking.figure` and `python -m analysis`; style and palette are those of `figures`. Nothing is computed here
+Called by `python -m analysis`; style and palette are those of `figures`. Nothing is computed here
 that is not a function of what is given.
 """
 
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..paired.power import power
+from ..tasks.ranking import Ranking
 from .figures import arm_style, canvas, save, styled
-
-if TYPE_CHECKING:
-    from ..tasks.ranking import Ranking
 
 _ROW = 0.26
 """Height of a name in a critical-difference diagram, in units of its axis."""
@@ -22,7 +19,7 @@ _ROW = 0.26
 
 @styled
 def critical_difference(path: Path, ranking: Ranking) -> Path:
-    """Arms on an axis of mean ranks, best on the left; bars join those that are not told apart."""
+    """Write a PNG: arms on an axis of mean ranks, best on the left; bars join those that are not told apart."""
     arms = list(ranking.mean_ranks)
     count = len(arms)
     half = (count + 1) // 2

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from stackwise_ray.core.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,11 +141,9 @@ def canvas(
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as its file name's suffix says, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     kind = path.suffix.removeprefix(".")
-    figure.savefig(temporary, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
     return path
 
 

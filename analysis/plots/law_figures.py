@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..scaling.allocation import optimal_allocation
 from ..scaling.law_text import show_ends, show_value
 from .figures import COLOURS, GREY, Panel, canvas, log_axis, nothing, save, styled
@@ -18,9 +19,9 @@ from .figures import COLOURS, GREY, Panel, canvas, log_axis, nothing, save, styl
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..scaling.isoflop_fit import IsoFlopBudget, IsoFlopFit
+    from ..scaling.isoflop import IsoFlopBudget, IsoFlopFit
     from ..scaling.laws import Array
-    from ..scaling.scaling_fit import ScalingFit
+    from ..scaling.scaling_law import ScalingFit
 
 _INK, _BLUE, _ORANGE, _GREEN = COLOURS[:4]
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")

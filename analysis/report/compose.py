@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..files import write_text
+from stackwise_ray.core.atomic import atomic_write_text
+
 from ..plots.figures import draw_panels
 from ..table.sweep_directory import read_sweep
 from .digests import write_digests
@@ -46,8 +47,9 @@ def write_report(sweep_directory: str | Path) -> Path:
         stale.unlink()
     results = write_results(summary, folder)
     page = compose(summary, drawn)
-    html = write_text(folder / "report.html", to_html(page))
-    text = write_text(folder / "report.md", to_markdown(page, folder))
+    html, text = folder / "report.html", folder / "report.md"
+    atomic_write_text(html, to_html(page))
+    atomic_write_text(text, to_markdown(page, folder))
     write_digests(folder, sweep.directory, [text, html, *results, *files])
     return html
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..plain_json import write_json
 from ..table.runs import connect, journal_path
 
 DIGESTS = "digests.json"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from ..plots import curves as panels
 from ..plots.figures import Panel, PanelFigure, legend_entries
 from ..plots.forest import forest_plot, how_to_read
-from ..plots.pareto import TOLERANCE, pareto_front
 from ..table.runs import load_curves
 from .page import Picture
 from .summary import Summary
@@ -76,7 +75,7 @@ def _law(declared: DeclaredLaw, folder: Path, index: int) -> Picture | None:
     if declared.fit is None:
         return None
     from ..plots.law_figures import isoflop_panels, law_panels
-    from ..scaling.isoflop_fit import IsoFlopFit
+    from ..scaling.isoflop import IsoFlopFit
 
     name = "scaling_law" if index == 0 else f"scaling_law_{index + 1}"
     if isinstance(declared.fit, IsoFlopFit):
@@ -156,8 +155,8 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
     figure = PanelFigure(path=folder / "loss_against_budgets.png", panels=against, arms=named, note=note)
     caption = (
         "Large markers: means of the finished runs, small dots: the runs; ringed and joined: the Pareto front of the "
-        f"means, budgets within {TOLERANCE:.0%} counted as equal. Lines, against FLOPs and tokens, are the way there: "
-        "a run that was planned to be shorter need not pass through their points."
+        f"means, budgets within {panels.FRONT_TOLERANCE:.0%} counted as equal. Lines, against FLOPs and tokens, are "
+        "the way there: a run that was planned to be shorter need not pass through their points."
     )
     title = f"{metric} against four budgets"
     return Picture(title=title, figure=figure, legend=legend_entries(named), caption=caption)
@@ -167,7 +166,11 @@ def fronts(summary: Summary) -> dict[str, list[str]]:
     """By budget that was measured, the arms on the Pareto front that the figure rings."""
     sweep, metric = summary.sweep, _metric(summary)
     ends = {budget.name: panels.ended(sweep.runs, metric, budget, sweep.arms) for budget in panels.BUDGETS}
-    return {name: pareto_front(points, minimize=_minimize(summary, metric)) for name, points in ends.items() if points}
+    return {
+        name: panels.pareto_front(points, minimize=_minimize(summary, metric))
+        for name, points in ends.items()
+        if points
+    }
 
 
 def _minimize(summary: Summary, metric: str) -> bool:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..render import ABSENT, Grid, format_bytes, format_flops, format_seconds
 from ..table.sweep_directory import Sweep
 

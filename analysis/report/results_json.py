@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import file_name, write_json
 from ..paired.comparison import Comparison
+from ..plain_json import write_json
 from ..table.runs import load_curves
 from .summary import Summary
 
@@ -126,3 +126,13 @@ def _pair(summary: Summary, comparison: Comparison, arm: str) -> dict[str, Any]:
         "ratios": ratios,
         "notes": list(comparison.notes),
     }
+
+
+def file_name(text: str) -> str:
+    """`text` with everything that a file name should not hold replaced by "_".
+
+    >>> file_name("lr=3e-4/wide")
+    'lr=3e-4_wide'
+    """
+    kept = "".join(c if c.isalnum() or c in "-_.=+," else "_" for c in text).lstrip(".")
+    return kept or "_"

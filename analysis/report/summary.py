@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
+
 from ..anytime.adaptive_verdicts import (
     anytime_arguments,
     cells,
@@ -20,7 +22,6 @@ from ..anytime.adaptive_verdicts import (
     difference_heading,
 )
 from ..anytime.verdict import SequentialComparison
-from ..errors import AnalysisError
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
 from ..paired.significance import compare

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
-    from ..scaling.isoflop_fit import IsoFlopFit
-    from ..scaling.scaling_fit import ScalingFit
+    from ..scaling.isoflop import IsoFlopFit
+    from ..scaling.scaling_law import ScalingFit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def _fitted(sweep: Sweep, kind: str, options: Mapping[str, Any]) -> DeclaredLaw:
             from ..scaling.isoflop import fit_isoflop
 
             return DeclaredLaw(law=name, fit=fit_isoflop(sweep.runs, budgets="budget"))
-        from ..scaling.scaling_laws import fit_scaling_law
+        from ..scaling.scaling_law import fit_scaling_law
 
         return DeclaredLaw(law=name, fit=fit_scaling_law(sweep.runs, **options))
     except AnalysisError as error:

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..errors import AnalysisError
-from ..files import write_text
+from stackwise_ray.core.errors import AnalysisError
+
 from .compose import compose
 from .digests import DIGESTS, input_digests, of_file
 from .html_page import to_html
@@ -63,8 +63,8 @@ def verify_report(sweep_directory: str | Path) -> Verification:
         fresh = Path(temporary)
         write_results(summary, fresh)
         page = compose(summary, pictures(summary, folder / "figures"))
-        write_text(fresh / "report.html", to_html(page))
-        write_text(fresh / "report.md", to_markdown(page, folder))
+        (fresh / "report.html").write_text(to_html(page), encoding="utf-8")
+        (fresh / "report.md").write_text(to_markdown(page, folder), encoding="utf-8")
         differences += _recomputed(folder, fresh)
     return Verification(
         inputs=len(recorded["inputs"]), outputs=len(recorded["outputs"]), differences=tuple(dict.fromkeys(differences))

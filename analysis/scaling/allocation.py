@@ -9,21 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..render import format_count
-from .law_fit import percentile_ends
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
 from .law_text import show_ends
 from .laws import Array
-from .scaling_fit import ScalingFit
-
-if TYPE_CHECKING:
-    from .frontier import FrontierFit
-    from .isoflop_fit import IsoFlopFit
+from .minimisation import percentile_ends
+from .scaling_law import ScalingFit
 
 Ends = tuple[float, float]
 LOST_SHARE = 0.025
@@ -110,6 +107,14 @@ class AllocationLine:
         return allocation
 
 
+class HasLine(Protocol):
+    """A fit whose optimum is a power law of the budget: IsoFLOP optima, a frontier."""
+
+    @property
+    def line(self) -> AllocationLine:
+        """The power law."""
+
+
 def fit_line(flops: Array, params: Array, tokens: Array | None) -> AllocationLine:
     """Least-squares lines through optima, without draws; all arguments (budgets,)."""
     x = np.log(flops)
@@ -139,7 +144,7 @@ def _ends(draws: Array) -> Ends:
     return float(low), float(high)
 
 
-def optimal_allocation(fit: ScalingFit | IsoFlopFit | FrontierFit, flops: float) -> Allocation:
+def optimal_allocation(fit: ScalingFit | HasLine, flops: float) -> Allocation:
     """The params and tokens with the lowest loss at a budget of `flops`, with 95 % intervals.
 
     From a `chinchilla` law: the minimum of E + A/N^alpha + B/D^beta where flops = k N D, in closed form. k is the

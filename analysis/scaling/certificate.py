@@ -1,6 +1,6 @@
 """What stands beside a law before anybody believes it: optimum, identifiability, hold-out, range, residuals.
 
-`scaling_laws` fits a law and asks `certify` for its certificate. Each of the five checks is a frozen record with a
+`scaling_law` fits a law and asks `certify` for its certificate. Each of the five checks is a frozen record with a
 sentence; none of them changes the fit, and a check that fails is printed, not hidden.
 """
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from ..paired.significance import adjust_p
 from ..render import equals_p, format_number
-from .law_fit import Problem, draw, minimise, percentile_ends
 from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
+from .minimisation import Problem, draw, minimise, percentile_ends
 from .profile_likelihood import Profile
 
 HOLDOUT_DRAWS = 200

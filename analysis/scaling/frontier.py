@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
 from .allocation import AllocationLine, fit_line, slopes

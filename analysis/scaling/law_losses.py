@@ -1,4 +1,4 @@
-"""How a law's misses are counted: Huber, Gaussian and Student t on the logarithm of the loss. Called by `law_fit`.
+"""How a law's misses are counted: Huber, Gaussian and Student t on the logarithm of the loss. Called by `minimisation`.
 
 Each takes residuals r = log(law) - log(measured). `scale` is what turns twice a rise of the objective into a
 likelihood ratio (squared Student t for one parameter), so that profiles mean the same for all.
@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
+
 from .laws import Array
 
 FREEDOM = 4.0

@@ -1,6 +1,6 @@
 """From a table of runs to the numbers that a law is fitted to, with a reason for everything that is not used.
 
-Called by `scaling_laws`, `isoflop` and `frontier`. A run that would bend a law without a trace (ended early, copied,
+Called by `scaling_law`, `isoflop` and `frontier`. A run that would bend a law without a trace (ended early, copied,
 on other data, with another kind of loss, without a finite loss) is refused by name; nothing is dropped here. Tables
 are prepared on request with `rename_columns`, `derive_tokens` and `drop_highest`, which leave a line behind.
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import OWN_MASKS
 
-from ..errors import AnalysisError, did_you_mean
 from .laws import Array
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The scaling laws: what each says, its gradient, and where a search for it starts. Called by `law_fit`.
+"""The scaling laws: what each says, its gradient, and where a search for it starts. Called by `minimisation`.
 
 A law is a sum of positive terms, worked with in logarithms: log f = logsumexp(u_1 … u_K), so d log f = Σ softmax(u)_k
 du_k, and nothing overflows. Inside a fit every quantity is counted in units of its geometric mean over the runs: the

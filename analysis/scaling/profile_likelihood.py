@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .law_fit import Problem, minimise
 from .laws import Array
+from .minimisation import Problem, minimise
 
 _LEVEL = 0.95
 _STEPS = np.geomspace(1e-4, 1.0, 28)

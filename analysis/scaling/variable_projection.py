@@ -2,7 +2,8 @@
 
 Given its exponents a law is linear in its coefficients, which are positive: non-negative least squares, reweighted
 until it minimises the same objective, inside a search over the exponents alone. No gradient, no start for the
-coefficients, no logsumexp: what `law_fit.search` finds by another road must be found here too. Called by `certificate`.
+coefficients, no logsumexp: what `minimisation.search` finds by another road must be found here too. Called by
+`scaling_law`.
 
 Source: Golub and Pereyra (1973), SIAM J. Numerical Analysis 10; inner problem: Lawson and Hanson (1974), ch. 23.
 """
@@ -14,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .law_fit import Problem
 from .laws import Array
+from .minimisation import Problem
 
 _INNER_STEPS = 60
 _RESTARTS = 6

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
-
-from ..errors import AnalysisError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import loss_kind
-
-from ..errors import AnalysisError, did_you_mean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import (
     TABLE_COLUMNS,
     TrialRecord,
@@ -21,8 +22,6 @@ from stackwise_ray.core.records import (
     read_trials,
     table_row,
 )
-
-from ..errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, read_meta
 
-from ..errors import AnalysisError
 from .runs import connect, journal_path, load_runs, sweep_trials
 
 if TYPE_CHECKING:

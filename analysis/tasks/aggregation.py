@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
+
 from ..paired.intervals import Interval, check_seed, percentile_bounds
 from .task_scores import TaskScores, task_scores
 

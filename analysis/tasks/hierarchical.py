@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean
+
 from ..paired.intervals import Interval
 from ..table.blocks import label, mixtures, placed, refuse_incomparable
 from .aggregation import check_resampling, resampled_interval

@@ -13,10 +13,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..paired.significance import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_number, format_p
 from ..table.blocks import check_goal
@@ -133,12 +133,6 @@ class Ranking(GridView):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
         return {**asdict(self), "sentence": self.sentence}
-
-    def figure(self, path: str | Path) -> Path:
-        """Write the critical-difference diagram as a PNG."""
-        from ..plots.diagrams import critical_difference
-
-        return critical_difference(Path(path), self)
 
 
 def rank(

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError
+
 from ..table.blocks import label, mixtures, placed, refuse_incomparable
 
 if TYPE_CHECKING:

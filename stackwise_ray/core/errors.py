@@ -1,8 +1,8 @@
 """The errors of the program, by who is to act on them.
 
 A `ConfigError` is a mistake in what was asked (exit code 2, one message, no traceback). A `TrialError` is a
-trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. Everything
-else that escapes is a bug of ours.
+trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. An
+`AnalysisError` is a question that runs cannot answer. Everything else that escapes is a bug of ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,19 @@ class ConfigError(StackwiseError):
 
     def at(self, *, path: str | None = None, source: str | None = None) -> ConfigError:
         """The same error with its place filled in where it was unknown."""
-        return ConfigError(self.problem, path=self.path or path, source=self.source or source)
+        return type(self)(self.problem, path=self.path or path, source=self.source or source)
+
+
+class PluginError(ConfigError):
+    """A plugin cannot be loaded, or is not the one that it was: the message names it, its file and the reason."""
+
+
+class NameTakenError(StackwiseError, ValueError):
+    """An entry was registered under a name that is taken."""
+
+
+class AnalysisError(StackwiseError):
+    """The question cannot be answered from these runs as it was asked: the message says why, and what to ask."""
 
 
 class TrialError(StackwiseError):
@@ -73,7 +85,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def did_you_mean(name: str, choices: Iterable[str], *, most: int = 12) -> str:
+def did_you_mean(name: str, choices: Iterable[object], *, most: int = 12) -> str:
     """The end of an "unknown name" message: the nearest valid name, else the list of them.
 
     >>> did_you_mean("gtp2", ["gpt2", "llama"])
@@ -81,7 +93,7 @@ def did_you_mean(name: str, choices: Iterable[str], *, most: int = 12) -> str:
     >>> did_you_mean("x", ["gpt2", "llama"])
     'choose one of gpt2, llama'
     """
-    names = sorted(choices)
+    names = sorted(str(choice) for choice in choices)
     near = nearest(name, names)
     if near is not None:
         return f"did you mean '{near}'?"

@@ -1,14 +1,16 @@
 """Everything that is asked for by name, in one place that every layer may ask.
 
 A registry lists its names without importing anything: the entries are the modules of a package, and one is imported
-when it is first asked for. Entries that a config is validated with (all but samplers and schedulers) load without torch
-and without ray. `core.plugins` adds entries of other packages.
+when it is first asked for. Entries that a config is validated with load without torch, ray and optuna. `core.plugins`
+adds entries of other packages.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from stackwise_ray.core.beside import analysis_package
+from stackwise_ray.core.plugins import installed
 from stackwise_ray.core.registry import Registry
 
 FAMILIES: Registry[Any] = Registry("model family", package="stackwise_ray.models.families")
@@ -18,10 +20,10 @@ OBJECTIVES: Registry[Any] = Registry("training objective", package="stackwise_ra
 OPTIMIZERS: Registry[Any] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
 FLAGS: Registry[Any] = Registry("flag", package="stackwise_ray.flags")
 COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.components")
-TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks")
+TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks", ending="_task")
 SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
 SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
-ANALYSES: Registry[Any] = Registry("analysis", package="analysis.steps")
+ANALYSES: Registry[Any] = Registry("analysis", package=lambda: f"{analysis_package()}.steps")
 
 BY_KIND: dict[str, Registry[Any]] = {
     "families": FAMILIES,
@@ -37,3 +39,6 @@ BY_KIND: dict[str, Registry[Any]] = {
     "analyses": ANALYSES,
 }
 """Kind, as in the name of an entry-point group (``stackwise_ray.<kind>``), to its registry."""
+
+for _kind, _registry in BY_KIND.items():
+    _registry.accept(_kind, installed(_kind))

@@ -16,12 +16,12 @@ from rich.table import Table
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.core.records import FINAL, Role
 from stackwise_ray.distributed.ledger import Ledger
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.sweep_plan import SweepPlan
 
 PLAIN_PERIOD_S = 60.0
 
 
-class Progress:
+class ProgressDisplay:
     """Shows a ledger until it is closed; a context manager.
 
     Args:
@@ -41,12 +41,12 @@ class Progress:
         self._metric, self._sign = metric, 1 if minimize else -1
         self._began = time.monotonic()
         self._ledger: Ledger | None = None
-        self._plan: Plan | None = None
+        self._plan: SweepPlan | None = None
         self._live: Live | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
@@ -60,7 +60,7 @@ class Progress:
         self._end.set()
         self._console.print(self.line(), highlight=False)
 
-    def watch(self, ledger: Ledger, plan: Plan) -> None:
+    def watch(self, ledger: Ledger, plan: SweepPlan) -> None:
         """Whom to show from now on, and what was planned."""
         self._ledger, self._plan = ledger, plan
 

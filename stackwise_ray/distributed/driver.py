@@ -24,18 +24,21 @@ from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
+from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
-from stackwise_ray.distributed.display import Progress
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.display import ProgressDisplay
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import RunSettings
+from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 from stackwise_ray.trials.proposals import plan_sweep, source_for, unreported
@@ -44,7 +47,7 @@ from stackwise_ray.trials.sources import TrialSource, TunedSource
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Session
 
-WORKER = "stackwise_ray.training.run:run_trial"
+WORKER = "stackwise_ray.running.run:run_trial"
 JOURNAL = "journal.sqlite"
 EXIT_LOST = 1
 
@@ -111,6 +114,8 @@ def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Consol
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
+        for line in plugins.ask_again(journal.get_meta("plugins") or (), str(directory)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         journal.interrupt_dangling("its driver was killed")
         from stackwise_ray.distributed.session import remove_stale_directory
 
@@ -132,21 +137,21 @@ def _run(
     console: Console,
     options: Options,
 ) -> SweepOutcome:
-    corpora = Corpora(console)
+    corpora = PreparedCorpora(console)
     source = source_for(sweep, journal, options.verdicts)
     resources = sweep.resources
-    work = Work(
+    settings = RunSettings(
         worker=options.worker,
         directory=directory,
         objective=(sweep.scheduler and sweep.scheduler.metric) or sweep.objective[0].metric,
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
-        longest_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
+        attempt_timeout_s=60 * sweep.limits.trial_minutes if sweep.limits.trial_minutes else None,
         keep_models=sweep.tracking.keep_models != "none",
-        most_flops=sweep.limits.flops,
+        max_flops=sweep.limits.flops,
     )
-    ledger = Ledger(journal, source, work, corpora.fingerprint)
+    ledger = Ledger(journal, source, settings, corpora.fingerprint)
 
     def accept() -> None:
         """Nothing of the sweep is written before it has been planned and found good."""
@@ -181,7 +186,7 @@ def _run(
 def _run_missing(
     sweep: SweepConfig,
     ledger: Ledger,
-    corpora: Corpora,
+    corpora: PreparedCorpora,
     tracker: Delivery,
     console: Console,
     options: Options,
@@ -205,28 +210,27 @@ def _run_missing(
                 plan = planning.result()
             _refuse(plan)
             accept()
-            atomic_write_json(ledger.work.directory / "plan.json", plan.to_dict())
+            atomic_write_json(ledger.settings.directory / "plan.json", plan.to_dict())
             _train(sweep, ledger, plan, session, demand, tracker, console)
 
 
 def _train(
     sweep: SweepConfig,
     ledger: Ledger,
-    plan: Plan,
+    plan: SweepPlan,
     session: Session,
     demand: Demand,
     tracker: Delivery,
     console: Console,
 ) -> None:
-    from stackwise_ray.distributed.schedulers import SCHEDULERS
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
     objective = sweep.objective[0]
     minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
-        scheduler = SCHEDULERS.get(sweep.scheduler.kind)(
-            grace=sweep.scheduler.grace, mode="min" if minimize else "max", reduction=sweep.scheduler.reduction
+        scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
+            grace=sweep.scheduler.grace, mode="min" if minimize else "max", **sweep.scheduler.options
         )
 
     def lost(reason: str) -> None:
@@ -244,7 +248,7 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with Progress(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+    with ProgressDisplay(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
         progress.watch(ledger, plan)
         ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify
@@ -299,6 +303,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
+    journal.put_meta("plugins", plugins.records())
     journal.put_meta("analysis_plan_hash", declared)
     if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
         journal.put_meta("analysis_plan_first_hash", declared)  # in force at the first trial: kept from then on
@@ -312,7 +317,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
         journal.put_meta("started_at", time.time())
 
 
-def _refuse(plan: Plan) -> None:
+def _refuse(plan: SweepPlan) -> None:
     refused = [row for row in plan.refused if row.trials]  # cells without trials are no part of the design
     if refused:
         lines = "\n".join(f"  {row.arm}: {row.refused}" for row in refused)

@@ -8,63 +8,37 @@ answered from it and never started; the rest gets a new attempt number.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
-from stackwise_ray.core.records import FINAL, MetricRecord, Role, TrialRecord
+from stackwise_ray.core.plugins import to_workers
+from stackwise_ray.core.records import FINAL, Role, TrialRecord
+from stackwise_ray.distributed.messages import (
+    Assignment,
+    DiskFull,
+    Failed,
+    Finished,
+    Interrupted,
+    Outcome,
+    Report,
+    RunSettings,
+    Superseded,
+    WorkersLost,
+)
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.training.initial import identify, initial_fingerprint
 from stackwise_ray.trials.sources import Proposal, TrialSource
 
 MOST_DEATHS = 3
 """A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
-
-HEARTBEAT_S = 600.0
-"""A running trial gives signs of life about every second, also while it evaluates; ten minutes without is a hang."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """How trials of this sweep are run: constant over the sweep.
-
-    Attributes:
-        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
-        directory: The sweep's folder.
-        objective: Metric that a scheduler and the progress display look at.
-        cpus: Threads a worker.
-        workers: Workers a trial; more than one goes through Ray Train.
-        gpus: GPUs a worker.
-        silent_after_s: A trial that gives no sign of life for so long is ended and tried once more.
-        longest_s: So is an attempt that takes longer than this; None: no limit.
-        keep_models: Whether a replicate writes its final weights.
-        most_flops: Training FLOPs after which no further trial starts; None: no limit.
-    """
-
-    worker: str
-    directory: Path
-    objective: str = "validation/loss"
-    cpus: int = 1
-    workers: int = 1
-    gpus: float = 0
-    silent_after_s: float = HEARTBEAT_S
-    longest_s: float | None = None
-    keep_models: bool = True
-    most_flops: float | None = None
-
-    @property
-    def interruption(self) -> Path:
-        """A file that asks the running trials for a checkpoint and their end; there while the sweep is stopped."""
-        return self.directory / "interrupted"
 
 
 @dataclass(kw_only=True)
@@ -76,7 +50,7 @@ class Attempt:
     number: int
     started: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
+    last_heartbeat: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
     step: int = 0
     pid: int | None = None  # of the worker's process, once it has reported
@@ -98,10 +72,10 @@ class Ledger:
         self,
         journal: Journal,
         source: TrialSource,
-        work: Work,
+        settings: RunSettings,
         fingerprints: Callable[[DataConfig], str],
     ) -> None:
-        self.journal, self.source, self.work = journal, source, work
+        self.journal, self.source, self.settings = journal, source, settings
         self._fingerprints = fingerprints
         self.watcher: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
@@ -119,8 +93,8 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------------- giving out
 
-    def next(self, tune_id: str) -> dict[str, Any] | None:
-        """The config of the next attempt for Tune; None: nothing now (see `finished`)."""
+    def next(self, tune_id: str) -> Assignment | None:
+        """The next attempt, which Tune will run under this id; None: nothing now (see `finished`)."""
         with self._lock:
             while not self.halted and not self._out_of_time():
                 proposal = self._retry.popleft() if self._retry else self.source.propose()
@@ -130,7 +104,7 @@ class Ledger:
                 if attempt is not None:
                     self.running[tune_id] = attempt
                     self._changed()
-                    return self._config(attempt)
+                    return self._assignment(attempt)
             return None
 
     def anything_to_run(self) -> bool:
@@ -184,7 +158,7 @@ class Ledger:
             self.journal.add_trial(known)
         self._proposed[trial_id] = known
         number = self.journal.start_attempt(trial_id)
-        folder = self.work.directory / "trials" / trial_id
+        folder = self.settings.directory / "trials" / trial_id
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / "attempt", str(number))  # a worker checks it before each rename
         return Attempt(proposal=proposal, trial_id=trial_id, number=number)
@@ -220,64 +194,53 @@ class Ledger:
 
     def _over_flops(self, proposal: Proposal) -> bool:
         """Whether this trial would go beyond `limits.flops`; those that run count as what they were planned to cost."""
-        if self.work.most_flops is None:
+        if self.settings.max_flops is None:
             return False
         running = (
             max(attempt.latest.get("flops/total", 0), self._planned_flops(attempt.proposal))
             for attempt in self.running.values()
         )
         ended = (record.metrics.get("flops/total", 0) for record in self._proposed.values())
-        if sum(ended) + sum(running) + (self._planned_flops(proposal) or 1) <= self.work.most_flops:
+        if sum(ended) + sum(running) + (self._planned_flops(proposal) or 1) <= self.settings.max_flops:
             return False
-        self.halted = f"limits.flops = {self.work.most_flops:g} leaves no room for another trial"
+        self.halted = f"limits.flops = {self.settings.max_flops:g} leaves no room for another trial"
         return True
 
     def _planned_flops(self, proposal: Proposal) -> float:
         return self.planned(proposal).get("flops") or 0
 
-    def _config(self, attempt: Attempt) -> dict[str, Any]:
-        work, proposal = self.work, attempt.proposal
-        return {
-            "worker": work.worker,
-            "directory": str(work.directory / "trials" / attempt.trial_id),
-            "interruption": str(work.interruption),
-            "objective": work.objective if proposal.role == "search" else None,  # what a scheduler may stop
-            "cpus": work.cpus,
-            "workers": work.workers,
-            "gpus": work.gpus,
-            "silent_after_s": work.silent_after_s,
-            "longest_s": work.longest_s,
-            "arguments": {
-                "trial": proposal.trial,
-                "directory": work.directory / "trials" / attempt.trial_id,
-                "trial_id": attempt.trial_id,
-                "attempt": attempt.number,
-                "data_fingerprint": self._fingerprints(proposal.trial.data),
-                "weights_fingerprint": initial_fingerprint(proposal.trial),
-                "keep_model": work.keep_models and proposal.role != "tuning",
-                "final_evaluation": proposal.role == "replicate",
-            },
-        }
+    def _assignment(self, attempt: Attempt) -> Assignment:
+        proposal = attempt.proposal
+        return Assignment(
+            settings=self.settings,
+            trial_id=attempt.trial_id,
+            attempt=attempt.number,
+            trial=to_plain(proposal.trial),
+            data_fingerprint=self._fingerprints(proposal.trial.data),
+            weights_fingerprint=initial_fingerprint(proposal.trial),
+            keep_model=self.settings.keep_models and proposal.role != "tuning",
+            final_evaluation=proposal.role == "replicate",
+            may_be_stopped=proposal.role == "search",
+            plugins=tuple(to_workers()),
+        )
 
     # ------------------------------------------------------------------------------------------------ taking back
 
-    def result(self, tune_id: str, iteration: int, payload: str) -> None:
+    def result(self, tune_id: str, iteration: int, report: Report) -> None:
         """Book what an attempt reported; the same iteration told twice is booked once."""
         with self._lock:
             attempt = self.running.get(tune_id)
             if attempt is None or iteration <= attempt.seen:
                 return
-            message = json.loads(payload)
-            attempt.seen, attempt.heard, attempt.pid = iteration, time.monotonic(), message.get("pid")
-            records = [MetricRecord(**record) for record in message["records"]]
+            attempt.seen, attempt.last_heartbeat, attempt.pid = iteration, time.monotonic(), report.pid
             try:
-                self.journal.add_reports(records)
-                for record in records:
+                self.journal.add_reports(report.records)
+                for record in report.records:
                     attempt.latest.update(record.metrics)
                     attempt.latest.update({"flops/total": record.flops, "tokens/total": record.tokens})
                     attempt.step = record.step
-                if message["outcome"] is not None:
-                    self._end(tune_id, attempt, message["outcome"])
+                if report.outcome is not None:
+                    self._end(tune_id, attempt, report.outcome)
             except DiskFullError as error:
                 self.halted = str(error)
                 attempt.over = True  # whatever it reached is not booked: it continues from its checkpoint
@@ -296,7 +259,7 @@ class Ledger:
                 self.journal.stop(
                     attempt.trial_id, attempt.number, attempt.latest, reason="stopped early by the scheduler"
                 )
-                self._tell(attempt)
+                self._notify_source(attempt)
             self._changed()
 
     def died(self, tune_id: str, message: str) -> None:
@@ -305,19 +268,19 @@ class Ledger:
             attempt = self.running.pop(tune_id, None)
             if attempt is None or attempt.over:
                 return
-            self._again(attempt, message)
+            self._retry_or_fail(attempt, message)
             self._changed()
 
-    def frozen(self, margin_s: float = 30.0) -> list[int]:
+    def hung_processes(self, margin_s: float = 30.0) -> list[int]:
         """Processes that should have ended themselves long ago (stopped from outside, say), by id."""
         with self._lock:
-            now, work = time.monotonic(), self.work
-            longest = float("inf") if work.longest_s is None else work.longest_s
+            now, settings = time.monotonic(), self.settings
+            silence = settings.heartbeat_timeout_s + margin_s
+            longest = margin_s + (float("inf") if settings.attempt_timeout_s is None else settings.attempt_timeout_s)
             return [
                 attempt.pid
                 for attempt in self.running.values()
-                if attempt.pid is not None
-                and (now - attempt.heard > work.silent_after_s + margin_s or now - attempt.began > longest + margin_s)
+                if attempt.pid is not None and (now - attempt.last_heartbeat > silence or now - attempt.began > longest)
             ]
 
     def interrupt_all(self, reason: str) -> None:
@@ -329,24 +292,25 @@ class Ledger:
                     self.journal.interrupt(attempt.trial_id, attempt.number, reason)
             self.running.clear()
 
-    def _end(self, tune_id: str, attempt: Attempt, outcome: Mapping[str, Any]) -> None:
+    def _end(self, tune_id: str, attempt: Attempt, outcome: Outcome) -> None:
         attempt.over = True
         self.running.pop(tune_id)
-        kind, trial_id = outcome["kind"], attempt.trial_id
-        if kind == "finished":
-            environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
-            environment.update(outcome["environment"])
-            self.journal.finish(trial_id, attempt.number, outcome["metrics"], environment)
-            self._tell(attempt)
-        elif kind == "failed":
-            self._fail(attempt, outcome["reason"])
-        elif kind == "died":
-            self._again(attempt, outcome["reason"])
-        else:  # disk_full, superseded, interrupted
-            self.journal.interrupt(trial_id, attempt.number, outcome["reason"])
-            self.halted = outcome["reason"]
+        match outcome:
+            case Finished(metrics=metrics, environment=measured):
+                environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data), **measured}
+                self.journal.finish(attempt.trial_id, attempt.number, metrics, environment)
+                self._notify_source(attempt)
+            case Failed(reason=reason):
+                self._fail(attempt, reason)
+            case WorkersLost(reason=reason):
+                self._retry_or_fail(attempt, reason)
+            case DiskFull(reason=reason) | Superseded(reason=reason) | Interrupted(reason=reason):
+                self.journal.interrupt(attempt.trial_id, attempt.number, reason)
+                self.halted = reason
+            case _:
+                assert_never(outcome)
 
-    def _again(self, attempt: Attempt, message: str) -> None:
+    def _retry_or_fail(self, attempt: Attempt, message: str) -> None:
         trial_id = attempt.trial_id
         hung = self._hung(attempt)
         deaths, reached = self._deaths.get(trial_id, (0, -1))
@@ -363,19 +327,19 @@ class Ledger:
 
     def _hung(self, attempt: Attempt) -> str | None:
         """Why the worker ended itself, where it was for one of the two limits."""
-        now, work = time.monotonic(), self.work
-        if work.longest_s is not None and now - attempt.began > work.longest_s:
-            return f"took longer than limits.trial_minutes = {work.longest_s / 60:g}"
-        if now - attempt.heard > work.silent_after_s:
-            return f"silent for more than {work.silent_after_s:g} s"
+        now, settings = time.monotonic(), self.settings
+        if settings.attempt_timeout_s is not None and now - attempt.began > settings.attempt_timeout_s:
+            return f"took longer than limits.trial_minutes = {settings.attempt_timeout_s / 60:g}"
+        if now - attempt.last_heartbeat > settings.heartbeat_timeout_s:
+            return f"silent for more than {settings.heartbeat_timeout_s:g} s"
         return None
 
     def _fail(self, attempt: Attempt, reason: str) -> None:
         environment = {"data_fingerprint": self._fingerprints(attempt.proposal.trial.data)}
         self.journal.fail(attempt.trial_id, attempt.number, reason, environment)
-        self._tell(attempt)
+        self._notify_source(attempt)
 
-    def _tell(self, attempt: Attempt) -> None:
+    def _notify_source(self, attempt: Attempt) -> None:
         record = self.journal.trial(attempt.trial_id)
         assert record is not None, attempt.trial_id
         self._proposed[attempt.trial_id] = record

@@ -156,7 +156,7 @@ def _raylet() -> psutil.Process | None:
     return None
 
 
-class Watchdog:
+class RayWatchdog:
     """Calls `on_death(reason)` from a thread of its own as soon as Ray is gone; checks every `period_s`."""
 
     def __init__(self, session: Session, on_death: Callable[[str], None], *, period_s: float = 2.0) -> None:
@@ -164,7 +164,7 @@ class Watchdog:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ray-watchdog", daemon=True)
 
-    def __enter__(self) -> Watchdog:
+    def __enter__(self) -> RayWatchdog:
         self._thread.start()
         return self
 

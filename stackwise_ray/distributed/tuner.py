@@ -22,7 +22,8 @@ from stackwise_ray.core.errors import StackwiseError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.distributed.actor import TrialActor
 from stackwise_ray.distributed.ledger import Ledger
-from stackwise_ray.distributed.session import TRIAL_SLOT, Session, Watchdog
+from stackwise_ray.distributed.messages import Report, decode, encode
+from stackwise_ray.distributed.session import TRIAL_SLOT, RayWatchdog, Session
 from stackwise_ray.planning.demand import Demand
 
 GRACE_S = 10.0
@@ -53,9 +54,9 @@ def run_trials(
             and are marked as interrupted.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(session.slots)  # more would queue actors that hold memory
-    storage = session.temp_directory or ledger.work.directory / ".tune"
+    storage = session.temp_directory or ledger.settings.directory / ".tune"
     ledger.deadline = None if wall_seconds is None else time.monotonic() + wall_seconds
-    ledger.work.interruption.unlink(missing_ok=True)
+    ledger.settings.stop_request.unlink(missing_ok=True)
     tuner = tune.Tuner(
         tune.with_resources(TrialActor, _resources(demand)),
         tune_config=tune.TuneConfig(
@@ -75,8 +76,8 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=0),  # the ledger restarts, with a new attempt number
         ),
     )
-    with Watchdog(session, on_ray_lost), stop_signals() as received:
-        _LIVE[id(ledger)] = _Live(ledger, received)
+    with RayWatchdog(session, on_ray_lost), stop_signals() as received:
+        _RUNNING[id(ledger)] = _RunningSweep(ledger, received)
         try:
             tuner.fit()
             if received:
@@ -91,8 +92,8 @@ def run_trials(
             )
             raise
         finally:
-            del _LIVE[id(ledger)]
-            ledger.work.interruption.unlink(missing_ok=True)
+            del _RUNNING[id(ledger)]
+            ledger.settings.stop_request.unlink(missing_ok=True)
             if session.temp_directory is None:
                 shutil.rmtree(storage, ignore_errors=True)
 
@@ -104,7 +105,7 @@ def _resources(demand: Demand) -> tune.PlacementGroupFactory | dict[str, float]:
     return {**resources, "gpu": demand.gpus} if demand.gpus else resources
 
 
-class _Live:
+class _RunningSweep:
     """A ledger whose trials run, and how far its polite end is.
 
     Args:
@@ -115,7 +116,7 @@ class _Live:
         self.ledger, self._received = ledger, received
         self._asked: float | None = None
 
-    def heed_signals(self) -> None:
+    def handle_signals(self) -> None:
         """Asks the running trials for a checkpoint when a signal has come; ends the sweep once they have answered.
 
         Raises:
@@ -126,12 +127,12 @@ class _Live:
         if self._asked is None:
             self._asked = time.monotonic()
             self.ledger.halted = self.ledger.halted or "interrupted"
-            self.ledger.work.interruption.touch()
+            self.ledger.settings.stop_request.touch()
         if not self.ledger.running or time.monotonic() - self._asked > GRACE_S:
             raise KeyboardInterrupt
 
 
-_LIVE: dict[int, _Live] = {}
+_RUNNING: dict[int, _RunningSweep] = {}
 """Ledgers of this process by id. Tune copies and pickles its searcher and callbacks, and a ledger (locks, SQLite) can
 be neither, so they carry its id."""
 
@@ -143,21 +144,21 @@ class _LedgerSearcher(Searcher):
 
     @property
     def _ledger(self) -> Ledger:
-        return _LIVE[self._key].ledger
+        return _RUNNING[self._key].ledger
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
-        config = self._ledger.next(trial_id)
-        if config is None and self._ledger.finished:
-            return Searcher.FINISHED
-        return config
+        assignment = self._ledger.next(trial_id)
+        if assignment is not None:
+            return {"assignment": encode(assignment)}
+        return Searcher.FINISHED if self._ledger.finished else None
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Book the end here too: Tune may ask for the next trial before it calls the callbacks."""
         if error:
             self._ledger.died(trial_id, "its process was killed or crashed")
             return
-        if result and "payload" in result:
-            self._ledger.result(trial_id, result["training_iteration"], result["payload"])
+        if result and "report" in result:
+            self._ledger.result(trial_id, result["training_iteration"], decode(Report, result["report"]))
         self._ledger.stopped(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
@@ -174,14 +175,15 @@ class _LedgerCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        _LIVE[self._key].ledger.result(trial.trial_id, result["training_iteration"], result["payload"])
+        report = decode(Report, result["report"])
+        _RUNNING[self._key].ledger.result(trial.trial_id, result["training_iteration"], report)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        live = _LIVE[self._key]
-        for pid in live.ledger.frozen() if self._local else ():
+        live = _RUNNING[self._key]
+        for pid in live.ledger.hung_processes() if self._local else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # its own watch stands still with it
-        live.heed_signals()
+        live.handle_signals()
 
 
 def end_processes_of_this_one() -> None:

@@ -128,7 +128,7 @@ class MlflowTracker(Tracker):
         self._attachments_lock = threading.Lock()
         self._refused_once: str | None = None
         self._store: MlflowStore | None = None
-        self._look_again = True
+        self._must_reconnect = True
         self._system: SystemMetrics | None = None
         self._thread = threading.Thread(target=self._run, name="mlflow-tracker", daemon=True)
 
@@ -175,7 +175,7 @@ class MlflowTracker(Tracker):
                 done = closing and not isinstance(error, _LookAgainError)
                 self.problem = _first_line(error)
                 if isinstance(error, _LookAgainError):
-                    self._look_again, wait = True, 0.0
+                    self._must_reconnect, wait = True, 0.0
                 elif not closing:
                     self._pause(wait)
                     wait = min(LONGEST_WAIT_S, max(1.0, 2 * wait))
@@ -218,7 +218,7 @@ class MlflowTracker(Tracker):
         return True
 
     def _connect(self, feed: JournalFeed) -> MlflowStore:
-        if self._store is not None and not self._look_again:
+        if self._store is not None and not self._must_reconnect:
             return self._store
         store = MlflowStore(
             self.uri,
@@ -228,7 +228,7 @@ class MlflowTracker(Tracker):
             parent_name=self._parent_name,
             tags=self._tags,
         )
-        self._store, self._look_again = store, False
+        self._store, self._must_reconnect = store, False
         self.experiment_id = store.experiment_id
         if self._system is None and self._system_interval_s is not None:
             self._system = SystemMetrics(self._system_interval_s, store.started_ms)

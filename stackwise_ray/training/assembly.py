@@ -28,6 +28,7 @@ from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.compiled import require_compiler
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
+from stackwise_ray.training.parallel.parallelism import Parallelism, Replicated, SingleWorker
 from stackwise_ray.training.stabilisers import scale_residuals, trained_projections
 from stackwise_ray.training.stage import Stage, StagePlan
 from stackwise_ray.training.stages import stage_plan
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
-    from stackwise_ray.training.parallel.sharding import Sharding
 
 AUTOCAST = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,7 +52,7 @@ class Assembly:
         trial: With the edits of its flags.
         validation_windows: Offsets of the fixed validation set.
         initial: Initial values of the blocks that a stage of the plan sets back to them, by number.
-        sharding: Shares the model out over the workers; None: every worker holds all of it.
+        parallelism: How the workers divide the work.
     """
 
     trial: TrialConfig
@@ -65,19 +65,18 @@ class Assembly:
     rank: int
     world_size: int
     initial: Mapping[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
-    sharding: Sharding | None = None
+    parallelism: Parallelism
 
     def enter(self, stage: Stage) -> StageTools:
         """Grows the model to `stage`, sets what trains in it and makes its optimizer and objective."""
-        self.make_whole()
+        self.parallelism.make_whole()
         blocks = stack_view(self.model).blocks
         for number in stage.reset:
             blocks[number].load_state_dict(self.initial[number])
         for number in stage.inserted:
             make_identity(self.model, number)
         enter_stage(self.model, stage, seed=self.trial.seed)
-        if self.sharding is not None:
-            self.sharding.share_out()
+        self.parallelism.share_out()
         training = self.trial.training
         return StageTools(
             stage=stage,
@@ -87,11 +86,6 @@ class Assembly:
             parameters=[p for p in self.model.parameters() if p.requires_grad],
             capped=trained_projections(self.model) if training.spectral_norm else [],
         )
-
-    def make_whole(self) -> None:
-        """Gives every worker all of the model, where each had a shard: every worker calls it."""
-        if self.sharding is not None:
-            self.sharding.make_whole()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Autocast to the trial's precision, or nothing for float32."""
@@ -163,22 +157,22 @@ def assemble(
         device=device,
         rank=rank,
         world_size=world_size,
-        sharding=_sharding(trial, model, device, world_size),
+        parallelism=_parallelism(trial, model, device, world_size),
     )
 
 
-def _sharding(trial: TrialConfig, model: PreTrainedModel, device: torch.device, world_size: int) -> Sharding | None:
+def _parallelism(trial: TrialConfig, model: PreTrainedModel, device: torch.device, world_size: int) -> Parallelism:
     if trial.training.parallel == "replicated":
-        return None
+        return SingleWorker() if world_size == 1 else Replicated()
     if world_size == 1:
         raise ConfigError(
             "= sharded shares the model out among workers, and this trial has one; give it more in a sweep "
             "(resources.workers), or write replicated",
             path="training.parallel",
         )
-    from stackwise_ray.training.parallel.sharding import Sharding  # DTensor: half a second that other runs save
+    from stackwise_ray.training.parallel.sharding import Sharded  # DTensor: half a second that other runs save
 
-    return Sharding(model, device)
+    return Sharded(model, device)
 
 
 def build_training_model(

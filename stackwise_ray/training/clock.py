@@ -13,7 +13,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.optim import learning_rate
 from stackwise_ray.training.budget import StageSteps, batch_sequences, evaluation_steps
 from stackwise_ray.training.parallel.collectives import Collectives
-from stackwise_ray.training.progress import Progress
+from stackwise_ray.training.progress import TrainingProgress
 from stackwise_ray.training.stage import StagePlan
 
 _RESOLUTION = 10_000
@@ -45,25 +45,25 @@ class BudgetClock:
         self._evaluations = () if self._total is None else evaluation_steps(self._total, self._training.evaluations)
         self._measured = 0.0
 
-    def look(self, progress: Progress) -> None:
+    def read(self, progress: TrainingProgress) -> None:
         """Reads the clock, between two steps; under wall-clock time all workers look together."""
         if self._total is None:
             budget = self._training.budget.amount
             mine = round(1e9 * min(1.0, progress.seconds.train / budget)) if self._rank == 0 else 0
             self._measured = self._collectives.sum_number(mine) / 1e9
 
-    def share(self, progress: Progress) -> float:
+    def share(self, progress: TrainingProgress) -> float:
         """Share of the budget used; under wall-clock time as of the last look."""
         return self._measured if self._total is None else progress.step / self._total
 
-    def finished(self, progress: Progress) -> bool:
+    def finished(self, progress: TrainingProgress) -> bool:
         """Whether the budget is used up."""
         if self._total is not None:
             return progress.step >= self._total
         last = progress.stage + 1 == len(self._shares)
         return last and progress.stage_step > 0 and self._measured >= 1  # every stage takes a step, however short
 
-    def stage_is_over(self, progress: Progress) -> bool:
+    def stage_is_over(self, progress: TrainingProgress) -> bool:
         """Whether the next step belongs to the next stage."""
         if progress.stage + 1 == len(self._shares):
             return False
@@ -71,18 +71,18 @@ class BudgetClock:
             return progress.stage_step >= self._steps[progress.stage].steps
         return self._measured >= self._ends[progress.stage]
 
-    def sequences(self, progress: Progress) -> int:
+    def sequences(self, progress: TrainingProgress) -> int:
         """Global sequences of the next step."""
         return self._batch if self._steps is None else self._steps[progress.stage].sequences(progress.stage_step)
 
-    def stage_share(self, progress: Progress) -> float:
+    def stage_share(self, progress: TrainingProgress) -> float:
         """Share of the current stage's part of the budget that is used, in [0, 1]."""
         stage = progress.stage
         if self._steps is not None:
             return progress.stage_step / self._steps[stage].steps
         return min(max(1 - (self._ends[stage] - self._measured) / self._shares[stage], 0.0), 1.0)
 
-    def learning_rate(self, progress: Progress) -> float:
+    def learning_rate(self, progress: TrainingProgress) -> float:
         """The schedule over the current stage: what a stage trains is frozen at its end, and must have decayed."""
         lr, schedule, stage = self._training.lr, self._training.schedule, progress.stage
         if self._steps is not None:
@@ -90,7 +90,7 @@ class BudgetClock:
         step = min(int(self.stage_share(progress) * _RESOLUTION), _RESOLUTION - 1)
         return learning_rate(step, _RESOLUTION, lr, schedule)
 
-    def evaluation_due(self, progress: Progress) -> bool:
+    def evaluation_due(self, progress: TrainingProgress) -> bool:
         """Whether to validate now."""
         done = progress.evaluations
         if self._total is not None:
@@ -99,7 +99,7 @@ class BudgetClock:
             return False
         return self._measured >= (done + 1) / self._training.evaluations
 
-    def evaluated(self, progress: Progress) -> None:
+    def evaluated(self, progress: TrainingProgress) -> None:
         """Counts an evaluation as done, with those points of the clock that a long step jumped over."""
         progress.evaluations += 1
         if self._total is None:

@@ -89,13 +89,11 @@ class Evaluator:
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
                 table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
                 yield
-            if self.assembly.sharding is not None:
-                self._keep_up(-(-len(mine) // self.batch_windows), n_windows, make_batch)
-        if self.assembly.world_size > 1:
-            on_device = table.to(self.assembly.device)
-            self.collectives.sum_([on_device])
-            table = on_device.cpu()
-        sums, counts, *asked = table.numpy()
+            if self.assembly.parallelism.pads_passes:
+                self._pad_collectives(-(-len(mine) // self.batch_windows), n_windows, make_batch)
+        on_device = table.to(self.assembly.device)
+        self.collectives.sum_([on_device])
+        sums, counts, *asked = on_device.cpu().numpy()
         result = WindowLosses(
             sums=sums,
             counts=counts.astype(np.int64),
@@ -114,7 +112,7 @@ class Evaluator:
         return result
 
     @torch.no_grad()  # not inference mode: a stage can begin with an evaluation, and shards keep their buffers
-    def _keep_up(self, done: int, n_windows: int, make_batch: MakeBatch) -> None:
+    def _pad_collectives(self, done: int, n_windows: int, make_batch: MakeBatch) -> None:
         """Passes that score nothing until this worker has made as many as the others: each gathers weights, which all
         workers do together."""
         largest = len(shares(0, n_windows, self.assembly.world_size)[0])

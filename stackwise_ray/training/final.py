@@ -7,10 +7,10 @@ from torch import nn
 from stackwise_ray.metrics.memory import process_peak_bytes
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.training.measure import Meter
-from stackwise_ray.training.progress import Progress
+from stackwise_ray.training.progress import TrainingProgress
 
 
-def final_metrics(progress: Progress, meter: Meter, model: nn.Module, share: float) -> dict[str, float]:
+def final_metrics(progress: TrainingProgress, meter: Meter, model: nn.Module, share: float) -> dict[str, float]:
     """All metrics that were measured; one that was not is absent.
 
     `flops/forward`, `/backward`, `/optimizer`, `/recomputed` and `/step` are means over the steps; `flops/total`,

@@ -1,7 +1,7 @@
 """The one training loop: it carries out a plan of stages and yields what it measures.
 
-`run.run_trial` makes it and writes the trial's folder around it. Between two steps everything that the future depends
-on is in `Progress`, the model, the optimizer and the scaler: that is what a checkpoint holds.
+`running.run` makes it and writes the trial's folder around it. Between two steps everything that the future depends
+on is in `TrainingProgress`, the model, the optimizer and the scaler: that is what a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.prefix_cache import PrefixCache
-from stackwise_ray.training.progress import Flops, LossMean, Progress
+from stackwise_ray.training.progress import Flops, LossMean, TrainingProgress
 from stackwise_ray.training.stage import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import TrainingStep
@@ -68,7 +68,7 @@ class TrainingLoop:
         self._trial_id, self._attempt = trial_id, attempt
         self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank)
         self.meter = Meter(assembly.model, assembly.device, collectives)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         batch = batch_sequences(assembly.trial)
         micro = len(shares(0, len(shares(0, batch, assembly.world_size)[0]), self.training.accumulation)[0])
         self._evaluator = Evaluator(
@@ -91,7 +91,7 @@ class TrainingLoop:
             TrialError: A loss or gradient is not finite; or the model beats a source of known entropy.
         """
         while True:
-            self._budget.look(self.progress)
+            self._budget.read(self.progress)
             if self._budget.evaluation_due(self.progress):
                 yield from self._evaluate()
             if self.progress.step and self._checkpoint_due():
@@ -102,7 +102,7 @@ class TrainingLoop:
                 self.progress.stage, self.progress.stage_step = self.progress.stage + 1, 0
                 self._enter_stage()
             if self._without_finish_due():
-                self._look()
+                self._synchronise()
                 yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
             yield from self._fill_cache()
             yield from self._compile()
@@ -117,7 +117,7 @@ class TrainingLoop:
         n_sequences = self._budget.sequences(progress)
         plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
         if not plain:
-            self._look()  # what is waited for here belongs to the steps before
+            self._synchronise()  # what is waited for here belongs to the steps before
         began = self._clock()
         lr = self._budget.learning_rate(progress)
         self._tools.objective.stage_used = self._budget.stage_share(progress)
@@ -179,7 +179,7 @@ class TrainingLoop:
             raise TrialError(f"{message}: the budget of FLOPs cannot be kept")
         self.log.warning(message)
 
-    def _look(self) -> None:
+    def _synchronise(self) -> None:
         """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
         if self._pending:
             began = self._clock()
@@ -236,7 +236,7 @@ class TrainingLoop:
         """Compiles the stage's step, before the first one in this attempt; no part of training, in FLOPs or in time."""
         if not self.training.compile or self._training_step.compiled:
             return
-        self._look()
+        self._synchronise()
         self.log.info(f"{self._tools.stage.name}: compiling")
         yield replace(self.record({}), doing=f"compiling {self._tools.stage.name}")
         began = self._clock()
@@ -254,15 +254,12 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- looking and telling
 
     def _checkpoint_due(self) -> bool:
-        """Each worker asks its own clock, unless all have to gather together: then the first one's counts."""
         due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
-        if self.assembly.sharding is None:
-            return due
-        return self.collectives.sum_number(int(due and self.assembly.rank == 0)) == 1
+        return self.assembly.parallelism.checkpoint_due(due, self.assembly.rank, self.collectives)
 
     def _evaluate(self) -> Records:
         """Validates on the fixed windows and reports."""
-        self._look()
+        self._synchronise()
         metrics = yield from self.timed_evaluation(self._evaluator.validate(self._tools.objective))
         self._budget.evaluated(self.progress)
         mean = self.progress.since_evaluation.mean
@@ -317,7 +314,7 @@ class TrainingLoop:
 
     def _report(self, extra: Mapping[str, float] | None = None) -> MetricRecord:
         """What there is to tell now: the mean train loss since the last report, rates, and `extra`."""
-        self._look()
+        self._synchronise()
         progress = self.progress
         metrics: dict[str, float] = {}
         for name in ("train/lr", "train/grad_norm"):
@@ -347,7 +344,7 @@ class TrainingLoop:
 
     def final_metrics(self) -> dict[str, float]:
         """The final value of every metric that was measured."""
-        self._look()
+        self._synchronise()
         self._count_total_seconds()
         return final_metrics(self.progress, self.meter, self.assembly.model, self._budget.share(self.progress))
 
@@ -355,10 +352,10 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Writes a checkpoint of now, after looking at every step before it."""
-        self._look()
+        self._synchronise()
         began = self._clock()
         self._count_total_seconds()
-        if self.assembly.sharding is not None or self.assembly.rank == 0:
+        if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
             checkpoint = self._checkpoint()
             if self.assembly.rank == 0:
                 self._save(checkpoint)
@@ -385,7 +382,7 @@ class TrainingLoop:
         Raises:
             CheckpointError: It is of another model.
         """
-        self.progress = Progress.from_plain(checkpoint.state["progress"])
+        self.progress = TrainingProgress.from_plain(checkpoint.state["progress"])
         self._total_before = self.progress.seconds.total
         self._enter_stage()
         self.meter.restore(checkpoint.state["meter"])

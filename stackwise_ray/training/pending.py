@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from stackwise_ray.core.errors import TrialError
-from stackwise_ray.training.progress import Progress
+from stackwise_ray.training.progress import TrainingProgress
 from stackwise_ray.training.step import StepValues
 
 _GPU_STEPS = 32
@@ -48,7 +48,7 @@ class PendingSteps:
         """A step that has just been started."""
         self._steps.append(_Step(step=step, lr=lr, values=values))
 
-    def take_in(self, progress: Progress, scaler: torch.amp.GradScaler | None) -> None:
+    def take_in(self, progress: TrainingProgress, scaler: torch.amp.GradScaler | None) -> None:
         """Waits for all of them and puts their numbers into `progress`.
 
         Raises:

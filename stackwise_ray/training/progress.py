@@ -58,7 +58,7 @@ class Seconds:
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingProgress:
     """The state of the loop between two steps.
 
     Attributes:
@@ -98,7 +98,7 @@ class Progress:
         return asdict(self)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Progress:
+    def from_plain(cls, plain: Mapping[str, Any]) -> TrainingProgress:
         """What `to_plain` gave."""
         parts = {"flops": Flops, "since_report": LossMean, "since_evaluation": LossMean, "seconds": Seconds}
         return cls(**{key: parts[key](**value) if key in parts else value for key, value in plain.items()})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,13 @@ def capture(assembly: Assembly, tools: StageTools) -> TrainingState:
     What the workers hold in shards is gathered, so then every worker has to call this; the first gets the whole.
     """
     device = assembly.device
-    whole = _whole(assembly)
+    parallelism, rank = assembly.parallelism, assembly.rank
     optimizer: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, entries in tools.optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, torch.Tensor):
-                optimizer[f"{index}/{key}"] = whole(value)
+                optimizer[f"{index}/{key}"] = parallelism.gathered_by_first(value, rank)
             else:
                 numbers[f"{index}/{key}"] = value
     algorithm, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
@@ -58,7 +58,9 @@ def capture(assembly: Assembly, tools: StageTools) -> TrainingState:
         "python": json.loads(json.dumps(random.getstate())),
         "machine": _machine(device, assembly.world_size),
     }
-    model = {name: whole(tensor) for name, tensor in _model_tensors(assembly.model).items()}
+    model = {
+        name: parallelism.gathered_by_first(tensor, rank) for name, tensor in _model_tensors(assembly.model).items()
+    }
     tensors = {"model": model, "optimizer": optimizer, "random": streams}
     return TrainingState(tensors=tensors, plain=plain)
 
@@ -78,14 +80,14 @@ def restore(checkpoint: Checkpoint, assembly: Assembly, tools: StageTools) -> bo
         raise CheckpointError(f"the checkpoint of step {checkpoint.step} is of another model: {', '.join(odd[:3])}")
     with torch.no_grad():
         for name, tensor in stored.items():
-            own[name].copy_(_part(assembly, tensor, own[name]))
+            own[name].copy_(assembly.parallelism.shared_like(tensor, own[name]))
     plain = checkpoint.state["torch"]
     entries: dict[int, dict[str, Any]] = {}
     parameters = [parameter for group in tools.optimizer.param_groups for parameter in group["params"]]
     for name, value in [*checkpoint.tensors["optimizer"].items(), *plain["optimizer"].items()]:
         index, _, key = name.partition("/")
         if isinstance(value, torch.Tensor) and value.shape == parameters[int(index)].shape:
-            value = _part(assembly, value, parameters[int(index)])
+            value = assembly.parallelism.shared_like(value, parameters[int(index)])
         entries.setdefault(int(index), {})[key] = value
     groups = tools.optimizer.state_dict()["param_groups"]
     tools.optimizer.load_state_dict({"state": entries, "param_groups": groups})
@@ -93,24 +95,6 @@ def restore(checkpoint: Checkpoint, assembly: Assembly, tools: StageTools) -> bo
         tools.scaler.load_state_dict(plain["scaler"])
     _restore_streams(checkpoint.tensors["random"], plain, assembly.device)
     return bool(plain["machine"] == _machine(assembly.device, assembly.world_size))
-
-
-def _whole(assembly: Assembly) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Gathers a tensor where workers hold it in shards: into the memory of the first one's host, which writes it."""
-    sharding = assembly.sharding
-    if sharding is None:
-        return lambda tensor: tensor
-
-    def whole(tensor: torch.Tensor) -> torch.Tensor:
-        gathered = sharding.gathered(tensor.detach())
-        return gathered.cpu() if assembly.rank == 0 else gathered.new_empty(0)
-
-    return whole
-
-
-def _part(assembly: Assembly, tensor: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """What this worker holds of a checkpoint's tensor."""
-    return tensor if assembly.sharding is None else assembly.sharding.shared_like(tensor, own)
 
 
 def _restore_streams(streams: Mapping[str, torch.Tensor], plain: Mapping[str, Any], device: torch.device) -> None:

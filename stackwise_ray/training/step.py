@@ -117,9 +117,9 @@ class TrainingStep:
         with passes or (as_compiled(step) if self.compiled else contextlib.nullcontext()):
             for piece, batch in zip(pieces, batches, strict=True):
                 loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
-        if assembly.sharding is not None:
-            self._keep_up(len(batches), first_sequence, n_sequences, count)
-        self._share(loss)
+        if assembly.parallelism.pads_passes:
+            self._pad_collectives(len(batches), first_sequence, n_sequences, count)
+        assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
 
@@ -150,7 +150,7 @@ class TrainingStep:
         (whole if scaler is None else scaler.scale(whole)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
 
-    def _keep_up(self, done: int, first_sequence: int, n_sequences: int, count: int) -> None:
+    def _pad_collectives(self, done: int, first_sequence: int, n_sequences: int, count: int) -> None:
         """Passes without a loss until this worker has made as many as the others: each gathers and shares out weights,
         which all workers do together. They are no part of training, and no instrument sees them.
         """
@@ -166,17 +166,6 @@ class TrainingStep:
             return network(**inputs)
         return forward_from(self._assembly.model, self._tools.stage.lowest_trained, self._cached(piece))
 
-    def _share(self, loss: Tensor) -> None:
-        if self._assembly.sharding is not None:  # the backward pass has summed the gradients
-            self._collectives.sum_([loss])
-            return
-        if self._assembly.world_size == 1:
-            return
-        for parameter in self._tools.parameters:
-            if parameter.grad is None:  # this worker had no sequence of a short batch
-                parameter.grad = torch.zeros_like(parameter)
-        self._collectives.sum_([loss, *(p.grad for p in self._tools.parameters if p.grad is not None)])
-
     def _update(self, lr: float) -> tuple[Tensor, bool]:
         """Clips and updates; (gradient norm before clipping, whether the update was skipped)."""
         optimizer, scaler, clip = self._tools.optimizer, self._tools.scaler, self._training.gradient_clip
@@ -185,9 +174,7 @@ class TrainingStep:
         if scaler is not None:
             scaler.unscale_(optimizer)
         gradients = [p.grad for p in self._tools.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if self._assembly.sharding is not None:
-            norm = self._assembly.sharding.gathered(norm)
+        norm = self._assembly.parallelism.gathered(torch.nn.utils.get_total_norm(gradients, foreach=True))
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._tools.parameters, clip, norm, foreach=True)
         skipped = False

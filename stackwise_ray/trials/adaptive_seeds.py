@@ -102,12 +102,12 @@ class AdaptiveSource:
         self._out -= 1
         self._ended[proposal.arm, proposal.seed] = record
         for arm in self._judged if proposal.arm == self._baseline else (proposal.arm,):
-            self._look(arm)
+            self._judge(arm)
 
     def expected(self) -> int:
         return self._first.expected() + self._added
 
-    def _look(self, arm: str) -> None:
+    def _judge(self, arm: str) -> None:
         """Judge an arm whose blocks have all ended on both sides, once for each number of blocks."""
         n = self._blocks[arm]
         cells = [(name, seed) for seed in range(n) for name in (self._baseline, arm)]

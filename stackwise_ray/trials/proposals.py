@@ -20,11 +20,12 @@ from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import Cell, PlanRow, SweepPlan, plan_cells
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
-from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, Tuning
+from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
 
 NOT_TUNED = "one learning rate for all arms, not tuned"
@@ -79,7 +80,7 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
     by_name = {arm.name: (place, arm) for place, arm in enumerate(arms)}
 
-    def freeze(arm: str, tuning: Tuning) -> None:
+    def freeze(arm: str, tuning: TuningResult) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
     objective = sweep.objective[0]
@@ -95,11 +96,11 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
 
 def plan_sweep(
     sweep: SweepConfig,
-    corpora: Corpora,
+    corpora: PreparedCorpora,
     *,
     max_concurrent: int | None = None,
     verdicts: AnytimeVerdicts | None = None,
-) -> Plan:
+) -> SweepPlan:
     """Every cell of a sweep with its cost; counts on the meta device.
 
     Args:
@@ -155,7 +156,7 @@ def _seeds_possible(
     return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 
-def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
+def _check_flops(sweep: SweepConfig, plan: SweepPlan) -> None:
     """`limits.flops` against the plan; of a search, whose points differ, against one trial: the rest while it runs."""
     most, needed = sweep.limits.flops, plan.known_flops
     if isinstance(sweep.design, SearchDesign):
@@ -246,7 +247,7 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
     resolve = resolver.resolve("search.space")
     source: TrialSource
-    if search.sampler == "grid":
+    if SAMPLERS.get(search.sampler).make is None:
         source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
     else:
         from stackwise_ray.trials.search import OptunaSource
@@ -308,7 +309,7 @@ def _search(sweep: SweepConfig) -> Search:
 # -------------------------------------------------------------------------------------------------------- planning
 
 
-def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: int | None) -> Iterator[Cell]:
+def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
     seeds = len(replicate_seeds(sweep))
     least = None if possible is None else max(possible, len(first_seeds(sweep)))
     if isinstance(sweep.design, SearchDesign):
@@ -332,15 +333,14 @@ def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: 
 def _search_trials(sweep: SweepConfig) -> int:
     """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
     search = _search(sweep)
-    if search.sampler == "grid":
+    make = SAMPLERS.get(search.sampler).make
+    if make is None:
         return len(_grid_points(sweep))
-    from stackwise_ray.trials.samplers import SAMPLERS
-
-    SAMPLERS.get(search.sampler)(0)  # refuses one that cannot work here
+    make(0)  # refuses one that cannot work here
     return search.trials
 
 
-def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
+def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:
     return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
 
 

@@ -73,7 +73,9 @@ class OptunaSource:
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
         self._metrics = [metric for metric, _ in objectives]
-        self._sampler = SAMPLERS.get(sampler)
+        make = SAMPLERS.get(sampler).make
+        assert make is not None, sampler
+        self._sampler = make
         self._known, self._record = dict(known), record
         self._study = optuna.create_study(
             directions=[direction for _, direction in objectives],

@@ -72,7 +72,7 @@ class FixedSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class TuningResult:
     """What tuning chose for one arm: the payload of the journal's decision of kind "tuning".
 
     Attributes:
@@ -104,7 +104,7 @@ class TunedSource:
         self,
         tuning: Mapping[str, Sequence[Proposal]],
         replicates: Callable[[str, Mapping[str, Any]], Sequence[Proposal]],
-        freeze: Callable[[str, Tuning], None],
+        freeze: Callable[[str, TuningResult], None],
         *,
         metric: str,
         minimize: bool = True,
@@ -166,7 +166,7 @@ class TunedSource:
             for proposal, record in results
         ]
         flops = sum(int(record.metrics.get("flops/total", 0)) for _, record in results)
-        self._freeze(arm, Tuning(values=best.parameters, trials=rows, flops=flops))
+        self._freeze(arm, TuningResult(values=best.parameters, trials=rows, flops=flops))
         self._add(self._replicates(arm, best.parameters))
 
     def _add(self, replicates: Sequence[Proposal]) -> None:

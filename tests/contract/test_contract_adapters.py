@@ -30,13 +30,13 @@ from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.small_models import MODELS, QUICK, mostly_slow
-from tests.small_trials import TRIAL, check_cost_model, run, with_training
+from tests.small_trials import GROWING, TRIAL, check_cost_model, run, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 every_model_some_slowly = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2",)))
 """For tests that plan, where peft's insertions on fake tensors take seconds."""
-every_regime = pytest.mark.parametrize("regime", ["depth_time", "append"])
+every_regime = pytest.mark.parametrize("regime", GROWING)
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 

@@ -14,8 +14,7 @@ from typing import Any
 from ...paired.intervals import t_interval
 from ...render import ABSENT, Grid
 from ...table.sweep_directory import Sweep
-from ..anchors import arm_anchor
-from ..page import Section, plain, sourced
+from ..page import Section, arm_anchor, plain, sourced
 from ..summary import Summary
 
 _MEASURED = {

@@ -16,8 +16,21 @@ from ...paired.comparison import Comparison
 from ...plots.curves import MOST_ARMS
 from ...render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
 from ...table.sweep_directory import Sweep
-from ..anchors import arm_anchor, role_anchor, run_anchor
-from ..page import ALL_RUNS, Block, Items, Paragraph, Picture, Section, Span, Table, plain, sourced
+from ..page import (
+    ALL_RUNS,
+    Block,
+    Items,
+    Paragraph,
+    Picture,
+    Section,
+    Span,
+    Table,
+    arm_anchor,
+    plain,
+    role_anchor,
+    run_anchor,
+    sourced,
+)
 from ..pictures import Pictures, fronts
 from ..plan_against_run import planned_grid
 from ..summary import MOST_SEARCH_ROWS, Summary

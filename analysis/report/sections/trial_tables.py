@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...render import Grid, format_bytes, format_count, format_flops, format_number, format_seconds
 from ...table.runs import EARLIER, load_runs
 from ...table.sweep_directory import Sweep
-from ..anchors import arm_anchor, role_anchor, run_anchor
-from ..page import ALL_RUNS, Block, Section, Table, plain
+from ..page import ALL_RUNS, Block, Section, Table, arm_anchor, plain, role_anchor, run_anchor
 from ..summary import Summary
 from .findings import plain_value
 

@@ -1,4 +1,4 @@
-"""Presets: named YAML files in the groups model, data, training, optimizer and task, composed by Hydra.
+"""Presets: named YAML files in the groups model, data, training and optimizer, composed by Hydra.
 
 The shipped ones lie in `stackwise_ray/presets`; a user's folder of the same layout adds to them (the key `presets`
 of a search-space file, the word `presets=DIR` of a command, or an entry point in the group `stackwise_ray.presets`
@@ -26,9 +26,6 @@ from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 SHIPPED = Path(__file__).resolve().parents[2] / "presets"
 
-ALL_GROUPS = (*GROUPS, "task")
-"""`task` presets belong to the evaluation commands; the other groups make up a trial."""
-
 DEFAULTS = {"data": "python_stdlib", "training": "classical", "optimizer": "adamw"}
 """What a trial gets where nothing is said (`presets/config.yaml`); a model must be named."""
 
@@ -52,7 +49,7 @@ class PresetCatalogue:
     def __init__(self, directories: Iterable[str | Path] = ()) -> None:
         self._user = [_existing(Path(directory)) for directory in directories]
         self._plugins = _plugin_directories()
-        self._files: dict[str, dict[str, Path]] = {group: self._scan(group) for group in ALL_GROUPS}
+        self._files: dict[str, dict[str, Path]] = {group: self._scan(group) for group in GROUPS}
         self._state = tuple(sorted(_state(file) for files in self._files.values() for file in files.values()))
 
     def names(self, group: str) -> tuple[str, ...]:
@@ -167,8 +164,8 @@ def list_presets(group: str, directories: Iterable[str | Path] = ()) -> tuple[st
     Raises:
         ConfigError: There is no such group.
     """
-    if group not in ALL_GROUPS:
-        raise ConfigError(f"unknown preset group '{group}'; {did_you_mean(group, ALL_GROUPS)}")
+    if group not in GROUPS:
+        raise ConfigError(f"unknown preset group '{group}'; {did_you_mean(group, GROUPS)}")
     return PresetCatalogue(directories).names(group)
 
 

@@ -135,7 +135,7 @@ DesignConfig = Annotated[
 class Search(Strict):
     """How `design.kind: search` draws points."""
 
-    sampler: Literal["tpe", "random", "gp", "nsga2", "cmaes", "grid"] = "tpe"  # tpe: conditions, mixed types, no extras
+    sampler: str = "tpe"  # a registered sampler; tpe: conditions, mixed types, no extras
     trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
     space: dict[str, Any]
     require: tuple[str, ...] = ()  # a point that breaks one is never drawn
@@ -187,10 +187,15 @@ class Objective(Strict):
 class Scheduler(Strict):
     """Early stopping of unpromising trials; only for `design.kind: search`."""
 
-    kind: Literal["asha", "median"]
+    kind: str  # a registered rule: asha, median
     metric: str | None = None  # None: the first objective's
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of its budget that every trial gets
-    reduction: Annotated[float, Field(gt=1)] = 3.0  # asha: of the trials at a rung, one in this many goes on
+    reduction: Annotated[float, Field(gt=1)] | None = None  # asha: of the trials at a rung, one in this many goes on
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the file gives beyond the keys that every rule has."""
+        return {} if self.reduction is None else {"reduction": self.reduction}
 
 
 @dataclass(frozen=True, kw_only=True)

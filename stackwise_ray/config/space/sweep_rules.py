@@ -25,6 +25,7 @@ from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
+from stackwise_ray.core.registries import SAMPLERS, SCHEDULERS
 
 MOST_SEEDS = 10_000
 """More replicates of an arm than anybody means; refused before they are listed."""
@@ -60,6 +61,11 @@ def _check_search(sweep: SweepConfig) -> None:
         raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
     if not searching and sweep.search is not None:
         raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+    if sweep.search is not None:
+        try:
+            SAMPLERS.get(sweep.search.sampler)
+        except ConfigError as error:
+            raise error.at(path="search.sampler", source=sweep.source) from None
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
@@ -72,6 +78,13 @@ def _check_search(sweep: SweepConfig) -> None:
 def _check_scheduler(sweep: SweepConfig) -> None:
     if sweep.scheduler is None:
         return
+    try:
+        rule = SCHEDULERS.get(sweep.scheduler.kind)
+    except ConfigError as error:
+        raise error.at(path="scheduler.kind", source=sweep.source) from None
+    for option in sweep.scheduler.options.keys() - rule.options:
+        problem = f"has no effect with scheduler.kind: {sweep.scheduler.kind}; leave it out"
+        raise _refuse(sweep, f"scheduler.{option}", problem)
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
@@ -127,7 +140,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
 def _check_objectives(sweep: SweepConfig) -> None:
     several = len(sweep.objective) > 1
     sampler = sweep.search.sampler if sweep.search else None
-    if several and sampler in ("gp", "cmaes"):
+    if several and sampler is not None and not SAMPLERS.get(sampler).several_objectives:
         raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
     if several and sweep.scheduler is not None:
         raise _refuse(sweep, "scheduler.kind", "stops by one objective; give one, or write scheduler: null")

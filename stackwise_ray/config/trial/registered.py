@@ -15,6 +15,7 @@ registers later is known at once. Nothing here knows what the options mean.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.errors import ConfigError, PluginError, did_you_mean
 from stackwise_ray.core.registry import Registry
 
 if typing.TYPE_CHECKING:
@@ -100,14 +101,21 @@ class Alternatives:
         """The class of the entry that a mapping names; the base where it names none that exists."""
         return self.of(self.name_in(plain)) or self.base
 
+    def by_entry(self) -> dict[str, type]:
+        """Name to option class of every entry; a plugin that cannot be loaded has no options that anybody could set."""
+        found = {}
+        for name in self.registry.names():
+            with contextlib.suppress(PluginError):  # `of` says it of the one entry that a trial names
+                found[name] = self.of(name) or self.base
+        return found
+
     def classes(self) -> tuple[type, ...]:
         """The base and the option classes of all entries, each once."""
-        found = (self.of(name) for name in self.registry.names())
-        return tuple(dict.fromkeys((self.base, *(options for options in found if options is not None))))
+        return tuple(dict.fromkeys((self.base, *self.by_entry().values())))
 
     def entries_with(self, option: str) -> tuple[str, ...]:
         """Names of the entries that have an option."""
-        return tuple(name for name in self.registry.names() if option in field_names(self.of(name) or self.base))
+        return tuple(name for name, options in self.by_entry().items() if option in field_names(options))
 
     def refusal(self, option: str, name: Any, value: Any) -> str | None:
         """Why an option has no effect beside this entry, and what it goes with; None where no entry has it."""
@@ -154,8 +162,12 @@ class OptionsByName:
     registry: Registry[Any]
 
     def annotations(self) -> dict[str, Any]:
-        """Name of each entry to the class of its options."""
-        return {name: self.options(name) for name in self.registry.names()}
+        """Name of each entry to the class of its options; without plugins that cannot be loaded."""
+        found = {}
+        for name in self.registry.names():
+            with contextlib.suppress(PluginError):
+                found[name] = self.options(name)
+        return found
 
     def options(self, name: str) -> type:
         """The class of one entry's options."""

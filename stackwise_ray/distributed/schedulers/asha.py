@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.schedulers import SCHEDULERS, EarlyStopping
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
 
 
-@SCHEDULERS.register("asha")
 def asha(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
     """Asynchronous successive halving (Li et al., 2018): of the trials that reached a rung, the best 1/reduction go on.
 
@@ -15,6 +17,8 @@ def asha(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
         grace: Share of the budget that every trial gets.
         mode: "min" or "max" of the objective.
     """
+    from ray.tune.schedulers import ASHAScheduler
+
     return ASHAScheduler(
         time_attr="progress",
         metric="objective",
@@ -24,3 +28,6 @@ def asha(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
         reduction_factor=reduction,
         stop_last_trials=False,  # a trial that reaches its end has not been stopped early
     )
+
+
+SCHEDULERS.register("asha")(EarlyStopping(make=asha, options=frozenset({"reduction"})))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from ray.tune.schedulers import MedianStoppingRule, TrialScheduler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.schedulers import SCHEDULERS, EarlyStopping
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
 
 
-@SCHEDULERS.register("median")
-def median(*, grace: float, mode: str, reduction: float = 3.0) -> TrialScheduler:
+def median(*, grace: float, mode: str) -> TrialScheduler:
     """The median rule (Golovin et al., 2017): stop below the median of the others' running means."""
+    from ray.tune.schedulers import MedianStoppingRule
+
     return MedianStoppingRule(
         time_attr="progress", metric="objective", mode=mode, grace_period=100 * grace, min_samples_required=3
     )
+
+
+SCHEDULERS.register("median")(EarlyStopping(make=median))

@@ -1,1 +1,1 @@
-"""Several workers on one trial: how they add up, and how they share a model out."""
+"""Several workers on one trial: sums (`collectives`), whole models (`parallelism`) and shards (`sharding`)."""

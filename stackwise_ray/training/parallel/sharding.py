@@ -1,6 +1,6 @@
 """Sharing a model out over its workers (FSDP2): each holds a shard of every parameter, gradient and optimizer state.
 
-Between stages a model is whole, on every worker: what grows, unties and freezes knows nothing of shards. A `Sharding`
+Between stages a model is whole, on every worker: what grows, unties and freezes knows nothing of shards. A `Sharded`
 shares it out when a stage begins and makes it whole when the stage ends. Checkpoints and the final model are whole as
 well, so that another number of workers can take them up.
 
@@ -9,6 +9,7 @@ Source: Zhao et al. 2023 (2304.11277), in torch's second form, `torch.distribute
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.training.parallel.collectives import Collectives
+from stackwise_ray.training.parallel.parallelism import Parallelism
 
 
-class Sharding:
+class Sharded(Parallelism):
     """A model that is now whole, now shared out over all workers of the default group. Every worker calls alike.
 
     A block's weights are gathered when its pass begins and given back when it ends; gradients are summed (not
@@ -31,6 +34,9 @@ class Sharding:
     Args:
         model: Whole, and the same on every worker.
     """
+
+    pads_passes = True
+    gathers_checkpoints = True
 
     def __init__(self, model: Any, device: torch.device) -> None:
         self._model = model
@@ -67,19 +73,30 @@ class Sharding:
             _module_state_mapping.pop(module, None)
         self._bare = []
 
-    @staticmethod
-    def gathered(tensor: Tensor) -> Tensor:
+    def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
+        """Sums the loss alone: the backward pass has summed the gradients."""
+        collectives.sum_([loss])
+
+    def gathered(self, tensor: Tensor) -> Tensor:
         """All of a tensor of which each worker may hold a shard (then every worker has to ask)."""
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    @staticmethod
-    def shared_like(tensor: Tensor, other: Tensor) -> Tensor:
-        """This worker's shard of a whole tensor where `other` is in shards, else the tensor itself."""
-        if not isinstance(other, DTensor):
+    def gathered_by_first(self, tensor: Tensor, rank: int) -> Tensor:
+        """Gathers into the memory of the first worker's host, which writes it."""
+        gathered = self.gathered(tensor.detach())
+        return gathered.cpu() if rank == 0 else gathered.new_empty(0)
+
+    def shared_like(self, tensor: Tensor, own: Tensor) -> Tensor:
+        """This worker's shard of a whole tensor where `own` is a shard, else the tensor itself."""
+        if not isinstance(own, DTensor):
             return tensor
-        whole = tensor.to(other.device)
+        whole = tensor.to(own.device)
         # Every worker has the whole: none has to send.
-        return distribute_tensor(whole, other.device_mesh, other.placements, src_data_rank=None)
+        return distribute_tensor(whole, own.device_mesh, own.placements, src_data_rank=None)
+
+    def checkpoint_due(self, due: bool, rank: int, collectives: Collectives) -> bool:
+        """All gather together, so the first worker's clock counts."""
+        return collectives.sum_number(int(due and rank == 0)) == 1
 
 
 _OWN = frozenset({"_parameters", "_buffers", "_modules"})

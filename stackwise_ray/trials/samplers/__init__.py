@@ -1,11 +1,12 @@
-"""The samplers of `design.kind: search`: one per file, each from a seed to one of Optuna's.
+"""The samplers of `design.kind: search`: one per file. Each states what it can do, and makes a sampler of Optuna.
 
-`grid` is none of them: it enumerates (`trials.proposals`).
+Entries load without Optuna: a search-space file is checked against them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise_ray.core import registries
@@ -14,4 +15,19 @@ from stackwise_ray.core.registry import Registry
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-SAMPLERS: Registry[Callable[[int], BaseSampler]] = registries.SAMPLERS
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How a search draws its points.
+
+    Attributes:
+        make: From a seed to a sampler of Optuna; raises ConfigError where it cannot work on this machine. None: nothing
+            is drawn, every point of the space is tried (`trials.proposals`).
+        several_objectives: Whether a search by it may have more than one objective.
+    """
+
+    make: Callable[[int], BaseSampler] | None
+    several_objectives: bool = True
+
+
+SAMPLERS: Registry[Sampler] = registries.SAMPLERS

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-
-from optuna.samplers import BaseSampler, CmaEsSampler
+from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("cmaes")
 def cmaes(seed: int) -> BaseSampler:
     """For continuous spaces.
 
@@ -22,4 +23,9 @@ def cmaes(seed: int) -> BaseSampler:
             '= cmaes needs the package "cmaes", which is not installed; pip install -e ".[cmaes]", or choose tpe',
             path="search.sampler",
         )
+    from optuna.samplers import CmaEsSampler
+
     return CmaEsSampler(seed=seed)
+
+
+SAMPLERS.register("cmaes")(Sampler(make=cmaes, several_objectives=False))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, GPSampler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("gp")
 def gp(seed: int) -> BaseSampler:
     """With noise: a loss depends on its seed."""
+    from optuna.samplers import GPSampler
+
     return GPSampler(seed=seed, deterministic_objective=False)
+
+
+SAMPLERS.register("gp")(Sampler(make=gp, several_objectives=False))

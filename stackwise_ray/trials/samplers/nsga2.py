@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, NSGAIISampler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("nsga2")
 def nsga2(seed: int) -> BaseSampler:
     """Populations of 16: Optuna's 50 would be the whole of most searches here."""
+    from optuna.samplers import NSGAIISampler
+
     return NSGAIISampler(seed=seed, population_size=16)
+
+
+SAMPLERS.register("nsga2")(Sampler(make=nsga2))

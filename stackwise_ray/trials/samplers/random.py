@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, RandomSampler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("random")
 def random(seed: int) -> BaseSampler:
     """Every point by itself."""
+    from optuna.samplers import RandomSampler
+
     return RandomSampler(seed=seed)
+
+
+SAMPLERS.register("random")(Sampler(make=random))

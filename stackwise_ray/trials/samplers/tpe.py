@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, TPESampler
+from typing import TYPE_CHECKING
 
-from stackwise_ray.trials.samplers import SAMPLERS
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 
-@SAMPLERS.register("tpe")
 def tpe(seed: int) -> BaseSampler:
     """`constant_liar`: trials that run at the same time must not all go to the same place."""
+    from optuna.samplers import TPESampler
+
     return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True)
+
+
+SAMPLERS.register("tpe")(Sampler(make=tpe))

@@ -14,7 +14,7 @@ from synthetic_sweeps import JournalBuilder, final_metrics
 from analysis import AnalysisError, compare_sequentially, load_runs, summary_table, write_report
 from analysis.__main__ import main
 from analysis.anytime.adaptive_verdicts import is_undecided
-from analysis.files import dump_json
+from analysis.plain_json import dump_json
 from analysis.table.sweep_directory import read_sweep
 
 ARGUMENTS = {

@@ -8,8 +8,8 @@ import pytest
 from synthetic_laws import TRUTH, best_params, make_runs, make_valleys
 
 import analysis
-from analysis.errors import AnalysisError
 from analysis.plots.law_figures import isoflop_figure, law_figure
+from stackwise_ray.core.errors import AnalysisError
 
 BUDGETS = (1e18, 1e19, 1e20)
 

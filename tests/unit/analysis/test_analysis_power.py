@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.anytime.simulation import sequential_seeds, simulated_power
-from analysis.errors import AnalysisError
 from analysis.paired.power import equivalence_power, minimum_detectable_effect, power, seeds_needed
 from analysis.paired.significance import paired_t
+from stackwise_ray.core.errors import AnalysisError
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])

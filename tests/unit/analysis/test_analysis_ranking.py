@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import AnalysisError, rank
-from analysis.files import dump_json
+from analysis.plain_json import dump_json
+from analysis.plots.diagrams import critical_difference
 from analysis.tasks.ranking import _groups as groups_of
 from analysis.tasks.ranking import friedman, nemenyi_critical_difference
 
@@ -182,10 +183,10 @@ def test_a_ranking_says_which_values_it_took_for_good(direction, good):
 
 def test_the_diagram_and_every_rendering_are_written(tmp_path):
     found = rank(runs(C45), "score", direction="maximize")
-    assert found.figure(tmp_path / "cd.png").read_bytes().startswith(b"\x89PNG")
+    assert critical_difference(tmp_path / "cd.png", found).read_bytes().startswith(b"\x89PNG")
     few = rank(runs({name: values[:2] for name, values in C45.items()}), "score")
     assert few.critical_difference > 3  # wider than the axis of ranks
-    assert few.figure(tmp_path / "few.png").stat().st_size > 10_000
+    assert critical_difference(tmp_path / "few.png", few).stat().st_size > 10_000
     assert r"\begin{tabular}" in found.to_latex()
     assert json.loads(dump_json(found.to_dict()))["mean_ranks"]["C4.5+m"] == 2.0
 

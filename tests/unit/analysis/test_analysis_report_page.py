@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from synthetic_sweeps import final_metrics, write_ablation
 
 from analysis import summary_table, write_report
+from analysis.plots.curves import pareto_front
 from analysis.plots.figures import draw_panels
-from analysis.plots.pareto import pareto_front
 from analysis.report.compose import compose
 from analysis.report.html_page import to_html
 from analysis.report.page import Table, to_markdown

@@ -14,10 +14,10 @@ import pytest
 from synthetic_laws import TRUTH, best_params, loss_of, make_runs
 
 import analysis
-from analysis.errors import AnalysisError
-from analysis.files import dump_json
+from analysis.plain_json import dump_json
 from analysis.scaling.certificate import HoldOut
 from analysis.scaling.law_table import derive_tokens, drop_highest, rename_columns
+from stackwise_ray.core.errors import AnalysisError
 
 SHARED = os.environ.get("STACKWISE_DATA")
 needs_data = pytest.mark.skipif(not SHARED, reason="STACKWISE_DATA is not set: no copy of the points of Chinchilla")
@@ -81,7 +81,7 @@ def test_hoffmanns_rounded_constants_score_four_times_worse():
 
 @needs_data
 def test_a_thousand_draws_of_the_known_fit_take_less_than_ten_seconds():
-    from analysis.scaling.law_fit import draw
+    from analysis.scaling.minimisation import draw
 
     fit = chinchilla()
     weights = np.random.default_rng(0).multinomial(240, np.full(240, 1 / 240), size=1000).astype(float)

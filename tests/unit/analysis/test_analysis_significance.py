@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from synthetic_sweeps import table
 
 from analysis import compare
-from analysis.files import dump_json
 from analysis.paired.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from analysis.paired.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
+from analysis.plain_json import dump_json
 from analysis.render import Grid
 
 # Student (1908), Cushny and Peebles' sleep data

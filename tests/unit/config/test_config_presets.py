@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.config.reading.presets import ALL_GROUPS, compose, list_presets
+from stackwise_ray.config.reading.presets import compose, list_presets
+from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.core.errors import ConfigError
 
 
@@ -48,9 +49,14 @@ def test_presets_are_listed_by_group() -> None:
         "depth_time_lora",
         "hybrid",
     )
-    assert all(isinstance(list_presets(group), tuple) for group in ALL_GROUPS)
+    assert all(isinstance(list_presets(group), tuple) for group in GROUPS)
     with pytest.raises(ConfigError, match="unknown preset group 'modell'; did you mean 'model'"):
         list_presets("modell")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_group_is_promised_that_has_no_presets(group):
+    assert list_presets(group)
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,11 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("analysis.0.compare.baseline=lama", ["did you mean 'llama'?"]),
         ("analysis.0.compare.metric=validation/los", ["is reported by nothing; did you mean 'validation/loss'?"]),
         ("objective.0.metric=loss", ["is reported by nothing; did you mean 'validation/loss'?"]),
+        (
+            "analysis.0.compare.metric=wikitext2/perplexity_word",
+            ["is of the task wikitext2, and no trial reports it", "evaluate --run DIR --tasks wikitext2"],
+        ),
+        ("objective.0.metric=ptb/perplexity_wrd", ["objective.0.metric", "a sweep runs no tasks"]),
         ("objective.1.metric=loss", ["'1' is no entry of a list of 1"]),
         ("objective=[]", ["objective: is empty"]),
         ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),
@@ -299,6 +304,10 @@ def test_early_stopping_goes_with_a_search_that_compares_nothing() -> None:
         sweep_from_plain({**document, "tune": {"space": {"training.lr": [1]}}})
     with pytest.raises(ConfigError, match=r"search\.space\.training\.lr.*is text where a number is wanted"):
         sweep_from_plain({**document, "search": {"space": {"training.lr": [1, "fast"]}}})
+    with pytest.raises(ConfigError, match=r"scheduler\.reduction: has no effect with scheduler.kind: median"):
+        sweep_from_plain({**document, "scheduler": {"kind": "median", "reduction": 3}})
+    with pytest.raises(ConfigError, match=r"search\.sampler.*'tep'; did you mean 'tpe'"):
+        sweep_from_plain({**document, "search": {"space": {"training.lr": [1]}, "sampler": "tep"}})
     goals = [{"metric": "validation/loss"}, {"metric": "flops/total"}]
     search = {"space": {"training.lr": {"uniform": [1e-3, 1e-2]}}, "sampler": "gp"}
     with pytest.raises(ConfigError, match="the sampler gp takes one"):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.errors import DiskFullError
+from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data.corpora.markov import MarkovSource
-from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger, Work
+from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger
+from stackwise_ray.distributed.messages import Assignment, DiskFull, Failed, Finished, Outcome, Report, RunSettings
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.sources import FixedSource, Proposal
 
@@ -30,35 +31,34 @@ def replicates(n: int) -> list[Proposal]:
     return [Proposal(arm="a", seed=seed, role="replicate", trial=trial(seed)) for seed in range(n)]
 
 
-def ledger_over(journal: Journal, source: Any, **work: Any) -> Ledger:
-    settings = Work(worker="not:run", directory=journal.path.parent, **work)
+def ledger_over(journal: Journal, source: Any, **changes: Any) -> Ledger:
+    settings = RunSettings(worker="not:run", directory=journal.path.parent, **changes)
     return Ledger(journal, source, settings, lambda data: "fingerprint")
 
 
-def message(config: dict[str, Any], *, step: int = 1, outcome: dict[str, Any] | None = None, **metrics: float) -> str:
-    arguments = config["arguments"]
-    record = {
-        "trial_id": arguments["trial_id"],
-        "attempt": arguments["attempt"],
-        "step": step,
-        "tokens": 10 * step,
-        "flops": 100 * step,
-        "time": 1.0,
-        "metrics": metrics or {"train/loss": 2.0},
-    }
-    return json.dumps({"records": [record], "outcome": outcome})
+def report(assignment: Assignment, *, step: int = 1, outcome: Outcome | None = None, **metrics: float) -> Report:
+    record = MetricRecord(
+        trial_id=assignment.trial_id,
+        attempt=assignment.attempt,
+        step=step,
+        tokens=10 * step,
+        flops=100 * step,
+        time=1.0,
+        metrics=metrics or {"train/loss": 2.0},
+    )
+    return Report(records=(record,), outcome=outcome)
 
 
-def finished(**metrics: float) -> dict[str, Any]:
-    return {"kind": "finished", "metrics": metrics or {"validation/loss": 1.0}, "environment": {"torch": "2"}}
+def finished(**metrics: float) -> Finished:
+    return Finished(metrics=metrics or {"validation/loss": 1.0}, environment={"torch": "2"})
 
 
 def run_to_end(ledger: Ledger, outcome: Any = finished) -> list[str]:
     """Everything that the ledger gives out, ended at once; the trial ids in order."""
     given = []
-    while (config := ledger.next(f"tune{len(given)}")) is not None:
-        ledger.result(f"tune{len(given)}", 1, message(config, outcome=outcome()))
-        given.append(config["arguments"]["trial_id"])
+    while (assignment := ledger.next(f"tune{len(given)}")) is not None:
+        ledger.result(f"tune{len(given)}", 1, report(assignment, outcome=outcome()))
+        given.append(assignment.trial_id)
     return given
 
 
@@ -89,9 +89,9 @@ def test_a_dead_worker_gives_the_trial_a_new_attempt_whose_number_stands_in_its_
     assert not ledger.finished
     second = ledger.next("t2")
     assert second is not None
-    assert second["arguments"]["trial_id"] == first["arguments"]["trial_id"]
-    assert second["arguments"]["attempt"] == 2
-    assert (Path(second["directory"]) / "attempt").read_text() == "2"
+    assert second.trial_id == first.trial_id
+    assert second.attempt == 2
+    assert (second.directory / "attempt").read_text() == "2"
 
 
 def test_what_a_superseded_attempt_still_reports_is_not_booked(journal: Journal) -> None:
@@ -100,7 +100,7 @@ def test_what_a_superseded_attempt_still_reports_is_not_booked(journal: Journal)
     assert first is not None
     ledger.died("t1", "killed")
     ledger.next("t2")
-    ledger.result("t1", 1, message(first, outcome=finished()))
+    ledger.result("t1", 1, report(first, outcome=finished()))
     assert journal.trials()[0].status == "running"
 
 
@@ -119,15 +119,15 @@ def test_a_trial_that_kills_its_worker_without_progress_fails_in_the_end(journal
 def test_deaths_with_progress_in_between_are_not_held_against_a_trial(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(1)))
     for death in range(MOST_DEATHS + 3):
-        config = ledger.next(f"t{death}")
-        assert config is not None
-        ledger.result(f"t{death}", 1, message(config, step=death + 1))
+        assignment = ledger.next(f"t{death}")
+        assert assignment is not None
+        ledger.result(f"t{death}", 1, report(assignment, step=death + 1))
         ledger.died(f"t{death}", "killed")
     assert journal.trials()[0].status == "interrupted"
 
 
 def test_a_silent_trial_is_tried_once_more_and_then_fails(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-1.0)  # everything counts as silence
+    ledger = ledger_over(journal, FixedSource(replicates(1)), heartbeat_timeout_s=-1.0)  # everything counts as silence
     for attempt in range(2):
         assert ledger.next(f"t{attempt}") is not None
         ledger.died(f"t{attempt}", "gone")
@@ -137,11 +137,11 @@ def test_a_silent_trial_is_tried_once_more_and_then_fails(journal: Journal) -> N
 
 def test_the_same_result_told_twice_is_booked_once(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(1)))
-    config = ledger.next("t")
-    assert config is not None
+    assignment = ledger.next("t")
+    assert assignment is not None
     for _ in range(2):
-        ledger.result("t", 1, message(config))
-    ledger.result("t", 2, message(config, step=2, outcome=finished()))
+        ledger.result("t", 1, report(assignment))
+    ledger.result("t", 2, report(assignment, step=2, outcome=finished()))
     rows = journal._connection.execute("SELECT COUNT(*) FROM reports").fetchone()[0]
     assert rows == 2
 
@@ -154,11 +154,11 @@ def test_a_point_drawn_twice_is_one_trial_and_both_proposals_hear_of_its_end(jou
             heard.append(record.status)
 
     ledger = ledger_over(journal, Listening([*replicates(1), *replicates(1)]))
-    config = ledger.next("t")
-    assert config is not None
+    assignment = ledger.next("t")
+    assert assignment is not None
     assert ledger.next("u") is None
     assert not ledger.finished
-    ledger.result("t", 1, message(config, outcome=finished()))
+    ledger.result("t", 1, report(assignment, outcome=finished()))
     assert heard == ["finished", "finished"]
     assert ledger.finished
     assert len(journal.trials()) == 1
@@ -166,9 +166,9 @@ def test_a_point_drawn_twice_is_one_trial_and_both_proposals_hear_of_its_end(jou
 
 def test_a_full_disk_halts_the_sweep_and_leaves_the_trial_to_be_continued(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(3)))
-    config = ledger.next("t")
-    assert config is not None
-    ledger.result("t", 1, message(config, outcome={"kind": "disk_full", "reason": "disk full at x"}))
+    assignment = ledger.next("t")
+    assert assignment is not None
+    ledger.result("t", 1, report(assignment, outcome=DiskFull(reason="disk full at x")))
     assert ledger.next("u") is None
     assert ledger.finished
     assert ledger.halted == "disk full at x"
@@ -187,9 +187,9 @@ def test_interruption_marks_what_runs_and_the_next_ledger_continues_it(journal: 
 
 def test_a_stopped_trial_keeps_its_last_values_and_is_final(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource([Proposal(arm="a", seed=0, role="search", trial=trial(0))]))
-    config = ledger.next("t")
-    assert config is not None
-    ledger.result("t", 1, message(config, **{"validation/loss": 3.0}))
+    assignment = ledger.next("t")
+    assert assignment is not None
+    ledger.result("t", 1, report(assignment, **{"validation/loss": 3.0}))
     ledger.stopped("t")
     record = journal.trials()[0]
     assert record.status == "stopped"
@@ -199,21 +199,21 @@ def test_a_stopped_trial_keeps_its_last_values_and_is_final(journal: Journal) ->
 
 def test_a_replicate_is_never_booked_as_stopped(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(1)))
-    config = ledger.next("t")
-    assert config is not None
-    assert config["objective"] is None, "a scheduler must not see a replicate's values"
+    assignment = ledger.next("t")
+    assert assignment is not None
+    assert not assignment.may_be_stopped, "a scheduler must not see a replicate's values"
     ledger.stopped("t")
     assert journal.trials()[0].status == "interrupted"
 
 
 def test_a_disk_that_is_full_when_the_end_is_booked_leaves_the_trial_to_be_continued(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource([Proposal(arm="a", seed=0, role="search", trial=trial(0))]))
-    config = ledger.next("t")
-    assert config is not None
+    assignment = ledger.next("t")
+    assert assignment is not None
     pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
     journal._connection.execute(f"PRAGMA max_page_count = {pages}")  # sqlite's own "database or disk is full"
     long = {f"validation/metric_{number}": 1.0 for number in range(5000)}
-    ledger.result("t", 1, message(config, outcome=finished(), **long))
+    ledger.result("t", 1, report(assignment, outcome=finished(), **long))
     ledger.stopped("t")
     assert ledger.halted is not None
     assert journal.trials()[0].status == "running", "the next command closes it as interrupted"
@@ -228,26 +228,25 @@ def test_a_trial_under_two_arms_is_in_the_sweep_under_both_names(journal: Journa
 
 
 def test_a_process_that_stands_still_is_named_to_be_killed(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(1)), silent_after_s=-10.0)
-    config = ledger.next("t")
-    assert config is not None
-    payload = json.loads(message(config)) | {"pid": 4242}
-    ledger.result("t", 1, json.dumps(payload))
-    assert ledger.frozen(margin_s=60.0) == []
-    assert ledger.frozen(margin_s=0.0) == [4242]
+    ledger = ledger_over(journal, FixedSource(replicates(1)), heartbeat_timeout_s=-10.0)
+    assignment = ledger.next("t")
+    assert assignment is not None
+    ledger.result("t", 1, dataclasses.replace(report(assignment), pid=4242))
+    assert ledger.hung_processes(margin_s=60.0) == []
+    assert ledger.hung_processes(margin_s=0.0) == [4242]
 
 
 def test_no_trial_starts_once_the_flops_are_spent(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(3)), most_flops=50.0)
-    config = ledger.next("t")
-    assert config is not None
-    ledger.result("t", 1, message(config, outcome=finished(**{"flops/total": 100.0})))
+    ledger = ledger_over(journal, FixedSource(replicates(3)), max_flops=50.0)
+    assignment = ledger.next("t")
+    assert assignment is not None
+    ledger.result("t", 1, report(assignment, outcome=finished(**{"flops/total": 100.0})))
     assert ledger.next("u") is None
     assert "limits.flops" in str(ledger.halted)
 
 
 def test_trials_that_run_hold_their_planned_flops_against_the_limit(journal: Journal) -> None:
-    ledger = ledger_over(journal, FixedSource(replicates(4)), most_flops=250.0)
+    ledger = ledger_over(journal, FixedSource(replicates(4)), max_flops=250.0)
     ledger.planned = lambda proposal: {"flops": 100.0}
     assert ledger.next("t") is not None
     assert ledger.next("u") is not None  # 200 of 250 are promised
@@ -270,10 +269,10 @@ def test_the_prediction_of_a_trial_is_the_one_from_before_it_first_ran(journal: 
 
 def test_a_failed_trial_keeps_the_flops_that_it_spent(journal: Journal) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(1)))
-    config = ledger.next("t")
-    assert config is not None
-    ledger.result("t", 1, message(config, step=3))
-    ledger.result("t", 2, message(config, step=4, outcome={"kind": "failed", "reason": "the loss is not finite"}))
+    assignment = ledger.next("t")
+    assert assignment is not None
+    ledger.result("t", 1, report(assignment, step=3))
+    ledger.result("t", 2, report(assignment, step=4, outcome=Failed(reason="the loss is not finite")))
     (record,) = ledger.records()
     assert record.status == "failed"
     assert record.metrics == {"flops/total": 400}
@@ -301,15 +300,15 @@ def test_a_trial_whose_report_meets_a_full_disk_is_running_no_more_and_the_sweep
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = ledger_over(journal, FixedSource(replicates(2)))
-    config = ledger.next("t")
-    assert config is not None
+    assignment = ledger.next("t")
+    assert assignment is not None
 
     def full(records: object) -> int:
         raise DiskFullError("journal.sqlite: database or disk is full")
 
     # Filling a real disk takes root and a file system; that SQLite's error becomes this one is test_tracking_journal's.
     monkeypatch.setattr(journal, "add_reports", full)
-    ledger.result("t", 1, message(config, outcome=finished()))
+    ledger.result("t", 1, report(assignment, outcome=finished()))
     assert ledger.running == {}
     assert "disk is full" in str(ledger.halted)
     assert ledger.next("u") is None

@@ -11,6 +11,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
 from stackwise_ray.training.stages import stage_plan
+from tests.small_trials import GROWING
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=3, d_model=8, n_heads=1, d_ff=8),
@@ -117,7 +118,7 @@ def test_appending_grows_from_the_input_on_top_of_what_is_frozen():
     assert [stage.noise[0][0] for stage in stages] == pytest.approx([0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15])
 
 
-@pytest.mark.parametrize("regime", ["depth_time", "append"])
+@pytest.mark.parametrize("regime", GROWING)
 def test_a_trunk_may_go_on_training_and_a_finish_trains_everything(regime):
     stages = stage_plan(growing(regime=regime, trunk="trainable", finish=0.2)).stages
     assert all(stage.trainable.blocks == stage.active_blocks and not stage.own_head for stage in stages)

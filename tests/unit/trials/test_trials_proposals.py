@@ -19,13 +19,15 @@ from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed import driver
 from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
-from stackwise_ray.distributed.ledger import Ledger, Work
+from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Plan
-from stackwise_ray.sweep import SweepResult, _answer, make_console
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
+from stackwise_ray.sweep import SweepResult, _answer
+from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from stackwise_ray.trials.sources import Proposal
@@ -165,15 +167,13 @@ def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journ
 def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
     tmp_path: Path, journal: Journal
 ) -> None:
-    work = Work(worker="no:no", directory=tmp_path)
-    config = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), work, lambda data: "f").next("t")
-    assert config is not None
-    assert config["objective"] == "validation/loss"
-    assert config["arguments"]["final_evaluation"] is False
-    config = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), work, lambda data: "f").next("t")
-    assert config is not None
-    assert config["objective"] is None
-    assert config["arguments"]["final_evaluation"] is True
+    settings = RunSettings(worker="no:no", directory=tmp_path)
+    point = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), settings, lambda data: "f").next("t")
+    assert point is not None
+    assert (point.may_be_stopped, point.final_evaluation) == (True, False)
+    replicate = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), settings, lambda data: "f").next("t")
+    assert replicate is not None
+    assert (replicate.may_be_stopped, replicate.final_evaluation) == (False, True)
 
 
 def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -
 
 
 def test_halving_follows_the_direction() -> None:
-    scheduler = SCHEDULERS.get("asha")
+    scheduler = SCHEDULERS.get("asha").make
     assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
     assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
 
@@ -237,8 +237,8 @@ def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path:
 # ------------------------------------------------------------------------------------------------ planning
 
 
-def plan(tmp_path: Path, text: str) -> Plan:
-    return plan_sweep(sweep(tmp_path, text), Corpora(make_console()))
+def plan(tmp_path: Path, text: str) -> SweepPlan:
+    return plan_sweep(sweep(tmp_path, text), PreparedCorpora(make_console()))
 
 
 def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.messages import Failed
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.sources import Proposal, TunedSource
-from tests.unit.distributed.test_distributed_ledger import finished, ledger_over, message, trial
+from tests.unit.distributed.test_distributed_ledger import finished, ledger_over, report, trial
 
 
 def tuned_source(chosen: dict[str, Any], n_replicates: int = 2) -> TunedSource:
@@ -39,7 +40,7 @@ def drive(ledger: Ledger, loss: Any) -> list[str]:
         proposal = ledger.running[tune_id].proposal
         outcome = loss(proposal)
         roles.append(f"{proposal.role}:{proposal.arm}")
-        ledger.result(tune_id, 1, message(config, outcome=outcome))
+        ledger.result(tune_id, 1, report(config, outcome=outcome))
     return roles
 
 
@@ -78,7 +79,7 @@ def test_an_arm_whose_tuning_all_failed_gets_no_replicates_and_says_why(journal:
     chosen: dict[str, Any] = {}
 
     def loss(proposal: Proposal) -> dict[str, Any]:
-        return {"kind": "failed", "reason": "loss is nan"} if proposal.arm == "x" else finished()
+        return Failed(reason="loss is nan") if proposal.arm == "x" else finished()
 
     source = tuned_source(chosen)
     roles = drive(ledger_over(journal, source), loss)
@@ -92,7 +93,7 @@ def test_a_failed_tuning_trial_is_not_chosen_and_stands_in_the_record_with_its_r
 
     def loss(proposal: Proposal) -> dict[str, Any]:
         if proposal.role == "tuning" and proposal.trial.training.lr == 1e-3:
-            return {"kind": "failed", "reason": "diverged"}
+            return Failed(reason="diverged")
         return finished(**{"validation/loss": proposal.trial.training.lr})
 
     drive(ledger_over(journal, tuned_source(chosen)), loss)

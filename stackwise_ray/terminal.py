@@ -1,0 +1,115 @@
+"""What every command does at the terminal: its console, its exit codes, its error messages, its JSON.
+
+Called by `sweep`, `train`, `evaluate` and `doctor`. What a command prints beyond that is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.plugins import ask_again, load_plugin, problems
+
+EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all done; something failed or is left to do; a mistake in what was asked; Ctrl-C."""
+
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="NAME|FILE.py",
+        help="Load a plugin: a Python file, an installed entry point or a module that registers entries; repeatable.",
+    ),
+]
+"""The option of every command that takes plugins."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
+    console = _Console(stderr=stderr)
+    return console if console.is_terminal else _Console(stderr=stderr, width=120)
+
+
+class _Console(Console):
+    """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def exit_codes(*, resumable: bool = True) -> Iterator[None]:
+    """The exit codes of every command, with one message and no traceback for what a person can fix.
+
+    Args:
+        resumable: Whether the same command would go on where it was interrupted.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
+    try:
+        yield
+    except ConfigError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_MISTAKE) from None
+    except DiskFullError as error:
+        _complain(f"error: {error}")
+        raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def load_plugins(asked: Sequence[str] | None) -> None:
+    """Load what `--plugin` names, in this order.
+
+    Raises:
+        PluginError: One cannot be loaded.
+    """
+    for name in asked or ():
+        load_plugin(name)
+
+
+def warn_about_plugins() -> None:
+    """One line on standard error per installed plugin that something is wrong with; the command goes on without it."""
+    for problem in problems():
+        _complain(f"warning: {problem}")
+
+
+@contextmanager
+def plugins_of_before(folder: Path | None) -> Iterator[None]:
+    """A trial's folder that needs a plugin says which one, where the work in the block is refused without it.
+
+    Args:
+        folder: Of a trial that may have begun; None: there is none.
+
+    Raises:
+        PluginError: The trial was started with a plugin that is not loaded.
+    """
+    try:
+        yield
+    except ConfigError:
+        path = folder and folder / "metadata" / "environment.json"
+        if path and path.is_file():
+            ask_again(json.loads(path.read_text(encoding="utf-8")).get("plugins") or (), str(folder))
+        raise
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; a number that JSON cannot hold is an error."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)

@@ -1,0 +1,7 @@
+"""Every point of the space, in its order; the space must have an end (`trials.proposals` lists the points)."""
+
+from __future__ import annotations
+
+from stackwise_ray.trials.samplers import SAMPLERS, Sampler
+
+SAMPLERS.register("grid")(Sampler(make=None))

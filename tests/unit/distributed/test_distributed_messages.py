@@ -1,0 +1,86 @@
+"""Messages between driver and worker come back equal from their text, and what is unknown is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.trial.editing import to_plain
+from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.distributed.messages import (
+    Assignment,
+    Failed,
+    Finished,
+    Outcome,
+    Report,
+    RunSettings,
+    decode,
+    encode,
+)
+
+TRIAL = load_trial(["model=decoder/gpt2_family/tiny", "training.budget={tokens: 1e6}", "training.lr=3.1e-4"])
+
+
+def assignment(**changes: Any) -> Assignment:
+    settings = RunSettings(worker="module:run", directory=Path("/sweeps/x"), gpus=0.5, attempt_timeout_s=60.0)
+    made = Assignment(settings=settings, trial_id="t1", attempt=2, trial=to_plain(TRIAL), data_fingerprint="f")
+    return dataclasses.replace(made, **changes)
+
+
+def outcome(kind: type[Outcome]) -> Outcome:
+    if kind is Finished:
+        return Finished(metrics={"validation/loss": 0.1 + 0.2}, environment={"threads": 2, "device": "cpu"})
+    return kind(reason="because")  # type: ignore[call-arg]  # all others have a reason alone
+
+
+@pytest.mark.parametrize("changes", [{}, {"weights_fingerprint": "w", "may_be_stopped": True, "keep_model": False}])
+def test_an_assignment_comes_back_equal_and_asks_for_the_same_trial_in_the_same_folder(changes: dict[str, Any]) -> None:
+    sent = assignment(**changes)
+    received = decode(Assignment, encode(sent))
+    assert received == sent
+    assert received.arguments()["trial"] == TRIAL
+    assert received.arguments()["directory"] == Path("/sweeps/x/trials/t1")
+
+
+@pytest.mark.parametrize("kind", typing.get_args(Outcome), ids=lambda kind: kind.__name__)
+def test_every_outcome_comes_back_equal_with_the_records_before_it(kind: type[Outcome]) -> None:
+    record = MetricRecord(
+        trial_id="t1", attempt=2, step=3, tokens=2**40, flops=2**70, time=1.5, metrics={"train/loss": 1e-300}, doing="x"
+    )
+    sent = Report(records=(record, dataclasses.replace(record, metrics={})), outcome=outcome(kind), pid=17)
+    assert decode(Report, encode(sent)) == sent
+
+
+def test_a_report_of_a_trial_that_goes_on_has_no_outcome() -> None:
+    assert decode(Report, encode(Report())) == Report(records=(), outcome=None, pid=None)
+
+
+def altered(text: str, **changes: Any) -> str:
+    return json.dumps({**json.loads(text), **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (altered(encode(Report()), kind="rumour"), "unknown kind of message 'rumour'"),
+        (altered(encode(Report()), kind=None), "unknown kind of message None"),
+        (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*finished, failed"),
+        (encode(assignment()), "is a Assignment where a Report is expected"),
+        (altered(encode(Report()), mood="good"), "other fields here than where it was sent from: mood"),
+        (altered(encode(Report()), outcome={"kind": "failed"}), "Failed has other fields.*: reason"),
+    ],
+)
+def test_a_message_that_this_version_does_not_know_is_refused_by_name(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        decode(Report, text)
+
+
+def test_messages_cannot_be_changed_on_the_way() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Failed(reason="x").reason = "y"  # type: ignore[misc]
