@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def test_the_task_ptb_says_what_a_run_on_ptb_says_and_is_not_computed_twice(tmp_path: Path) -> None:
-    trial = with_data(corpus="ptb", markov=None, tokenizer="words", final_evaluation="full")
+    trial = with_data(corpus="ptb", tokenizer="words", final_evaluation="full")
     _, result = run(trial, tmp_path, keep_model=True)
     words = ["--run", str(tmp_path), "--tasks", "ptb"]
     answer = CliRunner().invoke(app, words, catch_exceptions=False)

@@ -115,9 +115,7 @@ def finished(
 ) -> tuple[Path, dict[str, float]]:
     """A finished run on the notes, with the metrics of its own final evaluation."""
     folder = tmp_path_factory.mktemp("run")
-    trial = with_data(
-        corpus="text_files", path=str(notes), markov=None, tokenizer=request.param, final_evaluation="full"
-    )
+    trial = with_data(corpus="text_files", path=str(notes), tokenizer=request.param, final_evaluation="full")
     _, result = run(trial, folder, keep_model=True)
     return folder, dict(result.metrics)
 
@@ -131,7 +129,7 @@ def run_folder(notes: Path, module_cache: Path, tmp_path: Path, trained_once: Pa
 @pytest.fixture(scope="module")
 def trained_once(notes: Path, module_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("once")
-    run(with_data(corpus="text_files", path=str(notes), markov=None), folder, keep_model=True)
+    run(with_data(corpus="text_files", path=str(notes)), folder, keep_model=True)
     return folder
 
 
