@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.registries import CORPORA
 from stackwise_ray.evaluate import app
 from stackwise_ray.tasks.perplexity import unigram_nll
-from tests.small_trials import run, with_data
+from tests.small_trials import TRIAL, run
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +26,8 @@ pytestmark = [
 
 
 def test_the_task_ptb_says_what_a_run_on_ptb_says_and_is_not_computed_twice(tmp_path: Path) -> None:
-    trial = with_data(corpus="ptb", tokenizer="words", final_evaluation="full")
+    data = data_config(corpus="ptb", tokenizer="words", seq_len=16, validation_tokens=256, final_evaluation="full")
+    trial = replace(TRIAL, data=data)
     _, result = run(trial, tmp_path, keep_model=True)
     words = ["--run", str(tmp_path), "--tasks", "ptb"]
     answer = CliRunner().invoke(app, words, catch_exceptions=False)

@@ -7,10 +7,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from stackwise_ray.config.trial import TrialConfig, data_config
 from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric_catalogue import Metric
@@ -19,7 +21,7 @@ from stackwise_ray.tasks.evaluating import ITEMS, RESULTS, evaluate_tasks, keep_
 from stackwise_ray.tasks.perplexity import Perplexity, perplexity_metrics
 from stackwise_ray.tasks.task import Task, TaskData, TaskFacts, TaskScores, TaskSource, Whereabouts, item_means
 from stackwise_ray.training.scoring import TrainedModel, open_run
-from tests.small_trials import TRIAL, run, with_data
+from tests.small_trials import TRIAL, run
 
 QUESTIONS = [
     {"question": "Is it ", "choices": ["so", "not"], "answer": 0},
@@ -109,14 +111,18 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def on_notes(notes: Path, **options: Any) -> TrialConfig:
+    data = data_config(corpus="text_files", path=str(notes), seq_len=16, validation_tokens=256, **options)
+    return replace(TRIAL, data=data)
+
+
 @pytest.fixture(scope="module", params=["bytes", "bpe:280"])
 def finished(
     request: pytest.FixtureRequest, notes: Path, tmp_path_factory: pytest.TempPathFactory, module_cache: Path
 ) -> tuple[Path, dict[str, float]]:
     """A finished run on the notes, with the metrics of its own final evaluation."""
     folder = tmp_path_factory.mktemp("run")
-    trial = with_data(corpus="text_files", path=str(notes), tokenizer=request.param, final_evaluation="full")
-    _, result = run(trial, folder, keep_model=True)
+    _, result = run(on_notes(notes, tokenizer=request.param, final_evaluation="full"), folder, keep_model=True)
     return folder, dict(result.metrics)
 
 
@@ -129,7 +135,7 @@ def run_folder(notes: Path, module_cache: Path, tmp_path: Path, trained_once: Pa
 @pytest.fixture(scope="module")
 def trained_once(notes: Path, module_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("once")
-    run(with_data(corpus="text_files", path=str(notes)), folder, keep_model=True)
+    run(on_notes(notes, final_evaluation="fixed"), folder, keep_model=True)
     return folder
 
 
