@@ -18,6 +18,7 @@ from stackwise_ray.config.trial import (
 )
 from stackwise_ray.config.trial.append_rules import OF_APPEND, cached_prefix, time_as_input
 from stackwise_ray.config.trial.compile_rules import one_graph
+from stackwise_ray.config.trial.component_rules import components_fit
 from stackwise_ray.config.trial.growth_rules import GROWTH_RULES
 from stackwise_ray.config.trial.validation import Locate, Origin
 from stackwise_ray.core import registries
@@ -330,4 +331,5 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _parallel,
     _memory,
     one_graph,
+    components_fit,
 )
