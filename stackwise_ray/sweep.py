@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,12 +130,9 @@ def _write_report(directory: Path) -> Path:
 def _anytime_verdicts() -> AnytimeVerdicts:
     is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
     seeds_possible = analysis_module("anytime.e_process").seeds_possible
-    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return bool(is_undecided(trials, arm, **asdict(comparing)))
-
-    return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

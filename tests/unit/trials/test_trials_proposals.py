@@ -14,6 +14,7 @@ import stackwise_ray as sw
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.comparison_records import read_questions
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
@@ -211,7 +212,7 @@ def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
 
 def test_the_declared_arms_are_noted_before_any_of_them_begins(tmp_path: Path, journal: Journal) -> None:
     _note(sweep(tmp_path, ARMS), tmp_path, journal, make_console())
-    assert journal.get_meta("arms") == ["a", "b", "own"]
+    assert read_questions({"questions": journal.get_meta("questions")}).arms == ("a", "b", "own")
 
 
 def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Path) -> None:
