@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from stackwise_ray.core import registries
-from stackwise_ray.core.metric_catalogue import Metric
-from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.core.metric_catalogue import Metric, format_metric
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -178,9 +177,8 @@ class Component:
 
     def report(self, metrics: Mapping[str, float]) -> list[str]:
         """Its part of a trial's evaluation report, as lines of Markdown: here a table of its metrics."""
-        shown = {"count": format_count, "bytes": format_bytes, "seconds": format_seconds}
         rows = [
-            f"| {metric.axis} | {shown.get(metric.form, f'{{:.{metric.digits}f}}'.format)(metrics[metric.path])} |"
+            f"| {metric.axis} | {format_metric(metric.path, metrics[metric.path])} |"
             for metric in self.metrics
             if metric.path in metrics
         ]

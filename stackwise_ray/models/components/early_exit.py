@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stackwise_ray.config.trial import NonNegative, Positive, Strict, TrialConfig
-from stackwise_ray.core.metric_catalogue import Metric, register_metrics
-from stackwise_ray.core.quantities import format_count
+from stackwise_ray.core.metric_catalogue import Metric, format_metric, register_metrics
 from stackwise_ray.models.component import COMPONENTS, Component, Conflict
 
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -151,11 +150,11 @@ class EarlyExit(Component):
     def report(self, metrics: Mapping[str, float]) -> list[str]:
         rows = []
         for threshold, end in [(metrics["early_exit/threshold"], ""), *((t, f"_{round(100 * t)}") for t in CURVE)]:
-            loss, depth = metrics[f"early_exit/loss{end}"], metrics[f"early_exit/mean_depth{end}"]
-            flops = format_count(metrics[f"early_exit/flops_per_token{end}"])
+            paths = [f"early_exit/{name}{end}" for name in ("loss", "mean_depth", "flops_per_token")]
+            loss, depth, flops = (format_metric(path, metrics[path]) for path in paths)
             name = f"{threshold:g}" if threshold <= 1 else "none (full depth)"
-            rows.append(f"| {name} | {loss:.4f} | {math.exp(min(loss, 700)):.2f} | {depth:.2f} | {flops} |")
-        full = format_count(metrics["early_exit/flops_per_token_full"])
+            rows.append(f"| {name} | {loss} | {math.exp(min(metrics[paths[0]], 700)):.2f} | {depth} | {flops} |")
+        full = format_metric("early_exit/flops_per_token_full", metrics["early_exit/flops_per_token_full"])
         return [
             "| Threshold | Validation loss (nats per token) | Perplexity | Layers per token | FLOPs per token |",
             "|---|---|---|---|---|",
