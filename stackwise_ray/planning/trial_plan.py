@@ -256,13 +256,19 @@ def _smaller_steps(trial: TrialConfig, most: StageCost, least: StageCost) -> int
     return count
 
 
-def _component_passes(trial: TrialConfig, windows: int, n_tokens: int) -> Iterator[tuple[int, int]]:
-    """At most how many sequences the work of each component after the last step runs over: (plain, in its own pass)."""
-    held_out = held_out_of(trial, n_tokens)
+def _component_passes(trial: TrialConfig, windows: int, n_tokens: int | None) -> Iterator[tuple[int, int]]:
+    """At most how many sequences the work of each component after the last step runs over: (plain, in its own pass).
+
+    Args:
+        windows: Fixed validation windows.
+        n_tokens: Length of the validation split; None: unknown, and long enough.
+    """
+    left = None if n_tokens is None else held_out_of(trial, n_tokens)
     for name, options in trial.model.components.items():
-        yield COMPONENTS.get(name).evaluation_bound(
-            options, validation=windows, held_out=0 if held_out is None else len(held_out)
-        )
+        component = COMPONENTS.get(name)
+        wanted = -(-component.held_out_tokens(options) // trial.data.seq_len)
+        held_out = wanted if left is None else len(left)
+        yield component.evaluation_bound(options, validation=windows, held_out=held_out)
 
 
 def _sequences(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
@@ -307,7 +313,7 @@ def _evaluation_flops(
     total += before_finish * windows * flops[-1].evaluation_per_sequence
     total += sum(
         plain * flops[-1].evaluation_per_sequence + own * flops[-1].component_pass_per_sequence
-        for plain, own in _component_passes(trial, windows, available)
+        for plain, own in _component_passes(trial, windows, None if split_tokens is None else available)
     )
     if wants_masked_evaluation(trial):
         costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}

@@ -24,7 +24,7 @@ from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
-from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
+from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
 TIMES = ("time/", "throughput/", "memory/process")
 
@@ -184,3 +184,21 @@ def test_the_protocol_by_itself_changes_no_number(tmp_path):
         )
     assert step_losses(records) == step_losses(plain_records)
     assert _exact(result.metrics) == _exact(plain.metrics)
+
+
+@pytest.mark.parametrize("name", COMPONENTS.names())
+def test_a_validation_split_without_windows_to_calibrate_on_is_refused_before_anything_trains(name):
+    component, trial = COMPONENTS.get(name), with_data(_with(name), validation_tokens=100_000)
+    if not component.held_out_tokens(component.options()):
+        _plan(trial)
+        return
+    with pytest.raises(ConfigError, match=f"100000 takes all windows .* model.components.{name} calibrates"):
+        _plan(trial)
+
+
+def test_the_report_of_a_trial_shows_what_its_component_measured(finished):
+    name, result, folder = finished
+    report = (folder / "outputs" / "evaluation_report.md").read_text()
+    assert f"## {name}" in report
+    for line in COMPONENTS.get(name).report(result.metrics):
+        assert line in report
