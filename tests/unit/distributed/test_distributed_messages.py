@@ -71,7 +71,7 @@ def altered(text: str, **changes: Any) -> str:
         (altered(encode(Report()), kind="rumour"), "unknown kind of message 'rumour'"),
         (altered(encode(Report()), kind=None), "unknown kind of message None"),
         (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*finished, failed"),
-        (encode(assignment()), "is a Assignment where a Report is expected"),
+        (encode(assignment()), "is of kind Assignment where Report is expected"),
         (altered(encode(Report()), mood="good"), "other fields here than where it was sent from: mood"),
         (altered(encode(Report()), outcome={"kind": "failed"}), "Failed has other fields.*: reason"),
     ],
