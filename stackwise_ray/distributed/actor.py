@@ -1,6 +1,6 @@
 """The actor in which trials with one worker run, one after the other in the same process.
 
-Tune calls `setup` once and `reset_config` for every further trial, so torch is imported once a slot. A step pulls
+Tune calls `setup` once and `reset_config` for every further trial, so torch is imported once per slot. A step pulls
 records from the trial's generator for about a second. How a trial ended travels as its result, never as an exception:
 an exception would cost the actor.
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -191,7 +191,7 @@ class Report:
 
     records: tuple[MetricRecord, ...] = ()
     outcome: Outcome | None = None
-    pid: int | None = field(default=None)
+    pid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +243,7 @@ def decode(kind: type[AnyMessage], text: str) -> AnyMessage:
     plain = json.loads(text)
     known = _class_of(_KINDS, plain, "message")
     if known is not kind:
-        raise ValueError(f"a message is a {known.__name__} where a {kind.__name__} is expected")
+        raise ValueError(f"the message is of kind {known.__name__} where {kind.__name__} is expected")
     if known is Assignment:
         settings = plain["settings"]
         plain["plugins"] = tuple(plain["plugins"])
@@ -274,5 +274,7 @@ def _build(kind: type[T], plain: Mapping[str, Any]) -> T:
     expected = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # every kind here is a dataclass
     if plain.keys() != expected:
         odd = ", ".join(sorted(plain.keys() ^ expected))
-        raise ValueError(f"a {kind.__name__} has other fields here than where it was sent from: {odd}")
+        raise ValueError(
+            f"{kind.__name__} has other fields here than where it was sent from: {odd}; run one version on all machines"
+        )
     return kind(**plain)

@@ -1,6 +1,6 @@
 """Finished steps whose numbers nobody has looked at: looking waits for the device, so on a GPU the loop lets some wait.
 
-The first step whose loss or gradient is not finite fails the trial, with what is needed to mend it.
+The first step whose loss or gradient is not finite fails the trial, with what is needed to fix it.
 """
 
 from __future__ import annotations

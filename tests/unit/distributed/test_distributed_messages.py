@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.loading import load_trial
+from stackwise_ray.config.loading import load_sweep, load_trial, shipped_search_spaces
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.messages import (
@@ -71,7 +72,7 @@ def altered(text: str, **changes: Any) -> str:
         (altered(encode(Report()), kind="rumour"), "unknown kind of message 'rumour'"),
         (altered(encode(Report()), kind=None), "unknown kind of message None"),
         (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*finished, failed"),
-        (encode(assignment()), "is a Assignment where a Report is expected"),
+        (encode(assignment()), "is of kind Assignment where Report is expected"),
         (altered(encode(Report()), mood="good"), "other fields here than where it was sent from: mood"),
         (altered(encode(Report()), outcome={"kind": "failed"}), "Failed has other fields.*: reason"),
     ],
@@ -84,3 +85,10 @@ def test_a_message_that_this_version_does_not_know_is_refused_by_name(text: str,
 def test_messages_cannot_be_changed_on_the_way() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Failed(reason="x").reason = "y"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", shipped_search_spaces())
+def test_every_arm_that_is_shipped_reaches_its_worker_unchanged(name: str) -> None:
+    for arm in expand(load_sweep(name)).arms:
+        sent = assignment(trial=to_plain(arm.trial))
+        assert decode(Assignment, encode(sent)).arguments()["trial"] == arm.trial
