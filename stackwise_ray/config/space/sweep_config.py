@@ -18,6 +18,7 @@ from stackwise_ray.config.space.metric_names import on_whole_splits
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.core.analysis_step import DeclaredComparison
+from stackwise_ray.core.metric_catalogue import Direction
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
@@ -178,11 +179,11 @@ class Replicates(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(Strict):
+class ObjectiveEntry(Strict):
     """What a search or a tuning stage optimises, and the report leads with."""
 
     metric: str = "validation/loss"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction | None = None  # None: what the metric's record says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +239,7 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
+    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
@@ -266,19 +267,13 @@ class SweepConfig(Strict):
         """The baseline of one comparison."""
         return self.baseline if compare.baseline is None else compare.baseline
 
-    def direction_of(self, compare: DeclaredComparison) -> Literal["minimize", "maximize"]:
-        """Which way is better in one comparison."""
-        if compare.direction is not None:
-            return compare.direction
-        return next((goal.direction for goal in self.objective if goal.metric == compare.metric), "minimize")
-
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
 
-def default_objective(sweep: SweepConfig) -> Objective:
+def default_objective(sweep: SweepConfig) -> ObjectiveEntry:
     """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
 
     Tuning and search cannot optimise what their short trials do not measure.
@@ -286,8 +281,8 @@ def default_objective(sweep: SweepConfig) -> Objective:
     short = sweep.tune is not None or sweep.search is not None
     for compare in sweep.comparisons[:1]:
         if not (short and on_whole_splits(compare.metric)):
-            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
-    return Objective()
+            return ObjectiveEntry(metric=compare.metric, direction=compare.direction)
+    return ObjectiveEntry()
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from stackwise_ray.config.space.analysis_rules import (
     check_reported,
     metrics_read,
 )
-from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
+from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand
 from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
 from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.space.resolver import Resolver
@@ -74,6 +74,9 @@ def _check_search(sweep: SweepConfig) -> None:
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
+    if sweep.search is not None and sweep.search.sampler not in SAMPLERS:
+        name = sweep.search.sampler
+        raise _refuse(sweep, "search.sampler", f"= {name} is no sampler; {did_you_mean(name, SAMPLERS.names())}")
     if searching and sweep.tune is not None:
         raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
@@ -129,6 +132,23 @@ def _check_metrics(sweep: SweepConfig) -> None:
         require_metric(read.metric, place=place, source=sweep.source)
 
 
+def _check_directions(sweep: SweepConfig) -> None:
+    """One metric has one direction in a file."""
+    written: dict[str, tuple[str, str]] = {}
+    places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
+    for number, declared in enumerate(sweep.analysis):
+        comparison = declared.step.comparison(declared.options)
+        if comparison is not None:
+            places.append((f"analysis.{number}.{declared.kind}", comparison.metric, comparison.direction))
+    for place, metric, direction in places:
+        if direction is None:
+            continue
+        first, before = written.setdefault(metric, (place, direction))
+        if before != direction:
+            problem = f"= {direction}, and {first}.direction = {before} of the same metric, {metric}; write one of them"
+            raise _refuse(sweep, f"{place}.direction", problem)
+
+
 def _check_short_trials(sweep: SweepConfig) -> None:
     """Tuning and search trials score the fixed windows alone, so a whole-split metric cannot choose among them."""
     if sweep.tune is None and sweep.search is None:
@@ -174,6 +194,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
     _check_metrics,
+    _check_directions,
     _check_short_trials,
     *ANALYSIS_RULES,
     _check_scheduler,
@@ -201,11 +222,10 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
 
 
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:
-    """Parse the spaces, and build the trials at their first and last values: a wrong type is found here."""
+    """Build the trials at their first and last values: a wrong type is found here."""
     if sweep.tune is not None:
-        tuning_space(sweep)
         for arm in design.arms:
-            space = tuning_space(sweep, arm)
+            space = design.tuning_space(arm)
             try:
                 points = [edit(arm.trial, point) for point in _typical(space, arm_resolve(arm))]
             except ConfigError as error:
@@ -216,7 +236,7 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
             if space.factors:
                 check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
-        space = search_space(sweep)
+        space = design.search_space
         resolver = Resolver(sweep)
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
@@ -274,7 +294,7 @@ def planned_trials(sweep: SweepConfig, design: Design) -> dict[Role, int]:
     if sweep.search is not None:
         planned["search"] = sweep.search.trials
     if sweep.tune is not None:
-        tuned = [arm for arm in design.arms if tuning_space(sweep, arm).factors]
+        tuned = [arm for arm in design.arms if design.tuning_space(arm).factors]
         planned["tuning"] = len(tuned) * sweep.tune.trials_per_arm
     planned["replicate"] = (len(design.arms) if sweep.search is None else sweep.search.winners) * seeds
     return planned
