@@ -11,7 +11,7 @@ from stackwise_ray.core.registries import ANALYSES
 def its_options_are_declared(name: str) -> None:
     """Its options are a frozen dataclass, so that a search space is refused where it gives an unknown one."""
     options = ANALYSES.get(name).options
-    frozen = dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009
     require(frozen, f"its options {options!r} are no frozen dataclass")
 
 

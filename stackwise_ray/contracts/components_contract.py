@@ -19,7 +19,7 @@ def it_says_who_it_is(name: str) -> None:
 def its_options_have_defaults(name: str) -> None:
     """Its options are a frozen dataclass that can be made without any argument."""
     options = COMPONENTS.get(name).options
-    frozen = dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009
     require(frozen, f"its options {options!r} are no frozen dataclass")
     require(options() == options(), "two sets of its default options differ")
 

@@ -12,7 +12,7 @@ ASK = (
     "from stackwise_ray.core.beside import analysis_module, analysis_package\n"
     "from stackwise_ray.core.registries import ANALYSES\n"
     "print(analysis_package(), analysis_module('render').__file__, 'AnalysisError' in dir(analysis_module()))\n"
-    "ANALYSES.names()\n"
+    "assert {'compare', 'isoflop'} <= set(dict(ANALYSES.items()))\n"
 )
 
 
