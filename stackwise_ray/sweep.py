@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,12 +119,9 @@ def _write_report(directory: Path) -> Path:
 def _anytime_verdicts() -> AnytimeVerdicts:
     from analysis.anytime.adaptive_verdicts import is_undecided
     from analysis.anytime.e_process import seeds_possible
-    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return is_undecided(trials, arm, **asdict(comparing))
-
-    return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

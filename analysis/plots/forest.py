@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.metric_catalogue import badness
+
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..render import equals_p
 from .figures import GREY, Panel, PanelFigure
@@ -44,7 +46,7 @@ def how_to_read(comparison: Comparison) -> str:
 
 
 def _forest(comparison: Comparison, axes: Axes) -> None:
-    sign = 1.0 if comparison.direction == "minimize" else -1.0
+    sign = badness(comparison.direction)
     order: Sequence[ArmComparison] = sorted(
         comparison.arms, key=lambda result: math.inf if result.difference is None else sign * result.difference
     )

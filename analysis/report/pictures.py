@@ -114,7 +114,7 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
                 curves=curves,
                 runs=sweep.runs,
                 arms=arms,
-                minimize=_minimize(summary, metric),
+                direction=summary.sweep.questions.goal_on(metric).direction,
             ),
         )
         for budget in panels.BUDGETS
@@ -135,17 +135,6 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
 def fronts(summary: Summary) -> dict[str, list[str]]:
     """By budget that was measured, the arms on the Pareto front that the figure rings."""
     sweep, metric = summary.sweep, _metric(summary)
+    direction = sweep.questions.goal_on(metric).direction
     ends = {budget.name: panels.ended(sweep.runs, metric, budget, sweep.arms) for budget in panels.BUDGETS}
-    return {
-        name: panels.pareto_front(points, minimize=_minimize(summary, metric))
-        for name, points in ends.items()
-        if points
-    }
-
-
-def _minimize(summary: Summary, metric: str) -> bool:
-    """As the comparison on this metric says; a metric that none compares has its objective's direction or is a loss."""
-    for comparison in summary.comparisons:
-        if comparison.metric == metric:
-            return comparison.direction == "minimize"
-    return summary.sweep.direction_of(metric) == "minimize"
+    return {name: panels.pareto_front(points, direction=direction) for name, points in ends.items() if points}

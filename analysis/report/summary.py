@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
+
 from ..anytime.adaptive_verdicts import cells, difference_heading
 from ..anytime.verdict import SequentialComparison
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
-from ..render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
+from ..render import Grid, format_p
 from ..table.sweep_directory import Sweep, read_sweep
 from .plan_against_run import planned_trials
 from .reported_steps import Answer, answers_of
@@ -118,14 +121,14 @@ class Summary:
         name, value = best
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""
-        return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
+        return f"No comparison was declared; the best {self.metric} is {format_metric(self.metric, value)}, by {name}."
 
     def _best(self) -> tuple[str, float] | None:
         runs, metric = self.sweep.runs, self.metric
         if metric not in runs.columns or runs[metric].notna().sum() == 0:
             return None
         column = runs[metric]
-        place = column.idxmin() if self.sweep.objective[1] == "minimize" else column.idxmax()
+        place = (self.sweep.questions.goal_on(metric).badness(1.0) * column).idxmin()
         row = runs.to_dict("index")[place]
         return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
 
@@ -144,12 +147,14 @@ class Summary:
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
-            row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
+            row = [arm.arm, str(arm.n), format_metric(self.metric, arm.mean)]
             if first or anytime:
                 *numbers, verdict = _verdict_cells(first, arm.arm) if first else cells(self.sequential[0], arm.arm)
                 row = [arm.arm, verdict, *row[1:], *numbers]
             elif arm.interval is not None:
-                row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
+                row.append(
+                    f"[{format_metric(self.metric, arm.interval.low)}, {format_metric(self.metric, arm.interval.high)}]"
+                )
             else:
                 row.append("n < 2")
             row += self._cost_cells(arm, tuned)
@@ -169,16 +174,17 @@ class Summary:
 
     def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
         """The best finished trials of a search, the best first; `most` None: all of them."""
-        metric, direction = self.sweep.objective
+        goal = self.sweep.questions.first_goal
+        metric = goal.metric
         points = self.sweep.search_trials
         done = [trial for trial in points if trial.status == "finished" and metric in trial.metrics]
-        done.sort(key=lambda trial: trial.metrics[metric], reverse=direction == "maximize")
+        done.sort(key=lambda trial: goal.badness(trial.metrics[metric]))
         paths = list(dict.fromkeys(path for trial in points for path in trial.parameters))
         named = len({trial.arm for trial in points}) > 1  # each point has a name of its own
         replicated = {trial.arm for trial in self.sweep.trials if trial.role == "replicate"}
         rows = []
         for trial in done[:most]:
-            row = [trial.trial_id, format_number(trial.metrics[metric], 4)]
+            row = [trial.trial_id, format_metric(metric, trial.metrics[metric])]
             row += [_short(trial.parameters[path]) if path in trial.parameters else "not set" for path in paths]
             row += [trial.arm] if named else []
             row += ["yes" if trial.arm in replicated else ""] if replicated else []
@@ -195,14 +201,14 @@ class Summary:
         tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
         values = point_text(arm.point) or tuned_to
         cells = [
-            format_count(arm.tokens_per_s).strip(),
-            format_flops(arm.flops),
+            format_count(arm.tokens_per_s),
+            format_count(arm.flops),
             format_bytes(arm.peak_bytes),
-            format_count(arm.params_total).strip(),
-            format_count(arm.params).strip(),
+            format_count(arm.params_total),
+            format_count(arm.params),
             values or "not tuned",
         ]
-        return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
+        return cells + ([format_count(arm.tuning_flops)] if tuned else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -255,17 +261,18 @@ def summary_table(sweep_directory: str | Path) -> Summary:
 def summarise(sweep: Sweep) -> Summary:
     """Answer everything that the sweep asks, and gather what the arms cost."""
     answers = answers_of(sweep)
-    listed = sweep.declared()
+    listed = () if sweep.is_search else sweep.questions.comparisons
+    declared = any(asked.declared for asked in listed)
     made = next((found for found in _results(answers) if isinstance(found, Comparison | SequentialComparison)), None)
-    metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
+    metric = made.metric if made else (listed[0].metric if listed else sweep.questions.first_goal.metric)
     compared = any(isinstance(found, Comparison) for found in _results(answers))
     return Summary(
         sweep=sweep,
         metric=metric,
         arms=tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms),
         answers=answers,
-        declared=bool(listed),
-        warnings=tuple(_warnings(sweep, bool(listed), compared)),
+        declared=declared,
+        warnings=tuple(_warnings(sweep, declared, compared)),
     )
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, PlannedArm, PlannedSweep, StepOptions
+from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction
 from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence
@@ -43,6 +45,7 @@ _SETTINGS = (
     "metric",
     "baseline",
     "direction",
+    "assumed",
     "test",
     "correction",
     "alpha",
@@ -60,11 +63,11 @@ class Compare(StepOptions):
 
     metric: str = "validation/loss"
     baseline: str | None = None  # None: design.baseline
-    correction: Literal["holm", "bonferroni", "benjamini_hochberg", "none"] = "holm"
+    correction: Correction = "holm"
     margin: Annotated[float, Field(gt=0)] | None = (
         None  # differences within ± margin (the metric's unit) are equivalent
     )
-    direction: Literal["minimize", "maximize"] | None = None  # None: of the objective with this metric, else minimize
+    direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest relative difference of what `equal` names
@@ -96,26 +99,23 @@ class CompareStep(ReportedStep):
         if planned.adaptive:
             _check_adaptive(options)
 
-    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
-        """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
-        if len(sweep.arms) < 2:
-            return []
-        suggested = sweep.undeclared() if not declared and not sweep.is_search else None
-        return sweep.declared() or ([suggested] if suggested else [])
+    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
+        """The comparisons as they were resolved before anything ran, or the one that suggests itself."""
+        return [] if sweep.is_search or len(sweep.arms) < 2 else list(sweep.questions.comparisons)
 
-    def called(self, options: Any) -> str:
+    def called(self, options: ResolvedComparison) -> str:
         """The comparison by its metric."""
-        return f"comparison on {options['metric']}"
+        return f"comparison on {options.metric}"
 
-    def compute(self, sweep: Sweep, options: Any) -> Finding:
+    def compute(self, sweep: Sweep, options: ResolvedComparison) -> Finding:
         """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
-        if options["baseline"] is None:
-            raise AnalysisError(f"the comparison on {options['metric']} names no baseline, and the design has none")
-        if sweep.adaptive_seeds is not None:  # the number of seeds depends on the results: no fixed-n test holds
-            return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
-        from ..paired.significance import compare
+        if options.baseline is None:
+            raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
+        if options.test == "mixture_t":  # the number of seeds depends on the results: no test of a fixed one holds
+            return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)))
+        from ..paired.significance import compare, fixed_arguments
 
-        found = compare(sweep.runs, **options)
+        found = compare(sweep.runs, **fixed_arguments(options))
         return Finding(
             sentence=found.sentence,
             facts=found.to_dict(),
@@ -169,7 +169,7 @@ def _check_adaptive(options: Compare) -> None:
         raise ConfigError(f"{problem}; write bonferroni", path="correction")
 
 
-def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) -> Finding:
+def _adaptive(sweep: Sweep, found: SequentialComparison) -> Finding:
     facts = found.to_dict()
     shared = {key: value for key, value in facts.items() if key not in ("verdicts", "blocks", "sentence")}
     grid = Grid(found.grid.columns, found.grid.rows, found.grid.title, (), found.grid.numeric)
@@ -178,7 +178,7 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
         facts=facts,
         result=found,
         blocks=(
-            plain(adaptive_method(found, least, most)),
+            *([plain(adaptive_method(found, *sweep.adaptive_seeds))] if sweep.adaptive_seeds is not None else []),
             sourced(grid, _of_arms(sweep, grid)),
             _remarks(sweep, found),
         ),

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
+from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
@@ -140,7 +141,7 @@ def _run(
     settings = RunSettings(
         worker=options.worker,
         directory=directory,
-        objective=(sweep.scheduler and sweep.scheduler.metric) or sweep.objective[0].metric,
+        objective=scheduler_goal(sweep).metric,
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
@@ -222,12 +223,10 @@ def _train(
 ) -> None:
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
-    objective = sweep.objective[0]
-    minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
         scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
-            grace=sweep.scheduler.grace, mode="min" if minimize else "max", **sweep.scheduler.options
+            grace=sweep.scheduler.grace, goal=scheduler_goal(sweep), **sweep.scheduler.options
         )
 
     def lost(reason: str) -> None:
@@ -245,7 +244,7 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with ProgressDisplay(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+    with ProgressDisplay(console, slots=session.slots, goal=goals_of(sweep)[0]) as progress:
         progress.watch(ledger, plan)
         ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify
@@ -296,7 +295,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
-    journal.put_meta("arms", [arm.name for arm in expand(sweep).arms])  # those that have not begun count in levels
+    journal.put_meta("questions", questions_of(sweep, expand(sweep)).to_plain())
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
@@ -331,12 +330,11 @@ def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord,
     """With `keep_models: best`, the weights of each arm's best replicate stay, and of a search's best point."""
     if sweep.tracking.keep_models != "best":
         return
-    objective = sweep.objective[0]
-    sign = 1 if objective.direction == "minimize" else -1
+    goal = goals_of(sweep)[0]
     best: dict[str, tuple[float, str]] = {}
     for record in trials:
-        if record.role != "tuning" and objective.metric in record.metrics and record.status == "finished":
-            scored = (sign * record.metrics[objective.metric], record.trial_id)
+        if record.role != "tuning" and goal.metric in record.metrics and record.status == "finished":
+            scored = (goal.badness(record.metrics[goal.metric]), record.trial_id)
             arm = record.arm if record.role == "replicate" else "search"  # all points of a search are one arm
             best[arm] = min(best.get(arm, scored), scored)
     kept = {trial_id for _, trial_id in best.values()}

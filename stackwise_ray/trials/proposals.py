@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from stackwise_ray.config.space.designs import Arm, arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.comparisons import goals_of, questions_of
+from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, expand, search_space, tuned, tuning_space
 from stackwise_ray.config.space.domains import enumerate_grid
 from stackwise_ray.config.space.resolver import Resolver
 from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
@@ -23,7 +24,7 @@ from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import Corpora
 from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
+from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts
 from stackwise_ray.trials.samplers import SAMPLERS
 from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
@@ -42,34 +43,20 @@ def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts |
     """
     if isinstance(sweep.design, SearchDesign):
         return _search_source(sweep, journal)
-    arms = expand(sweep).arms
+    design = expand(sweep)
+    arms = design.arms
     first = _first_trials(sweep, arms, journal)
     if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
         return first
     assert verdicts is not None, "the command hands them in"
-    comparing, undecided = _comparing(sweep, arms), verdicts.undecided
+    comparison, undecided = questions_of(sweep, design).comparisons[0], verdicts.undecided
     return AdaptiveSource(
         first,
-        lambda trials, arm: undecided(trials, arm, comparing),
-        arms=[arm.name for arm in arms if arm.name != comparing.baseline],
-        baseline=comparing.baseline,
+        lambda trials, arm: undecided(trials, arm, comparison),
+        arms=comparison.family,
+        baseline=str(comparison.baseline),
         least=sweep.replicates.seeds.min,
         most=sweep.replicates.seeds.max,
-    )
-
-
-def _comparing(sweep: SweepConfig, arms: Sequence[Arm]) -> Comparing:
-    """The first declared comparison, with what it takes from the rest of the file."""
-    compare = sweep.comparisons[0]
-    return Comparing(
-        metric=compare.metric,
-        baseline=str(sweep.baseline_of(compare)),
-        direction=sweep.direction_of(compare),
-        margin=compare.margin,
-        equal=arms[0].trial.training.budget.unit if compare.equal == "budget" else compare.equal,
-        tolerance=compare.tolerance,
-        alpha=compare.alpha,
-        family=len(arms) - 1,
     )
 
 
@@ -83,13 +70,11 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
     def freeze(arm: str, tuning: TuningResult) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
-    objective = sweep.objective[0]
     return TunedSource(
         {arm.name: _tuning_trials(arm, sweep) for arm in arms},
         lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
         freeze,
-        metric=objective.metric,
-        minimize=objective.direction == "minimize",
+        goal=goals_of(sweep)[0],
         n_replicates=len(first_seeds(sweep)),
     )
 
@@ -121,7 +106,7 @@ def plan_sweep(
     if isinstance(sweep.design, SearchDesign):
         notes.append("search trials are costed at the middle of the space")
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
-    possible, rule = _seeds_possible(sweep, design.arms, verdicts)
+    possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
         sweep.name,
         _cells(sweep, design.arms, corpora, possible),
@@ -139,20 +124,20 @@ def plan_sweep(
 
 
 def _seeds_possible(
-    sweep: SweepConfig, arms: Sequence[Arm], verdicts: AnytimeVerdicts | None
+    sweep: SweepConfig, design: Design, verdicts: AnytimeVerdicts | None
 ) -> tuple[int | None, list[str]]:
     """First number of seeds at which adaptive replicates can decide anything, and their rule in words."""
     seeds = sweep.replicates.seeds
     if not isinstance(seeds, AdaptiveSeeds):
         return None, []
     assert verdicts is not None, "the command hands them in"
-    comparing = _comparing(sweep, arms)
-    possible = verdicts.seeds_possible(comparing.level)
-    level = f"level {comparing.alpha:g} / {comparing.family} = {comparing.level:.3g}"
+    comparison = questions_of(sweep, design).comparisons[0]
+    possible = verdicts.seeds_possible(comparison.level)
+    level = f"level {comparison.alpha:g} / {len(comparison.family)} = {comparison.level:.3g}"
     if seeds.max < possible:
         problem = f"= {seeds.max}: no verdict is possible before {possible} seeds at {level}; raise it to {possible}"
         raise ConfigError(f"{problem} or more", path="replicates.seeds.max", source=sweep.source)
-    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparing.metric} is decided"
+    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparison.metric} is decided"
     return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 
@@ -244,7 +229,7 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
         arm = Arm(name=proposal.arm, parameters=proposal.parameters, trial=with_seed(proposal.trial, 0))
         return _replicates(arm, {}, sweep)
 
-    objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
+    goals = goals_of(sweep)
     resolve = resolver.resolve("search.space")
     source: TrialSource
     if SAMPLERS.get(search.sampler).make is None:
@@ -258,19 +243,17 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
             trials=search.trials,
             resolve=resolve,
             propose=propose,
-            objectives=objectives,
+            goals=goals,
             known=journal.decisions("search"),
             record=lambda key, values: journal.put_decision("search", key, dict(values)),
             root_seed=sweep.seed,
         )
-    metric, direction = objectives[0]
     return SearchedSource(
         source,
         replicates,
         winners=search.winners,
         n_replicates=len(replicate_seeds(sweep)),
-        metric=metric,
-        minimize=direction == "minimize",
+        goal=goals[0],
     )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stackwise_ray.core.quantities import ABSENT, format_count, format_number, format_seconds, format_significant
+
 from ...plots.curves import MOST_ARMS
-from ...render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
+from ...render import Grid
 from ...table.sweep_directory import Sweep
 from ..page import (
     ALL_RUNS,
@@ -115,11 +117,11 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
         rows.append(
             (
                 arm,
-                format_count(nominal).strip(),
-                _range(part, "flops", format_flops),
-                _range(part, "tokens", lambda v: format_count(v).strip()),
-                _range(part, "flops/recomputed", format_flops),
-                _range(part, "flops/evaluation", format_flops),
+                format_count(nominal),
+                _range(part, "flops", format_count),
+                _range(part, "tokens", format_count),
+                _range(part, "flops/recomputed", format_count),
+                _range(part, "flops/evaluation", format_count),
                 _range(part, "attempt_seconds", format_seconds),
                 ", ".join(name for name, front in on_front.items() if arm in front) or "none",
             )

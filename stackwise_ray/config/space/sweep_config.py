@@ -13,11 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stackwise_ray.config.space.declared_steps import DeclaredStep
+from stackwise_ray.config.space.declared_steps import DeclaredStep, declared_steps
 from stackwise_ray.config.space.metric_names import on_whole_splits
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
+from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.analysis_step import DeclaredComparison
+from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
@@ -137,7 +140,7 @@ DesignConfig = Annotated[
 class Search(Strict):
     """How `design.kind: search` draws points."""
 
-    sampler: str = "tpe"  # a registered sampler; tpe: conditions, mixed types, no extras
+    sampler: str = "tpe"  # a name in core.registries.SAMPLERS; tpe: conditions, mixed types, no extras
     trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
     space: dict[str, Any]
     require: tuple[str, ...] = ()  # a point that breaks one is never drawn
@@ -178,18 +181,18 @@ class Replicates(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(Strict):
+class ObjectiveEntry(Strict):
     """What a search or a tuning stage optimises, and the report leads with."""
 
     metric: str = "validation/loss"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction | None = None  # None: what the metric's record says
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler(Strict):
     """Early stopping of unpromising trials; only for `design.kind: search`."""
 
-    kind: str  # a registered rule: asha, median
+    kind: str  # a name in core.registries.SCHEDULERS
     metric: str | None = None  # None: the first objective's
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of its budget that every trial gets
     reduction: Annotated[float, Field(gt=1)] | None = None  # asha: of the trials at a rung, one in this many goes on
@@ -238,22 +241,27 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
+    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
-    analysis: tuple[DeclaredStep, ...] = ()  # `config.space.declared_steps.read_steps` reads them
+    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key an entry
     presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
     source: str | None = None  # file that was read; not a key
 
     @property
+    def steps(self) -> tuple[DeclaredStep, ...]:
+        """The declared analysis, step by step."""
+        return declared_steps(self.analysis)
+
+    @property
     def comparisons(self) -> tuple[DeclaredComparison, ...]:
         """The declared comparisons, in order."""
-        found = (declared.step.comparison(declared.options) for declared in self.analysis)
+        found = (declared.step.comparison(declared.options) for declared in self.steps)
         return tuple(comparison for comparison in found if comparison is not None)
 
     @property
@@ -266,19 +274,13 @@ class SweepConfig(Strict):
         """The baseline of one comparison."""
         return self.baseline if compare.baseline is None else compare.baseline
 
-    def direction_of(self, compare: DeclaredComparison) -> Literal["minimize", "maximize"]:
-        """Which way is better in one comparison."""
-        if compare.direction is not None:
-            return compare.direction
-        return next((goal.direction for goal in self.objective if goal.metric == compare.metric), "minimize")
-
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
 
-def default_objective(sweep: SweepConfig) -> Objective:
+def default_objective(sweep: SweepConfig) -> ObjectiveEntry:
     """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
 
     Tuning and search cannot optimise what their short trials do not measure.
@@ -286,13 +288,12 @@ def default_objective(sweep: SweepConfig) -> Objective:
     short = sweep.tune is not None or sweep.search is not None
     for compare in sweep.comparisons[:1]:
         if not (short and on_whole_splits(compare.metric)):
-            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
-    return Objective()
+            return ObjectiveEntry(metric=compare.metric, direction=compare.direction)
+    return ObjectiveEntry()
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
     """The sweep as JSON data that `load_sweep` reads back equal (`source` left out)."""
     plain = plain_data(sweep)
     del plain["source"]
-    plain["analysis"] = [{declared.kind: plain_data(declared.options)} for declared in sweep.analysis]
     return plain  # type: ignore[no-any-return]

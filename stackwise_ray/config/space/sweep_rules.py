@@ -93,7 +93,7 @@ def _check_scheduler(sweep: SweepConfig) -> None:
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
-    for number, declared in enumerate(sweep.analysis):
+    for number, declared in enumerate(sweep.steps):
         place = f"analysis.{number}.{declared.kind}"
         problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
@@ -127,6 +127,23 @@ def _check_metrics(sweep: SweepConfig) -> None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
     for place, read in metrics_read(sweep):
         require_metric(read.metric, place=place, source=sweep.source)
+
+
+def _check_directions(sweep: SweepConfig) -> None:
+    """One metric has one direction in a file."""
+    written: dict[str, tuple[str, str]] = {}
+    places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
+    for number, declared in enumerate(sweep.steps):
+        comparison = declared.step.comparison(declared.options)
+        if comparison is not None:
+            places.append((f"analysis.{number}.{declared.kind}", comparison.metric, comparison.direction))
+    for place, metric, direction in places:
+        if direction is None:
+            continue
+        first, before = written.setdefault(metric, (place, direction))
+        if before != direction:
+            problem = f"= {direction}, and {first}.direction = {before} of the same metric, {metric}; write one of them"
+            raise _refuse(sweep, f"{place}.direction", problem)
 
 
 def _check_short_trials(sweep: SweepConfig) -> None:
@@ -174,6 +191,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
     _check_metrics,
+    _check_directions,
     _check_short_trials,
     *ANALYSIS_RULES,
     _check_scheduler,

@@ -106,7 +106,7 @@ def test_its_options_and_its_check_are_asked_before_anything_runs(step: dict[str
 @pytest.mark.usefixtures("budget_table")
 def test_options_are_stored_and_read_back_equal() -> None:
     sweep = sweep_from_plain({**DOCUMENT, "analysis": [{"budget_table": {"fewest": 2}}, {"compare": {}}]})
-    assert sweep.analysis[0].options == BudgetTable(fewest=2)
+    assert sweep.steps[0].options == BudgetTable(fewest=2)
     assert sweep_from_plain(sweep_to_plain(sweep)) == sweep
 
 

@@ -122,7 +122,7 @@ def test_the_whole_grammar_is_read(file: Path) -> None:
     assert (sweep.tune.trials_per_arm, sweep.tune.budget_share) == (3, 0.2)
     assert (sweep.limits.flops, sweep.limits.trial_minutes) == (1e15, 30.0)
     (compare,) = sweep.comparisons
-    assert (compare.margin, sweep.baseline_of(compare), sweep.direction_of(compare)) == (0.02, "gpt2", "minimize")
+    assert (compare.margin, sweep.baseline_of(compare), compare.direction) == (0.02, "gpt2", None)
     assert sweep.source == str(file)
     assert [arm.trial.training.budget.flops for arm in expand(sweep).arms] == [1e12] * 3
 

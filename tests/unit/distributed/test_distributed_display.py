@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Finished, Report, RunSettings
@@ -21,7 +22,7 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
     plan = plan_sweep(asked, Corpora(make_console()))
     settings = RunSettings(worker="not:run", directory=tmp_path)
     ledger = Ledger(journal, source_for(asked, journal), settings, lambda data: "fingerprint")
-    progress = ProgressDisplay(make_console(), slots=1, metric="validation/loss")
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
     left = []
     for number in range(3):
@@ -31,6 +32,6 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
         ledger.result(f"t{number}", 1, Report(outcome=outcome))
         left.append(progress.seconds_left())
     assert left == pytest.approx([80.0, 70.0, 60.0])  # 5 points and 2 x 2 replicates of 10 s, less what has ended
-    twice = ProgressDisplay(make_console(), slots=2, metric="validation/loss")
+    twice = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/loss"))
     twice.watch(ledger, plan)
     assert twice.seconds_left() == pytest.approx(30.0)

@@ -20,6 +20,7 @@ from stackwise_ray.config.space.domains import (
 )
 from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
 from stackwise_ray.config.trial.editing import edit, to_plain
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.trials.search import OptunaSource
@@ -114,7 +115,7 @@ def source(
         trials=trials,
         resolve=resolve,
         propose=propose,
-        objectives=[("validation/loss", "minimize")],
+        goals=[Goal.of("validation/loss")],
         known=known,
         record=record,
         root_seed=root_seed,
