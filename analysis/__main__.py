@@ -209,11 +209,11 @@ def _source_name(source: str) -> str:
     return source.rpartition("#")[2] if "#" in source else Path(source).stem
 
 
-def main() -> None:
+def main(prog_name: str = "python -m analysis") -> None:
     """Run the command line; our own errors become one message and exit code 2."""
     try:
-        with disk_full_is_named("python -m analysis"):
-            app(prog_name="python -m analysis")
+        with disk_full_is_named(prog_name):
+            app(prog_name=prog_name)
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -12,20 +12,22 @@ from stackwise_ray.core.version import VERSION
 
 if TYPE_CHECKING:
     from stackwise_ray.config.loading import load_sweep, load_trial
+    from stackwise_ray.core.plugins import load_plugin
     from stackwise_ray.metrics.flops import count_flops
+    from stackwise_ray.running.single import build_model, train
     from stackwise_ray.sweep import plan, run
-    from stackwise_ray.training.single import build_model, train
 
 __version__ = VERSION
 
-__all__ = ["build_model", "count_flops", "load_sweep", "load_trial", "plan", "run", "train"]
+__all__ = ["build_model", "count_flops", "load_plugin", "load_sweep", "load_trial", "plan", "run", "train"]
 
 _FACE = {
+    "load_plugin": "stackwise_ray.core.plugins",
     "load_sweep": "stackwise_ray.config.loading",
     "load_trial": "stackwise_ray.config.loading",
     "plan": "stackwise_ray.sweep",
     "run": "stackwise_ray.sweep",
-    "build_model": "stackwise_ray.training.single",
+    "build_model": "stackwise_ray.running.single",
     "count_flops": "stackwise_ray.metrics.flops",
     # The module of the command bears the function's name and takes this attribute when it is imported: it is callable.
     "train": "stackwise_ray.train",

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -23,6 +24,8 @@ from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
+from stackwise_ray.plugin_checkup import check_plugins
+from stackwise_ray.terminal import PluginOption
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -35,6 +38,8 @@ python -m stackwise_ray.doctor                       check everything and measur
 python -m stackwise_ray.doctor --no-calibrate        check only (half a minute)
 
 python -m stackwise_ray.doctor --threads 4           measure trials with resources.cpus_per_trial: 4
+
+python -m stackwise_ray.doctor --plugin my_flag.py   also whether what the plugin registers keeps its contract
 
 python -m stackwise_ray.doctor --json                the same for a program
 """
@@ -54,6 +59,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of training a measurement.")] = 1.5,
     output: Annotated[Path, typer.Option(help="Where results will go.")] = Path("experiments"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Check Python, packages, torch, CUDA, Ray, disk, compiler, tracking store and data; measure the speed for plans.
 
@@ -73,7 +79,8 @@ def main(
                     status.update(what)
 
             counts = threads or sorted({1, usable_cores()})
-            for check in _diagnose(output, ray, calibrate_, busy, counts, seconds, tell):
+            plugins = check_plugins(plugin or (), tell)
+            for check in chain(plugins, _diagnose(output, ray, calibrate_, busy, counts, seconds, tell)):
                 checks.append(check)
                 _show(console, check)
     except KeyboardInterrupt:

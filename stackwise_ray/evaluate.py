@@ -14,7 +14,7 @@ from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
 from stackwise_ray.core.registries import TASKS
-from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ python -m stackwise_ray.evaluate --list   [dim]# the tasks, and where their data
 python -m stackwise_ray.evaluate --model runs/bk/model data=text_files data.path=notes.txt
 
 python -m stackwise_ray.evaluate --model gpt2 --tasks wikitext2 data.seq_len=1024 --output scores
+
+python -m stackwise_ray.evaluate --run runs/mine --plugin my_corpus.py   [dim]# a run with a plugin[/dim]
 """
 )
 def main(
@@ -61,6 +63,7 @@ def main(
     output: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json; default: the run's outputs/, or none for --model.")
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Score a trained model on its own data, or on tasks.
 
@@ -70,6 +73,7 @@ def main(
     """
     console = make_console()
     with exit_codes(resumable=False):
+        load_plugins(plugin)
         if list_tasks:
             _list(console)
             return
@@ -80,7 +84,7 @@ def main(
             raise ConfigError(f"= {limit} is of a task's items; add --tasks", path="--limit")
         folder = output or (run / "outputs" if run is not None else None)
         try:
-            with Waiting() as waiting:
+            with Waiting() as waiting, plugins_of_before(run):
                 if names:
                     _score_tasks(names, run, model, words or [], limit, folder, console, waiting)
                 else:
@@ -229,7 +233,7 @@ class Waiting:
             self._status.stop()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Takes in how far something is; a `Progress` of data and tasks."""
+        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
         now = time.monotonic()
         text = f"{what} {done / total:.0%}" if total else what
         if self._status is not None:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +18,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.terminal import EXIT_MISTAKE, exit_codes, make_console, print_json
+from stackwise_ray.core.plugins import ask_again
+from stackwise_ray.terminal import (
+    EXIT_MISTAKE,
+    PluginOption,
+    exit_codes,
+    load_plugins,
+    make_console,
+    print_json,
+    warn_about_plugins,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +37,7 @@ if TYPE_CHECKING:
     from stackwise_ray.config.space.sweep_config import SweepConfig
     from stackwise_ray.core.records import TrialRecord
     from stackwise_ray.distributed.driver import SweepOutcome
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
 OUTPUT = Path("experiments")
@@ -51,12 +62,11 @@ class SweepResult:
     @property
     def table(self) -> pd.DataFrame:
         """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
-        import analysis
+        table: pd.DataFrame = analysis_module().load_runs(self.directory)
+        return table
 
-        return analysis.load_runs(self.directory)
 
-
-def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> Plan:
+def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> SweepPlan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
     Args:
@@ -67,12 +77,14 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
     from stackwise_ray.planning.demand import Demand
-    from stackwise_ray.planning.preparation import Corpora
+    from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    return plan_sweep(sweep, Corpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
+    return plan_sweep(
+        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
+    )
 
 
 def run(
@@ -111,17 +123,17 @@ def run(
 
 
 def _write_report(directory: Path) -> Path:
-    from analysis.report.compose import write_report
-
-    return write_report(directory)
+    report: Path = analysis_module("report.compose").write_report(directory)
+    return report
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    from analysis.anytime.adaptive_verdicts import is_undecided
-    from analysis.anytime.e_process import seeds_possible
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(
+        undecided=analysis_module("anytime.adaptive_verdicts").is_undecided,
+        seeds_possible=analysis_module("anytime.e_process").seeds_possible,
+    )
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:
@@ -145,6 +157,8 @@ python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seed
 
 python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
+python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: [my_flag] is yours[/dim]
+
 python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
 )
@@ -161,6 +175,7 @@ def main(
     address: Annotated[str | None, typer.Option(help="Run on this Ray cluster instead of this machine.")] = None,
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 
@@ -173,9 +188,8 @@ def main(
             return
         if file is None:
             raise ConfigError("name a search-space file; --list shows the shipped ones, --help the options")
-        from stackwise_ray.config.loading import load_sweep
-
-        sweep = load_sweep(file, overrides=words or ())
+        load_plugins(plugin)
+        sweep = _load(file, words or (), output)
         if sweep.source and Path(sweep.source) != Path(file):
             console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
         if status:
@@ -192,7 +206,36 @@ def main(
                 console=console,
             )
             _answer(result, console, as_json)
+            warn_about_plugins()
             raise typer.Exit(result.outcome.exit_code)
+
+
+def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
+    """The sweep; where it cannot be read without a plugin that it was started with, that is the message."""
+    from stackwise_ray.config.loading import load_sweep
+
+    try:
+        return load_sweep(file, overrides=words)
+    except ConfigError:
+        directory = output / _name(file, words)
+        if (directory / "journal.sqlite").is_file():
+            from stackwise_ray.core.records import open_journal, read_meta
+
+            with closing(open_journal(directory / "journal.sqlite")) as connection:
+                ask_again(read_meta(connection).get("plugins") or (), str(directory))
+        raise
+    finally:
+        warn_about_plugins()
+
+
+def _name(file: str, words: Sequence[str]) -> str:
+    """The name of a sweep that cannot be read in full."""
+    from stackwise_ray.config.reading.extending import extended
+    from stackwise_ray.config.reading.shipped import find_search_space
+
+    given = [word.removeprefix("name=") for word in words if word.startswith("name=")]
+    path = find_search_space(file)
+    return given[-1] if given else str(extended(path)[0].get("name", path.stem))
 
 
 def _list(as_json: bool) -> None:
@@ -208,7 +251,7 @@ def _list(as_json: bool) -> None:
         console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
 
 
-def print_plan(made: Plan, console: Console, *, as_json: bool) -> None:
+def print_plan(made: SweepPlan, console: Console, *, as_json: bool) -> None:
     """A plan on the terminal or as JSON; one that cannot run ends the command as a mistake."""
     if as_json:
         print_json(made.to_dict())
@@ -273,9 +316,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        from analysis.report.compose import summary_table
-
-        console.print(summary_table(result.directory))
+        console.print(analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
         console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -10,17 +10,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.plugins import ask_again, load_plugin, problems
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; something failed or is left to do; a mistake in what was asked; Ctrl-C."""
+
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="NAME|FILE.py",
+        help="Load a plugin: a Python file, an installed entry point or a module that registers entries; repeatable.",
+    ),
+]
+"""The option of every command that takes plugins."""
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -57,6 +69,41 @@ def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     except KeyboardInterrupt:
         _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def load_plugins(asked: Sequence[str] | None) -> None:
+    """Load what `--plugin` names, in this order.
+
+    Raises:
+        PluginError: One cannot be loaded.
+    """
+    for name in asked or ():
+        load_plugin(name)
+
+
+def warn_about_plugins() -> None:
+    """One line on standard error per installed plugin that something is wrong with; the command goes on without it."""
+    for problem in problems():
+        _complain(f"warning: {problem}")
+
+
+@contextmanager
+def plugins_of_before(folder: Path | None) -> Iterator[None]:
+    """A trial's folder that needs a plugin says which one, where the work in the block is refused without it.
+
+    Args:
+        folder: Of a trial that may have begun; None: there is none.
+
+    Raises:
+        PluginError: The trial was started with a plugin that is not loaded.
+    """
+    try:
+        yield
+    except ConfigError:
+        path = folder and folder / "metadata" / "environment.json"
+        if path and path.is_file():
+            ask_again(json.loads(path.read_text(encoding="utf-8")).get("plugins") or (), str(folder))
+        raise
 
 
 def print_json(value: Any) -> None:

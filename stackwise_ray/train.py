@@ -1,6 +1,6 @@
 """`python -m stackwise_ray.train`: one trial in this process, without Ray.
 
-The command: arguments, a progress display, messages, exit codes. What it does stands in `training.single`. Called as
+The command: arguments, a progress display, messages, exit codes. What it does stands in `running.single`. Called as
 a function, this module is `sw.train`.
 """
 
@@ -23,14 +23,14 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
-from stackwise_ray.terminal import EXIT_FAILED, exit_codes, make_console
+from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from stackwise_ray.config.trial import TrialConfig
     from stackwise_ray.core.records import MetricRecord
-    from stackwise_ray.planning.sweep_plan import Plan
+    from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.training.trial_folder import TrialResult
 
 LINE_SECONDS = 60.0
@@ -43,8 +43,8 @@ class _CallableModule(ModuleType):
     """This module, callable: `sw.train(trial, output=...)` and `import stackwise_ray.train` share a name."""
 
     def __call__(self, *arguments: Any, **options: Any) -> TrialResult:
-        """`training.single.train`."""
-        from stackwise_ray.training.single import train
+        """`running.single.train`."""
+        from stackwise_ray.running.single import train
 
         return train(*arguments, **options)
 
@@ -61,6 +61,8 @@ python -m stackwise_ray.train model=decoder/gpt2_family/tiny data=markov trainin
 
 python -m stackwise_ray.train training.budget={flops: 1e12} training.lr=3e-4 flags=\\[mixed_precision]
 
+python -m stackwise_ray.train flags=\\[my_flag] --plugin my_flag.py   [dim]# a flag of your own[/dim]
+
 python -m stackwise_ray.train --multirun training.lr=1e-3,3e-3   [dim]# a sweep: the same trials as a grid[/dim]
 """
 )
@@ -76,6 +78,7 @@ def main(
     multirun: Annotated[bool, typer.Option("--multirun", help="Run every combination of listed values.")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what it would cost, and train nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    plugin: PluginOption = None,
 ) -> None:
     """Train one trial here: progress on the terminal, everything else in its folder.
 
@@ -89,12 +92,14 @@ def main(
             raise ConfigError("--output is for a run, and --plan writes nothing; leave one of them out")
         if multirun and threads is not None:
             raise ConfigError("--threads is for one trial; a sweep gives each resources.cpus_per_trial of its file")
+        load_plugins(plugin)
         if multirun:
             _multirun(words or [], output, console, plan_only=plan_only, as_json=as_json)
             return
         from stackwise_ray.config.loading import load_trial
 
-        trial = load_trial(words or ())
+        with plugins_of_before(output):
+            trial = load_trial(words or ())
         if plan_only:
             print_plan(_plan(trial, threads, console), console, as_json=as_json)
         else:
@@ -129,7 +134,7 @@ def _check(trial: TrialConfig) -> None:
         split_steps(trial.training.budget.steps, [stage.share for stage in stages])
 
 
-def _plan(trial: TrialConfig, threads: int | None, console: Console) -> Plan:
+def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPlan:
     """What the trial would cost here, as `sweep --plan` says it of an arm."""
     _check(trial)
     import torch
@@ -163,8 +168,8 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
 
         from stackwise_ray.core.errors import TrialError
         from stackwise_ray.data import prepare
+        from stackwise_ray.running.single import attempt, owned
         from stackwise_ray.training.initial import identify
-        from stackwise_ray.training.single import attempt, owned
 
     if threads is not None:
         torch.set_num_threads(threads)

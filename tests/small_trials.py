@@ -12,7 +12,7 @@ from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelCo
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_flops
-from stackwise_ray.training.run import run_trial
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.trial_folder import TrialResult
 

@@ -2,8 +2,8 @@
 
 The canonical form is JSON with sorted keys, defaults written out and floats by `repr`, so that a preset, an override
 and a default that say the same are the same trial. The data fingerprint enters the hash, since another Python has
-another standard library; so does that of weights that a trial starts from. Plan hashes say whether a declared analysis
-is still the one in force.
+another standard library; so do that of weights that a trial starts from and the source of the plugins that it uses.
+Plan hashes say whether a declared analysis is still the one in force.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import to_plain
+from stackwise_ray.core import registries
+from stackwise_ray.core.plugins import Plugin, owner
 
 
 def canonical(value: Any) -> str:
@@ -39,7 +41,31 @@ def trial_id(trial: TrialConfig, data_fingerprint: str, weights_fingerprint: str
             fills it in.
     """
     parts = [canonical_json(trial), data_fingerprint, *([] if weights_fingerprint is None else [weights_fingerprint])]
+    parts += [f"plugin {plugin.sha256}" for plugin in plugins_of(trial)]
     return digest("\n".join(parts))[:16]
+
+
+def plugins_of(trial: TrialConfig) -> tuple[Plugin, ...]:
+    """The plugins that registered an entry of this trial; what is installed and not loaded yet is loaded.
+
+    Raises:
+        PluginError: One cannot be loaded.
+    """
+    uses = [
+        ("families", trial.model.family),
+        ("corpora", trial.data.corpus),
+        ("regimes", trial.training.regime),
+        ("optimizers", trial.optimizer.kind),
+        *(("flags", flag) for flag in trial.flags),
+    ]
+    found: dict[str, Plugin] = {}
+    for kind, name in uses:
+        if registries.BY_KIND[kind].offered(name):
+            registries.BY_KIND[kind].get(name)
+        plugin = owner(kind, name)
+        if plugin is not None:
+            found[plugin.sha256] = plugin
+    return tuple(found[sha256] for sha256 in sorted(found))
 
 
 def sweep_hash(sweep: SweepConfig) -> str:

@@ -32,7 +32,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunKind:
+class CalibrationKey:
     """What the speed of a run depends on, besides its size.
 
     Attributes:
@@ -52,8 +52,8 @@ class RunKind:
     precision: str = "float32"
     compiled: bool = False
 
-    def key(self) -> str:
-        """The kind as one line of text, the key in the file."""
+    def text(self) -> str:
+        """One line, as the file has it."""
         parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
         compiled = ("compiled",) if self.compiled else ()
         return " | ".join("-" if part is None else str(part) for part in (*parts, *compiled))
@@ -112,21 +112,21 @@ class Calibration:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path is not None else calibration_path()
 
-    def add(self, kind: RunKind, sample: Sample) -> None:
+    def add(self, key: CalibrationKey, sample: Sample) -> None:
         """Appends a sample; of each field, the newest `SAMPLES_KEPT` of the kind stay. Safe among processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             everything = self._load()
             kinds = everything["machines"].setdefault(machine_signature(), {})
-            samples = kinds.setdefault(kind.key(), [])
+            samples = kinds.setdefault(key.text(), [])
             samples.append({name: value for name, value in asdict(sample).items() if value is not None})
-            kinds[kind.key()] = _newest(samples)
+            kinds[key.text()] = _newest(samples)
             atomic_write_json(self.path, everything)
 
-    def measured(self, kind: RunKind, flops_per_step: float) -> Measured | None:
+    def measured(self, key: CalibrationKey, flops_per_step: float) -> Measured | None:
         """The medians for a run of this kind and size, from the nearest samples; None where there are none."""
-        samples = self._samples(kind)
+        samples = self._samples(key)
         if not samples:
             return None
         distance = {id(s): abs(math.log(s.flops_per_step / flops_per_step)) for s in samples}
@@ -142,7 +142,7 @@ class Calibration:
         )
 
     def predict_seconds(
-        self, kind: RunKind, *, flops_per_step: float, flops_total: float, flops_evaluation: float = 0.0
+        self, key: CalibrationKey, *, flops_per_step: float, flops_total: float, flops_evaluation: float = 0.0
     ) -> float | None:
         """Seconds that one trial takes in its worker, or None where this kind of run was never measured here.
 
@@ -152,30 +152,32 @@ class Calibration:
             flops_total: Counted training FLOPs of the whole trial.
             flops_evaluation: Counted FLOPs of its evaluations.
         """
-        measured = self.measured(kind, flops_per_step)
+        measured = self.measured(key, flops_per_step)
         if measured is None or measured.flops_per_s is None:
             return None
         return (measured.startup_s or 0.0) + (flops_total + flops_evaluation) / measured.flops_per_s
 
-    def predict_peak_bytes(self, kind: RunKind, *, flops_per_step: float, live_peak_bytes: float) -> float | None:
+    def predict_peak_bytes(self, key: CalibrationKey, *, flops_per_step: float, live_peak_bytes: float) -> float | None:
         """Peak of live tensor bytes expected on this machine, from the plan's; None where never measured here."""
-        measured = self.measured(kind, flops_per_step)
+        measured = self.measured(key, flops_per_step)
         if measured is None or measured.memory_ratio is None:
             return None
         return measured.memory_ratio * live_peak_bytes
 
-    def predict_process_bytes(self, kind: RunKind, *, flops_per_step: float, live_peak_bytes: float) -> float | None:
+    def predict_process_bytes(
+        self, key: CalibrationKey, *, flops_per_step: float, live_peak_bytes: float
+    ) -> float | None:
         """Resident peak of the worker process: its baseline plus the tensors; None where never measured here."""
-        measured = self.measured(kind, flops_per_step)
-        tensors = self.predict_peak_bytes(kind, flops_per_step=flops_per_step, live_peak_bytes=live_peak_bytes)
+        measured = self.measured(key, flops_per_step)
+        tensors = self.predict_peak_bytes(key, flops_per_step=flops_per_step, live_peak_bytes=live_peak_bytes)
         if tensors is None or measured is None or measured.baseline_bytes is None:
             return None
         return measured.baseline_bytes + tensors
 
-    def _samples(self, kind: RunKind) -> list[Sample]:
+    def _samples(self, key: CalibrationKey) -> list[Sample]:
         """What is stored of a kind; an entry that is none counts as not there, as a damaged file does."""
         samples = []
-        for entry in self._load()["machines"].get(machine_signature(), {}).get(kind.key(), []):
+        for entry in self._load()["machines"].get(machine_signature(), {}).get(key.text(), []):
             with contextlib.suppress(TypeError, ValueError):
                 samples.append(Sample(**entry))
         return samples

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from stackwise_ray.core.plugins import records
 from stackwise_ray.core.version import VERSION
 
 PACKAGES = ("torch", "ray", "transformers", "tokenizers", "optuna", "mlflow", "numpy")
@@ -27,15 +28,17 @@ def describe_environment() -> dict[str, Any]:
 
     Returns:
         ``python``, ``platform``, ``cpu`` (model), ``cores``, ``stackwise_ray`` (version), a version for each of
-        `PACKAGES`, ``variables`` (set ``STACKWISE_*`` variables that change what runs), and, where the package runs
-        from a checkout, ``git`` (full hash) and ``git_dirty``. What is unknown is absent.
+        `PACKAGES`, ``variables`` (set ``STACKWISE_*`` variables that change what runs), ``plugins`` (those that are
+        loaded, with the hash of their source), and, where the package runs from a checkout, ``git`` (full hash) and
+        ``git_dirty``. What is unknown is absent.
     """
     variables = {
         name: value
         for name, value in sorted(os.environ.items())
         if name.startswith("STACKWISE_") and name not in PLACES
     }
-    return {**_fixed(), "variables": variables}
+    plugins = records()
+    return {**_fixed(), "variables": variables, **({"plugins": plugins} if plugins else {})}
 
 
 def cpu_model() -> str:

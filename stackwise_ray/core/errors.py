@@ -40,7 +40,15 @@ class ConfigError(StackwiseError):
 
     def at(self, *, path: str | None = None, source: str | None = None) -> ConfigError:
         """The same error with its place filled in where it was unknown."""
-        return ConfigError(self.problem, path=self.path or path, source=self.source or source)
+        return type(self)(self.problem, path=self.path or path, source=self.source or source)
+
+
+class PluginError(ConfigError):
+    """A plugin cannot be loaded, or is not the one that it was: the message names it, its file and the reason."""
+
+
+class NameTakenError(StackwiseError, ValueError):
+    """An entry was registered under a name that is taken."""
 
 
 class AnalysisError(StackwiseError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stackwise_ray.core.beside import analysis_package
+from stackwise_ray.core.plugins import installed
 from stackwise_ray.core.registry import Registry
 
 FAMILIES: Registry[Any] = Registry("model family", package="stackwise_ray.models.families")
@@ -21,7 +23,7 @@ COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.
 TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks", ending="_task")
 SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
 SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
-ANALYSES: Registry[Any] = Registry("analysis", package="analysis.steps")
+ANALYSES: Registry[Any] = Registry("analysis", package=lambda: f"{analysis_package()}.steps")
 
 BY_KIND: dict[str, Registry[Any]] = {
     "families": FAMILIES,
@@ -37,3 +39,6 @@ BY_KIND: dict[str, Registry[Any]] = {
     "analyses": ANALYSES,
 }
 """Kind, as in the name of an entry-point group (``stackwise_ray.<kind>``), to its registry."""
+
+for _kind, _registry in BY_KIND.items():
+    _registry.accept(_kind, installed(_kind))

@@ -2,7 +2,8 @@
 
 A registry refuses duplicates and suggests near names. It may be given a package whose modules are the
 registrations: the names can then be listed without importing anything (a config is validated without torch), and
-a module is imported when its entry is first asked for.
+a module is imported when its entry is first asked for. Entries that installed plugins offer are listed and loaded in
+the same way (`core.plugins`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,31 @@ import contextlib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.errors import ConfigError, NameTakenError, PluginError, did_you_mean
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """An entry that another distribution has, which is not loaded yet.
+
+    Attributes:
+        module: The module that registers it.
+        origin: Who offers it, as a message says it: "the plugin my_package 1.0".
+        load: Imports the module as a plugin.
+    """
+
+    module: str
+    origin: str
+    load: Callable[[], object]
 
 
 class Registry(Generic[T]):
@@ -25,7 +44,8 @@ class Registry(Generic[T]):
 
     Args:
         kind: What an entry is, as a message says it: "model family".
-        package: Dotted name of a package in which every public module registers the entry of its own name.
+        package: Dotted name of a package in which every public module registers the entry of its own name; or a
+            function that finds the name.
         besides: Public modules of that package that register nothing.
         ending: What the module names of entries end in and their own names do not: where the same name is an entry of
             another kind too, the modules are still told apart. Modules without it register nothing.
@@ -37,11 +57,20 @@ class Registry(Generic[T]):
     3
     """
 
-    def __init__(self, kind: str, *, package: str | None = None, besides: Iterable[str] = (), ending: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        package: str | Callable[[], str] | None = None,
+        besides: Iterable[str] = (),
+        ending: str = "",
+    ) -> None:
         self.kind = kind
-        self._package = package
+        self._where = package
         self._ending = ending
         self._besides = frozenset(besides)
+        self._ask_offers: Callable[[Collection[str]], Mapping[str, Offer]] | None = None
+        self.group = kind
         self._entries: dict[str, T] = {}
         self._revision = 0
 
@@ -50,14 +79,31 @@ class Registry(Generic[T]):
         """Changes whenever an entry comes from outside the package, or goes: what was derived before is then stale."""
         return self._revision
 
+    def accept(self, group: str, offers: Callable[[Collection[str]], Mapping[str, Offer]]) -> None:
+        """List what installed plugins offer, too.
+
+        Args:
+            group: Kind of entry, as the name of an entry-point group has it: ``flags``.
+            offers: Given the names of our own entries, the offers by name; asked at the first use.
+        """
+        self.group, self._ask_offers = group, offers
+
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator (or call) that adds an entry; a second entry of the same name is an error."""
+        """Decorator (or call) that adds an entry.
+
+        Raises:
+            NameTakenError: There is an entry of this name, loaded or not.
+        """
 
         def add(entry: T) -> T:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            owner = self._owner(name)
+            if owner is not None:
+                raise NameTakenError(f"{self.kind} '{name}' is registered twice: {owner} has it; choose another name")
             self._entries[name] = entry
-            self._revision += name not in self._module_names  # the package's own are listed before they are imported
+            if name not in self._module_names:  # the package's own are listed before they are imported
+                self._revision += 1
+                if _witnesses:
+                    _witnesses[-1].append((self, name))
             return entry
 
         return add
@@ -81,9 +127,13 @@ class Registry(Generic[T]):
 
         Raises:
             ConfigError: There is none; the message suggests the nearest name.
+            PluginError: An installed plugin offers it and cannot be loaded.
         """
-        if name not in self._entries and name in self._module_names:
-            importlib.import_module(f"{self._package}.{name}{self._ending}")
+        if name not in self._entries:
+            if name in self._module_names:
+                importlib.import_module(f"{self._package}.{name}{self._ending}")
+            elif name in self._offers:
+                self._offers[name].load()
         try:
             return self._entries[name]
         except KeyError:
@@ -91,14 +141,36 @@ class Registry(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted; imports nothing."""
-        return tuple(sorted({*self._entries, *self._module_names}))
+        return tuple(sorted({*self._entries, *self._module_names, *self._offers}))
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """All entries by name; imports every module of the package."""
-        return ((name, self.get(name)) for name in self.names())
+        """All entries by name; imports every module of the package, and leaves out what a broken plugin offers."""
+        for name in self.names():
+            try:
+                yield name, self.get(name)
+            except PluginError:  # `core.plugins.problems` names it
+                continue
+
+    def offered(self, name: str) -> bool:
+        """Whether an installed plugin offers this entry."""
+        return name in self._offers
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries or name in self._module_names
+        return name in self._entries or name in self._module_names or name in self._offers
+
+    def _owner(self, name: str) -> str | None:
+        """Who has this name already; a module that is being imported registers its own."""
+        if name in self._entries:
+            return "another module"
+        if name in self._module_names and f"{self._package}.{name}{self._ending}" not in sys.modules:
+            return "stackwise_ray"
+        if name in self._offers and self._offers[name].module not in sys.modules:
+            return self._offers[name].origin
+        return None
+
+    @functools.cached_property
+    def _package(self) -> str | None:
+        return self._where() if callable(self._where) else self._where
 
     @functools.cached_property  # the folder is read once: kernels ask at every call of an op
     def _module_names(self) -> set[str]:
@@ -110,3 +182,21 @@ class Registry(Generic[T]):
         modules = pkgutil.iter_modules(list(spec.submodule_search_locations))
         names = {module.name for module in modules if not module.name.startswith("_")} - self._besides
         return {name.removesuffix(self._ending) for name in names if name.endswith(self._ending)}
+
+    @functools.cached_property
+    def _offers(self) -> Mapping[str, Offer]:
+        return {} if self._ask_offers is None else self._ask_offers(self._module_names)
+
+
+_witnesses: list[list[tuple[Registry[Any], str]]] = []
+
+
+@contextmanager
+def registrations() -> Iterator[list[tuple[Registry[Any], str]]]:
+    """The entries that are registered while the block lasts, those of our own packages left out."""
+    seen: list[tuple[Registry[Any], str]] = []
+    _witnesses.append(seen)
+    try:
+        yield seen
+    finally:
+        _witnesses.pop()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.prepared import PreparedData, TokenSplit, leak_check
-from stackwise_ray.data.preparing import ProgressCallback, prepare
+from stackwise_ray.data.preparing import prepare
 from stackwise_ray.data.windows import (
     StridedWindows,
     TrainingOrder,
@@ -21,7 +21,6 @@ from stackwise_ray.data.windows import (
 __all__ = [
     "CORPORA",
     "PreparedData",
-    "ProgressCallback",
     "StridedWindows",
     "TokenSplit",
     "TrainingOrder",

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import owner
 from stackwise_ray.data import cache
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, WordRule
@@ -28,9 +30,6 @@ from stackwise_ray.data.encoder import Encoder, TokenizerSource
 from stackwise_ray.data.prepared import PreparedData, TokenSplit
 from stackwise_ray.data.tokenizers import tokenizer_source
 from stackwise_ray.data.windows import count_windows
-
-ProgressCallback: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, done so far, total or None): at the start, then about twice a second."""
 
 _FORMAT = 1  # raised when an older cache entry cannot be read
 _PIECE_CHARACTERS = 1 << 20
@@ -73,12 +72,14 @@ def prepare(
         )
     tokenizer = tokenizer_source(config.tokenizer)
     root = (cache_directory or cache.default_cache_directory()) / "tokens"
+    plugin = owner("corpora", config.corpus)
     key = cache.key_of(
         {
             "format": _FORMAT,
             "recipe": corpus.recipe(),
             "signature": corpus.signature(),
             "tokenizer": tokenizer.signature(),
+            **({} if plugin is None else {"plugin": plugin.sha256}),  # an edited file is prepared anew
         }
     )
     ticker = _Ticker(progress)

@@ -7,12 +7,11 @@ an exception would cost the actor.
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from ray import tune
@@ -130,14 +129,7 @@ def _run(assignment: Assignment) -> Generator[MetricRecord, None, Any]:
         from stackwise_ray.distributed.workers import run_with_workers  # Ray Train: seconds that one worker saves
 
         return (yield from run_with_workers(assignment))
-    return (yield from worker_function(settings.worker)(**assignment.arguments()))
-
-
-def worker_function(name: str) -> Callable[..., Generator[MetricRecord, None, Any]]:
-    """The generator function that ``module:function`` names."""
-    module, _, function = name.partition(":")
-    found: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), function)
-    return found
+    return (yield from settings.worker_function()(**assignment.arguments()))
 
 
 class HangWatchdog:

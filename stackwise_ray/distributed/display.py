@@ -18,7 +18,7 @@ from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.core.records import FINAL, Role
 from stackwise_ray.distributed.ledger import Ledger
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.sweep_plan import SweepPlan
 
 PLAIN_PERIOD_S = 60.0
 
@@ -42,7 +42,7 @@ class ProgressDisplay:
         self._goal = goal
         self._began = time.monotonic()
         self._ledger: Ledger | None = None
-        self._plan: Plan | None = None
+        self._plan: SweepPlan | None = None
         self._live: Live | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
@@ -61,7 +61,7 @@ class ProgressDisplay:
         self._end.set()
         self._console.print(self.line(), highlight=False)
 
-    def watch(self, ledger: Ledger, plan: Plan) -> None:
+    def watch(self, ledger: Ledger, plan: SweepPlan) -> None:
         """Whom to show from now on, and what was planned."""
         self._ledger, self._plan = ledger, plan
 

@@ -25,6 +25,7 @@ from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
+from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
@@ -37,8 +38,8 @@ from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 from stackwise_ray.trials.proposals import plan_sweep, source_for, unreported
@@ -47,7 +48,7 @@ from stackwise_ray.trials.sources import TrialSource, TunedSource
 if TYPE_CHECKING:
     from stackwise_ray.distributed.session import Session
 
-WORKER = "stackwise_ray.training.run:run_trial"
+WORKER = "stackwise_ray.running.run:run_trial"
 JOURNAL = "journal.sqlite"
 EXIT_LOST = 1
 
@@ -114,6 +115,8 @@ def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Consol
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
+        for line in plugins.ask_again(journal.get_meta("plugins") or (), str(directory)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         journal.interrupt_dangling("its driver was killed")
         from stackwise_ray.distributed.session import remove_stale_directory
 
@@ -135,7 +138,7 @@ def _run(
     console: Console,
     options: Options,
 ) -> SweepOutcome:
-    corpora = Corpora(console)
+    corpora = PreparedCorpora(console)
     source = source_for(sweep, journal, options.verdicts)
     resources = sweep.resources
     settings = RunSettings(
@@ -184,7 +187,7 @@ def _run(
 def _run_missing(
     sweep: SweepConfig,
     ledger: Ledger,
-    corpora: Corpora,
+    corpora: PreparedCorpora,
     tracker: Delivery,
     console: Console,
     options: Options,
@@ -215,7 +218,7 @@ def _run_missing(
 def _train(
     sweep: SweepConfig,
     ledger: Ledger,
-    plan: Plan,
+    plan: SweepPlan,
     session: Session,
     demand: Demand,
     tracker: Delivery,
@@ -299,6 +302,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
+    journal.put_meta("plugins", plugins.records())
     journal.put_meta("analysis_plan_hash", declared)
     if journal.get_meta("analysis_plan_first_hash") is None or not journal.trials():
         journal.put_meta("analysis_plan_first_hash", declared)  # in force at the first trial: kept from then on
@@ -312,7 +316,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
         journal.put_meta("started_at", time.time())
 
 
-def _refuse(plan: Plan) -> None:
+def _refuse(plan: SweepPlan) -> None:
     refused = [row for row in plan.refused if row.trials]  # cells without trials are no part of the design
     if refused:
         lines = "\n".join(f"  {row.arm}: {row.refused}" for row in refused)

@@ -19,6 +19,7 @@ from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.errors import DiskFullError
+from stackwise_ray.core.plugins import to_workers
 from stackwise_ray.core.records import FINAL, Role, TrialRecord
 from stackwise_ray.distributed.messages import (
     Assignment,
@@ -220,6 +221,7 @@ class Ledger:
             keep_model=self.settings.keep_models and proposal.role != "tuning",
             final_evaluation=proposal.role == "replicate",
             may_be_stopped=proposal.role == "search",
+            plugins=tuple(to_workers()),
         )
 
     # ------------------------------------------------------------------------------------------------ taking back

@@ -8,14 +8,16 @@ Between the processes of a trial with several workers, Ray carries the records t
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from stackwise_ray.config.trial.editing import from_plain
+from stackwise_ray.core.plugins import load_sent
 from stackwise_ray.core.records import MetricRecord
 
 HEARTBEAT_TIMEOUT_S = 600.0
@@ -30,7 +32,7 @@ class RunSettings:
     """How trials of this sweep are run: constant over the sweep.
 
     Attributes:
-        worker: ``module:function`` of the generator that runs one trial (`training.run:run_trial`).
+        worker: ``module:function`` of the generator that runs one trial (`running.run:run_trial`).
         directory: The sweep's folder.
         objective: Metric by which a scheduler stops trials.
         cpus: Threads per worker.
@@ -53,6 +55,12 @@ class RunSettings:
     keep_models: bool = True
     max_flops: float | None = None
 
+    def worker_function(self) -> Callable[..., Generator[MetricRecord, None, Any]]:
+        """The generator function that `worker` names, imported here."""
+        module, _, name = self.worker.partition(":")
+        function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), name)
+        return function
+
     @property
     def stop_request(self) -> Path:
         """A file that asks the running trials for a checkpoint and their end; there while the sweep is stopped."""
@@ -70,6 +78,7 @@ class Assignment:
         keep_model: Whether the final weights are written.
         final_evaluation: Whether whole splits may be scored at the end.
         may_be_stopped: Whether a scheduler may end the trial early (search trials alone).
+        plugins: What the worker loads before it reads the trial (`core.plugins.load_sent`).
     """
 
     settings: RunSettings
@@ -81,6 +90,7 @@ class Assignment:
     keep_model: bool = True
     final_evaluation: bool = True
     may_be_stopped: bool = False
+    plugins: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -88,11 +98,12 @@ class Assignment:
         return self.settings.directory / "trials" / self.trial_id
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the worker function (`training.run.run_trial`).
+        """The keyword arguments of the worker function (`running.run.run_trial`); the plugins are loaded first.
 
         Raises:
-            ConfigError: The trial names something that is not registered here.
+            ConfigError: A plugin cannot be loaded here, or the trial names something that is not registered here.
         """
+        load_sent(self.plugins)
         return {
             "trial": from_plain(self.trial),
             "directory": self.directory,
@@ -235,6 +246,7 @@ def decode(kind: type[AnyMessage], text: str) -> AnyMessage:
         raise ValueError(f"a message is a {known.__name__} where a {kind.__name__} is expected")
     if known is Assignment:
         settings = plain["settings"]
+        plain["plugins"] = tuple(plain["plugins"])
         plain["settings"] = _build(RunSettings, {**settings, "directory": Path(settings["directory"])})
     else:
         plain["records"] = tuple(_build(MetricRecord, record) for record in plain["records"])

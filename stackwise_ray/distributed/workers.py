@@ -1,6 +1,6 @@
 """A trial with several workers: the same worker function under Ray Train's `TorchTrainer`, one process per worker.
 
-`run_with_workers` is a generator like `training.run.run_trial`, so the trial actor does not know the difference. The
+`run_with_workers` is a generator like `running.run.run_trial`, so the trial actor does not know the difference. The
 workers report through an actor of ours: Train's own `Result.metrics` is None where no checkpoint of its kind was
 reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute a trial (measured), which
 is why a trial with one worker never comes here.
@@ -21,9 +21,8 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from stackwise_ray.core.errors import DiskFullError, StaleAttemptError, TrialError, WorkersLostError
+from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError, TrialError, WorkersLostError
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.distributed.actor import worker_function
 from stackwise_ray.distributed.messages import Assignment, Instruction, Raised, Returned, decode, encode
 
 _POLL_S = 0.2
@@ -62,7 +61,7 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
             nccl backend, none gloo.
 
     Raises:
-        TrialError, DiskFullError, StaleAttemptError: As the worker function raised them.
+        TrialError, ConfigError, DiskFullError, StaleAttemptError: As the worker function raised them.
         WorkersLostError: A worker process died.
     """
     settings = assignment.settings
@@ -129,9 +128,10 @@ def _worker_loop(config: dict[str, Any]) -> None:
         instruction: Instruction = ray.get(channel.put.remote(message)) if rank == 0 else Instruction.CONTINUE
         return instruction
 
-    function = worker_function(assignment.settings.worker)
-    run = function(**assignment.arguments(), rank=rank, world_size=context.get_world_size())
     try:
+        run = assignment.settings.worker_function()(
+            **assignment.arguments(), rank=rank, world_size=context.get_world_size()
+        )
         while True:
             instruction = send(next(run))
             if instruction is Instruction.CHECKPOINT_AND_STOP:
@@ -141,6 +141,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
                 raise RuntimeError("the trial was stopped")
     except StopIteration as end:
         send(Returned(result=end.value))
-    except (TrialError, DiskFullError, StaleAttemptError) as error:
+    except (TrialError, ConfigError, DiskFullError, StaleAttemptError) as error:
         ray.get(channel.put.remote(Raised(error=error)))  # whichever rank met it
         raise

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
-from stackwise_ray.core.calibration_store import RunKind
+from stackwise_ray.core.calibration_store import CalibrationKey
 from stackwise_ray.flags import apply_flags
 
 
-def run_kind(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> RunKind:
+def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> CalibrationKey:
     """The calibration's key for a trial: the same in the planner and in the run that records a sample.
 
     What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
     """
     trial = apply_flags(trial)
     mixer = trial.model.mixer
-    return RunKind(
+    return CalibrationKey(
         family=trial.model.family,
         mixer=None if mixer is None else mixer.kind,
         device=device,

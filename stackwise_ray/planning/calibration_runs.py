@@ -17,8 +17,9 @@ from typing import get_args
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.reading.presets import list_presets
 from stackwise_ray.config.trial import Mixer
-from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
 from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.core.plugins import loaded
 from stackwise_ray.core.processes import ErrorLines, process_group
 
 MOST_AT_ONCE = 8
@@ -76,7 +77,8 @@ def calibrate(
         A measurement a trial, as soon as all processes have made it; after a process has died none follows.
     """
     calibration = calibration or Calibration()
-    command = [sys.executable, "-m", "stackwise_ray.planning.speed_test", str(threads), str(seconds), *trials]
+    plugins = json.dumps([plugin.name for plugin in loaded()])
+    command = [sys.executable, "-m", "stackwise_ray.planning.speed_test", str(threads), str(seconds), plugins, *trials]
     with contextlib.ExitStack() as stack:
         groups = [process_group(command, {"OMP_NUM_THREADS": str(threads)}) for _ in range(processes_at_once(threads))]
         processes = [stack.enter_context(group) for group in groups]
@@ -93,5 +95,5 @@ def calibrate(
                 continue
             samples = tuple(Sample(**answer["sample"]) for answer in answers)
             for answer, sample in zip(answers, samples, strict=True):
-                calibration.add(RunKind(**answer["kind"]), sample)
+                calibration.add(CalibrationKey(**answer["kind"]), sample)
             yield Measurement(words=words, samples=samples)

@@ -10,13 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
-from stackwise_ray.planning.sweep_plan import Plan, PlanRow
+from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 
 CHEAPER_EVALUATION = "fewer training.evaluations or data.validation_tokens"
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
 
 
-def plan_table(plan: Plan) -> RenderableType:
+def plan_table(plan: SweepPlan) -> RenderableType:
     """The plan in two tables that fit 80 columns; of one that is refused as a whole, the reasons alone."""
     arms = Table(title=f"Plan of {plan.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
@@ -42,7 +42,7 @@ def plan_table(plan: Plan) -> RenderableType:
     return Group(arms, budgets, *refused, Text(_caption(plan)))
 
 
-def _caption(plan: Plan) -> str:
+def _caption(plan: SweepPlan) -> str:
     ends = [plan] if plan.least is None else [plan.least, plan]
     trials = _many(plan.trials, "trial") if plan.least is None else f"{plan.least.trials} to {plan.trials} trials"
     total = f"{trials}, {_flops_text(plan, ends)}, {plan.slots} at once"
@@ -65,7 +65,7 @@ def _caption(plan: Plan) -> str:
     return "\n".join([total, *counts, *_not_calibrated(plan), *plan.notes])
 
 
-def _flops_text(plan: Plan, ends: Sequence[Plan]) -> str:
+def _flops_text(plan: SweepPlan, ends: Sequence[SweepPlan]) -> str:
     """The training FLOPs of the sweep: those that are planned, and whose are not."""
     open_ = [row.name for row in plan.accepted if row.flops is None]
     if len(open_) == len(plan.accepted):
@@ -74,7 +74,7 @@ def _flops_text(plan: Plan, ends: Sequence[Plan]) -> str:
     return f"{known} without {', '.join(open_)} (a budget of time)" if open_ else known
 
 
-def _not_calibrated(plan: Plan) -> list[str]:
+def _not_calibrated(plan: SweepPlan) -> list[str]:
     """What no measurement of this machine predicts, and of which cells where others are predicted."""
     lacking: dict[tuple[str, ...], list[str]] = {}
     for what, column in (("time", "seconds"), ("peak", "peak_bytes")):

@@ -12,7 +12,7 @@ from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.data import PreparedData, prepare
 
 
-class Corpora:
+class PreparedCorpora:
     """Prepared data by configuration; each is prepared at most once, with progress where it takes long."""
 
     def __init__(self, console: Console) -> None:
@@ -42,7 +42,7 @@ class Corpora:
 
 
 class _Shown:
-    """A `data.ProgressCallback` on the console: a live line on a terminal, else one line a piece of work."""
+    """A `core.callbacks.ProgressCallback` on the console: a live line on a terminal, else one line a piece of work."""
 
     def __init__(self, console: Console, status: object | None) -> None:
         self._console, self._status, self._last = console, status, ""

@@ -16,10 +16,11 @@ import torch
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.calibration_store import RunKind, Sample
+from stackwise_ray.core.calibration_store import CalibrationKey, Sample
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import load_plugin
 from stackwise_ray.data import PreparedData, prepare
-from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.assembly import assemble, choose_device, deterministic
 from stackwise_ray.training.budget import batch_sequences
@@ -33,7 +34,7 @@ _WARM_UP = 2  # steps under the meter, which slows them down: the first builds t
 
 def measure(
     trial: TrialConfig, data: PreparedData, *, threads: int, baseline_bytes: int, seconds: float = 1.5
-) -> tuple[RunKind, Sample]:
+) -> tuple[CalibrationKey, Sample]:
     """Trains for about `seconds` (and at least `FEWEST_STEPS` steps) after a warm-up, with `threads` torch threads.
 
     Args:
@@ -81,7 +82,7 @@ def measure(
     planned = plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids)
     peak = meter.device_peak()
     on_gpu = device.type == "cuda"
-    kind = run_kind(
+    kind = calibration_key(
         assembly.trial,
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         threads=0 if on_gpu else threads,
@@ -103,7 +104,9 @@ def _now(device: torch.device) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    """``threads seconds words...``: measures each trial (its words joined by blanks) and prints a line of JSON each.
+    """``threads seconds plugins words...``: measures each trial (its words joined by blanks), one line of JSON each.
+
+    The plugins are a JSON list of what `--plugin` names; they are loaded first.
 
     A line is ``{"words", "kind", "sample"}``, or ``{"words", "problem"}`` for a trial that cannot be built.
     """
@@ -111,7 +114,9 @@ def main(arguments: list[str]) -> None:
     import transformers  # noqa: F401  (a worker has it loaded before it builds a model: part of the baseline)
 
     baseline_bytes = psutil.Process().memory_info().rss
-    for words in arguments[2:]:
+    for plugin in json.loads(arguments[2]):
+        load_plugin(plugin)
+    for words in arguments[3:]:
         try:
             trial = load_trial(words.split())
             kind, sample = measure(

@@ -16,7 +16,7 @@ from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role
 from stackwise_ray.data import PreparedData
-from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.training.initial import charged, check_tokenizer
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """A row a cell, and the sweep's totals: the most that it may come to (`least`: the least).
 
     Attributes:
@@ -142,7 +142,7 @@ class Plan:
     seeds_possible: int | None = None
 
     @property
-    def least(self) -> Plan | None:
+    def least(self) -> SweepPlan | None:
         """The same plan with the least of every open number of trials; None where none is open."""
         if self.seeds_possible is None:
             return None
@@ -218,7 +218,7 @@ class Plan:
 
 def plan_cells(
     name: str, cells: Iterable[Cell], *, slots: int, threads: int, device: str = "cpu", notes: Iterable[str] = ()
-) -> Plan:
+) -> SweepPlan:
     """Count and solve every cell; one that cannot run becomes a refused row.
 
     Args:
@@ -228,7 +228,7 @@ def plan_cells(
     """
     calibration = Calibration()
     rows = tuple(_row(cell, calibration, threads, device) for cell in cells)
-    return Plan(name=name, rows=rows, slots=slots, notes=tuple(notes))
+    return SweepPlan(name=name, rows=rows, slots=slots, notes=tuple(notes))
 
 
 def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
@@ -251,7 +251,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
     backend = backend_of(trial, "cpu" if device == "cpu" else "cuda")
-    kind = run_kind(trial, device=device, threads=threads, backend=backend)
+    kind = calibration_key(trial, device=device, threads=threads, backend=backend)
     tokens_per_step = cost.full_step_sequences * trial.data.seq_len
     per_step = (
         tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step

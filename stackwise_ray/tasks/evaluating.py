@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import TASKS
-from stackwise_ray.tasks.task import Progress, Task, TaskFacts, TaskScores
+from stackwise_ray.tasks.task import Task, TaskFacts, TaskScores
 from stackwise_ray.training.trial_folder import unwritable_is_named
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def evaluate_tasks(
     path: str | None = None,
     limit: int | None = None,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[TaskResult]:
     """Each task's result, as soon as it is there and written.
 

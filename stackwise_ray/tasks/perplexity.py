@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric_catalogue import Metric
 from stackwise_ray.data import CORPORA, PreparedData, prepare
@@ -20,7 +21,6 @@ from stackwise_ray.data.corpus import Corpus, Split, WordRule
 from stackwise_ray.data.places import Benchmark
 from stackwise_ray.tasks.task import (
     Estimate,
-    Progress,
     Reference,
     Task,
     TaskData,
@@ -72,12 +72,14 @@ class Perplexity(Task):
             "hub, or finds it in the hub's cache",
         )
 
-    def prepare(self, trained: TrainedModel, path: str | None, progress: Progress | None) -> TaskData:
+    def prepare(self, trained: TrainedModel, path: str | None, progress: ProgressCallback | None) -> TaskData:
         config = self._config(path, tokenizer=trained.tokenizer, seq_len=trained.trial.data.seq_len)
         data = prepare(config, progress=progress)
         return TaskData(content=data, fingerprint=data.fingerprint)
 
-    def score(self, trained: TrainedModel, data: TaskData, limit: int | None, progress: Progress | None) -> TaskScores:
+    def score(
+        self, trained: TrainedModel, data: TaskData, limit: int | None, progress: ProgressCallback | None
+    ) -> TaskScores:
         from stackwise_ray.training.scoring import score_split
 
         prepared = cast("PreparedData", data.content)
@@ -95,7 +97,7 @@ class Perplexity(Task):
             counts=counts,
         )
 
-    def _floors(self, data: PreparedData, progress: Progress | None) -> dict[str, float]:
+    def _floors(self, data: PreparedData, progress: ProgressCallback | None) -> dict[str, float]:
         corpus = self._corpus(data.config.path)
         nll = unigram_nll(corpus, progress)
         counts, name = data.splits[SPLIT], self.facts.name
@@ -133,7 +135,11 @@ def perplexity_facts(
         title=title,
         kind="perplexity",
         source=TaskSource(
-            paper=paper, dataset=benchmark.hub_path, licence=licence, folder=benchmark.folder, hub=benchmark.hub_path
+            paper=paper,
+            dataset=f"{title.removesuffix(' perplexity')}, official splits",
+            licence=licence,
+            folder=benchmark.folder,
+            hub=f"{benchmark.hub_path}, {benchmark.hub_name}",
         ),
         metrics=perplexity_metrics(name),
         split=SPLIT,
@@ -166,7 +172,7 @@ def perplexity_metrics(name: str) -> tuple[Metric, ...]:
     )
 
 
-def unigram_nll(corpus: Corpus, progress: Progress | None = None) -> float:
+def unigram_nll(corpus: Corpus, progress: ProgressCallback | None = None) -> float:
     """Nats of the test split's words under the frequencies of the train split's, each count plus one.
 
     Words that the train split lacks share one entry of count zero plus one; the benchmarks have none.

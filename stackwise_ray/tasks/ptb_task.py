@@ -25,7 +25,7 @@ class PennTreebankPerplexity(Perplexity):
                 metric="ptb/perplexity_word",
                 value=141.2,
                 model="interpolated Kneser-Ney 5-gram, trained on the train split",
-                source="Mikolov and Zweig 2012, table 1",
+                source="Mikolov et al. 2011, Empirical Evaluation and Combination of Advanced LM Techniques",
                 split="test",
             ),
             Reference(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric_catalogue import Metric, register_metrics
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from stackwise_ray.training.scoring import TrainedModel
 
 Kind = Literal["classification", "regression", "multiple_choice", "last_word", "perplexity", "generation"]
-
-Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, done so far, total or None)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +181,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def prepare(self, trained: TrainedModel, path: str | None, progress: Progress | None) -> TaskData:
+    def prepare(self, trained: TrainedModel, path: str | None, progress: ProgressCallback | None) -> TaskData:
         """The data for this model; quick where they have been prepared before.
 
         Raises:
@@ -191,7 +189,9 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def score(self, trained: TrainedModel, data: TaskData, limit: int | None, progress: Progress | None) -> TaskScores:
+    def score(
+        self, trained: TrainedModel, data: TaskData, limit: int | None, progress: ProgressCallback | None
+    ) -> TaskScores:
         """Score a model.
 
         Args:

@@ -1,6 +1,6 @@
 """The one training loop: it carries out a plan of stages and yields what it measures.
 
-`run.run_trial` makes it and writes the trial's folder around it. Between two steps everything that the future depends
+`running.run` makes it and writes the trial's folder around it. Between two steps everything that the future depends
 on is in `TrainingProgress`, the model, the optimizer and the scaler: that is what a checkpoint holds.
 """
 

@@ -19,8 +19,9 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import from_plain
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.data import PreparedData, Progress, TrainingOrder, fixed_validation_windows, prepare
+from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows, prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models.growth.insertion import make_growable
 from stackwise_ray.models.saved import load_saved, saved_config, saved_fingerprint, saved_folder
@@ -71,7 +72,8 @@ class TrainedModel:
     @functools.cached_property
     def model(self) -> PreTrainedModel:
         """The model with its weights on its device, loaded when first asked for."""
-        model = load_saved(self.folder, self.trial.model.role, path=self.option).to(self.device)  # type: ignore[arg-type]
+        model = load_saved(self.folder, self.trial.model.role, path=self.option)
+        model.to(self.device)  # type: ignore[arg-type]  # its stub wraps the method without its own argument
         if self.trial.training.entry != "full":
             make_growable(model)  # it is entered in the middle
         return model
@@ -82,7 +84,7 @@ class TrainedModel:
         Raises:
             ConfigError: The data have tokens that the model does not know, or windows longer than its positions.
         """
-        seq_len, size = data.config.seq_len, self.model.get_input_embeddings().weight.shape[0]
+        seq_len, size = data.config.seq_len, next(self.model.get_input_embeddings().parameters()).shape[0]
         if data.vocab_size > size:
             raise ConfigError(
                 f"= {data.config.tokenizer} has {data.vocab_size} tokens and the model at {self.source} {size}; give "
@@ -193,7 +195,7 @@ def open_model(source: str, words: Sequence[str]) -> TrainedModel:
     )
 
 
-def score_run(directory: Path, *, progress: Progress | None = None) -> Scores:
+def score_run(directory: Path, *, progress: ProgressCallback | None = None) -> Scores:
     """The final weights of a finished run on the run's own data.
 
     Raises:
@@ -212,7 +214,7 @@ def score_run(directory: Path, *, progress: Progress | None = None) -> Scores:
     return _score(trained, data, progress)
 
 
-def score_model(source: str, words: Sequence[str], *, progress: Progress | None = None) -> Scores:
+def score_model(source: str, words: Sequence[str], *, progress: ProgressCallback | None = None) -> Scores:
     """Any transformers model with a tokenizer, on the data that the words name, in its own tokens.
 
     Args:
@@ -230,7 +232,7 @@ def score_model(source: str, words: Sequence[str], *, progress: Progress | None 
     return _score(trained, prepare(trained.trial.data, progress=progress), progress)
 
 
-def _score(trained: TrainedModel, data: PreparedData, progress: Progress | None) -> Scores:
+def _score(trained: TrainedModel, data: PreparedData, progress: ProgressCallback | None) -> Scores:
     evaluator = trained.evaluator(data)
     assembly = evaluator.assembly
     stage = assembly.plan.stages[-1]
@@ -245,7 +247,7 @@ def _score(trained: TrainedModel, data: PreparedData, progress: Progress | None)
     return Scores(model=trained.source, weights=trained.fingerprint, metrics=metrics, data_fingerprint=data.fingerprint)
 
 
-def score_split(evaluator: Evaluator, split: str, progress: Progress | None) -> dict[str, float]:
+def score_split(evaluator: Evaluator, split: str, progress: ProgressCallback | None) -> dict[str, float]:
     """`Evaluator.whole_split` to its end, with progress."""
     counts = evaluator.assembly.data.splits[split]  # type: ignore[index]
     stride = max(1, evaluator.assembly.trial.data.seq_len // 2)
@@ -255,7 +257,10 @@ def score_split(evaluator: Evaluator, split: str, progress: Progress | None) -> 
 
 
 def to_end(
-    evaluation: Generator[None, None, dict[str, float]], what: str, progress: Progress | None, total: int | None = None
+    evaluation: Generator[None, None, dict[str, float]],
+    what: str,
+    progress: ProgressCallback | None,
+    total: int | None = None,
 ) -> dict[str, float]:
     """The result of an evaluation.
 

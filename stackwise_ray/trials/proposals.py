@@ -21,8 +21,8 @@ from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Cell, Plan, PlanRow, plan_cells
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import Cell, PlanRow, SweepPlan, plan_cells
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts
 from stackwise_ray.trials.samplers import SAMPLERS
@@ -81,11 +81,11 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
 
 def plan_sweep(
     sweep: SweepConfig,
-    corpora: Corpora,
+    corpora: PreparedCorpora,
     *,
     max_concurrent: int | None = None,
     verdicts: AnytimeVerdicts | None = None,
-) -> Plan:
+) -> SweepPlan:
     """Every cell of a sweep with its cost; counts on the meta device.
 
     Args:
@@ -141,7 +141,7 @@ def _seeds_possible(
     return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 
-def _check_flops(sweep: SweepConfig, plan: Plan) -> None:
+def _check_flops(sweep: SweepConfig, plan: SweepPlan) -> None:
     """`limits.flops` against the plan; of a search, whose points differ, against one trial: the rest while it runs."""
     most, needed = sweep.limits.flops, plan.known_flops
     if isinstance(sweep.design, SearchDesign):
@@ -292,7 +292,7 @@ def _search(sweep: SweepConfig) -> Search:
 # -------------------------------------------------------------------------------------------------------- planning
 
 
-def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: Corpora, possible: int | None) -> Iterator[Cell]:
+def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
     seeds = len(replicate_seeds(sweep))
     least = None if possible is None else max(possible, len(first_seeds(sweep)))
     if isinstance(sweep.design, SearchDesign):
@@ -323,7 +323,7 @@ def _search_trials(sweep: SweepConfig) -> int:
     return search.trials
 
 
-def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: Corpora) -> Cell:
+def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:
     return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
 
 

@@ -37,6 +37,20 @@ def test_no_imports_go_round_in_a_circle() -> None:
         raise AssertionError(" → ".join(error.args[1])) from None
 
 
+def test_no_two_rooms_import_each_other_in_a_circle() -> None:
+    """A room is what stands directly in the package: a folder, or a command's module."""
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for name in FILES:
+        parts = name.split(".")
+        if parts[0] == "stackwise_ray" and len(parts) > 1:
+            others = {other.split(".")[1] for other in imported(name) if other.startswith("stackwise_ray.")}
+            rooms[parts[1]] |= others - {parts[1]}
+    try:
+        TopologicalSorter(rooms).prepare()
+    except CycleError as error:
+        raise AssertionError(" → ".join(error.args[1])) from None
+
+
 def test_no_two_modules_share_a_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for name, path in FILES.items():

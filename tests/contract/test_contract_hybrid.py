@@ -19,10 +19,10 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial, split_by_cost
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import Assembly, StageTools, assemble
 from stackwise_ray.training.budget import StageFlops
 from stackwise_ray.training.initial import check_tokenizer, identify
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stage import Stage
 from stackwise_ray.training.stages import stage_plan

@@ -17,7 +17,7 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import replicate_seeds, with_seed
 from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
-from stackwise_ray.training.single import train
+from stackwise_ray.running.single import train
 
 DEADLINE_S = 240.0
 

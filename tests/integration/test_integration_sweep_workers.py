@@ -10,7 +10,7 @@ import pytest
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import with_seed
-from stackwise_ray.training.single import train
+from stackwise_ray.running.single import train
 from tests.integration.sweep_processes import SweepProcess, trials, wait_until
 from tests.integration.test_integration_sweep import trial_logs, write
 

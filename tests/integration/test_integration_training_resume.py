@@ -75,14 +75,14 @@ VARIES = ("time/", "throughput/", "memory/")
 @pytest.fixture(scope="module")
 def processes(module_cache: Path) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
+    context.set_forkserver_preload(["stackwise_ray.running.run", "transformers.models.gpt2.modeling_gpt2"])
     return context
 
 
 def train_in_process(trial: TrialConfig, directory: Path, attempt: int, pipe: Connection) -> None:
     import torch
 
-    from stackwise_ray.training.run import run_trial
+    from stackwise_ray.running.run import run_trial
 
     torch.set_num_threads(1)
     (directory / "attempt").write_text(str(attempt))

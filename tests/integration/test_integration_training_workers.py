@@ -50,7 +50,7 @@ def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, atte
     import torch
     import torch.distributed as dist
 
-    from stackwise_ray.training.run import run_trial
+    from stackwise_ray.running.run import run_trial
 
     torch.set_num_threads(1)
     if world_size > 1:
@@ -67,7 +67,7 @@ def train(
 ) -> list:
     """The first worker's records of metrics; all workers are killed once it has reported `kill_after` steps."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stackwise_ray.training.run", "transformers.models.gpt2.modeling_gpt2"])
+    context.set_forkserver_preload(["stackwise_ray.running.run", "transformers.models.gpt2.modeling_gpt2"])
     processes, pipes = [], []
     for rank in range(world_size):
         ours, theirs = context.Pipe(duplex=False)

@@ -12,7 +12,7 @@ import pytest
 
 from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.core.calibration_store import Calibration, RunKind
+from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
 
 
@@ -139,7 +139,7 @@ def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
     per_token = plan.flops_forward_per_token + plan.flops_backward_per_token
     per_step = round(1024 * per_token + plan.flops_optimizer_per_step)
     assert {sample.flops_per_step for sample in measurement.samples} == {per_step}, "planned = counted, to the unit"
-    kind = RunKind(family="gpt2", threads=1)
+    kind = CalibrationKey(family="gpt2", threads=1)
     seconds = calibration.predict_seconds(kind, flops_per_step=per_step, flops_total=10 * per_step)
     assert seconds is not None
     measured = calibration.measured(kind, per_step)

@@ -210,6 +210,11 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("analysis.0.compare.baseline=lama", ["did you mean 'llama'?"]),
         ("analysis.0.compare.metric=validation/los", ["is reported by nothing; did you mean 'validation/loss'?"]),
         ("objective.0.metric=loss", ["is reported by nothing; did you mean 'validation/loss'?"]),
+        (
+            "analysis.0.compare.metric=wikitext2/perplexity_word",
+            ["is of the task wikitext2, and no trial reports it", "evaluate --run DIR --tasks wikitext2"],
+        ),
+        ("objective.0.metric=ptb/perplexity_wrd", ["objective.0.metric", "a sweep runs no tasks"]),
         ("objective.1.metric=loss", ["'1' is no entry of a list of 1"]),
         ("objective=[]", ["objective: is empty"]),
         ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),

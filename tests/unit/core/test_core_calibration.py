@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.core.calibration_store import SAMPLES_KEPT, Calibration, RunKind, Sample, calibration_path
+from stackwise_ray.core.calibration_store import SAMPLES_KEPT, Calibration, CalibrationKey, Sample, calibration_path
 
-KIND = RunKind(family="gpt2", threads=2)
+KIND = CalibrationKey(family="gpt2", threads=2)
 
 
 @pytest.fixture
@@ -64,16 +64,16 @@ def test_beyond_the_measured_sizes_the_nearest_is_used_and_the_distance_told(cal
 @pytest.mark.parametrize(
     "other",
     [
-        RunKind(family="llama", threads=2),
-        RunKind(family="gpt2", threads=1),
-        RunKind(family="gpt2", threads=2, device="NVIDIA H100"),
-        RunKind(family="gpt2", threads=2, precision="bf16"),
-        RunKind(family="gpt2", threads=2, mixer="none"),
-        RunKind(family="gpt2", threads=2, backend="torch"),
-        RunKind(family="gpt2", threads=2, compiled=True),
+        CalibrationKey(family="llama", threads=2),
+        CalibrationKey(family="gpt2", threads=1),
+        CalibrationKey(family="gpt2", threads=2, device="NVIDIA H100"),
+        CalibrationKey(family="gpt2", threads=2, precision="bf16"),
+        CalibrationKey(family="gpt2", threads=2, mixer="none"),
+        CalibrationKey(family="gpt2", threads=2, backend="torch"),
+        CalibrationKey(family="gpt2", threads=2, compiled=True),
     ],
 )
-def test_one_kind_of_run_says_nothing_about_another(calibration: Calibration, other: RunKind) -> None:
+def test_one_kind_of_run_says_nothing_about_another(calibration: Calibration, other: CalibrationKey) -> None:
     calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
     assert calibration.measured(other, 1e9) is None
 
@@ -96,7 +96,7 @@ def test_what_few_runs_measure_is_not_pushed_out_by_what_all_do(calibration: Cal
     assert measured is not None
     assert measured.memory_ratio == 1.1
     assert measured.flops_per_s == 1e9
-    assert calibration.kinds() == {KIND.key(): SAMPLES_KEPT + 1}
+    assert calibration.kinds() == {KIND.text(): SAMPLES_KEPT + 1}
 
 
 def test_a_rare_field_keeps_no_old_speed(calibration: Calibration) -> None:
@@ -133,9 +133,9 @@ def test_a_damaged_or_newer_cache_holds_no_measurements(calibration: Calibration
 
 def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> None:
     code = (
-        "import sys; from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample\n"
+        "import sys; from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample\n"
         "for i in range(3): Calibration(sys.argv[1]).add("
-        "RunKind(family=sys.argv[2]), Sample(flops_per_step=1e9, flops_per_s=1e10))"
+        "CalibrationKey(family=sys.argv[2]), Sample(flops_per_step=1e9, flops_per_s=1e10))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(calibration.path), name]) for name in "abc"]
     assert [process.wait() for process in processes] == [0, 0, 0]

@@ -10,7 +10,7 @@ from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Finished, Report, RunSettings
-from stackwise_ray.planning.preparation import Corpora
+from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
@@ -19,7 +19,7 @@ from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
     asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, Corpora(make_console()))
+    plan = plan_sweep(asked, PreparedCorpora(make_console()))
     settings = RunSettings(worker="not:run", directory=tmp_path)
     ledger = Ledger(journal, source_for(asked, journal), settings, lambda data: "fingerprint")
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))

@@ -16,7 +16,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.optim import adamw_8bit, build_optimizer
 from stackwise_ray.planning.trial_plan import plan_trial
-from stackwise_ray.training.run import run_trial
+from stackwise_ray.running.run import run_trial
 from tests.small_trials import run, with_model, with_training
 
 EIGHT_BITS = OptimizerConfig(kind="adamw_8bit")

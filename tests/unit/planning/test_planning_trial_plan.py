@@ -27,10 +27,10 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_seconds
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.planning.calibration_key import run_kind
+from stackwise_ray.planning.calibration_key import calibration_key
 from stackwise_ray.planning.counted_costs import _stage_flops, stage_flops
 from stackwise_ray.planning.plan_display import plan_table
-from stackwise_ray.planning.sweep_plan import Plan, PlanRow
+from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial, planned_steps, split_by_cost
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.stages import stage_plan
@@ -257,8 +257,8 @@ def test_planning_leaves_the_random_state_alone():
 @pytest.mark.parametrize("flag", ["mixed_precision", "activation_checkpointing"])
 def test_a_run_is_filed_under_the_kind_that_the_plan_looks_up_whatever_flags_do(flag: str) -> None:
     trial = load_trial(["model=decoder/gpt2_family/tiny", "data=markov", f"flags=[{flag}]"])
-    kind = run_kind(trial, device="cpu", threads=1, backend=None)
-    assert kind == run_kind(apply_flags(trial), device="cpu", threads=1, backend=None)
+    kind = calibration_key(trial, device="cpu", threads=1, backend=None)
+    assert kind == calibration_key(apply_flags(trial), device="cpu", threads=1, backend=None)
     assert kind.precision == apply_flags(trial).training.precision
 
 
@@ -275,7 +275,7 @@ def test_arms_that_differ_in_their_masks_alone_are_counted_once() -> None:
 
 def caption_of(*rows: PlanRow) -> str:
     console = Console(width=200, file=io.StringIO())
-    console.print(plan_table(Plan(name="s", rows=rows, slots=2)))
+    console.print(plan_table(SweepPlan(name="s", rows=rows, slots=2)))
     return console.file.getvalue()
 
 
@@ -307,7 +307,7 @@ def test_a_budget_of_time_leaves_the_flops_of_a_plan_open() -> None:
     counted = replace(timed, arm="b", trials=2, flops=10)
     assert "1 trial, training FLOPs open (a budget of time), 2 at once" in caption_of(timed)
     assert "3 trials, 20 training FLOPs without a (a budget of time)" in caption_of(timed, counted)
-    assert Plan(name="s", rows=(timed, counted), slots=2).to_dict()["totals"]["flops"] is None
+    assert SweepPlan(name="s", rows=(timed, counted), slots=2).to_dict()["totals"]["flops"] is None
 
 
 def test_a_plan_advises_against_whole_splits_only_where_they_are_scored() -> None:

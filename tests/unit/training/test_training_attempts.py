@@ -6,8 +6,8 @@ import pytest
 
 from stackwise_ray.config.trial import Budget
 from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.checkpoints import list_checkpoints
-from stackwise_ray.training.run import run_trial
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.flags import apply_flags
-from stackwise_ray.planning.calibration_key import run_kind
+from stackwise_ray.planning.calibration_key import calibration_key
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.compiled import as_compiled, compiling
 from stackwise_ray.training.parallel.collectives import Alone
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import StepValues, TrainingStep
 from tests.small_trials import TRIAL, run, step_losses, with_model, with_training
@@ -67,8 +67,8 @@ def test_the_flag_says_what_it_does_not_go_with():
 
 
 def test_compiled_runs_are_another_kind_of_run_for_the_calibration():
-    plain = run_kind(TRIAL, device="cpu", threads=1, backend=None)
-    flagged = run_kind(replace(TRIAL, flags=("compile",)), device="cpu", threads=1, backend=None)
+    plain = calibration_key(TRIAL, device="cpu", threads=1, backend=None)
+    flagged = calibration_key(replace(TRIAL, flags=("compile",)), device="cpu", threads=1, backend=None)
     assert flagged == replace(plain, compiled=True)
     assert flagged.key() == f"{plain.key()} | compiled"
 

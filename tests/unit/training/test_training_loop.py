@@ -25,12 +25,12 @@ from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import TrainingOrder, gather, prepare
 from stackwise_ray.optim import build_optimizer, learning_rate
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.objectives import next_token
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.pending import PendingSteps
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.step import TrainingStep
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 

@@ -16,9 +16,9 @@ import torch
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import CheckpointError
 from stackwise_ray.data import prepare
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.checkpoints import Checkpoint
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.trial_folder import TrialResult
 from tests.small_trials import TRIAL, with_model, with_training

@@ -16,7 +16,7 @@ from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Assignment, Failed, Outcome, RunSettings
 from stackwise_ray.planning.plan_display import plan_table
-from stackwise_ray.planning.preparation import Corpora
+from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.sweep import _anytime_verdicts, _status
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
@@ -197,7 +197,7 @@ def test_further_seeds_are_trained_with_the_tuned_values(tmp_path: Path, journal
 
 
 def test_the_plan_prints_the_least_and_the_most_and_when_a_decision_is_possible(tmp_path: Path) -> None:
-    plan = plan_sweep(sweep(tmp_path), Corpora(make_console()), verdicts=_anytime_verdicts())
+    plan = plan_sweep(sweep(tmp_path), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
     assert plan.least is not None
     (flops,) = {row.flops for row in plan.rows}
     assert (plan.least.trials, plan.trials) == (12, 27)  # 4 seeds: at level 0.05 / 2 three decide nothing
@@ -218,16 +218,18 @@ def test_the_plan_prints_the_least_and_the_most_and_when_a_decision_is_possible(
 def test_limits_are_held_against_the_most(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"limits.trials = 26 is below the 27 trials planned"):
         sweep(tmp_path, "limits.trials=26")
-    flops = plan_sweep(sweep(tmp_path), Corpora(make_console()), verdicts=_anytime_verdicts()).flops
+    flops = plan_sweep(sweep(tmp_path), PreparedCorpora(make_console()), verdicts=_anytime_verdicts()).flops
     with pytest.raises(ConfigError, match=r"limits.flops"):
-        plan_sweep(sweep(tmp_path, f"limits.flops={flops - 1}"), Corpora(make_console()), verdicts=_anytime_verdicts())
-    plan_sweep(sweep(tmp_path, f"limits.flops={flops}"), Corpora(make_console()), verdicts=_anytime_verdicts())
+        plan_sweep(
+            sweep(tmp_path, f"limits.flops={flops - 1}"), PreparedCorpora(make_console()), verdicts=_anytime_verdicts()
+        )
+    plan_sweep(sweep(tmp_path, f"limits.flops={flops}"), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
 
 
 def test_a_most_at_which_nothing_can_be_decided_is_refused(tmp_path: Path) -> None:
     asked = sweep(tmp_path, "replicates.seeds={min: 2, max: 3}")
     with pytest.raises(ConfigError, match=r"seeds.max = 3: no verdict is possible before 4 seeds"):
-        plan_sweep(asked, Corpora(make_console()), verdicts=_anytime_verdicts())
+        plan_sweep(asked, PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_the_status_of_a_decided_sweep_owes_no_trial(
 ) -> None:
     asked = sweep(tmp_path)
     drive(journal, asked)
-    plan = plan_sweep(asked, Corpora(make_console()), verdicts=_anytime_verdicts())
+    plan = plan_sweep(asked, PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     _status(asked, tmp_path, make_console(), as_json=False)
     assert capsys.readouterr().out.strip() == "adaptive: 22 finished, of 12 to 27 in its plan"

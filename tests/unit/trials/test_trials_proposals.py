@@ -24,8 +24,8 @@ from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
-from stackwise_ray.planning.preparation import Corpora
-from stackwise_ray.planning.sweep_plan import Plan
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.sweep import SweepResult, _answer
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
@@ -237,8 +237,8 @@ def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path:
 # ------------------------------------------------------------------------------------------------ planning
 
 
-def plan(tmp_path: Path, text: str) -> Plan:
-    return plan_sweep(sweep(tmp_path, text), Corpora(make_console()))
+def plan(tmp_path: Path, text: str) -> SweepPlan:
+    return plan_sweep(sweep(tmp_path, text), PreparedCorpora(make_console()))
 
 
 def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ import psutil
 import torch
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.calibration_store import Calibration, RunKind, Sample
+from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
-from stackwise_ray.planning.calibration_key import backend_of, run_kind
+from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.planning.counted_costs import stage_bytes, stage_flops
 from stackwise_ray.planning.micro_batch import fitted_accumulation
 from stackwise_ray.planning.trial_plan import (
@@ -261,8 +261,8 @@ class _Worker:
         except (OSError, DiskFullError, ValueError) as error:
             self._log.warning(f"the calibration at {calibration.path} could not be written: {error}")
 
-    def _kind(self, environment: Mapping[str, Any]) -> RunKind:
-        return run_kind(
+    def _kind(self, environment: Mapping[str, Any]) -> CalibrationKey:
+        return calibration_key(
             self._trial,
             device=environment["device"],
             threads=environment["threads"] if self._device.type == "cpu" else 0,

@@ -12,18 +12,20 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.config.identity import plugins_of
 from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import from_plain, to_plain
 from stackwise_ray.core.atomic import atomic_write_text
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.data import PreparedData, ProgressCallback, prepare
+from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import build_model as build_from_config
+from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.initial import identify, initial_fingerprint
-from stackwise_ray.training.run import run_trial
 from stackwise_ray.training.trial_folder import TrialResult, unwritable_is_named
 
 if TYPE_CHECKING:
@@ -105,6 +107,20 @@ def _refuse_another_trial(trial: TrialConfig, directory: Path) -> None:
             source=str(directory),
         )
     _refuse_other_weights(trial, directory)
+    _refuse_changed_plugins(trial, directory)
+
+
+def _refuse_changed_plugins(trial: TrialConfig, directory: Path) -> None:
+    path = directory / "metadata" / "environment.json"
+    stored = json.loads(path.read_text()).get("plugins", []) if path.is_file() else []
+    hashes = {record["sha256"] for record in stored}
+    for plugin in plugins_of(trial) if path.is_file() else ():
+        if plugin.sha256 not in hashes:
+            raise ConfigError(
+                f"holds a trial of before the plugin {plugin.name} was changed (sha256 {plugin.sha256[:12]} now); "
+                "choose another --output, or delete this folder",
+                source=str(directory),
+            )
 
 
 def _refuse_other_weights(trial: TrialConfig, directory: Path) -> None:

@@ -1,0 +1,106 @@
+"""What every corpus promises: stable documents in disjoint splits, an identity, tokens that are the documents."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.contracts import NotAtHand, require
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data import CORPORA, gather, prepare
+from stackwise_ray.data.corpus import SPLITS, Corpus
+
+SEQ_LEN = 32
+
+
+def its_documents_are_stable(name: str) -> None:
+    """Documents come in the same order every time, each has a name, and no two splits share one."""
+    with source(name) as corpus:
+        first, again = list(corpus.documents()), list(type(corpus)(corpus.config).documents())
+        require(first == again == list(corpus.documents()), "its documents are others, or in another order, next time")
+        texts = {split: {document.text for document in first if document.split == split} for split in SPLITS}
+        for split in SPLITS:
+            require(texts[split], f"it has no document in the split {split}")
+        for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+            require(texts[one].isdisjoint(texts[other]), f"{one} and {other} share a document")
+        require(all(document.name for document in first), "a document has no name")
+
+
+def its_identity_is_stable(name: str) -> None:
+    """Recipe and signature are stable JSON, and the recipe names the corpus and no place on this machine."""
+    with source(name) as corpus:
+        again = type(corpus)(corpus.config)
+        for what, one, other in (
+            ("recipe", corpus.recipe(), again.recipe()),
+            ("signature", corpus.signature(), again.signature()),
+        ):
+            require(json.dumps(one) == json.dumps(other), f"its {what} is another one next time")
+        recipe = corpus.recipe()
+        require(recipe.get("corpus") == name, f"its recipe has corpus = {recipe.get('corpus')!r}, not '{name}'")
+        places = [corpus.config.path, str(Path.home())]
+        held = [place for place in places if place and place in json.dumps(recipe)]
+        require(not held, f"its recipe holds a place of this machine: {', '.join(held)}")
+
+
+def its_tokens_are_its_documents(name: str) -> None:
+    """Prepared bytes are the documents, and they come back from the cache under the same fingerprint."""
+    with source(name) as corpus, tempfile.TemporaryDirectory() as folder:
+        data = prepare(corpus.config, cache_directory=Path(folder))
+        ends = corpus.separated
+        for split in SPLITS:
+            documents = [document.text for document in corpus.documents() if document.split == split]
+            part = data.splits[split]
+            n_bytes = sum(len(text.encode()) for text in documents)
+            require(part.n_documents == len(documents), f"{split}: {part.n_documents} of {len(documents)} documents")
+            require(part.n_bytes == n_bytes, f"{split}: {part.n_bytes} bytes are counted, and it has {n_bytes}")
+            require(part.n_tokens == n_bytes + ends * len(documents), f"{split}: {part.n_tokens} tokens are too many")
+            require(part.n_words > 0, f"{split}: it has no words by its rule '{corpus.word_rule}'")
+            text = bytes(part.tokens[part.tokens < 256].astype(np.uint8)).decode()
+            require(text == "".join(documents), f"{split}: the tokens read back are another text")
+        again = prepare(corpus.config, cache_directory=Path(folder), verify=True)
+        kept = (again.fingerprint, again.rebuilt) == (data.fingerprint, False)
+        require(kept, "it does not come back from the cache as it was written")
+        inputs, targets = gather(data.splits["train"].tokens, [0, 5], corpus.config.seq_len)
+        require(np.array_equal(inputs[:, 1:], targets[:, :-1]), "targets are not the inputs' next tokens")
+        losses = data.oracle_loss([0, SEQ_LEN])
+        known = (losses is None) == (data.entropy_rate is None)
+        require(known, "an exact loss needs an entropy rate, and the other way round")
+        require(losses is None or (losses > 0).all(), "its exact loss is not positive")
+
+
+@contextmanager
+def source(name: str) -> Iterator[Corpus]:
+    """The corpus with its default options, or on text files that are made here where it needs a path.
+
+    Raises:
+        NotAtHand: What it reads is not on this machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rows = (json.dumps({"text": f"Document {i} tells of {i * i} things.\n" * 4}) + "\n" for i in range(400))
+        (Path(folder) / "documents.jsonl").write_text("".join(rows))
+        reasons = []
+        for path in (None, folder):
+            try:
+                corpus: Corpus = CORPORA.get(name)(config_of(name, path))
+                next(iter(corpus.documents()))
+            except ConfigError as error:
+                reasons.append(str(error))
+                continue
+            yield corpus
+            return
+        require("fetch it with" in reasons[0], f"a missing source gives no way out: {reasons[0]}")
+        raise NotAtHand(reasons[0])
+
+
+def config_of(name: str, path: str | None) -> DataConfig:
+    """The corpus with its default options."""
+    return DataConfig(corpus=name, path=path, seq_len=SEQ_LEN)
+
+
+CHECKS = (its_documents_are_stable, its_identity_is_stable, its_tokens_are_its_documents)

@@ -1,0 +1,84 @@
+"""What `doctor --plugin` looks at: whether a plugin loads, and whether what it registers keeps its contract.
+
+The contracts are those that our own entries are tested by (`contracts`). One line per check; a plugin that cannot be
+loaded is a line that fails, and the diagnosis goes on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from stackwise_ray.checkup import Check
+from stackwise_ray.core.errors import PluginError
+from stackwise_ray.core.plugins import Plugin, load_plugin
+from stackwise_ray.core.registries import BY_KIND
+
+HEAVY = ("torch", "ray", "transformers")
+"""What an entry may not load before it is used: a config is validated with it."""
+
+
+def check_plugins(asked: Sequence[str], tell: Callable[[str], None]) -> Iterator[Check]:
+    """The lines of every plugin.
+
+    Args:
+        asked: What `--plugin` names.
+        tell: Called with what is being checked.
+    """
+    for name in asked:
+        tell(f"loading {name}")
+        try:
+            plugin = load_plugin(name)
+        except PluginError as error:
+            fix = "correct the plugin; commands without this --plugin work as before"
+            yield Check(name=f"plugin {name}", status="fails", detail=error.problem.removeprefix("= "), fix=fix)
+            continue
+        entries = ", ".join(f"{BY_KIND[kind].kind} '{entry}'" for kind, entry in plugin.entries)
+        yield Check(name=f"plugin {name}", status="ok", detail=f"registers {entries} (sha256 {plugin.sha256[:12]})")
+        yield _check_light(plugin)
+        for kind, entry in plugin.entries:
+            tell(f"checking {BY_KIND[kind].kind} {entry}")
+            yield from check_entry(kind, entry, title=f"{BY_KIND[kind].kind} {entry} ({name})")
+
+
+def check_entry(kind: str, name: str, *, title: str) -> Iterator[Check]:
+    """One line per promise of an entry.
+
+    Args:
+        kind: As in `core.registries.BY_KIND`, such as ``flags``.
+        title: What a line calls it.
+    """
+    from stackwise_ray.contracts import ContractError, NotAtHand, contracts_of, promise
+
+    fix = "correct the plugin"
+    for contract in contracts_of(kind):
+        try:
+            contract(name)
+        except ContractError as error:
+            yield Check(name=title, status="fails", detail=f"{promise(contract)} It does not: {error}", fix=fix)
+        except NotAtHand as reason:
+            yield Check(name=title, status="note", detail=f"not checked: {promise(contract)} {reason}")
+        except Exception as error:  # whatever a plugin raises is what is wrong with it
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            yield Check(name=title, status="fails", detail=f"{promise(contract)} It raises {said}", fix=fix)
+        else:
+            yield Check(name=title, status="ok", detail=promise(contract))
+
+
+def _check_light(plugin: Plugin) -> Check:
+    """Whether a process that has loaded the plugin has loaded nothing heavy."""
+    code = (
+        "import sys; from stackwise_ray.core.plugins import load_plugin; load_plugin(sys.argv[1])\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, plugin.name], capture_output=True, text=True, check=False)
+    name, loaded = f"plugin {plugin.name}", answer.stdout.split()
+    if answer.returncode == 0 and not loaded:
+        return Check(name=name, status="ok", detail="It loads without torch, ray and transformers.")
+    return Check(
+        name=name,
+        status="note",
+        detail=f"loading it loads {', '.join(loaded)}" if loaded else "it does not load in a second process",
+        fix="import what is heavy inside the functions that use it: every command and every --help waits for it",
+    )

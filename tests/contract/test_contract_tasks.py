@@ -1,0 +1,106 @@
+"""What every evaluation task promises; a new one is picked up from the registry by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.metric_catalogue import find_metric
+from stackwise_ray.core.registries import TASKS
+from stackwise_ray.tasks.task import Kind, Task
+from stackwise_ray.training.scoring import TrainedModel
+from tests.small_trials import TRIAL, with_model
+
+DECODER = TrainedModel(source="runs/x", folder=Path("runs/x/model"), trial=TRIAL, tokenizer="bytes", option="--run")
+ENCODER = replace(DECODER, trial=with_model(family="bert", role="encoder"))
+
+OPTIONAL = {"references", "n_items"}
+OF_TRIALS = {"train", "validation", "test", "flops", "tokens", "steps", "time", "memory", "model", "init", "throughput"}
+
+
+@pytest.fixture(params=TASKS.names())
+def task(request: pytest.FixtureRequest) -> Task:
+    return TASKS.get(request.param)()
+
+
+@pytest.fixture
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without data, without a network, with an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    return tmp_path
+
+
+def test_a_task_states_everything_about_itself(task: Task, request: pytest.FixtureRequest) -> None:
+    facts = task.facts
+    assert facts.name == request.node.callspec.params["task"]
+    assert facts.kind in Kind.__args__
+    for field in fields(facts):
+        assert getattr(facts, field.name) or field.name in OPTIONAL, field.name
+    for field in fields(facts.source):
+        assert getattr(facts.source, field.name), field.name
+    assert facts.n_items is None or facts.n_items > 0
+    assert facts.name not in OF_TRIALS, "its metrics would be taken for those of trials"
+
+
+def test_its_metrics_are_in_the_catalogue_under_its_name_with_unit_and_direction(task: Task) -> None:
+    for metric in task.facts.metrics:
+        assert metric.path.startswith(f"{task.facts.name}/")
+        assert find_metric(metric.path) == metric
+        assert metric.unit
+        assert metric.direction
+        assert f"--tasks {task.facts.name}" in metric.reported_by
+    paths = {metric.path for metric in task.facts.metrics}
+    assert {reference.metric for reference in task.facts.references} <= paths
+
+
+def test_loading_all_tasks_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from stackwise_ray.core.registries import TASKS
+assert len(dict(TASKS.items())) == len(TASKS.names()) > 0
+sys.exit(repr({"torch", "ray", "transformers", "datasets"} & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.stderr.strip() == "set()"
+
+
+def test_missing_data_are_refused_with_the_places_and_the_fix(task: Task, nothing_here: Path) -> None:
+    found = task.where(None)
+    assert found.place is None
+    assert str(task.facts.source.folder) in found.missing
+    assert f"--tasks {task.facts.name}" in found.missing
+    with pytest.raises(ConfigError, match=r"(?s)shared.*fetch it with"):
+        task.prepare(DECODER, None, None)
+
+
+def test_a_path_without_the_data_is_refused_and_nothing_is_looked_for_elsewhere(task: Task, nothing_here: Path) -> None:
+    assert str(nothing_here) in task.where(str(nothing_here)).missing
+    with pytest.raises(ConfigError, match=r"data\.path = .* there; expected"):
+        task.prepare(DECODER, str(nothing_here), None)
+
+
+def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
+    task.check(DECODER, None)
+    if task.by_item:
+        task.check(DECODER, 3)
+    else:
+        with pytest.raises(ConfigError, match=r"--limit = 3: .* no items to take part of"):
+            task.check(DECODER, 3)
+
+
+def test_a_perplexity_is_refused_to_a_model_that_fills_masks(task: Task) -> None:
+    if task.facts.kind != "perplexity":
+        pytest.skip("of perplexities")
+    with pytest.raises(ConfigError, match=r"--tasks = .* fills in masks .* no probability of a text"):
+        task.check(ENCODER, None)
