@@ -34,8 +34,8 @@ MASKED_SHARES = (15, 30, 50, 75, 90)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A budget that a run spends.
+class BudgetAxis:
+    """A budget that a run spends, as an axis.
 
     Attributes:
         column: In the table of runs; `on_the_way`: in the curves, where it is there.
@@ -50,10 +50,10 @@ class Budget:
 
 
 BUDGETS = (
-    Budget("FLOPs", "training FLOPs", "flops", "flops"),
-    Budget("tokens", "training tokens", "tokens", "tokens"),
-    Budget("wall clock", "wall time of all attempts (s)", "attempt_seconds"),
-    Budget("memory", "peak memory (MiB)", "memory/peak_bytes", unit=2.0**20),
+    BudgetAxis("FLOPs", "training FLOPs", "flops", "flops"),
+    BudgetAxis("tokens", "training tokens", "tokens", "tokens"),
+    BudgetAxis("wall clock", "wall time of all attempts (s)", "attempt_seconds"),
+    BudgetAxis("memory", "peak memory (MiB)", "memory/peak_bytes", unit=2.0**20),
 )
 
 
@@ -97,7 +97,7 @@ def masked_gaps(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
 
 def against_budget(
     axes: Axes,
-    budget: Budget,
+    budget: BudgetAxis,
     metric: str,
     curves: pd.DataFrame,
     runs: pd.DataFrame,
@@ -159,7 +159,7 @@ def _scattered(axes: Axes, points: Mapping[str, tuple[float, float]], arms: Sequ
         )
 
 
-def ended(runs: pd.DataFrame, metric: str, budget: Budget, arms: Sequence[str]) -> dict[str, tuple[float, float]]:
+def ended(runs: pd.DataFrame, metric: str, budget: BudgetAxis, arms: Sequence[str]) -> dict[str, tuple[float, float]]:
     """By arm, the mean budget and the mean metric over the runs that recorded both."""
     if metric not in runs.columns or budget.column not in runs.columns:
         return {}

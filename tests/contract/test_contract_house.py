@@ -1,10 +1,13 @@
-"""The house: no two imports that go round in a circle, and no two modules that share a name."""
+"""The house: no imports in a circle, no shared names, no dependency that nothing imports, no dangling names."""
 
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,3 +60,27 @@ def test_no_two_modules_share_a_name() -> None:
         if path.name != "__init__.py" and not path.name.startswith("__"):
             places[path.stem].append(name)
     assert {stem: names for stem, names in places.items() if len(names) > 1} == {}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for name, path in FILES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    assert {owner: names for owner, names in places.items() if len(names) > 1} == {}
+
+
+def test_every_runtime_dependency_is_imported() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
+    roots = set()
+    for path in FILES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                roots.add(node.module.partition(".")[0])
+    provided = packages_distributions()
+    imported_distributions = {name.lower() for root in roots for name in provided.get(root, ())}
+    assert distributions <= imported_distributions, sorted(distributions - imported_distributions)

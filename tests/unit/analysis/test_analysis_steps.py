@@ -58,9 +58,8 @@ class BudgetTableStep(ReportedStep):
 
 @pytest.fixture
 def budget_table() -> Iterator[None]:
-    ANALYSES.register("budget_table")(BudgetTableStep())
-    yield
-    del ANALYSES._entries["budget_table"]
+    with ANALYSES.registered("budget_table", BudgetTableStep()):
+        yield
 
 
 def write_sweep(folder: Path, *analysis: dict[str, Any]) -> Path:
@@ -111,11 +110,8 @@ def test_options_are_stored_and_read_back_equal() -> None:
 
 
 def test_a_report_without_the_plugin_says_which_analysis_it_cannot_make(tmp_path: Path) -> None:
-    ANALYSES.register("budget_table")(BudgetTableStep())
-    try:
+    with ANALYSES.registered("budget_table", BudgetTableStep()):
         folder = write_sweep(tmp_path / "s", {"budget_table": {}})
-    finally:
-        del ANALYSES._entries["budget_table"]
     text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
     assert "No budget_table: unknown analysis 'budget_table'" in text
 
