@@ -261,10 +261,10 @@ def summary_table(sweep_directory: str | Path) -> Summary:
 def summarise(sweep: Sweep) -> Summary:
     """Answer everything that the sweep asks, and gather what the arms cost."""
     answers = answers_of(sweep)
-    listed = () if sweep.is_search else sweep.questions.comparisons
+    listed = sweep.questions.comparisons
     declared = any(asked.declared for asked in listed)
     made = next((found for found in _results(answers) if isinstance(found, Comparison | SequentialComparison)), None)
-    metric = made.metric if made else (listed[0].metric if listed else sweep.questions.first_goal.metric)
+    metric = made.metric if made else (listed[0].metric if declared else sweep.questions.first_goal.metric)
     compared = any(isinstance(found, Comparison) for found in _results(answers))
     return Summary(
         sweep=sweep,

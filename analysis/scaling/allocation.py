@@ -1,7 +1,7 @@
 """How many parameters and tokens a budget is best spent on, by a law, by IsoFLOP optima or by the frontier.
 
-`optimal_allocation` is the public face; `AllocationLine` is what `isoflop_valleys` and `frontier` share: the optimum as a power
-law of the budget, fitted in logarithms, with its bootstrap draws.
+`optimal_allocation` is the public face; `AllocationLine` is what `isoflop_valleys` and `frontier` share: the optimum as
+a power law of the budget, fitted in logarithms, with its bootstrap draws.
 """
 
 from __future__ import annotations

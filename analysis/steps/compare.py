@@ -31,6 +31,7 @@ from ..table.sweep_directory import Sweep
 if TYPE_CHECKING:
     from ..anytime.verdict import SequentialComparison
 
+KIND = "compare"
 _RATIOS = (
     "throughput/tokens_per_s",
     "flops/total",
@@ -100,8 +101,10 @@ class CompareStep(ReportedStep):
             _check_adaptive(options)
 
     def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
-        """The comparisons as they were resolved before anything ran, or the one that suggests itself."""
-        return [] if sweep.is_search or len(sweep.arms) < 2 else list(sweep.questions.comparisons)
+        """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
+        if len(sweep.arms) < 2 or sweep.is_search:
+            return []
+        return [comparison for comparison in sweep.questions.comparisons if comparison.step == KIND]
 
     def called(self, options: ResolvedComparison) -> str:
         """The comparison by its metric."""
@@ -111,8 +114,9 @@ class CompareStep(ReportedStep):
         """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
         if options.baseline is None:
             raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
-        if options.test == "mixture_t":  # the number of seeds depends on the results: no test of a fixed one holds
-            return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)))
+        # where the number of seeds depends on the results, no test of a fixed number holds
+        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
+            return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
         from ..paired.significance import compare, fixed_arguments
 
         found = compare(sweep.runs, **fixed_arguments(options))
@@ -169,7 +173,7 @@ def _check_adaptive(options: Compare) -> None:
         raise ConfigError(f"{problem}; write bonferroni", path="correction")
 
 
-def _adaptive(sweep: Sweep, found: SequentialComparison) -> Finding:
+def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) -> Finding:
     facts = found.to_dict()
     shared = {key: value for key, value in facts.items() if key not in ("verdicts", "blocks", "sentence")}
     grid = Grid(found.grid.columns, found.grid.rows, found.grid.title, (), found.grid.numeric)
@@ -178,7 +182,7 @@ def _adaptive(sweep: Sweep, found: SequentialComparison) -> Finding:
         facts=facts,
         result=found,
         blocks=(
-            *([plain(adaptive_method(found, *sweep.adaptive_seeds))] if sweep.adaptive_seeds is not None else []),
+            plain(adaptive_method(found, least, most)),
             sourced(grid, _of_arms(sweep, grid)),
             _remarks(sweep, found),
         ),
@@ -260,4 +264,4 @@ def _pair(sweep: Sweep, comparison: Comparison, arm: str) -> dict[str, Any]:
     }
 
 
-ANALYSES.register("compare")(CompareStep())
+ANALYSES.register(KIND)(CompareStep())

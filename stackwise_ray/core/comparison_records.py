@@ -57,6 +57,7 @@ class ResolvedComparison:
         alpha: Level of the whole family.
         test: "mixture_t" where seeds are added until it has decided.
         family: The arms that are compared with the baseline, whether or not they finish.
+        step: The key of the analysis that asks it, e.g. "compare".
         declared: Whether the file declares it; else it suggests itself by the design's baseline.
     """
 
@@ -71,6 +72,7 @@ class ResolvedComparison:
     correction: Correction
     test: Test
     family: tuple[str, ...]
+    step: str
     declared: bool
 
     @property

@@ -18,6 +18,10 @@ OPEN_BUDGET = "flops"
 """What must be equal in a comparison that suggests itself, where the arms have budgets in several units."""
 
 
+SUGGESTED = "compare"
+"""The analysis that suggests itself where a design names a baseline and the file declares no comparison."""
+
+
 def questions_of(sweep: SweepConfig, design: Design) -> Questions:
     """What a sweep asks.
 
@@ -35,12 +39,15 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
         arms: Names of the arms; none where a search draws them.
         budget: The unit of all arms' budgets; None where they differ.
     """
-    declared = [_resolve(sweep, compare, arms, budget, declared=True) for compare in sweep.comparisons]
+    declared = [
+        _resolve(sweep, comparison, arms, budget, step=entry.kind, declared=True)
+        for entry in sweep.steps
+        if (comparison := entry.step.comparison(entry.options)) is not None
+    ]
     suggested = []
     if not declared and sweep.baseline is not None:
-        entry = sweep.objective[0]
-        suggestion = ANALYSES.get("compare").options(metric=entry.metric)
-        suggested = [_resolve(sweep, suggestion, arms, budget, declared=False)]
+        suggestion = ANALYSES.get(SUGGESTED).options(metric=sweep.objective[0].metric)
+        suggested = [_resolve(sweep, suggestion, arms, budget, step=SUGGESTED, declared=False)]
     return Questions(
         arms=tuple(arms), baseline=sweep.baseline, goals=goals_of(sweep), comparisons=tuple(declared or suggested)
     )
@@ -59,7 +66,13 @@ def scheduler_goal(sweep: SweepConfig) -> Goal:
 
 
 def _resolve(
-    sweep: SweepConfig, compare: DeclaredComparison, arms: Sequence[str], budget: str | None, *, declared: bool
+    sweep: SweepConfig,
+    compare: DeclaredComparison,
+    arms: Sequence[str],
+    budget: str | None,
+    *,
+    step: str,
+    declared: bool,
 ) -> ResolvedComparison:
     goal = Goal.of(compare.metric, _written(sweep, compare.metric))
     baseline = sweep.baseline_of(compare)
@@ -76,6 +89,7 @@ def _resolve(
         correction="bonferroni" if adaptive else compare.correction,
         test="mixture_t" if adaptive else compare.test,
         family=tuple(arm for arm in arms if arm != baseline),
+        step=step,
         declared=declared,
     )
 

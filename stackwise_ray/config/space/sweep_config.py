@@ -140,7 +140,7 @@ DesignConfig = Annotated[
 class Search(Strict):
     """How `design.kind: search` draws points."""
 
-    sampler: str = "tpe"  # a name in core.registries.SAMPLERS; tpe: conditions, mixed types, no extras
+    sampler: str = "tpe"  # a registered sampler; tpe: conditions, mixed types, no extras
     trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
     space: dict[str, Any]
     require: tuple[str, ...] = ()  # a point that breaks one is never drawn
@@ -192,7 +192,7 @@ class ObjectiveEntry(Strict):
 class Scheduler(Strict):
     """Early stopping of unpromising trials; only for `design.kind: search`."""
 
-    kind: str  # a name in core.registries.SCHEDULERS
+    kind: str  # a registered rule: asha, median
     metric: str | None = None  # None: the first objective's
     grace: Annotated[float, Field(gt=0, lt=1)] = 0.2  # share of its budget that every trial gets
     reduction: Annotated[float, Field(gt=1)] | None = None  # asha: of the trials at a rung, one in this many goes on

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackwise_ray.core import registries
-from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ class EarlyStopping:
     """A rule by which the trials of a search are stopped before their budget is used up.
 
     Attributes:
-        make: Called with ``grace`` (share of the budget that every trial gets), ``goal`` (what decides) and those of
-            `options` that the file gives.
+        make: Called with ``grace`` (share of the budget that every trial gets), ``mode`` ("min" or "max" of the
+            objective) and those of `options` that the file gives.
         options: Further keys of `scheduler` in a search-space file that mean something to this rule.
     """
 
@@ -34,8 +33,3 @@ class EarlyStopping:
 
 
 SCHEDULERS: Registry[EarlyStopping] = registries.SCHEDULERS
-
-
-def mode(goal: Goal) -> str:
-    """Tune's word for the direction."""
-    return "min" if goal.direction == "minimize" else "max"

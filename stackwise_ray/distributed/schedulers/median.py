@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.comparison_records import Goal
-from stackwise_ray.distributed.schedulers import SCHEDULERS, EarlyStopping, mode
+from stackwise_ray.distributed.schedulers import SCHEDULERS, EarlyStopping
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
 
-def median(*, grace: float, goal: Goal) -> TrialScheduler:
+def median(*, grace: float, mode: str) -> TrialScheduler:
     """The median rule (Golovin et al., 2017): stop below the median of the others' running means."""
     from ray.tune.schedulers import MedianStoppingRule
 
     return MedianStoppingRule(
-        time_attr="progress", metric="objective", mode=mode(goal), grace_period=100 * grace, min_samples_required=3
+        time_attr="progress", metric="objective", mode=mode, grace_period=100 * grace, min_samples_required=3
     )
 
 
