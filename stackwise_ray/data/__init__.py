@@ -15,6 +15,7 @@ from stackwise_ray.data.windows import (
     TrainingOrder,
     fixed_validation_windows,
     gather,
+    held_out_windows,
     strided_windows,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "TrainingOrder",
     "fixed_validation_windows",
     "gather",
+    "held_out_windows",
     "leak_check",
     "prepare",
     "strided_windows",

@@ -87,6 +87,24 @@ def fixed_validation_windows(n_tokens: int, seq_len: int, n_wanted_tokens: int) 
     return np.arange(wanted, dtype=np.int64) * available // wanted * seq_len
 
 
+def held_out_windows(n_tokens: int, seq_len: int, n_fixed_tokens: int, n_wanted_tokens: int) -> NDArray[np.int64]:
+    """Offsets of validation windows that are not among `fixed_validation_windows`, evenly spread over those left.
+
+    Args:
+        n_fixed_tokens: What the fixed windows were asked for with.
+        n_wanted_tokens: Predictions wanted; rounded up to whole windows. A split that has fewer left gives all of
+            them, which may be none.
+
+    >>> held_out_windows(n_tokens=101, seq_len=10, n_fixed_tokens=45, n_wanted_tokens=30).tolist()
+    [10, 30, 70]
+    """
+    fixed = fixed_validation_windows(n_tokens, seq_len, n_fixed_tokens)
+    grid = np.arange(count_windows(n_tokens, seq_len, split="validation"), dtype=np.int64) * seq_len
+    left = np.setdiff1d(grid, fixed)
+    wanted = min(len(left), -(-n_wanted_tokens // seq_len))
+    return left[np.arange(wanted, dtype=np.int64) * len(left) // max(wanted, 1)]
+
+
 def gather(
     tokens: NDArray[np.integer], offsets: ArrayLike, seq_len: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

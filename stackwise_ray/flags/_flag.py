@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial.component_rules import component_problems
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
@@ -61,7 +62,18 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
             written[path] = (value, name)
     from stackwise_ray.config.trial.editing import edit  # on first use: it validates, which loads pydantic
 
-    return edit(trial, {path: value for path, (value, _) in written.items()}, source="flags")
+    edited = edit(trial, {path: value for path, (value, _) in written.items()}, source="flags")
+    _refuse_unfit_components(edited, written)
+    return edited
+
+
+def _refuse_unfit_components(trial: TrialConfig, written: Mapping[str, tuple[Any, str]]) -> None:
+    """What one flag selects may not go with what the trial or another flag says elsewhere."""
+    for path, problem, component in component_problems(trial):
+        own = f"model.components.{component}"
+        writers = [name for where, (_, name) in written.items() if where == path or where.startswith(own)]
+        flags = " and ".join(f"'{name}'" for name in sorted(set(writers)))
+        raise ConfigError(f"{flags}: {path} {problem}", path="flags") if writers else ConfigError(problem, path=path)
 
 
 def _refuse_conflict(name: str, path: str, value: Any, written: Mapping[str, tuple[Any, str]]) -> None:

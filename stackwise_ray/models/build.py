@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.trial import ModelConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.models.component import forget_saved
 from stackwise_ray.models.family import FAMILIES, ModelFamily, special_token_settings
 from stackwise_ray.models.saved import auto_class, load_saved, saved_config, saved_folder, stored_names
 
@@ -154,6 +155,7 @@ def _from_pretrained(
         )
     for name, value in _training_settings(family, model).items():
         setattr(config, name, value)
+    forget_saved(config)
     if torch.device(device).type == "meta" or torch._guards.detect_fake_mode() is not None:
         built = _from_config(config, model.role, device)
         take_form(built, stored_names(folder))

@@ -107,6 +107,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
     Raises:
         ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
     """
+    from stackwise_ray.models.component import attach_saved, component_parameters
     from stackwise_ray.models.growth.insertion import load_own, take_form
 
     settings = {"config": saved_config(folder, path=path)} | settings
@@ -120,6 +121,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
         raise ConfigError(f"= {folder} has no safetensors weights to load ({reason})", path=path) from None
     names = stored_names(folder)
     take_form(model, names)
+    attach_saved(model)
     own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     absent = sorted({*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])} & own)
     if absent:
@@ -129,7 +131,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
             "would stay random; give a model that was trained as one",
             path=path,
         )
-    load_own(model, names)
+    load_own(model, names, component_parameters(model))
     loaded: PreTrainedModel = model
     return loaded
 

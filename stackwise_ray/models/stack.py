@@ -34,6 +34,8 @@ class StackView:
             identity; None where blocks end in a norm (post-norm BERT) and no such projections exist.
         projections: From a block to the matrices that low-rank adapters go on, of the shapes and in the order of the
             family's own `projections`.
+        own_token: From a block to those of its matrices whose outputs no other position reads: they need not run for a
+            position whose block output is not wanted. A matrix that makes keys or values is not among them.
         passed_on: What a block returns that does nothing, from its input.
     """
 
@@ -43,6 +45,7 @@ class StackView:
     head: tuple[nn.Module, ...]
     residual_outputs: Callable[[Any], tuple[nn.Module, ...]] | None
     projections: Callable[[Any], tuple[nn.Module, ...]]
+    own_token: Callable[[Any], tuple[nn.Module, ...]]
     passed_on: Callable[[torch.Tensor], Any] = _unchanged
     embedding_dropout: nn.Module | None = None
     time: nn.Module | None = None

@@ -17,16 +17,18 @@ from transformers import PreTrainedModel
 
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
-from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
+from stackwise_ray.metrics.losses import summed_cross_entropy
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
+from stackwise_ray.models.component import attached
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.growth.prefix import forward_from, prefix_output
 from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.optim import build_optimizer
-from stackwise_ray.planning.modelled_flops import modelled_flops, modelled_prefix_flops
+from stackwise_ray.planning.modelled_flops import block_flops, modelled_flops, modelled_prefix_flops
 from stackwise_ray.training.assembly import autocast, build_training_model, enter_stage
 from stackwise_ray.training.budget import StageFlops, batch_sequences, shares
+from stackwise_ray.training.component_hooks import whole_loss
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.growth_options import Noise, WithNoise
 from stackwise_ray.training.stabilisers import cap_spectral_norms, capping_flops, trained_projections
@@ -92,6 +94,14 @@ def _stage_flops(
     with FakeTensorMode():
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
         enter_stage(model, stage)
+        least = None
+        for component in attached(model).values():
+            component.take_cost("least")
+        if attached(model):
+            with FlopCounter() as least:
+                _forward_backward(trial, stage, model, 1)
+        for component in attached(model).values():
+            component.take_cost("most")
         with FlopCounter() as training:
             _forward_backward(trial, stage, model, 1)
         with FlopCounter() as prefix, autocast(trial, "cpu"):
@@ -100,6 +110,10 @@ def _stage_flops(
         model.eval()  # type: ignore[no-untyped-call]
         with FlopCounter() as evaluation, torch.no_grad(), autocast(trial, "cpu"):
             model(**_inputs(trial, model, 1))
+        with FlopCounter() as own, torch.no_grad(), autocast(trial, "cpu"):
+            for component in attached(model).values():
+                component.costliest_pass(_inputs(trial, model, 1))
+        block = block_flops(trial, model.config.vocab_size)
         return StageFlops(
             forward_per_sequence=training.count.forward,
             backward_per_sequence=training.count.backward,
@@ -107,6 +121,11 @@ def _stage_flops(
             optimizer_per_step=optimizer_flops(model) + capping_flops(_capped(trial, model)),
             prefix_per_sequence=prefix.count.forward,
             modelled_per_sequence=modelled_flops(trial, stage, model.config.vocab_size),
+            modelled_block_per_sequence=trial.data.seq_len * (3 * block.weights + block.mixing + block.mixing_backward),
+            modelled_head_per_sequence=trial.data.seq_len * 3 * block.head,
+            least_forward_per_sequence=None if least is None else least.count.forward,
+            least_backward_per_sequence=None if least is None else least.count.backward,
+            component_pass_per_sequence=own.count.forward,
             modelled_prefix_per_sequence=(
                 modelled_prefix_flops(trial, stage, model.config.vocab_size) if stage.cached else 0.0
             ),
@@ -162,8 +181,10 @@ def _forward_backward(trial: TrialConfig, stage: Stage, model: PreTrainedModel, 
         else:
             output = model(**inputs)
         total, _ = summed_cross_entropy(output.logits, targets)
-    part = total / tokens.numel()
-    loss = with_auxiliary(part, model, output, 1.0)
+        part = total / tokens.numel()
+        loss = whole_loss(
+            part, model, output, 1.0, lambda logits: summed_cross_entropy(logits, targets)[0] / tokens.numel()
+        )
     if hidden:
         with autocast(trial, "cpu"):
             distance = summed_distance(model, hidden.pop(), tokens, torch.zeros_like(tokens))

@@ -57,6 +57,12 @@ def _caption(plan: SweepPlan) -> str:
         if row.cache_bytes is not None
     ]
     counts += [text for row in plan.rows if (text := charged_text(row)) is not None]
+    counts += [
+        f"{row.arm}: components make steps differ in cost: {_count(row.flops_least)} to {_count(row.flops)} training "
+        f"FLOPs in {_count(row.steps)} to {_count(row.steps_most)} steps; above are the costliest"
+        for row in plan.rows
+        if row.flops_least is not None
+    ]
     dear = [row for row in plan.rows if (row.flops_evaluation or 0) > (row.flops or float("inf"))]
     if dear:
         arms = ", ".join(dict.fromkeys(row.arm for row in dear))

@@ -73,7 +73,9 @@ class PlanRow:
         flops_backward_per_token: The same of the backward pass.
         flops_optimizer_per_step: FLOPs of one optimizer step.
         steps: Optimizer steps of the whole budget; None where the budget is wall-clock time.
-        flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit.
+        flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit. The most
+            where components make steps differ in cost.
+        flops_least, steps_most: Then the fewest FLOPs, and the most steps; else None.
         seconds: Predicted wall time of one trial; None: not calibrated.
         peak_bytes: Predicted peak of live tensors; None: not calibrated.
         disk_bytes: Two checkpoints, the final model and a cache.
@@ -108,6 +110,8 @@ class PlanRow:
     whole_splits: bool = False
     stages: tuple[PlannedStage, ...] = ()
     charged: float | None = None
+    flops_least: int | None = None
+    steps_most: int | None = None
 
     @property
     def name(self) -> str:
@@ -250,6 +254,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         )
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
+    differ = (cost.flops_least, cost.steps_most) != (cost.flops_total, cost.steps)
     backend = backend_of(trial, "cpu" if device == "cpu" else "cuda")
     kind = calibration_key(trial, device=device, threads=threads, backend=backend)
     tokens_per_step = cost.full_step_sequences * trial.data.seq_len
@@ -287,6 +292,8 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         trials_least=cell.trials_least,
         whole_splits=wants_full_evaluation(trial, cell.role == "replicate"),
         stages=cost.stages,
+        flops_least=cost.flops_least if differ else None,
+        steps_most=cost.steps_most if differ else None,
         charged=(trial.training.budget.amount - charged(trial).training.budget.amount) or None,
     )
 

@@ -6,24 +6,31 @@ decide the steps of the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.windows import count_windows, fixed_validation_windows, strided_windows
 from stackwise_ray.flags import apply_flags
+from stackwise_ray.models.component import COMPONENTS
 from stackwise_ray.planning.counted_costs import stage_bytes, stage_flops
 from stackwise_ray.planning.micro_batch import within_memory
 from stackwise_ray.training.budget import (
+    TOLERANCE,
     StageCost,
     StageFlops,
     StageSteps,
     batch_sequences,
+    check_counted,
     evaluation_steps,
     solve_steps,
+    stage_costs,
+    varies,
 )
 from stackwise_ray.training.checkpoints import KEPT
+from stackwise_ray.training.clock import LEFT_OVER
+from stackwise_ray.training.component_hooks import held_out_of
 from stackwise_ray.training.initial import charged
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.prefix_cache import cache_bytes, check_size
@@ -50,8 +57,13 @@ class TrialPlan:
         steps: Optimizer steps of all stages.
         full_step_sequences, last_step_sequences: Global sequences of a full step, and of the very last one.
         tokens_total: Training tokens.
-        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`.
-        flops_evaluation: Of the validations during training, and of the final evaluation where `split_tokens` was
+        steps_most: At most, where a component makes steps differ in cost and FLOPs are the budget: then `steps`, and
+            all that follows from it, are the fewest, of costliest steps. Else the same as `steps`.
+        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`. Where a component makes
+            steps differ in cost they are the most, and so are FLOPs per token; under a budget of FLOPs the budget.
+        flops_least: The fewest; else the same as `flops_total`.
+        flops_evaluation: At most, where a component has an evaluation of its own; else exactly. Of the validations
+            during training, and of the final evaluation where `split_tokens` was
             given: then the run's `flops/evaluation`.
         live_peak_bytes: Most bytes in live tensors during a step on one worker.
         saved_activation_bytes: Saved for the backward pass of a micro-batch.
@@ -69,7 +81,9 @@ class TrialPlan:
     full_step_sequences: int
     last_step_sequences: int | None
     tokens_total: int | None
+    steps_most: int | None
     flops_total: int | None
+    flops_least: int | None
     flops_evaluation: int | None
     live_peak_bytes: int
     saved_activation_bytes: int
@@ -112,7 +126,15 @@ def plan_trial(
     weights = max(size.weights for size in sizes)
     state = max(size.optimizer_state for size in sizes)
     seq_len = trial.data.seq_len
-    total = None if steps is None else sum(s.flops(c) for s, c in zip(steps, _costs(plan, flops, windows), strict=True))
+    costs, cheapest = (stage_costs(plan, flops, windows, least=least) for least in (False, True))
+    total = None if steps is None else _total(steps, costs)
+    least, steps_most = total, None if steps is None else sum(stage.steps for stage in steps)
+    if steps is not None:
+        least = _total(steps, cheapest)
+    elif trial.training.budget.flops is not None:
+        total, least = round(trial.training.budget.flops), round((1 - TOLERANCE) * trial.training.budget.flops)
+        steps, slowest = _steps_between(trial, costs), _steps_between(trial, cheapest)
+        steps_most = sum(stage.steps for stage in slowest) + _smaller_steps(trial, costs[-1], cheapest[-1])
     return TrialPlan(
         params=sizes[-1].params,
         params_non_embedding=sizes[-1].params_non_embedding,
@@ -123,7 +145,9 @@ def plan_trial(
         full_step_sequences=batch_sequences(trial),
         last_step_sequences=None if steps is None else steps[-1].last_sequences,
         tokens_total=None if steps is None else seq_len * sum(stage.sequences_total for stage in steps),
+        steps_most=steps_most,
         flops_total=total,
+        flops_least=least,
         flops_evaluation=_evaluation_flops(trial, plan, flops, steps, split_tokens, final_evaluation),
         live_peak_bytes=max(size.live_peak for size in sizes),
         saved_activation_bytes=max(size.saved_activations for size in sizes),
@@ -149,7 +173,7 @@ def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlop
     first, batch = int(trial.training.pretraining_share is not None), batch_sequences(trial)
     end = len(plan.stages) - bool(trial.training.finish)
     grown = plan.stages[first:end]
-    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in _costs(plan, flops, 0)[first:end]]
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in stage_costs(plan, flops)[first:end]]
     unit = sum(stage.share for stage in grown) / sum(steps)
     split = (replace(stage, share=unit * step) for stage, step in zip(grown, steps, strict=True))
     return StagePlan(stages=(*plan.stages[:first], *split, *plan.stages[end:]))
@@ -167,7 +191,7 @@ def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
 def planned_steps(
     trial: TrialConfig, plan: StagePlan, flops: list[StageFlops], windows: int
 ) -> tuple[StageSteps, ...] | None:
-    """The steps of each stage; None where the clock decides. The loop calls this too.
+    """The steps of each stage; None where the clock decides, or a count of FLOPs. The loop calls this too.
 
     Args:
         windows: As `cache_windows` gives them.
@@ -178,9 +202,12 @@ def planned_steps(
     if trial.training.budget.wall_seconds is not None:
         batch_sequences(trial)
         return None
+    if trial.training.budget.flops is not None and varies(flops):
+        check_counted(trial, stage_costs(plan, flops, windows))
+        return None
     steps = solve_steps(
         trial.training.budget,
-        _costs(plan, flops, windows),
+        stage_costs(plan, flops, windows),
         batch_sequences=batch_sequences(trial),
         seq_len=trial.data.seq_len,
     )
@@ -209,16 +236,39 @@ def wants_masked_evaluation(trial: TrialConfig) -> bool:
     return trial.fills_masks
 
 
-def _costs(plan: StagePlan, flops: Sequence[StageFlops], windows: int) -> list[StageCost]:
-    return [
-        StageCost(
-            share=stage.share,
-            flops_per_sequence=cost.forward_per_sequence + cost.backward_per_sequence,
-            flops_per_step=cost.optimizer_per_step,
-            flops_once=windows * cost.prefix_per_sequence,
-        )
-        for stage, cost in zip(plan.stages, flops, strict=True)
-    ]
+def _total(steps: Sequence[StageSteps], costs: Sequence[StageCost]) -> int:
+    return sum(taken.flops(cost) for taken, cost in zip(steps, costs, strict=True))
+
+
+def _steps_between(trial: TrialConfig, costs: Sequence[StageCost]) -> tuple[StageSteps, ...]:
+    return solve_steps(trial.training.budget, costs, batch_sequences=batch_sequences(trial), seq_len=trial.data.seq_len)
+
+
+def _smaller_steps(trial: TrialConfig, most: StageCost, least: StageCost) -> int:
+    """At most how many steps of fewer sequences end a counted budget (`clock`): each is sized as if it were costliest,
+    and costs least."""
+    left, count = float(batch_sequences(trial) * most.flops_per_sequence + most.flops_per_step), 0
+    smallest = max(most.flops_per_sequence + most.flops_per_step, LEFT_OVER * trial.training.budget.amount)
+    while left >= smallest:
+        fitting = max(1, int((left - most.flops_per_step) // most.flops_per_sequence))
+        left -= fitting * least.flops_per_sequence + least.flops_per_step
+        count += 1
+    return count
+
+
+def _component_passes(trial: TrialConfig, windows: int, n_tokens: int | None) -> Iterator[tuple[int, int]]:
+    """At most how many sequences the work of each component after the last step runs over: (plain, in its own pass).
+
+    Args:
+        windows: Fixed validation windows.
+        n_tokens: Length of the validation split; None: unknown, and long enough.
+    """
+    left = None if n_tokens is None else held_out_of(trial, n_tokens)
+    for name, options in trial.model.components.items():
+        component = COMPONENTS.get(name)
+        wanted = -(-component.held_out_tokens(options) // trial.data.seq_len)
+        held_out = wanted if left is None else len(left)
+        yield component.evaluation_bound(options, validation=windows, held_out=held_out)
 
 
 def _sequences(plan: StagePlan, steps: tuple[StageSteps, ...] | None) -> list[float]:
@@ -261,6 +311,10 @@ def _evaluation_flops(
             total += len(offsets) * flops[-1].evaluation_per_sequence
     before_finish = plan.stages[-1].name == FINISH  # then the same is scored once more
     total += before_finish * windows * flops[-1].evaluation_per_sequence
+    total += sum(
+        plain * flops[-1].evaluation_per_sequence + own * flops[-1].component_pass_per_sequence
+        for plain, own in _component_passes(trial, windows, None if split_tokens is None else available)
+    )
     if wants_masked_evaluation(trial):
         costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}
         entered = sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)

@@ -24,6 +24,7 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.models.component import write_components
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
 from stackwise_ray.planning.calibration_key import backend_of, calibration_key
@@ -174,6 +175,7 @@ class _Worker:
         compiled_before = loop.progress.seconds.compile
         try:
             yield from loop.train()
+            yield from loop.finish_components()
             if wants_full_evaluation(assembly.trial, final_evaluation):
                 yield from loop.score_whole_splits()
             if wants_masked_evaluation(assembly.trial):
@@ -189,6 +191,7 @@ class _Worker:
             assembly.parallelism.make_whole()
         fold_gains(assembly.model)
         merge_adapters(assembly.model)
+        write_components(assembly.model, assembly.trial.model.components)
         metrics = {**loop.final_metrics(), **initial_metrics(self._trial)}
         limit, peak = assembly.trial.training.memory_bytes, metrics.get("memory/peak_bytes")
         if limit is not None and peak is not None and peak > limit:

@@ -19,6 +19,7 @@ from stackwise_ray.core.seeding import INIT, NOISE, stream_seed
 from stackwise_ray.data import PreparedData, TrainingOrder, fixed_validation_windows
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models import FAMILIES, build_model
+from stackwise_ray.models.component import attach_components, attached
 from stackwise_ray.models.growth.adapters import adapter_parameters, insert_adapter
 from stackwise_ray.models.growth.insertion import make_growable, make_identity, set_active, set_two_sided, untie_head
 from stackwise_ray.models.growth.quantised import quantise_block
@@ -26,6 +27,7 @@ from stackwise_ray.models.growth.time_input import make_timed, takes_time
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 from stackwise_ray.optim import build_optimizer
 from stackwise_ray.training.compiled import require_compiler
+from stackwise_ray.training.component_hooks import held_out_of
 from stackwise_ray.training.initial import charged, check_tokenizer, initial_model
 from stackwise_ray.training.objectives import OBJECTIVES, Objective
 from stackwise_ray.training.parallel.parallelism import Parallelism, Replicated, SingleWorker
@@ -51,6 +53,8 @@ class Assembly:
     Attributes:
         trial: With the edits of its flags.
         validation_windows: Offsets of the fixed validation set.
+        held_out_windows: Offsets of other windows of the validation split, for components that calibrate on them;
+            None: none does.
         initial: Initial values of the blocks that a stage of the plan sets back to them, by number.
         parallelism: How the workers divide the work.
     """
@@ -66,6 +70,7 @@ class Assembly:
     world_size: int
     initial: Mapping[int, Mapping[str, torch.Tensor]] = field(default_factory=dict)
     parallelism: Parallelism
+    held_out_windows: NDArray[np.int64] | None = None
 
     def enter(self, stage: Stage) -> StageTools:
         """Grows the model to `stage`, sets what trains in it and makes its optimizer and objective."""
@@ -158,6 +163,7 @@ def assemble(
         rank=rank,
         world_size=world_size,
         parallelism=_parallelism(trial, model, device, world_size),
+        held_out_windows=held_out_of(trial, data.splits["validation"].n_tokens),
     )
 
 
@@ -208,6 +214,7 @@ def build_training_model(
         make_growable(model, gated=any(stage.inserted for stage in plan.stages))
     if trial.training.residual_gain is not None:
         scale_residuals(model, trial.training.residual_gain)
+    attach_components(model, trial.model.components, seed=trial.seed)
     model.train()
     return model
 
@@ -250,6 +257,9 @@ def enter_stage(model: PreTrainedModel, stage: Stage, *, seed: int = 0) -> None:
         view.embedding_dropout.eval()
     for parameter in adapter_parameters(model):
         parameter.requires_grad_(True)
+    for component in attached(model).values():
+        for module in component.modules():
+            module.requires_grad_(True)
 
 
 def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContextManager[object]:

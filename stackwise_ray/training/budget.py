@@ -15,6 +15,7 @@ from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.config.trial.rules import whole_batches
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
+from stackwise_ray.training.stage import StagePlan
 
 TOLERANCE = 0.01
 """Largest share by which what is spent may differ from the budget."""
@@ -26,7 +27,9 @@ class StageFlops:
 
     `evaluation_per_sequence` is the forward pass in evaluation mode; `prefix_per_sequence` that of the frozen blocks of
     a cached stage, which each window of the train split takes once. `modelled_…` are forward and
-    backward, and the prefix's forward, by formula: what counted FLOPs are held against.
+    backward, and the prefix's forward, by formula: what counted FLOPs are held against; of one block and of the head
+    beside them. Where a component makes FLOPs depend on the step, forward and backward are the costliest step's and
+    `least_…` the cheapest one's; `component_pass_per_sequence` is the costliest evaluation pass of its own.
     """
 
     forward_per_sequence: int
@@ -36,6 +39,23 @@ class StageFlops:
     prefix_per_sequence: int = 0
     modelled_per_sequence: float = 0.0
     modelled_prefix_per_sequence: float = 0.0
+    modelled_block_per_sequence: float = 0.0
+    modelled_head_per_sequence: float = 0.0
+    least_forward_per_sequence: int | None = None
+    least_backward_per_sequence: int | None = None
+    component_pass_per_sequence: int = 0
+
+    @property
+    def most_per_sequence(self) -> int:
+        """Forward and backward FLOPs of one sequence in the costliest step."""
+        return self.forward_per_sequence + self.backward_per_sequence
+
+    @property
+    def least_per_sequence(self) -> int:
+        """Those in the cheapest step: the same where every step costs the same."""
+        if self.least_forward_per_sequence is None or self.least_backward_per_sequence is None:
+            return self.most_per_sequence
+        return self.least_forward_per_sequence + self.least_backward_per_sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +95,48 @@ class StageSteps:
     def flops(self, cost: StageCost) -> int:
         """Training FLOPs of the whole stage."""
         return cost.flops_once + self.sequences_total * cost.flops_per_sequence + self.steps * cost.flops_per_step
+
+
+def stage_costs(
+    plan: StagePlan, flops: Sequence[StageFlops], windows: int = 0, *, least: bool = False
+) -> list[StageCost]:
+    """What a sequence and a step of each stage cost at most, or at least.
+
+    Args:
+        windows: Of the train split that a cached stage runs its prefix on.
+    """
+    return [
+        StageCost(
+            share=stage.share,
+            flops_per_sequence=cost.least_per_sequence if least else cost.most_per_sequence,
+            flops_per_step=cost.optimizer_per_step,
+            flops_once=windows * cost.prefix_per_sequence,
+        )
+        for stage, cost in zip(plan.stages, flops, strict=True)
+    ]
+
+
+def varies(flops: Sequence[StageFlops]) -> bool:
+    """Whether steps of one stage differ in cost, so that a budget of FLOPs is spent by counting."""
+    return any(cost.least_per_sequence != cost.most_per_sequence for cost in flops)
+
+
+def check_counted(trial: TrialConfig, costs: Sequence[StageCost]) -> None:
+    """Refuses a budget of FLOPs that counting cannot meet: what is left over is up to one sequence in one step.
+
+    Raises:
+        ConfigError: That is more than 1 % of the budget.
+    """
+    wanted, batch = trial.training.budget.amount, batch_sequences(trial)
+    one = max(cost.flops_per_sequence + cost.flops_per_step for cost in costs)
+    stage = sum(batch * cost.flops_per_sequence + cost.flops_per_step for cost in costs)
+    if one > TOLERANCE * wanted or (len(costs) > 1 and stage > TOLERANCE * wanted):
+        smallest = round(max(one, stage if len(costs) > 1 else 0) / TOLERANCE) + 1
+        raise ConfigError(
+            f"= {wanted:g} cannot be met within {TOLERANCE:.0%}: steps differ in cost (model.components), so that up "
+            f"to {format_count(smallest * TOLERANCE)} FLOPs are left over; give at least {smallest}",
+            path="training.budget.flops",
+        )
 
 
 def batch_sequences(trial: TrialConfig) -> int:

@@ -1,21 +1,25 @@
 """Where a run stands in its budget: its share used, the end of a stage, the next evaluation, the learning rate.
 
 A budget of FLOPs, tokens or steps is counted in steps, which `budget.solve_steps` gave; one of wall-clock time by the
-first worker's seconds. The loop asks; nothing here trains.
+first worker's seconds; one of FLOPs whose steps differ in cost by the FLOPs counted so far, and the last steps are made
+smaller so that it is met. The loop asks; nothing here trains.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.optim import learning_rate
-from stackwise_ray.training.budget import StageSteps, batch_sequences, evaluation_steps
+from stackwise_ray.training.budget import StageCost, StageSteps, batch_sequences, evaluation_steps
 from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.progress import TrainingProgress
 from stackwise_ray.training.stage import StagePlan
 
+LEFT_OVER = 0.002
+"""Share of a counted budget of FLOPs that may be left over: smaller steps than it pays for teach nothing."""
 _RESOLUTION = 10_000
 """Steps into which a stage's part of a budget of wall-clock time is cut for the learning-rate schedule."""
 
@@ -25,7 +29,8 @@ class BudgetClock:
 
     Args:
         trial: With the edits of its flags.
-        steps: Steps of each stage; None where the budget is wall-clock time.
+        steps: Steps of each stage; None where the budget is wall-clock time, or FLOPs of steps that differ in cost.
+        costs: Most that a sequence and a step cost in each stage; asked where FLOPs are counted.
         rank: Number of this worker.
     """
 
@@ -36,6 +41,7 @@ class BudgetClock:
         steps: tuple[StageSteps, ...] | None,
         collectives: Collectives,
         rank: int,
+        costs: Sequence[StageCost] = (),
     ) -> None:
         self._training, self._batch = trial.training, batch_sequences(trial)
         self._shares = [stage.share for stage in plan.stages]
@@ -43,14 +49,31 @@ class BudgetClock:
         self._steps, self._collectives, self._rank = steps, collectives, rank
         self._total = None if steps is None else sum(stage.steps for stage in steps)
         self._evaluations = () if self._total is None else evaluation_steps(self._total, self._training.evaluations)
-        self._measured = 0.0
+        self._measured, self._costs = 0.0, costs
+        self._counts_flops = steps is None and trial.training.budget.flops is not None
 
     def read(self, progress: TrainingProgress) -> None:
         """Reads the clock, between two steps; under wall-clock time all workers look together."""
-        if self._total is None:
+        if self._counts_flops:
+            self._measured = self._flops_share(progress)
+        elif self._total is None:
             budget = self._training.budget.amount
             mine = round(1e9 * min(1.0, progress.seconds.train / budget)) if self._rank == 0 else 0
             self._measured = self._collectives.sum_number(mine) / 1e9
+
+    def _flops_share(self, progress: TrainingProgress) -> float:
+        """Share of the FLOPs that is spent; 1 where no step is left that would not overdraw them."""
+        left = self._flops_left(progress)
+        cost = self._costs[progress.stage]
+        over = left <= LEFT_OVER * self._training.budget.amount
+        return 1.0 if over or left < cost.flops_per_sequence + cost.flops_per_step else 1 - left / self._amount
+
+    def _flops_left(self, progress: TrainingProgress) -> float:
+        return self._amount - progress.flops.training
+
+    @property
+    def _amount(self) -> float:
+        return self._training.budget.amount
 
     def share(self, progress: TrainingProgress) -> float:
         """Share of the budget used; under wall-clock time as of the last look."""
@@ -73,6 +96,10 @@ class BudgetClock:
 
     def sequences(self, progress: TrainingProgress) -> int:
         """Global sequences of the next step."""
+        if self._counts_flops:
+            cost = self._costs[progress.stage]
+            fitting = int((self._flops_left(progress) - cost.flops_per_step) // cost.flops_per_sequence)
+            return max(1, min(self._batch, fitting))
         return self._batch if self._steps is None else self._steps[progress.stage].sequences(progress.stage_step)
 
     def stage_share(self, progress: TrainingProgress) -> float:

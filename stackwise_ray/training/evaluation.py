@@ -20,6 +20,7 @@ from torch.nn import functional
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
 from stackwise_ray.metrics.losses import IGNORED
+from stackwise_ray.models.component import Forward
 from stackwise_ray.models.growth.insertion import set_active
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import shares
@@ -72,12 +73,17 @@ class Evaluator:
     batch_windows: int
 
     def score(
-        self, n_windows: int, make_batch: MakeBatch, answers: NDArray[np.bool_] | None = None
+        self,
+        n_windows: int,
+        make_batch: MakeBatch,
+        answers: NDArray[np.bool_] | None = None,
+        forward: Forward | None = None,
     ) -> Generator[None, None, WindowLosses]:
         """Losses of windows 0 … n_windows − 1, shared out over the workers.
 
         Args:
             answers: Positions that are scored by themselves as well, shape (n_windows, seq_len).
+            forward: What gives the logits, whose FLOPs depend on the data; None: the model's own forward pass.
 
         Raises:
             TrialError: A loss is not finite, or there is none.
@@ -87,18 +93,21 @@ class Evaluator:
         with evaluation_mode(self.assembly.model):
             for start in range(mine.start, mine.stop, self.batch_windows):
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
-                table[:, numbers] = self._forward(make_batch(numbers), None if answers is None else answers[numbers])
+                asked = None if answers is None else answers[numbers]
+                table[:, numbers] = self._losses(make_batch(numbers), asked, forward)
                 yield
             if self.assembly.parallelism.pads_passes:
                 self._pad_collectives(-(-len(mine) // self.batch_windows), n_windows, make_batch)
         on_device = table.to(self.assembly.device)
         self.collectives.sum_([on_device])
-        sums, counts, *asked = on_device.cpu().numpy()
+        sums, counts, *of_answers = on_device.cpu().numpy()
         result = WindowLosses(
             sums=sums,
             counts=counts.astype(np.int64),
-            answers=WindowLosses(sums=asked[0], counts=asked[1].astype(np.int64), hits=asked[2].astype(np.int64))
-            if asked
+            answers=WindowLosses(
+                sums=of_answers[0], counts=of_answers[1].astype(np.int64), hits=of_answers[2].astype(np.int64)
+            )
+            if of_answers
             else None,
         )
         if not np.isfinite(result.sums).all():
@@ -122,12 +131,13 @@ class Evaluator:
                 self.assembly.model(**model_inputs(self.assembly.model, batch, self.assembly.device))
 
     @torch.no_grad()
-    def _forward(self, batch: Batch, answers: NDArray[np.bool_] | None) -> torch.Tensor:
+    def _losses(self, batch: Batch, answers: NDArray[np.bool_] | None, forward: Forward | None) -> torch.Tensor:
         """Sums over each window, shape (2 or 5, windows): loss, positions; of the answers loss, positions, hits."""
         assembly = self.assembly
         targets = to_device(batch.targets, assembly.device)
-        with self.meter.evaluation(len(targets)), assembly.autocast():
-            logits = assembly.model(**model_inputs(assembly.model, batch, assembly.device)).logits
+        inputs = model_inputs(assembly.model, batch, assembly.device)
+        with self.meter.evaluation(len(targets), alike=forward is None), assembly.autocast():
+            logits = assembly.model(**inputs).logits if forward is None else forward(inputs)
         losses = functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )

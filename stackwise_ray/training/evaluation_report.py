@@ -7,6 +7,8 @@ from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.flags import apply_flags
+from stackwise_ray.models.component import COMPONENTS
 
 _QUALITY = (
     ("validation/loss", "Validation loss, fixed windows (nats a token)"),
@@ -76,6 +78,7 @@ def evaluation_report(
         *quality,
         "",
         *[line for paragraph in context for line in (paragraph, "")],
+        *_components(trial, metrics),
         "| Cost | |",
         "|---|---|",
         *cost,
@@ -90,6 +93,14 @@ def evaluation_report(
         f"data {environment.get('data_fingerprint', '')[:12]}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _components(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:
+    """What each component of the trial has to show, under a heading of its own."""
+    lines = []
+    for name in apply_flags(trial).model.components:
+        lines += [f"## {name}", "", *COMPONENTS.get(name).report(metrics), ""]
+    return lines
 
 
 def _initial(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:

@@ -14,10 +14,12 @@ from typing import TypeVar
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.models.component import attached, begin_step
 from stackwise_ray.training.assembly import Assembly
-from stackwise_ray.training.budget import TOLERANCE, StageFlops, StageSteps, batch_sequences, shares
+from stackwise_ray.training.budget import TOLERANCE, StageFlops, StageSteps, batch_sequences, shares, stage_costs
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.clock import BudgetClock
+from stackwise_ray.training.component_scorer import ComponentScorer
 from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
 from stackwise_ray.training.measure import Meter
@@ -38,7 +40,7 @@ class TrainingLoop:
     """One attempt at one trial on one worker.
 
     Args:
-        steps: Steps of each stage; None where the budget is wall-clock time.
+        steps: Steps of each stage; None where the budget is wall-clock time, or FLOPs of steps that differ in cost.
         planned: FLOPs of each stage as the planner counts them.
         save: Writes a checkpoint (the first worker does).
         cache: Keeps what the frozen prefix gives, where a stage of the plan is cached.
@@ -66,7 +68,8 @@ class TrainingLoop:
         self.training = assembly.trial.training
         self._planned, self._save, self._cache = planned, save, cache
         self._trial_id, self._attempt = trial_id, attempt
-        self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank)
+        costs = stage_costs(assembly.plan, planned)
+        self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank, costs)
         self.meter = Meter(assembly.model, assembly.device, collectives)
         self.progress = TrainingProgress()
         batch = batch_sequences(assembly.trial)
@@ -115,12 +118,14 @@ class TrainingLoop:
     def _step(self) -> None:
         progress = self.progress
         n_sequences = self._budget.sequences(progress)
-        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step)
+        share = self._budget.stage_share(progress)
+        form = begin_step(self.assembly.model, step=progress.step, share=share)
+        plain = self.meter.knows(progress.stage, n_sequences, progress.stage_step, form)
         if not plain:
             self._synchronise()  # what is waited for here belongs to the steps before
         began = self._clock()
         lr = self._budget.learning_rate(progress)
-        self._tools.objective.stage_used = self._budget.stage_share(progress)
+        self._tools.objective.stage_used = share
         take = partial(
             self._training_step.take,
             step=progress.step,
@@ -133,12 +138,12 @@ class TrainingLoop:
         else:
             tools = self._tools
             with self.meter.step(
-                progress.stage, n_sequences, progress.stage_step, tools.optimizer, tools.capped
+                progress.stage, n_sequences, progress.stage_step, tools.optimizer, tools.capped, form
             ) as passes:
                 values = take(passes=passes)
-            self._compare_with_plan(n_sequences)
+            self._compare_with_plan(n_sequences, form)
         tokens = n_sequences * self.assembly.trial.data.seq_len
-        flops = self.meter.flops_of(progress.stage, n_sequences)
+        flops = self.meter.flops_of(progress.stage, n_sequences, form)
         self._pending.add(step=progress.step, lr=lr, values=values)
         progress.step += 1
         progress.stage_step += 1
@@ -148,7 +153,7 @@ class TrainingLoop:
         row = progress.stages[-1]
         row["tokens"] += tokens
         row["flops_counted"] += flops.forward + flops.backward
-        row["flops_modelled"] += round(n_sequences * self._planned[progress.stage].modelled_per_sequence)
+        row["flops_modelled"] += round(n_sequences * self._modelled_per_sequence())
         row["saved_activation_bytes"] = self.meter.saved_bytes
         if not plain or self._pending.full:
             self._pending.take_in(progress, self._tools.scaler)
@@ -164,18 +169,26 @@ class TrainingLoop:
             self.progress.plain_seconds += seconds
             self._report_seconds += seconds
 
-    def _planned_flops(self, n_sequences: int) -> int:
+    def _modelled_per_sequence(self) -> float:
+        """FLOPs of one sequence of the step that comes, by formula, with what components add and leave out."""
         cost = self._planned[self.progress.stage]
-        return n_sequences * (cost.forward_per_sequence + cost.backward_per_sequence)
+        own = (
+            one.modelled_flops(block=cost.modelled_block_per_sequence, head=cost.modelled_head_per_sequence)
+            for one in attached(self.assembly.model).values()
+        )
+        return cost.modelled_per_sequence + sum(own)
 
-    def _compare_with_plan(self, n_sequences: int) -> None:
+    def _compare_with_plan(self, n_sequences: int, form: str) -> None:
         """The budget was solved from planned FLOPs: a step that costs others must not pass unnoticed."""
-        flops = self.meter.flops_of(self.progress.stage, n_sequences)
-        counted, planned = flops.forward + flops.backward, self._planned_flops(n_sequences)
-        if counted == planned:
+        flops, cost = self.meter.flops_of(self.progress.stage, n_sequences, form), self._planned[self.progress.stage]
+        counted = flops.forward + flops.backward
+        least, most = n_sequences * cost.least_per_sequence, n_sequences * cost.most_per_sequence
+        if least <= counted <= most:
             return
+        planned = f"{most}" if least == most else f"{least} to {most}"
         message = f"a step of {n_sequences} sequences costs {counted} FLOPs and was planned with {planned}"
-        if self.training.budget.flops is not None and abs(counted - planned) > TOLERANCE * planned:
+        beyond = counted < (1 - TOLERANCE) * least or counted > (1 + TOLERANCE) * most
+        if self.training.budget.flops is not None and beyond:
             raise TrialError(f"{message}: the budget of FLOPs cannot be kept")
         self.log.warning(message)
 
@@ -308,6 +321,14 @@ class TrainingLoop:
         for split in ("validation", "test"):
             yield from self.timed_evaluation(self._evaluator.whole_split(split))
 
+    def finish_components(self) -> Records:
+        """The work of the model's components after the last step, each once."""
+        scorer = ComponentScorer(evaluator=self._evaluator, objective=self._tools.objective)
+        for name, component in attached(self.assembly.model).items():
+            if name not in self.progress.done_after:
+                yield from self.timed_evaluation(component.after_training(scorer))
+                self.progress.done_after.append(name)
+
     def score_masked_ratios(self) -> Records:
         """The final evaluation of a model that fills in masks: its loss at fixed shares of masked positions."""
         yield from self.timed_evaluation(self._evaluator.masked_ratios())
@@ -373,6 +394,7 @@ class TrainingLoop:
             "meter": self.meter.to_plain(),
             "torch": state.plain,
             "bit_exact": self.bit_exact,
+            "components": {name: one.state() for name, one in attached(self.assembly.model).items()},
         }
         return Checkpoint(step=self.progress.step, tensors=state.tensors, state=plain)
 
@@ -387,4 +409,6 @@ class TrainingLoop:
         self._enter_stage()
         self.meter.restore(checkpoint.state["meter"])
         same = restore(checkpoint, self.assembly, self._tools)
+        for name, component in attached(self.assembly.model).items():
+            component.restore(checkpoint.state["components"][name])
         self.bit_exact = same and checkpoint.state["bit_exact"]

@@ -61,13 +61,17 @@ class Meter:
         """Forgets what was counted of evaluation, as other blocks are active from now on."""
         self._evaluations.clear()
 
-    def knows(self, stage: int, n_sequences: int, stage_step: int) -> bool:
-        """Whether a step of this shape needs no instrument any more."""
-        return _key(stage, n_sequences) in self._steps and stage_step >= _MEMORY_STEPS
+    def knows(self, stage: int, n_sequences: int, stage_step: int, form: str = "") -> bool:
+        """Whether a step of this shape needs no instrument any more.
 
-    def flops_of(self, stage: int, n_sequences: int) -> Flops:
+        Args:
+            form: What else its FLOPs depend on (`models.component.begin_step`).
+        """
+        return _key(stage, n_sequences, form) in self._steps and stage_step >= _MEMORY_STEPS
+
+    def flops_of(self, stage: int, n_sequences: int, form: str = "") -> Flops:
         """What a step of `n_sequences` global sequences costs, all workers together."""
-        return self._steps[_key(stage, n_sequences)]
+        return self._steps[_key(stage, n_sequences, form)]
 
     @contextlib.contextmanager
     def step(
@@ -77,11 +81,13 @@ class Meter:
         stage_step: int,
         optimizer: torch.optim.Optimizer,
         capped: Sequence[torch.Tensor] = (),
+        form: str = "",
     ) -> Iterator[contextlib.AbstractContextManager[object]]:
         """Around a step that is not yet known; the value given is to be put around its forward and backward passes.
 
         Args:
             capped: Matrices whose spectral norm the step caps, as a part of the update.
+            form: As in `knows`.
         """
         counter = FlopCounter()
         saved = SavedActivations(self._model) if stage_step == 0 or self.saved_bytes is None else None
@@ -95,7 +101,7 @@ class Meter:
             self.peak_bytes = max(self.peak_bytes or 0, live.peak_bytes)
         if saved is not None:
             self.saved_bytes = saved.bytes
-        key = _key(stage, n_sequences)
+        key = _key(stage, n_sequences, form)
         if key not in self._steps:
             count = counter.count
             parts = (count.forward, count.backward, count.recomputed)
@@ -111,10 +117,19 @@ class Meter:
         return LiveTensorPeak(tensors_of(self._model, optimizer), shrinking=in_shards(self._model))
 
     @contextlib.contextmanager
-    def evaluation(self, n_windows: int) -> Iterator[None]:
-        """Around the forward pass of an evaluation batch."""
+    def evaluation(self, n_windows: int, *, alike: bool = True) -> Iterator[None]:
+        """Around the forward pass of an evaluation batch.
+
+        Args:
+            alike: Whether passes over as many windows cost the same; else each is counted.
+        """
         if not self._count:
             yield
+            return
+        if not alike:
+            with FlopCounter() as counter:
+                yield
+            self.evaluation_flops += counter.count.forward
             return
         if n_windows in self._evaluations:
             yield
@@ -156,5 +171,5 @@ def _inside(*contexts: contextlib.AbstractContextManager[object]) -> Iterator[No
         yield
 
 
-def _key(stage: int, n_sequences: int) -> str:
-    return f"{stage}/{n_sequences}"
+def _key(stage: int, n_sequences: int, form: str) -> str:
+    return f"{stage}/{n_sequences}/{form}" if form else f"{stage}/{n_sequences}"

@@ -73,6 +73,7 @@ class TrainingProgress:
         latest: Latest value of every metric that is measured now and then.
         stages: A row for each finished or current stage.
         flops_cache: What filling caches cost: a part of `flops`.
+        done_after: Components whose work after the last step is done.
     """
 
     step: int = 0
@@ -92,6 +93,7 @@ class TrainingProgress:
     plain_seconds: float = 0.0
     latest: dict[str, float] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
+    done_after: list[str] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
         """JSON data."""

@@ -17,6 +17,7 @@ from stackwise_ray.config.trial.rules import Found
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
+from stackwise_ray.models.component import COMPONENTS
 from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, options_of
 from stackwise_ray.training.stage import FINISH, Stage, StagePlan, Trainable
 from stackwise_ray.training.stage_adapters import with_adapters
@@ -55,7 +56,21 @@ def stage_plan(trial: TrialConfig) -> StagePlan:
         regime = REGIMES.get(trial.training.regime)
     except ConfigError as error:
         raise error.at(path="training.regime") from None
-    return regime.plan(trial)
+    plan = regime.plan(trial)
+    _refuse_several_stages(trial, plan)
+    return plan
+
+
+def _refuse_several_stages(trial: TrialConfig, plan: StagePlan) -> None:
+    """A component may need a model that trains as a whole."""
+    for name in trial.model.components if len(plan.stages) > 1 else ():
+        reason = COMPONENTS.get(name).one_stage
+        if reason is not None:
+            raise ConfigError(
+                f"= {trial.training.regime} has {len(plan.stages)} stages, which do not go with "
+                f"model.components.{name}: {reason}; leave one of them out",
+                path="training.regime",
+            )
 
 
 def stacks_of(trial: TrialConfig) -> tuple[tuple[int, ...], ...]:

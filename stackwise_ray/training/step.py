@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stackwise_ray.core.errors import TrialError
-from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy, with_auxiliary
+from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy
+from stackwise_ray.models.component import varying
 from stackwise_ray.models.growth.prefix import forward_from
 from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
 from stackwise_ray.training.compiled import Network, as_compiled, compiling
+from stackwise_ray.training.component_hooks import whole_loss
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
 from stackwise_ray.training.parallel.collectives import Collectives
@@ -119,6 +121,10 @@ class TrainingStep:
                 loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.parallelism.pads_passes:
             self._pad_collectives(len(batches), first_sequence, n_sequences, count)
+        if varying(assembly.model):
+            for parameter in tools.parameters:
+                if parameter.grad is None:  # left out: updated as on several workers, which add zeros
+                    parameter.grad = torch.zeros_like(parameter)
         assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         norm, skipped = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
@@ -139,8 +145,10 @@ class TrainingStep:
         with self._assembly.autocast(), stack_output(model, self._tools.stage) as hidden:
             output = self._forward(network, piece, inputs)
             total, _ = summed_cross_entropy(output.logits, targets)
-        part = total / count
-        whole = with_auxiliary(part, model, output, share)
+            part = total / count
+            whole = whole_loss(
+                part, model, output, share, lambda logits: summed_cross_entropy(logits, targets)[0] / count
+            )
         if revealed and batch.clearer is not None:
             with self._assembly.autocast():
                 distance = summed_distance(model, hidden.pop(), inputs["input_ids"], to_device(batch.clearer, device))

@@ -15,6 +15,8 @@ from typing import Any
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
 
+from stackwise_ray.core.registries import COMPONENTS, FLAGS
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -64,6 +66,9 @@ def test_no_two_modules_share_a_name() -> None:
     for name, path in FILES.items():
         if path.name != "__init__.py" and not path.name.startswith("__"):
             places[path.stem].append(name)
+    for flag in FLAGS.names():  # a flag is called as the component that it selects, and a registry wants its file so
+        if flag in COMPONENTS:
+            places[flag].remove(f"stackwise_ray.flags.{flag}")
     assert {stem: names for stem, names in places.items() if len(names) > 1} == {}
 
 

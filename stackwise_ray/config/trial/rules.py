@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stackwise_ray.config.trial import DATA, TRAINING, Schedule, TrialConfig
+from stackwise_ray.config.trial.component_rules import components_fit
 from stackwise_ray.config.trial.registered import Alternatives
 from stackwise_ray.config.trial.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
@@ -189,5 +190,6 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _sharded,
     _memory,
     _compiled,
+    components_fit,
 )
 """Of every trial, in the order in which they are asked."""

@@ -7,12 +7,20 @@ that span several fields. A `TrialConfig` is a value: flags and tuning return ed
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict, Field
 
-from stackwise_ray.config.trial.registered import Alternatives, OptionsOf, build_options, replace_options
+from stackwise_ray.config.trial.registered import (
+    Alternatives,
+    NamedOptions,
+    OptionsByName,
+    OptionsOf,
+    build_options,
+    replace_options,
+)
 from stackwise_ray.core import registries
 
 SCHEMA_VERSION = 1
@@ -115,6 +123,9 @@ class ModelConfig(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: libraries' defaults differ by family and would confound
     mixer: Mixer | None = None  # bk only
     channel_mixer: ChannelMixer | None = None  # bk only; None: swiglu
+    components: Annotated[Mapping[str, Any], OptionsByName(registries.COMPONENTS)] = field(
+        default_factory=NamedOptions
+    )  # what flags select, by name in stackwise_ray.models.components, each with its options
     pretrained: str | None = None  # a path or hub name to take weights from; None: random initialisation
 
 

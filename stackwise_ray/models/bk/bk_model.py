@@ -69,6 +69,14 @@ class BKBlock(nn.Module):
         mixing = () if mixer is None else mixer.projections()
         return (*mixing, self._channels.gate, self._channels.up, self._channels.down)
 
+    def own_token_projections(self) -> tuple[nn.Module, ...]:
+        """Those of its matrices whose outputs no other position reads."""
+        mixer: Any = self.mixer
+        mixing = (
+            () if mixer is None else tuple(one for one in (getattr(mixer, "gate", None), mixer.out) if one is not None)
+        )
+        return (*mixing, self._channels.gate, self._channels.up, self._channels.down)
+
     @property
     def _channels(self) -> SwiGLU:
         return self.ffn.experts if isinstance(self.ffn, MixtureOfExperts) else self.ffn

@@ -63,6 +63,10 @@ class BertFamily(ModelFamily):
                 *(block.attention.self.query, block.attention.self.key, block.attention.self.value),
                 *(block.attention.output.dense, block.intermediate.dense, block.output.dense),
             ),
+            own_token=lambda block: (
+                *(block.attention.self.query, block.attention.output.dense),
+                *(block.intermediate.dense, block.output.dense),
+            ),
         )
 
 

@@ -107,6 +107,7 @@ class BKFamily(ModelFamily):
             head=(model.lm_head,),
             residual_outputs=lambda block: block.residual_outputs(),
             projections=lambda block: block.projections(),
+            own_token=lambda block: block.own_token_projections(),
             passed_on=lambda hidden: (hidden, None),
         )
 

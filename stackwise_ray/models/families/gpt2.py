@@ -60,6 +60,7 @@ class GPT2Family(ModelFamily):
             residual_outputs=lambda block: (block.attn.c_proj, block.mlp.c_proj),
             embedding_dropout=trunk.drop,
             projections=lambda block: (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj),
+            own_token=lambda block: (block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj),
         )
 
 

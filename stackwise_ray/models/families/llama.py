@@ -62,6 +62,10 @@ class LlamaFamily(ModelFamily):
                 *(block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.self_attn.o_proj),
                 *(block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj),
             ),
+            own_token=lambda block: (
+                *(block.self_attn.q_proj, block.self_attn.o_proj),
+                *(block.mlp.gate_proj, block.mlp.up_proj, block.mlp.down_proj),
+            ),
         )
 
 

@@ -61,6 +61,7 @@ class ModernBertFamily(ModelFamily):
             head=(model.head, model.decoder),
             residual_outputs=lambda block: (block.attn.Wo, block.mlp.Wo),
             projections=lambda block: (block.attn.Wqkv, block.attn.Wo, block.mlp.Wi, block.mlp.Wo),
+            own_token=lambda block: (block.attn.Wo, block.mlp.Wi, block.mlp.Wo),
         )
 
 

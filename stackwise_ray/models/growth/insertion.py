@@ -118,14 +118,15 @@ def take_form(model: PreTrainedModel, stored: Collection[str]) -> None:
 
 
 @torch.no_grad()
-def load_own(model: PreTrainedModel, stored: Mapping[str, Path]) -> None:
+def load_own(model: PreTrainedModel, stored: Mapping[str, Path], besides: Collection[str] = ()) -> None:
     """Gives a model in the form of its weights (see `take_form`) the values that transformers leaves out.
 
     Args:
         stored: The file that holds each tensor, by its name.
+        besides: Names of other parameters that are given theirs, such as those of components.
     """
     for name, parameter in model.named_parameters():
-        if name.endswith(GATE) or name.startswith(f"{TIME}."):
+        if name.endswith(GATE) or name.startswith(f"{TIME}.") or name in besides:
             with safe_open(stored[name], framework="pt") as file:
                 parameter.copy_(file.get_tensor(name))
 

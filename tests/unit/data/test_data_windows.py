@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.data import TrainingOrder, fixed_validation_windows, gather, strided_windows
+from stackwise_ray.data import TrainingOrder, fixed_validation_windows, gather, held_out_windows, strided_windows
 
 COUNTING = np.arange(1000, dtype=np.uint16)
 
@@ -112,3 +112,13 @@ def test_a_stride_beyond_the_window_is_refused():
 def test_a_train_split_shorter_than_a_window_is_an_error_with_both_numbers():
     with pytest.raises(ConfigError, match=r"data.seq_len = 10: the train split has 10 tokens.* 11 tokens"):
         TrainingOrder(10, 10, seed=0)
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 400), st.integers(1, 400))
+def test_held_out_windows_predict_no_token_that_a_fixed_window_predicts(n_windows, seq_len, n_fixed, n_wanted):
+    n_tokens = n_windows * seq_len + 1
+    fixed = fixed_validation_windows(n_tokens, seq_len, n_fixed)
+    held_out = held_out_windows(n_tokens, seq_len, n_fixed, n_wanted)
+    assert not set(fixed) & set(held_out)
+    assert len(set(held_out)) == min(n_windows - len(fixed), -(-n_wanted // seq_len))
+    assert all(0 <= offset <= n_tokens - 1 - seq_len and offset % seq_len == 0 for offset in held_out)

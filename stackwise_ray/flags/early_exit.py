@@ -1,0 +1,25 @@
+"""Flag: every layer learns to predict, and tokens leave the model where they are sure enough."""
+
+from __future__ import annotations
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core import registries
+from stackwise_ray.flags import FLAGS, Flag
+
+
+def _needs(trial: TrialConfig) -> str | None:
+    component = registries.COMPONENTS.get("early_exit")
+    found = component.refuse(trial, trial.model.components.get("early_exit", component.options()))
+    return None if found is None else "does not fit this trial: {} {}".format(*found)
+
+
+FLAGS.register("early_exit")(
+    Flag(
+        name="early_exit",
+        summary="Trains an exit after every layer with layer dropout (LayerSkip, 2404.16710), and lets tokens leave at "
+        "the first exit whose confidence reaches a threshold calibrated on held-out text (CALM, 2207.07061).",
+        claim="Fewer FLOPs per evaluated token at a loss within the declared tolerance of the full depth's.",
+        needs=_needs,
+        edits=lambda trial: {"model.components.early_exit": {}},
+    )
+)

@@ -1,0 +1,178 @@
+"""Early exit: options, what it does not go with, and its metrics. The part with torch is `_early_exits`.
+
+Every chosen layer gets an exit: a norm of its own before the model's own head. Training adds the exits' losses and
+drops layers; after it a threshold is calibrated, and tokens leave the model at the first exit that is sure enough.
+
+Sources: Elhoushi et al. 2024 (LayerSkip, 2404.16710), sections 4.1 and 4.2; Schuster et al. 2022 (CALM, 2207.07061).
+Deviations: a layer is dropped for the whole batch of a step and not per sample, so that the compute falls and is the
+same for all workers; the loss weights are LayerSkip's up to a common factor, which AdamW does not see; calibration
+compares mean losses and makes no statement about other text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from stackwise_ray.config.trial import NonNegative, Positive, Strict, TrialConfig
+from stackwise_ray.core.metric_catalogue import Metric, format_metric, register_metrics
+from stackwise_ray.models.component import COMPONENTS, Component, Conflict
+
+CURVE = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Thresholds at which loss and FLOPs are measured in the end, beside the calibrated one."""
+CANDIDATES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+"""Thresholds that calibration tries, from the most careful on; above 1 nothing exits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyExitOptions(Strict):
+    """Options of `model.components.early_exit`."""
+
+    exits: tuple[Positive, ...] | None = None  # layers with an exit, counted from 1; None: all but the last
+    loss_scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the exits' losses; 1: LayerSkip's own weights
+    layer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the last layer at the end of training; 0: none
+    curriculum: Literal["gradual", "none"] = "gradual"  # exits train one by one from the last, all after half the run
+    threshold: Annotated[float, Field(gt=0)] | None = None  # confidence at which a token exits; None: calibrated
+    tolerance: NonNegative = 0.01  # nats per token that the calibrated loss may lie above the full depth's
+    calibration_tokens: Positive = 8_192  # of validation text outside the fixed windows, at most
+
+
+def exit_layers(options: EarlyExitOptions, n_layers: int) -> tuple[int, ...]:
+    """Numbers of the blocks that have an exit, from 0; the last block has none, as the model's own head follows it."""
+    chosen = range(1, n_layers) if options.exits is None else options.exits
+    return tuple(number - 1 for number in chosen)
+
+
+_IN_THE_END = "trials with model.components.early_exit, on the fixed windows, after training"
+
+
+def _at(threshold: float) -> tuple[Metric, Metric, Metric]:
+    """The metrics of one point of the curve."""
+    end, where = round(100 * threshold), f"at a threshold of {threshold:g}"
+    loss = Metric(
+        path=f"early_exit/loss_{end}",
+        unit="nats per token",
+        direction="minimize",
+        label=f"validation loss with exits {where}",
+        reported_by=_IN_THE_END,
+    )
+    depth = Metric(
+        path=f"early_exit/mean_depth_{end}",
+        unit="layers per token",
+        direction="minimize",
+        label=f"mean depth {where}",
+        digits=2,
+        reported_by=_IN_THE_END,
+    )
+    flops = Metric(
+        path=f"early_exit/flops_per_token_{end}",
+        unit="counted FLOPs per evaluated token",
+        direction="minimize",
+        label=f"FLOPs with exits {where}",
+        form="count",
+        reported_by=_IN_THE_END,
+    )
+    return loss, depth, flops
+
+
+class EarlyExit(Component):
+    """Declares the component."""
+
+    name = "early_exit"
+    implementation = "stackwise_ray.models.components._early_exits:EarlyExits"
+    options = EarlyExitOptions
+    order = 100  # wraps blocks as they are in the end
+    conflicts = (
+        Conflict(path="training.compile", values=(True,), reason="which layers run changes from step to step"),
+        Conflict(
+            path="training.parallel",
+            values=("sharded",),
+            reason="exits read the head's weights beside the forward pass, when the shards have been given back",
+        ),
+    )
+    one_stage = "an exit belongs to a place in the whole stack, which trains together"
+    observable = "early_exit/mean_depth"
+    metrics = (
+        Metric(path="early_exit/threshold", unit="confidence", label="exit threshold", digits=2),
+        Metric(
+            path="early_exit/loss",
+            unit="nats per token",
+            direction="minimize",
+            label="validation loss with exits",
+            reported_by=_IN_THE_END,
+        ),
+        Metric(
+            path="early_exit/mean_depth",
+            unit="layers per token",
+            direction="minimize",
+            label="mean depth with exits",
+            digits=2,
+            reported_by=_IN_THE_END,
+        ),
+        Metric(
+            path="early_exit/flops_per_token",
+            unit="counted FLOPs per evaluated token",
+            direction="minimize",
+            label="FLOPs with exits",
+            form="count",
+            reported_by=_IN_THE_END,
+        ),
+        Metric(
+            path="early_exit/flops_per_token_full",
+            unit="counted FLOPs per evaluated token",
+            direction="minimize",
+            label="FLOPs at full depth, without exits",
+            form="count",
+            reported_by=_IN_THE_END,
+        ),
+        *(metric for threshold in CURVE for metric in _at(threshold)),
+    )
+
+    def refuse(self, trial: TrialConfig, options: Any) -> tuple[str, str] | None:
+        path, n_layers = "model.components.early_exit", trial.model.n_layers
+        if n_layers < 2:
+            return (
+                "model.n_layers",
+                f"= {n_layers} leaves no layer to exit before; give at least 2, or leave {path} out",
+            )
+        if options.exits is not None:
+            wrong = [one for one in options.exits if one >= n_layers]
+            if wrong or not options.exits or list(options.exits) != sorted(set(options.exits)):
+                shown = list(options.exits)
+                problem = f"= {shown} must be layers from 1 to {n_layers - 1} in rising order, each once"
+                return f"{path}.exits", f"{problem}; after layer {n_layers} comes the model's own head"
+        return None
+
+    def report(self, metrics: Mapping[str, float]) -> list[str]:
+        rows = []
+        for threshold, end in [(metrics["early_exit/threshold"], ""), *((t, f"_{round(100 * t)}") for t in CURVE)]:
+            paths = [f"early_exit/{name}{end}" for name in ("loss", "mean_depth", "flops_per_token")]
+            loss, depth, flops = (format_metric(path, metrics[path]) for path in paths)
+            name = f"{threshold:g}" if threshold <= 1 else "none (full depth)"
+            rows.append(f"| {name} | {loss} | {math.exp(min(metrics[paths[0]], 700)):.2f} | {depth} | {flops} |")
+        full = format_metric("early_exit/flops_per_token_full", metrics["early_exit/flops_per_token_full"])
+        return [
+            "| Threshold | Validation loss (nats per token) | Perplexity | Layers per token | FLOPs per token |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"The first row is this trial's threshold. At full depth and without exits a token costs {full} FLOPs. "
+            "A token that asks an exit pays for the exit's head.",
+        ]
+
+    def held_out_tokens(self, options: Any) -> int:
+        return 0 if options.threshold is not None else options.calibration_tokens
+
+    def evaluation_bound(self, options: Any, *, validation: int, held_out: int) -> tuple[int, int]:
+        own = (1 + len(CURVE)) * validation
+        if options.threshold is not None:
+            return validation, own
+        return validation + held_out, own + len(CANDIDATES) * held_out
+
+
+COMPONENTS.register("early_exit")(EarlyExit())
+register_metrics(*EarlyExit.metrics)

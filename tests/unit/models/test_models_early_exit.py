@@ -1,0 +1,190 @@
+"""Early exit on every family: what leaves, what runs for what is left, and what that costs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stackwise_ray.config.trial.registered import NamedOptions
+from stackwise_ray.metrics.flops import FlopCounter
+from stackwise_ray.models.component import attached
+from stackwise_ray.models.components.early_exit import EarlyExitOptions
+from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.training.assembly import build_training_model
+from tests.small_models import MODELS, mostly_slow
+from tests.small_trials import TRIAL
+
+VOCAB, N = 50, 16
+
+
+def _model(config: Any, **options: Any) -> tuple[Any, Any]:
+    """A model of four layers with exits after the first three, whose confidences are spread; and its component."""
+    chosen = NamedOptions({"early_exit": EarlyExitOptions(**options)})
+    trial = replace(TRIAL, model=replace(config, n_layers=4, components=chosen))
+    if config.role == "encoder":
+        trial = replace(trial, training=replace(trial.training, regime="classical"))
+    torch.manual_seed(3)
+    model = build_training_model(trial, vocab_size=VOCAB, special_ids={"mask": 1})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+        model.get_output_embeddings().weight.mul_(4.0)
+    return model.eval(), attached(model)["early_exit"]
+
+
+def _inputs(batch: int = 3) -> dict[str, torch.Tensor]:
+    return {"input_ids": torch.randint(2, VOCAB, (batch, N), generator=torch.Generator().manual_seed(5))}
+
+
+def _confidences(model: Any, exits: Any) -> torch.Tensor:
+    """Of all tokens at all exits when none leaves, sorted."""
+    found: list[torch.Tensor] = []
+    whole = exits._exit_logits
+    exits._exit_logits = lambda number, hidden: (found.append(logits := whole(number, hidden)), logits)[1]
+    exits.costliest_pass(_inputs())
+    del exits._exit_logits
+    return torch.cat([logits.softmax(-1).amax(-1).flatten() for logits in found]).sort().values
+
+
+@pytest.mark.parametrize("config", mostly_slow(MODELS))
+def test_above_one_it_is_the_full_model_to_the_bit_and_costs_the_same(config):
+    model, exits = _model(config)
+    with torch.no_grad(), FlopCounter() as plain:
+        wanted = model(**_inputs()).logits
+    with FlopCounter() as counted:
+        given = exits.logits(_inputs(), threshold=1.01)
+    assert torch.equal(given, wanted)
+    assert counted.count.forward == plain.count.forward
+    assert exits.block_tokens == [3 * N] * 4
+
+
+@pytest.mark.parametrize("config", mostly_slow(MODELS))
+def test_a_pass_gives_what_running_every_token_through_frozen_states_gives(config):
+    model, exits = _model(config)
+    spread = _confidences(model, exits)
+    threshold = float(spread[len(spread) // 2])
+    given = exits.logits(_inputs(), threshold=threshold)
+    torch.testing.assert_close(given, _naive(model, exits, threshold), rtol=2e-3, atol=2e-3)
+
+
+def _naive(model: Any, exits: Any, threshold: float) -> torch.Tensor:
+    """The definition: every block runs on all tokens, and the states of those that have left are put back."""
+    view, left, logits = stack_view(model), None, None
+
+    def after(number: int, given: Any, output: Any) -> Any:
+        nonlocal left, logits
+        states = output[0] if isinstance(output, tuple) else output
+        if left is None:
+            left = torch.zeros(states.shape[:2], dtype=torch.bool)
+        states = torch.where(left.unsqueeze(-1), given[0], states)
+        if number in exits._exits:
+            mine = exits._exit_logits(number, states)
+            logits = torch.zeros_like(mine) if logits is None else logits
+            now = (mine.softmax(-1).amax(-1) >= threshold) & ~left
+            logits, left = torch.where(now.unsqueeze(-1), mine, logits), left | now
+        return view.passed_on(states)
+
+    handles = [
+        block.register_forward_hook(lambda _, given, output, number=number: after(number, given, output))
+        for number, block in enumerate(view.blocks)
+    ]
+    with torch.no_grad():
+        last = model(**_inputs()).logits
+    for handle in handles:
+        handle.remove()
+    return torch.where(left.unsqueeze(-1), logits, last)
+
+
+@pytest.mark.parametrize("config", mostly_slow(MODELS))
+def test_lower_thresholds_take_fewer_layers_and_the_matrices_run_on_the_tokens_that_are_left(config):
+    model, exits = _model(config)
+    spread = _confidences(model, exits)
+    thresholds = [0.0, *(float(spread[round(share * (len(spread) - 1))]) for share in (0.3, 0.6, 0.9)), 1.01]
+    depths, flops = [], []
+    for threshold in thresholds:
+        seen = [0] * 4
+        handles = [_count(stack_view(model).own_token(block)[-1], seen, n) for n, block in _blocks(model)]
+        exits.forget_depths()
+        with FlopCounter() as counter:
+            exits.logits(_inputs(), threshold=threshold)
+        for handle in handles:
+            handle.remove()
+        assert seen == exits.block_tokens
+        assert all(earlier >= later for earlier, later in itertools.pairwise(seen))
+        depths.append(sum(seen) / (3 * N))
+        flops.append(counter.count.forward)
+    assert depths[0] == 1
+    assert depths == sorted(depths)
+    assert depths[-1] == 4
+    assert len(set(depths)) > 2
+    assert flops[:-1] == sorted(flops[:-1])  # the last one asks no exit at all
+
+
+def _blocks(model: Any) -> Any:
+    return enumerate(stack_view(model).blocks)
+
+
+def _count(module: nn.Module, seen: list[int], number: int) -> Any:
+    def count(_: Any, given: tuple[torch.Tensor, ...]) -> None:
+        seen[number] += given[0][..., 0].numel()
+
+    return _Last(module, count)
+
+
+class _Last:
+    """A look at what a module really computes on, after all hooks that change it."""
+
+    def __init__(self, module: Any, count: Any) -> None:
+        self._module, whole = module, module.forward
+        module.forward = lambda *given: (count(None, given), whole(*given))[1]
+
+    def remove(self) -> None:
+        del self._module.forward
+
+
+def test_a_sequence_whose_tokens_have_left_goes_out_of_the_batch():
+    model, exits = _model(MODELS["gpt2"])
+    sizes: list[int] = []
+    handle = stack_view(model).blocks[1].attn.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    exits._leave = lambda now, number, hidden: (
+        setattr(now, "logits", torch.zeros(3, N, VOCAB)) or now.remaining.__setitem__(slice(0, 2), False)
+    )
+    exits.logits(_inputs(), threshold=0.5)
+    handle.remove()
+    assert sizes == [1]
+
+
+def test_layer_dropout_grows_with_depth_and_training_and_never_takes_the_first_layer():
+    _, exits = _model(MODELS["gpt2"], layer_dropout=0.2)
+    assert [exits._dropout(number, 1.0) for number in range(4)] == pytest.approx([0, 0.05198, 0.11748, 0.2], abs=1e-4)
+    assert exits._dropout(3, 0.0) == 0
+    assert exits._dropout(3, 0.5) == pytest.approx(0.2 * (2**0.5 - 1))
+
+
+def test_what_a_step_drops_follows_from_the_seed_and_the_step_alone():
+    _, exits = _model(MODELS["gpt2"], layer_dropout=0.9)
+    keys = [exits.begin_step(step=step, share=1.0) for step in range(30)]
+    assert [exits.begin_step(step=step, share=1.0) for step in reversed(range(30))] == keys[::-1]
+    assert len(set(keys)) > 1
+
+
+def test_exits_begin_to_learn_one_by_one_from_the_last():
+    _, exits = _model(MODELS["gpt2"])
+    assert [sorted(exits._enabled(share)) for share in (0.0, 0.13, 0.26, 1.0)] == [[2], [1, 2], [0, 1, 2], [0, 1, 2]]
+
+
+def test_the_weights_of_the_exits_are_those_of_layerskip():
+    _, exits = _model(MODELS["gpt2"])
+    assert [exits._weight(number) for number in range(3)] == pytest.approx([1 / 10, 3 / 10, 6 / 10])
+
+
+def test_generate_goes_through_the_full_depth_of_a_model_with_exits():
+    model, exits = _model(MODELS["gpt2"])
+    model.generate(_inputs(1)["input_ids"][:, :4], max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert exits.block_tokens == [0] * 4  # no pass with exits has run
