@@ -16,6 +16,7 @@ from analysis import summary_table, write_report
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import read_sweep
 from stackwise_ray.config.loading import load_sweep
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.distributed.driver import _note
 from stackwise_ray.distributed.ledger import Ledger
@@ -85,10 +86,12 @@ def driven(folder: Path, text: str) -> Path:
     file = folder / "space.yaml"
     file.write_text(text)
     sweep = load_sweep(file)
+    design = expand(sweep)
     with Journal(folder / "journal.sqlite") as journal:
-        _note(sweep, folder, journal, make_console())
+        _note(sweep, design, folder, journal, make_console())
         settings = RunSettings(worker="not:run", directory=folder)
-        ledger = Ledger(journal, source_for(sweep, journal, _anytime_verdicts()), settings, lambda data: "fingerprint")
+        source = source_for(sweep, design, journal, _anytime_verdicts())
+        ledger = Ledger(journal, source, settings, lambda data: "fingerprint")
         number = 0
         while ledger.next(f"t{number}") is not None:
             trial = ledger.running[f"t{number}"].proposal

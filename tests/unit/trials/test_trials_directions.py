@@ -95,7 +95,7 @@ def test_everybody_knows_the_same_direction(
     assert kept == ({"low-5", "high-5"} if higher else {"low-0", "high-0"})
 
     searched = replace(search, objective=sweep.objective)
-    source = source_for(searched, journal)
+    source = source_for(searched, expand(searched), journal)
     assert isinstance(source, SearchedSource)
     assert source._search._study.direction.name.lower() == record.direction  # type: ignore[attr-defined]
     assert source._goal == goals_of(searched)[0] == scheduler_goal(searched) == questions.first_goal
