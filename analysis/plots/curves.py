@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.metric_catalogue import Direction, badness
+from stackwise_ray.core.metric_catalogue import Direction, badness, metric_axis
 from stackwise_ray.core.quantities import format_count
 
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick
@@ -60,13 +60,15 @@ BUDGETS = (
 def training_loss(axes: Axes, curves: pd.DataFrame, arms: Sequence[str]) -> None:
     """Training loss against tokens, smoothed."""
     _curve(axes, curves, "train/loss", arms, "tokens", window=TRAIN_WINDOW)
-    axes.set(title="Training loss", ylabel="loss (nats a token)", xlabel="training tokens")
+    axes.set(title="Training loss", ylabel=metric_axis("train/loss"), xlabel=metric_axis("tokens/total"))
 
 
 def perplexity(axes: Axes, curves: pd.DataFrame, arms: Sequence[str]) -> None:
     """Validation perplexity against tokens."""
     _curve(axes, curves, "validation/perplexity", arms, "tokens", markers=True)
-    axes.set(title="Validation perplexity", ylabel="perplexity a token", xlabel="training tokens")
+    axes.set(
+        title="Validation perplexity", ylabel=metric_axis("validation/perplexity"), xlabel=metric_axis("tokens/total")
+    )
     if axes.lines:
         log_axis(axes.yaxis)
 
@@ -105,7 +107,7 @@ def against_budget(
     direction: Direction,
 ) -> None:
     """The metric against one budget: the way there as a line, the end as a marker, the Pareto front ringed."""
-    axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric)
+    axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric_axis(metric))
     ends = ended(runs, metric, budget, arms)
     if not ends:
         nothing(axes, f"{budget.column}: not measured")

@@ -14,7 +14,6 @@ from typing import Any
 
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
-
 from stackwise_ray.core.registries import COMPONENTS, FLAGS
 
 ROOT = Path(__file__).resolve().parents[2]

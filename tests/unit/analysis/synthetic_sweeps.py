@@ -42,6 +42,7 @@ class JournalBuilder:
     def trial_set(self, *entries: tuple[str, str, int, str, Mapping[str, Any]]) -> None:
         """The sweep's own trials: trial id, arm, seed, role and parameters of each."""
         names = ("trial_id", "arm", "seed", "role", "parameters")
+        self._replicated = {arm: None for _, arm, _, role, _ in entries if role == "replicate"}
         self.meta(trial_set=[dict(zip(names, entry, strict=True)) for entry in entries])
 
     def decision(self, kind: str, key: str, payload: Mapping[str, Any]) -> None:
