@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .report.summary import summary_table
     from .scaling.allocation import optimal_allocation
     from .scaling.frontier import FrontierFit, fit_frontier
-    from .scaling.isoflop import IsoFlopFit, fit_isoflop
-    from .scaling.scaling_law import ScalingFit, fit_scaling_law
+    from .scaling.isoflop_valleys import IsoFlopFit, fit_isoflop
+    from .scaling.parametric_law import ScalingFit, fit_scaling_law
     from .table.runs import load_curves, load_runs
     from .tasks.aggregation import aggregate
     from .tasks.hierarchical import hierarchical_bootstrap
@@ -42,9 +42,9 @@ _HOME = {
     "Comparison": "paired.comparison",
     "FrontierFit": "scaling.frontier",
     "Interval": "paired.intervals",
-    "IsoFlopFit": "scaling.isoflop",
+    "IsoFlopFit": "scaling.isoflop_valleys",
     "Ranking": "tasks.ranking",
-    "ScalingFit": "scaling.scaling_law",
+    "ScalingFit": "scaling.parametric_law",
     "SequentialComparison": "anytime.verdict",
     "SequentialPlan": "anytime.simulation",
     "Verdict": "anytime.verdict",
@@ -52,8 +52,8 @@ _HOME = {
     "compare": "paired.significance",
     "compare_sequentially": "anytime.sequential",
     "fit_frontier": "scaling.frontier",
-    "fit_isoflop": "scaling.isoflop",
-    "fit_scaling_law": "scaling.scaling_law",
+    "fit_isoflop": "scaling.isoflop_valleys",
+    "fit_scaling_law": "scaling.parametric_law",
     "hierarchical_bootstrap": "tasks.hierarchical",
     "load_curves": "table.runs",
     "load_runs": "table.runs",

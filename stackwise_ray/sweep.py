@@ -129,11 +129,12 @@ def _write_report(directory: Path) -> Path:
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
-    is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
-    seeds_possible = analysis_module("anytime.e_process").seeds_possible
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(
+        undecided=analysis_module("anytime.adaptive_verdicts").is_undecided,
+        seeds_possible=analysis_module("anytime.e_process").seeds_possible,
+    )
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.interruption import stop_signals
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
 from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
@@ -241,7 +242,7 @@ class Display:
         parts = [f"step {record.step}", f"{format_count(record.tokens)} tokens"]
         for name, label in (("train/loss", "loss"), ("validation/loss", "validation")):
             if name in self._latest:
-                parts.append(f"{label} {self._latest[name]:.3f}")
+                parts.append(f"{label} {format_metric(name, self._latest[name])}")
         if "throughput/tokens_per_s" in self._latest:
             parts.append(f"{format_count(self._latest['throughput/tokens_per_s'])} tokens/s")
         done = share - (self._first_share or 0.0)
@@ -274,14 +275,14 @@ def _answer(result: TrialResult, console: Console) -> None:
     # An encoder's validation/loss is that of the masks of its last stage: it is no figure to put beside another's.
     where = "on its own masks" if "validation/masked_loss" in metrics else "nats a token"
     rows = (
-        ("validation/masked_loss", "masked loss {:.4f} nats a token (mean of 15 to 90 % masked)"),
-        ("validation/loss", f"validation loss {{:.4f}} {where}"),
-        ("validation/perplexity", "validation perplexity {:.2f}"),
-        ("test/perplexity_token", "test perplexity {:.2f} a token"),
-        ("test/perplexity_word", "{:.2f} a word"),
-        ("test/perplexity_byte", "{:.3f} a byte"),
+        ("validation/masked_loss", "masked loss {} nats a token (mean of 15 to 90 % masked)"),
+        ("validation/loss", f"validation loss {{}} {where}"),
+        ("validation/perplexity", "validation perplexity {}"),
+        ("test/perplexity_token", "test perplexity {} a token"),
+        ("test/perplexity_word", "{} a word"),
+        ("test/perplexity_byte", "{} a byte"),
     )
-    quality = [text.format(metrics[name]) for name, text in rows if name in metrics]
+    quality = [text.format(format_metric(name, metrics[name])) for name, text in rows if name in metrics]
     console.print(", ".join(quality), highlight=False, soft_wrap=True)
     cost = [f"{format_count(metrics['tokens/total'])} tokens", f"{format_count(metrics['flops/total'])} training FLOPs"]
     if "throughput/tokens_per_s" in metrics:

@@ -14,8 +14,8 @@ from .printing import Json, Latex, Markdown, show
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..scaling.isoflop import IsoFlopFit
-    from ..scaling.scaling_law import ScalingFit
+    from ..scaling.isoflop_valleys import IsoFlopFit
+    from ..scaling.parametric_law import ScalingFit
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -79,7 +79,7 @@ def fit(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    from ..scaling.scaling_law import fit_scaling_law
+    from ..scaling.parametric_law import fit_scaling_law
 
     table = _prepared(source, columns, drop_highest)
     result = fit_scaling_law(
@@ -111,7 +111,7 @@ def isoflop(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    from ..scaling.isoflop import fit_isoflop
+    from ..scaling.isoflop_valleys import fit_isoflop
     from ..scaling.law_table import derive_tokens
 
     table = _prepared(source, columns, drop_highest)
@@ -149,7 +149,7 @@ def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | N
         facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
     if figure is not None:
         from ..plots.law_figures import isoflop_figure, law_figure
-        from ..scaling.isoflop import IsoFlopFit
+        from ..scaling.isoflop_valleys import IsoFlopFit
 
         drawn = isoflop_figure(figure, result) if isinstance(result, IsoFlopFit) else law_figure(figure, result)
         lines.append(f"figure: {drawn}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.metric_catalogue import Direction, badness
+from stackwise_ray.core.metric_catalogue import Direction, badness, metric_axis
 from stackwise_ray.core.quantities import format_count
 
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick
@@ -34,8 +34,8 @@ MASKED_SHARES = (15, 30, 50, 75, 90)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A budget that a run spends.
+class BudgetAxis:
+    """A budget that a run spends, as an axis.
 
     Attributes:
         column: In the table of runs; `on_the_way`: in the curves, where it is there.
@@ -50,23 +50,25 @@ class Budget:
 
 
 BUDGETS = (
-    Budget("FLOPs", "training FLOPs", "flops", "flops"),
-    Budget("tokens", "training tokens", "tokens", "tokens"),
-    Budget("wall clock", "wall time of all attempts (s)", "attempt_seconds"),
-    Budget("memory", "peak memory (MiB)", "memory/peak_bytes", unit=2.0**20),
+    BudgetAxis("FLOPs", "training FLOPs", "flops", "flops"),
+    BudgetAxis("tokens", "training tokens", "tokens", "tokens"),
+    BudgetAxis("wall clock", "wall time of all attempts (s)", "attempt_seconds"),
+    BudgetAxis("memory", "peak memory (MiB)", "memory/peak_bytes", unit=2.0**20),
 )
 
 
 def training_loss(axes: Axes, curves: pd.DataFrame, arms: Sequence[str]) -> None:
     """Training loss against tokens, smoothed."""
     _curve(axes, curves, "train/loss", arms, "tokens", window=TRAIN_WINDOW)
-    axes.set(title="Training loss", ylabel="loss (nats a token)", xlabel="training tokens")
+    axes.set(title="Training loss", ylabel=metric_axis("train/loss"), xlabel=metric_axis("tokens/total"))
 
 
 def perplexity(axes: Axes, curves: pd.DataFrame, arms: Sequence[str]) -> None:
     """Validation perplexity against tokens."""
     _curve(axes, curves, "validation/perplexity", arms, "tokens", markers=True)
-    axes.set(title="Validation perplexity", ylabel="perplexity a token", xlabel="training tokens")
+    axes.set(
+        title="Validation perplexity", ylabel=metric_axis("validation/perplexity"), xlabel=metric_axis("tokens/total")
+    )
     if axes.lines:
         log_axis(axes.yaxis)
 
@@ -97,7 +99,7 @@ def masked_gaps(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
 
 def against_budget(
     axes: Axes,
-    budget: Budget,
+    budget: BudgetAxis,
     metric: str,
     curves: pd.DataFrame,
     runs: pd.DataFrame,
@@ -105,7 +107,7 @@ def against_budget(
     direction: Direction,
 ) -> None:
     """The metric against one budget: the way there as a line, the end as a marker, the Pareto front ringed."""
-    axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric)
+    axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric_axis(metric))
     ends = ended(runs, metric, budget, arms)
     if not ends:
         nothing(axes, f"{budget.column}: not measured")
@@ -159,7 +161,7 @@ def _scattered(axes: Axes, points: Mapping[str, tuple[float, float]], arms: Sequ
         )
 
 
-def ended(runs: pd.DataFrame, metric: str, budget: Budget, arms: Sequence[str]) -> dict[str, tuple[float, float]]:
+def ended(runs: pd.DataFrame, metric: str, budget: BudgetAxis, arms: Sequence[str]) -> dict[str, tuple[float, float]]:
     """By arm, the mean budget and the mean metric over the runs that recorded both."""
     if metric not in runs.columns or budget.column not in runs.columns:
         return {}

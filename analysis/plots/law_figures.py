@@ -19,9 +19,9 @@ from .figures import COLOURS, GREY, Panel, canvas, log_axis, nothing, save, styl
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..scaling.isoflop import IsoFlopBudget, IsoFlopFit
+    from ..scaling.isoflop_valleys import IsoFlopBudget, IsoFlopFit
     from ..scaling.laws import Array
-    from ..scaling.scaling_law import ScalingFit
+    from ..scaling.parametric_law import ScalingFit
 
 _INK, _BLUE, _ORANGE, _GREEN = COLOURS[:4]
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")

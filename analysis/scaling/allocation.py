@@ -1,7 +1,7 @@
 """How many parameters and tokens a budget is best spent on, by a law, by IsoFLOP optima or by the frontier.
 
-`optimal_allocation` is the public face; `AllocationLine` is what `isoflop` and `frontier` share: the optimum as a power
-law of the budget, fitted in logarithms, with its bootstrap draws.
+`optimal_allocation` is the public face; `AllocationLine` is what `isoflop_valleys` and `frontier` share: the optimum as
+a power law of the budget, fitted in logarithms, with its bootstrap draws.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .law_table import FLOPS_PER_PARAM_AND_TOKEN
 from .law_text import show_ends
 from .laws import Array
 from .minimisation import percentile_ends
-from .scaling_law import ScalingFit
+from .parametric_law import ScalingFit
 
 Ends = tuple[float, float]
 LOST_SHARE = 0.025

@@ -1,6 +1,6 @@
 """What stands beside a law before anybody believes it: optimum, identifiability, hold-out, range, residuals.
 
-`scaling_law` fits a law and asks `certify` for its certificate. Each of the five checks is a frozen record with a
+`parametric_law` fits a law and asks `certify` for its certificate. Each of the five checks is a frozen record with a
 sentence; none of them changes the fit, and a check that fails is printed, not hidden.
 """
 

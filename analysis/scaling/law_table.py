@@ -1,8 +1,8 @@
 """From a table of runs to the numbers that a law is fitted to, with a reason for everything that is not used.
 
-Called by `scaling_law`, `isoflop` and `frontier`. A run that would bend a law without a trace (ended early, copied,
-on other data, with another kind of loss, without a finite loss) is refused by name; nothing is dropped here. Tables
-are prepared on request with `rename_columns`, `derive_tokens` and `drop_highest`, which leave a line behind.
+Called by `parametric_law`, `isoflop_valleys` and `frontier`. A run that would bend a law without a trace (ended early,
+copied, on other data, with another kind of loss, without a finite loss) is refused by name; nothing is dropped here.
+Tables are prepared on request with `rename_columns`, `derive_tokens` and `drop_highest`, which leave a line behind.
 """
 
 from __future__ import annotations

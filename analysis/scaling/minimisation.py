@@ -2,7 +2,7 @@
 
 `search` is the fit: L-BFGS with the analytic gradient from every start. `minimise` moves many rows together, each with
 weights of its own for the runs: a bootstrap draw counts runs several times, a hold-out counts some zero times, and a
-profile holds a coordinate. Called by `scaling_law` and `certificate`.
+profile holds a coordinate. Called by `parametric_law` and `certificate`.
 """
 
 from __future__ import annotations

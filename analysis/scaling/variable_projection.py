@@ -3,7 +3,7 @@
 Given its exponents a law is linear in its coefficients, which are positive: non-negative least squares, reweighted
 until it minimises the same objective, inside a search over the exponents alone. No gradient, no start for the
 coefficients, no logsumexp: what `minimisation.search` finds by another road must be found here too. Called by
-`scaling_law`.
+`parametric_law`.
 
 Source: Golub and Pereyra (1973), SIAM J. Numerical Analysis 10; inner problem: Lawson and Hanson (1974), ch. 23.
 """

@@ -100,7 +100,7 @@ class CompareStep(ReportedStep):
         if planned.adaptive:
             _check_adaptive(options)
 
-    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
+    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
         """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
         if len(sweep.arms) < 2 or sweep.is_search:
             return []

@@ -18,7 +18,7 @@ from ..report.reported_steps import Finding, ReportedStep
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
-    from ..scaling.isoflop import IsoFlopFit
+    from ..scaling.isoflop_valleys import IsoFlopFit
 
 FEWEST_SIZES = 4
 """A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
@@ -56,7 +56,7 @@ class IsoflopStep(ReportedStep):
 
     def compute(self, sweep: Sweep, options: Isoflop) -> Finding:
         """The optima and their growth; a budget without an optimum is refused by name among them."""
-        from ..scaling.isoflop import fit_isoflop
+        from ..scaling.isoflop_valleys import fit_isoflop
 
         fit = fit_isoflop(sweep.runs, budgets="budget")
         believable = not fit.refusals

@@ -17,7 +17,7 @@ from ..report.reported_steps import Finding, ReportedStep
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
-    from ..scaling.scaling_law import ScalingFit
+    from ..scaling.parametric_law import ScalingFit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ScalingLawStep(ReportedStep):
 
     def compute(self, sweep: Sweep, options: ScalingLaw) -> Finding:
         """The fit with its certificate."""
-        from ..scaling.scaling_law import fit_scaling_law
+        from ..scaling.parametric_law import fit_scaling_law
 
         fit = fit_scaling_law(sweep.runs, **asdict(options))
         believable = fit.certificate.holds is True

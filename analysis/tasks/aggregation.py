@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import Interval, check_seed, percentile_bounds
-from .task_scores import TaskScores, task_scores
+from .task_scores import ScoreTable, task_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,7 @@ def check_resampling(bootstrap: int, level: float, rng: int) -> None:
         raise AnalysisError(f"bootstrap = {bootstrap} resamples cannot show the tails of an interval; ask for 1000")
 
 
-def _complete(scores: TaskScores) -> dict[str, dict[str, list[float]]]:
+def _complete(scores: ScoreTable) -> dict[str, dict[str, list[float]]]:
     """Values by arm and task where every arm has every task and the same number of runs, at least 2."""
     if scores.lost:
         (arm, task), why = next(iter(scores.lost.items()))

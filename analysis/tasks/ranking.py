@@ -22,7 +22,7 @@ from stackwise_ray.core.quantities import format_number
 from ..paired.significance import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import check_goal, resolve
-from .task_scores import TaskScores, task_scores
+from .task_scores import ScoreTable, task_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,7 +214,7 @@ def nemenyi_critical_difference(arms: int, tasks: int, alpha: float = 0.05) -> f
     return q * math.sqrt(arms * (arms + 1) / (6 * tasks))
 
 
-def _lost(scores: TaskScores) -> dict[str, str]:
+def _lost(scores: ScoreTable) -> dict[str, str]:
     """Tasks on which an arm has no usable value, with all reasons."""
     reasons: dict[str, list[str]] = {}
     for (arm, task), why in scores.lost.items():
@@ -223,7 +223,7 @@ def _lost(scores: TaskScores) -> dict[str, str]:
 
 
 def _ranking(
-    scores: TaskScores,
+    scores: ScoreTable,
     tasks: Sequence[str],
     lost: Mapping[str, str],
     metric: str,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TaskScores:
+class ScoreTable:
     """Runs by arm and task.
 
     Attributes:
@@ -35,7 +35,7 @@ class TaskScores:
     notes: tuple[str, ...]
 
 
-def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str) -> TaskScores:
+def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str) -> ScoreTable:
     """The runs of `table` by arm and task; `seed` tells the runs of a cell apart where that column is there.
 
     A cell with a value that is not finite is lost as a whole: the mean of the runs that survived is not its mean.
@@ -62,4 +62,4 @@ def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str
         for place in tasks:
             if place not in values[name]:
                 lost[name, place] = "no such run in the table"
-    return TaskScores(values, tasks, lost, tuple(notes + mixtures(usable)))
+    return ScoreTable(values, tasks, lost, tuple(notes + mixtures(usable)))

@@ -1,7 +1,6 @@
 """Layer 1, no torch and no ray: what a trial and a sweep are, and how files and words become them.
 
-Reading order: `trial` and `sweep` (the schemas), `yaml` and `validation` (strict reading, errors in our words),
-`schema` and `editing` (dotted paths, edited copies), `presets` (named parts, composed by Hydra), `checks` and
-`sweep_checks` (rules across fields), `domains`, `expressions`, `generators`, `fractions`, `naming` and `designs` (from
-a sweep to its arms), `identity` (who a trial is), `overriding`, `files` and `loading` (the way in).
+Rooms: `trial` (schema of a trial, its rules, paths and edits), `space` (schema of a search space, its rules, from a
+sweep to its arms), `reading` (YAML, presets, extending files). Beside them `identity` (who a trial is), `overriding`
+(words of a command line) and `loading` (the way in).
 """

@@ -77,4 +77,4 @@ FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
     torch.ops.stackwise_ray.resolvent_apply_backward: apply_backward_flops,
 }
 """Op packet -> formula. A formula takes the op's own arguments with every tensor replaced by its shape, and ignores
-further ones (`torch.utils.flop_counter` adds `out_val` or `out_shape`)."""
+further ones (`torch.utils.flop_counter` adds ``out_val`` or ``out_shape``)."""

@@ -52,7 +52,7 @@ def build_model(
         vocab_size: Rows of the token embedding (the tokenizer's size); `model.vocab_size` must be None or at least
             as large, and is then used instead (padded vocabularies).
         seq_len: Tokens in a training window; also the rows of a position table where `max_positions` is None.
-        special_ids: The tokenizer's special tokens, e.g. ``{"eos": 0, "pad": 1}``; see `special_token_ids`.
+        special_ids: The tokenizer's special tokens, e.g. ``{"eos": 0, "pad": 1}``.
         device: "meta" builds shapes without weights, and so does any device inside a `FakeTensorMode`. Random weights
             draw from torch's default generator of the device: the caller seeds it.
 

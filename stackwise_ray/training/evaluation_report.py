@@ -6,40 +6,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.core.metric_catalogue import find_metric, format_metric
+from stackwise_ray.core.quantities import format_count
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models.component import COMPONENTS
 
 _QUALITY = (
-    ("validation/loss", "Validation loss, fixed windows (nats a token)"),
-    ("validation/loss_without_finish", "The same before the finish"),
-    ("validation/masked_loss", "Loss of masked tokens, mean over five shares of masks (nats a token)"),
-    ("validation/masked_loss_without_finish", "The same before the finish"),
-    ("validation/oracle_loss", "Loss of the source itself on the same windows"),
-    ("validation/answer_loss", "Loss of the answers on the same windows (nats an answer)"),
-    ("validation/answer_accuracy", "Share of the answers that are right"),
-    ("validation/perplexity", "Validation perplexity, fixed windows (token)"),
-    ("validation/perplexity_token", "Validation perplexity, whole split (token)"),
-    ("validation/perplexity_word", "Validation perplexity, whole split (word)"),
-    ("validation/perplexity_byte", "Validation perplexity, whole split (byte)"),
-    ("test/perplexity_token", "Test perplexity, whole split (token)"),
-    ("test/perplexity_word", "Test perplexity, whole split (word)"),
-    ("test/perplexity_byte", "Test perplexity, whole split (byte)"),
-    ("train/loss", "Train loss over the last evaluation interval"),
+    "validation/loss",
+    "validation/loss_without_finish",
+    "validation/masked_loss",
+    "validation/masked_loss_without_finish",
+    "validation/oracle_loss",
+    "validation/answer_loss",
+    "validation/answer_accuracy",
+    "validation/perplexity",
+    "validation/perplexity_token",
+    "validation/perplexity_word",
+    "validation/perplexity_byte",
+    "test/perplexity_token",
+    "test/perplexity_word",
+    "test/perplexity_byte",
+    "train/loss",
 )
 _COST = (
-    ("tokens/total", "Training tokens", format_count),
-    ("flops/total", "Training FLOPs", format_count),
-    ("flops/evaluation", "Evaluation FLOPs", format_count),
-    ("model/params", "Parameters", format_count),
-    ("model/params_non_embedding", "Parameters without embeddings", format_count),
-    ("memory/peak_bytes", "Peak memory", format_bytes),
-    ("memory/saved_activation_bytes", "Saved activations", format_bytes),
-    ("throughput/tokens_per_s", "Training tokens a second", format_count),
-    ("time/train_s", "Time in training steps", format_seconds),
-    ("time/evaluation_s", "Time in evaluation", format_seconds),
-    ("time/compile_s", "Time in compiling", format_seconds),
-    ("time/total_s", "Time in all", format_seconds),
+    "tokens/total",
+    "flops/total",
+    "flops/evaluation",
+    "model/params",
+    "model/params_non_embedding",
+    "memory/peak_bytes",
+    "memory/saved_activation_bytes",
+    "throughput/tokens_per_s",
+    "time/train_s",
+    "time/evaluation_s",
+    "time/compile_s",
+    "time/total_s",
 )
 
 
@@ -52,8 +53,10 @@ def evaluation_report(
 ) -> str:
     """The page as Markdown; a metric that was not measured has no row."""
     model = trial.model
-    quality = [f"| {title} | {metrics[name]:.4f} |" for name, title in _QUALITY if name in metrics]
-    cost = [f"| {title} | {write(metrics[name])} |" for name, title, write in _COST if name in metrics]
+    quality, cost = (
+        [f"| {_title(name)} | {format_metric(name, metrics[name])} |" for name in names if name in metrics]
+        for names in (_QUALITY, _COST)
+    )
     rows = [
         f"| {stage['name']} | {len(stage['active_blocks'])} | {format_count(stage['trainable_params'])} "
         f"| {format_count(stage['tokens'])} | {format_count(stage['flops_counted'])} |"
@@ -101,6 +104,14 @@ def _components(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:
     for name in apply_flags(trial).model.components:
         lines += [f"## {name}", "", *COMPONENTS.get(name).report(metrics), ""]
     return lines
+
+
+def _title(path: str) -> str:
+    """What a row is called: with its unit, where the number does not bring its own."""
+    metric = find_metric(path)
+    assert metric is not None, path
+    title = metric.axis if metric.form == "number" else metric.name
+    return title[0].upper() + title[1:]
 
 
 def _initial(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:

@@ -1,12 +1,19 @@
-"""The house: no two imports that go round in a circle, and no two modules that share a name."""
+"""The house: no imports in a circle, no shared names, no dependency that nothing imports, no dangling names."""
 
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
+from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
 from stackwise_ray.core.registries import COMPONENTS, FLAGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +69,113 @@ def test_no_two_modules_share_a_name() -> None:
         if flag in COMPONENTS:
             places[flag].remove(f"stackwise_ray.flags.{flag}")
     assert {stem: names for stem, names in places.items() if len(names) > 1} == {}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for name, path in FILES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(name)
+    assert {owner: names for owner, names in places.items() if len(names) > 1} == {}
+
+
+def test_every_runtime_dependency_is_imported() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
+    roots = set()
+    for path in FILES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                roots.add(node.module.partition(".")[0])
+    provided = packages_distributions()
+    imported_distributions = {name.lower() for root in roots for name in provided.get(root, ())}
+    assert distributions <= imported_distributions, sorted(distributions - imported_distributions)
+
+
+# ------------------------------------------------------------------------------------------------ names in docstrings
+
+NAMED = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`(?!`)")
+"""A name in single backticks: a module, a function, a field, a path of a trial."""
+FILE_ENDINGS = {"html", "json", "md", "py", "sqlite", "yaml"}
+Members = dict[str, Any]
+
+
+def members(body: Iterable[ast.stmt]) -> Members:
+    """Names that a module or a class binds, each with those inside it."""
+    found: Members = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found[node.name] = {}
+        elif isinstance(node, ast.ClassDef):
+            own = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            found[node.name] = {key: {} for key in own} | members(node.body)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = (part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
+            found |= {key: {} for key in names}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0]: {} for alias in node.names}
+        elif isinstance(node, ast.If | ast.Try):
+            found |= members([*node.body, *node.orelse])
+    return found
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring, those below constants included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+def identifiers(tree: ast.Module) -> set[str]:
+    """Every name that the code of a module uses, the names in its texts included."""
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            found.update(re.findall(r"\w+", node.value))
+        for field in ("id", "attr", "arg", "name", "asname"):
+            found.add(str(getattr(node, field, None)))
+    return found
+
+
+def test_no_name_in_a_docstring_is_dangling() -> None:
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    bound = {name: members(tree.body) for name, tree in trees.items()}
+    used = set().union(*(identifiers(tree) for tree in trees.values()), *(name.split(".") for name in FILES))
+    libraries = set(packages_distributions()) - {name.partition(".")[0] for name in FILES}
+    fields = {path.rpartition(".")[2] for path in trial_paths()} | {"max_steps", *SweepConfig.__dataclass_fields__}
+
+    def leads_somewhere(name: str, module: str) -> bool:
+        first, *rest = name.split(".")
+        if not rest:
+            return "_" not in name.strip("_") or name in used
+        if rest[-1] in FILE_ENDINGS or is_trial_path(name) or first in fields or first in libraries:
+            return True  # a file, a key of a trial or of a search space, somebody else's
+        if (ROOT / name.replace(".", "/")).is_dir():
+            return True
+        arguments = {node.arg for node in ast.walk(trees[module]) if isinstance(node, ast.arg)}
+        heads = [other for other in FILES if other == first or other.endswith(f".{first}")]
+        return first in arguments or not heads or any(reaches(head, rest) for head in heads)
+
+    def reaches(module: str, rest: list[str]) -> bool:
+        while rest and f"{module}.{rest[0]}" in FILES:
+            module, rest = f"{module}.{rest[0]}", rest[1:]
+        inside = bound[module]
+        for name in rest:
+            if name not in inside:
+                return False
+            inside = inside[name]
+        return True
+
+    dangling = [
+        f"{FILES[module].relative_to(ROOT)}:{line}: {name}"
+        for module, tree in trees.items()
+        for line, text in docstrings(tree)
+        for name in NAMED.findall(text)
+        if not leads_somewhere(name, module)
+    ]
+    assert not dangling, "\n".join(dangling)

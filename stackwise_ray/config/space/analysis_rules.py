@@ -21,15 +21,23 @@ from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.analysis_step import MetricRead, PlannedArm, PlannedSweep
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, loss_kind
+from stackwise_ray.core.registries import ANALYSES
 
 
 def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
     return ConfigError(problem, path=path, source=sweep.source)
 
 
+def _check_entries(sweep: SweepConfig) -> None:
+    for number, entry in enumerate(sweep.analysis):
+        if len(entry) != 1:
+            problem = f"must hold exactly one of {', '.join(ANALYSES.names())}"
+            raise _refuse(sweep, f"analysis.{number}", problem)
+
+
 def _check_search(sweep: SweepConfig) -> None:
     """A search has no arms, sizes or budgets before it has drawn them."""
-    for number, declared in enumerate(sweep.analysis):
+    for number, declared in enumerate(sweep.steps):
         if isinstance(sweep.design, SearchDesign) and declared.step.refuses_search is not None:
             raise _refuse(sweep, f"analysis.{number}.{declared.kind}", declared.step.refuses_search)
 
@@ -55,12 +63,12 @@ def metrics_read(sweep: SweepConfig) -> list[tuple[str, MetricRead]]:
     """Every metric that a declared step compares between arms, with the dotted path of what asks for it."""
     return [
         (".".join(filter(None, (f"analysis.{number}.{declared.kind}", read.key))), read)
-        for number, declared in enumerate(sweep.analysis)
+        for number, declared in enumerate(sweep.steps)
         for read in declared.step.reads(declared.options)
     ]
 
 
-ANALYSIS_RULES = (_check_sizes, _check_search, _check_adaptive)
+ANALYSIS_RULES = (_check_entries, _check_sizes, _check_search, _check_adaptive)
 
 
 def check_analysis(sweep: SweepConfig, design: Design) -> None:
@@ -84,7 +92,7 @@ def check_analysis(sweep: SweepConfig, design: Design) -> None:
         seeds=len(first_seeds(sweep)),
         adaptive=isinstance(sweep.replicates.seeds, AdaptiveSeeds),
     )
-    check_steps(sweep.analysis, planned, source=sweep.source)
+    check_steps(sweep.steps, planned, source=sweep.source)
 
 
 def check_masks(sweep: SweepConfig, design: Design) -> None:

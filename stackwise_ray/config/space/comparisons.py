@@ -41,7 +41,7 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
     """
     declared = [
         _resolve(sweep, comparison, arms, budget, step=entry.kind, declared=True)
-        for entry in sweep.analysis
+        for entry in sweep.steps
         if (comparison := entry.step.comparison(entry.options)) is not None
     ]
     suggested = []

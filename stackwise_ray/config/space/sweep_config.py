@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from stackwise_ray.config.space.declared_steps import DeclaredStep
+from stackwise_ray.config.space.declared_steps import DeclaredStep, declared_steps
 from stackwise_ray.config.space.metric_names import on_whole_splits
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
+from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
@@ -245,16 +247,21 @@ class SweepConfig(Strict):
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
-    analysis: tuple[DeclaredStep, ...] = ()  # `config.space.declared_steps.read_steps` reads them
+    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key an entry
     presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
     source: str | None = None  # file that was read; not a key
 
     @property
+    def steps(self) -> tuple[DeclaredStep, ...]:
+        """The declared analysis, step by step."""
+        return declared_steps(self.analysis)
+
+    @property
     def comparisons(self) -> tuple[DeclaredComparison, ...]:
         """The declared comparisons, in order."""
-        found = (declared.step.comparison(declared.options) for declared in self.analysis)
+        found = (declared.step.comparison(declared.options) for declared in self.steps)
         return tuple(comparison for comparison in found if comparison is not None)
 
     @property
@@ -289,5 +296,4 @@ def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
     """The sweep as JSON data that `load_sweep` reads back equal (`source` left out)."""
     plain = plain_data(sweep)
     del plain["source"]
-    plain["analysis"] = [{declared.kind: plain_data(declared.options)} for declared in sweep.analysis]
     return plain  # type: ignore[no-any-return]

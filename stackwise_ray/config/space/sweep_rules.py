@@ -74,9 +74,6 @@ def _check_search(sweep: SweepConfig) -> None:
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
-    if sweep.search is not None and sweep.search.sampler not in SAMPLERS:
-        name = sweep.search.sampler
-        raise _refuse(sweep, "search.sampler", f"= {name} is no sampler; {did_you_mean(name, SAMPLERS.names())}")
     if searching and sweep.tune is not None:
         raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
@@ -96,7 +93,7 @@ def _check_scheduler(sweep: SweepConfig) -> None:
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
-    for number, declared in enumerate(sweep.analysis):
+    for number, declared in enumerate(sweep.steps):
         place = f"analysis.{number}.{declared.kind}"
         problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
@@ -136,7 +133,7 @@ def _check_directions(sweep: SweepConfig) -> None:
     """One metric has one direction in a file."""
     written: dict[str, tuple[str, str]] = {}
     places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
-    for number, declared in enumerate(sweep.analysis):
+    for number, declared in enumerate(sweep.steps):
         comparison = declared.step.comparison(declared.options)
         if comparison is not None:
             places.append((f"analysis.{number}.{declared.kind}", comparison.metric, comparison.direction))

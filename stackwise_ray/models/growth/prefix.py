@@ -1,8 +1,8 @@
 """Cutting the forward pass below a block: what goes into it, and going on from there as if the blocks before had run.
 
 A frozen prefix gives the same for the same input as long as it is frozen, so what it gives can be kept
-(`training.prefix_cache`) and the pass begun above it. Both need a growable model (`growth.make_growable`): the blocks
-that are left out are switched off, and cost nothing.
+(`training.prefix_cache`) and the pass begun above it. Both need a growable model (`insertion.make_growable`): the
+blocks that are left out are switched off, and cost nothing.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from stackwise_ray.config.space.comparisons import resolve_questions
-from stackwise_ray.config.space.declared_steps import read_steps
 from stackwise_ray.config.space.sweep_config import SweepConfig, default_objective
 from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.records import JOURNAL_SCHEMA
@@ -43,6 +42,7 @@ class JournalBuilder:
     def trial_set(self, *entries: tuple[str, str, int, str, Mapping[str, Any]]) -> None:
         """The sweep's own trials: trial id, arm, seed, role and parameters of each."""
         names = ("trial_id", "arm", "seed", "role", "parameters")
+        self._replicated = {arm: None for _, arm, _, role, _ in entries if role == "replicate"}
         self.meta(trial_set=[dict(zip(names, entry, strict=True)) for entry in entries])
 
     def decision(self, kind: str, key: str, payload: Mapping[str, Any]) -> None:
@@ -118,12 +118,12 @@ class JournalBuilder:
         plain = {
             "name": "synthetic",
             "design": {"kind": kind, **design, **needs.get(kind, {"factors": {}})},
+            "analysis": [step for step in file.get("analysis", []) if "compare" in step],
             **{key: file[key] for key in ("objective", "replicates") if key in file},
         }
         budgets = self.connection.execute("SELECT config FROM trials WHERE role != 'tuning'").fetchall()
         units = {unit for (config,) in budgets for unit in json.loads(config)["training"].get("budget", {})}
-        steps = read_steps([step for step in file.get("analysis", []) if "compare" in step], source=None)
-        sweep = replace(validate(SweepConfig, plain, source=None), analysis=steps)
+        sweep = validate(SweepConfig, plain, source=None)
         if "objective" not in plain:
             sweep = replace(sweep, objective=(default_objective(sweep),))
         return resolve_questions(sweep, list(arms), units.pop() if len(units) == 1 else None).to_plain()

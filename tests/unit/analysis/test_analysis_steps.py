@@ -58,9 +58,8 @@ class BudgetTableStep(ReportedStep):
 
 @pytest.fixture
 def budget_table() -> Iterator[None]:
-    ANALYSES.register("budget_table")(BudgetTableStep())
-    yield
-    del ANALYSES._entries["budget_table"]
+    with ANALYSES.registered("budget_table", BudgetTableStep()):
+        yield
 
 
 def write_sweep(folder: Path, *analysis: dict[str, Any]) -> Path:
@@ -106,16 +105,13 @@ def test_its_options_and_its_check_are_asked_before_anything_runs(step: dict[str
 @pytest.mark.usefixtures("budget_table")
 def test_options_are_stored_and_read_back_equal() -> None:
     sweep = sweep_from_plain({**DOCUMENT, "analysis": [{"budget_table": {"fewest": 2}}, {"compare": {}}]})
-    assert sweep.analysis[0].options == BudgetTable(fewest=2)
+    assert sweep.steps[0].options == BudgetTable(fewest=2)
     assert sweep_from_plain(sweep_to_plain(sweep)) == sweep
 
 
 def test_a_report_without_the_plugin_says_which_analysis_it_cannot_make(tmp_path: Path) -> None:
-    ANALYSES.register("budget_table")(BudgetTableStep())
-    try:
+    with ANALYSES.registered("budget_table", BudgetTableStep()):
         folder = write_sweep(tmp_path / "s", {"budget_table": {}})
-    finally:
-        del ANALYSES._entries["budget_table"]
     text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
     assert "No budget_table: unknown analysis 'budget_table'" in text
 

@@ -125,4 +125,4 @@ def test_a_budget_in_the_base_has_no_effect_beside_sizes_and_is_refused() -> Non
 def test_an_analysis_that_its_design_cannot_answer_is_refused(design: dict[str, Any], step: Any, words: str) -> None:
     assert words in refusal(design, analysis=[step])
     both = sweep(ISOFLOP, analysis=[{"isoflop": {}}, {"scaling_law": {"law": "power"}}])
-    assert [declared.kind for declared in both.analysis] == ["isoflop", "scaling_law"]
+    assert [declared.kind for declared in both.steps] == ["isoflop", "scaling_law"]

@@ -353,7 +353,7 @@ def _akima_floors(x: Array, losses: Array) -> Array:
 
 def _surface(table: pd.DataFrame) -> tuple[Any, str | None]:
     """The law fitted to the same runs, or None and why there is none."""
-    from .scaling_law import fit_scaling_law
+    from .parametric_law import fit_scaling_law
 
     try:
         return fit_scaling_law(table, bootstrap=0), None
