@@ -76,15 +76,15 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     Raises:
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.planning.demand import Demand
     from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    return plan_sweep(
-        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
-    )
+    corpora = PreparedCorpora(Console(stderr=True))
+    return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
 def run(
@@ -108,6 +108,7 @@ def run(
         ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
         DiskFullError: The disk filled up; the same call continues later.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
     options = Options(
@@ -118,7 +119,7 @@ def run(
         verdicts=_anytime_verdicts(),
     )
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
+    outcome = run_sweep(sweep, expand(sweep), directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
 
 

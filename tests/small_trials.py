@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import (
+    Budget,
+    ModelConfig,
+    TrialConfig,
+    data_config,
+    replace_data,
+    replace_training,
+    training_config,
+)
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.core.registries import REGIMES
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_flops
 from stackwise_ray.running.run import run_trial
@@ -18,14 +28,14 @@ from stackwise_ray.training.trial_folder import TrialResult
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(
+    data=data_config(
         corpus="markov",
         seq_len=16,
         validation_tokens=256,
         markov=MarkovSource(order=1, n_symbols=4, n_tokens=4000),
         final_evaluation="fixed",
     ),
-    training=TrainingConfig(
+    training=training_config(
         budget=Budget(steps=6),
         batch_tokens=128,
         evaluations=2,
@@ -42,11 +52,19 @@ def with_model(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
 
 
 def with_data(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
-    return replace(trial, data=replace(trial.data, **changes))
+    return replace(trial, data=replace_data(trial.data, **changes))
 
 
 def with_training(trial: TrialConfig = TRIAL, **changes: Any) -> TrialConfig:
-    return replace(trial, training=replace(trial.training, **changes))
+    return replace(trial, training=replace_training(trial.training, **changes))
+
+
+GROWING = tuple(
+    name
+    for name in REGIMES.names()
+    if any(stage.inserted for stage in stage_plan(with_training(with_model(n_layers=3), regime=name)).stages)
+)
+"""Regimes that put blocks in as the identity, stage by stage."""
 
 
 def run(

@@ -7,10 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import DATA, DataConfig
+from stackwise_ray.config.trial.paths import annotations_of, components_in
+from stackwise_ray.config.trial.registered import field_names
 from stackwise_ray.contracts import NotAtHand, require
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import CORPORA, gather, prepare
@@ -43,7 +46,7 @@ def its_identity_is_stable(name: str) -> None:
             require(json.dumps(one) == json.dumps(other), f"its {what} is another one next time")
         recipe = corpus.recipe()
         require(recipe.get("corpus") == name, f"its recipe has corpus = {recipe.get('corpus')!r}, not '{name}'")
-        places = [corpus.config.path, str(Path.home())]
+        places = [getattr(corpus.config, "path", None), str(Path.home())]
         held = [place for place in places if place and place in json.dumps(recipe)]
         require(not held, f"its recipe holds a place of this machine: {', '.join(held)}")
 
@@ -100,7 +103,17 @@ def source(name: str) -> Iterator[Corpus]:
 
 def config_of(name: str, path: str | None) -> DataConfig:
     """The corpus with its default options."""
-    return DataConfig(corpus=name, path=path, seq_len=SEQ_LEN)
+    options = DATA.of(name) or DataConfig
+    values: dict[str, Any] = {"corpus": name, "seq_len": SEQ_LEN}
+    for option, annotation in annotations_of(options).items():
+        if option == "path" and path is not None:
+            values[option] = path
+        elif option not in field_names(DataConfig) and (held := components_in(annotation)):
+            (kind,) = held
+            assert isinstance(kind, type), "an option is a dataclass"
+            values[option] = kind()
+    config: DataConfig = options(**values)
+    return config
 
 
 CHECKS = (its_documents_are_stable, its_identity_is_stable, its_tokens_are_its_documents)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stackwise_ray.core.registries import REGIMES
+
 Role = Literal["replicate", "tuning", "search"]
 Status = Literal["pending", "running", "finished", "failed", "interrupted", "stopped"]
 """`failed`: by the trial's own doing, final. `interrupted`: killed, or the disk was full; it continues.
@@ -177,13 +179,11 @@ def loss_kind(config: Mapping[str, Any]) -> str | None:
         return None
     if model["role"] != "encoder" and training.get("decoder_objective") != "bidirectional":
         return NEXT_TOKENS
-    if training["regime"] == "classical":
-        return f"masks on {float(training['mask_ratio']):g} of the positions"
-    noise = ", ".join(f"{key} {value}" for key, value in sorted((training.get("noise") or {}).items()))
-    stacks = int(model["n_layers"]) // int(training.get("blocks_per_stack", 1))
-    finish = ", finish" if float(training.get("finish", 0)) > 0 else ""
-    way = f" ({training.get('hybrid')})" if training["regime"] == "hybrid" else ""
-    return f"masks of {training['regime']}{way}: noise {noise}; time {training.get('time')}; {stacks} stacks{finish}"
+    regime = training["regime"]
+    if regime not in REGIMES:  # of a package that is not here: its losses answer a question of their own
+        return f"masks of {regime}"
+    masks = REGIMES.get(regime).masks
+    return f"masks of {regime}" if masks is None else str(masks(config))
 
 
 def open_journal(path: str | Path) -> sqlite3.Connection:

@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core.errors import ConfigError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -54,12 +55,34 @@ class Corpus(ABC):
         symbol_tokens: Whether the corpus only makes sense with one token a character (the `bytes` tokenizer).
     """
 
+    options: ClassVar[type[DataConfig]] = DataConfig
+    """Its data options: `DataConfig`, or a frozen subclass with fields of its own."""
     word_rule: WordRule = "whitespace"
     separated: bool = True
     symbol_tokens: bool = False
 
     def __init__(self, config: DataConfig) -> None:
+        if not isinstance(config, self.options):
+            raise TypeError(f"{type(self).__name__} reads {self.options.__name__}, not {type(config).__name__}")
+        self.check(config)
         self.config = config
+
+    @classmethod
+    def check(cls, config: DataConfig) -> None:
+        """Refuses options that contradict each other; asked when a trial is validated, before any text is read.
+
+        Args:
+            config: Of the class `options`.
+
+        Raises:
+            ConfigError: Names the field, its value and what to choose instead.
+        """
+        if cls.symbol_tokens and config.tokenizer != "bytes":
+            raise ConfigError(
+                f"= {config.tokenizer}: corpus {config.corpus} has an exact floor per symbol, which needs one token "
+                "per symbol; choose bytes",
+                path="data.tokenizer",
+            )
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

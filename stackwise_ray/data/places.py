@@ -17,6 +17,13 @@ from stackwise_ray.data.hub_access import load_hub, texts
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkData(DataConfig):
+    """The options of a published dataset."""
+
+    path: str | None = None  # folder with its files; None: $STACKWISE_DATA, then the hub
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """How a published dataset is laid out.
 
@@ -34,7 +41,7 @@ class Benchmark:
     hub_name: str
     hub_revision: str | None = None
 
-    def find(self, config: DataConfig) -> Mapping[Split, Path] | None:
+    def find(self, config: BenchmarkData) -> Mapping[Split, Path] | None:
         """The files of a local copy, or None where only the hub is left.
 
         Raises:

@@ -59,17 +59,6 @@ def prepare(
         DiskFullError: The cache's disk is full.
     """
     corpus = CORPORA.get(config.corpus)(config)
-    for name, source in (("markov", config.markov), ("associative_recall", config.associative_recall)):
-        if source is not None and config.corpus != name:
-            raise ConfigError(
-                f"belongs to corpus: {name}, and the corpus is {config.corpus}; remove it", path=f"data.{name}"
-            )
-    if corpus.symbol_tokens and config.tokenizer != "bytes":
-        raise ConfigError(
-            f"= {config.tokenizer}: corpus {config.corpus} has an exact floor a symbol, which needs one token a "
-            "symbol; choose bytes",
-            path="data.tokenizer",
-        )
     tokenizer = tokenizer_source(config.tokenizer)
     root = (cache_directory or cache.default_cache_directory()) / "tokens"
     plugin = owner("corpora", config.corpus)

@@ -23,7 +23,7 @@ from rich.console import Console
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
-from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
@@ -92,7 +92,7 @@ class Options:
     worker: str = WORKER
 
 
-def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
+def run_sweep(sweep: SweepConfig, design: Design, directory: Path, console: Console, options: Options) -> SweepOutcome:
     """Run `sweep` in `directory` until nothing is left, or as far as it goes.
 
     Raises:
@@ -104,14 +104,16 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
     made = _make_directory(directory)
     with SweepLock(directory) as lock:
         try:
-            return _owned(sweep, directory, lock, console, options)
+            return _owned(sweep, design, directory, lock, console, options)
         except ConfigError:
             if made and not (directory / "sweep.yaml").exists():  # refused before anything was noted: leave no trace
                 shutil.rmtree(directory, ignore_errors=True)  # as its owner: nobody else is at work in it
             raise
 
 
-def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Console, options: Options) -> SweepOutcome:
+def _owned(
+    sweep: SweepConfig, design: Design, directory: Path, lock: SweepLock, console: Console, options: Options
+) -> SweepOutcome:
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
@@ -125,13 +127,14 @@ def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Consol
             journal.reset(record.trial_id)
         tracker = Delivery(sweep, directory, journal, console)
         try:
-            return _run(sweep, directory, journal, tracker, console, options)
+            return _run(sweep, design, directory, journal, tracker, console, options)
         finally:
             tracker.close("interrupted")  # does nothing where the sweep came to its end
 
 
 def _run(
     sweep: SweepConfig,
+    design: Design,
     directory: Path,
     journal: Journal,
     tracker: Delivery,
@@ -139,7 +142,7 @@ def _run(
     options: Options,
 ) -> SweepOutcome:
     corpora = PreparedCorpora(console)
-    source = source_for(sweep, journal, options.verdicts)
+    source = source_for(sweep, design, journal, options.verdicts)
     resources = sweep.resources
     settings = RunSettings(
         worker=options.worker,
@@ -156,12 +159,12 @@ def _run(
 
     def accept() -> None:
         """Nothing of the sweep is written before it has been planned and found good."""
-        _note(sweep, directory, journal, console)
+        _note(sweep, design, directory, journal, console)
         tracker.start()
 
     try:
         if ledger.anything_to_run():
-            _run_missing(sweep, ledger, corpora, tracker, console, options, accept)
+            _run_missing(sweep, design, ledger, corpora, tracker, console, options, accept)
         else:
             accept()
     finally:
@@ -186,6 +189,7 @@ def _run(
 
 def _run_missing(
     sweep: SweepConfig,
+    design: Design,
     ledger: Ledger,
     corpora: PreparedCorpora,
     tracker: Delivery,
@@ -203,7 +207,7 @@ def _run_missing(
 
     with ThreadPoolExecutor(1, "plan") as pool:
         planning = pool.submit(
-            plan_sweep, sweep, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
+            plan_sweep, sweep, design, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
         )
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
@@ -289,7 +293,7 @@ def _make_directory(directory: Path) -> bool:
         ) from None
 
 
-def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal, console: Console) -> None:
     """Write down what was asked; print what changed since the last time."""
     plain = dict(sweep_to_plain(sweep))
     text = dump_yaml(plain)
@@ -301,7 +305,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
-    journal.put_meta("questions", questions_of(sweep, expand(sweep)).to_plain())
+    journal.put_meta("questions", questions_of(sweep, design).to_plain())
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())

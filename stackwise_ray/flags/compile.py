@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.trial.compile_rules import not_one_graph
+from stackwise_ray.config.trial.rules import first_broken
 from stackwise_ray.flags import FLAGS, Flag
 
 
 def _needs(trial: TrialConfig) -> str | None:
-    found = not_one_graph(trial)
+    found = first_broken(replace(trial, training=replace(trial.training, compile=True)))
     return None if found is None else "does not go with {} {}".format(*found)
 
 

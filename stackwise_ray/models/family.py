@@ -75,6 +75,8 @@ class ModelFamily(ABC):
     """Whether heads carry rotary positions, which need an even width."""
     can_be_two_sided: ClassVar[bool] = False
     """Whether the attention of its decoders can be switched to both sides (transformers' `config.is_causal`)."""
+    blocks_end_in_norm: ClassVar[bool] = False
+    """Whether a block ends in a norm, which undoes the scale of its last projection (post-norm)."""
     dropout_fields: ClassVar[tuple[str, ...]] = ()
     """Names of all dropout rates in the transformers config; empty: the family has none."""
     default_special_ids: ClassVar[Mapping[str, int]] = {}
@@ -139,8 +141,8 @@ class ModelFamily(ABC):
         """
         if model.role not in self.roles:
             raise ConfigError(
-                f"= {model.role}, but family {self.name} is built as {' or '.join(self.roles)} only;"
-                f" set role: {self.roles[0]} or choose another family",
+                f"= {model.role}, but family {self.name} is built as {' or '.join(self.roles)} only; "
+                f"write {self.roles[0]}, or choose another family",
                 path="model.role",
             )
         self._check_heads(model)
@@ -155,7 +157,11 @@ class ModelFamily(ABC):
     def _check_heads(self, model: ModelConfig) -> None:
         if not self.takes_n_heads:
             if model.n_heads is not None:
-                raise _not_taken(self.name, "n_heads", model.n_heads, "its mixer has heads of its own: mixer.n_heads")
+                raise ConfigError(
+                    f"= {model.n_heads}, but family {self.name} does not take it (its mixer has heads of its own: "
+                    "mixer.n_heads); remove it",
+                    path="model.n_heads",
+                )
             return
         n_heads = self.heads(model)
         width = 2 if self.rotary else 1
@@ -176,24 +182,24 @@ class ModelFamily(ABC):
             )
 
     def _forbid(self, model: ModelConfig) -> None:
-        if model.n_kv_heads is not None and not self.takes_n_kv_heads:
-            raise _not_taken(self.name, "n_kv_heads", model.n_kv_heads, "only grouped-query attention (llama) has it")
-        if model.mixer is not None and not self.takes_mixer:
-            raise _not_taken(self.name, "mixer", model.mixer.kind, "only family bk has a choice of mixers")
-        if model.channel_mixer is not None and not self.takes_mixer:
-            kind = model.channel_mixer.kind
-            raise _not_taken(self.name, "channel_mixer", kind, "only family bk has a choice of channel mixers")
-        if model.max_positions is not None and not self.has_position_table:
-            raise _not_taken(self.name, "max_positions", model.max_positions, "it has no table of learned positions")
+        taken = {
+            "n_kv_heads": (model.n_kv_heads, "takes_n_kv_heads"),
+            "mixer": (model.mixer and model.mixer.kind, "takes_mixer"),
+            "channel_mixer": (model.channel_mixer and model.channel_mixer.kind, "takes_mixer"),
+            "max_positions": (model.max_positions, "has_position_table"),
+        }
+        for field, (value, fact) in taken.items():
+            if value is not None and not getattr(self, fact):
+                fitting = " or ".join(name for name, family in FAMILIES.items() if getattr(family, fact))
+                raise ConfigError(
+                    f"= {value}, but family {self.name} does not take it; it goes with {fitting}; remove it",
+                    path=f"model.{field}",
+                )
         if model.dropout > 0 and not self.dropout_fields:
             raise ConfigError(
                 f"= {model.dropout:g}, but family {self.name} has no dropout; set model.dropout: 0",
                 path="model.dropout",
             )
-
-
-def _not_taken(family: str, field: str, value: object, reason: str) -> ConfigError:
-    return ConfigError(f"= {value}, but family {family} does not take it ({reason}); remove it", path=f"model.{field}")
 
 
 def special_token_settings(

@@ -7,6 +7,7 @@ rate of each step. Importing this package loads no torch, so that a config can b
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core import registries
@@ -16,14 +17,30 @@ from stackwise_ray.optim.schedules import learning_rate
 if TYPE_CHECKING:
     import torch
 
-    from stackwise_ray.config.trial import OptimizerConfig
+    from stackwise_ray.config.trial import OptimizerConfig, TrialConfig
+    from stackwise_ray.config.trial.rules import Found
 
-__all__ = ["OPTIMIZERS", "Rule", "build_optimizer", "learning_rate"]
+__all__ = ["OPTIMIZERS", "Rule", "UpdateRule", "build_optimizer", "learning_rate"]
 
 Rule = Callable[[list[dict[str, Any]], "OptimizerConfig", float], "torch.optim.Optimizer"]
 """(parameter groups with their own `weight_decay`, config, peak learning rate) -> optimizer."""
 
-OPTIMIZERS: Registry[Rule] = registries.OPTIMIZERS
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRule:
+    """What registers in `optim`; its file loads without torch.
+
+    Attributes:
+        build: Makes the optimizer; imports torch when it is called.
+        rules: What of a trial does not go with it. Each returns the path of the field to change and what is wrong
+            with it, or None.
+    """
+
+    build: Rule
+    rules: tuple[Callable[[TrialConfig], Found], ...] = ()
+
+
+OPTIMIZERS: Registry[UpdateRule] = registries.OPTIMIZERS
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
@@ -39,4 +56,4 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, lr: float) 
     """
     from stackwise_ray.optim.groups import parameter_groups
 
-    return OPTIMIZERS.get(config.kind)(parameter_groups(model, config.weight_decay), config, lr)
+    return OPTIMIZERS.get(config.kind).build(parameter_groups(model, config.weight_decay), config, lr)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-from stackwise_ray.config.trial import OptimizerConfig
+from stackwise_ray.config.trial import OptimizerConfig, TrialConfig
+from stackwise_ray.config.trial.rules import Found
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.optim import OPTIMIZERS
+from stackwise_ray.optim import OPTIMIZERS, UpdateRule
+
+if TYPE_CHECKING:
+    import torch
 
 _MAPS = {"qmap1": "dynamic", "qmap2": "udynamic"}
 """Key in a parameter's state -> table of the 256 values that a byte stands for, the same for all parameters."""
 
 
-@OPTIMIZERS.register("adamw_8bit")
 def adamw_8bit(groups: list[dict[str, Any]], config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
     """bitsandbytes's AdamW: a byte a moment and a scale for 256 of them, 2.03 bytes a parameter instead of 8.
 
@@ -32,6 +32,9 @@ def adamw_8bit(groups: list[dict[str, Any]], config: OptimizerConfig, lr: float)
 
 @functools.cache
 def _rule() -> Any:
+    import torch
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
     try:
         from bitsandbytes import functional, optim
     except ImportError as error:
@@ -68,3 +71,13 @@ def _rule() -> Any:
             super().load_state_dict({**state_dict, "state": state})
 
     return AdamW8bit
+
+
+def _whole_blocks(trial: TrialConfig) -> Found:
+    if trial.training.parallel != "sharded":
+        return None
+    problem = "= adamw_8bit scales 256 neighbours of a matrix together, and shards would part them by the number of"
+    return "optimizer.kind", f"{problem} workers; choose adamw, or training.parallel: replicated"
+
+
+OPTIMIZERS.register("adamw_8bit")(UpdateRule(build=adamw_8bit, rules=(_whole_blocks,)))

@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
-from stackwise_ray.config.trial import Budget, Noise, TrialConfig
+from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
@@ -30,6 +30,7 @@ from stackwise_ray.training.assembly import autocast, build_training_model, ente
 from stackwise_ray.training.budget import StageFlops, batch_sequences, shares
 from stackwise_ray.training.component_hooks import whole_loss
 from stackwise_ray.training.consistency import stack_output, summed_distance
+from stackwise_ray.training.growth_options import Noise, WithNoise
 from stackwise_ray.training.stabilisers import cap_spectral_norms, capping_flops, trained_projections
 from stackwise_ray.training.stage import Stage
 
@@ -76,7 +77,9 @@ def stage_bytes(
 def _same_cost(trial: TrialConfig, stage: Stage) -> tuple[TrialConfig, Stage]:
     """Both without what no cost of a step depends on, as a key to remember costs by: arms that differ in their masks
     alone, and the tuning of an arm, are counted once."""
-    training = replace(trial.training, budget=Budget(steps=1), lr=1.0, evaluations=1, noise=Noise())
+    training = replace(trial.training, budget=Budget(steps=1), lr=1.0, evaluations=1)
+    if isinstance(training, WithNoise):
+        training = replace(training, noise=Noise())
     return replace(trial, seed=0, flags=(), training=training), replace(stage, share=1.0, noise=None)
 
 

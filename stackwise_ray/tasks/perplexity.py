@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import DataConfig, data_config
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric_catalogue import Metric
@@ -98,7 +98,7 @@ class Perplexity(Task):
         )
 
     def _floors(self, data: PreparedData, progress: ProgressCallback | None) -> dict[str, float]:
-        corpus = self._corpus(data.config.path)
+        corpus = self._corpus(getattr(data.config, "path", None))
         nll = unigram_nll(corpus, progress)
         counts, name = data.splits[SPLIT], self.facts.name
         return {
@@ -107,7 +107,7 @@ class Perplexity(Task):
         }
 
     def _config(self, path: str | None, *, tokenizer: str = "bytes", seq_len: int = 128) -> DataConfig:
-        return DataConfig(corpus=self.corpus, path=path, tokenizer=tokenizer, seq_len=seq_len)
+        return data_config(corpus=self.corpus, path=path, tokenizer=tokenizer, seq_len=seq_len)
 
     def _corpus(self, path: str | None) -> Corpus:
         corpus: Corpus = CORPORA.get(self.corpus)(self._config(path))

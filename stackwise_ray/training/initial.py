@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.config.identity import digest, trial_id
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import TrialConfig, replace_training
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.saved import saved_fingerprint, saved_folder
 
@@ -96,7 +96,9 @@ def charged(trial: TrialConfig) -> TrialConfig:
             path=f"training.budget.{unit}",
         )
     left: dict[str, Any] = {unit: int(amount - spent) if unit == "steps" else amount - spent}
-    return replace(trial, training=replace(training, budget=replace(training.budget, **left), charge_init=False))
+    return replace(
+        trial, training=replace_training(training, budget=replace(training.budget, **left), charge_init=False)
+    )
 
 
 def check_tokenizer(trial: TrialConfig, tokenizer: Path) -> None:

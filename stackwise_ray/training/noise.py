@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from stackwise_ray.config.trial import Noise, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.training.growth_options import Noise, WithNoise, options_of
 from stackwise_ray.training.stages import stacks_of
 
 Band = tuple[float, float]
@@ -84,7 +87,7 @@ def bands(trial: TrialConfig, n_stacks: int) -> tuple[tuple[Band, ...], ...]:
     Raises:
         ConfigError: As `levels`; or no range is there to draw from.
     """
-    noise = trial.training.noise
+    noise = options_of(trial, WithNoise).noise
     if trial.training.time == "depth":
         r = levels(noise, n_stacks)
         return tuple((band_of(noise, r, number),) for number in range(n_stacks))
@@ -101,7 +104,7 @@ def stack_noise(trial: TrialConfig, n_stacks: int) -> tuple[Band, ...]:
     """What a stage draws from that trains all stacks: the shares that they own, or the whole range of times."""
     if trial.training.time == "input":
         return bands(trial, n_stacks)[0]
-    return tuple((r, r) for r in levels(trial.training.noise, n_stacks))
+    return tuple((r, r) for r in levels(options_of(trial, WithNoise).noise, n_stacks))
 
 
 def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
@@ -113,7 +116,7 @@ def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
     stacks = stacks_of(trial)
     first = 0
     if trial.training.entry == "nearest_r":
-        r = levels(trial.training.noise, len(stacks))
+        r = levels(options_of(trial, WithNoise).noise, len(stacks))
         first = min(range(len(r)), key=lambda k: round(abs(r[k] - share), 9))
     return tuple(block for stack in stacks[first:] for block in stack)
 
@@ -121,3 +124,17 @@ def entered_blocks(trial: TrialConfig, share: float) -> tuple[int, ...]:
 def denoising_objective(trial: TrialConfig) -> str:
     """What a model learns from masked input: the masked tokens where it sees both sides, else the next one."""
     return "masked_denoising" if trial.fills_masks else "noisy_context"
+
+
+def masks_of_stacks(config: Mapping[str, Any]) -> str:
+    """In words, which masks the loss of a regime with `noise` is of (`stages.Regime.masks`).
+
+    Args:
+        config: The trial as plain data, whose numbers may be text.
+    """
+    training = config["training"]
+    noise = ", ".join(f"{key} {value}" for key, value in sorted((training.get("noise") or {}).items()))
+    stacks = int(config["model"]["n_layers"]) // int(training.get("blocks_per_stack", 1))
+    finish = ", finish" if float(training.get("finish", 0)) > 0 else ""
+    time = training.get("time", "depth")
+    return f"masks of {training['regime']}: noise {noise}; time {time}; {stacks} stacks{finish}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stackwise_ray.config.trial import ADAPTED, Lora, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, Lora, options_of
 from stackwise_ray.training.stage import AdapterSet, Stage
 
 _SLOPE = {"constant": 0, "rising": 1, "falling": -1}
@@ -29,7 +30,8 @@ def ranks_over(trunk: Sequence[int], lora: Lora) -> dict[int, int]:
 
 def with_adapters(trial: TrialConfig, stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stages with the adapters of their trunks where `training.trunk` asks for them."""
-    lora, trunk = trial.training.lora, trial.training.trunk
+    training = options_of(trial, GrowingTraining)
+    lora, trunk = training.lora, training.trunk
     if trunk not in ADAPTED:
         return tuple(stages)
     trunks = [tuple(b for b in stage.active_blocks if b not in stage.trainable.blocks) for stage in stages]

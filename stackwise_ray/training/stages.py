@@ -1,24 +1,47 @@
 """What trains when: a run is a plan of stages, and the one loop carries it out.
 
 Classical training is a plan of one stage. A regime is a file in `training.regimes` that turns a trial into its plan;
-neither knows of torch or of a model's family, only of block numbers.
+neither knows of torch or of a model's family, only of block numbers. The file also holds the regime's options and the
+rules about them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from stackwise_ray.config.trial import ADAPTED, TrialConfig
+from stackwise_ray.config.trial import TrainingConfig, TrialConfig
+from stackwise_ray.config.trial.rules import Found
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.component import COMPONENTS
+from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, options_of
 from stackwise_ray.training.stage import FINISH, Stage, StagePlan, Trainable
 from stackwise_ray.training.stage_adapters import with_adapters
 
-Regime = Callable[[TrialConfig], StagePlan]
+
+@dataclass(frozen=True, kw_only=True)
+class Regime:
+    """A way of training: what registers in `training.regimes`.
+
+    Attributes:
+        plan: From a trial to its stages.
+        options: Its training options: `TrainingConfig`, or a frozen subclass with fields of its own.
+        rules: What does not go together among them and with the rest of the trial. Each returns the path of the field
+            to change and what is wrong with it, or None.
+        masks: In words, which masks the loss of a model that fills in masks is of; losses of two texts are never
+            compared. From the trial as plain data, whose numbers may be text (MLflow's parameters). None: nothing but
+            the regime's name decides.
+    """
+
+    plan: Callable[[TrialConfig], StagePlan]
+    options: type[TrainingConfig] = TrainingConfig
+    rules: tuple[Callable[[TrialConfig], Found], ...] = ()
+    masks: Callable[[Mapping[str, Any]], str] | None = None
+
 
 REGIMES: Registry[Regime] = registries.REGIMES
 
@@ -33,7 +56,7 @@ def stage_plan(trial: TrialConfig) -> StagePlan:
         regime = REGIMES.get(trial.training.regime)
     except ConfigError as error:
         raise error.at(path="training.regime") from None
-    plan = regime(trial)
+    plan = regime.plan(trial)
     _refuse_several_stages(trial, plan)
     return plan
 
@@ -83,7 +106,7 @@ def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, 
         stages[-1],
         name=FINISH,
         active_blocks=blocks,
-        trainable=tuned if trial.training.trunk in ADAPTED else Trainable(blocks=blocks),
+        trainable=tuned if options_of(trial, GrowingTraining).trunk in ADAPTED else Trainable(blocks=blocks),
         noise=noise,
         share=share,
         inserted=(),

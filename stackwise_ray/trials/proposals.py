@@ -5,12 +5,12 @@ Pure but for the journal's decisions: the same sweep over the same journal gives
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from stackwise_ray.config.space.comparisons import goals_of, questions_of
-from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, tuned
 from stackwise_ray.config.space.domains import enumerate_grid
 from stackwise_ray.config.space.resolver import Resolver
 from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
@@ -32,20 +32,21 @@ from stackwise_ray.trials.tuning import tuning_points
 NOT_TUNED = "one learning rate for all arms, not tuned"
 
 
-def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts | None = None) -> TrialSource:
+def source_for(
+    sweep: SweepConfig, design: Design, journal: Journal, verdicts: AnytimeVerdicts | None = None
+) -> TrialSource:
     """The trials of a sweep, in the order in which they should run.
 
     Args:
+        design: What the sweep expands to.
         verdicts: What adaptive replicates ask; other sweeps do without.
 
     Raises:
-        ConfigError: The design does not expand, or a sampler is not installed.
+        ConfigError: A sampler is not installed, or a grid has more points than trials.
     """
     if isinstance(sweep.design, SearchDesign):
-        return _search_source(sweep, journal)
-    design = expand(sweep)
-    arms = design.arms
-    first = _first_trials(sweep, arms, journal)
+        return _search_source(sweep, design, journal)
+    first = _first_trials(sweep, design, journal)
     if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
         return first
     assert verdicts is not None, "the command hands them in"
@@ -60,8 +61,9 @@ def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts |
     )
 
 
-def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> TrialSource:
+def _first_trials(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
     """Every arm on the seeds that it is trained on whatever comes out, after its tuning where there is one."""
+    arms = design.arms
     if sweep.tune is None:
         proposals = [p for place, arm in enumerate(arms) for p in _replicates(arm, {}, sweep, place)]
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
@@ -71,7 +73,7 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
     return TunedSource(
-        {arm.name: _tuning_trials(arm, sweep) for arm in arms},
+        {arm.name: _tuning_trials(arm, sweep, design) for arm in arms},
         lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
         freeze,
         goal=goals_of(sweep)[0],
@@ -81,6 +83,7 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
 
 def plan_sweep(
     sweep: SweepConfig,
+    design: Design,
     corpora: PreparedCorpora,
     *,
     max_concurrent: int | None = None,
@@ -89,13 +92,13 @@ def plan_sweep(
     """Every cell of a sweep with its cost; counts on the meta device.
 
     Args:
+        design: What the sweep expands to.
         verdicts: As in `source_for`.
 
     Raises:
-        ConfigError: The design does not expand, a sampler is not installed, `limits.flops` is below what is planned, or
+        ConfigError: A sampler is not installed, `limits.flops` is below what is planned, or
             no verdict is possible within the seeds that there may be.
     """
-    design = expand(sweep)
     resources = sweep.resources
     slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
     asked = Demand.of(resources, max_concurrent).max_concurrent
@@ -109,7 +112,7 @@ def plan_sweep(
     possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
         sweep.name,
-        _cells(sweep, design.arms, corpora, possible),
+        _cells(sweep, design, corpora, possible),
         slots=slots,
         threads=resources.cpus_per_trial,
         device=_device(resources.gpus_per_trial),
@@ -183,10 +186,10 @@ def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig, place: 
     ]
 
 
-def _tuning_trials(arm: Arm, sweep: SweepConfig) -> list[Proposal]:
+def _tuning_trials(arm: Arm, sweep: SweepConfig, design: Design) -> list[Proposal]:
     """Tuning trials of one arm: every arm gets the same points on the same seed, which no replicate uses."""
     assert sweep.tune is not None
-    space = tuning_space(sweep, arm)
+    space = design.tuning_space(arm)
     if not space.factors:  # the arm sets everything itself
         return []
     points = tuning_points(space, sweep.tune.trials_per_arm, arm_resolve(arm), root_seed=sweep.seed)
@@ -214,8 +217,8 @@ def _shortened(trial: TrialConfig, share: float) -> TrialConfig:
 # ---------------------------------------------------------------------------------------------------------- search
 
 
-def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
-    search, space = _search(sweep), search_space(sweep)
+def _search_source(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
+    search = _search(sweep)
     resolver = Resolver(sweep)
     (seed,) = tuning_seeds(sweep, 1)
 
@@ -233,12 +236,12 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     resolve = resolver.resolve("search.space")
     source: TrialSource
     if SAMPLERS.get(search.sampler).make is None:
-        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
+        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep, design)))
     else:
         from stackwise_ray.trials.search import OptunaSource
 
         source = OptunaSource(
-            space,
+            design.search_space,
             sampler=search.sampler,
             trials=search.trials,
             resolve=resolve,
@@ -257,7 +260,7 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
     )
 
 
-def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
+def _grid_points(sweep: SweepConfig, design: Design) -> list[dict[str, Any]]:
     """The valid points of a search on a grid.
 
     Raises:
@@ -265,7 +268,7 @@ def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
     """
     search, resolver = _search(sweep), Resolver(sweep)
     resolve = resolver.resolve("search.space")
-    grid = enumerate_grid(search_space(sweep), resolve=resolve, source=sweep.source)
+    grid = enumerate_grid(design.search_space, resolve=resolve, source=sweep.source)
     points = [point for point, broken in grid if broken is None and _valid(resolver, point)]
     if len(points) > search.trials:
         raise ConfigError(
@@ -292,33 +295,33 @@ def _search(sweep: SweepConfig) -> Search:
 # -------------------------------------------------------------------------------------------------------- planning
 
 
-def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
+def _cells(sweep: SweepConfig, design: Design, corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
     seeds = len(replicate_seeds(sweep))
     least = None if possible is None else max(possible, len(first_seeds(sweep)))
     if isinstance(sweep.design, SearchDesign):
         search = _search(sweep)
         resolver = Resolver(sweep)
         (middle,) = tuning_points(
-            search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
+            design.search_space, 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
         )
         trial = resolver.trial(middle, place="search.space")
-        yield _cell("search", "search", trial, _search_trials(sweep), corpora)
+        yield _cell("search", "search", trial, _search_trials(sweep, design), corpora)
         if search.winners:
             yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
         return
-    for arm in arms:
+    for arm in design.arms:
         yield replace(_cell(arm.name, "replicate", arm.trial, seeds, corpora), trials_least=least)
-        tuning = _tuning_trials(arm, sweep) if sweep.tune else []
+        tuning = _tuning_trials(arm, sweep, design) if sweep.tune else []
         if tuning:
             yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
 
 
-def _search_trials(sweep: SweepConfig) -> int:
+def _search_trials(sweep: SweepConfig, design: Design) -> int:
     """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
     search = _search(sweep)
     make = SAMPLERS.get(search.sampler).make
     if make is None:
-        return len(_grid_points(sweep))
+        return len(_grid_points(sweep, design))
     make(0)  # refuses one that cannot work here
     return search.trials
 

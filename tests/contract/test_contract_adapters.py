@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from stackwise_ray.config.trial import Budget, Lora, ModelConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.models import FAMILIES, build_model
@@ -24,18 +24,19 @@ from stackwise_ray.models.stack_view import ADAPTER, stack_view
 from stackwise_ray.optim.groups import parameter_groups
 from stackwise_ray.planning.counted_costs import stage_bytes
 from stackwise_ray.training.assembly import Assembly, assemble
+from stackwise_ray.training.growth_options import Lora
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.small_models import MODELS, QUICK, mostly_slow
-from tests.small_trials import TRIAL, check_cost_model, run, with_training
+from tests.small_trials import GROWING, TRIAL, check_cost_model, run, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 every_model_some_slowly = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2",)))
 """For tests that plan, where peft's insertions on fake tensors take seconds."""
-every_regime = pytest.mark.parametrize("regime", ["depth_time", "append"])
+every_regime = pytest.mark.parametrize("regime", GROWING)
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 

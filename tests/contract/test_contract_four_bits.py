@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from stackwise_ray.config.trial import Budget, Lora, ModelConfig
+from stackwise_ray.config.trial import Budget, ModelConfig
 from stackwise_ray.models.growth.quantised import QuantisedLinear
 from stackwise_ray.models.stack_view import ADAPTER, stack_view
 from stackwise_ray.planning.counted_costs import stage_bytes
 from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.checkpoints import Checkpoint
+from stackwise_ray.training.growth_options import Lora
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.state import capture, restore

@@ -15,9 +15,10 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from stackwise_ray.config.trial import Budget, MarkovSource, ModelConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.data import prepare
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_prefix_flops

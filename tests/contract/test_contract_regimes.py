@@ -27,14 +27,14 @@ from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
 from tests.small_models import MODELS, QUICK, mostly_slow
-from tests.small_trials import TRIAL, check_cost_model, run, with_data, with_training
+from tests.small_trials import GROWING, TRIAL, check_cost_model, run, with_data, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 
-every_regime = pytest.mark.parametrize("regime", ["depth_time", "append"])
+every_regime = pytest.mark.parametrize("regime", GROWING)
 
 
 def growing(model: ModelConfig, regime: str = "depth_time", **training: Any) -> TrialConfig:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
-from stackwise_ray.config.trial import Budget, ModelConfig, Noise
+from stackwise_ray.config.trial import Budget, ModelConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
 from stackwise_ray.models.growth.sampling import rounds
 from stackwise_ray.models.growth.time_input import TIME, make_timed
+from stackwise_ray.training.growth_options import Noise
 from stackwise_ray.training.objectives.masked_denoising import MaskedDenoising
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import load_model, score_run

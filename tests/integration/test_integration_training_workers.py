@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, Lora, MarkovSource, TrialConfig
+from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.data.corpora.markov import MarkovSource
+from stackwise_ray.training.growth_options import Lora
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]

@@ -13,7 +13,7 @@ from stackwise_ray.config.space.analysis_rules import (
     check_reported,
     metrics_read,
 )
-from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
+from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand
 from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
 from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.space.resolver import Resolver
@@ -222,11 +222,10 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
 
 
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:
-    """Parse the spaces, and build the trials at their first and last values: a wrong type is found here."""
+    """Build the trials at their first and last values: a wrong type is found here."""
     if sweep.tune is not None:
-        tuning_space(sweep)
         for arm in design.arms:
-            space = tuning_space(sweep, arm)
+            space = design.tuning_space(arm)
             try:
                 points = [edit(arm.trial, point) for point in _typical(space, arm_resolve(arm))]
             except ConfigError as error:
@@ -237,7 +236,7 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
             if space.factors:
                 check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
-        space = search_space(sweep)
+        space = design.search_space
         resolver = Resolver(sweep)
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
@@ -295,7 +294,7 @@ def planned_trials(sweep: SweepConfig, design: Design) -> dict[Role, int]:
     if sweep.search is not None:
         planned["search"] = sweep.search.trials
     if sweep.tune is not None:
-        tuned = [arm for arm in design.arms if tuning_space(sweep, arm).factors]
+        tuned = [arm for arm in design.arms if design.tuning_space(arm).factors]
         planned["tuning"] = len(tuned) * sweep.tune.trials_per_arm
     planned["replicate"] = (len(design.arms) if sweep.search is None else sweep.search.winners) * seeds
     return planned

@@ -123,7 +123,11 @@ class Draft:
         return Draft(plain=merged, source=self.source, origins={**self.origins, **origins})
 
     def locate(self, path: str) -> Origin:
-        """Where the value at `path` was written: itself, else the nearest component that holds it."""
+        """Where the value at `path` was written: itself, else a part of it, else what holds it."""
+        below = next((place for place in self.origins if place.startswith(f"{path}.")), None)
+        if path not in self.origins and below is not None:
+            part = self.origins[below]
+            return Origin(part.source, part.path.removesuffix(below.removeprefix(path)))
         names = path.split(".")
         for length in range(len(names), 0, -1):
             origin = self.origins.get(".".join(names[:length]))

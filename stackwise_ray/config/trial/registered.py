@@ -15,6 +15,7 @@ registers later is known at once. Nothing here knows what the options mean.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.errors import ConfigError, PluginError, did_you_mean
 from stackwise_ray.core.registry import Registry
 
 if typing.TYPE_CHECKING:
@@ -75,11 +76,13 @@ class Alternatives:
         base: What all of them are; holds the common fields.
         field: Name of the field that names the entry.
         registry: Where the entries are.
+        place: Dotted path of the options in what they are part of, for messages of `build_options`.
     """
 
     base: type
     field: str
     registry: Registry[Any]
+    place: str = ""
 
     def of(self, name: Any) -> type | None:
         """The option class of the entry called `name`; None: there is no such entry."""
@@ -98,14 +101,21 @@ class Alternatives:
         """The class of the entry that a mapping names; the base where it names none that exists."""
         return self.of(self.name_in(plain)) or self.base
 
+    def by_entry(self) -> dict[str, type]:
+        """Name to option class of every entry; a plugin that cannot be loaded has no options that anybody could set."""
+        found = {}
+        for name in self.registry.names():
+            with contextlib.suppress(PluginError):  # `of` says it of the one entry that a trial names
+                found[name] = self.of(name) or self.base
+        return found
+
     def classes(self) -> tuple[type, ...]:
         """The base and the option classes of all entries, each once."""
-        found = (self.of(name) for name in self.registry.names())
-        return tuple(dict.fromkeys((self.base, *(options for options in found if options is not None))))
+        return tuple(dict.fromkeys((self.base, *self.by_entry().values())))
 
     def entries_with(self, option: str) -> tuple[str, ...]:
         """Names of the entries that have an option."""
-        return tuple(name for name in self.registry.names() if option in field_names(self.of(name) or self.base))
+        return tuple(name for name, options in self.by_entry().items() if option in field_names(options))
 
     def refusal(self, option: str, name: Any, value: Any) -> str | None:
         """Why an option has no effect beside this entry, and what it goes with; None where no entry has it."""
@@ -152,8 +162,12 @@ class OptionsByName:
     registry: Registry[Any]
 
     def annotations(self) -> dict[str, Any]:
-        """Name of each entry to the class of its options."""
-        return {name: self.options(name) for name in self.registry.names()}
+        """Name of each entry to the class of its options; without plugins that cannot be loaded."""
+        found = {}
+        for name in self.registry.names():
+            with contextlib.suppress(PluginError):
+                found[name] = self.options(name)
+        return found
 
     def options(self, name: str) -> type:
         """The class of one entry's options."""
@@ -260,11 +274,20 @@ def build_options(alternatives: Alternatives, /, **values: Any) -> Any:
     name = alternatives.name_in(values)
     options = alternatives.of(name)
     if options is None:
-        raise ConfigError(alternatives.unknown(name))
+        raise ConfigError(alternatives.unknown(name), path=_joined(alternatives.place, alternatives.field))
     for option, value in values.items():
         if option not in field_names(options) and (problem := alternatives.refusal(option, name, value)):
-            raise ConfigError(problem, path=option)
+            raise ConfigError(problem, path=_joined(alternatives.place, option))
+    for entry in dataclasses.fields(options):
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and entry.name not in values:
+            path = _joined(alternatives.place, entry.name)
+            raise ConfigError(f"is required with {alternatives.field}: {name}", path=path)
     return options(**values)
+
+
+def _joined(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
 
 
 def replace_options(alternatives: Alternatives, options: Any, /, **changes: Any) -> Any:

@@ -1,39 +1,24 @@
-"""The rules that span several fields of a trial, in one place.
+"""The rules that every trial is held to, and the one place where those of its entries are asked.
 
 `check_trial` is called wherever a configuration enters: by `load_trial`, by the design generators for every arm, and
-by a searcher for every point. What needs a tokenizer's vocabulary or counted FLOPs is checked by the planner.
+by a searcher for every point. What concerns one family, corpus, optimizer or regime stands with that entry. What needs
+a tokenizer's vocabulary or counted FLOPs is checked by the planner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from stackwise_ray.config.trial import (
-    ADAPTED,
-    AttentionMixer,
-    ExpertsChannelMixer,
-    Schedule,
-    TrainingConfig,
-    TrialConfig,
-)
-from stackwise_ray.config.trial.append_rules import OF_APPEND, cached_prefix, time_as_input
-from stackwise_ray.config.trial.compile_rules import one_graph
+from stackwise_ray.config.trial import DATA, TRAINING, Schedule, TrialConfig
 from stackwise_ray.config.trial.component_rules import components_fit
-from stackwise_ray.config.trial.growth_rules import GROWTH_RULES
+from stackwise_ray.config.trial.registered import Alternatives
 from stackwise_ray.config.trial.validation import Locate, Origin
-from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError, did_you_mean
-from stackwise_ray.core.quantities import near_divisors
+from stackwise_ray.core.registries import CORPORA, FAMILIES, FLAGS, OPTIMIZERS, REGIMES
+from stackwise_ray.core.registry import Registry
 
 Found = tuple[str, str] | None
 """Path of the field to change and what is wrong with it, or nothing."""
-
-ROLES = {"bert": "encoder", "modernbert": "encoder", "gpt2": "decoder", "llama": "decoder"}
-"""Families that come in one role alone; the others take both. The families say the same (a contract test compares):
-it stands here too so that a file is refused without importing them."""
-
-POSITION_TABLES = ("gpt2", "bert")
-"""Families with learned positions, which end where the table ends."""
 
 
 def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
@@ -45,31 +30,41 @@ def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
     Raises:
         ConfigError: With both values and what to choose instead.
     """
-    find = locate or (lambda path: Origin(None, path))
-    for rule in RULES:
-        found = rule(trial)
-        if found is not None:
-            path, problem = found
-            origin = find(path)
-            raise ConfigError(problem, path=origin.path, source=origin.source)
+    found = first_broken(trial)
+    if found is not None:
+        path, problem = found
+        origin = (locate or (lambda place: Origin(None, place)))(path)
+        raise ConfigError(problem, path=origin.path, source=origin.source)
+
+
+def first_broken(trial: TrialConfig) -> Found:
+    """What the first broken rule says: of the rules for every trial, then of those of its entries."""
+    found = _names(trial)
+    if found is not None:
+        return found
+    rules = (*RULES, *OPTIMIZERS.get(trial.optimizer.kind).rules, *REGIMES.get(trial.training.regime).rules)
+    return next((found for rule in rules if (found := rule(trial)) is not None), None)
 
 
 # --------------------------------------------------------------------------------------------------- known names
 
-_REGISTRIES = {
-    "family": registries.FAMILIES,
-    "corpus": registries.CORPORA,
-    "optimizer": registries.OPTIMIZERS,
-    "flag": registries.FLAGS,
-    "regime": registries.REGIMES,
-}
 
-
-def _unknown(kind: str, name: str, path: str) -> Found:
-    names = _REGISTRIES[kind].names()
-    if name in names:
+def _unknown(registry: Registry[object], name: str, path: str) -> Found:
+    if name in registry:
         return None
-    return path, f"= {name} is an unknown {kind}; {did_you_mean(name, names)}"
+    return path, f"= {name} is an unknown {registry.kind}; {did_you_mean(name, registry.names())}"
+
+
+def _options(alternatives: Alternatives, options: object, path: str) -> Found:
+    """A trial that was put together in code has the options class of the entry that it names."""
+    name = getattr(options, alternatives.field)
+    wanted = alternatives.of(name)
+    if wanted is None:
+        return f"{path}.{alternatives.field}", alternatives.unknown(name)
+    if type(options) is wanted:
+        return None
+    problem = f"= {name} has {wanted.__name__} as its options, and these are {type(options).__name__}"
+    return f"{path}.{alternatives.field}", f"{problem}; build them with {path}_config({alternatives.field}='{name}', …)"
 
 
 def _names(trial: TrialConfig) -> Found:
@@ -77,92 +72,34 @@ def _names(trial: TrialConfig) -> Found:
         if flag in trial.flags[:number]:
             return "flags", f"= {list(trial.flags)} lists '{flag}' twice; once is enough"
     return (
-        _unknown("family", trial.model.family, "model.family")
-        or _unknown("corpus", trial.data.corpus, "data.corpus")
-        or _unknown("regime", trial.training.regime, "training.regime")
-        or _unknown("optimizer", trial.optimizer.kind, "optimizer.kind")
-        or next((found for flag in trial.flags if (found := _unknown("flag", flag, "flags"))), None)
+        _unknown(FAMILIES, trial.model.family, "model.family")
+        or _options(DATA, trial.data, "data")
+        or _options(TRAINING, trial.training, "training")
+        or _unknown(OPTIMIZERS, trial.optimizer.kind, "optimizer.kind")
+        or next((found for flag in trial.flags if (found := _unknown(FLAGS, flag, "flags"))), None)
     )
 
 
 # --------------------------------------------------------------------------------------------------------- rules
 
 
-def _heads(trial: TrialConfig) -> Found:
-    model = trial.model
-    counts = {"model.n_heads": model.n_heads}
-    if isinstance(model.mixer, AttentionMixer):
-        counts["model.mixer.n_heads"] = model.mixer.n_heads
-    for path, heads in counts.items():
-        if heads is not None and model.d_model % heads:
-            choices = near_divisors(model.d_model, heads)
-            return path, f"= {heads} does not divide d_model = {model.d_model}; choose {choices}"
-    if model.n_kv_heads is not None and model.n_heads is not None and model.n_heads % model.n_kv_heads:
-        choices = near_divisors(model.n_heads, model.n_kv_heads)
-        return (
-            "model.n_kv_heads",
-            f"= {model.n_kv_heads} does not divide n_heads = {model.n_heads}; choose {choices}",
-        )
+def _said(error: ConfigError, path: str) -> Found:
+    return error.path or path, error.problem
+
+
+def _family(trial: TrialConfig) -> Found:
+    try:
+        FAMILIES.get(trial.model.family).check(trial.model, seq_len=trial.data.seq_len)
+    except ConfigError as error:
+        return _said(error, "model")
     return None
 
 
-def _mixer(trial: TrialConfig) -> Found:
-    model = trial.model
-    if model.family == "bk":
-        if model.mixer is None:
-            return "model.mixer", "is required in the bk family; give a kind, such as resolvent_apply"
-        if model.n_heads is not None:
-            return "model.n_heads", f"= {model.n_heads} has no effect in the bk family; set model.mixer.n_heads"
-        return None
-    if model.mixer is not None:
-        kind = model.mixer.kind
-        return "model.mixer", f"of kind {kind} goes with the family bk, not {model.family}; leave it out"
-    if model.n_heads is None and model.family in ROLES:
-        return "model.n_heads", f"is required in the {model.family} family"
-    return None
-
-
-def _channel_mixer(trial: TrialConfig) -> Found:
-    model, channel_mixer = trial.model, trial.model.channel_mixer
-    if channel_mixer is not None and model.family != "bk":
-        kind = channel_mixer.kind
-        return "model.channel_mixer", f"of kind {kind} goes with the family bk, not {model.family}; leave it out"
-    if isinstance(channel_mixer, ExpertsChannelMixer) and channel_mixer.top_k > channel_mixer.n_experts:
-        problem = f"= {channel_mixer.top_k} is more than n_experts = {channel_mixer.n_experts}"
-        return "model.channel_mixer.top_k", f"{problem}; choose 1 to {channel_mixer.n_experts}"
-    return None
-
-
-def _role(trial: TrialConfig) -> Found:
-    role = ROLES.get(trial.model.family)
-    if role is not None and trial.model.role != role:
-        article = "an" if role == "encoder" else "a"
-        return "model.role", f"= {trial.model.role}, but {trial.model.family} is {article} {role}; write {role}"
-    return None
-
-
-def _positions(trial: TrialConfig) -> Found:
-    rows, seq_len = trial.model.max_positions, trial.data.seq_len
-    if trial.model.family in POSITION_TABLES and rows is not None and seq_len > rows:
-        problem = f"= {seq_len} is beyond the {rows} learned positions of this {trial.model.family}"
-        return "data.seq_len", f"{problem}; choose at most {rows}, or raise model.max_positions"
-    return None
-
-
-def _generated(trial: TrialConfig) -> Found:
-    data = trial.data
-    for corpus, source in (("markov", data.markov), ("associative_recall", data.associative_recall)):
-        path = f"data.{corpus}"
-        if data.corpus == corpus and source is None:
-            return path, f"is required with corpus: {corpus}; give the source, or {{}} for its defaults"
-        if data.corpus != corpus and source is not None:
-            return path, f"goes with corpus: {corpus}, not {data.corpus}; write {path}: null"
-    return None
-
-
-def _paths(trial: TrialConfig) -> Found:
-    if trial.data.corpus == "text_files" and trial.data.path is None:
-        return "data.path", "is required with corpus: text_files; give a file, a folder or a glob"
+def _corpus(trial: TrialConfig) -> Found:
+    try:
+        CORPORA.get(trial.data.corpus).check(trial.data)
+    except ConfigError as error:
+        return _said(error, "data")
     return None
 
 
@@ -187,87 +124,6 @@ def whole_batches(trial: TrialConfig) -> Found:
     return None
 
 
-_GROWTH = ("blocks_per_stack", "stage_split", "trunk", "lora", "embeddings", "finish")
-"""Fields of `training` that only a regime which grows the model reads."""
-
-_HYBRID = ("hybrid", "init_from", "charge_init", "pretraining_share")
-"""Those of the regime that goes on from a checkpoint."""
-
-_RIGHT_TO_LEFT = ("consistency", "entry")
-"""Fields of `training` that need suffixes of stacks which trained on fewer and fewer masks."""
-
-
-def _regime(trial: TrialConfig) -> Found:
-    training = trial.training
-    default = TrainingConfig(budget=training.budget)
-    reads: dict[str, tuple[str, ...]] = {
-        "classical": (),
-        "classical_random_ratio": ("noise", "decoder_objective", "blocks_per_stack", "time"),
-        "depth_time": ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT),
-        "append": ("noise", "decoder_objective", *_GROWTH, *OF_APPEND),
-        "hybrid": ("noise", *_GROWTH, *_HYBRID),
-    }
-    for name in ("noise", "decoder_objective", *_GROWTH, *_RIGHT_TO_LEFT, *OF_APPEND, *_HYBRID):
-        value = getattr(training, name)
-        if value != getattr(default, name) and name not in reads.get(training.regime, (name,)):
-            fitting = " or ".join(regime for regime, fields in reads.items() if name in fields)
-            shown = "" if name in ("noise", "lora") else f"= {list(value) if isinstance(value, tuple) else value} "
-            problem = f"{shown}has no effect in the regime {training.regime}; it goes with {fitting}"
-            return f"training.{name}", problem
-    if training.regime == "classical_random_ratio" and training.noise.kind != "point":
-        problem = f"= {training.noise.kind} has no effect in classical_random_ratio, which draws the stacks' own shares"
-        return "training.noise.kind", f"{problem}; leave it out"
-    if training.embeddings == "untied_all" and training.trunk == "trainable":
-        problem = "= untied_all has no effect over a trainable trunk, where everything trains and a tie stays"
-        return "training.embeddings", f"{problem}; leave it out"
-    keeps_head = training.trunk not in ("frozen", *ADAPTED) or training.regime == "append"
-    if training.embeddings == "tied_frozen" and keeps_head:
-        why = "append" if training.regime == "append" else f"a {training.trunk} trunk"
-        problem = f"= tied_frozen freezes the head after the first stage, and {why} needs it to train"
-        return "training.embeddings", f"{problem}; choose untied_frozen_head or untied_all"
-    if training.finish >= 1:
-        return (
-            "training.finish",
-            f"= {training.finish:g} leaves nothing to the stages before it; choose less",
-        )
-    return None
-
-
-def _hybrid(trial: TrialConfig) -> Found:
-    model, training = trial.model, trial.training
-    if training.regime != "hybrid":
-        return None
-    own = training.pretraining_share
-    if training.init_from is None and own is None:
-        fixes = "give a finished run's folder or a saved model; or training.pretraining_share, such as 0.5, to train it"
-        return "training.init_from", f"is required in the regime hybrid: {fixes} first, out of the same budget"
-    if training.init_from is not None and own is not None:
-        problem = f"= {own:g} has no effect beside training.init_from = {training.init_from}, which is trained already"
-        return "training.pretraining_share", f"{problem}; leave one of them out"
-    if training.init_from is None and not training.charge_init:
-        problem = "= False has no effect without training.init_from: what is trained within the budget is part of it"
-        return "training.charge_init", f"{problem}; leave it out"
-    if model.pretrained is not None and own is None:
-        return "model.pretrained", f"= {model.pretrained} has no effect beside training.init_from; leave it out"
-    if training.noise.kind != "point":
-        problem = f"= {training.noise.kind} has no effect in the regime hybrid, whose bands are its own"
-        return "training.noise.kind", f"{problem}; leave it out"
-    if training.trunk == "random_frozen":
-        return "training.trunk", "= random_frozen, but the stacks of hybrid are a checkpoint's; choose depth_time"
-    if training.hybrid == "finetune":
-        default = TrainingConfig(budget=training.budget)
-        for name in _GROWTH:
-            if getattr(training, name) != getattr(default, name):
-                return (
-                    f"training.{name}",
-                    "has no effect in training.hybrid = finetune, which has one stage; leave it out",
-                )
-        if training.noise.schedule != "linear":
-            problem = "has no effect in training.hybrid = finetune, which goes from r_last to r_first"
-            return "training.noise.schedule", f"{problem}; leave it out"
-    return None
-
-
 def _schedule(trial: TrialConfig) -> Found:
     schedule = trial.training.schedule
     if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
@@ -281,6 +137,18 @@ def _schedule(trial: TrialConfig) -> Found:
     return None
 
 
+def _stabilisers(trial: TrialConfig) -> Found:
+    training, model = trial.training, trial.model
+    for name, value in (("spectral_norm", training.spectral_norm), ("residual_gain", training.residual_gain)):
+        if value and FAMILIES.get(model.family).blocks_end_in_norm:
+            problem = f"= {value} is about the last projection of a residual branch, and a block of {model.family} ends"
+            return f"training.{name}", f"{problem} in a norm, which undoes its scale; leave it out"
+    if training.residual_gain is not None and model.pretrained is not None:
+        problem = f"= {training.residual_gain} would change what the weights at {model.pretrained} compute"
+        return "training.residual_gain", f"{problem}; leave it out"
+    return None
+
+
 def _memory(trial: TrialConfig) -> Found:
     training = trial.training
     if training.memory_bytes is not None and training.accumulation != 1:
@@ -289,47 +157,39 @@ def _memory(trial: TrialConfig) -> Found:
     return None
 
 
-def _parallel(trial: TrialConfig) -> Found:
+def _sharded(trial: TrialConfig) -> Found:
     training = trial.training
-    if training.parallel == "sharded" and trial.optimizer.kind == "adamw_8bit":
-        problem = "= adamw_8bit scales 256 neighbours of a matrix together, and shards would part them by the number of"
-        return "optimizer.kind", f"{problem} workers; choose adamw, or training.parallel: replicated"
-    if training.parallel == "sharded" and training.consistency > 0:
-        problem = (
-            f"= {training.consistency:g} embeds tokens beside the forward pass, when the shards have been given back"
-        )
-        return "training.consistency", f"{problem}; choose 0, or training.parallel: replicated"
     if training.parallel == "sharded" and training.spectral_norm:
         problem = "= true needs whole matrices after each update, and every worker has a shard of them"
         return "training.spectral_norm", f"{problem}; write false, or training.parallel: replicated"
-    if training.parallel == "sharded" and training.cache:
-        problem = "= true begins a forward pass inside the model, and shards are gathered where a whole one begins"
-        return "training.cache", f"{problem}; leave it out, or write training.parallel: replicated"
     if training.parallel == "sharded" and training.precision == "fp16":
         problem = "= fp16 scales the loss by what every worker sees overflow in its own shard, and they would differ"
         return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
     return None
 
 
+def _compiled(trial: TrialConfig) -> Found:
+    """With `compile: true` the forward pass is one graph, the same at every step."""
+    training, end = trial.training, "or training.compile: false"
+    if training.compile and training.parallel == "sharded":
+        problem = "= sharded gathers weights and gives them back inside the pass, which a compiled one cannot"
+        return "training.parallel", f"{problem}; choose replicated, {end}"
+    if training.compile and training.memory_bytes is not None:
+        problem = f"= {training.memory_bytes} is fitted to the memory of a step that is not compiled, which takes other"
+        return "training.memory_bytes", f"{problem}; set training.accumulation, {end}"
+    return None
+
+
 RULES: tuple[Callable[[TrialConfig], Found], ...] = (
-    _names,
-    _role,
-    _mixer,
-    _channel_mixer,
-    _heads,
-    _positions,
-    _generated,
-    _paths,
+    _family,
+    _corpus,
     _final_evaluation,
     whole_batches,
     _schedule,
-    _regime,
-    _hybrid,
-    *GROWTH_RULES,
-    time_as_input,
-    cached_prefix,
-    _parallel,
+    _stabilisers,
+    _sharded,
     _memory,
-    one_graph,
+    _compiled,
     components_fit,
 )
+"""Of every trial, in the order in which they are asked."""

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict, Field
 
-from stackwise_ray.config.trial.registered import NamedOptions, OptionsByName
+from stackwise_ray.config.trial.registered import (
+    Alternatives,
+    NamedOptions,
+    OptionsByName,
+    OptionsOf,
+    build_options,
+    replace_options,
+)
 from stackwise_ray.core import registries
 
 SCHEMA_VERSION = 1
@@ -126,42 +133,17 @@ class ModelConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MarkovSource(Strict):
-    """A generated source with a known entropy rate; it depends on nothing but these numbers."""
-
-    order: Positive = 2  # symbols of context that decide the next
-    n_symbols: Positive = 16  # alphabet size; order 2 gives 256 contexts, learnable in seconds
-    concentration: Annotated[float, Field(gt=0)] = 0.3  # Dirichlet parameter of each row; smaller: more predictable
-    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each
-    seed: int = 0  # of the source itself, not of the trial
-
-
-@dataclass(frozen=True, kw_only=True)
-class AssociativeRecallSource(Strict):
-    """Generated sequences of key-value pairs and queries; they depend on nothing but these numbers."""
-
-    n_pairs: Positive = 8  # pairs a sequence, all keys different: what a state has to hold
-    n_queries: Positive = 8  # keys asked for again, each once: at most n_pairs
-    n_keys: Positive = 32  # alphabet of the keys: n_pairs to 52
-    n_values: Annotated[int, Field(ge=2)] = 32  # alphabet of the values, at most 42; guessing is right once in so many
-    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each, all of whole sequences
-    seed: int = 0  # of the source itself, not of the trial
-
-
-@dataclass(frozen=True, kw_only=True)
 class DataConfig(Strict):
-    """Which text, cut how. The fingerprint of what it yields is part of the trial's identity."""
+    """Which text, cut how. The fingerprint of what it yields is part of the trial's identity.
+
+    A corpus adds options of its own in a subclass, its `options`; `config.trial.data_config` builds one.
+    """
 
     corpus: str  # a name in stackwise_ray.data.corpora
     tokenizer: str = "bytes"  # bytes | words | bpe:<size> | a path or hub name of a transformers tokenizer
-    path: str | None = None  # file, folder or glob of text or JSONL (text_files), or where to look first
-    name: str | None = None  # configuration of a hub dataset
-    text_field: str = "text"  # key that holds the text in JSONL and hub datasets
     seq_len: Positive = 256  # tokens in a training window, which is also the context of a prediction
     validation_tokens: Positive = 65_536  # one fixed set of windows for validation/loss; 65,536 costs seconds
     final_evaluation: Literal["full", "fixed"] | None = None  # None: full for decoders, fixed for encoders
-    markov: MarkovSource | None = None  # only with corpus: markov
-    associative_recall: AssociativeRecallSource | None = None  # only with corpus: associative_recall
 
 
 # -------------------------------------------------------------------------------------------------- the training
@@ -204,33 +186,33 @@ class Schedule(Strict):
     final: Share = 0.1  # last learning rate as a share of the peak (cosine, wsd, linear)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Noise(Strict):
-    """Share of masked positions that each stack owns, heaviest at the input; stack k of K has r_k."""
+class AbsentOptions:
+    """What code that reads any trial finds where the regime of the trial lacks an option: that it does not happen.
 
-    kind: Literal["point", "band", "cumulative"] = "point"  # r_k; between its neighbours' midpoints; r_K to r_k
-    schedule: Literal["linear", "cosine", "exponential"] | tuple[Share, ...] = "linear"  # or the list r_1, …, r_K
-    r_first: Share = 0.95  # r_1 of the leftmost stack; above it hardly a token is left to read
-    r_last: Share = 0.15  # r_K of the rightmost stack, and of the only one
+    Not fields: no file can set them. A regime that has the option declares a field of the same name and default. An
+    option that only its regime reads needs no line here.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Lora(Strict):
-    """Low-rank adapters on every matrix of the trunk's blocks: W + (alpha / rank) B A (Hu et al., 2106.09685)."""
-
-    rank: Positive = 8  # of a block's adapters: the mean over the trunk, whatever the pattern
-    pattern: Literal["constant", "rising", "falling"] = "constant"  # from the input on: rank/2 to 3/2 rank, or back
-    dual: Positive | None = None  # rank of a second, smaller set, put over the whole trunk at each growth; None: none
-    alpha: Positive = 16  # twice the default rank; fixed while the rank varies, as in the paper
-
-
-ADAPTED = ("lora", "qlora")
-"""Trunks that keep their weights while adapters on them train."""
+    blocks_per_stack = 1
+    stage_split = cast("str | tuple[float, ...]", "uniform")
+    time = "depth"
+    decoder_objective = "noisy_context"
+    consistency = 0.0
+    entry = "full"
+    cache = False
+    cache_bytes = cast("int | None", None)
+    finish = 0.0
+    init_from = cast("str | None", None)
+    charge_init = True
+    pretraining_share = cast("float | None", None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Strict):
-    """How the model is trained. The second part goes with regimes that grow the model or draw their noise."""
+class TrainingConfig(AbsentOptions, Strict):
+    """How the model is trained: the options of every regime. A regime adds its own in a subclass, its `options`.
+
+    `config.trial.training_config` builds one of the class that the regime has.
+    """
 
     budget: Budget
     regime: str = "classical"  # classical is a plan of one stage; other regimes are plans of several
@@ -245,32 +227,11 @@ class TrainingConfig(Strict):
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # autocast type; master weights stay float32
     activation_checkpointing: bool = False  # recompute each block in the backward pass
     compile: bool = False  # torch.compile of a step's passes; its seconds are no part of training's
-    mask_ratio: Share = 0.15  # masked-LM share of positions (encoders; 80/10/10)
     evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
     parallel: Literal["replicated", "sharded"] = "replicated"  # several workers: all hold the model, or shards (FSDP2)
     checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
-
-    noise: Noise = field(default_factory=Noise)
-    time: Literal["depth", "input"] = "depth"  # what tells the noise: the stack's number, or an input of the model
-    blocks_per_stack: Positive = 1  # blocks that a stage adds; they divide the model's
-    stage_split: Literal["uniform", "flop_proportional"] | tuple[Share, ...] = "uniform"  # or the shares in order
-    trunk: Literal["frozen", "trainable", "lora", "qlora", "random_frozen"] = "frozen"  # what earlier stages trained
-    lora: Lora = field(default_factory=Lora)  # with trunk lora, or qlora, which keeps the trunk's matrices in 4 bits
-    embeddings: Literal["tied_frozen", "untied_frozen_head", "untied_all"] = "untied_frozen_head"  # after stage 1
-    decoder_objective: Literal["noisy_context", "bidirectional"] = "noisy_context"  # what a decoder learns from masks
-    consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
-    entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
-    cache: bool = False  # append: keep what the frozen prefix gives, on masks that stay the same every epoch
-    cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
-    finish: Share = 0.0  # of the budget, for a last stage on all shares of masks: everything trains, or all adapters
-    hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
-    init_from: str | None = None  # hybrid: the checkpoint to go on from, a finished run's folder or a saved model
-    charge_init: bool = True  # the budget pays for what that run cost as well: only so are arms compared at equal cost
-    # hybrid without a checkpoint: of the budget, to train one first as classical does; all other shares are of the
-    # rest. None: there is one. No share is a default: how much to spend on it is what a comparison asks.
-    pretraining_share: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,8 +249,8 @@ class TrialConfig(Strict):
     """One trial. Its canonical hash, with the data fingerprint, is the `trial_id` (`config.identity`)."""
 
     model: ModelConfig
-    data: DataConfig
-    training: TrainingConfig
+    data: Annotated[DataConfig, OptionsOf("corpus", registries.CORPORA)]
+    training: Annotated[TrainingConfig, OptionsOf("regime", registries.REGIMES)]
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     flags: tuple[str, ...] = ()  # names in stackwise_ray.flags, each a pure edit of this config
     seed: int = 0  # root seed of the named streams init, data order, noise
@@ -299,3 +260,42 @@ class TrialConfig(Strict):
     def fills_masks(self) -> bool:
         """Whether the model predicts masked tokens from both sides: encoders, and bidirectional decoders."""
         return self.model.role == "encoder" or self.training.decoder_objective == "bidirectional"
+
+
+TRAINING = Alternatives(TrainingConfig, "regime", registries.REGIMES, "training")
+DATA = Alternatives(DataConfig, "corpus", registries.CORPORA, "data")
+
+
+def training_config(**options: Any) -> TrainingConfig:
+    """Training options of the class that their regime has, from Python values.
+
+    Raises:
+        ConfigError: There is no such regime, or it lacks one of the options.
+
+    >>> training_config(budget=Budget(steps=10), regime="append", trunk="trainable").trunk
+    'trainable'
+    """
+    built: TrainingConfig = build_options(TRAINING, **options)
+    return built
+
+
+def data_config(**options: Any) -> DataConfig:
+    """Data options of the class that their corpus has; otherwise as `training_config`."""
+    built: DataConfig = build_options(DATA, **options)
+    return built
+
+
+def replace_training(training: TrainingConfig, **changes: Any) -> TrainingConfig:
+    """A copy with changes; `regime` among them makes it one of that regime's class.
+
+    Raises:
+        ConfigError: As `training_config`; also where another regime would lose a value that is not at its default.
+    """
+    changed: TrainingConfig = replace_options(TRAINING, training, **changes)
+    return changed
+
+
+def replace_data(data: DataConfig, **changes: Any) -> DataConfig:
+    """A copy with changes, likewise with another corpus."""
+    changed: DataConfig = replace_options(DATA, data, **changes)
+    return changed

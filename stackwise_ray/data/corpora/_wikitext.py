@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, file_signature
-from stackwise_ray.data.places import Benchmark
+from stackwise_ray.data.places import Benchmark, BenchmarkData
 
 _ARTICLE = re.compile(r"^ \n(?= = [^=\n][^\n]* = \n \n)", re.MULTILINE)
 """An article begins with an empty line, its title between single = signs, and another empty line. (A few tables
@@ -24,7 +23,9 @@ class WikiText(Corpus):
     benchmark: ClassVar[Benchmark]
     words: ClassVar[Mapping[Split, int]]
 
-    def __init__(self, config: DataConfig) -> None:
+    options = BenchmarkData
+
+    def __init__(self, config: BenchmarkData) -> None:
         super().__init__(config)
         self._files = self.benchmark.find(config)
 

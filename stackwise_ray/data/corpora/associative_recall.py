@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from stackwise_ray.config.trial import AssociativeRecallSource, DataConfig
+from stackwise_ray.config.trial import DataConfig, Positive, Strict
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split
@@ -41,22 +42,49 @@ _BLOCK = 8192
 """Sequences drawn at once: a few megabytes whatever the corpus's size."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AssociativeRecallSource(Strict):
+    """Generated sequences of key-value pairs and queries; they depend on nothing but these numbers."""
+
+    n_pairs: Positive = 8  # pairs per sequence, all keys different: what a state has to hold
+    n_queries: Positive = 8  # keys asked for again, each once: at most n_pairs
+    n_keys: Positive = 32  # alphabet of the keys: n_pairs to 52
+    n_values: Annotated[int, Field(ge=2)] = 32  # alphabet of the values, at most 42; guessing is right once in so many
+    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each, all of whole sequences
+    seed: int = 0  # of the source itself, not of the trial
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of a sequence."""
+        return 2 * (self.n_pairs + self.n_queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssociativeRecallData(DataConfig):
+    """The options of generated key-value pairs and queries."""
+
+    associative_recall: AssociativeRecallSource
+
+
 @CORPORA.register("associative_recall")
 class AssociativeRecallCorpus(Corpus):
     """Independent sequences, one after the other, a document a split."""
 
+    options = AssociativeRecallData
     word_rule = "symbols"
     separated = False
     symbol_tokens = True
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: AssociativeRecallData) -> None:
         super().__init__(config)
-        self.source = config.associative_recall or AssociativeRecallSource()
-        self.sequence_length = 2 * (self.source.n_pairs + self.source.n_queries)
-        self._check()
+        self.source = config.associative_recall
+        self.sequence_length = self.source.sequence_length
 
-    def _check(self) -> None:
-        source, length, seq_len = self.source, self.sequence_length, self.config.seq_len
+    @classmethod
+    def check(cls, config: DataConfig) -> None:
+        super().check(config)
+        assert isinstance(config, AssociativeRecallData)
+        source, length, seq_len = config.associative_recall, config.associative_recall.sequence_length, config.seq_len
         bounds = {
             "n_pairs": (source.n_pairs, 1, len(KEYS), "the pairs of a sequence have different letters as keys"),
             "n_queries": (source.n_queries, 1, source.n_pairs, "each of the pairs is asked for once at most"),
@@ -68,7 +96,7 @@ class AssociativeRecallCorpus(Corpus):
                 raise ConfigError(
                     f"= {value}: {reason}; choose {low} to {high}", path=f"data.associative_recall.{name}"
                 )
-        if self.n_sequences_of("validation") < 2:
+        if source.n_tokens // 10 // length < 2:
             raise ConfigError(
                 f"= {source.n_tokens}: validation and test have a tenth each, of at least two sequences of {length} "
                 f"tokens; choose {20 * length} or more",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,31 +23,48 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubData(DataConfig):
+    """The options of a dataset of the hub."""
+
+    path: str | None = None  # its name on the hub, or a folder; required
+    name: str | None = None  # its configuration
+    text_field: str = "text"  # column that holds the text
+
+
 @CORPORA.register("hub")
 class HubDataset(Corpus):
     """Documents from a dataset on the hub; a prepared one is used again without asking the hub."""
 
-    def __init__(self, config: DataConfig) -> None:
+    options = HubData
+
+    def __init__(self, config: HubData) -> None:
         super().__init__(config)
+        assert config.path is not None, "checked"
+        self._path, self._name, self._text_field = config.path, config.name, config.text_field
+        self._facts: dict[str, Any] = {}
+
+    @classmethod
+    def check(cls, config: DataConfig) -> None:
+        super().check(config)
+        assert isinstance(config, HubData)
         if config.path is None:
             raise ConfigError(
-                "corpus: hub needs the dataset's name; set data.path, for example data.path=roneneldan/TinyStories",
+                "is required with corpus: hub; give the dataset's name, for example data.path=roneneldan/TinyStories",
                 path="data.path",
             )
-        self._path = config.path
-        self._facts: dict[str, Any] = {}
 
     def recipe(self) -> Mapping[str, Any]:
         return {
             "corpus": "hub",
-            "text_field": self.config.text_field,
+            "text_field": self._text_field,
             "split": "the dataset's own; validation and test that it lacks out of train by sha256, 5 % each",
         }
 
     def signature(self) -> Mapping[str, Any]:
         folder = Path(self._path)
         files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-        return {"path": self._path, "name": self.config.name, "files": [file_signature(path) for path in files]}
+        return {"path": self._path, "name": self._name, "files": [file_signature(path) for path in files]}
 
     def documents(self) -> Iterator[Document]:
         dataset = self._dataset
@@ -60,7 +78,7 @@ class HubDataset(Corpus):
         dropped = 0
         # Test and validation first: what stands in them as well is dropped from train, not the other way round.
         for source in reversed([split for split in SPLITS if split in dataset]):
-            for i, text in enumerate(texts(dataset[source], self.config.text_field)):
+            for i, text in enumerate(texts(dataset[source], self._text_field)):
                 digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
                 if digest[:16] in seen:
                     dropped += 1
@@ -74,7 +92,7 @@ class HubDataset(Corpus):
 
     @cached_property
     def _dataset(self) -> DatasetDict:
-        return load_hub(self._path, self.config.name, None, path="data.path", asked=self._path)
+        return load_hub(self._path, self._name, None, path="data.path", asked=self._path)
 
 
 def _target(source: Split, digest: bytes, missing: set[Split]) -> Split:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from stackwise_ray.config.trial import DataConfig, MarkovSource
+from stackwise_ray.config.trial import DataConfig, Positive, Strict
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split
@@ -26,25 +27,50 @@ _CODES = np.frombuffer(ALPHABET.encode("ascii"), dtype=np.uint8)
 _GENERATOR = 1  # raised when the same numbers would give another text
 
 
+@dataclass(frozen=True, kw_only=True)
+class MarkovSource(Strict):
+    """A generated source with a known entropy rate; it depends on nothing but these numbers."""
+
+    order: Positive = 2  # symbols of context that decide the next
+    n_symbols: Positive = 16  # alphabet size; order 2 gives 256 contexts, learnable in seconds
+    concentration: Annotated[float, Field(gt=0)] = 0.3  # Dirichlet parameter of each row; smaller: more predictable
+    n_tokens: Positive = 1_000_000  # train tokens; validation and test have a tenth each
+    seed: int = 0  # of the source itself, not of the trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarkovData(DataConfig):
+    """The options of generated text with a known entropy rate."""
+
+    markov: MarkovSource
+
+
 @CORPORA.register("markov")
 class MarkovCorpus(Corpus):
     """One path of an order-k Markov source a split."""
 
+    options = MarkovData
     word_rule = "symbols"
     separated = False
     symbol_tokens = True
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: MarkovData) -> None:
         super().__init__(config)
-        self.source = config.markov or MarkovSource()
-        if not 2 <= self.source.n_symbols <= len(ALPHABET):
+        self.source = config.markov
+
+    @classmethod
+    def check(cls, config: DataConfig) -> None:
+        super().check(config)
+        assert isinstance(config, MarkovData)
+        source = config.markov
+        if not 2 <= source.n_symbols <= len(ALPHABET):
             raise ConfigError(
-                f"= {self.source.n_symbols}: a source has 2 to {len(ALPHABET)} symbols (printable characters)",
+                f"= {source.n_symbols}: a source has 2 to {len(ALPHABET)} symbols (printable characters)",
                 path="data.markov.n_symbols",
             )
-        if self.source.n_tokens < 10:
+        if source.n_tokens < 10:
             raise ConfigError(
-                f"= {self.source.n_tokens}: validation and test have a tenth each; at least 10 are needed",
+                f"= {source.n_tokens}: validation and test have a tenth each; at least 10 are needed",
                 path="data.markov.n_tokens",
             )
 

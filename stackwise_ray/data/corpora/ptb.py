@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, file_signature
-from stackwise_ray.data.places import Benchmark
+from stackwise_ray.data.places import Benchmark, BenchmarkData
 
 
 @CORPORA.register("ptb")
@@ -29,7 +28,9 @@ class PennTreebank(Corpus):
     )
     words: ClassVar[Mapping[Split, int]] = {"train": 929_589, "validation": 73_760, "test": 82_430}
 
-    def __init__(self, config: DataConfig) -> None:
+    options = BenchmarkData
+
+    def __init__(self, config: BenchmarkData) -> None:
         super().__init__(config)
         self._files = self.benchmark.find(config)
 

@@ -11,6 +11,7 @@ import glob
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,23 +31,39 @@ _SPLIT_STEMS: Mapping[str, Split] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextFilesData(DataConfig):
+    """The options of the user's own text."""
+
+    path: str | None = None  # file, folder or glob of text or JSONL; required
+    text_field: str = "text"  # key that holds the text in JSONL
+
+
 @CORPORA.register("text_files")
 class TextFiles(Corpus):
     """Documents from files that the user names."""
 
-    def __init__(self, config: DataConfig) -> None:
+    options = TextFilesData
+
+    def __init__(self, config: TextFilesData) -> None:
         super().__init__(config)
+        assert config.path is not None, "checked"
+        self._path, self._text_field = config.path, config.text_field
+        self._facts: dict[str, Any] = {}
+
+    @classmethod
+    def check(cls, config: DataConfig) -> None:
+        super().check(config)
+        assert isinstance(config, TextFilesData)
         if config.path is None:
             raise ConfigError(
-                "corpus: text_files needs a file, a folder or a glob; set data.path, for example "
+                "is required with corpus: text_files; give a file, a folder or a glob, for example "
                 "data.path='notes/**/*.txt'",
                 path="data.path",
             )
-        self._path = config.path
-        self._facts: dict[str, Any] = {}
 
     def recipe(self) -> Mapping[str, Any]:
-        return {"corpus": "text_files", "text_field": self.config.text_field, "split": self._split_rule}
+        return {"corpus": "text_files", "text_field": self._text_field, "split": self._split_rule}
 
     def signature(self) -> Mapping[str, Any]:
         return {"files": [file_signature(path) for path in self._files]}
@@ -60,7 +77,7 @@ class TextFiles(Corpus):
         # Held-out files first: what stands in them as well is dropped from train, not the other way round.
         held_out_first = sorted(self._files, key=lambda path: _SPLIT_STEMS.get(path.stem) == "train")
         for path in held_out_first if rule == _BY_FILE else self._files:
-            for text, name in _read(path, self.config.text_field):
+            for text, name in _read(path, self._text_field):
                 split = filter_.split(text)
                 if split is not None:
                     yield Document(_SPLIT_STEMS[path.stem] if rule == _BY_FILE else split, text, name)

@@ -21,6 +21,7 @@ class BertFamily(ModelFamily):
     published_vocab_size = 30_522
     ties_embeddings = True
     has_position_table = True
+    blocks_end_in_norm = True
     dropout_fields = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     default_special_ids: ClassVar = {"pad": 0}
 

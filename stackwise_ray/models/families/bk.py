@@ -13,6 +13,7 @@ from stackwise_ray.config.trial import (
     ResolventDiagonalMixer,
     SwiGLUChannelMixer,
 )
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.family import FAMILIES, ModelFamily, Projections
 from stackwise_ray.models.mixer_rules import check_channel_mixer, check_mixer
 
@@ -35,8 +36,9 @@ class BKFamily(ModelFamily):
 
     def check(self, model: ModelConfig, *, seq_len: int) -> None:
         super().check(model, seq_len=seq_len)
-        if model.mixer is not None:
-            check_mixer(model.mixer, model.d_model)
+        if model.mixer is None:
+            raise ConfigError("is required in the family bk; give a kind, such as resolvent_apply", path="model.mixer")
+        check_mixer(model.mixer, model.d_model)
         if model.channel_mixer is not None:
             check_channel_mixer(model.channel_mixer)
 

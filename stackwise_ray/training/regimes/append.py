@@ -17,16 +17,31 @@ model is told it (`models.growth.time_input`); all stages draw alike.
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.training.noise import bands, denoising_objective, stack_noise
+from dataclasses import dataclass
+from typing import Literal
+
+from stackwise_ray.config.trial import Positive, TrialConfig
+from stackwise_ray.config.trial.rules import Found
+from stackwise_ray.training import growth_rules as growth
+from stackwise_ray.training.growth_options import DecoderObjective, GrowingTraining, options_of
+from stackwise_ray.training.noise import bands, denoising_objective, masks_of_stacks, stack_noise
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
-from stackwise_ray.training.stages import REGIMES, finished, stacks_of, stage_shares
+from stackwise_ray.training.stages import REGIMES, Regime, finished, stacks_of, stage_shares
 
 
-@REGIMES.register("append")
+@dataclass(frozen=True, kw_only=True)
+class AppendTraining(GrowingTraining):
+    """The options of growth from the input to the output."""
+
+    decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
+    time: Literal["depth", "input"] = "depth"  # what tells the noise: the stack's number, or an input of the model
+    cache: bool = False  # keep what the frozen prefix gives, on masks that stay the same every epoch
+    cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
+
+
 def append(trial: TrialConfig) -> StagePlan:
     """A stage for each stack, from the input to the output."""
-    stacks, training = stacks_of(trial), trial.training
+    stacks, training = stacks_of(trial), options_of(trial, AppendTraining)
     noise, shares = bands(trial, len(stacks)), stage_shares(trial, len(stacks))
     goes_on = training.trunk == "trainable"
     stages: list[Stage] = []
@@ -51,3 +66,30 @@ def append(trial: TrialConfig) -> StagePlan:
             )
         )
     return finished(trial, stages, stack_noise(trial, len(stacks)))
+
+
+def _head_trains(trial: TrialConfig) -> Found:
+    tied = options_of(trial, AppendTraining).embeddings == "tied_frozen"
+    return growth.frozen_head_trains("append") if tied else None
+
+
+REGIMES.register("append")(
+    Regime(
+        plan=append,
+        options=AppendTraining,
+        rules=(
+            _head_trains,
+            growth.embeddings,
+            growth.stage_split,
+            growth.noise_list,
+            growth.growth_of_one_stack,
+            growth.decoder_objective,
+            growth.adapters,
+            growth.beside_adapters,
+            growth.time_as_input,
+            growth.cached_prefix,
+            growth.compiled_trunk,
+        ),
+        masks=masks_of_stacks,
+    )
+)

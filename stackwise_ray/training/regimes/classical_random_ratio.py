@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.training.noise import denoising_objective, stack_noise
+from dataclasses import dataclass
+from typing import Literal
+
+from stackwise_ray.config.trial import Positive, TrialConfig
+from stackwise_ray.config.trial.rules import Found
+from stackwise_ray.training.growth_options import DecoderObjective, WithNoise, options_of
+from stackwise_ray.training.growth_rules import (
+    decoder_objective,
+    noise_list,
+    noise_of_one_stack,
+    time_as_input,
+)
+from stackwise_ray.training.noise import denoising_objective, masks_of_stacks, stack_noise
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
-from stackwise_ray.training.stages import REGIMES, stacks_of
+from stackwise_ray.training.stages import REGIMES, Regime, stacks_of
 
 
-@REGIMES.register("classical_random_ratio")
+@dataclass(frozen=True, kw_only=True)
+class RandomRatioTraining(WithNoise):
+    """The options of the control: those that decide which masks its grown twin sees."""
+
+    blocks_per_stack: Positive = 1  # blocks of a stack of the twin; they divide the model's
+    time: Literal["depth", "input"] = "depth"  # what tells the noise: nothing here, or an input of the model
+    decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
+
+
 def classical_random_ratio(trial: TrialConfig) -> StagePlan:
     """One stage; each sequence draws one of the shares that the stacks of `depth_time` own, all equally likely.
 
@@ -23,3 +42,24 @@ def classical_random_ratio(trial: TrialConfig) -> StagePlan:
         noise=stack_noise(trial, len(stacks_of(trial))),
     )
     return StagePlan(stages=(stage,))
+
+
+def _own_shares(trial: TrialConfig) -> Found:
+    training = options_of(trial, RandomRatioTraining)
+    if training.noise.kind != "point":
+        problem = f"= {training.noise.kind} has no effect in classical_random_ratio, which draws the stacks' own shares"
+        return "training.noise.kind", f"{problem}; leave it out"
+    if training.time == "input" and training.blocks_per_stack != 1:
+        problem = f"= {training.blocks_per_stack} has no effect in classical_random_ratio with training.time: input"
+        return "training.blocks_per_stack", f"{problem}, which draws no stack's share; leave it out"
+    return None
+
+
+REGIMES.register("classical_random_ratio")(
+    Regime(
+        plan=classical_random_ratio,
+        options=RandomRatioTraining,
+        rules=(_own_shares, noise_list, noise_of_one_stack, decoder_objective, time_as_input),
+        masks=masks_of_stacks,
+    )
+)

@@ -11,16 +11,30 @@ and head train in every stage. `trainable`: the suffix goes on training with nor
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import ADAPTED, TrialConfig
-from stackwise_ray.training.noise import band_of, denoising_objective, levels, stack_noise
+from dataclasses import dataclass
+from typing import Literal
+
+from stackwise_ray.config.trial import NonNegative, TrialConfig
+from stackwise_ray.config.trial.rules import Found
+from stackwise_ray.training import growth_rules as growth
+from stackwise_ray.training.growth_options import ADAPTED, DecoderObjective, GrowingTraining, options_of
+from stackwise_ray.training.noise import band_of, denoising_objective, levels, masks_of_stacks, stack_noise
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
-from stackwise_ray.training.stages import REGIMES, finished, stacks_of, stage_shares
+from stackwise_ray.training.stages import REGIMES, Regime, finished, stacks_of, stage_shares
 
 
-@REGIMES.register("depth_time")
+@dataclass(frozen=True, kw_only=True)
+class DepthTimeTraining(GrowingTraining):
+    """The options of growth from the output to the input."""
+
+    decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
+    consistency: NonNegative = 0.0  # weight of ‖h_k − emb(mask(x, r_{k+1}))‖² where tokens are newly revealed; 0: off
+    entry: Literal["full", "nearest_r"] = "full"  # of masked inputs in evaluation: at the input, or where r_k fits
+
+
 def depth_time(trial: TrialConfig) -> StagePlan:
     """A stage for each stack, from the output to the input."""
-    stacks, training = stacks_of(trial), trial.training
+    stacks, training = stacks_of(trial), options_of(trial, GrowingTraining)
     r, shares = levels(training.noise, len(stacks)), stage_shares(trial, len(stacks))
     stages: list[Stage] = []
     for number in reversed(range(len(stacks))):
@@ -44,7 +58,8 @@ def depth_time(trial: TrialConfig) -> StagePlan:
 
 
 def _trainable(trial: TrialConfig, new: tuple[int, ...], active: tuple[int, ...], *, first: bool) -> Trainable:
-    policy, trunk = trial.training.embeddings, trial.training.trunk
+    training = options_of(trial, GrowingTraining)
+    policy, trunk = training.embeddings, training.trunk
     rest = first or trunk not in ("frozen", *ADAPTED)
     return Trainable(
         blocks=active if trunk == "trainable" else new,
@@ -52,3 +67,66 @@ def _trainable(trial: TrialConfig, new: tuple[int, ...], active: tuple[int, ...]
         norm=rest,
         head=rest or policy == "untied_all",
     )
+
+
+def _random_trunk(trial: TrialConfig) -> Found:
+    training = options_of(trial, DepthTimeTraining)
+    if (training.trunk, training.embeddings) != ("random_frozen", "untied_all"):
+        return None
+    problem = (
+        "= untied_all has no effect in depth_time over a random_frozen trunk, where embeddings and head train anyway"
+    )
+    return "training.embeddings", f"{problem}; leave it out"
+
+
+def _consistency(trial: TrialConfig) -> Found:
+    training, path = trial.training, "training.consistency"
+    if not training.consistency:
+        return None
+    if growth.is_one_stack(trial):
+        problem = f"= {training.consistency:g} draws a stack to the input of the next, and there is one stack alone"
+        return path, f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
+    if training.parallel == "sharded":
+        problem = (
+            f"= {training.consistency:g} embeds tokens beside the forward pass, when the shards have been given back"
+        )
+        return path, f"{problem}; choose 0, or training.parallel: replicated"
+    if training.compile:
+        problem = f"= {training.consistency:g} takes a stack's output out of the middle of the pass"
+        return path, f"{problem}, where a compiled one has none; choose 0, or training.compile: false"
+    return None
+
+
+def _entry(trial: TrialConfig) -> Found:
+    training = trial.training
+    if training.entry == "full":
+        return None
+    if not trial.fills_masks:
+        problem = f"= {training.entry} is about inputs with masks, and a decoder is evaluated on clean text"
+        return "training.entry", f"{problem}; leave it out"
+    if growth.is_one_stack(trial):
+        problem = f"= {training.entry} chooses among stacks, and there is one alone"
+        return "training.entry", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
+    return None
+
+
+REGIMES.register("depth_time")(
+    Regime(
+        plan=depth_time,
+        options=DepthTimeTraining,
+        rules=(
+            growth.embeddings,
+            growth.stage_split,
+            growth.noise_list,
+            growth.growth_of_one_stack,
+            _random_trunk,
+            _consistency,
+            _entry,
+            growth.decoder_objective,
+            growth.adapters,
+            growth.beside_adapters,
+            growth.compiled_trunk,
+        ),
+        masks=masks_of_stacks,
+    )
+)

@@ -13,38 +13,59 @@ takes `training.pretraining_share` of the budget.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.training.noise import denoising_objective, levels
-from stackwise_ray.training.regimes.classical import classical
+from pydantic import Field
+
+from stackwise_ray.config.trial import Share, TrialConfig
+from stackwise_ray.config.trial.rules import Found
+from stackwise_ray.training import growth_rules as growth
+from stackwise_ray.training.growth_options import GrowingTraining, WithNoise, options_of
+from stackwise_ray.training.noise import denoising_objective, levels, masks_of_stacks
+from stackwise_ray.training.regimes.classical import classical_stage
 from stackwise_ray.training.regimes.depth_time import depth_time
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
-from stackwise_ray.training.stages import REGIMES
+from stackwise_ray.training.stages import REGIMES, Regime
 
 
-@REGIMES.register("hybrid")
+@dataclass(frozen=True, kw_only=True)
+class HybridTraining(GrowingTraining):
+    """The options of going on from a checkpoint."""
+
+    hybrid: Literal["finetune", "band"] = "finetune"  # all parameters on ever heavier masks, or stack by stack
+    init_from: str | None = None  # the checkpoint to go on from: a finished run's folder or a saved model
+    charge_init: bool = True  # the budget pays for what that run cost as well: only so are arms compared at equal cost
+    # Without a checkpoint: share of the budget to train one first as classical does; all other shares are of the rest.
+    # None: there is one. No share is a default: how much to spend on it is what a comparison asks.
+    pretraining_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    mask_ratio: Share = growth.DEFAULT_MASK_RATIO  # of that first part, for encoders
+
+
 def hybrid(trial: TrialConfig) -> StagePlan:
     """One stage (`finetune`), or one for each stack (`band`); before them that of classical training where it is asked
     for, and theirs are then shares of what it leaves."""
-    stages = _band(trial) if trial.training.hybrid == "band" else (_finetune(trial),)
-    share = trial.training.pretraining_share
+    training = options_of(trial, HybridTraining)
+    stages = _band(trial) if training.hybrid == "band" else (_finetune(trial),)
+    share = training.pretraining_share
     if share is None:
         return StagePlan(stages=stages)
-    (first,) = classical(trial).stages
+    first = classical_stage(trial, training.mask_ratio)
     after = (replace(stage, share=stage.share * (1 - share)) for stage in stages)
     return StagePlan(stages=(replace(first, share=share), *after))
 
 
 def _band(trial: TrialConfig) -> tuple[Stage, ...]:
-    noise = replace(trial.training.noise, kind="band")
-    grown = depth_time(replace(trial, training=replace(trial.training, noise=noise)))
+    training = options_of(trial, HybridTraining)
+    noise = replace(training.noise, kind="band")
+    grown = depth_time(replace(trial, training=replace(training, noise=noise)))
     return tuple(replace(stage, inserted=()) for stage in grown.stages)
 
 
 def _finetune(trial: TrialConfig) -> Stage:
     blocks = tuple(range(trial.model.n_layers))
-    heaviest, lightest = levels(trial.training.noise, 2)
+    heaviest, lightest = levels(options_of(trial, HybridTraining).noise, 2)
     return Stage(
         name="finetune",
         active_blocks=blocks,
@@ -53,3 +74,86 @@ def _finetune(trial: TrialConfig) -> Stage:
         noise=((lightest, heaviest),),
         widening=True,
     )
+
+
+def _checkpoint(trial: TrialConfig) -> Found:
+    """One of two is required: a checkpoint, or the share of the budget that trains it."""
+    model, training = trial.model, options_of(trial, HybridTraining)
+    own = training.pretraining_share
+    if training.init_from is None and own is None:
+        fixes = "give a finished run's folder or a saved model; or training.pretraining_share, such as 0.5, to train it"
+        return "training.init_from", f"is required in the regime hybrid: {fixes} first, out of the same budget"
+    if training.init_from is not None and own is not None:
+        problem = f"= {own:g} has no effect beside training.init_from = {training.init_from}, which is trained already"
+        return "training.pretraining_share", f"{problem}; leave one of them out"
+    if training.init_from is None and not training.charge_init:
+        problem = "= False has no effect without training.init_from: what is trained within the budget is part of it"
+        return "training.charge_init", f"{problem}; leave it out"
+    if model.pretrained is not None and own is None:
+        return "model.pretrained", f"= {model.pretrained} has no effect beside training.init_from; leave it out"
+    if training.residual_gain is not None and training.init_from is not None:
+        problem = f"= {training.residual_gain} would change what the weights at {training.init_from} compute"
+        return "training.residual_gain", f"{problem}; leave it out"
+    return None
+
+
+def _masked(trial: TrialConfig) -> Found:
+    training = options_of(trial, HybridTraining)
+    if training.pretraining_share is not None:
+        return growth.share_of_masks(trial, training.mask_ratio)
+    if training.mask_ratio == growth.DEFAULT_MASK_RATIO:
+        return None
+    problem = f"= {training.mask_ratio:g} has no effect in the regime hybrid without training.pretraining_share"
+    return "training.mask_ratio", f"{problem}; leave it out"
+
+
+def _own_bands(trial: TrialConfig) -> Found:
+    training = options_of(trial, HybridTraining)
+    if training.noise.kind != "point":
+        problem = f"= {training.noise.kind} has no effect in the regime hybrid, whose bands are its own"
+        return "training.noise.kind", f"{problem}; leave it out"
+    if training.trunk == "random_frozen":
+        return "training.trunk", "= random_frozen, but the stacks of hybrid are a checkpoint's; choose depth_time"
+    return None
+
+
+def _finetuned(trial: TrialConfig) -> Found:
+    """With one stage there is no growth."""
+    training = options_of(trial, HybridTraining)
+    if training.hybrid == "band":
+        return growth.growth_of_one_stack(trial)
+    default = HybridTraining(budget=training.budget)
+    own = {option.name for option in fields(WithNoise)}
+    for name in (option.name for option in fields(GrowingTraining) if option.name not in own):
+        if getattr(training, name) != getattr(default, name):
+            problem = "has no effect in training.hybrid = finetune, which has one stage"
+            return f"training.{name}", f"{problem}; leave it out, or choose training.hybrid: band"
+    if training.noise.schedule != "linear":
+        problem = "has no effect in training.hybrid = finetune, which goes from r_last to r_first"
+        return "training.noise.schedule", f"{problem}; leave it out"
+    return None
+
+
+def _masks(config: Mapping[str, Any]) -> str:
+    return f"{masks_of_stacks(config)}; {config['training'].get('hybrid')}"
+
+
+REGIMES.register("hybrid")(
+    Regime(
+        plan=hybrid,
+        options=HybridTraining,
+        rules=(
+            _checkpoint,
+            _masked,
+            _own_bands,
+            _finetuned,
+            growth.embeddings,
+            growth.stage_split,
+            growth.noise_list,
+            growth.adapters,
+            growth.beside_adapters,
+            growth.compiled_trunk,
+        ),
+        masks=_masks,
+    )
+)

@@ -20,14 +20,14 @@ CACHE = {"training.cache": True}
     ("edits", "message"),
     [
         (TIME | {"training.regime": "depth_time"}, "training.time = input has no effect in the regime depth_time; it"),
-        (TIME | {"training.regime": "classical"}, "it goes with classical_random_ratio or append"),
+        (TIME | {"training.regime": "classical"}, "it goes with append or classical_random_ratio"),
         (TIME | {"training.noise.kind": "band"}, "training.noise.kind = band has no effect with training.time: input"),
         (TIME | {"training.noise.schedule": "cosine"}, "training.noise.schedule = cosine has no effect with training"),
         (
             TIME | {"training.regime": "classical_random_ratio", "training.blocks_per_stack": 2},
             "training.blocks_per_stack = 2 has no effect in classical_random_ratio with training.time: input",
         ),
-        (CACHE | {"training.regime": "depth_time"}, "training.cache = True has no effect in the regime depth_time; it"),
+        (CACHE | {"training.regime": "depth_time"}, "training.cache = true has no effect in the regime depth_time; it"),
         (
             CACHE | {"training.trunk": "trainable"},
             "training.cache = true keeps what a frozen prefix gives, and a train",

@@ -1,4 +1,4 @@
-"""Rules across the fields of a trial, and the names that layer 1 knows without importing the registries."""
+"""Rules across the fields of a trial: those of every trial, and that the entries which it names are asked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import edit
-from stackwise_ray.config.trial.growth_rules import POST_NORM
-from stackwise_ray.config.trial.rules import POSITION_TABLES, ROLES, check_trial
+from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.models import build_model
+from stackwise_ray.models import FAMILIES, build_model
 
 GPT2 = load_trial(["model=decoder/gpt2_family/tiny"])
 BERT = load_trial(["model=encoder/bert_family/tiny"])
@@ -23,23 +22,50 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
     [
         ({"model.n_heads": 7}, "model.n_heads = 7 does not divide d_model = 64; choose 4, 8 or 16"),
         ({"model.n_heads": 100}, "model.n_heads = 100 does not divide d_model = 64; choose 16, 32 or 64"),
-        ({"model.n_heads": None}, "model.n_heads: is required in the gpt2 family"),
-        ({"model.n_kv_heads": 3}, "model.n_kv_heads = 3 does not divide n_heads = 4; choose 1, 2 or 4"),
-        ({"model.family": "gtp2"}, "model.family = gtp2 is an unknown family; did you mean 'gpt2'?"),
-        ({"model.role": "encoder"}, "model.role = encoder, but gpt2 is a decoder; write decoder"),
+        ({"model.n_heads": None}, "model.n_heads: is missing: family gpt2 needs a number of attention heads"),
+        ({"model.n_kv_heads": 3}, "model.n_kv_heads = 3, but family gpt2 does not take it; it goes with llama"),
+        (
+            {"model.family": "llama", "model.n_kv_heads": 3},
+            "model.n_kv_heads = 3 does not divide n_heads = 4; choose 1, 2 or 4",
+        ),
+        (
+            {"model.family": "llama", "model.max_positions": 8},
+            "= 8, but family llama does not take it; it goes with bert or",
+        ),
+        ({"model.family": "gtp2"}, "model.family = gtp2 is an unknown model family; did you mean 'gpt2'?"),
+        ({"model.role": "encoder"}, "model.role = encoder, but family gpt2 is built as decoder only; write decoder"),
         (
             {"model.mixer": {"kind": "none"}},
-            "model.mixer: of kind none goes with the family bk, not gpt2; leave it out",
+            "model.mixer = none, but family gpt2 does not take it; it goes with bk; remove it",
         ),
         (
             {"model.max_positions": 128},
-            "data.seq_len = 256 is beyond the 128 learned positions of this gpt2; choose at most",
+            "data.seq_len = 256 is beyond the 128 learned positions of gpt2 (model.max_positions); choose",
         ),
         ({"data.corpus": "makrov"}, "data.corpus = makrov is an unknown corpus; did you mean 'markov'?"),
         ({"data.corpus": "markov"}, "data.markov: is required with corpus: markov"),
-        ({"data.markov": {"order": 1}}, "data.markov: goes with corpus: markov, not python_stdlib"),
+        (
+            {"data.markov": {"order": 1}},
+            "data.markov: has no effect in the corpus python_stdlib; it goes with m",
+        ),
         ({"data.corpus": "associative_recall"}, "data.associative_recall: is required with corpus: associative_recall"),
-        ({"data.associative_recall": {}}, "data.associative_recall: goes with corpus: associative_recall, not python"),
+        (
+            {"data.associative_recall": {}},
+            "data.associative_recall: has no effect in the corpus python_stdlib; it goes with associative_recall",
+        ),
+        (
+            {"data.path": "x"},
+            "data.path = x has no effect in the corpus python_stdlib; it goes with hub, ptb",
+        ),
+        ({"data.corpus": "hub"}, "data.path: is required with corpus: hub; give the dataset's name"),
+        (
+            {"data.corpus": "markov", "data.markov": {"n_symbols": 95}},
+            "data.markov.n_symbols = 95: a source has 2",
+        ),
+        (
+            {"data.corpus": "markov", "data.markov": {}, "data.tokenizer": "words"},
+            "data.tokenizer = words: corpus markov has an exact floor per symbol, which needs one token per symbol",
+        ),
         ({"data.corpus": "text_files"}, "data.path: is required with corpus: text_files"),
         ({"optimizer.kind": "adamv"}, "optimizer.kind = adamv is an unknown optimizer; did you mean 'adamw'?"),
         ({"training.regime": "clasical"}, "training.regime = clasical is an unknown regime; did you mean 'classical'?"),
@@ -100,7 +126,6 @@ def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, A
     [
         {"model.n_heads": 8},
         {"model.max_positions": 256},
-        {"model.family": "llama", "model.max_positions": 8},  # rotary positions have no table
         {"data.corpus": "markov", "data.markov": {}},
         {"training.accumulation": 16},
         {"flags": ["mixed_precision", "activation_checkpointing"]},
@@ -114,16 +139,22 @@ def test_what_fits_together_passes(edits: dict[str, Any]) -> None:
 
 def test_an_encoder_with_learned_positions_has_the_same_limit() -> None:
     check_trial(edit(BERT, {"data.seq_len": 512}))
-    with pytest.raises(ConfigError, match=r"data.seq_len = 1024 is beyond the 512 learned positions of this bert"):
+    with pytest.raises(ConfigError, match=r"data.seq_len = 1024 is beyond the 512 learned positions of bert"):
         check_trial(edit(BERT, {"data.seq_len": 1024}))
 
 
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        ({"model.mixer": None}, "model.mixer: is required in the bk family"),
-        ({"model.n_heads": 4}, "model.n_heads = 4 has no effect in the bk family; set model.mixer.n_heads"),
-        ({"model.mixer": {"n_heads": 5}}, "model.mixer.n_heads = 5 does not divide d_model = 64; choose 2, 4 or 8"),
+        ({"model.mixer": None}, "model.mixer: is required in the family bk"),
+        (
+            {"model.n_heads": 4},
+            "= 4, but family bk does not take it (its mixer has heads of its own: m",
+        ),
+        (
+            {"model.mixer": {"n_heads": 5}},
+            "model.mixer.n_heads = 5 does not cut d_model = 64 into heads of",
+        ),
     ],
 )
 def test_the_mixer_belongs_to_the_bk_family(edits: dict[str, Any], message: str) -> None:
@@ -134,21 +165,13 @@ def test_the_mixer_belongs_to_the_bk_family(edits: dict[str, Any], message: str)
     assert message in str(caught.value)
 
 
-def test_roles_and_position_tables_agree_with_the_families() -> None:
-    from stackwise_ray.models import FAMILIES
-
-    for name, family in FAMILIES.items():
-        assert ROLES.get(name) == (family.roles[0] if len(family.roles) == 1 else None)
-        assert (name in POSITION_TABLES) is family.has_position_table
-
-
-def test_families_whose_blocks_end_in_a_norm_are_named() -> None:
+def test_families_whose_blocks_end_in_a_norm_say_so() -> None:
     from stackwise_ray.models.stack_view import stack_view
     from tests.small_models import MODELS
 
     for model in MODELS.values():
         built = build_model(model, vocab_size=20, seq_len=16, device="meta")
-        assert (model.family in POST_NORM) is (stack_view(built).residual_outputs is None)
+        assert FAMILIES.get(model.family).blocks_end_in_norm is (stack_view(built).residual_outputs is None)
 
 
 def test_an_encoder_has_no_exact_likelihood_of_a_split() -> None:

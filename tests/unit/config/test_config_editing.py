@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from stackwise_ray.config.identity import canonical_json
 from stackwise_ray.config.trial import (
     Budget,
-    DataConfig,
     ModelConfig,
     NoMixer,
     ResolventApplyMixer,
     ResolventDiagonalMixer,
-    TrainingConfig,
     TrialConfig,
+    data_config,
+    training_config,
 )
-from stackwise_ray.config.trial.editing import edit, from_plain, to_plain, with_defaults
+from stackwise_ray.config.trial.editing import Draft, edit, from_plain, to_plain, with_defaults
 from stackwise_ray.config.trial.paths import trial_paths
 from stackwise_ray.core.errors import ConfigError
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="bk", role="decoder", n_layers=2, d_model=64, d_ff=128, mixer=ResolventApplyMixer()),
-    data=DataConfig(corpus="python_stdlib"),
-    training=TrainingConfig(budget=Budget(tokens=1e6)),
+    data=data_config(corpus="python_stdlib"),
+    training=training_config(budget=Budget(tokens=1e6)),
 )
 
 
@@ -207,7 +207,7 @@ valid_edits = st.fixed_dictionaries(
         ),
         "flags": st.lists(st.text(max_size=5), max_size=3),
         "seed": st.integers(0, 2**62),
-        "data.path": st.none() | st.text(max_size=8),
+        "data.tokenizer": st.text(max_size=8),
     },
 )
 
@@ -230,4 +230,37 @@ def test_editing_twice_is_editing_once_and_the_plain_form_is_lossless(edits: dic
     ],
 )
 def test_a_field_that_takes_a_name_or_a_list_says_what_is_wrong_with_the_one_given(value: Any, message: str) -> None:
-    assert refusal({"training.noise.schedule": value}) == message
+    assert refusal({"training.regime": "depth_time", "training.noise.schedule": value}) == message
+
+
+def test_an_option_of_another_regime_is_refused_at_the_place_where_a_part_of_it_was_written() -> None:
+    problem = "has no effect in the regime classical; it goes with append, classical_random_ratio, depth_time or hybrid"
+    assert refusal({"training.noise.schedule": "cosine"}) == f"x.yaml: training.noise: {problem}; leave it out"
+    with pytest.raises(ConfigError, match=r"x\.yaml: base\.overrides\.training\.noise: has no effect"):
+        Draft(plain=to_plain(TRIAL)).edited(
+            {"training.noise.schedule": "cosine"}, source="x.yaml", place="base.overrides"
+        ).build()
+
+
+def test_another_regime_keeps_common_options_and_leaves_out_those_that_said_nothing() -> None:
+    grown = edit(TRIAL, {"training.regime": "depth_time", "training.lr": 0.5})
+    assert set(to_plain(grown)["training"]) >= {"lora", "noise", "entry"}
+    assert edit(grown, {"training.regime": "classical"}) == edit(TRIAL, {"training.lr": 0.5})
+    other = edit(edit(grown, {"training.trunk": "trainable"}), {"training.regime": "append"})
+    assert to_plain(other)["training"]["trunk"] == "trainable"
+
+
+def test_an_option_that_somebody_wrote_is_not_lost_with_its_regime_but_refused() -> None:
+    grown = edit(TRIAL, {"training.regime": "depth_time", "training.noise": {"r_last": 0.3}})
+    with pytest.raises(ConfigError, match=r"training\.noise: has no effect in the regime classical"):
+        edit(grown, {"training.regime": "classical"})
+    assert edit(grown, {"training.regime": "classical", "training.noise": None}) == TRIAL
+
+
+def test_another_corpus_asks_for_its_own_options() -> None:
+    markov = edit(TRIAL, {"data.corpus": "markov", "data.markov": {"order": 1}})
+    with pytest.raises(ConfigError, match=r"data\.markov: has no effect in the corpus python_stdlib; it goes with mar"):
+        edit(markov, {"data.corpus": "python_stdlib"})
+    back = edit(markov, {"data.corpus": "python_stdlib", "data.markov": None})
+    assert back.data.corpus == "python_stdlib"
+    assert "markov" not in to_plain(back)["data"]

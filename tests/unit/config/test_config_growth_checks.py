@@ -35,7 +35,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.regime": "classical_random_ratio", "training.embeddings": "untied_all"},
-            "= untied_all has no effect in the regime classical_random_ratio; it goes with depth_time",
+            "has no effect in the regime classical_random_ratio; it goes with append, depth_time or hybrid",
         ),
         (
             {"training.regime": "append", "training.consistency": 0.1},
@@ -55,7 +55,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.regime": "depth_time", "training.mask_ratio": 0.3},
-            "training.mask_ratio = 0.3 has no effect in the regime depth_time; it goes with classical training of enc",
+            "training.mask_ratio = 0.3 has no effect in the regime depth_time; it goes with classical or hybrid",
         ),
         (
             {
@@ -82,7 +82,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
             {"training.init_from": "runs/x"},
             "training.init_from = runs/x has no effect in the regime classical; it goes",
         ),
-        ({"training.charge_init": False}, "training.charge_init = False has no effect in the regime classical"),
+        ({"training.charge_init": False}, "training.charge_init = false has no effect in the regime classical"),
         ({"training.regime": "hybrid"}, "training.init_from: is required in the regime hybrid: give a finished run's"),
         ({"training.regime": "hybrid"}, "or training.pretraining_share, such as 0.5, to train it first"),
         (HYBRID | {"training.pretraining_share": 0.5}, "training.pretraining_share = 0.5 has no effect beside"),

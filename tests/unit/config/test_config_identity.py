@@ -16,6 +16,7 @@ from stackwise_ray.config.identity import canonical, canonical_json, trial_id
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import components_at, trial_paths
+from stackwise_ray.core.registries import CORPORA, REGIMES
 
 WORDS = ["model=decoder/gpt2_family/tiny", "data=markov"]
 TRIAL = load_trial(WORDS)
@@ -52,8 +53,14 @@ def test_a_default_a_preset_and_an_override_that_say_the_same_are_one_trial() ->
 
 def test_every_field_and_the_data_enter_the_id() -> None:
     trial = load_trial(WORDS)
-    sources = ["markov", "associative_recall"]  # each with a block of its own, which the others leave empty
-    text = "".join(canonical_json(load_trial([WORDS[0], f"data={name}"])) for name in sources)
+    own = {"text_files": ["data.path=x"], "hub": ["data.path=x"], "markov": ["data.markov={}"]}
+    own["associative_recall"] = ["data.associative_recall={}", "data.seq_len=32"]
+    corpora = [[f"data.corpus={name}", *own.get(name, [])] for name in CORPORA.names()]
+    regimes = [
+        [f"training.regime={name}", *(["training.pretraining_share=0.5"] if name == "hybrid" else [])]
+        for name in REGIMES.names()
+    ]
+    text = "".join(canonical_json(load_trial([WORDS[0], *words])) for words in (*corpora, *regimes))
     for path in trial_paths():
         if not components_at(path) and not path.startswith(("model.mixer.", "model.channel_mixer.")):
             assert f'"{path.rpartition(".")[2]}":' in text

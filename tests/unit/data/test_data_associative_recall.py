@@ -7,13 +7,13 @@ from math import lgamma, log
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import AssociativeRecallSource, DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import fixed_validation_windows, gather, leak_check, prepare
-from stackwise_ray.data.corpora.associative_recall import KEYS, VALUES, AssociativeRecallCorpus
+from stackwise_ray.data.corpora.associative_recall import KEYS, VALUES, AssociativeRecallCorpus, AssociativeRecallSource
 
 SOURCE = AssociativeRecallSource(n_pairs=5, n_queries=3, n_keys=7, n_values=4, n_tokens=40_000)
-CONFIG = DataConfig(corpus="associative_recall", seq_len=32, associative_recall=SOURCE)
+CONFIG = data_config(corpus="associative_recall", seq_len=32, associative_recall=SOURCE)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.data import CORPORA, prepare
 from stackwise_ray.data.corpora._wikitext import articles
 
@@ -21,7 +21,7 @@ def token_counts(data):
 
 
 def test_wikitext2_has_the_published_word_counts_and_types(module_cache):
-    data = prepare(DataConfig(corpus="wikitext2", tokenizer="words"), cache_directory=module_cache)
+    data = prepare(data_config(corpus="wikitext2", tokenizer="words"), cache_directory=module_cache)
     assert token_counts(data) == (2_088_628, 217_646, 245_569)
     assert data.vocab_size == 33_278
     assert tuple(split.n_words for split in data.splits.values()) == (2_088_628, 217_646, 245_569)
@@ -29,7 +29,7 @@ def test_wikitext2_has_the_published_word_counts_and_types(module_cache):
 
 
 def test_ptb_has_the_published_word_counts_and_types(module_cache):
-    data = prepare(DataConfig(corpus="ptb", tokenizer="words", seq_len=128), cache_directory=module_cache)
+    data = prepare(data_config(corpus="ptb", tokenizer="words", seq_len=128), cache_directory=module_cache)
     assert token_counts(data) == (929_589, 73_760, 82_430)
     assert data.vocab_size == 10_000
     unknown = data.special_ids["unk"]
@@ -39,8 +39,8 @@ def test_ptb_has_the_published_word_counts_and_types(module_cache):
 @pytest.mark.parametrize("corpus", ["wikitext2", "ptb"])
 def test_byte_and_word_divisors_do_not_depend_on_the_tokenizer(module_cache, corpus):
     """The counts behind perplexity per word and per byte are those of the files, whatever cuts them."""
-    words = prepare(DataConfig(corpus=corpus, tokenizer="words"), cache_directory=module_cache)
-    characters = prepare(DataConfig(corpus=corpus, tokenizer="bytes"), cache_directory=module_cache)
+    words = prepare(data_config(corpus=corpus, tokenizer="words"), cache_directory=module_cache)
+    characters = prepare(data_config(corpus=corpus, tokenizer="bytes"), cache_directory=module_cache)
     for name in ("train", "validation", "test"):
         assert words.splits[name].n_words == characters.splits[name].n_words
         assert words.splits[name].n_bytes == characters.splits[name].n_bytes == characters.splits[name].n_tokens
@@ -52,7 +52,7 @@ def test_wikitext_articles_make_up_the_text_and_no_split_shares_one(module_cache
     text = (Path(SHARED) / "wikitext-2" / "valid.txt").read_text(encoding="utf-8")
     assert "".join(articles(text)) == text
     found = defaultdict(set)
-    for document in CORPORA.get("wikitext2")(DataConfig(corpus="wikitext2")).documents():
+    for document in CORPORA.get("wikitext2")(data_config(corpus="wikitext2")).documents():
         found[document.split].add(document.text)
     assert found["train"].isdisjoint(found["validation"] | found["test"])
     assert found["validation"].isdisjoint(found["test"])
@@ -65,7 +65,7 @@ def test_the_hub_s_rows_give_the_same_text_as_the_files(monkeypatch):
         lines = text.splitlines(keepends=True)
         rows = [line if line.strip() else "" for line in lines] if corpus == "wikitext2" else [x.strip() for x in lines]
         monkeypatch.delenv("STACKWISE_DATA", raising=False)
-        source = CORPORA.get(corpus)(DataConfig(corpus=corpus))
+        source = CORPORA.get(corpus)(data_config(corpus=corpus))
         monkeypatch.setattr(
             "stackwise_ray.data.places.Benchmark.hub_rows", lambda *_, rows=rows: iter(rows), raising=True
         )
@@ -77,7 +77,7 @@ def test_the_hub_s_rows_give_the_same_text_as_the_files(monkeypatch):
 def test_gpt2_tokens_of_wikitext2_are_as_many_as_published(module_cache):
     steps = []
     data = prepare(
-        DataConfig(corpus="wikitext2", tokenizer="gpt2"),
+        data_config(corpus="wikitext2", tokenizer="gpt2"),
         cache_directory=module_cache,
         progress=lambda *step: steps.append(step),
     )
@@ -155,7 +155,7 @@ def sentences_of(split, end):
 @pytest.mark.parametrize(("order", "published"), [(3, 148.3), (5, 141.2)])
 def test_kneser_ney_models_on_ptb_have_the_published_perplexities(module_cache, order, published):
     """Mikolov, Deoras, Kombrink, Burget, Cernocky 2011 (SRILM): the numbers to their last digit."""
-    data = prepare(DataConfig(corpus="ptb", tokenizer="words"), cache_directory=module_cache)
+    data = prepare(data_config(corpus="ptb", tokenizer="words"), cache_directory=module_cache)
     end = data.special_ids["eos"]
     train, test = (sentences_of(data.splits[name], end) for name in ("train", "test"))
     model = KneserNey(train, begin=data.vocab_size, vocab_size=data.vocab_size, order=order)

@@ -11,12 +11,13 @@ import time
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import DataConfig, MarkovSource
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.data.cache import default_cache_directory
+from stackwise_ray.data.corpora.markov import MarkovSource
 
-CONFIG = DataConfig(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=300_000))
+CONFIG = data_config(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=300_000))
 
 
 @pytest.fixture
@@ -39,9 +40,9 @@ def test_a_second_preparation_reads_what_the_first_wrote(built, tmp_path):
 
 def test_the_fingerprint_is_the_same_in_another_cache_and_changes_with_the_tokens(built, tmp_path):
     assert prepare(CONFIG, cache_directory=tmp_path / "other").fingerprint == built.fingerprint
-    other = DataConfig(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=300_000, seed=1))
+    other = data_config(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=300_000, seed=1))
     assert prepare(other, cache_directory=tmp_path).fingerprint != built.fingerprint
-    longer = DataConfig(corpus="markov", seq_len=32, markov=MarkovSource(n_tokens=300_000))
+    longer = data_config(corpus="markov", seq_len=32, markov=MarkovSource(n_tokens=300_000))
     assert prepare(longer, cache_directory=tmp_path).directory == built.directory  # seq_len cuts, it does not tokenise
 
 
@@ -111,10 +112,11 @@ def test_a_single_changed_byte_between_the_samples_is_found_on_request(built, tm
 SCRIPT = """
 import sys
 from pathlib import Path
-from stackwise_ray.config.trial import DataConfig, MarkovSource
+from stackwise_ray.config.trial import data_config
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.data import prepare
 steps = []
-config = DataConfig(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=int(sys.argv[2])))
+config = data_config(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=int(sys.argv[2])))
 print("ready", flush=True)
 sys.stdin.readline()
 data = prepare(config, cache_directory=Path(sys.argv[1]), progress=lambda *step: steps.append(step))
@@ -157,7 +159,7 @@ def test_a_preparer_that_is_killed_leaves_nothing_that_counts(tmp_path):
     process.stdin.close()
     process.stdout.close()
     assert leftovers(tmp_path)  # it died inside the build
-    config = DataConfig(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=3_000_000))
+    config = data_config(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=3_000_000))
     data = prepare(config, cache_directory=tmp_path)
     assert data.splits["train"].n_tokens == 3_000_000
     assert not data.rebuilt
@@ -170,7 +172,7 @@ def test_a_failed_build_leaves_no_entry(tmp_path):
     (few / "a.txt").write_text("one\n")
     (few / "b.txt").write_text("two\n")
     with pytest.raises(ConfigError, match="split is empty"):
-        prepare(DataConfig(corpus="text_files", path=str(few), seq_len=2), cache_directory=tmp_path / "cache")
+        prepare(data_config(corpus="text_files", path=str(few), seq_len=2), cache_directory=tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache" / "tokens").iterdir() if path.is_dir()]
 
 
@@ -197,13 +199,14 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path):
     script = (
         "import resource, signal, sys, errno\n"
         "from pathlib import Path\n"
-        "from stackwise_ray.config.trial import DataConfig, MarkovSource\n"
+        "from stackwise_ray.config.trial import data_config\n"
+        "from stackwise_ray.data.corpora.markov import MarkovSource\n"
         "from stackwise_ray.core.errors import DiskFullError\n"
         "from stackwise_ray.data import prepare\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"
-        "    prepare(DataConfig(corpus='markov', seq_len=16, markov=MarkovSource(n_tokens=300_000)),\n"
+        "    prepare(data_config(corpus='markov', seq_len=16, markov=MarkovSource(n_tokens=300_000)),\n"
         "            cache_directory=Path(sys.argv[1]))\n"
         "except DiskFullError as error:\n"
         "    print('full:', error)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import CORPORA, TrainingOrder, gather, prepare
 from stackwise_ray.data.preparing import pieces
@@ -24,7 +24,7 @@ def story(i):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    return prepare(DataConfig(corpus="python_stdlib"), cache_directory=tmp_path_factory.mktemp("cache"))
+    return prepare(data_config(corpus="python_stdlib"), cache_directory=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def documents(config):
 
 
 def test_the_standard_library_is_split_90_5_5_without_a_shared_document(library):
-    found = documents(DataConfig(corpus="python_stdlib"))
+    found = documents(data_config(corpus="python_stdlib"))
     assert found["train"].isdisjoint(found["validation"] | found["test"])
     assert found["validation"].isdisjoint(found["test"])
     n = sum(map(len, found.values()))
@@ -56,7 +56,9 @@ def test_the_standard_library_is_split_90_5_5_without_a_shared_document(library)
 
 
 def test_the_standard_library_has_no_tests_no_installed_packages_and_nothing_of_the_build():
-    names = [document.name for document in CORPORA.get("python_stdlib")(DataConfig(corpus="python_stdlib")).documents()]
+    names = [
+        document.name for document in CORPORA.get("python_stdlib")(data_config(corpus="python_stdlib")).documents()
+    ]
     parts = {part for name in names for part in Path(name).parts}
     assert {"json", "asyncio", "os.py"} <= parts | set(names)
     assert parts.isdisjoint({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
@@ -71,18 +73,18 @@ def test_byte_tokens_of_the_standard_library_are_the_files_with_an_end_after_eac
     assert len(ends) == library.splits["test"].n_documents
     assert ends[-1] == len(tokens) - 1
     texts = [bytes(part[:-1].astype(np.uint8)).decode() for part in np.split(tokens, ends + 1)[:-1]]
-    assert set(texts) == documents(DataConfig(corpus="python_stdlib"))["test"]
+    assert set(texts) == documents(data_config(corpus="python_stdlib"))["test"]
 
 
 def test_the_standard_library_takes_under_3_s_cold_and_under_0_2_s_warm(tmp_path):
     started = time.perf_counter()
     steps = []
-    prepare(DataConfig(corpus="python_stdlib"), cache_directory=tmp_path, progress=lambda *step: steps.append(step))
+    prepare(data_config(corpus="python_stdlib"), cache_directory=tmp_path, progress=lambda *step: steps.append(step))
     cold = time.perf_counter() - started
     warm = []
     for _ in range(3):
         started = time.perf_counter()
-        prepare(DataConfig(corpus="python_stdlib"), cache_directory=tmp_path)
+        prepare(data_config(corpus="python_stdlib"), cache_directory=tmp_path)
         warm.append(time.perf_counter() - started)
     assert cold < 3
     assert min(warm) < 0.2
@@ -101,29 +103,29 @@ def test_a_library_file_that_python_cannot_decode_is_left_out_by_name(tmp_path, 
     (root / "test" / "test_m.py").write_text("never read")
     real = sysconfig.get_path
     monkeypatch.setattr(sysconfig, "get_path", lambda name, *rest: str(root) if name == "stdlib" else real(name, *rest))
-    data = prepare(DataConfig(corpus="python_stdlib", seq_len=16), cache_directory=tmp_path / "cache")
+    data = prepare(data_config(corpus="python_stdlib", seq_len=16), cache_directory=tmp_path / "cache")
     facts = data.describe()["facts"]
     assert facts["undecodable_left_out"] == ["broken.py"]
     assert facts["duplicates_dropped"] == 1
     assert sum(split.n_documents for split in data.splits.values()) == 201
-    found = documents(DataConfig(corpus="python_stdlib"))
+    found = documents(data_config(corpus="python_stdlib"))
     assert any("x = 'é'" in text for text in set().union(*found.values()))
     before = data.fingerprint
     (root / "m000.py").write_text(story(1000))  # a changed library is another corpus
-    changed = prepare(DataConfig(corpus="python_stdlib", seq_len=16), cache_directory=tmp_path / "cache")
+    changed = prepare(data_config(corpus="python_stdlib", seq_len=16), cache_directory=tmp_path / "cache")
     assert changed.fingerprint != before
 
 
 def test_a_python_without_its_sources_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="no source files of its standard library"):
-        prepare(DataConfig(corpus="python_stdlib"), cache_directory=tmp_path)
+        prepare(data_config(corpus="python_stdlib"), cache_directory=tmp_path)
 
 
 def test_jsonl_lines_are_documents_split_by_hash_with_copies_dropped(jsonl, tmp_path):
     with jsonl.open("a") as file:
         file.write(json.dumps({"story": story(5)}) + "\n\n")
-    config = DataConfig(corpus="text_files", path=str(jsonl), text_field="story", seq_len=16)
+    config = data_config(corpus="text_files", path=str(jsonl), text_field="story", seq_len=16)
     data = prepare(config, cache_directory=tmp_path / "cache")
     assert sum(split.n_documents for split in data.splits.values()) == 300
     assert data.describe()["facts"]["duplicates_dropped"] == 1
@@ -132,7 +134,7 @@ def test_jsonl_lines_are_documents_split_by_hash_with_copies_dropped(jsonl, tmp_
 
 
 def test_a_document_keeps_its_split_when_others_come_or_go(jsonl):
-    config = DataConfig(corpus="text_files", path=str(jsonl), text_field="story")
+    config = data_config(corpus="text_files", path=str(jsonl), text_field="story")
     before = documents(config)
     lines = jsonl.read_text().splitlines(keepends=True)
     jsonl.write_text("".join([json.dumps({"story": "new"}) + "\n", *reversed(lines[50:])]))
@@ -147,7 +149,7 @@ def test_a_folder_with_its_own_split_keeps_it_and_drops_held_out_text_from_train
     for name, numbers in (("train", range(50)), ("valid", range(40, 60)), ("test", range(60, 80))):
         rows = "".join(json.dumps({"text": story(i)}) + "\n" for i in numbers)
         (folder / f"{name}.jsonl").write_text(rows)
-    found = documents(DataConfig(corpus="text_files", path=str(folder)))
+    found = documents(data_config(corpus="text_files", path=str(folder)))
     assert found["train"] == {story(i) for i in range(40)}
     assert found["validation"] == {story(i) for i in range(40, 60)}
     assert found["test"] == {story(i) for i in range(60, 80)}
@@ -157,19 +159,19 @@ def test_a_single_text_is_cut_by_position_at_line_ends(tmp_path):
     path = tmp_path / "book.txt"
     text = "".join(story(i) for i in range(200))
     path.write_text(text)
-    parts = list(CORPORA.get("text_files")(DataConfig(corpus="text_files", path=str(path))).documents())
+    parts = list(CORPORA.get("text_files")(data_config(corpus="text_files", path=str(path))).documents())
     assert [part.split for part in parts] == ["train", "validation", "test"]
     assert "".join(part.text for part in parts) == text
     assert all(part.text.endswith("\n") for part in parts)
     assert abs(len(parts[0].text) / len(text) - 0.9) < 0.01
-    data = prepare(DataConfig(corpus="text_files", path=str(path), seq_len=16), cache_directory=tmp_path / "cache")
+    data = prepare(data_config(corpus="text_files", path=str(path), seq_len=16), cache_directory=tmp_path / "cache")
     assert "by position" in data.describe()["recipe"]["split"]
 
 
 def test_a_glob_takes_files_of_any_suffix(tmp_path):
     for i in range(100):
         (tmp_path / f"{i}.py").write_text(story(i))
-    found = documents(DataConfig(corpus="text_files", path=str(tmp_path / "*.py")))
+    found = documents(data_config(corpus="text_files", path=str(tmp_path / "*.py")))
     assert sum(map(len, found.values())) == 100
 
 
@@ -179,7 +181,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_files_lie(jsonl, tmp_path)
     (other / "stories.jsonl").write_bytes(jsonl.read_bytes())
     prints = {
         prepare(
-            DataConfig(corpus="text_files", path=str(path), text_field="story", seq_len=16),
+            data_config(corpus="text_files", path=str(path), text_field="story", seq_len=16),
             cache_directory=tmp_path / "cache",
         ).fingerprint
         for path in (jsonl, other / "stories.jsonl", other)
@@ -202,7 +204,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_files_lie(jsonl, tmp_path)
 )
 def test_a_bad_line_is_named_by_file_and_number(tmp_path, content, message):
     (tmp_path / "x.jsonl").write_bytes(content)
-    config = DataConfig(corpus="text_files", path=str(tmp_path / "x.jsonl"), text_field="story", seq_len=4)
+    config = data_config(corpus="text_files", path=str(tmp_path / "x.jsonl"), text_field="story", seq_len=4)
     with pytest.raises(ConfigError, match=message):
         prepare(config, cache_directory=tmp_path / "cache")
 
@@ -210,11 +212,11 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path, content, message):
 def test_a_text_that_is_not_utf_8_is_refused_with_the_command_that_converts_it(tmp_path):
     (tmp_path / "x.txt").write_bytes("café".encode("latin-1") * 100)
     with pytest.raises(ConfigError, match=r"x.txt is no UTF-8 text \(byte 3\); convert it \(iconv"):
-        prepare(DataConfig(corpus="text_files", path=str(tmp_path / "x.txt")), cache_directory=tmp_path)
+        prepare(data_config(corpus="text_files", path=str(tmp_path / "x.txt")), cache_directory=tmp_path)
 
 
 def test_too_little_text_for_a_window_names_both_numbers(jsonl, tmp_path):
-    config = DataConfig(corpus="text_files", path=str(jsonl), text_field="story", seq_len=50_000)
+    config = data_config(corpus="text_files", path=str(jsonl), text_field="story", seq_len=50_000)
     with pytest.raises(
         ConfigError, match=r"data.seq_len = 50000: the \w+ split has [\d,]+ tokens, too few for one window"
     ):
@@ -223,13 +225,13 @@ def test_too_little_text_for_a_window_names_both_numbers(jsonl, tmp_path):
 
 @pytest.mark.parametrize("corpus", ["text_files", "hub"])
 def test_a_corpus_that_needs_a_path_says_so(corpus, tmp_path):
-    with pytest.raises(ConfigError, match=r"set data.path"):
-        prepare(DataConfig(corpus=corpus), cache_directory=tmp_path)
+    with pytest.raises(ConfigError, match=r"data.path: is required with corpus"):
+        prepare(data_config(corpus=corpus), cache_directory=tmp_path)
 
 
 def test_an_unknown_corpus_is_named_with_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match="unknown corpus 'wikitext-2'; did you mean 'wikitext2'"):
-        prepare(DataConfig(corpus="wikitext-2"), cache_directory=tmp_path)
+    with pytest.raises(ConfigError, match="= wikitext-2 is an unknown corpus; did you mean 'wikitext2'"):
+        prepare(data_config(corpus="wikitext-2"), cache_directory=tmp_path)
 
 
 def hub_folder(tmp_path, splits):
@@ -244,7 +246,7 @@ def hub_folder(tmp_path, splits):
 def test_a_dataset_keeps_the_splits_that_it_has(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     path = hub_folder(tmp_path, {"train": range(300), "validation": range(290, 320), "test": range(320, 350)})
-    found = documents(DataConfig(corpus="hub", path=path, text_field="content"))
+    found = documents(data_config(corpus="hub", path=path, text_field="content"))
     assert found["train"] == {story(i) for i in range(290)}
     assert found["validation"] == {story(i) for i in range(290, 320)}
     assert found["test"] == {story(i) for i in range(320, 350)}
@@ -253,7 +255,7 @@ def test_a_dataset_keeps_the_splits_that_it_has(tmp_path, monkeypatch):
 def test_what_a_dataset_lacks_is_taken_out_of_its_train_split(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     path = hub_folder(tmp_path, {"train": range(300), "test": range(300, 330)})
-    found = documents(DataConfig(corpus="hub", path=path, text_field="content"))
+    found = documents(data_config(corpus="hub", path=path, text_field="content"))
     assert found["test"] == {story(i) for i in range(300, 330)}
     assert found["train"] | found["validation"] == {story(i) for i in range(300)}
     assert 1 <= len(found["validation"]) <= 34  # 5 % of 300 is 15; 5 standard deviations are 19
@@ -265,7 +267,7 @@ def test_a_column_that_a_dataset_lacks_is_an_error_with_the_others(tmp_path, mon
     with pytest.raises(
         ConfigError, match=r"data.text_field = text: the dataset has no such column; choose one of content, id"
     ):
-        prepare(DataConfig(corpus="hub", path=path), cache_directory=tmp_path / "cache")
+        prepare(data_config(corpus="hub", path=path), cache_directory=tmp_path / "cache")
 
 
 def test_a_benchmark_that_is_nowhere_lists_the_places_and_the_command(tmp_path, monkeypatch):
@@ -274,20 +276,20 @@ def test_a_benchmark_that_is_nowhere_lists_the_places_and_the_command(tmp_path, 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
     with pytest.raises(ConfigError) as caught:
-        prepare(DataConfig(corpus="wikitext103", tokenizer="words"), cache_directory=tmp_path)
+        prepare(data_config(corpus="wikitext103", tokenizer="words"), cache_directory=tmp_path)
     message = str(caught.value)
     assert message.startswith("data.corpus = wikitext103: not found.")
     assert f"{tmp_path}/wikitext-103 for train.txt" in message
     assert "datasets.load_dataset('Salesforce/wikitext', 'wikitext-103-v1')" in message
     with pytest.raises(ConfigError, match=r"data.path = .*: no ptb there; expected a folder with ptb.train.txt"):
-        prepare(DataConfig(corpus="ptb", path=str(tmp_path)), cache_directory=tmp_path)
+        prepare(data_config(corpus="ptb", path=str(tmp_path)), cache_directory=tmp_path)
 
 
 def test_files_that_are_not_the_published_benchmark_are_refused(tmp_path):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(" \n = A = \n \n a b c \n" * 50)
     with pytest.raises(ConfigError, match="has 500 words with one <eos> a line, and the published one has 2,088,628"):
-        prepare(DataConfig(corpus="wikitext2", path=str(tmp_path), seq_len=8), cache_directory=tmp_path / "cache")
+        prepare(data_config(corpus="wikitext2", path=str(tmp_path), seq_len=8), cache_directory=tmp_path / "cache")
 
 
 def test_a_vocabulary_beyond_16_bits_is_stored_whole(tmp_path):
@@ -296,7 +298,7 @@ def test_a_vocabulary_beyond_16_bits_is_stored_whole(tmp_path):
     (folder / "train.txt").write_text("".join(f"w{i} w{i + 1}\n" for i in range(70_000)))
     (folder / "valid.txt").write_text("w1 w69999 unheard\n" * 10)
     (folder / "test.txt").write_text("w2\n" * 10)
-    config = DataConfig(corpus="text_files", path=str(folder), tokenizer="words", seq_len=8)
+    config = data_config(corpus="text_files", path=str(folder), tokenizer="words", seq_len=8)
     data = prepare(config, cache_directory=tmp_path / "cache")
     assert data.vocab_size == 70_001 + 2
     assert data.splits["train"].tokens.dtype == np.uint32
@@ -336,4 +338,4 @@ def test_a_folder_of_other_files_is_not_read_for_its_few_texts(tmp_path):
     for number in range(9):
         (tmp_path / ".git" / f"object{number}").write_text("hidden: does not count")
     with pytest.raises(ConfigError, match=r"here 3, and 5 others would be left out \(.rst 5\).*\*\*/\*.rst"):
-        prepare(DataConfig(corpus="text_files", path=str(tmp_path)), cache_directory=tmp_path / "cache")
+        prepare(data_config(corpus="text_files", path=str(tmp_path)), cache_directory=tmp_path / "cache")

@@ -5,12 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from stackwise_ray.config.trial import DataConfig, MarkovSource
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import fixed_validation_windows, gather, leak_check, prepare
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.data.markov_chain import MarkovChain
 
-SMALL = DataConfig(corpus="markov", seq_len=64, markov=MarkovSource(n_tokens=200_000, n_symbols=5))
+SMALL = data_config(corpus="markov", seq_len=64, markov=MarkovSource(n_tokens=200_000, n_symbols=5))
 
 
 @pytest.fixture(scope="module")
@@ -195,15 +196,15 @@ def test_train_validation_and_test_are_different_paths_of_the_right_lengths(prep
 )
 def test_a_source_that_has_no_known_floor_is_refused(source, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        prepare(DataConfig(corpus="markov", markov=source, seq_len=4), cache_directory=tmp_path)
+        prepare(data_config(corpus="markov", markov=source, seq_len=4), cache_directory=tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
 
 
 def test_the_floor_needs_one_token_a_symbol(tmp_path):
     with pytest.raises(ConfigError, match=r"data.tokenizer = words: .* choose bytes"):
-        prepare(DataConfig(corpus="markov", tokenizer="words"), cache_directory=tmp_path)
+        prepare(data_config(corpus="markov", tokenizer="words", markov=MarkovSource()), cache_directory=tmp_path)
 
 
 def test_settings_of_a_source_without_that_corpus_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"data.markov: belongs to corpus: markov"):
-        prepare(DataConfig(corpus="python_stdlib", markov=MarkovSource()), cache_directory=tmp_path)
+    with pytest.raises(ConfigError, match=r"data.markov: has no effect in the corpus python_stdlib; it goes with m"):
+        prepare(data_config(corpus="python_stdlib", markov=MarkovSource()), cache_directory=tmp_path)

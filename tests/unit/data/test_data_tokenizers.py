@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.data.tokenizers import ByteEncoder, load_saved, tokenizer_source
@@ -108,7 +108,7 @@ def test_a_bpe_learns_from_the_train_split_alone(tmp_path):
     (folder / "train.txt").write_text("\n".join(" ".join(rng.choice(words, 8)) for _ in range(200)))
     (folder / "valid.txt").write_text("zzzzzz qqqqqq zzzzzz qqqqqq\n" * 500)
     (folder / "test.txt").write_text("qqqqqq zzzzzz qqqqqq zzzzzz\n" * 500)
-    config = DataConfig(corpus="text_files", path=str(folder), tokenizer="bpe:320", seq_len=8)
+    config = data_config(corpus="text_files", path=str(folder), tokenizer="bpe:320", seq_len=8)
     data = prepare(config, cache_directory=tmp_path / "cache")
     vocabulary = data.tokenizer.get_vocab()
     assert not [token for token in vocabulary if "zz" in token or "qq" in token]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
@@ -19,9 +20,9 @@ from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
     asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, PreparedCorpora(make_console()))
+    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
     settings = RunSettings(worker="not:run", directory=tmp_path)
-    ledger = Ledger(journal, source_for(asked, journal), settings, lambda data: "fingerprint")
+    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
     left = []

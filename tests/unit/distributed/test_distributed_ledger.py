@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.core.records import MetricRecord
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger
 from stackwise_ray.distributed.messages import Assignment, DiskFull, Failed, Finished, Outcome, Report, RunSettings
 from stackwise_ray.tracking.journal import Journal
@@ -20,8 +21,8 @@ from stackwise_ray.trials.sources import FixedSource, Proposal
 def trial(seed: int, lr: float = 1e-3) -> TrialConfig:
     return TrialConfig(
         model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
-        data=DataConfig(corpus="markov"),
-        training=TrainingConfig(budget=Budget(steps=3), lr=lr),
+        data=data_config(corpus="markov", markov=MarkovSource()),
+        training=training_config(budget=Budget(steps=3), lr=lr),
         seed=seed,
     )
 

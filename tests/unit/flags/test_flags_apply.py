@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.flags import FLAGS, Flag, apply_flags
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=16, n_heads=2, d_ff=32),
-    data=DataConfig(corpus="markov", seq_len=16),
-    training=TrainingConfig(budget=Budget(steps=4)),
+    data=data_config(corpus="markov", seq_len=16, markov=MarkovSource()),
+    training=training_config(budget=Budget(steps=4)),
 )
 
 

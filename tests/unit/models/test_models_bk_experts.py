@@ -254,7 +254,7 @@ def test_experts_are_written_by_kind_and_their_keys_are_checked() -> None:
         load_trial([*words, "model.channel_mixer={kind: mixture_of_experts, experts: 2}"])
     with pytest.raises(ConfigError, match=r"= 1 is out of range; it must be at least 2"):
         load_trial([*words, "model.channel_mixer={kind: mixture_of_experts, n_experts: 1}"])
-    with pytest.raises(ConfigError, match="goes with the family bk, not gpt2"):
+    with pytest.raises(ConfigError, match="family gpt2 does not take it; it goes with bk"):
         load_trial(["model=decoder/gpt2_family/tiny", "model.channel_mixer={kind: swiglu}"])
 
 

@@ -36,7 +36,12 @@ def test_a_sound_config_passes(model: ModelConfig) -> None:
         (GPT2, {"n_kv_heads": 2}, "model.n_kv_heads", "family gpt2 does not take it"),
         (LLAMA, {"n_kv_heads": 3}, "model.n_kv_heads", "= 3 does not divide n_heads = 4; choose 1, 2 or 4"),
         (LLAMA, {"n_heads": 64}, "model.n_heads", "rotary heads of odd width at d_model = 64"),
-        (LLAMA, {"max_positions": 64}, "model.max_positions", "no table of learned positions"),
+        (
+            LLAMA,
+            {"max_positions": 64},
+            "model.max_positions",
+            "family llama does not take it; it goes with bert or gpt2",
+        ),
         (LLAMA, {"dropout": 0.1}, "model.dropout", "= 0.1, but family llama has no dropout"),
         (GPT2, {"mixer": NoMixer()}, "model.mixer", "= none, but family gpt2 does not take it"),
         (GPT2, {"max_positions": 100}, "data.seq_len", "= 128 is beyond the 100 learned positions of gpt2"),

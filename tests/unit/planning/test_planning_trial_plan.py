@@ -14,28 +14,28 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial import (
     Budget,
     ExpertsChannelMixer,
-    MarkovSource,
     ModelConfig,
-    Noise,
     NoMixer,
     ResolventApplyMixer,
     ResolventDiagonalMixer,
-    TrainingConfig,
     TrialConfig,
+    training_config,
 )
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_seconds
 from stackwise_ray.data import prepare
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import calibration_key
 from stackwise_ray.planning.counted_costs import _stage_flops, stage_flops
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial, planned_steps, split_by_cost
+from stackwise_ray.training.growth_options import Noise
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.stages import stage_plan
 from tests.small_models import mostly_slow
-from tests.small_trials import run, with_data, with_model, with_training
+from tests.small_trials import GROWING, run, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
@@ -157,7 +157,7 @@ def test_the_run_costs_what_was_planned_to_the_unit(trial, tmp_path):
     assert metrics["memory/peak_bytes"] == plan.live_peak_bytes
 
 
-@pytest.mark.parametrize("regime", ["depth_time", "append"])
+@pytest.mark.parametrize("regime", GROWING)
 def test_shares_in_proportion_to_cost_give_all_stages_equal_tokens(regime):
     """The finish keeps its own share, and the stages before it what that leaves."""
     trial = with_training(
@@ -241,7 +241,7 @@ def test_planning_allocates_no_weights():
     trial = replace(
         TRIAL,
         model=ModelConfig(family="llama", role="decoder", n_layers=8, d_model=4096, n_heads=32, d_ff=11008),
-        training=TrainingConfig(budget=Budget(steps=1), batch_tokens=16),
+        training=training_config(budget=Budget(steps=1), batch_tokens=16),
     )
     plan = plan_trial(trial, vocab_size=32_000)
     assert plan.params > 1.7e9

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.data.corpus import Corpus, Document
 from stackwise_ray.data.preparing import count_words
 from stackwise_ray.tasks.perplexity import unigram_nll, words_of
@@ -33,7 +33,7 @@ class Sentences(Corpus):
 def test_the_floor_is_the_frequency_of_each_word_in_the_train_split_plus_one() -> None:
     # Four words of three types: a 2, b 1, <eos> 1; each count plus one, and one for what was never seen: 4 + 3 + 1.
     by_hand = -math.log(3 / 8) - math.log(1 / 8) - math.log(2 / 8)
-    assert unigram_nll(Sentences(DataConfig(corpus="python_stdlib"))) == pytest.approx(by_hand)
+    assert unigram_nll(Sentences(data_config(corpus="python_stdlib"))) == pytest.approx(by_hand)
 
 
 def test_the_floor_counts_the_words_that_a_perplexity_per_word_divides_by() -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.training.budget import (
     StageCost,
     StageSteps,
@@ -120,8 +121,8 @@ def test_fewer_steps_than_stages_are_refused():
 def trial(**training) -> TrialConfig:
     return TrialConfig(
         model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=1, d_ff=8),
-        data=DataConfig(corpus="markov", seq_len=16),
-        training=TrainingConfig(budget=Budget(steps=1), **training),
+        data=data_config(corpus="markov", seq_len=16, markov=MarkovSource()),
+        training=training_config(budget=Budget(steps=1), **training),
     )
 
 

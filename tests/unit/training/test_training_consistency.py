@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from stackwise_ray.config.trial import Budget, ModelConfig, Noise, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.data import prepare
 from stackwise_ray.metrics.losses import summed_cross_entropy, with_auxiliary
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.training.assembly import Assembly, assemble
+from stackwise_ray.training.growth_options import Noise
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from stackwise_ray.config.trial import AssociativeRecallSource, DataConfig
+from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, enter_stage, seed_step
 from stackwise_ray.training.evaluation import Evaluator
@@ -128,7 +129,7 @@ class Recall(torch.nn.Module):
 
 def test_answers_are_scored_apart_and_by_their_most_likely_token():
     source = AssociativeRecallSource(n_pairs=2, n_queries=2, n_keys=4, n_values=4, n_tokens=2000)
-    config = DataConfig(corpus="associative_recall", seq_len=8, validation_tokens=160, associative_recall=source)
+    config = data_config(corpus="associative_recall", seq_len=8, validation_tokens=160, associative_recall=source)
     recall = prepare(config)
     assembly = assemble(replace(DECODER, data=config), recall, CPU)
     for wrong, accuracy, loss in ((0, 1.0, 0.0), (1, 0.5, 25.0)):  # a wrong answer costs 50 nats, half of them is 25

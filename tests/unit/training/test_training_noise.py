@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from stackwise_ray.config.trial import Noise
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.training.growth_options import Noise
 from stackwise_ray.training.noise import band_of, levels
 
 

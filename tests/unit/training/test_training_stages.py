@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from stackwise_ray.config.trial import Budget, DataConfig, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, replace_training, training_config
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
 from stackwise_ray.training.stages import stage_plan
+from tests.small_trials import GROWING
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=3, d_model=8, n_heads=1, d_ff=8),
-    data=DataConfig(corpus="markov", seq_len=16),
-    training=TrainingConfig(budget=Budget(steps=1), mask_ratio=0.3),
+    data=data_config(corpus="markov", seq_len=16, markov=MarkovSource()),
+    training=training_config(budget=Budget(steps=1)),
 )
 
 
@@ -28,7 +30,9 @@ def test_classical_training_of_a_decoder_is_one_stage_of_next_token_prediction()
 
 
 def test_classical_training_of_an_encoder_masks_at_the_configured_ratio():
-    (stage,) = stage_plan(replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"))).stages
+    training = replace_training(TRIAL.training, mask_ratio=0.3)
+    trial = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder"), training=training)
+    (stage,) = stage_plan(trial).stages
     assert (stage.objective, stage.noise) == ("masked_lm", ((0.3, 0.3),))
 
 
@@ -45,7 +49,7 @@ def test_a_plan_whose_shares_do_not_sum_to_one_is_a_bug():
 
 def growing(regime="depth_time", **training):
     trial = replace(TRIAL, model=replace(TRIAL.model, family="bert", role="encoder", n_layers=4))
-    return replace(trial, training=replace(trial.training, regime=regime, **training))
+    return replace(trial, training=replace_training(trial.training, regime=regime, **training))
 
 
 def test_depth_as_time_grows_from_the_output_to_the_input_through_what_is_frozen():
@@ -96,7 +100,9 @@ def test_a_split_that_does_not_fit_is_refused(training, message):
 
 def test_the_control_of_depth_as_time_trains_once_on_all_its_shares():
     trial = growing()
-    (stage,) = stage_plan(replace(trial, training=replace(trial.training, regime="classical_random_ratio"))).stages
+    (stage,) = stage_plan(
+        replace(trial, training=replace_training(trial.training, regime="classical_random_ratio"))
+    ).stages
     assert stage.trainable.blocks == (0, 1, 2, 3)
     assert [low for low, high in stage.noise if low == high] == pytest.approx(
         [0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15]
@@ -112,7 +118,7 @@ def test_appending_grows_from_the_input_on_top_of_what_is_frozen():
     assert [stage.noise[0][0] for stage in stages] == pytest.approx([0.95, 0.15 + 1.6 / 3, 0.15 + 0.8 / 3, 0.15])
 
 
-@pytest.mark.parametrize("regime", ["depth_time", "append"])
+@pytest.mark.parametrize("regime", GROWING)
 def test_a_trunk_may_go_on_training_and_a_finish_trains_everything(regime):
     stages = stage_plan(growing(regime=regime, trunk="trainable", finish=0.2)).stages
     assert all(stage.trainable.blocks == stage.active_blocks and not stage.own_head for stage in stages)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from stackwise_ray.config.trial import Budget, TrialConfig
-from stackwise_ray.config.trial.growth_rules import TWO_SIDED
+from stackwise_ray.config.trial import TRAINING, Budget, TrialConfig
 from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
@@ -25,7 +24,8 @@ from tests.small_trials import TRIAL, run, with_data, with_training
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("module_cache")
-REGIMES = ("classical_random_ratio", "depth_time", "append")
+TWO_SIDED = tuple(name for name, family in FAMILIES.items() if family.can_be_two_sided)
+WITH_OBJECTIVE = TRAINING.entries_with("decoder_objective")
 
 
 def two_sided(name: str, **training: Any) -> TrialConfig:
@@ -53,7 +53,7 @@ def test_a_bidirectional_decoder_sees_both_sides_and_any_other_its_past(name: st
         assert sees_its_future(assembly.model) is not both
 
 
-@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("regime", WITH_OBJECTIVE)
 @pytest.mark.parametrize("name", TWO_SIDED)
 def test_it_is_evaluated_on_masks_and_saved_as_it_is(name: str, regime: str, tmp_path: Path) -> None:
     _, result = run(two_sided(name, regime=regime), tmp_path, keep_model=True)
@@ -94,10 +94,6 @@ def test_it_fills_in_masks(name: str) -> None:
     )
     assert not (filled.tokens == mask_id).any()
     assert filled.block_passes == 3
-
-
-def test_the_families_that_can_are_named() -> None:
-    assert tuple(name for name, family in FAMILIES.items() if family.can_be_two_sided) == TWO_SIDED
 
 
 @pytest.mark.parametrize(

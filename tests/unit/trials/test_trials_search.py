@@ -18,19 +18,20 @@ from stackwise_ray.config.space.domains import (
     Uniform,
     parse_space,
 )
-from stackwise_ray.config.trial import Budget, DataConfig, MarkovSource, ModelConfig, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.trials.search import OptunaSource
 from stackwise_ray.trials.sources import Proposal
 from stackwise_ray.trials.tuning import quantile, tuning_points
 
 BASE = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=1, d_model=8, n_heads=2, d_ff=16),
-    data=DataConfig(corpus="markov", markov=MarkovSource()),
-    training=TrainingConfig(budget=Budget(steps=3)),
+    data=data_config(corpus="markov", markov=MarkovSource()),
+    training=training_config(budget=Budget(steps=3)),
 )
 
 
