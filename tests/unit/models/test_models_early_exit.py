@@ -26,8 +26,6 @@ def _model(config: Any, **options: Any) -> tuple[Any, Any]:
     """A model of four layers with exits after the first three, whose confidences are spread; and its component."""
     chosen = NamedOptions({"early_exit": EarlyExitOptions(**options)})
     trial = replace(TRIAL, model=replace(config, n_layers=4, components=chosen))
-    if config.role == "encoder":
-        trial = replace(trial, training=replace(trial.training, regime="classical"))
     torch.manual_seed(3)
     model = build_training_model(trial, vocab_size=VOCAB, special_ids={"mask": 1})
     with torch.no_grad():
