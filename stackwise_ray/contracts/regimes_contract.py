@@ -21,7 +21,7 @@ def it_states_its_options(name: str) -> None:
     require(isinstance(entry, Regime), f"it is a {type(entry).__name__}; register a Regime(plan=…)")
     derived = isinstance(entry.options, type) and issubclass(entry.options, TrainingConfig)
     require(derived, f"its options are {entry.options!r}, which is no subclass of TrainingConfig")
-    frozen = entry.options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    frozen = entry.options.__dataclass_params__.frozen
     require(frozen, f"{entry.options.__name__} can be changed; write @dataclass(frozen=True, kw_only=True)")
 
 
