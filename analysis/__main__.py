@@ -52,7 +52,7 @@ is an arm named after its file or experiment, and the first is the baseline.
 Examples:
   python -m analysis compare experiments/ablation
   python -m analysis compare runs.csv --metric loss --baseline adam --arm optimizer --margin 0.02
-  python -m analysis compare old.csv new.csv --metric accuracy --direction maximize --equal none
+  python -m analysis compare old.csv new.csv --metric accuracy --equal none
   python -m analysis compare "sqlite:///mlflow.db#lm" --metric val_loss --baseline a --latex
 """
 
@@ -69,7 +69,7 @@ def compare(
         str | None, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none. [holm]")
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [minimize]")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
     test: Annotated[str | None, typer.Option(help="What decides: t, sign_flip or wilcoxon. [t]")] = None,
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
@@ -81,6 +81,7 @@ def compare(
     latex: Latex = False,
 ) -> None:
     from .paired.significance import compare as run
+    from .paired.significance import fixed_arguments
 
     given = {
         "metric": metric,
@@ -98,7 +99,7 @@ def compare(
 
         table = load_runs(source)
         _refuse_adaptive(source)
-        declared = declared_arguments(source, metric)
+        declared = declared_arguments(source, metric, fixed_arguments)
     else:
         table, first = _two_sources(source, other, arm)
         declared = {"baseline": first}

@@ -7,17 +7,17 @@ is absent prints as "not measured", never as 0.
 from __future__ import annotations
 
 import html
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.quantities import ABSENT
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
-ABSENT = "not measured"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -44,36 +44,6 @@ _LATEX = {
 }
 
 
-def decimals_for(spread: float, digits: int = 2) -> int:
-    """Decimal places that show `digits` digits of `spread`.
-
-    >>> decimals_for(0.0123), decimals_for(12.0)
-    (3, 0)
-    """
-    if not math.isfinite(spread) or spread == 0:
-        return 4
-    return min(12, max(0, digits - 1 - math.floor(math.log10(abs(spread)))))
-
-
-def format_number(value: float | None, decimals: int, *, signed: bool = False) -> str:
-    """A number with a real minus sign; None is "not measured"."""
-    if value is None:
-        return ABSENT
-    text = f"{value:{'+' if signed else ''},.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def format_significant(value: float | None, digits: int = 4) -> str:
-    """A number with so many significant digits, never in scientific notation.
-
-    >>> format_significant(7.92412), format_significant(88412.37)
-    ('7.924', '88,412')
-    """
-    if value is None or math.isnan(value):
-        return ABSENT
-    return format_number(value, decimals_for(value, digits))
-
-
 def format_p(p: float | None) -> str:
     """A p value with two digits.
 
@@ -92,62 +62,6 @@ def equals_p(p: float | None) -> str:
     ('p = 0.0042', 'p < 0.0001')
     """
     return f"p = {format_p(p)}".replace("= <", "< ")
-
-
-def format_flops(value: float | None) -> str:
-    """Counted FLOPs with a decimal prefix.
-
-    >>> format_flops(1.234e12)
-    '1.23 TFLOP'
-    """
-    if value is None or math.isnan(value):
-        return ABSENT
-    return f"{format_count(value)}FLOP"
-
-
-def format_count(value: float | None) -> str:
-    """A count with three digits and a decimal prefix, ready for a unit.
-
-    >>> format_count(1.234e12), format_count(198_432)
-    ('1.23 T', '198 k')
-    """
-    if value is None or math.isnan(value):
-        return ABSENT
-    for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale * 0.9995:
-            scaled = value / scale
-            return f"{scaled:.{max(0, 2 - math.floor(math.log10(abs(scaled) * 1.0005)))}f} {prefix}"
-    return f"{value:.0f} " if value == int(value) else f"{value:.3g} "
-
-
-def format_bytes(value: float | None) -> str:
-    """Bytes in binary units.
-
-    >>> format_bytes(3 * 2**20)
-    '3.0 MiB'
-    """
-    if value is None or math.isnan(value):
-        return ABSENT
-    for prefix, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(value) >= scale:
-            return f"{value / scale:.1f} {prefix}"
-    return f"{value:.0f} B"
-
-
-def format_seconds(value: float | None) -> str:
-    """A duration in the two largest units that matter.
-
-    >>> format_seconds(3725), format_seconds(42.3)
-    ('1 h 02 min', '42 s')
-    """
-    if value is None or math.isnan(value):
-        return ABSENT
-    if value < 10:
-        return f"{value:.2g} s"
-    whole = round(value)
-    if whole < 3600:
-        return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def _score_own(
     else:
         assert model is not None  # exactly one of the two is given
         scores = score_model(model, words, progress=waiting)
+    waiting.clear()
     for name, value in sorted(scores.metrics.items()):
         _say(console, f"{name}  {value:.6g}")
     if folder is not None:
@@ -161,6 +162,7 @@ def _score_tasks(
     trained = _open(run, model, others)
     results = evaluate_tasks(trained, names, path=path, limit=limit, folder=folder, progress=waiting)
     for result in results:
+        waiting.clear()
         _answer(result, console)
 
 
@@ -229,6 +231,10 @@ class Waiting:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
         if self._status is not None:
             self._status.stop()
 

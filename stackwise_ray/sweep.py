@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.beside import analysis_module
-from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
@@ -76,16 +76,15 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     Raises:
         ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.planning.demand import Demand
     from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    _require_runs(sweep)
-    return plan_sweep(
-        sweep, PreparedCorpora(Console(stderr=True)), max_concurrent=max_concurrent, verdicts=_anytime_verdicts()
-    )
+    corpora = PreparedCorpora(Console(stderr=True))
+    return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
 def run(
@@ -109,6 +108,7 @@ def run(
         ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
         DiskFullError: The disk filled up; the same call continues later.
     """
+    from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
     options = Options(
@@ -118,9 +118,8 @@ def run(
         report=_write_report,
         verdicts=_anytime_verdicts(),
     )
-    _require_runs(sweep)
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, directory, console or Console(stderr=True), options)
+    outcome = run_sweep(sweep, expand(sweep), directory, console or Console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
 
 
@@ -129,32 +128,12 @@ def _write_report(directory: Path) -> Path:
     return report
 
 
-def _require_runs(sweep: SweepConfig) -> None:
-    """Refuse a declared law that the sweep's runs are too few for, before they are trained."""
-    from stackwise_ray.config.space.designs import expand
-    from stackwise_ray.config.space.seeds import first_seeds
-
-    for number, step in enumerate(sweep.analysis):
-        if step.scaling_law is None:
-            continue
-        law = step.scaling_law.law
-        parameters = analysis_module("scaling.laws").LAWS[law].parameters
-        try:
-            runs = len(expand(sweep).arms) * len(first_seeds(sweep))
-            analysis_module("scaling.law_table").require_runs(runs, len(parameters), law)
-        except AnalysisError as error:
-            raise ConfigError(str(error), path=f"analysis.{number}.scaling_law", source=sweep.source) from None
-
-
 def _anytime_verdicts() -> AnytimeVerdicts:
     is_undecided = analysis_module("anytime.adaptive_verdicts").is_undecided
     seeds_possible = analysis_module("anytime.e_process").seeds_possible
-    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts, Comparing
+    from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
 
-    def undecided(trials: Sequence[TrialRecord], arm: str, comparing: Comparing) -> bool:
-        return bool(is_undecided(trials, arm, **asdict(comparing)))
-
-    return AnytimeVerdicts(undecided=undecided, seeds_possible=seeds_possible)
+    return AnytimeVerdicts(undecided=is_undecided, seeds_possible=seeds_possible)
 
 
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.metric_catalogue import good_direction
+from stackwise_ray.core.quantities import ABSENT
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from ..render import ABSENT
 from .sequential import compare_sequentially
 from .verdict import SequentialComparison
 
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def is_undecided(trials: Iterable[TrialRecord], arm: str, **arguments: Any) -> bool:
+def is_undecided(trials: Iterable[TrialRecord], arm: str, comparison: ResolvedComparison) -> bool:
     """Whether another seed may still decide about `arm`.
 
     Args:
         trials: Finished trials of the arm and of the baseline.
-        arguments: Those of `compare_sequentially`, `family` among them.
+        comparison: What the sweep asks.
 
     Returns:
         False also where the comparison is refused, which further seeds do not mend: unequal budgets, or an arm of which
@@ -34,7 +36,7 @@ def is_undecided(trials: Iterable[TrialRecord], arm: str, **arguments: Any) -> b
     import pandas as pd
 
     try:
-        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), arguments)
+        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), anytime_arguments(comparison))
     except AnalysisError:
         return False
     return found[arm].decision == "undecided"
@@ -51,9 +53,10 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
     return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
 
 
-def anytime_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `compare` as those of `compare_sequentially`, whose test and correction are its own."""
-    return {key: value for key, value in arguments.items() if key not in ("test", "correction")}
+def anytime_arguments(comparison: ResolvedComparison) -> dict[str, Any]:
+    """A sweep's comparison as arguments of `compare_sequentially`, whose test and correction are its own."""
+    names = ("metric", "baseline", "direction", "assumed", "margin", "equal", "tolerance", "alpha")
+    return {**{name: getattr(comparison, name) for name in names}, "family": len(comparison.family)}
 
 
 def decision_sentence(comparison: SequentialComparison) -> str:
@@ -62,9 +65,9 @@ def decision_sentence(comparison: SequentialComparison) -> str:
         f"{arm} is {verdict.decision} ({verdict.difference_text}, {_when(comparison, arm)})"
         for arm, verdict in comparison.verdicts.items()
     ]
-    good = "lower" if comparison.direction == "minimize" else "higher"
+    good = good_direction(comparison.direction, assumed=comparison.assumed)
     return (
-        f"On {comparison.metric} ({good} is better), against {comparison.baseline}: {'; '.join(parts)}. These verdicts "
+        f"On {comparison.metric} ({good}), against {comparison.baseline}: {'; '.join(parts)}. These verdicts "
         f"are valid at any time: adding seeds because of them makes no false alarm likelier than {comparison.alpha:g}."
     )
 

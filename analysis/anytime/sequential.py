@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction, badness
 
 from ..paired.intervals import Interval
-from ..table.blocks import check_goal, pair
+from ..table.blocks import check_goal, pair, resolve
 from .e_process import PRIOR_VARIANCE, check_process, confidence_sequence, first_crossings, seeds_possible
-from .verdict import Direction, SequentialComparison, Verdict
+from .verdict import SequentialComparison, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,12 +78,13 @@ def compare_sequentially(
     block: str | Sequence[str] = "seed",
     correction: str | None = "bonferroni",
     margin: float | None = None,
-    direction: Direction = "minimize",
+    direction: Direction | None = None,
     equal: str | None = "flops",
     tolerance: float = 0.01,
     alpha: float = 0.05,
     prior_variance: float = PRIOR_VARIANCE,
     family: int | None = None,
+    assumed: bool = False,
 ) -> SequentialComparison:
     """Every arm against the baseline, anytime-valid; the arguments are those of `compare`.
 
@@ -91,12 +93,14 @@ def compare_sequentially(
         alpha: Bound on the probability that any arm is ever decided wrongly.
         prior_variance: As in `sequential_verdict`.
         family: How many arms were to be compared, where not all of them may be in the table; None: those that are.
+        assumed: As in `compare`.
 
     Raises:
         AnalysisError: As `compare` does.
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
+    direction, assumed = resolve(metric, direction, assumed)
     _check(margin, alpha, direction, prior_variance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]
@@ -113,6 +117,7 @@ def compare_sequentially(
         metric=metric,
         baseline=baseline,
         direction=direction,
+        assumed=assumed,
         alpha=alpha,
         margin=margin,
         correction=correction or "none",
@@ -179,7 +184,7 @@ def _verdict(
         float(values[-1]) for values in (sequence.mean, sequence.low, sequence.high, sequence.log_e)
     )
     if at:
-        better = -1 if direction == "minimize" else 1
+        better = -badness(direction)
         verdict = replace(
             verdict, decision="equivalent" if kind == 0 else "better" if kind == better else "worse", decided_at=at
         )

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+from stackwise_ray.core.metric_catalogue import Direction, good_direction
+from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
 
 from ..paired.comparison import Decision, missing_text
 from ..paired.intervals import Interval, format_interval
-from ..render import ABSENT, Grid, GridView, decimals_for, format_number
+from ..render import Grid, GridView
 from ..table.blocks import Missing
-
-Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class SequentialComparison(GridView):
     correction: str
     family: int
     block: str
+    assumed: bool
     budgets: str | None
     verdicts: Mapping[str, Verdict]
     blocks: Mapping[str, tuple[str, ...]]
@@ -104,8 +106,8 @@ class SequentialComparison(GridView):
     def sentence(self) -> str:
         """All verdicts in one sentence."""
         parts = "; ".join(f"{arm} is {verdict.sentence}" for arm, verdict in self.verdicts.items())
-        good = "lower" if self.direction == "minimize" else "higher"
-        return f"On {self.metric} ({good} is better), against {self.baseline}, at whatever n one looks: {parts}."
+        good = good_direction(self.direction, assumed=self.assumed)
+        return f"On {self.metric} ({good}), against {self.baseline}, at whatever n one looks: {parts}."
 
     @property
     def grid(self) -> Grid:

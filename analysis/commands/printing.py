@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,8 @@ from stackwise_ray.core.errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from stackwise_ray.core.comparison_records import ResolvedComparison
 
     from ..render import Grid
     from ..table.sweep_directory import Sweep
@@ -33,17 +35,25 @@ def sweep_of(source: str) -> Sweep | None:
     return read_sweep(path)
 
 
-def declared_arguments(source: str, metric: str | None) -> dict[str, Any]:
-    """Arguments of the comparison that a sweep declares on `metric` (None: its first); for others only its arms."""
+def declared_arguments(
+    source: str, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a sweep says of the comparison on `metric` (None: of its first), as arguments of a function.
+
+    On another metric than it compares, a sweep says its arms and which way is better.
+    """
     sweep = sweep_of(source)
     if sweep is None:
         return {}
-    listed = [arguments for arguments in sweep.declared() if metric in (None, arguments["metric"])]
-    if listed:
-        return listed[0]
-    if metric is not None:
-        return {"baseline": sweep.baseline, "family": sweep.family}
-    return sweep.undeclared() or {}
+    asked = sweep.questions
+    found = next((comparison for comparison in asked.comparisons if metric in (None, comparison.metric)), None)
+    if found is not None:
+        return arguments(found)
+    if metric is None:
+        return {}
+    goal = asked.goal_on(metric)
+    family = len(sweep.arms) - 1
+    return {"baseline": sweep.baseline, "family": family, "direction": goal.direction, "assumed": goal.assumed}
 
 
 def completed(
@@ -55,6 +65,8 @@ def completed(
         AnalysisError: Neither names a baseline; the message lists the arms.
     """
     asked = {name: value for name, value in given.items() if value is not None}
+    if "direction" in asked:
+        asked["assumed"] = False
     asked = {"metric": "loss", **declared, **asked}
     if arm != "arm":  # what was declared is about the sweep's own arms
         asked.pop("family", None)

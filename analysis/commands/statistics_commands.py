@@ -28,7 +28,9 @@ Task = Annotated[str, typer.Option(help="Column with the tasks.")]
 Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
 Resamples = Annotated[int, typer.Option(help="Resamples.")]
 Rng = Annotated[int, typer.Option(help="Seed of the resampling.")]
-Good = Annotated[str, typer.Option(help="Which values are good: minimize or maximize the metric.")]
+Good = Annotated[
+    str | None, typer.Option(help="Which values are good: minimize or maximize. [as is known of the metric]")
+]
 
 
 _SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
@@ -50,7 +52,7 @@ def sequential(
     arm: Arm = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [minimize]")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
@@ -76,7 +78,7 @@ def sequential(
         "tolerance": tolerance,
         "alpha": alpha,
     }
-    declared = anytime_arguments(declared_arguments(source, metric))
+    declared = declared_arguments(source, metric, anytime_arguments)
     asked = {
         **completed(given, declared, source, table, arm),
         "arm": arm,
@@ -96,7 +98,7 @@ def rank(
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
-    direction: Good = "minimize",
+    direction: Good = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
     as_json: Json = False,

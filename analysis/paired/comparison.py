@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..render import ABSENT, Grid, GridView, decimals_for, equals_p, format_number, format_p
+from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction
+from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
+
+from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import Missing
 from .intervals import FEWEST_BCA_BLOCKS, Interval, format_interval
 
@@ -96,6 +99,7 @@ class Comparison(GridView):
     """Every arm against the baseline on one metric.
 
     Attributes:
+        assumed: Whether nobody said which way is better, and no record of the metric does.
         family: Arms that `correction` counts, those included that have no run yet.
         arms: One result an arm, in the order of the table.
         baseline_values: The baseline's value by block.
@@ -107,7 +111,7 @@ class Comparison(GridView):
 
     metric: str
     baseline: str
-    direction: str
+    direction: Direction
     test: str
     alpha: float
     margin: float | None
@@ -117,6 +121,7 @@ class Comparison(GridView):
     tolerance: float
     budgets: str | None
     block: str
+    assumed: bool
     arms: tuple[ArmComparison, ...]
     baseline_values: Mapping[str, float]
     missing: tuple[Missing, ...] = ()
@@ -181,8 +186,8 @@ class Comparison(GridView):
     def opening(self) -> str:
         """The sentence up to its first clause: metric, budgets, baseline."""
         budget = f"at equal {self.budgets} (within {self.tolerance:.0%})" if self.budgets else "budgets not checked"
-        good = "lower" if self.direction == "minimize" else "higher"
-        return f"On {self.metric} ({good} is better; {budget}), against {self.baseline}: "
+        good = good_direction(self.direction, assumed=self.assumed)
+        return f"On {self.metric} ({good}; {budget}), against {self.baseline}: "
 
     @property
     def clauses(self) -> tuple[tuple[str, str], ...]:
@@ -344,6 +349,6 @@ def _detectable(result: ArmComparison) -> str:
     )
 
 
-def _by_difference(direction: str) -> Any:
-    sign = 1.0 if direction == "minimize" else -1.0
+def _by_difference(direction: Direction) -> Any:
+    sign = badness(direction)
     return lambda result: float("inf") if result.difference is None else sign * result.difference

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError
-
-from ..render import decimals_for, format_number
+from stackwise_ray.core.quantities import decimals_for, format_number
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction
 
-from ..table.blocks import Pairing, check_goal, pair
+from ..table.blocks import Pairing, check_goal, pair, resolve
 from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .intervals import (
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Test = Literal["t", "sign_flip", "wilcoxon"]
-Direction = Literal["minimize", "maximize"]
 CORRECTIONS = ("holm", "bonferroni", "benjamini_hochberg", "none")
 MOST_EXACT_RANKS = 50
 PLANNED_POWER = 0.8
@@ -52,12 +53,13 @@ def compare(
     block: str | Sequence[str] = "seed",
     correction: str | None = "holm",
     margin: float | None = None,
-    direction: Direction = "minimize",
+    direction: Direction | None = None,
     test: Test = "t",
     equal: str | None = "flops",
     tolerance: float = 0.01,
     alpha: float = 0.05,
     family: int | None = None,
+    assumed: bool = False,
 ) -> Comparison:
     """Every arm against the baseline on one metric, paired by block.
 
@@ -71,12 +73,14 @@ def compare(
         correction: Over the arms: "holm", "bonferroni", "benjamini_hochberg" or None.
         margin: Largest difference that does not matter, in the metric's unit, declared beforehand; None: equivalence
             is not tested.
-        direction: Whether small ("minimize") or large values are good.
+        direction: Whether small ("minimize") or large values are good; None: what the metric's record says, and
+            where it has none, small ones, which the sentence calls assumed.
         test: What decides: "t", "sign_flip" (exact to 2^16) or "wilcoxon".
         equal: Budget that must agree in every pair: "flops", "tokens", "wall_seconds", "peak_bytes", None for none.
         tolerance: Largest relative difference of budgets.
         alpha: Level of the test after correction, and of each one-sided equivalence test.
         family: How many arms were to be compared, where not all of them may be in the table; None: those that are.
+        assumed: Whether `direction` was assumed already, by whoever resolved the comparison.
 
     Returns:
         A `Comparison`, one `ArmComparison` an arm.
@@ -87,6 +91,7 @@ def compare(
 
     Source: Student (1908); Holm (1979); Schuirmann (1987); Fisher (1935) for sign flips.
     """
+    direction, assumed = resolve(metric, direction, assumed)
     _check_arguments(correction, margin, direction, test, alpha)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     count, notes_of_family = pairing.family(family)
@@ -103,6 +108,7 @@ def compare(
         metric=metric,
         baseline=baseline,
         direction=direction,
+        assumed=assumed,
         test=test,
         alpha=alpha,
         margin=margin,
@@ -118,6 +124,23 @@ def compare(
         family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )
+
+
+def fixed_arguments(asked: ResolvedComparison) -> dict[str, Any]:
+    """A sweep's comparison as arguments of `compare`."""
+    names = (
+        "metric",
+        "baseline",
+        "direction",
+        "assumed",
+        "margin",
+        "equal",
+        "tolerance",
+        "alpha",
+        "correction",
+        "test",
+    )
+    return {**{name: getattr(asked, name) for name in names}, "family": len(asked.family)}
 
 
 def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[float | None]:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..render import format_count
+from stackwise_ray.core.metric_catalogue import Direction, badness
+from stackwise_ray.core.quantities import format_count
+
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+
 
 TRAIN_WINDOW = 0.1
 """Each point of the drawn training loss averages the reports within ±10 % of its tokens: an even width on a
@@ -99,7 +102,7 @@ def against_budget(
     curves: pd.DataFrame,
     runs: pd.DataFrame,
     arms: Sequence[str],
-    minimize: bool,
+    direction: Direction,
 ) -> None:
     """The metric against one budget: the way there as a line, the end as a marker, the Pareto front ringed."""
     axes.set(title=f"against {budget.name}", xlabel=budget.label, ylabel=metric)
@@ -117,7 +120,7 @@ def against_budget(
         axes.plot(own[budget.column] / budget.unit, own[metric], ".", color=colour, markersize=4, alpha=0.5)
         marker = arm_marker(arms, arm)
         axes.plot([spent / budget.unit], [value], marker, color=colour, markersize=6.5, markeredgecolor="white")
-    front = pareto_front(ends, minimize=minimize)
+    front = pareto_front(ends, direction=direction)
     xs, ys = [ends[arm][0] / budget.unit for arm in front], [ends[arm][1] for arm in front]
     axes.plot(xs, ys, "o", markersize=13, markerfacecolor="none", markeredgecolor="#222222", markeredgewidth=1.1)
     axes.step(xs, ys, where="post", color="#222222", linewidth=0.8, linestyle=(0, (1, 2)))
@@ -268,7 +271,7 @@ def _dots(axes: Axes, runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> N
             values, [row] * len(values), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6
         )
         axes.annotate(
-            format_count(values.mean()).strip(),
+            format_count(values.mean()),
             (values.max(), row),
             xytext=(7, 0),
             textcoords="offset points",
@@ -301,15 +304,15 @@ def flops(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], tuning: Mapping[s
             axes.barh(
                 row, extra, left=total, height=0.55, facecolor="white", edgecolor=colour, hatch="////", linewidth=0.8
             )
-        text = f"{format_count(total).strip()} in {len(values)} seed{'s' if len(values) != 1 else ''}"
-        text += f" + {format_count(extra).strip()} tuning" if extra else ""
+        text = f"{format_count(total)} in {len(values)} seed{'s' if len(values) != 1 else ''}"
+        text += f" + {format_count(extra)} tuning" if extra else ""
         axes.annotate(text, (total + extra, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
         widest = max(widest, total + extra)
     axes.set_xlim(0, 2.4 * widest if widest else 1.0)
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
 
 
-def pareto_front(points: Mapping[str, tuple[float, float]], *, minimize: bool = True) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]], *, direction: Direction = "minimize") -> list[str]:
     """Names of the points (budget, value) on the Pareto front, the cheapest first.
 
     A point is off the front where another has a better value for a budget no larger (within `FRONT_TOLERANCE`), or the
@@ -318,7 +321,7 @@ def pareto_front(points: Mapping[str, tuple[float, float]], *, minimize: bool = 
     >>> pareto_front({"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (2.0, 3.0)})
     ['a', 'b']
     """
-    sign = 1.0 if minimize else -1.0
+    sign = badness(direction)
 
     def beats(other: tuple[float, float], own: tuple[float, float]) -> bool:
         cheaper = other[0] * (1 + FRONT_TOLERANCE) < own[0]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from stackwise_ray.core.atomic import atomic_path
+from stackwise_ray.core.quantities import format_tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,11 +181,8 @@ def log_axis(axis: Any) -> None:
 
 
 def tick(value: float, _: object = None) -> str:
-    """A tick with a decimal prefix and no trailing zeros: 10 k, 1.5 M, 0.2."""
-    for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale * 0.9995:
-            return f"{value / scale:g} {prefix}"
-    return f"{value:g}"
+    """A tick: 10k, 1.5M, 0.2."""
+    return format_tick(value)
 
 
 def nothing(axes: Axes, text: str) -> None:

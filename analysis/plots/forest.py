@@ -1,6 +1,6 @@
 """The forest plot: paired differences with their intervals, a panel a comparison.
 
-Called by `report_figures`. An arm's name and numbers stand above its bar, so that the plot reads on a narrow screen.
+Called by `steps.compare`. An arm's name and numbers stand above its bar, so that the plot reads on a narrow screen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from stackwise_ray.core.metric_catalogue import badness
 
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..render import equals_p
@@ -30,12 +32,11 @@ _OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
 """Behind the text, which the line at zero would cross."""
 
 
-def forest_plot(folder: Path, comparison: Comparison, index: int) -> PanelFigure:
-    """The comparison's panel; left and right say what is better."""
-    name = "comparison_plots" if index == 0 else f"comparison_plots_{index + 1}"
+def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
+    """The comparison's panel, for a PNG at `path`; left and right say what is better."""
     height = 0.62 * len(comparison.arms) + 1.25
     panel = Panel("forest", partial(_forest, comparison))
-    return PanelFigure(path=folder / f"{name}.png", panels=(panel,), size=(6.0, height))
+    return PanelFigure(path=path, panels=(panel,), size=(6.0, height))
 
 
 def how_to_read(comparison: Comparison) -> str:
@@ -45,7 +46,7 @@ def how_to_read(comparison: Comparison) -> str:
 
 
 def _forest(comparison: Comparison, axes: Axes) -> None:
-    sign = 1.0 if comparison.direction == "minimize" else -1.0
+    sign = badness(comparison.direction)
     order: Sequence[ArmComparison] = sorted(
         comparison.arms, key=lambda result: math.inf if result.difference is None else sign * result.difference
     )

@@ -2,7 +2,8 @@
 
 Called by the sweep command at its end and by `python -m analysis report`. The page is composed once (`compose`) and
 written twice, so that both files say the same. Order: question, verdict, comparison table and forest plot, curves, loss
-against budgets, scaling laws, what else was measured, claims of the flags, what failed and why, provenance, every run.
+against budgets, what the declared steps found (scaling laws), what else was measured, claims of the flags, what failed
+and why, provenance, every run.
 It prints what the journal holds and what `compare` found; a number that nobody measured is "not measured".
 """
 
@@ -58,10 +59,10 @@ def compose(summary: Summary, drawn: Pictures) -> Page:
     """The whole page; sections that have nothing to say are left out."""
     sweep = summary.sweep
     found = [
-        sections.comparison(summary, drawn.forests),
+        sections.comparison(summary, drawn),
         sections.curves(summary, drawn),
         sections.budgets(summary, drawn),
-        sections.scaling_laws(summary, drawn),
+        *sections.declared(summary, drawn),
         sections.planned(sweep),
         sections.perplexities(summary),
         sections.oracle(sweep),

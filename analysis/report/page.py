@@ -165,6 +165,26 @@ def sourced(grid: Grid, sources: Sequence[str | None], *, words: Sequence[int] =
     return Table(grid=grid, links=links)
 
 
+def sentence_and_table(
+    sentence: str, grid: Grid, *, believable: bool = True
+) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """A finding over all runs as a page shows it: its sentence (as a warning where it is not believable) above the
+    figure, its table and the table's notes below."""
+    table = sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), [ALL_RUNS] * len(grid.rows))
+    notes = (Items(grid.notes, (ALL_RUNS,) * len(grid.notes)),) if grid.notes else ()
+    return (Paragraph(spans=(Span(sentence, ALL_RUNS),), warning=not believable),), (table, *notes)
+
+
+def file_name(text: str) -> str:
+    """`text` with everything that a file name should not hold replaced by "_".
+
+    >>> file_name("lr=3e-4/wide")
+    'lr=3e-4_wide'
+    """
+    kept = "".join(c if c.isalnum() or c in "-_.=+," else "_" for c in text).lstrip(".")
+    return kept or "_"
+
+
 def to_markdown(page: Page, folder: Path) -> str:
     """The page as Markdown; pictures are linked relative to `folder`."""
     parts = [f"# {page.title}", *(_block(block, folder) for block in page.head)]

@@ -6,18 +6,17 @@ together: its curves are the loss on common masks, by the share of masked positi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..plots import curves as panels
 from ..plots.figures import Panel, PanelFigure, legend_entries
-from ..plots.forest import forest_plot, how_to_read
 from ..table.runs import load_curves
 from .page import Picture
 from .summary import Summary
-from .sweep_laws import DeclaredLaw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,61 +33,32 @@ class Pictures:
     """The figures of a report, not drawn yet; None and empty where there is nothing to draw.
 
     Attributes:
-        forests: One a comparison.
-        laws: One a declared law; None where it was refused.
+        answers: Those of the declared steps, by the name of their file.
     """
 
-    forests: tuple[Picture, ...] = ()
+    answers: Mapping[str, Picture] = field(default_factory=dict)
     training: Picture | None = None
     budgets: Picture | None = None
-    laws: tuple[Picture | None, ...] = ()
 
     @property
     def figures(self) -> list[PanelFigure]:
         """Every one, in the order of the page."""
-        listed = (*self.forests, self.training, self.budgets, *self.laws)
+        listed = (*self.answers.values(), self.training, self.budgets)
         return [picture.figure for picture in listed if picture is not None]
 
 
 def pictures(summary: Summary, folder: Path) -> Pictures:
     """Everything that the sweep's runs allow to be drawn into `folder`."""
     sweep = summary.sweep
-    forests = tuple(
-        Picture(
-            title=f"Paired differences with their intervals: {found.metric} against {found.baseline}",
-            figure=forest_plot(folder, found, index),
-            caption=how_to_read(found),
-        )
-        for index, found in enumerate(summary.comparisons)
-    )
-    laws = tuple(_law(item, folder, index) for index, item in enumerate(summary.laws))
+    found = {answer.figure: answer.picture(folder) for answer in summary.answers}
+    answers = {name: picture for name, picture in found.items() if picture is not None}
     if sweep.runs.empty or sweep.is_search:
-        return Pictures(forests=forests, laws=laws)
+        return Pictures(answers=answers)
     metric = _metric(summary)
     curves = load_curves(sweep.directory, {"train/loss", "validation/perplexity", metric})
     training = _training(summary, curves, folder) if len(sweep.arms) <= panels.MOST_ARMS else None
     budgets = _budgets(summary, curves, metric, folder)
-    return Pictures(forests=forests, laws=laws, training=training, budgets=budgets)
-
-
-def _law(declared: DeclaredLaw, folder: Path, index: int) -> Picture | None:
-    if declared.fit is None:
-        return None
-    from ..plots.law_figures import isoflop_panels, law_panels
-    from ..scaling.isoflop import IsoFlopFit
-
-    name = "scaling_law" if index == 0 else f"scaling_law_{index + 1}"
-    if isinstance(declared.fit, IsoFlopFit):
-        if not declared.fit.accepted:
-            return None
-        valleys = PanelFigure(path=folder / f"{name}.png", panels=tuple(isoflop_panels(declared.fit)))
-        caption = (
-            "Left: loss over size at each budget, with the floor of its parabola; right: the floors over the budget."
-        )
-        return Picture(title="The best size at each budget", figure=valleys, caption=caption)
-    figure = PanelFigure(path=folder / f"{name}.png", panels=tuple(law_panels(declared.fit)))
-    caption = "Left: the law with its 95 % band among the runs; right: the runs held out, against what was predicted."
-    return Picture(title=f"Scaling law {declared.law}", figure=figure, caption=caption)
+    return Pictures(answers=answers, training=training, budgets=budgets)
 
 
 def _metric(summary: Summary) -> str:
@@ -144,7 +114,7 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
                 curves=curves,
                 runs=sweep.runs,
                 arms=arms,
-                minimize=_minimize(summary, metric),
+                direction=summary.sweep.questions.goal_on(metric).direction,
             ),
         )
         for budget in panels.BUDGETS
@@ -165,17 +135,6 @@ def _budgets(summary: Summary, curves: pd.DataFrame, metric: str, folder: Path) 
 def fronts(summary: Summary) -> dict[str, list[str]]:
     """By budget that was measured, the arms on the Pareto front that the figure rings."""
     sweep, metric = summary.sweep, _metric(summary)
+    direction = sweep.questions.goal_on(metric).direction
     ends = {budget.name: panels.ended(sweep.runs, metric, budget, sweep.arms) for budget in panels.BUDGETS}
-    return {
-        name: panels.pareto_front(points, minimize=_minimize(summary, metric))
-        for name, points in ends.items()
-        if points
-    }
-
-
-def _minimize(summary: Summary, metric: str) -> bool:
-    """As the comparison on this metric says; a metric that none compares has its objective's direction or is a loss."""
-    for comparison in summary.comparisons:
-        if comparison.metric == metric:
-            return comparison.direction == "minimize"
-    return summary.sweep.direction_of(metric) == "minimize"
+    return {name: panels.pareto_front(points, direction=direction) for name, points in ends.items() if points}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_seconds
 
-from ..render import ABSENT, Grid, format_bytes, format_flops, format_seconds
+from ..render import Grid
 from ..table.sweep_directory import Sweep
 
 _NOT_PREDICTED = "not calibrated"
@@ -43,7 +44,7 @@ def planned_grid(sweep: Sweep) -> Grid | None:
             (
                 name,
                 str(len(measured)),
-                format_flops(row["flops"]) if row["flops"] is not None else "open",
+                format_count(row["flops"]) if row["flops"] is not None else "open",
                 _flops(row["flops"], [metrics["flops/total"] for metrics in measured if "flops/total" in metrics]),
                 *_pair(predicted, "seconds", measured, "time/total_s", format_seconds),
                 *_pair(predicted, "peak_bytes", measured, "memory/peak_bytes", format_bytes),
@@ -82,7 +83,7 @@ def _flops(planned: int | None, measured: list[float]) -> str:
         return ABSENT
     if planned is not None and all(value == planned for value in measured):
         return "the same, to the unit"
-    return _range(measured, format_flops)
+    return _range(measured, format_count)
 
 
 def _pair(

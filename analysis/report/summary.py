@@ -12,23 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
 
-from ..anytime.adaptive_verdicts import (
-    anytime_arguments,
-    cells,
-    compare_in_order,
-    decision_sentence,
-    difference_heading,
-)
+from ..anytime.adaptive_verdicts import cells, difference_heading
 from ..anytime.verdict import SequentialComparison
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
-from ..paired.significance import compare
-from ..render import ABSENT, Grid, format_bytes, format_count, format_flops, format_number, format_p
+from ..render import Grid, format_p
 from ..table.sweep_directory import Sweep, read_sweep
 from .plan_against_run import planned_trials
-from .sweep_laws import DeclaredLaw, declared_laws
+from .reported_steps import Answer, answers_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -74,48 +68,67 @@ class Summary:
 
     Attributes:
         metric: The metric of `ArmSummary.mean`.
-        comparisons: Those that the file declares; else the one that suggests itself (`declared` False).
-        refused: Comparisons that could not be made, with the reason.
-        sequential: The comparisons of a sweep with adaptive replicates, which has no others.
-        laws: The scaling laws that the file declares.
+        answers: What the steps that the file declares found, or why they found nothing.
+        declared: Whether the file declares a comparison; else one may suggest itself.
         warnings: What must stand above the verdict.
     """
 
     sweep: Sweep
     metric: str
     arms: tuple[ArmSummary, ...]
-    comparisons: tuple[Comparison, ...]
+    answers: tuple[Answer, ...]
     declared: bool
-    refused: tuple[str, ...]
     warnings: tuple[str, ...]
-    sequential: tuple[SequentialComparison, ...] = ()
-    laws: tuple[DeclaredLaw, ...] = ()
+
+    @property
+    def compared(self) -> tuple[Answer, ...]:
+        """The answers of comparisons, refused ones included."""
+        return tuple(answer for answer in self.answers if answer.compares)
+
+    @property
+    def others(self) -> tuple[Answer, ...]:
+        """The answers of all other steps."""
+        return tuple(answer for answer in self.answers if not answer.compares)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Those that the file declares, else the one that suggests itself; empty with adaptive replicates."""
+        return tuple(found for found in _results(self.answers) if isinstance(found, Comparison))
+
+    @property
+    def sequential(self) -> tuple[SequentialComparison, ...]:
+        """The comparisons of a sweep with adaptive replicates."""
+        return tuple(found for found in _results(self.answers) if isinstance(found, SequentialComparison))
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Why comparisons could not be made."""
+        return tuple(answer.refused for answer in self.compared if answer.refused is not None)
 
     @property
     def verdict(self) -> str:
         """The verdict in one sentence, or why there is none."""
-        if self.comparisons:
-            return self.comparisons[0].sentence
-        if self.sequential:
-            return decision_sentence(self.sequential[0])
+        made = next((answer for answer in self.compared if answer.finding is not None), None)
+        if made is not None:
+            return made.sentence
         best = self._best()
         if best is None:
             return "No verdict: no trial has finished."
-        if self.laws:
-            return self.laws[0].sentence
+        if self.others:
+            return self.others[0].sentence
         if self.refused:
             return f"No verdict: {self.refused[0]}."
         name, value = best
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""
-        return f"No comparison was declared; the best {self.metric} is {value:.4f}, by {name}."
+        return f"No comparison was declared; the best {self.metric} is {format_metric(self.metric, value)}, by {name}."
 
     def _best(self) -> tuple[str, float] | None:
         runs, metric = self.sweep.runs, self.metric
         if metric not in runs.columns or runs[metric].notna().sum() == 0:
             return None
         column = runs[metric]
-        place = column.idxmin() if self.sweep.objective[1] == "minimize" else column.idxmax()
+        place = (self.sweep.questions.goal_on(metric).badness(1.0) * column).idxmin()
         row = runs.to_dict("index")[place]
         return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
 
@@ -134,12 +147,14 @@ class Summary:
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:
-            row = [arm.arm, str(arm.n), format_number(arm.mean, 4)]
+            row = [arm.arm, str(arm.n), format_metric(self.metric, arm.mean)]
             if first or anytime:
                 *numbers, verdict = _verdict_cells(first, arm.arm) if first else cells(self.sequential[0], arm.arm)
                 row = [arm.arm, verdict, *row[1:], *numbers]
             elif arm.interval is not None:
-                row.append(f"[{format_number(arm.interval.low, 4)}, {format_number(arm.interval.high, 4)}]")
+                row.append(
+                    f"[{format_metric(self.metric, arm.interval.low)}, {format_metric(self.metric, arm.interval.high)}]"
+                )
             else:
                 row.append("n < 2")
             row += self._cost_cells(arm, tuned)
@@ -159,16 +174,17 @@ class Summary:
 
     def search_grid(self, most: int | None = MOST_SEARCH_ROWS) -> Grid:
         """The best finished trials of a search, the best first; `most` None: all of them."""
-        metric, direction = self.sweep.objective
+        goal = self.sweep.questions.first_goal
+        metric = goal.metric
         points = self.sweep.search_trials
         done = [trial for trial in points if trial.status == "finished" and metric in trial.metrics]
-        done.sort(key=lambda trial: trial.metrics[metric], reverse=direction == "maximize")
+        done.sort(key=lambda trial: goal.badness(trial.metrics[metric]))
         paths = list(dict.fromkeys(path for trial in points for path in trial.parameters))
         named = len({trial.arm for trial in points}) > 1  # each point has a name of its own
         replicated = {trial.arm for trial in self.sweep.trials if trial.role == "replicate"}
         rows = []
         for trial in done[:most]:
-            row = [trial.trial_id, format_number(trial.metrics[metric], 4)]
+            row = [trial.trial_id, format_metric(metric, trial.metrics[metric])]
             row += [_short(trial.parameters[path]) if path in trial.parameters else "not set" for path in paths]
             row += [trial.arm] if named else []
             row += ["yes" if trial.arm in replicated else ""] if replicated else []
@@ -185,14 +201,14 @@ class Summary:
         tuned_to = ", ".join(f"{path.rpartition('.')[2]} = {_short(value)}" for path, value in arm.tuned.items())
         values = point_text(arm.point) or tuned_to
         cells = [
-            format_count(arm.tokens_per_s).strip(),
-            format_flops(arm.flops),
+            format_count(arm.tokens_per_s),
+            format_count(arm.flops),
             format_bytes(arm.peak_bytes),
-            format_count(arm.params_total).strip(),
-            format_count(arm.params).strip(),
+            format_count(arm.params_total),
+            format_count(arm.params),
             values or "not tuned",
         ]
-        return cells + ([format_flops(arm.tuning_flops)] if tuned else [])
+        return cells + ([format_count(arm.tuning_flops)] if tuned else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -206,7 +222,7 @@ class Summary:
             "arms": [asdict(arm) for arm in self.arms],
             "comparisons": [comparison.to_dict() for comparison in self.comparisons],
             "sequential": [comparison.to_dict() for comparison in self.sequential],
-            "laws": [law.to_dict() for law in self.laws],
+            "analyses": [answer.to_dict() for answer in self.others],
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
@@ -225,11 +241,11 @@ class Summary:
             for anytime in self.sequential:
                 yield anytime.grid.to_rich()
             yield (self.cost_grid() if self.comparisons or self.sequential else self.grid()).to_rich()
-        for law in self.laws:
-            if law.fit is not None:
-                yield law.fit.grid.to_rich()
-            if law is not self.laws[0] or self.comparisons or self.sequential:  # the verdict below is the first one's
-                yield Text(law.sentence)
+        for answer in self.others:
+            if answer.finding is not None and answer.finding.grid is not None:
+                yield answer.finding.grid.to_rich()
+            if answer.sentence != self.verdict:  # which stands below
+                yield Text(answer.sentence)
         yield Text(self.verdict, style="bold")
 
 
@@ -243,39 +259,25 @@ def summary_table(sweep_directory: str | Path) -> Summary:
 
 
 def summarise(sweep: Sweep) -> Summary:
-    """Make every comparison that the sweep declares and gather what the arms cost."""
-    listed = sweep.declared()
-    suggested = sweep.undeclared() if not listed and not sweep.is_search else None
-    comparisons: list[Comparison] = []
-    sequential: list[SequentialComparison] = []
-    refused: list[str] = []
-    for arguments in listed or ([suggested] if suggested else []):
-        if len(sweep.arms) < 2:
-            continue
-        if arguments["baseline"] is None:
-            refused.append(f"the comparison on {arguments['metric']} names no baseline, and the design has none")
-            continue
-        try:
-            if sweep.adaptive_seeds is None:
-                comparisons.append(compare(sweep.runs, **arguments))
-            else:  # the number of seeds depends on the results, so no test of a fixed number holds
-                sequential.append(compare_in_order(sweep.runs, anytime_arguments(arguments)))
-        except AnalysisError as error:
-            refused.append(str(error))
-    made = comparisons[0] if comparisons else sequential[0] if sequential else None
-    metric = made.metric if made else (listed[0]["metric"] if listed else sweep.objective[0])
-    arms = tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms)
+    """Answer everything that the sweep asks, and gather what the arms cost."""
+    answers = answers_of(sweep)
+    listed = sweep.questions.comparisons
+    declared = any(asked.declared for asked in listed)
+    made = next((found for found in _results(answers) if isinstance(found, Comparison | SequentialComparison)), None)
+    metric = made.metric if made else (listed[0].metric if declared else sweep.questions.first_goal.metric)
+    compared = any(isinstance(found, Comparison) for found in _results(answers))
     return Summary(
         sweep=sweep,
         metric=metric,
-        arms=arms,
-        comparisons=tuple(comparisons),
-        declared=bool(listed),
-        refused=tuple(refused),
-        sequential=tuple(sequential),
-        laws=declared_laws(sweep),
-        warnings=tuple(_warnings(sweep, bool(listed), bool(comparisons))),
+        arms=tuple(_arm_summary(sweep, arm, metric) for arm in sweep.arms),
+        answers=answers,
+        declared=declared,
+        warnings=tuple(_warnings(sweep, declared, compared)),
     )
+
+
+def _results(answers: tuple[Answer, ...]) -> Iterator[Any]:
+    return (answer.finding.result for answer in answers if answer.finding is not None)
 
 
 def _arm_summary(sweep: Sweep, arm: str, metric: str) -> ArmSummary:

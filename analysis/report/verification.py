@@ -94,7 +94,7 @@ def _changed(kind: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> 
 
 def _recomputed(folder: Path, fresh: Path) -> Iterator[str]:
     """Differences between the files of numbers here and those computed now."""
-    kinds = ("*.md", "*.html", "results/*.json", "comparisons/*.json")
+    kinds = ("*.md", "*.html", "results/*.json", "comparisons/*.json", "analyses/*.json")
     names = sorted(path.relative_to(fresh).as_posix() for kind in kinds for path in fresh.glob(kind))
     for name in names:
         if not (folder / name).is_file():

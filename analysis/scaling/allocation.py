@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.quantities import format_count
 
-from ..render import format_count
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
 from .law_text import show_ends
 from .laws import Array
@@ -52,7 +52,7 @@ class Allocation(_ParamsTokens):
         parts = []
         for name, value in (("params", self.params), ("tokens", self.tokens)):
             ends = f" [{show_ends(self.intervals[name])}]" if self.intervals else ""
-            parts.append(f"{format_count(value).strip()} {name}{ends}")
+            parts.append(f"{format_count(value)} {name}{ends}")
         far = f"; extrapolation by a factor of {self.extrapolation:.3g}" if self.extrapolation > 1 else ""
         return f"{self.flops:.4g} flops are best spent on {' and '.join(parts)} ({self.rule}{far})"
 

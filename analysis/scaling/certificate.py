@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stackwise_ray.core.quantities import format_number
+
 from ..paired.significance import adjust_p
-from ..render import equals_p, format_number
+from ..render import equals_p
 from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array

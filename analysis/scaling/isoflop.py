@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.quantities import format_number
 
 from ..paired.intervals import check_draws
-from ..render import Grid, GridView, format_number
+from ..render import Grid, GridView
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value

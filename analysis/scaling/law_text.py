@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..render import format_number, format_significant
+from stackwise_ray.core.quantities import format_number, format_significant
 
 
 def show_value(value: float | None, absent: str = "not measured") -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction, resolve_direction
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ EQUAL_COLUMNS = {
     "flops": ("flops", "flops/total"),
     "tokens": ("tokens", "tokens/total"),
     "wall_seconds": ("wall_seconds", "time/train_s"),
-    "steps": ("steps",),
+    "steps": ("steps", "steps/total"),
     "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
 }
 """Where each budget is looked up, first match first."""
@@ -319,6 +320,12 @@ def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str],
         for place in blocks
         if place not in values[name]
     )
+
+
+def resolve(metric: str, direction: Direction | None, assumed: bool = False) -> tuple[Direction, bool]:
+    """Which way of a metric is better, and whether that is an assumption: what is given, else what is known of it."""
+    found, open_ = resolve_direction(metric, direction)
+    return found, assumed or open_
 
 
 def check_goal(direction: str, margin: float | None) -> None:

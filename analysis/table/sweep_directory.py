@@ -5,12 +5,14 @@ Called by `summary`, `report` and the command line. It reads `journal.sqlite` al
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.comparison_records import Questions, read_questions
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, read_meta
 
@@ -18,8 +20,6 @@ from .runs import connect, journal_path, load_runs, sweep_trials
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_COMPARE_KEYS = ("correction", "margin", "direction", "test", "tolerance", "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +76,15 @@ class Sweep:
         question = self.file.get("question")
         return str(question).strip() if question else None
 
+    @functools.cached_property
+    def questions(self) -> Questions:
+        """What the sweep asks, as its driver resolved it: arms, baseline, goals, comparisons."""
+        return read_questions(self.meta)
+
     @property
     def baseline(self) -> str | None:
-        """The arm that the design names as baseline; "base" where factors change one at a time."""
-        design = self.file.get("design")
-        if not isinstance(design, Mapping):
-            return None
-        if design.get("baseline") is not None:
-            return str(design["baseline"])
-        return "base" if design.get("kind") == "one_at_a_time" else None
+        """The arm that comparisons are against where nothing else is said."""
+        return self.questions.baseline
 
     @property
     def is_search(self) -> bool:
@@ -111,28 +111,8 @@ class Sweep:
         """Arms of the replicates in the order of the file, the baseline first; those that have not begun included."""
         roles = ("search",) if self.is_search else ("replicate",)
         begun = [trial.arm for trial in self.trials if trial.role in roles]
-        found = list(dict.fromkeys([*(self.meta.get("arms") or ()), *begun]))
+        found = list(dict.fromkeys([*self.questions.arms, *begun]))
         return sorted(found, key=lambda arm: arm != self.baseline)
-
-    @property
-    def family(self) -> int:
-        """How many arms are to be compared with the baseline, whether or not they have begun."""
-        return len(self.arms) - 1
-
-    @property
-    def objective(self) -> tuple[str, str]:
-        """Metric and direction of the first objective."""
-        listed = self.file.get("objective")
-        if isinstance(listed, (list, tuple)) and listed and isinstance(listed[0], Mapping):
-            return str(listed[0].get("metric", "validation/loss")), str(listed[0].get("direction", "minimize"))
-        return "validation/loss", "minimize"
-
-    def direction_of(self, metric: str) -> str:
-        """Which way is better: as any of the objectives says; without one, smaller is."""
-        for goal in self.file.get("objective") or ():
-            if isinstance(goal, Mapping) and goal.get("metric") == metric and goal.get("direction"):
-                return str(goal["direction"])
-        return "minimize"
 
     @property
     def budget_kind(self) -> str | None:
@@ -146,25 +126,6 @@ class Sweep:
         }
         return kinds.pop() if len(kinds) == 1 else None
 
-    def declared(self) -> list[dict[str, Any]]:
-        """Arguments of `compare` for every comparison that the file declares, defaults filled in from the sweep."""
-        listed = [entry["compare"] for entry in self._analysis() if isinstance(entry.get("compare"), Mapping)]
-        return [self._arguments(entry, entry.get("baseline") or self.baseline) for entry in listed]
-
-    def undeclared(self) -> dict[str, Any] | None:
-        """Arguments of the comparison that suggests itself where a baseline stands in the design."""
-        return self._arguments({}, self.baseline) if self.baseline is not None else None
-
-    def declared_laws(self) -> list[tuple[str, dict[str, Any]]]:
-        """Kind of every law that the file declares, and the arguments of `fit_scaling_law` or `fit_isoflop`."""
-        defaults: dict[str, dict[str, Any]] = {"scaling_law": {"law": "chinchilla"}, "isoflop": {}}
-        return [
-            (kind, {**defaults[kind], **entry[kind]})
-            for entry in self._analysis()
-            for kind in defaults
-            if isinstance(entry.get(kind), Mapping)
-        ]
-
     @property
     def adaptive_seeds(self) -> tuple[int, int] | None:
         """Least and most seeds of an arm where the verdicts decide between them; None where seeds are fixed."""
@@ -172,18 +133,12 @@ class Sweep:
         seeds = replicates.get("seeds") if isinstance(replicates, Mapping) else None
         return (int(seeds["min"]), int(seeds["max"])) if isinstance(seeds, Mapping) else None
 
-    def _analysis(self) -> list[Mapping[str, Any]]:
+    @property
+    def analysis(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Key and options of every declared step, in the order of the file."""
         listed = self.file.get("analysis") or []
-        return [entry for entry in listed if isinstance(entry, Mapping)]
-
-    def _arguments(self, entry: Mapping[str, Any], baseline: str | None) -> dict[str, Any]:
-        chosen = {key: entry[key] for key in _COMPARE_KEYS if entry.get(key) is not None}
-        metric = str(entry.get("metric") or self.objective[0])
-        chosen.setdefault("direction", self.direction_of(metric))
-        equal = entry.get("equal", "budget")
-        if equal == "budget":  # the unit in which the trials' own budget was set
-            equal = self.budget_kind or "flops"
-        return {"metric": metric, "baseline": baseline, "equal": equal, "family": self.family, **chosen}
+        entries = (entry for entry in listed if isinstance(entry, Mapping))
+        return [(kind, options) for entry in entries for kind, options in entry.items() if isinstance(options, Mapping)]
 
 
 def read_sweep(directory: str | Path) -> Sweep:

@@ -13,13 +13,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction
+from stackwise_ray.core.quantities import format_number
 
 from ..paired.significance import adjust_p, wilcoxon_p
-from ..render import Grid, GridView, equals_p, format_number, format_p
-from ..table.blocks import check_goal
+from ..render import Grid, GridView, equals_p, format_p
+from ..table.blocks import check_goal, resolve
 from .task_scores import TaskScores, task_scores
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class Ranking(GridView):
     """
 
     metric: str
-    direction: str
+    direction: Direction
+    assumed: bool
     alpha: float
     mean_ranks: Mapping[str, float]
     means: Mapping[str, float]
@@ -99,7 +102,7 @@ class Ranking(GridView):
 
     @property
     def _good(self) -> str:
-        return f"{'lower' if self.direction == 'minimize' else 'higher'} is better"
+        return good_direction(self.direction, assumed=self.assumed)
 
     @property
     def grid(self) -> Grid:
@@ -141,7 +144,7 @@ def rank(
     task: str = "task",
     arm: str = "arm",
     seed: str = "seed",
-    direction: Literal["minimize", "maximize"] = "minimize",
+    direction: Direction | None = None,
     alpha: float = 0.05,
 ) -> Ranking:
     """Rank the arms on every task and test whether the ranks differ.
@@ -153,13 +156,14 @@ def rank(
     Args:
         table: A row a run.
         metric, task, arm, seed: Columns; runs of one arm and task that differ in `seed` are averaged.
-        direction: Whether small or large values are good (rank 1).
+        direction: Whether small or large values are good (rank 1); None: as in `compare`.
         alpha: Level of Friedman's test, of the critical difference and of the pairwise tests after Holm.
 
     Raises:
         AnalysisError: A column that is not there, one arm, fewer than 2 complete tasks, the same value for every arm
             on every task, or anything that `compare` refuses as well.
     """
+    direction, assumed = resolve(metric, direction)
     check_goal(direction, None)
     if not 0 < alpha < 0.5:
         raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
@@ -171,7 +175,7 @@ def rank(
     if len(tasks) < 2:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(lost.items())[:4])
         raise AnalysisError(f"{len(tasks)} complete tasks; ranks need at least 2" + (f" ({reasons})" if lost else ""))
-    return _ranking(scores, tasks, lost, metric, direction, alpha)
+    return _ranking(scores, tasks, lost, metric, direction, alpha, assumed=assumed)
 
 
 def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, float | None]:
@@ -219,14 +223,21 @@ def _lost(scores: TaskScores) -> dict[str, str]:
 
 
 def _ranking(
-    scores: TaskScores, tasks: Sequence[str], lost: Mapping[str, str], metric: str, direction: str, alpha: float
+    scores: TaskScores,
+    tasks: Sequence[str],
+    lost: Mapping[str, str],
+    metric: str,
+    direction: Direction,
+    alpha: float,
+    *,
+    assumed: bool,
 ) -> Ranking:
     import numpy as np
     from scipy.stats import rankdata
 
     arms = list(scores.values)
     means = np.array([[np.mean(scores.values[arm][task]) for arm in arms] for task in tasks])
-    ranks = rankdata(means if direction == "minimize" else -means, axis=1)
+    ranks = rankdata(badness(direction) * means, axis=1)
     statistic, p, ratio, p_f = friedman(ranks)
     mean_ranks = ranks.mean(axis=0)
     order = np.argsort(mean_ranks, kind="stable")
@@ -248,6 +259,7 @@ def _ranking(
     return Ranking(
         metric=metric,
         direction=direction,
+        assumed=assumed,
         alpha=alpha,
         mean_ranks=ranked,
         means={arms[index]: float(means[:, index].mean()) for index in order},

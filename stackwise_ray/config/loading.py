@@ -16,6 +16,7 @@ from stackwise_ray.config.reading.extending import extended
 from stackwise_ray.config.reading.presets import PresetCatalogue
 from stackwise_ray.config.reading.shipped import find_search_space, shipped_search_spaces
 from stackwise_ray.config.reading.yaml import parse_value
+from stackwise_ray.config.space.declared_steps import read_steps
 from stackwise_ray.config.space.naming import level_labels
 from stackwise_ray.config.space.sweep_config import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig, default_objective
 from stackwise_ray.config.space.sweep_rules import check_sweep
@@ -102,7 +103,9 @@ def sweep_from_plain(
     _check_seeds(document, source)
     if "source" in document:
         raise ConfigError("unknown key; leave it out", path="source", source=source)
+    declared = document.pop("analysis", ())
     sweep = validate(SweepConfig, document, source=source)
+    sweep = dataclasses.replace(sweep, analysis=read_steps(declared, source=source))
     directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
     sweep = dataclasses.replace(sweep, source=source, presets=directories)
     if "objective" not in document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from stackwise_ray.core.quantities import format_bytes, format_count, format_number, format_seconds, format_value
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 
 Direction = Literal["minimize", "maximize"]
@@ -25,7 +26,7 @@ class Metric:
         unit: What one of it is, e.g. "nats per token"; empty where the label says it.
         direction: Which way is better; None where neither is (a count, a learning rate).
         label: What an axis or a table calls it; the path where it is empty.
-        digits: Decimal places where it is shown as a plain number (`form` "number").
+        digits: Decimal places where it is shown as a plain number (`form` "number"); fewer beyond five digits.
         form: How its number is written: plainly, or as a count, bytes, a duration, a share in percent.
         needs: What a trial must have to report it.
         reported_by: Who measures it, and when, e.g. "every trial, at the end".
@@ -137,6 +138,20 @@ def metric_axis(path: str) -> str:
     return path if found is None else found.axis
 
 
+def format_metric(path: str, value: float | None) -> str:
+    """A value of a metric as it is shown everywhere; "not measured" where there is none.
+
+    >>> format_metric("throughput/tokens_per_s", 5621.0803), format_metric("validation/loss", 2.33971)
+    ('5.62k', '2.3397')
+    """
+    found = metric_called(path)
+    if found is None or value is None or found.form == "number":
+        return format_value(value, 4 if found is None else found.digits)
+    if found.form == "share":
+        return f"{format_number(100 * value, 1)}%"
+    return {"count": format_count, "bytes": format_bytes, "seconds": format_seconds}[found.form](value)
+
+
 # ------------------------------------------------------------------------------- what trials of this package report
 
 _TOKEN, _MASKED = "nats per token", "nats per masked token"
@@ -161,6 +176,7 @@ _losses = (
         unit="per token",
         direction="minimize",
         label="validation perplexity",
+        digits=2,
         needs=("next tokens",),
         reported_by=_ON_WINDOWS,
         also_called=("perplexity", "ppl"),
@@ -240,6 +256,7 @@ _of_splits = tuple(
                 unit=f"per {unit}",
                 direction="minimize",
                 label=f"{split} perplexity, whole split",
+                digits=3 if unit == "byte" else 2,
             )
             for unit in ("token", "word", "byte")
         ),
@@ -359,7 +376,7 @@ _costs = (
 )
 _of_training = (
     Metric(path="progress", unit="of the budget", label="progress", form="share", reported_by=_EACH_REPORT),
-    Metric(path="train/lr", unit="", label="learning rate", reported_by=_EACH_REPORT),
+    Metric(path="train/lr", unit="", label="learning rate", digits=6, reported_by=_EACH_REPORT),
     Metric(path="train/grad_norm", unit="", label="gradient norm", reported_by=_EACH_REPORT),
     Metric(
         path="train/skipped_steps",

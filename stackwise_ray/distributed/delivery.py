@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from stackwise_ray.config.space.comparisons import goals_of
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
@@ -24,7 +25,7 @@ class Delivery:
             sweep.name,
             tags={"mlflow.note.content": sweep.question},
         )
-        self._objective = sweep.objective[0]
+        self._goal = goals_of(sweep)[0]
         self._console = console
         self._open = False
 
@@ -42,8 +43,7 @@ class Delivery:
         self.close(how)
         if self._tracker.experiment_id is None:
             return None
-        goal = self._objective
-        return ui_command(self._tracker.uri, self._tracker.experiment_id, metric=goal.metric, direction=goal.direction)
+        return ui_command(self._tracker.uri, self._tracker.experiment_id, goal=self._goal)
 
     def close(self, how: Outcome) -> None:
         """Once; later calls do nothing."""

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from stackwise_ray.core.comparison_records import Goal
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.core.records import FINAL, Role
 from stackwise_ray.distributed.ledger import Ledger
@@ -26,7 +28,7 @@ class ProgressDisplay:
 
     Args:
         slots: Trials that run at once.
-        metric: The metric whose best value is shown.
+        goal: The metric whose best value is shown.
     """
 
     def __init__(
@@ -34,11 +36,10 @@ class ProgressDisplay:
         console: Console,
         *,
         slots: int,
-        metric: str,
-        minimize: bool = True,
+        goal: Goal,
     ) -> None:
         self._console, self._slots = console, slots
-        self._metric, self._sign = metric, 1 if minimize else -1
+        self._goal = goal
         self._began = time.monotonic()
         self._ledger: Ledger | None = None
         self._plan: SweepPlan | None = None
@@ -76,7 +77,7 @@ class ProgressDisplay:
                 f"{proposal.arm} · seed {proposal.seed} · {proposal.role}",
                 str(attempt.step),
                 format_count(latest.get("throughput/tokens_per_s", 0.0)),
-                "" if loss is None else f"{loss:.4f}",
+                "" if loss is None else format_metric("validation/loss", loss),
             )
         return table
 
@@ -150,15 +151,16 @@ class ProgressDisplay:
 
     def _best(self) -> str | None:
         assert self._ledger is not None
+        metric = self._goal.metric
         scored = [
-            (self._sign * record.metrics[self._metric], record.arm)
+            (self._goal.badness(record.metrics[metric]), record.arm, record.metrics[metric])
             for record in self._ledger.records()
-            if record.role != "tuning" and self._metric in record.metrics
+            if record.role != "tuning" and metric in record.metrics
         ]
         if not scored:
             return None
-        value, arm = min(scored)
-        return f"best {self._metric} {self._sign * value:.4f} ({arm})"
+        _, arm, value = min(scored)
+        return f"best {metric} {format_metric(metric, value)} ({arm})"
 
     def _lines(self) -> None:
         while not self._end.wait(PLAIN_PERIOD_S):

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
-from stackwise_ray.config.space.designs import expand
+from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
+from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
@@ -91,7 +92,7 @@ class Options:
     worker: str = WORKER
 
 
-def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Options) -> SweepOutcome:
+def run_sweep(sweep: SweepConfig, design: Design, directory: Path, console: Console, options: Options) -> SweepOutcome:
     """Run `sweep` in `directory` until nothing is left, or as far as it goes.
 
     Raises:
@@ -103,14 +104,16 @@ def run_sweep(sweep: SweepConfig, directory: Path, console: Console, options: Op
     made = _make_directory(directory)
     with SweepLock(directory) as lock:
         try:
-            return _owned(sweep, directory, lock, console, options)
+            return _owned(sweep, design, directory, lock, console, options)
         except ConfigError:
             if made and not (directory / "sweep.yaml").exists():  # refused before anything was noted: leave no trace
                 shutil.rmtree(directory, ignore_errors=True)  # as its owner: nobody else is at work in it
             raise
 
 
-def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Console, options: Options) -> SweepOutcome:
+def _owned(
+    sweep: SweepConfig, design: Design, directory: Path, lock: SweepLock, console: Console, options: Options
+) -> SweepOutcome:
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
             console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
@@ -124,13 +127,14 @@ def _owned(sweep: SweepConfig, directory: Path, lock: SweepLock, console: Consol
             journal.reset(record.trial_id)
         tracker = Delivery(sweep, directory, journal, console)
         try:
-            return _run(sweep, directory, journal, tracker, console, options)
+            return _run(sweep, design, directory, journal, tracker, console, options)
         finally:
             tracker.close("interrupted")  # does nothing where the sweep came to its end
 
 
 def _run(
     sweep: SweepConfig,
+    design: Design,
     directory: Path,
     journal: Journal,
     tracker: Delivery,
@@ -138,12 +142,12 @@ def _run(
     options: Options,
 ) -> SweepOutcome:
     corpora = PreparedCorpora(console)
-    source = source_for(sweep, journal, options.verdicts)
+    source = source_for(sweep, design, journal, options.verdicts)
     resources = sweep.resources
     settings = RunSettings(
         worker=options.worker,
         directory=directory,
-        objective=(sweep.scheduler and sweep.scheduler.metric) or sweep.objective[0].metric,
+        objective=scheduler_goal(sweep).metric,
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
@@ -155,12 +159,12 @@ def _run(
 
     def accept() -> None:
         """Nothing of the sweep is written before it has been planned and found good."""
-        _note(sweep, directory, journal, console)
+        _note(sweep, design, directory, journal, console)
         tracker.start()
 
     try:
         if ledger.anything_to_run():
-            _run_missing(sweep, ledger, corpora, tracker, console, options, accept)
+            _run_missing(sweep, design, ledger, corpora, tracker, console, options, accept)
         else:
             accept()
     finally:
@@ -185,6 +189,7 @@ def _run(
 
 def _run_missing(
     sweep: SweepConfig,
+    design: Design,
     ledger: Ledger,
     corpora: PreparedCorpora,
     tracker: Delivery,
@@ -202,7 +207,7 @@ def _run_missing(
 
     with ThreadPoolExecutor(1, "plan") as pool:
         planning = pool.submit(
-            plan_sweep, sweep, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
+            plan_sweep, sweep, design, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
         )
         with contextlib.ExitStack() as stack:
             with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
@@ -225,12 +230,13 @@ def _train(
 ) -> None:
     from stackwise_ray.distributed.tuner import end_processes_of_this_one, run_trials
 
-    objective = sweep.objective[0]
-    minimize = objective.direction == "minimize"
     scheduler = None
     if sweep.scheduler is not None:
+        goal = scheduler_goal(sweep)
         scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
-            grace=sweep.scheduler.grace, mode="min" if minimize else "max", **sweep.scheduler.options
+            grace=sweep.scheduler.grace,
+            mode="min" if goal.direction == "minimize" else "max",
+            **sweep.scheduler.options,
         )
 
     def lost(reason: str) -> None:
@@ -248,7 +254,7 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with ProgressDisplay(console, slots=session.slots, metric=objective.metric, minimize=minimize) as progress:
+    with ProgressDisplay(console, slots=session.slots, goal=goals_of(sweep)[0]) as progress:
         progress.watch(ledger, plan)
         ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify
@@ -287,7 +293,7 @@ def _make_directory(directory: Path) -> bool:
         ) from None
 
 
-def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal, console: Console) -> None:
     """Write down what was asked; print what changed since the last time."""
     plain = dict(sweep_to_plain(sweep))
     text = dump_yaml(plain)
@@ -299,7 +305,7 @@ def _note(sweep: SweepConfig, directory: Path, journal: Journal, console: Consol
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
     journal.put_meta("sweep", plain)
-    journal.put_meta("arms", [arm.name for arm in expand(sweep).arms])  # those that have not begun count in levels
+    journal.put_meta("questions", questions_of(sweep, design).to_plain())
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     journal.put_meta("environment", describe_environment())
@@ -335,12 +341,11 @@ def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord,
     """With `keep_models: best`, the weights of each arm's best replicate stay, and of a search's best point."""
     if sweep.tracking.keep_models != "best":
         return
-    objective = sweep.objective[0]
-    sign = 1 if objective.direction == "minimize" else -1
+    goal = goals_of(sweep)[0]
     best: dict[str, tuple[float, str]] = {}
     for record in trials:
-        if record.role != "tuning" and objective.metric in record.metrics and record.status == "finished":
-            scored = (sign * record.metrics[objective.metric], record.trial_id)
+        if record.role != "tuning" and goal.metric in record.metrics and record.status == "finished":
+            scored = (goal.badness(record.metrics[goal.metric]), record.trial_id)
             arm = record.arm if record.role == "replicate" else "search"  # all points of a search are one arm
             best[arm] = min(best.get(arm, scored), scored)
     kept = {trial_id for _, trial_id in best.values()}

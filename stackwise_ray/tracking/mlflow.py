@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.tracking.feed import JournalFeed, Point
 from stackwise_ray.tracking.interface import Outcome, Tracker, Undelivered
 from stackwise_ray.tracking.mlflow_store import Child, MlflowStore, refuses
@@ -36,19 +37,16 @@ def tracking_uri(sweep_directory: str | Path) -> str:
     return f"sqlite:///{Path(sweep_directory).resolve() / 'mlflow.db'}"
 
 
-def ui_command(
-    uri: str, experiment_id: str, *, metric: str = "validation/loss", direction: str = "minimize", port: int = 5000
-) -> str:
+def ui_command(uri: str, experiment_id: str, *, goal: Goal, port: int = 5000) -> str:
     """How to look at an experiment: the address on a tracking server, else the command that serves a local store.
 
     Args:
-        metric: What the runs are sorted by, the best first.
-        direction: Which way is better, "minimize" or "maximize".
+        goal: What the runs are sorted by, the best first.
 
-    >>> ui_command("http://user:secret@tracking:8080/", "3").partition("?")[0]
+    >>> ui_command("http://user:secret@tracking:8080/", "3", goal=Goal.of("validation/loss")).partition("?")[0]
     'http://tracking:8080/#/experiments/3/runs'
     """
-    page = _runs_page(experiment_id, metric, direction)
+    page = _runs_page(experiment_id, goal)
     if uri.startswith(("http://", "https://")):
         parts = urlsplit(uri)
         address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
@@ -60,7 +58,7 @@ def ui_command(
     return f"{command}   # then open http://127.0.0.1:{port}/{page}"
 
 
-def _runs_page(experiment_id: str, metric: str, direction: str) -> str:
+def _runs_page(experiment_id: str, goal: Goal) -> str:
     """The list of runs in MLflow's UI, ready to be ticked for a comparison.
 
     Without these words the UI opens an experiment on traces of chat models, and its list of runs is one folded row,
@@ -70,8 +68,8 @@ def _runs_page(experiment_id: str, metric: str, direction: str) -> str:
     words = {
         "workflowType": "machine_learning",
         "searchFilter": "tags.role != 'tuning'",
-        "orderByKey": f"metrics.`{metric}`",
-        "orderByAsc": "true" if direction == "minimize" else "false",
+        "orderByKey": f"metrics.`{goal.metric}`",
+        "orderByAsc": "true" if goal.direction == "minimize" else "false",
     }
     return f"#/experiments/{experiment_id}/runs?{urlencode(words, safe='/', quote_via=quote)}"
 

@@ -11,32 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stackwise_ray.config.space.seeds import with_seed
+from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.trials.sources import Proposal, TrialSource
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparing:
-    """The comparison that adaptive replicates wait for: the first that the file declares, nothing left open.
-
-    Attributes:
-        equal: The budget that must be equal, by its unit.
-        family: Arms that are compared with the baseline, whether or not they finish: each is decided at alpha / family.
-    """
-
-    metric: str
-    baseline: str
-    direction: str
-    margin: float | None
-    equal: str | None
-    tolerance: float
-    alpha: float
-    family: int
-
-    @property
-    def level(self) -> float:
-        """The level of one arm's verdict."""
-        return self.alpha / self.family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +25,7 @@ class AnytimeVerdicts:
         seeds_possible: From a level to the first number of seeds at which any decision is possible.
     """
 
-    undecided: Callable[[Sequence[TrialRecord], str, Comparing], bool]
+    undecided: Callable[[Sequence[TrialRecord], str, ResolvedComparison], bool]
     seeds_possible: Callable[[float], int]
 
 

@@ -5,11 +5,12 @@ Pure but for the journal's decisions: the same sweep over the same journal gives
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from stackwise_ray.config.space.designs import Arm, arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.comparisons import goals_of, questions_of
+from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, tuned
 from stackwise_ray.config.space.domains import enumerate_grid
 from stackwise_ray.config.space.resolver import Resolver
 from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
@@ -23,7 +24,7 @@ from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import Cell, PlanRow, SweepPlan, plan_cells
 from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts, Comparing
+from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts
 from stackwise_ray.trials.samplers import SAMPLERS
 from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
@@ -31,50 +32,38 @@ from stackwise_ray.trials.tuning import tuning_points
 NOT_TUNED = "one learning rate for all arms, not tuned"
 
 
-def source_for(sweep: SweepConfig, journal: Journal, verdicts: AnytimeVerdicts | None = None) -> TrialSource:
+def source_for(
+    sweep: SweepConfig, design: Design, journal: Journal, verdicts: AnytimeVerdicts | None = None
+) -> TrialSource:
     """The trials of a sweep, in the order in which they should run.
 
     Args:
+        design: What the sweep expands to.
         verdicts: What adaptive replicates ask; other sweeps do without.
 
     Raises:
-        ConfigError: The design does not expand, or a sampler is not installed.
+        ConfigError: A sampler is not installed, or a grid has more points than trials.
     """
     if isinstance(sweep.design, SearchDesign):
-        return _search_source(sweep, journal)
-    arms = expand(sweep).arms
-    first = _first_trials(sweep, arms, journal)
+        return _search_source(sweep, design, journal)
+    first = _first_trials(sweep, design, journal)
     if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
         return first
     assert verdicts is not None, "the command hands them in"
-    comparing, undecided = _comparing(sweep, arms), verdicts.undecided
+    comparison, undecided = questions_of(sweep, design).comparisons[0], verdicts.undecided
     return AdaptiveSource(
         first,
-        lambda trials, arm: undecided(trials, arm, comparing),
-        arms=[arm.name for arm in arms if arm.name != comparing.baseline],
-        baseline=comparing.baseline,
+        lambda trials, arm: undecided(trials, arm, comparison),
+        arms=comparison.family,
+        baseline=str(comparison.baseline),
         least=sweep.replicates.seeds.min,
         most=sweep.replicates.seeds.max,
     )
 
 
-def _comparing(sweep: SweepConfig, arms: Sequence[Arm]) -> Comparing:
-    """The first declared comparison, with what it takes from the rest of the file."""
-    compare = sweep.comparisons[0]
-    return Comparing(
-        metric=compare.metric,
-        baseline=str(sweep.baseline_of(compare)),
-        direction=sweep.direction_of(compare),
-        margin=compare.margin,
-        equal=arms[0].trial.training.budget.unit if compare.equal == "budget" else compare.equal,
-        tolerance=compare.tolerance,
-        alpha=compare.alpha,
-        family=len(arms) - 1,
-    )
-
-
-def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> TrialSource:
+def _first_trials(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
     """Every arm on the seeds that it is trained on whatever comes out, after its tuning where there is one."""
+    arms = design.arms
     if sweep.tune is None:
         proposals = [p for place, arm in enumerate(arms) for p in _replicates(arm, {}, sweep, place)]
         return FixedSource(sorted(proposals, key=lambda proposal: proposal.key))
@@ -83,19 +72,18 @@ def _first_trials(sweep: SweepConfig, arms: Sequence[Arm], journal: Journal) -> 
     def freeze(arm: str, tuning: TuningResult) -> None:
         journal.put_decision("tuning", arm, tuning.to_dict(), replace=True)  # --retry-failed may change the best
 
-    objective = sweep.objective[0]
     return TunedSource(
-        {arm.name: _tuning_trials(arm, sweep) for arm in arms},
+        {arm.name: _tuning_trials(arm, sweep, design) for arm in arms},
         lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
         freeze,
-        metric=objective.metric,
-        minimize=objective.direction == "minimize",
+        goal=goals_of(sweep)[0],
         n_replicates=len(first_seeds(sweep)),
     )
 
 
 def plan_sweep(
     sweep: SweepConfig,
+    design: Design,
     corpora: PreparedCorpora,
     *,
     max_concurrent: int | None = None,
@@ -104,13 +92,13 @@ def plan_sweep(
     """Every cell of a sweep with its cost; counts on the meta device.
 
     Args:
+        design: What the sweep expands to.
         verdicts: As in `source_for`.
 
     Raises:
-        ConfigError: The design does not expand, a sampler is not installed, `limits.flops` is below what is planned, or
+        ConfigError: A sampler is not installed, `limits.flops` is below what is planned, or
             no verdict is possible within the seeds that there may be.
     """
-    design = expand(sweep)
     resources = sweep.resources
     slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
     asked = Demand.of(resources, max_concurrent).max_concurrent
@@ -121,10 +109,10 @@ def plan_sweep(
     if isinstance(sweep.design, SearchDesign):
         notes.append("search trials are costed at the middle of the space")
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
-    possible, rule = _seeds_possible(sweep, design.arms, verdicts)
+    possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
         sweep.name,
-        _cells(sweep, design.arms, corpora, possible),
+        _cells(sweep, design, corpora, possible),
         slots=slots,
         threads=resources.cpus_per_trial,
         device=_device(resources.gpus_per_trial),
@@ -139,20 +127,20 @@ def plan_sweep(
 
 
 def _seeds_possible(
-    sweep: SweepConfig, arms: Sequence[Arm], verdicts: AnytimeVerdicts | None
+    sweep: SweepConfig, design: Design, verdicts: AnytimeVerdicts | None
 ) -> tuple[int | None, list[str]]:
     """First number of seeds at which adaptive replicates can decide anything, and their rule in words."""
     seeds = sweep.replicates.seeds
     if not isinstance(seeds, AdaptiveSeeds):
         return None, []
     assert verdicts is not None, "the command hands them in"
-    comparing = _comparing(sweep, arms)
-    possible = verdicts.seeds_possible(comparing.level)
-    level = f"level {comparing.alpha:g} / {comparing.family} = {comparing.level:.3g}"
+    comparison = questions_of(sweep, design).comparisons[0]
+    possible = verdicts.seeds_possible(comparison.level)
+    level = f"level {comparison.alpha:g} / {len(comparison.family)} = {comparison.level:.3g}"
     if seeds.max < possible:
         problem = f"= {seeds.max}: no verdict is possible before {possible} seeds at {level}; raise it to {possible}"
         raise ConfigError(f"{problem} or more", path="replicates.seeds.max", source=sweep.source)
-    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparing.metric} is decided"
+    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparison.metric} is decided"
     return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 
@@ -198,10 +186,10 @@ def _replicates(arm: Arm, values: Mapping[str, Any], sweep: SweepConfig, place: 
     ]
 
 
-def _tuning_trials(arm: Arm, sweep: SweepConfig) -> list[Proposal]:
+def _tuning_trials(arm: Arm, sweep: SweepConfig, design: Design) -> list[Proposal]:
     """Tuning trials of one arm: every arm gets the same points on the same seed, which no replicate uses."""
     assert sweep.tune is not None
-    space = tuning_space(sweep, arm)
+    space = design.tuning_space(arm)
     if not space.factors:  # the arm sets everything itself
         return []
     points = tuning_points(space, sweep.tune.trials_per_arm, arm_resolve(arm), root_seed=sweep.seed)
@@ -229,8 +217,8 @@ def _shortened(trial: TrialConfig, share: float) -> TrialConfig:
 # ---------------------------------------------------------------------------------------------------------- search
 
 
-def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
-    search, space = _search(sweep), search_space(sweep)
+def _search_source(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
+    search = _search(sweep)
     resolver = Resolver(sweep)
     (seed,) = tuning_seeds(sweep, 1)
 
@@ -244,37 +232,35 @@ def _search_source(sweep: SweepConfig, journal: Journal) -> TrialSource:
         arm = Arm(name=proposal.arm, parameters=proposal.parameters, trial=with_seed(proposal.trial, 0))
         return _replicates(arm, {}, sweep)
 
-    objectives = [(objective.metric, objective.direction) for objective in sweep.objective]
+    goals = goals_of(sweep)
     resolve = resolver.resolve("search.space")
     source: TrialSource
     if SAMPLERS.get(search.sampler).make is None:
-        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep)))
+        source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep, design)))
     else:
         from stackwise_ray.trials.search import OptunaSource
 
         source = OptunaSource(
-            space,
+            design.search_space,
             sampler=search.sampler,
             trials=search.trials,
             resolve=resolve,
             propose=propose,
-            objectives=objectives,
+            goals=goals,
             known=journal.decisions("search"),
             record=lambda key, values: journal.put_decision("search", key, dict(values)),
             root_seed=sweep.seed,
         )
-    metric, direction = objectives[0]
     return SearchedSource(
         source,
         replicates,
         winners=search.winners,
         n_replicates=len(replicate_seeds(sweep)),
-        metric=metric,
-        minimize=direction == "minimize",
+        goal=goals[0],
     )
 
 
-def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
+def _grid_points(sweep: SweepConfig, design: Design) -> list[dict[str, Any]]:
     """The valid points of a search on a grid.
 
     Raises:
@@ -282,7 +268,7 @@ def _grid_points(sweep: SweepConfig) -> list[dict[str, Any]]:
     """
     search, resolver = _search(sweep), Resolver(sweep)
     resolve = resolver.resolve("search.space")
-    grid = enumerate_grid(search_space(sweep), resolve=resolve, source=sweep.source)
+    grid = enumerate_grid(design.search_space, resolve=resolve, source=sweep.source)
     points = [point for point, broken in grid if broken is None and _valid(resolver, point)]
     if len(points) > search.trials:
         raise ConfigError(
@@ -309,33 +295,33 @@ def _search(sweep: SweepConfig) -> Search:
 # -------------------------------------------------------------------------------------------------------- planning
 
 
-def _cells(sweep: SweepConfig, arms: Iterable[Arm], corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
+def _cells(sweep: SweepConfig, design: Design, corpora: PreparedCorpora, possible: int | None) -> Iterator[Cell]:
     seeds = len(replicate_seeds(sweep))
     least = None if possible is None else max(possible, len(first_seeds(sweep)))
     if isinstance(sweep.design, SearchDesign):
         search = _search(sweep)
         resolver = Resolver(sweep)
         (middle,) = tuning_points(
-            search_space(sweep), 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
+            design.search_space, 1, resolver.resolve("search.space"), root_seed=sweep.seed, place="search.space"
         )
         trial = resolver.trial(middle, place="search.space")
-        yield _cell("search", "search", trial, _search_trials(sweep), corpora)
+        yield _cell("search", "search", trial, _search_trials(sweep, design), corpora)
         if search.winners:
             yield _cell("winners", "replicate", trial, search.winners * seeds, corpora)
         return
-    for arm in arms:
+    for arm in design.arms:
         yield replace(_cell(arm.name, "replicate", arm.trial, seeds, corpora), trials_least=least)
-        tuning = _tuning_trials(arm, sweep) if sweep.tune else []
+        tuning = _tuning_trials(arm, sweep, design) if sweep.tune else []
         if tuning:
             yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
 
 
-def _search_trials(sweep: SweepConfig) -> int:
+def _search_trials(sweep: SweepConfig, design: Design) -> int:
     """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
     search = _search(sweep)
     make = SAMPLERS.get(search.sampler).make
     if make is None:
-        return len(_grid_points(sweep))
+        return len(_grid_points(sweep, design))
     make(0)  # refuses one that cannot work here
     return search.trials
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import TrialState
@@ -30,6 +30,7 @@ from stackwise_ray.config.space.domains import (
     Subsets,
     Uniform,
 )
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.core.seeding import SEARCH, stream_seed
@@ -49,7 +50,7 @@ class OptunaSource:
     Args:
         resolve: From a (partial) point to the whole trial as plain data, for conditions and constraints.
         propose: From trial number and point to the proposal.
-        objectives: (metric, direction), one or several.
+        goals: What is optimised, one or several.
         known: The journal's decisions of kind "search": number to point.
         record: Stores such a decision before its trial runs.
         root_seed: Of the "search" stream.
@@ -63,7 +64,7 @@ class OptunaSource:
         trials: int,
         resolve: Resolve,
         propose: Callable[[int, Mapping[str, Any]], Proposal],
-        objectives: Sequence[tuple[str, Literal["minimize", "maximize"]]],
+        goals: Sequence[Goal],
         known: Mapping[str, Mapping[str, Any]],
         record: Callable[[str, Mapping[str, Any]], object],
         root_seed: int = 0,
@@ -72,13 +73,13 @@ class OptunaSource:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
-        self._metrics = [metric for metric, _ in objectives]
+        self._metrics = [goal.metric for goal in goals]
         make = SAMPLERS.get(sampler).make
         assert make is not None, sampler
         self._sampler = make
         self._known, self._record = dict(known), record
         self._study = optuna.create_study(
-            directions=[direction for _, direction in objectives],
+            directions=[goal.direction for goal in goals],
             sampler=self._seeded(0),
         )
         self._number = 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.records import Role, TrialRecord
 
 
@@ -97,7 +98,7 @@ class TunedSource:
         tuning: The tuning proposals of each arm; their `parameters` are the tuned values.
         replicates: Makes the replicates of an arm from the frozen values, in the order of their blocks.
         freeze: Called once an arm with what was chosen (the driver records it).
-        metric: What is minimised (or maximised), e.g. ``validation/loss``.
+        goal: What decides among an arm's tuning trials.
     """
 
     def __init__(
@@ -106,12 +107,11 @@ class TunedSource:
         replicates: Callable[[str, Mapping[str, Any]], Sequence[Proposal]],
         freeze: Callable[[str, TuningResult], None],
         *,
-        metric: str,
-        minimize: bool = True,
+        goal: Goal,
         n_replicates: int,
     ) -> None:
         self._replicates, self._freeze = replicates, freeze
-        self._metric, self._sign = metric, 1.0 if minimize else -1.0
+        self._goal = goal
         self._open = {arm: len(proposals) for arm, proposals in tuning.items()}
         self._results: dict[str, list[tuple[Proposal, TrialRecord]]] = {arm: [] for arm in tuning}
         rounds = max(map(len, tuning.values()), default=0)  # round by round, so that all arms come along together
@@ -147,9 +147,9 @@ class TunedSource:
     def _choose(self, arm: str) -> None:
         results = self._results[arm]
         scored = [
-            (self._sign * record.metrics[self._metric], index)
+            (self._goal.badness(record.metrics[self._goal.metric]), index)
             for index, (_, record) in enumerate(results)
-            if record.status == "finished" and self._metric in record.metrics
+            if record.status == "finished" and self._goal.metric in record.metrics
         ]
         if not scored:
             self.not_tuned[arm] = f"all {len(results)} tuning trials failed, the last with: {results[-1][1].reason}"
@@ -160,7 +160,7 @@ class TunedSource:
             {
                 "trial_id": record.trial_id,
                 "values": dict(proposal.parameters),
-                "loss": record.metrics.get(self._metric),
+                "loss": record.metrics.get(self._goal.metric),
                 **({"reason": record.reason} if record.reason else {}),
             }
             for proposal, record in results
@@ -182,7 +182,7 @@ class SearchedSource:
         search: Proposes the points, one arm each.
         replicates: The replicates of a point.
         winners: How many points are trained as replicates; 0: none.
-        metric: What decides among the points (of several objectives, the first).
+        goal: What decides among the points (of several objectives, the first).
     """
 
     def __init__(
@@ -192,12 +192,11 @@ class SearchedSource:
         *,
         winners: int,
         n_replicates: int,
-        metric: str,
-        minimize: bool = True,
+        goal: Goal,
     ) -> None:
         self._search, self._replicates = search, replicates
         self._winners, self._n_replicates = winners, n_replicates
-        self._metric, self._sign = metric, 1.0 if minimize else -1.0
+        self._goal = goal
         self._out = 0
         self._scored: dict[str, tuple[float, Proposal]] = {}  # by trial id: a point drawn twice wins once
         self._ready: deque[Proposal] | None = None
@@ -225,8 +224,9 @@ class SearchedSource:
             return
         self._out -= 1
         self._search.ended(proposal, record)
-        if record.status == "finished" and self._metric in record.metrics:
-            self._scored[record.trial_id] = (self._sign * record.metrics[self._metric], proposal)
+        metric = self._goal.metric
+        if record.status == "finished" and metric in record.metrics:
+            self._scored[record.trial_id] = (self._goal.badness(record.metrics[metric]), proposal)
 
     def expected(self) -> int:
         return self._search.expected() + self._winners * self._n_replicates

@@ -12,7 +12,7 @@ from stackwise_ray.config.identity import canonical_json, trial_id
 from stackwise_ray.config.loading import load_sweep, load_trial, shipped_search_spaces
 from stackwise_ray.config.reading.presets import list_presets
 from stackwise_ray.config.reading.yaml import dump_yaml
-from stackwise_ray.config.space.designs import arm_resolve, expand, search_space, tuned, tuning_space
+from stackwise_ray.config.space.designs import arm_resolve, expand, tuned
 from stackwise_ray.config.space.domains import levels
 from stackwise_ray.config.space.seeds import replicate_seeds
 from stackwise_ray.config.space.sweep_config import IsoflopDesign, LadderDesign, SearchDesign, sweep_to_plain
@@ -68,13 +68,13 @@ def test_both_ends_of_every_domain_of_a_shipped_file_are_valid(name: str) -> Non
     sweep = load_sweep(name)
     if sweep.tune is not None:
         for arm in expand(sweep).arms:
-            space = tuning_space(sweep, arm)
+            space = expand(sweep).tuning_space(arm)
             for factor in space.factors:
                 ends = levels(factor.domain) or (factor.domain.low, factor.domain.high)  # type: ignore[union-attr]
                 for value in ends:
                     assert arm_resolve(arm)({factor.path: value}) == to_plain(tuned(arm, {factor.path: value}))
     if isinstance(sweep.design, SearchDesign):
-        assert search_space(sweep).factors
+        assert expand(sweep).search_space.factors
 
 
 @pytest.mark.parametrize("name", SHIPPED)

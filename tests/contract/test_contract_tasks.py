@@ -1,26 +1,22 @@
-"""What every evaluation task promises; a new one is picked up from the registry by itself."""
+"""How every evaluation task behaves without data and with models that it is not for; `contracts` has what it states."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.metric_catalogue import find_metric
 from stackwise_ray.core.registries import TASKS
-from stackwise_ray.tasks.task import Kind, Task
+from stackwise_ray.tasks.task import Task
 from stackwise_ray.training.scoring import TrainedModel
 from tests.small_trials import TRIAL, with_model
 
 DECODER = TrainedModel(source="runs/x", folder=Path("runs/x/model"), trial=TRIAL, tokenizer="bytes", option="--run")
 ENCODER = replace(DECODER, trial=with_model(family="bert", role="encoder"))
-
-OPTIONAL = {"references", "n_items"}
-OF_TRIALS = {"train", "validation", "test", "flops", "tokens", "steps", "time", "memory", "model", "init", "throughput"}
 
 
 @pytest.fixture(params=TASKS.names())
@@ -39,29 +35,6 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path / "shared"))
     (tmp_path / "shared").mkdir()
     return tmp_path
-
-
-def test_a_task_states_everything_about_itself(task: Task, request: pytest.FixtureRequest) -> None:
-    facts = task.facts
-    assert facts.name == request.node.callspec.params["task"]
-    assert facts.kind in Kind.__args__
-    for field in fields(facts):
-        assert getattr(facts, field.name) or field.name in OPTIONAL, field.name
-    for field in fields(facts.source):
-        assert getattr(facts.source, field.name), field.name
-    assert facts.n_items is None or facts.n_items > 0
-    assert facts.name not in OF_TRIALS, "its metrics would be taken for those of trials"
-
-
-def test_its_metrics_are_in_the_catalogue_under_its_name_with_unit_and_direction(task: Task) -> None:
-    for metric in task.facts.metrics:
-        assert metric.path.startswith(f"{task.facts.name}/")
-        assert find_metric(metric.path) == metric
-        assert metric.unit
-        assert metric.direction
-        assert f"--tasks {task.facts.name}" in metric.reported_by
-    paths = {metric.path for metric in task.facts.metrics}
-    assert {reference.metric for reference in task.facts.references} <= paths
 
 
 def test_loading_all_tasks_loads_nothing_heavy() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.records import MetricRecord, Role, TrialRecord
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, ui_command
@@ -165,7 +166,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
         assert not tracker.close(60)
     assert tracker.experiment_id is not None
     server = Server(folder)
-    command = ui_command(uri, tracker.experiment_id, port=server.port)
+    command = ui_command(uri, tracker.experiment_id, goal=Goal.of("validation/loss"), port=server.port)
     try:
         server.run(command, "/version")
         yield Shown(server=server, experiment_id=tracker.experiment_id, address=command.rpartition("then open ")[2])

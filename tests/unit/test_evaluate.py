@@ -66,3 +66,18 @@ def test_progress_is_said_after_two_seconds_and_on_standard_error_alone(
             waiting("scoring", done, 4)
         monkeypatch.undo()
     assert capsys.readouterr() == ("", "scoring 50%\nscoring 100%\n")
+
+
+def test_an_answer_goes_to_standard_output_where_only_standard_error_is_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
+    monkeypatch.setenv("TERM", "xterm")
+    with Waiting() as waiting:
+        waiting("scoring", 1, 2)
+        waiting.clear()
+        print("the answer")
+        waiting("scoring", 2, 2)
+    out, err = capsys.readouterr()
+    assert out == "the answer\n"
+    assert "scoring" in err

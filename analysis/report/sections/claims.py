@@ -11,8 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from stackwise_ray.core.quantities import ABSENT
+
 from ...paired.intervals import t_interval
-from ...render import ABSENT, Grid
+from ...render import Grid
 from ...table.sweep_directory import Sweep
 from ..page import Section, arm_anchor, plain, sourced
 from ..summary import Summary

@@ -6,15 +6,12 @@ Called by `report.compose`; each function gives a `Section`, or None where it ha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 
-from ...anytime.adaptive_verdicts import method as adaptive_method
-from ...anytime.verdict import SequentialComparison
-from ...paired.comparison import Comparison
+from stackwise_ray.core.quantities import ABSENT, format_count, format_number, format_seconds, format_significant
+
 from ...plots.curves import MOST_ARMS
-from ...render import ABSENT, Grid, format_count, format_flops, format_number, format_seconds, format_significant
+from ...render import Grid
 from ...table.sweep_directory import Sweep
 from ..page import (
     ALL_RUNS,
@@ -59,7 +56,7 @@ def _verdict(summary: Summary) -> tuple[Span, ...]:
     return (*spans, Span("."))
 
 
-def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
+def comparison(summary: Summary, drawn: Pictures) -> Section:
     """The table of verdicts and costs, then what stands beside every comparison."""
     sweep = summary.sweep
     if sweep.is_search and not summary.comparisons:
@@ -69,62 +66,33 @@ def comparison(summary: Summary, forests: Sequence[Picture]) -> Section:
     grid = summary.grid()
     words = (len(grid.columns) - 1,) if grid.columns[-1] == "parameters" else ()
     blocks: list[Block] = [sourced(grid, _of_arms(summary.sweep, grid), words=words)]
-    for index, (found, forest) in enumerate(zip_longest(summary.comparisons, forests)):
-        verdicts = [sourced(found.verdict_grid, _of_arms(summary.sweep, found.verdict_grid))] if index else []
-        details = sourced(found.detail_grid, _of_arms(summary.sweep, found.detail_grid))
-        blocks += [*verdicts, *_drawn(forest), plain(_method(found)), _remarks(sweep, found), details]
-    if sweep.adaptive_seeds is not None:
-        for anytime in summary.sequential:
-            blocks += [plain(adaptive_method(anytime, *sweep.adaptive_seeds)), _table(anytime.grid, sweep)]
-            blocks.append(_remarks(sweep, anytime))
+    above = True
+    for answer in summary.answers:
+        if answer.compares and answer.finding is not None:
+            shown = len(answer.finding.opening) if above else 0  # the verdicts of the first stand in the table above
+            blocks += answer.section(drawn.answers.get(answer.figure)).blocks[shown:]
+            above = False
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
     return Section("Comparison", tuple(blocks))
+
+
+def declared(summary: Summary, drawn: Pictures) -> list[Section]:
+    """What the declared steps found that are no comparisons; those of one title stand under one heading."""
+    joined: dict[str, tuple[Block, ...]] = {}
+    for answer in summary.others:
+        section = answer.section(drawn.answers.get(answer.figure))
+        joined[section.title] = (*joined.get(section.title, ()), *section.blocks)
+    return [Section(title, blocks) for title, blocks in joined.items()]
 
 
 def _drawn(figure: Picture | None) -> tuple[Picture, ...]:
     return () if figure is None else (figure,)
 
 
-def _table(grid: Grid, sweep: Sweep) -> Table:
-    """A table with an arm a row; its notes stand elsewhere."""
-    return sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), _of_arms(sweep, grid))
-
-
 def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
     """The anchor of each row of a table with an arm a row."""
     return [arm_anchor(sweep, row[0]) for row in grid.rows]
-
-
-def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
-    """The remarks with the runs that they were found in, an indented line joined to the one that it continues."""
-    lines: list[str] = []
-    sources: list[str | None] = []
-    for line, arms in found.remarks_of_arms():
-        if line.startswith("  ") and lines:
-            lines[-1] += f" {line.strip()}"
-            continue
-        lines.append(line)
-        sources.append(None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS)
-    return Items(tuple(lines), tuple(sources))
-
-
-def _method(found: Comparison) -> str:
-    tests = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
-    correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
-    corrected = correction.get(found.correction, "Benjamini and Hochberg's correction")
-    arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
-    text = (
-        f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "
-        f"{tests[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
-        f"are of the same test and not widened for the number of arms."
-    )
-    if found.margin is not None:
-        text += (
-            f" Equivalent means: the {1 - 2 * found.alpha:.0%} interval lies inside ±{found.margin:g} (two "
-            f"one-sided tests)."
-        )
-    return text
 
 
 def curves(summary: Summary, drawn: Pictures) -> Section | None:
@@ -149,11 +117,11 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
         rows.append(
             (
                 arm,
-                format_count(nominal).strip(),
-                _range(part, "flops", format_flops),
-                _range(part, "tokens", lambda v: format_count(v).strip()),
-                _range(part, "flops/recomputed", format_flops),
-                _range(part, "flops/evaluation", format_flops),
+                format_count(nominal),
+                _range(part, "flops", format_count),
+                _range(part, "tokens", format_count),
+                _range(part, "flops/recomputed", format_count),
+                _range(part, "flops/evaluation", format_count),
                 _range(part, "attempt_seconds", format_seconds),
                 ", ".join(name for name, front in on_front.items() if arm in front) or "none",
             )
@@ -180,21 +148,6 @@ def _range(part: Any, column: str, form: Any) -> str:
         return ABSENT
     low, high = form(float(part[column].min())), form(float(part[column].max()))
     return low if low == high else f"{low} – {high}"
-
-
-def scaling_laws(summary: Summary, drawn: Pictures) -> Section | None:
-    """Every declared law with its certificate, or why it is refused."""
-    blocks: list[Block] = []
-    for declared, figure in zip_longest(summary.laws, drawn.laws):
-        fit = declared.fit
-        if fit is None:
-            blocks.append(plain(declared.sentence, warning=True))
-            continue
-        grid = fit.grid
-        table = sourced(Grid(grid.columns, grid.rows, grid.title, (), grid.numeric), [ALL_RUNS] * len(grid.rows))
-        sentence = Paragraph(spans=(Span(fit.sentence, ALL_RUNS),), warning=not declared.believable)
-        blocks += [sentence, *_drawn(figure), table, Items(grid.notes, (ALL_RUNS,) * len(grid.notes))]
-    return Section("Scaling laws", tuple(blocks)) if blocks else None
 
 
 def planned(sweep: Sweep) -> Section | None:

@@ -9,7 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...render import Grid, format_bytes, format_count, format_flops, format_number, format_seconds
+from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+
+from ...render import Grid
 from ...table.runs import EARLIER, load_runs
 from ...table.sweep_directory import Sweep
 from ..page import ALL_RUNS, Block, Section, Table, arm_anchor, plain, role_anchor, run_anchor
@@ -119,9 +122,9 @@ def _runs(
                 trial.arm,
                 str(trial.seed),
                 trial.status,
-                *(format_number(trial.metrics.get(name), 4) for name in metrics),
-                format_flops(trial.metrics.get("flops/total")),
-                format_count(trial.metrics.get("tokens/total")).strip(),
+                *(format_metric(name, trial.metrics.get(name)) for name in metrics),
+                format_count(trial.metrics.get("flops/total")),
+                format_count(trial.metrics.get("tokens/total")),
                 format_seconds(seconds.get(trial.trial_id)),
                 format_bytes(trial.metrics.get("memory/peak_bytes")),
                 trial.trial_id,

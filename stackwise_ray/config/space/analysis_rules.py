@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from stackwise_ray.config.space.declared_steps import check_steps
 from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.metric_names import why_unreported
+from stackwise_ray.config.space.seeds import first_seeds
 from stackwise_ray.config.space.sweep_config import (
     AdaptiveSeeds,
     IsoflopDesign,
@@ -16,51 +18,27 @@ from stackwise_ray.config.space.sweep_config import (
 )
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import to_plain
+from stackwise_ray.core.analysis_step import MetricRead, PlannedArm, PlannedSweep
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, loss_kind
-
-FEWEST_SIZES = 4
-"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
 
 
 def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
     return ConfigError(problem, path=path, source=sweep.source)
 
 
-def _check_steps(sweep: SweepConfig) -> None:
-    for number, step in enumerate(sweep.analysis):
-        place = f"analysis.{number}"
-        if len(step.kinds) != 1:
-            raise _refuse(sweep, place, "must hold exactly one of compare, scaling_law, isoflop")
-        if isinstance(sweep.design, SearchDesign):
-            problem = "compares arms, and a search has none; compare its winner with others in design.kind: arms"
-            if step.compare is None:
-                problem = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
-            raise _refuse(sweep, f"{place}.{step.kinds[0]}", problem)
-        if step.scaling_law is not None and step.scaling_law.law == "data_constrained":
-            problem = "= data_constrained needs the unique tokens of each run, which a sweep does not record"
-            raise _refuse(sweep, f"{place}.scaling_law.law", f"{problem}; choose chinchilla, or fit it from a table")
+def _check_search(sweep: SweepConfig) -> None:
+    """A search has no arms, sizes or budgets before it has drawn them."""
+    for number, declared in enumerate(sweep.analysis):
+        if isinstance(sweep.design, SearchDesign) and declared.step.refuses_search is not None:
+            raise _refuse(sweep, f"analysis.{number}.{declared.kind}", declared.step.refuses_search)
 
 
 def _check_adaptive(sweep: SweepConfig) -> None:
-    """Adaptive replicates follow one rule, so nothing may be declared that another rule would decide."""
-    if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
-        return
-    if not sweep.comparisons:
+    """Adaptive replicates follow a verdict, so there must be one."""
+    if isinstance(sweep.replicates.seeds, AdaptiveSeeds) and not sweep.comparisons:
         problem = "= {min, max, until: decided} needs an analysis: - compare, whose verdict it waits for"
         raise _refuse(sweep, "replicates.seeds", f"{problem}; declare one, or give a number of seeds")
-    for number, step in enumerate(sweep.analysis):
-        if step.compare is None:
-            continue
-        place, compare = f"analysis.{number}.compare", step.compare
-        if compare.test != "t":
-            problem = f"= {compare.test} is for a fixed number of seeds; adaptive replicates have a test of their own"
-            raise _refuse(sweep, f"{place}.test", f"{problem} (an e-process of the t test): remove it")
-        if compare.alpha >= 0.5:
-            raise _refuse(sweep, f"{place}.alpha", f"= {compare.alpha:g} is no level of a verdict; choose below 0.5")
-        if compare.correction not in ("holm", "bonferroni"):
-            problem = f"= {compare.correction}: adaptive replicates decide each of m arms at alpha / m"
-            raise _refuse(sweep, f"{place}.correction", f"{problem}; write bonferroni")
 
 
 def _check_sizes(sweep: SweepConfig) -> None:
@@ -73,7 +51,65 @@ def _check_sizes(sweep: SweepConfig) -> None:
             raise _refuse(sweep, f"design.{key}", f"holds {value} twice; remove one")
 
 
-ANALYSIS_RULES = (_check_sizes, _check_steps, _check_adaptive)
+def metrics_read(sweep: SweepConfig) -> list[tuple[str, MetricRead]]:
+    """Every metric that a declared step compares between arms, with the dotted path of what asks for it."""
+    return [
+        (".".join(filter(None, (f"analysis.{number}.{declared.kind}", read.key))), read)
+        for number, declared in enumerate(sweep.analysis)
+        for read in declared.step.reads(declared.options)
+    ]
+
+
+ANALYSIS_RULES = (_check_sizes, _check_search, _check_adaptive)
+
+
+def check_analysis(sweep: SweepConfig, design: Design) -> None:
+    """Every declared step can be answered by what the sweep expands to.
+
+    Raises:
+        ConfigError: As the step's own check says.
+    """
+    planned = PlannedSweep(
+        design=sweep.design.kind,
+        arms=tuple(
+            PlannedArm(
+                name=arm.name,
+                config=to_plain(arm.trial),
+                budget_unit=arm.trial.training.budget.unit,
+                budget=arm.trial.training.budget.amount,
+            )
+            for arm in design.arms
+        ),
+        baseline=sweep.baseline,
+        seeds=len(first_seeds(sweep)),
+        adaptive=isinstance(sweep.replicates.seeds, AdaptiveSeeds),
+    )
+    check_steps(sweep.analysis, planned, source=sweep.source)
+
+
+def check_masks(sweep: SweepConfig, design: Design) -> None:
+    """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked.
+
+    Raises:
+        ConfigError: A step compares it between arms that differ in that.
+    """
+    kinds = {arm.name: loss_kind(to_plain(arm.trial)) for arm in design.arms}
+    if len(set(kinds.values())) < 2:
+        return
+    first, *others = kinds
+    other = next(name for name in others if kinds[name] != kinds[first])
+    for place, read in metrics_read(sweep):
+        if read.metric not in OWN_MASKS:
+            continue
+        says = f"= {read.metric}, which" if read.key is not None else f"is fitted to {read.metric}, which"
+        if NEXT_TOKENS in (kinds[first], kinds[other]):
+            problem = (
+                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
+                "both can be compared; put them into two search spaces"
+            )
+        else:
+            problem = f"{says} {first} measures on other masks than {other}; {read.instead}"
+        raise _refuse(sweep, place, problem)
 
 
 def check_reported(sweep: SweepConfig, design: Design) -> None:
@@ -82,11 +118,7 @@ def check_reported(sweep: SweepConfig, design: Design) -> None:
     Raises:
         ConfigError: With an arm that does not, and why.
     """
-    compared = [
-        (f"analysis.{number}.compare.metric", step.compare.metric)
-        for number, step in enumerate(sweep.analysis)
-        if step.compare is not None
-    ]
+    compared = [(place, read.metric) for place, read in metrics_read(sweep)]
     optimised = [(f"objective.{number}.metric", goal.metric) for number, goal in enumerate(sweep.objective)]
     for place, metric in (*compared, *optimised):
         found = {arm.name: why for arm in design.arms if (why := why_unreported(metric, arm.trial))}
@@ -122,21 +154,3 @@ def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: st
         if fix is not None:
             easier = f"is of other questions from point to point of {place}, so the easiest question would win"
             raise _refuse(sweep, path, f"= {metric} {easier}; {fix}")
-
-
-def check_isoflop(sweep: SweepConfig, design: Design) -> None:
-    """An IsoFLOP analysis needs budgets of FLOPs with enough sizes at one of them.
-
-    Raises:
-        ConfigError: It does not have them.
-    """
-    for number, step in enumerate(sweep.analysis):
-        if step.isoflop is None:
-            continue
-        place, budgets = f"analysis.{number}.isoflop", [arm.trial.training.budget for arm in design.arms]
-        other = next((arm.name for arm, b in zip(design.arms, budgets, strict=True) if b.unit != "flops"), None)
-        if other is not None:
-            raise _refuse(sweep, place, f"needs budgets of FLOPs, and {other} has another; use design.kind: isoflop")
-        if max(Counter(budget.amount for budget in budgets).values()) < FEWEST_SIZES:
-            problem = f"needs at least {FEWEST_SIZES} sizes at a budget; add sizes"
-            raise _refuse(sweep, place, problem)

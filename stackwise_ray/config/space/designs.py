@@ -32,8 +32,10 @@ from stackwise_ray.config.space.sweep_config import (
     IsoflopDesign,
     LadderDesign,
     OneAtATimeDesign,
+    Search,
     SearchDesign,
     SweepConfig,
+    Tune,
 )
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, from_plain, to_plain
@@ -67,27 +69,55 @@ class RefusedArm:
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What a sweep's design expands to.
+    """What a sweep's design expands to: expanded once per command, and handed to whoever needs arms or spaces.
 
     Attributes:
         arms: In the order of the file; none for `kind: search`.
         refused: Combinations that contradict themselves.
         excluded: Combinations that a `require` rules out, as asked.
         notes: What a reader of the plan should know, e.g. the aliases of a fraction.
+        search: The space of `kind: search`; None: the design has none.
+        tuning: The space of the tuning stage, before an arm takes its own values out of it; None: no tuning.
     """
 
     arms: tuple[Arm, ...]
     refused: tuple[RefusedArm, ...] = ()
     excluded: tuple[RefusedArm, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    search: Space | None = None
+    tuning: Space | None = None
+
+    @property
+    def search_space(self) -> Space:
+        """The space of a design that is a search."""
+        assert self.search is not None, "checked when the file was loaded"
+        return self.search
+
+    def tuning_space(self, arm: Arm) -> Space:
+        """What of an arm is tuned: the space without what that arm itself sets (its own value stands)."""
+        assert self.tuning is not None, "asked of a sweep that is tuned"
+        return self.tuning.without([path for path in arm.parameters if path not in GROUPS])
 
 
 def expand(sweep: SweepConfig) -> Design:
-    """The arms of a sweep.
+    """The arms and the spaces of a sweep.
 
     Raises:
-        ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type.
+        ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type, a
+            space that does not parse.
     """
+    return dataclasses.replace(
+        _arms(sweep),
+        search=None if sweep.search is None else _space(sweep, sweep.search, "search.space"),
+        tuning=None if sweep.tune is None else _space(sweep, sweep.tune, "tune.space"),
+    )
+
+
+def _space(sweep: SweepConfig, written: Search | Tune, place: str) -> Space:
+    return parse_space(written.space, require=written.require, source=sweep.source, place=place)
+
+
+def _arms(sweep: SweepConfig) -> Design:
     design = sweep.design
     resolver = Resolver(sweep)
     if isinstance(design, SearchDesign):
@@ -105,29 +135,6 @@ def expand(sweep: SweepConfig) -> Design:
         problem = f"leaves nothing to run: {reasons[:300]}"
         raise ConfigError(problem, path="design.factors", source=sweep.source)
     return dataclasses.replace(expanded, notes=notes)
-
-
-def search_space(sweep: SweepConfig) -> Space:
-    """The space of `kind: search`.
-
-    Raises:
-        ConfigError: The sweep has none, or it does not parse.
-    """
-    if sweep.search is None:
-        raise ConfigError("is required with design.kind: search", path="search", source=sweep.source)
-    return parse_space(sweep.search.space, require=sweep.search.require, source=sweep.source, place="search.space")
-
-
-def tuning_space(sweep: SweepConfig, arm: Arm | None = None) -> Space:
-    """The space of the tuning stage; for an arm, without what that arm itself sets (its own value stands).
-
-    Raises:
-        ConfigError: The sweep is not tuned, or the space does not parse.
-    """
-    if sweep.tune is None:
-        raise ConfigError("is absent: the sweep is not tuned", path="tune", source=sweep.source)
-    space = parse_space(sweep.tune.space, require=sweep.tune.require, source=sweep.source, place="tune.space")
-    return space if arm is None else space.without([path for path in arm.parameters if path not in GROUPS])
 
 
 def arm_resolve(arm: Arm) -> Resolve:

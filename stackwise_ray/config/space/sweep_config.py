@@ -8,14 +8,17 @@ paths (overrides, arms, spaces) stay plain data here: they are parsed against th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from stackwise_ray.config.space.declared_steps import DeclaredStep
 from stackwise_ray.config.space.metric_names import on_whole_splits
-from stackwise_ray.config.trial import NonNegative, Positive, Share, Strict
+from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
+from stackwise_ray.core.analysis_step import DeclaredComparison
+from stackwise_ray.core.metric_catalogue import Direction
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
@@ -176,11 +179,11 @@ class Replicates(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective(Strict):
+class ObjectiveEntry(Strict):
     """What a search or a tuning stage optimises, and the report leads with."""
 
     metric: str = "validation/loss"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction | None = None  # None: what the metric's record says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,51 +229,6 @@ class Tracking(Strict):
     keep_models: Literal["all", "best", "none"] = "best"  # best: of each arm, by the first objective
 
 
-# -------------------------------------------------------------------------------------------------- the analysis
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compare(Strict):
-    """A paired comparison of every arm with a baseline; the options are those of `analysis.compare`."""
-
-    metric: str = "validation/loss"
-    baseline: str | None = None  # None: design.baseline
-    correction: Literal["holm", "bonferroni", "benjamini_hochberg", "none"] = "holm"
-    margin: Above | None = None  # differences within ± margin (in the metric's unit) count as equivalent
-    direction: Literal["minimize", "maximize"] | None = None  # None: of the objective with this metric, else minimize
-    test: Literal["t", "sign_flip", "wilcoxon"] = "t"
-    equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
-    tolerance: Share = 0.01  # largest relative difference of what `equal` names between arms
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingLaw(Strict):
-    """A scaling law fitted over the sizes and budgets of a sweep; the options are those of `fit_scaling_law`."""
-
-    law: Literal["power", "power_offset", "chinchilla", "bnsl", "data_constrained"] = "chinchilla"
-    holdout: Literal["largest"] | None = "largest"
-
-
-@dataclass(frozen=True, kw_only=True)
-class IsoflopFit(Strict):
-    """The best size of every budget, and how it grows with the budget."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalysisStep(Strict):
-    """One entry of the declared analysis: exactly one of the keys."""
-
-    compare: Compare | None = None
-    scaling_law: ScalingLaw | None = None
-    isoflop: IsoflopFit | None = None
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The keys that are given; one, in a file that was checked."""
-        return tuple(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig(Strict):
     """A whole search-space file, validated."""
@@ -281,22 +239,23 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[Objective, ...] = (Objective(),)  # left out: `default_objective`
+    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
-    analysis: tuple[AnalysisStep, ...] = ()
+    analysis: tuple[DeclaredStep, ...] = ()  # `config.space.declared_steps.read_steps` reads them
     presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
     source: str | None = None  # file that was read; not a key
 
     @property
-    def comparisons(self) -> tuple[Compare, ...]:
+    def comparisons(self) -> tuple[DeclaredComparison, ...]:
         """The declared comparisons, in order."""
-        return tuple(step.compare for step in self.analysis if step.compare is not None)
+        found = (declared.step.comparison(declared.options) for declared in self.analysis)
+        return tuple(comparison for comparison in found if comparison is not None)
 
     @property
     def baseline(self) -> str | None:
@@ -304,15 +263,9 @@ class SweepConfig(Strict):
         named = getattr(self.design, "baseline", None)
         return "base" if named is None and isinstance(self.design, OneAtATimeDesign) else named
 
-    def baseline_of(self, compare: Compare) -> str | None:
+    def baseline_of(self, compare: DeclaredComparison) -> str | None:
         """The baseline of one comparison."""
         return self.baseline if compare.baseline is None else compare.baseline
-
-    def direction_of(self, compare: Compare) -> Literal["minimize", "maximize"]:
-        """Which way is better in one comparison."""
-        if compare.direction is not None:
-            return compare.direction
-        return next((goal.direction for goal in self.objective if goal.metric == compare.metric), "minimize")
 
     @property
     def experiment(self) -> str:
@@ -320,7 +273,7 @@ class SweepConfig(Strict):
         return self.tracking.experiment or self.name
 
 
-def default_objective(sweep: SweepConfig) -> Objective:
+def default_objective(sweep: SweepConfig) -> ObjectiveEntry:
     """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
 
     Tuning and search cannot optimise what their short trials do not measure.
@@ -328,13 +281,13 @@ def default_objective(sweep: SweepConfig) -> Objective:
     short = sweep.tune is not None or sweep.search is not None
     for compare in sweep.comparisons[:1]:
         if not (short and on_whole_splits(compare.metric)):
-            return Objective(metric=compare.metric, direction=compare.direction or "minimize")
-    return Objective()
+            return ObjectiveEntry(metric=compare.metric, direction=compare.direction)
+    return ObjectiveEntry()
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
     """The sweep as JSON data that `load_sweep` reads back equal (`source` left out)."""
     plain = plain_data(sweep)
     del plain["source"]
-    plain["analysis"] = [{key: value for key, value in step.items() if value is not None} for step in plain["analysis"]]
+    plain["analysis"] = [{declared.kind: plain_data(declared.options)} for declared in sweep.analysis]
     return plain  # type: ignore[no-any-return]

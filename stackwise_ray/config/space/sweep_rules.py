@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from stackwise_ray.config.space.analysis_rules import ANALYSIS_RULES, check_isoflop, check_optimised, check_reported
-from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand, search_space, tuning_space
+from stackwise_ray.config.space.analysis_rules import (
+    ANALYSIS_RULES,
+    check_analysis,
+    check_masks,
+    check_optimised,
+    check_reported,
+    metrics_read,
+)
+from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand
 from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
 from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.space.resolver import Resolver
@@ -14,17 +21,16 @@ from stackwise_ray.config.space.seeds import replicate_seeds
 from stackwise_ray.config.space.sweep_config import (
     AdaptiveSeeds,
     ArmsDesign,
-    Compare,
     IsoflopDesign,
     LadderDesign,
     SearchDesign,
     SweepConfig,
 )
-from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
 from stackwise_ray.core.errors import ConfigError, did_you_mean
-from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, Role, loss_kind
+from stackwise_ray.core.records import Role
 from stackwise_ray.core.registries import SAMPLERS, SCHEDULERS
 
 MOST_SEEDS = 10_000
@@ -40,11 +46,10 @@ def check_sweep(sweep: SweepConfig) -> Design:
     for rule in _RULES:
         rule(sweep)
     design = expand(sweep)
-    _check_baselines(sweep, design)
-    _check_equal_budgets(sweep, design)
-    check_isoflop(sweep, design)
-    _check_masks(sweep, design)
+    _check_baseline(sweep, design)
+    check_masks(sweep, design)
     check_reported(sweep, design)
+    check_analysis(sweep, design)
     _check_workers(sweep, design)
     _check_spaces(sweep, design)
     _check_number(sweep, design)
@@ -69,6 +74,9 @@ def _check_search(sweep: SweepConfig) -> None:
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
+    if sweep.search is not None and sweep.search.sampler not in SAMPLERS:
+        name = sweep.search.sampler
+        raise _refuse(sweep, "search.sampler", f"= {name} is no sampler; {did_you_mean(name, SAMPLERS.names())}")
     if searching and sweep.tune is not None:
         raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
@@ -88,8 +96,8 @@ def _check_scheduler(sweep: SweepConfig) -> None:
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
-    for number, step in enumerate(sweep.analysis):
-        place = f"analysis.{number}.{step.kinds[0]}"
+    for number, declared in enumerate(sweep.analysis):
+        place = f"analysis.{number}.{declared.kind}"
         problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
 
@@ -120,9 +128,25 @@ def _check_metrics(sweep: SweepConfig) -> None:
         require_metric(goal.metric, place=f"objective.{number}.metric", source=sweep.source)
     if sweep.scheduler is not None and sweep.scheduler.metric is not None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
-    for number, step in enumerate(sweep.analysis):
-        if step.compare is not None:
-            require_metric(step.compare.metric, place=f"analysis.{number}.compare.metric", source=sweep.source)
+    for place, read in metrics_read(sweep):
+        require_metric(read.metric, place=place, source=sweep.source)
+
+
+def _check_directions(sweep: SweepConfig) -> None:
+    """One metric has one direction in a file."""
+    written: dict[str, tuple[str, str]] = {}
+    places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
+    for number, declared in enumerate(sweep.analysis):
+        comparison = declared.step.comparison(declared.options)
+        if comparison is not None:
+            places.append((f"analysis.{number}.{declared.kind}", comparison.metric, comparison.direction))
+    for place, metric, direction in places:
+        if direction is None:
+            continue
+        first, before = written.setdefault(metric, (place, direction))
+        if before != direction:
+            problem = f"= {direction}, and {first}.direction = {before} of the same metric, {metric}; write one of them"
+            raise _refuse(sweep, f"{place}.direction", problem)
 
 
 def _check_short_trials(sweep: SweepConfig) -> None:
@@ -170,6 +194,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
     _check_metrics,
+    _check_directions,
     _check_short_trials,
     *ANALYSIS_RULES,
     _check_scheduler,
@@ -178,62 +203,11 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
 )
 
 
-def _check_baselines(sweep: SweepConfig, design: Design) -> None:
+def _check_baseline(sweep: SweepConfig, design: Design) -> None:
     names = [arm.name for arm in design.arms]
     named = getattr(sweep.design, "baseline", None)
     if named is not None and named not in names:
         raise _refuse(sweep, "design.baseline", f"= {named} is no arm; {did_you_mean(named, names)}")
-    for number, step in enumerate(sweep.analysis):
-        compare = step.compare
-        if compare is None:
-            continue
-        baseline, place = sweep.baseline_of(compare), f"analysis.{number}.compare.baseline"
-        if baseline is None:
-            raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
-        if baseline not in names:
-            raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
-        if len(names) < 2:
-            raise _refuse(sweep, f"analysis.{number}.compare", f"needs two arms; there is only {names[0]}")
-
-
-def _check_equal_budgets(sweep: SweepConfig, design: Design) -> None:
-    """A comparison at equal budget needs one budget; what the runs achieve is checked again by the analysis."""
-    for number, step in enumerate(sweep.analysis):
-        if step.compare is None or step.compare.equal != "budget":
-            continue
-        first = design.arms[0]
-        for arm in design.arms[1:]:
-            if _differ(first.trial.training.budget, arm.trial.training.budget, step.compare):
-                problem = (
-                    f"= budget, but {first.name} has {_budget_text(first.trial.training.budget)} and {arm.name} has "
-                    f"{_budget_text(arm.trial.training.budget)}; give every arm one budget, or set equal: flops or null"
-                )
-                raise _refuse(sweep, f"analysis.{number}.compare.equal", problem)
-
-
-def _check_masks(sweep: SweepConfig, design: Design) -> None:
-    """validation/loss is of a model's own masks, or of next tokens: between arms it compares what they are asked."""
-    kinds = {arm.name: loss_kind(to_plain(arm.trial)) for arm in design.arms}
-    if len(set(kinds.values())) < 2:
-        return
-    first, *others = kinds
-    other = next(name for name in others if kinds[name] != kinds[first])
-    common = "compare validation/masked_loss, which is the same for all"
-    for number, step in enumerate(sweep.analysis):
-        compare = step.compare
-        if compare is not None and compare.metric not in OWN_MASKS:
-            continue
-        place = f"analysis.{number}.{step.kinds[0]}" + (".metric" if compare else "")
-        says = f"= {compare.metric}, which" if compare else "is fitted to validation/loss, which"
-        if NEXT_TOKENS in (kinds[first], kinds[other]):
-            problem = (
-                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
-                "both can be compared; put them into two search spaces"
-            )
-        else:
-            later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
-            problem = f"{says} {first} measures on other masks than {other}; {common if compare else later}"
-        raise _refuse(sweep, place, problem)
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:
@@ -247,20 +221,11 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
         raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
 
 
-def _differ(one: Budget, other: Budget, compare: Compare) -> bool:
-    return one.unit != other.unit or abs(one.amount - other.amount) > compare.tolerance * max(one.amount, other.amount)
-
-
-def _budget_text(budget: Budget) -> str:
-    return f"{budget.unit}: {budget.amount:g}"
-
-
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:
-    """Parse the spaces, and build the trials at their first and last values: a wrong type is found here."""
+    """Build the trials at their first and last values: a wrong type is found here."""
     if sweep.tune is not None:
-        tuning_space(sweep)
         for arm in design.arms:
-            space = tuning_space(sweep, arm)
+            space = design.tuning_space(arm)
             try:
                 points = [edit(arm.trial, point) for point in _typical(space, arm_resolve(arm))]
             except ConfigError as error:
@@ -271,7 +236,7 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
             if space.factors:
                 check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
-        space = search_space(sweep)
+        space = design.search_space
         resolver = Resolver(sweep)
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
@@ -329,7 +294,7 @@ def planned_trials(sweep: SweepConfig, design: Design) -> dict[Role, int]:
     if sweep.search is not None:
         planned["search"] = sweep.search.trials
     if sweep.tune is not None:
-        tuned = [arm for arm in design.arms if tuning_space(sweep, arm).factors]
+        tuned = [arm for arm in design.arms if design.tuning_space(arm).factors]
         planned["tuning"] = len(tuned) * sweep.tune.trials_per_arm
     planned["replicate"] = (len(design.arms) if sweep.search is None else sweep.search.winners) * seeds
     return planned

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stackwise_ray.config.space.comparisons import resolve_questions
+from stackwise_ray.config.space.declared_steps import read_steps
+from stackwise_ray.config.space.sweep_config import SweepConfig, default_objective
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.records import JOURNAL_SCHEMA
 
 ARMS = {"attention": 2.05, "llama": 2.06, "bk_original": 2.31, "token_local": 2.52, "resolvent": 2.12}
@@ -27,8 +32,11 @@ class JournalBuilder:
         self.connection = sqlite3.connect(directory / "journal.sqlite")
         self.connection.executescript(JOURNAL_SCHEMA)
         self.count = 0
+        self._noted: dict[str, Any] = {}
+        self._replicated: dict[str, None] = {}
 
     def meta(self, **values: Any) -> None:
+        self._noted |= values
         for key, value in values.items():
             self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
 
@@ -58,6 +66,8 @@ class JournalBuilder:
         config: Mapping[str, Any] | None = None,
     ) -> str:
         trial_id = f"{self.count:016x}"
+        if role == "replicate":
+            self._replicated[arm] = None
         config = {
             "training": {"budget": dict(budget or {"flops": BUDGET})},
             "data": {"corpus": "python_stdlib", "seq_len": 256},
@@ -97,7 +107,30 @@ class JournalBuilder:
             (trial_id, step, tokens, flops, time, json.dumps(values)),
         )
 
+    def _questions(self) -> dict[str, Any]:
+        """What the driver would note of the file, resolved by the function that resolves it there."""
+        file, arms = self._noted["sweep"], self._noted.get("arms", list(self._replicated))
+        design = {key: value for key, value in file.get("design", {}).items() if key in ("kind", "baseline")}
+        kind = design.pop("kind", "arms")
+        if kind in ("isoflop", "ladder"):
+            kind = "arms"
+        needs = {"arms": {"arms": {arm: {} for arm in arms}}, "search": {}}
+        plain = {
+            "name": "synthetic",
+            "design": {"kind": kind, **design, **needs.get(kind, {"factors": {}})},
+            **{key: file[key] for key in ("objective", "replicates") if key in file},
+        }
+        budgets = self.connection.execute("SELECT config FROM trials WHERE role != 'tuning'").fetchall()
+        units = {unit for (config,) in budgets for unit in json.loads(config)["training"].get("budget", {})}
+        steps = read_steps([step for step in file.get("analysis", []) if "compare" in step], source=None)
+        sweep = replace(validate(SweepConfig, plain, source=None), analysis=steps)
+        if "objective" not in plain:
+            sweep = replace(sweep, objective=(default_objective(sweep),))
+        return resolve_questions(sweep, list(arms), units.pop() if len(units) == 1 else None).to_plain()
+
     def close(self) -> Path:
+        if "sweep" in self._noted and "questions" not in self._noted:
+            self.meta(questions=self._questions())
         self.connection.commit()
         self.connection.close()
         return self.directory

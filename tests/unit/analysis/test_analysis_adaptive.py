@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +18,6 @@ from analysis.anytime.adaptive_verdicts import is_undecided
 from analysis.plain_json import dump_json
 from analysis.table.sweep_directory import read_sweep
 
-ARGUMENTS = {
-    "metric": "validation/loss",
-    "baseline": "base",
-    "margin": None,
-    "direction": "minimize",
-    "equal": "flops",
-    "tolerance": 0.01,
-    "alpha": 0.05,
-    "family": 2,
-}
 EFFECTS = {"base": 0.0, "far": -0.5, "near": 0.004}
 
 
@@ -77,10 +68,11 @@ def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_dec
 def test_the_report_prints_the_verdict_that_ended_each_arm(tmp_path: Path) -> None:
     folder = write_adaptive(tmp_path / "s")
     (found,) = summary_table(folder).sequential
-    trials = [trial for trial in read_sweep(folder).trials if trial.status == "finished"]
+    sweep = read_sweep(folder)
+    trials, comparison = [trial for trial in sweep.trials if trial.status == "finished"], sweep.questions.comparisons[0]
 
     def asked(arm: str, n: int) -> bool:
-        return is_undecided([t for t in trials if t.arm in (arm, "base") and t.seed < n], arm, **ARGUMENTS)
+        return is_undecided([t for t in trials if t.arm in (arm, "base") and t.seed < n], arm, comparison)
 
     assert [asked("far", n) for n in (2, 3, 4)] == [True, True, False]
     assert all(asked("near", n) for n in range(2, 7))
@@ -102,9 +94,10 @@ def test_an_arm_that_never_finished_counts_in_the_level_of_the_others(tmp_path: 
     (found,) = summary_table(folder).sequential
     assert found["far"].alpha == 0.025
     assert found["near"].n == 0
+    (comparison,) = read_sweep(folder).questions.comparisons
     trials = [trial for trial in read_sweep(folder).trials if trial.arm == "base"]
-    assert not is_undecided(trials, "near", **ARGUMENTS)  # no seed mends an arm that has never finished
-    assert not is_undecided([], "near", **ARGUMENTS)
+    assert not is_undecided(trials, "near", comparison)  # no seed mends an arm that has never finished
+    assert not is_undecided([], "near", comparison)
     assert "loss is NaN at step 3" in text_of(folder)
 
 
@@ -145,8 +138,9 @@ def test_arms_that_have_not_begun_count_in_the_level_and_the_report_decides_what
     trials = read_sweep(folder).trials
     assert found["far"].alpha == 0.05 / 4
     assert found["far"].decision == "undecided"
-    assert is_undecided(trials, "far", **{**ARGUMENTS, "family": 4})
-    assert not is_undecided(trials, "far", **{**ARGUMENTS, "family": 1})  # what the arms that began would decide
+    (comparison,) = read_sweep(folder).questions.comparisons
+    assert is_undecided(trials, "far", comparison)
+    assert not is_undecided(trials, "far", replace(comparison, family=("far",)))  # what the arms that began decide
     text = summary.grid().to_text() + found.grid.to_text()
     assert "level 0.05 over 4 arms" in text
     assert "3 of the 4 arms have no run yet" in text

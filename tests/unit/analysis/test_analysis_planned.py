@@ -10,12 +10,12 @@ from pathlib import Path
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import summary_table
-from analysis.render import format_bytes
 from analysis.report.compose import compose
 from analysis.report.page import to_markdown
 from analysis.report.pictures import Pictures
 from analysis.report.plan_against_run import planned_grid
 from analysis.table.sweep_directory import read_sweep
+from stackwise_ray.core.quantities import format_bytes
 
 
 def text_of(folder: Path) -> str:

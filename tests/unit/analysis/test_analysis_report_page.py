@@ -142,7 +142,7 @@ def test_the_costs_of_an_arm_name_its_parameters_with_and_without_embeddings(abl
     summary = summary_table(ablation)
     for grid in (summary.grid(), summary.cost_grid()):
         cells = dict(zip(grid.columns, grid.rows[0], strict=True))
-        assert (cells["params"], cells["non-emb."]) == ("230 k", "198 k")
+        assert (cells["params"], cells["non-emb."]) == ("230k", "198k")
 
 
 def test_what_a_file_says_is_text_and_never_markup(journal):
@@ -228,7 +228,7 @@ def test_the_lines_by_share_of_masks_are_the_means_over_seeds(journal):
 def test_an_arm_is_on_the_front_unless_another_is_better_for_no_more():
     points = {"cheap": (1.0, 3.0), "middle": (2.0, 2.0), "waste": (2.5, 2.5), "dear": (4.0, 1.0)}
     assert pareto_front(points) == ["cheap", "middle", "dear"]
-    assert pareto_front(points, minimize=False) == ["cheap"]
+    assert pareto_front(points, direction="maximize") == ["cheap"]
     assert pareto_front({"a": (1.0, 2.0), "b": (1.005, 1.0)}) == ["b"]  # one per cent counts as equal
     assert pareto_front({"a": (1.0, 2.0), "b": (1.5, 2.0)}) == ["a"]
 
@@ -300,13 +300,13 @@ def test_a_declared_law_is_fitted_and_stands_with_its_certificate(journal):
     journal.meta(sweep={"name": "laws", "design": {"kind": "arms"}, "analysis": [law]})
     folder = journal.close()
     summary = summary_table(folder)
-    fit = summary.laws[0].fit
+    fit = summary.answers[0].finding.result
     assert summary.verdict == fit.sentence
     section = next(part for part in compose(summary, Pictures()).sections if part.title == "Scaling laws")
     text = to_markdown(compose(summary, Pictures()), folder)
     assert fit.sentence in text
     assert all(finding in text for finding in fit.certificate.findings)
     assert [row[0] for row in section.blocks[1].grid.rows] == ["E", "A", "alpha"]
-    (law,) = pictures(summary, folder / "figures").laws
+    (law,) = pictures(summary, folder / "figures").answers.values()
     draw_panels(law.figure)
     assert all(path.stat().st_size > 5000 for path in law.figure.files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificate(study: Path) -> None:
     text = (study / "report/report.md").read_text(encoding="utf-8")
     found = summary_table(study)
-    isoflop, power = (law.fit for law in found.laws)
-    assert [law.law for law in found.laws] == ["isoflop", "power"]
+    isoflop, power = (answer.finding.result for answer in found.answers)
+    assert [answer.kind for answer in found.answers] == ["isoflop", "scaling_law"]
     assert isoflop == fit_isoflop(found.sweep.runs, budgets="budget")
     alone = fit_scaling_law(found.sweep.runs, law="power", holdout=None)
     assert power.parameters == alone.parameters
@@ -60,17 +61,19 @@ def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificat
     assert ("certificate: holds" in text) or ("certificate: DOES NOT HOLD" in text)
     assert found.verdict == isoflop.sentence
     assert f"**Verdict.** {isoflop.sentence}" in text
-    for name in ("scaling_law", "scaling_law_2"):
+    for name in ("isoflop", "scaling_law"):
         assert (study / "report/figures" / f"{name}.png").stat().st_size > 10_000
         assert f"(figures/{name}.png)" in text
-    assert found.to_dict()["laws"][1]["fit"]["parameters"] == alone.parameters
+    assert found.to_dict()["analyses"][1]["found"]["parameters"] == alone.parameters
+    recorded = json.loads((study / "report/analyses/scaling_law.json").read_text(encoding="utf-8"))
+    assert recorded["analyses"][0]["found"]["parameters"] == alone.parameters
 
 
 def test_the_same_runs_are_fitted_once_and_other_runs_again(study: Path, tmp_path: Path) -> None:
-    first, second = summary_table(study).laws, summary_table(study).laws
-    assert all(one is other for one, other in zip(first, second, strict=True))
-    fewer = summary_table(write_study(tmp_path / "s", {"isoflop": {}}, sizes=5)).laws[0]
-    assert fewer.fit is not None
+    first, second = summary_table(study).answers, summary_table(study).answers
+    assert all(one.finding is other.finding for one, other in zip(first, second, strict=True))
+    fewer = summary_table(write_study(tmp_path / "s", {"isoflop": {}}, sizes=5)).answers[0]
+    assert fewer.finding is not None
     assert fewer.sentence != first[0].sentence
 
 

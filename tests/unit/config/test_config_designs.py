@@ -12,9 +12,7 @@ from stackwise_ray.config.space.designs import (
     arm_resolve,
     expand,
     flatten,
-    search_space,
     tuned,
-    tuning_space,
 )
 from stackwise_ray.config.space.domains import LogUniform
 from stackwise_ray.config.space.seeds import replicate_seeds, tuning_seeds, with_seed
@@ -181,9 +179,9 @@ def test_an_arm_is_tuned_in_what_it_does_not_set_itself() -> None:
         tune={"space": {"training.lr": {"log_uniform": [1e-3, 1e-2]}}, "trials_per_arm": 4},
     )
     free, fixed = expand(tuned_sweep).arms
-    (factor,) = tuning_space(tuned_sweep, free).factors
+    (factor,) = expand(tuned_sweep).tuning_space(free).factors
     assert factor.domain == LogUniform(1e-3, 1e-2)
-    assert tuning_space(tuned_sweep, fixed).factors == ()
+    assert expand(tuned_sweep).tuning_space(fixed).factors == ()
     assert tuned(free, {"training.lr": 5e-3}).training.lr == 5e-3
     assert arm_resolve(free)({"training.lr": 5e-3})["training"]["lr"] == 5e-3
     assert planned_trials(tuned_sweep, expand(tuned_sweep)) == {"tuning": 4, "replicate": 6}
@@ -194,7 +192,7 @@ def test_a_search_has_a_space_and_no_arms() -> None:
         {"kind": "search"}, search={"trials": 7, "space": {"training.lr": {"log_uniform": [1e-3, 1e-2]}}, "winners": 2}
     )
     assert expand(searching).arms == ()
-    assert search_space(searching).paths == ("training.lr",)
+    assert expand(searching).search_space.paths == ("training.lr",)
     assert planned_trials(searching, expand(searching)) == {"search": 7, "replicate": 6}
     inside = sweep({"kind": "search", "search": {"trials": 7, "space": {"training.lr": [1, 2]}}})
     assert inside.search is not None

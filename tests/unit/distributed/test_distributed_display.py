@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.config.space.designs import expand
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Finished, Report, RunSettings
@@ -18,10 +20,10 @@ from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
     asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, PreparedCorpora(make_console()))
+    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
     settings = RunSettings(worker="not:run", directory=tmp_path)
-    ledger = Ledger(journal, source_for(asked, journal), settings, lambda data: "fingerprint")
-    progress = ProgressDisplay(make_console(), slots=1, metric="validation/loss")
+    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
     left = []
     for number in range(3):
@@ -31,6 +33,6 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
         ledger.result(f"t{number}", 1, Report(outcome=outcome))
         left.append(progress.seconds_left())
     assert left == pytest.approx([80.0, 70.0, 60.0])  # 5 points and 2 x 2 replicates of 10 s, less what has ended
-    twice = ProgressDisplay(make_console(), slots=2, metric="validation/loss")
+    twice = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/loss"))
     twice.watch(ledger, plan)
     assert twice.seconds_left() == pytest.approx(30.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.records import MetricRecord, TrialRecord
 from stackwise_ray.tracking.feed import flatten, run_name
 from stackwise_ray.tracking.in_memory import InMemoryTracker
@@ -122,9 +123,9 @@ def test_the_way_to_the_ui_is_an_address_on_a_server_and_a_command_for_a_file() 
         "#/experiments/7/runs?workflowType=machine_learning&searchFilter=tags.role%20%21%3D%20%27tuning%27"
         "&orderByKey=metrics.%60cola/matthews%60&orderByAsc=false"
     )
-    address = ui_command("https://me:secret@host/base/", "7", metric="cola/matthews", direction="maximize")
+    address = ui_command("https://me:secret@host/base/", "7", goal=Goal.of("cola/matthews"))
     assert address == f"https://host/base/{page}"
-    command = ui_command("sqlite:////some where/mlflow.db", "7", port=5001)
+    command = ui_command("sqlite:////some where/mlflow.db", "7", goal=Goal.of("validation/loss"), port=5001)
     assert "-m mlflow ui --backend-store-uri 'sqlite:////some where/mlflow.db' --host 127.0.0.1 --port 5001 " in command
     least_first = page.replace("cola/matthews", "validation/loss").replace("=false", "=true")
     assert command.endswith(f"# then open http://127.0.0.1:5001/{least_first}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.loading import load_sweep
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
@@ -17,6 +18,7 @@ from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Assignment, Failed, Outcome, RunSettings
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.sweep import _anytime_verdicts, _status
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
@@ -59,7 +61,13 @@ def losses(arm: str, seed: int) -> float:
 
 def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
     settings = RunSettings(worker="not:run", directory=journal.path.parent)
-    return Ledger(journal, source_for(asked, journal, _anytime_verdicts()), settings, lambda data: "fingerprint")
+    return Ledger(
+        journal, source_for(asked, expand(asked), journal, _anytime_verdicts()), settings, lambda data: "fingerprint"
+    )
+
+
+def planned(asked: SweepConfig) -> SweepPlan:
+    return plan_sweep(asked, expand(asked), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
 
 
 def drive(
@@ -150,7 +158,7 @@ def test_an_arm_that_always_fails_gets_no_more_seeds_and_one_that_fails_once_doe
 
 def test_budgets_that_differ_are_no_reason_for_more_seeds(tmp_path: Path, journal: Journal) -> None:
     asked = sweep(tmp_path, "analysis.0.compare.equal=flops")
-    source = source_for(asked, journal, _anytime_verdicts())
+    source = source_for(asked, expand(asked), journal, _anytime_verdicts())
     given = []
     while (proposal := source.propose()) is not None:
         given.append((proposal.arm, proposal.seed))
@@ -176,7 +184,8 @@ def test_budgets_that_differ_are_no_reason_for_more_seeds(tmp_path: Path, journa
 def test_a_source_is_not_exhausted_while_a_trial_is_out_whose_end_may_ask_for_more(
     tmp_path: Path, journal: Journal
 ) -> None:
-    source = source_for(sweep(tmp_path), journal, _anytime_verdicts())
+    asked = sweep(tmp_path)
+    source = source_for(asked, expand(asked), journal, _anytime_verdicts())
     given = []
     while (proposal := source.propose()) is not None:
         given.append(proposal)
@@ -197,7 +206,7 @@ def test_further_seeds_are_trained_with_the_tuned_values(tmp_path: Path, journal
 
 
 def test_the_plan_prints_the_least_and_the_most_and_when_a_decision_is_possible(tmp_path: Path) -> None:
-    plan = plan_sweep(sweep(tmp_path), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+    plan = planned(sweep(tmp_path))
     assert plan.least is not None
     (flops,) = {row.flops for row in plan.rows}
     assert (plan.least.trials, plan.trials) == (12, 27)  # 4 seeds: at level 0.05 / 2 three decide nothing
@@ -218,18 +227,16 @@ def test_the_plan_prints_the_least_and_the_most_and_when_a_decision_is_possible(
 def test_limits_are_held_against_the_most(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"limits.trials = 26 is below the 27 trials planned"):
         sweep(tmp_path, "limits.trials=26")
-    flops = plan_sweep(sweep(tmp_path), PreparedCorpora(make_console()), verdicts=_anytime_verdicts()).flops
+    flops = planned(sweep(tmp_path)).flops
     with pytest.raises(ConfigError, match=r"limits.flops"):
-        plan_sweep(
-            sweep(tmp_path, f"limits.flops={flops - 1}"), PreparedCorpora(make_console()), verdicts=_anytime_verdicts()
-        )
-    plan_sweep(sweep(tmp_path, f"limits.flops={flops}"), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+        planned(sweep(tmp_path, f"limits.flops={flops - 1}"))
+    planned(sweep(tmp_path, f"limits.flops={flops}"))
 
 
 def test_a_most_at_which_nothing_can_be_decided_is_refused(tmp_path: Path) -> None:
     asked = sweep(tmp_path, "replicates.seeds={min: 2, max: 3}")
     with pytest.raises(ConfigError, match=r"seeds.max = 3: no verdict is possible before 4 seeds"):
-        plan_sweep(asked, PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+        planned(asked)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_the_status_of_a_decided_sweep_owes_no_trial(
 ) -> None:
     asked = sweep(tmp_path)
     drive(journal, asked)
-    plan = plan_sweep(asked, PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+    plan = planned(asked)
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     _status(asked, tmp_path, make_console(), as_json=False)
     assert capsys.readouterr().out.strip() == "adaptive: 22 finished, of 12 to 27 in its plan"

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import stackwise_ray as sw
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.comparison_records import read_questions
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
@@ -30,7 +32,7 @@ from stackwise_ray.sweep import SweepResult, _answer
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
-from stackwise_ray.trials.sources import Proposal
+from stackwise_ray.trials.sources import Proposal, TrialSource
 
 ARMS = """
 name: arms
@@ -65,6 +67,14 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
 
 
+def source_of(asked: SweepConfig, journal: Journal) -> TrialSource:
+    return source_for(asked, expand(asked), journal)
+
+
+def note(asked: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+    _note(asked, expand(asked), directory, journal, console)
+
+
 def sweep(tmp_path: Path, text: str) -> SweepConfig:
     file = tmp_path / "sweep.yaml"
     file.write_text(text)
@@ -72,7 +82,7 @@ def sweep(tmp_path: Path, text: str) -> SweepConfig:
 
 
 def drive(sweep: SweepConfig, journal: Journal, loss: Any = lambda proposal: 1.0) -> list[Proposal]:
-    source = source_for(sweep, journal)
+    source = source_for(sweep, expand(sweep), journal)
     proposals = []
     while (proposal := source.propose()) is not None:
         proposals.append(proposal)
@@ -161,17 +171,17 @@ def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journ
         "{log_uniform: [1e-4, 1e-1]}", "[1e-4, 1e-3, 1e-2, 2e-2, 3e-2, 4e-2]"
     )
     with pytest.raises(ConfigError, match="less than the grid's 6 points"):
-        source_for(sweep(tmp_path, text), journal)
+        source_of(sweep(tmp_path, text), journal)
 
 
 def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
     tmp_path: Path, journal: Journal
 ) -> None:
     settings = RunSettings(worker="no:no", directory=tmp_path)
-    point = Ledger(journal, source_for(sweep(tmp_path, SEARCH), journal), settings, lambda data: "f").next("t")
+    point = Ledger(journal, source_of(sweep(tmp_path, SEARCH), journal), settings, lambda data: "f").next("t")
     assert point is not None
     assert (point.may_be_stopped, point.final_evaluation) == (True, False)
-    replicate = Ledger(journal, source_for(sweep(tmp_path, ARMS), journal), settings, lambda data: "f").next("t")
+    replicate = Ledger(journal, source_of(sweep(tmp_path, ARMS), journal), settings, lambda data: "f").next("t")
     assert replicate is not None
     assert (replicate.may_be_stopped, replicate.final_evaluation) == (False, True)
 
@@ -210,8 +220,8 @@ def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
 
 
 def test_the_declared_arms_are_noted_before_any_of_them_begins(tmp_path: Path, journal: Journal) -> None:
-    _note(sweep(tmp_path, ARMS), tmp_path, journal, make_console())
-    assert journal.get_meta("arms") == ["a", "b", "own"]
+    note(sweep(tmp_path, ARMS), tmp_path, journal, make_console())
+    assert read_questions({"questions": journal.get_meta("questions")}).arms == ("a", "b", "own")
 
 
 def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Path) -> None:
@@ -224,13 +234,13 @@ def test_an_outcome_with_failures_or_problems_ends_with_exit_code_1(tmp_path: Pa
 def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path: Path, journal: Journal) -> None:
     console = make_console()
     compare = "analysis: [{compare: {metric: validation/loss, margin: %s}}]\n"
-    _note(sweep(tmp_path, ARMS + compare % 0.1), tmp_path, journal, console)
-    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    note(sweep(tmp_path, ARMS + compare % 0.1), tmp_path, journal, console)
+    note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
     assert journal.get_meta("analysis_plan_amended_after") is None
     journal.add_trial(finished("a", 1.0))
-    _note(sweep(tmp_path, ARMS + compare % 0.3), tmp_path, journal, console)
+    note(sweep(tmp_path, ARMS + compare % 0.3), tmp_path, journal, console)
     assert journal.get_meta("analysis_plan_amended_after") == 1
-    _note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
+    note(sweep(tmp_path, ARMS + compare % 0.2), tmp_path, journal, console)
     assert journal.get_meta("analysis_plan_amended_after") is None
 
 
@@ -238,7 +248,8 @@ def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path:
 
 
 def plan(tmp_path: Path, text: str) -> SweepPlan:
-    return plan_sweep(sweep(tmp_path, text), PreparedCorpora(make_console()))
+    asked = sweep(tmp_path, text)
+    return plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
 
 
 def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
@@ -326,7 +337,7 @@ def refused(tmp_path: Path, directory: Path) -> None:
     """A run that the plan refuses, after the lock is taken."""
     asked = sweep(tmp_path, ARMS + "limits: {flops: 1}\n")
     with pytest.raises(ConfigError, match=r"limits\.flops"):
-        run_sweep(asked, directory, make_console(), Options())
+        run_sweep(asked, expand(asked), directory, make_console(), Options())
 
 
 def test_a_refused_command_leaves_no_folder_of_its_own(tmp_path: Path, no_ray: None) -> None:
@@ -356,7 +367,7 @@ def test_a_command_that_is_refused_by_the_lock_deletes_nothing(tmp_path: Path, m
 
     monkeypatch.setattr(driver, "SweepLock", taken_meanwhile)
     with pytest.raises(ConfigError, match="this sweep is running in"):
-        run_sweep(asked, directory, make_console(), Options())
+        run_sweep(asked, expand(asked), directory, make_console(), Options())
     assert directory.is_dir()
 
 

@@ -20,6 +20,7 @@ from stackwise_ray.config.space.domains import (
 )
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.config.trial.editing import edit, to_plain
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.data.corpora.markov import MarkovSource
@@ -115,7 +116,7 @@ def source(
         trials=trials,
         resolve=resolve,
         propose=propose,
-        objectives=[("validation/loss", "minimize")],
+        goals=[Goal.of("validation/loss")],
         known=known,
         record=record,
         root_seed=root_seed,

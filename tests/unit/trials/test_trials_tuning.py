@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Failed
 from stackwise_ray.tracking.journal import Journal
@@ -29,7 +30,7 @@ def tuned_source(chosen: dict[str, Any], n_replicates: int = 2) -> TunedSource:
         ]
 
     return TunedSource(
-        tuning, make, lambda arm, t: chosen.update({arm: t}), metric="validation/loss", n_replicates=n_replicates
+        tuning, make, lambda arm, t: chosen.update({arm: t}), goal=Goal.of("validation/loss"), n_replicates=n_replicates
     )
 
 

@@ -1,0 +1,186 @@
+"""What every `analysis:` step gives the report: its findings, computed here in the order of the search-space file.
+
+A step is one module of `analysis.steps` (or of a plugin): what it checks beforehand is `core.analysis_step`, what it
+adds for the report is here. `summary` calls `answers_of`; the page, the terminal and the JSON files show what the
+answers hold and know no step by name, but for comparisons, whose verdicts stand in the table of arms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stackwise_ray.core.analysis_step import AnalysisStep
+from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.registries import ANALYSES
+
+from ..render import Grid
+from ..table.sweep_directory import Sweep
+from .page import Block, Picture, Section, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a step found, ready to be shown.
+
+    Attributes:
+        sentence: The answer in words.
+        facts: Plain data for JSON.
+        result: The step's own result, for programs.
+        opening: What stands in its section above the figure; `blocks`: what stands below.
+        draw: From the path of a PNG to the figure; None: it has none.
+        grid: What a terminal shows above the sentence; None: nothing.
+        believable: Whether every check was made and none speaks against it.
+        records: Files of JSON below the report's folder, each with one record; empty: one file with `facts`.
+    """
+
+    sentence: str
+    facts: Mapping[str, Any]
+    result: Any = None
+    opening: tuple[Block, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    draw: Callable[[Path], Picture] | None = None
+    grid: Grid | None = None
+    believable: bool = True
+    records: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+
+class ReportedStep(AnalysisStep, ABC):
+    """A kind of declared analysis, with what the report shows of it.
+
+    Attributes:
+        title: Heading of its section; sections of one title are one section.
+        figure: Name of its figure's file, without suffix; the second of a kind gets a number; None: its key.
+        compares: Whether its results are `Comparison` or `SequentialComparison`, whose verdicts lead the report.
+        of_runs_alone: Whether the finished runs and the options decide alone, so that the same runs are computed once
+            in a process: a command writes the report and then prints it.
+    """
+
+    title: ClassVar[str]
+    figure: ClassVar[str | None] = None
+    compares: ClassVar[bool] = False
+    of_runs_alone: ClassVar[bool] = False
+
+    @abstractmethod
+    def compute(self, sweep: Sweep, options: Any) -> Finding:
+        """The finding on the runs that have finished.
+
+        Args:
+            options: Of the step's own class, or whatever its `asked` gives.
+
+        Raises:
+            AnalysisError: The runs cannot answer it; the report says why.
+        """
+
+    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
+        """What the sweep asks of this step.
+
+        Args:
+            declared: The options of every entry of the file with this key, as plain data.
+        """
+        return [self.options(**plain_options) for plain_options in declared]
+
+    def called(self, options: Any) -> str:
+        """What a sentence calls it where it is refused, e.g. "law 'chinchilla'"."""
+        return self.title.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A step of a sweep: what it found, or why it found nothing.
+
+    Attributes:
+        kind: Its key in `core.registries.ANALYSES`.
+        figure: Name of its figure's file, without suffix.
+        compares: As the step's own.
+    """
+
+    kind: str
+    title: str
+    called: str
+    figure: str
+    compares: bool = False
+    finding: Finding | None
+    refused: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What was found, or why nothing was."""
+        return f"No {self.called}: {self.refused}" if self.finding is None else self.finding.sentence
+
+    def picture(self, folder: Path) -> Picture | None:
+        """Its figure in `folder`, not drawn yet; None where it has none."""
+        if self.finding is None or self.finding.draw is None:
+            return None
+        return self.finding.draw(folder / f"{self.figure}.png")
+
+    def section(self, picture: Picture | None) -> Section:
+        """What the page says of it."""
+        if self.finding is None:
+            return Section(self.title, (plain(self.sentence, warning=True),))
+        drawn = () if picture is None else (picture,)
+        return Section(self.title, (*self.finding.opening, *drawn, *self.finding.blocks))
+
+    def records(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """Files of JSON below the report's folder, each with one record."""
+        if self.finding is not None and self.finding.records:
+            return self.finding.records
+        return ((f"analyses/{self.kind}.json", self.to_dict()),) if self.finding is not None else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found = None if self.finding is None else dict(self.finding.facts)
+        return {"step": self.kind, "sentence": self.sentence, "refused": self.refused, "found": found}
+
+
+_computed: dict[str, Finding] = {}
+"""Findings of steps that runs and options decide alone."""
+
+
+def answers_of(sweep: Sweep) -> tuple[Answer, ...]:
+    """The answers to everything that a sweep asks, in the order of its file; what suggests itself comes last."""
+    declared: dict[str, list[Mapping[str, Any]]] = {}
+    for kind, options in sweep.analysis:
+        declared.setdefault(kind, []).append(options)
+    found: list[Answer] = []
+    for kind in dict.fromkeys([*declared, *ANALYSES.names()]):
+        try:
+            step: ReportedStep = ANALYSES.get(kind)
+            asked = step.asked(sweep, declared.get(kind, []))
+        except (ConfigError, TypeError) as error:  # a plugin that is not there, or another version of it
+            gone = f"{error}; name the plugin that brings it (--plugin)"
+            found.append(Answer(kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=gone))
+            continue
+        found += [_answer(sweep, kind, step, options, number) for number, options in enumerate(asked)]
+    return tuple(found)
+
+
+def _answer(sweep: Sweep, kind: str, step: ReportedStep, options: Any, number: int) -> Answer:
+    finding, refused = None, None
+    try:
+        finding = _finding(sweep, kind, step, options)
+    except AnalysisError as error:
+        refused = str(error)
+    figure = (step.figure or kind) + ("" if number == 0 else f"_{number + 1}")
+    called = step.called(options)
+    return Answer(
+        kind=kind,
+        title=step.title,
+        called=called,
+        figure=figure,
+        compares=step.compares,
+        finding=finding,
+        refused=refused,
+    )
+
+
+def _finding(sweep: Sweep, kind: str, step: ReportedStep, options: Any) -> Finding:
+    if not step.of_runs_alone:
+        return step.compute(sweep, options)
+    key = f"{kind} {options} {sweep.runs.attrs.get('exclusions')}\n{sweep.runs.to_csv(index=False)}"
+    if key not in _computed:
+        _computed[key] = step.compute(sweep, options)
+    return _computed[key]

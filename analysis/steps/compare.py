@@ -1,0 +1,267 @@
+"""`- compare: {metric: …}`: a paired comparison of every arm with a baseline, by a fixed number of seeds or adaptively.
+
+Its verdicts also lead the report: the table of arms shows those of the first comparison, and a sweep that declares
+none, but has a baseline, is compared as if it did (the report says so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, PlannedArm, PlannedSweep, StepOptions
+from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
+from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
+from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.registries import ANALYSES
+
+from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence
+from ..anytime.adaptive_verdicts import method as adaptive_method
+from ..paired.comparison import Comparison
+from ..render import Grid
+from ..report.page import ALL_RUNS, Items, Picture, arm_anchor, file_name, plain, sourced
+from ..report.reported_steps import Finding, ReportedStep
+from ..table.sweep_directory import Sweep
+
+if TYPE_CHECKING:
+    from ..anytime.verdict import SequentialComparison
+
+KIND = "compare"
+_RATIOS = (
+    "throughput/tokens_per_s",
+    "flops/total",
+    "tokens/total",
+    "memory/peak_bytes",
+    "memory/saved_activation_bytes",
+    "model/bytes",
+    "model/params",
+    "model/params_non_embedding",
+)
+_SETTINGS = (
+    "metric",
+    "baseline",
+    "direction",
+    "assumed",
+    "test",
+    "correction",
+    "alpha",
+    "margin",
+    "equal",
+    "tolerance",
+    "budgets",
+    "block",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(StepOptions):
+    """What is compared and how it is decided; the options are those of `analysis.compare`."""
+
+    metric: str = "validation/loss"
+    baseline: str | None = None  # None: design.baseline
+    correction: Correction = "holm"
+    margin: Annotated[float, Field(gt=0)] | None = (
+        None  # differences within ± margin (the metric's unit) are equivalent
+    )
+    direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
+    test: Literal["t", "sign_flip", "wilcoxon"] = "t"
+    equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest relative difference of what `equal` names
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class CompareStep(ReportedStep):
+    """Every arm against the baseline, paired by seed."""
+
+    options = Compare
+    title = "Comparison"
+    figure = "comparison_plots"
+    compares = True
+    refuses_search = "compares arms, and a search has none; compare its winner with others in design.kind: arms"
+
+    def reads(self, options: Compare) -> tuple[MetricRead, ...]:
+        """What is compared."""
+        common = "compare validation/masked_loss, which is the same for all"
+        return (MetricRead(metric=options.metric, key="metric", instead=common),)
+
+    def comparison(self, options: Compare) -> DeclaredComparison:
+        """The options themselves."""
+        return options
+
+    def check(self, options: Compare, planned: PlannedSweep) -> None:
+        """It needs a baseline, another arm, equal budgets where they are asked for, and a test that suits the seeds."""
+        _check_arms(options, planned)
+        _check_budgets(options, planned.arms)
+        if planned.adaptive:
+            _check_adaptive(options)
+
+    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
+        """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
+        if len(sweep.arms) < 2 or sweep.is_search:
+            return []
+        return [comparison for comparison in sweep.questions.comparisons if comparison.step == KIND]
+
+    def called(self, options: ResolvedComparison) -> str:
+        """The comparison by its metric."""
+        return f"comparison on {options.metric}"
+
+    def compute(self, sweep: Sweep, options: ResolvedComparison) -> Finding:
+        """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
+        if options.baseline is None:
+            raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
+        # where the number of seeds depends on the results, no test of a fixed number holds
+        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
+            return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
+        from ..paired.significance import compare, fixed_arguments
+
+        found = compare(sweep.runs, **fixed_arguments(options))
+        return Finding(
+            sentence=found.sentence,
+            facts=found.to_dict(),
+            result=found,
+            opening=(sourced(found.verdict_grid, _of_arms(sweep, found.verdict_grid)),),
+            blocks=(
+                plain(_method(found)),
+                _remarks(sweep, found),
+                sourced(found.detail_grid, _of_arms(sweep, found.detail_grid)),
+            ),
+            draw=partial(_forest, found),
+            records=tuple((_file(arm, found.baseline), _pair(sweep, found, arm)) for arm in found.verdicts),
+        )
+
+
+def _check_arms(options: Compare, planned: PlannedSweep) -> None:
+    names = [arm.name for arm in planned.arms]
+    baseline = planned.baseline if options.baseline is None else options.baseline
+    if baseline is None:
+        raise ConfigError(f"is required, as is a design.baseline; {did_you_mean('', names)}", path="baseline")
+    if baseline not in names:
+        raise ConfigError(f"= {baseline} is no arm; {did_you_mean(baseline, names)}", path="baseline")
+    if len(names) < 2:
+        raise ConfigError(f"needs two arms; there is only {names[0]}")
+
+
+def _check_budgets(options: Compare, arms: tuple[PlannedArm, ...]) -> None:
+    """A comparison at equal budget needs one budget; what the runs achieve is checked again on their table."""
+    if options.equal != "budget":
+        return
+    first = arms[0]
+    for arm in arms[1:]:
+        far = abs(first.budget - arm.budget) > options.tolerance * max(first.budget, arm.budget)
+        if first.budget_unit != arm.budget_unit or far:
+            problem = (
+                f"= budget, but {first.name} has {first.budget_unit}: {first.budget:g} and {arm.name} has "
+                f"{arm.budget_unit}: {arm.budget:g}; give every arm one budget, or set equal: flops or null"
+            )
+            raise ConfigError(problem, path="equal")
+
+
+def _check_adaptive(options: Compare) -> None:
+    """Adaptive replicates follow one rule, so nothing may be declared that another rule would decide."""
+    if options.test != "t":
+        problem = f"= {options.test} is for a fixed number of seeds; adaptive replicates have a test of their own"
+        raise ConfigError(f"{problem} (an e-process of the t test): remove it", path="test")
+    if options.alpha >= 0.5:
+        raise ConfigError(f"= {options.alpha:g} is no level of a verdict; choose below 0.5", path="alpha")
+    if options.correction not in ("holm", "bonferroni"):
+        problem = f"= {options.correction}: adaptive replicates decide each of m arms at alpha / m"
+        raise ConfigError(f"{problem}; write bonferroni", path="correction")
+
+
+def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) -> Finding:
+    facts = found.to_dict()
+    shared = {key: value for key, value in facts.items() if key not in ("verdicts", "blocks", "sentence")}
+    grid = Grid(found.grid.columns, found.grid.rows, found.grid.title, (), found.grid.numeric)
+    return Finding(
+        sentence=decision_sentence(found),
+        facts=facts,
+        result=found,
+        blocks=(
+            plain(adaptive_method(found, least, most)),
+            sourced(grid, _of_arms(sweep, grid)),
+            _remarks(sweep, found),
+        ),
+        records=tuple(
+            (
+                _file(arm, found.baseline),
+                {**shared, "arm": arm, "seeds": found.blocks[arm], "result": verdict.to_dict()},
+            )
+            for arm, verdict in found.verdicts.items()
+        ),
+    )
+
+
+def _forest(found: Comparison, path: Path) -> Picture:
+    from ..plots.forest import forest_plot, how_to_read
+
+    title = f"Paired differences with their intervals: {found.metric} against {found.baseline}"
+    return Picture(title=title, figure=forest_plot(path, found), caption=how_to_read(found))
+
+
+def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
+    """The anchor of each row of a table with one row per arm."""
+    return [arm_anchor(sweep, row[0]) for row in grid.rows]
+
+
+def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
+    """The remarks with the runs that they were found in, an indented line joined to the one that it continues."""
+    lines: list[str] = []
+    sources: list[str | None] = []
+    for line, arms in found.remarks_of_arms():
+        if line.startswith("  ") and lines:
+            lines[-1] += f" {line.strip()}"
+            continue
+        lines.append(line)
+        sources.append(None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS)
+    return Items(tuple(lines), tuple(sources))
+
+
+def _method(found: Comparison) -> str:
+    tests = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+    correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
+    corrected = correction.get(found.correction, "Benjamini and Hochberg's correction")
+    arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
+    text = (
+        f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "
+        f"{tests[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
+        f"are of the same test and not widened for the number of arms."
+    )
+    if found.margin is not None:
+        text += (
+            f" Equivalent means: the {1 - 2 * found.alpha:.0%} interval lies inside ±{found.margin:g} (two "
+            f"one-sided tests)."
+        )
+    return text
+
+
+def _file(arm: str, baseline: str) -> str:
+    return f"comparisons/comparison_{file_name(arm)}_vs_{file_name(baseline)}.json"
+
+
+def _pair(sweep: Sweep, comparison: Comparison, arm: str) -> dict[str, Any]:
+    """One verdict with all its numbers, and what the arm costs as a multiple of the baseline."""
+    runs = sweep.runs
+    ratios = {}
+    for metric in _RATIOS:
+        if metric in runs.columns:
+            ours = runs.loc[runs["arm"] == arm, metric].mean()
+            theirs = runs.loc[runs["arm"] == comparison.baseline, metric].mean()
+            if ours == ours and theirs == theirs and theirs != 0:  # both were measured
+                ratios[metric] = float(ours / theirs)
+    return {
+        **{name: getattr(comparison, name) for name in _SETTINGS},
+        "family": comparison.family,
+        "arm": arm,
+        "result": comparison[arm].to_dict(),
+        "baseline_values": dict(comparison.baseline_values),
+        "ratios": ratios,
+        "notes": list(comparison.notes),
+    }
+
+
+ANALYSES.register(KIND)(CompareStep())

@@ -1,0 +1,84 @@
+"""`- isoflop: {}`: the best size of every budget, and how it grows with the budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stackwise_ray.core.analysis_step import MetricRead, PlannedSweep, StepOptions
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.registries import ANALYSES
+
+from ..plots.figures import PanelFigure
+from ..report.page import Picture, sentence_and_table
+from ..report.reported_steps import Finding, ReportedStep
+from ..table.sweep_directory import Sweep
+
+if TYPE_CHECKING:
+    from ..scaling.isoflop import IsoFlopFit
+
+FEWEST_SIZES = 4
+"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isoflop(StepOptions):
+    """It has no options: the budgets are those of the design."""
+
+
+class IsoflopStep(ReportedStep):
+    """The optimum of each budget of FLOPs, among the sizes that were trained with it."""
+
+    options = Isoflop
+    title = "Scaling laws"
+    of_runs_alone = True
+    refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
+
+    def reads(self, options: Isoflop) -> tuple[MetricRead, ...]:
+        """A valley is of the final loss."""
+        later = "ask the common one after the sweep: python -m analysis isoflop DIR --map loss=validation/masked_loss"
+        return (MetricRead(metric="validation/loss", instead=later),)
+
+    def check(self, options: Isoflop, planned: PlannedSweep) -> None:
+        """It needs budgets of FLOPs, with enough sizes at one of them."""
+        other = next((arm.name for arm in planned.arms if arm.budget_unit != "flops"), None)
+        if other is not None:
+            raise ConfigError(f"needs budgets of FLOPs, and {other} has another; use design.kind: isoflop")
+        if max(Counter(arm.budget for arm in planned.arms).values()) < FEWEST_SIZES:
+            raise ConfigError(f"needs at least {FEWEST_SIZES} sizes at a budget; add sizes")
+
+    def called(self, options: Isoflop) -> str:
+        """As the other laws are called."""
+        return "law 'isoflop'"
+
+    def compute(self, sweep: Sweep, options: Isoflop) -> Finding:
+        """The optima and their growth; a budget without an optimum is refused by name among them."""
+        from ..scaling.isoflop import fit_isoflop
+
+        fit = fit_isoflop(sweep.runs, budgets="budget")
+        believable = not fit.refusals
+        opening, blocks = sentence_and_table(fit.sentence, fit.grid, believable=believable)
+        return Finding(
+            sentence=fit.sentence,
+            facts=fit.to_dict(),
+            result=fit,
+            opening=opening,
+            blocks=blocks,
+            draw=partial(_picture, fit) if fit.accepted else None,
+            grid=fit.grid,
+            believable=believable,
+        )
+
+
+def _picture(fit: IsoFlopFit, path: Path) -> Picture:
+    from ..plots.law_figures import isoflop_panels
+
+    caption = "Left: loss over size at each budget, with the floor of its parabola; right: the floors over the budget."
+    figure = PanelFigure(path=path, panels=tuple(isoflop_panels(fit)))
+    return Picture(title="The best size at each budget", figure=figure, caption=caption)
+
+
+ANALYSES.register("isoflop")(IsoflopStep())

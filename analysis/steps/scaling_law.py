@@ -1,0 +1,89 @@
+"""`- scaling_law: {law: …}`: a law of the loss over the sizes and budgets of a sweep, with its certificate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stackwise_ray.core.analysis_step import MetricRead, PlannedSweep, StepOptions
+from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.registries import ANALYSES
+
+from ..plots.figures import PanelFigure
+from ..report.page import Picture, sentence_and_table
+from ..report.reported_steps import Finding, ReportedStep
+from ..table.sweep_directory import Sweep
+
+if TYPE_CHECKING:
+    from ..scaling.scaling_law import ScalingFit
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingLaw(StepOptions):
+    """Which law; as the arguments of `fit_scaling_law`."""
+
+    law: Literal["power", "power_offset", "chinchilla", "bnsl", "data_constrained"] = "chinchilla"
+    holdout: Literal["largest"] | None = "largest"  # refit without the largest budgets and predict them; null: not
+
+
+class ScalingLawStep(ReportedStep):
+    """A parametric law, fitted to the finished runs."""
+
+    options = ScalingLaw
+    title = "Scaling laws"
+    of_runs_alone = True
+    refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
+
+    def reads(self, options: ScalingLaw) -> tuple[MetricRead, ...]:
+        """Laws are of the final loss."""
+        later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
+        return (MetricRead(metric="validation/loss", instead=later),)
+
+    def check(self, options: ScalingLaw, planned: PlannedSweep) -> None:
+        """Refuse a law that the runs of the sweep will be too few for."""
+        if options.law == "data_constrained":
+            problem = "= data_constrained needs the unique tokens of each run, which a sweep does not record"
+            raise ConfigError(f"{problem}; choose chinchilla, or fit it from a table", path="law")
+        from ..scaling.law_table import require_runs
+        from ..scaling.laws import LAWS
+
+        try:
+            require_runs(len(planned.arms) * planned.seeds, len(LAWS[options.law].parameters), options.law)
+        except AnalysisError as error:
+            raise ConfigError(str(error)) from None
+
+    def called(self, options: ScalingLaw) -> str:
+        """The law by its name."""
+        return f"law '{options.law}'"
+
+    def compute(self, sweep: Sweep, options: ScalingLaw) -> Finding:
+        """The fit with its certificate."""
+        from ..scaling.scaling_law import fit_scaling_law
+
+        fit = fit_scaling_law(sweep.runs, **asdict(options))
+        believable = fit.certificate.holds is True
+        opening, blocks = sentence_and_table(fit.sentence, fit.grid, believable=believable)
+        facts: dict[str, Any] = fit.to_dict()
+        return Finding(
+            sentence=fit.sentence,
+            facts=facts,
+            result=fit,
+            opening=opening,
+            blocks=blocks,
+            draw=partial(_picture, fit),
+            grid=fit.grid,
+            believable=believable,
+        )
+
+
+def _picture(fit: ScalingFit, path: Path) -> Picture:
+    from ..plots.law_figures import law_panels
+
+    caption = "Left: the law with its 95 % band among the runs; right: the runs held out, against what was predicted."
+    figure = PanelFigure(path=path, panels=tuple(law_panels(fit)))
+    return Picture(title=f"Scaling law {fit.law}", figure=figure, caption=caption)
+
+
+ANALYSES.register("scaling_law")(ScalingLawStep())

@@ -1,0 +1,100 @@
+"""From a search space to what it asks, with nothing left open: the one place that fills in what a file leaves out.
+
+The driver calls it and journals the result (`core.comparison_records`); whoever compares or optimises reads that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stackwise_ray.config.space.designs import Design
+from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, SweepConfig
+from stackwise_ray.core.analysis_step import DeclaredComparison
+from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison
+from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.registries import ANALYSES
+
+OPEN_BUDGET = "flops"
+"""What must be equal in a comparison that suggests itself, where the arms have budgets in several units."""
+
+
+SUGGESTED = "compare"
+"""The analysis that suggests itself where a design names a baseline and the file declares no comparison."""
+
+
+def questions_of(sweep: SweepConfig, design: Design) -> Questions:
+    """What a sweep asks.
+
+    Args:
+        design: What the sweep expands to.
+    """
+    units = {arm.trial.training.budget.unit for arm in design.arms}
+    return resolve_questions(sweep, [arm.name for arm in design.arms], units.pop() if len(units) == 1 else None)
+
+
+def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | None) -> Questions:
+    """What a sweep over these arms asks.
+
+    Args:
+        arms: Names of the arms; none where a search draws them.
+        budget: The unit of all arms' budgets; None where they differ.
+    """
+    declared = [
+        _resolve(sweep, comparison, arms, budget, step=entry.kind, declared=True)
+        for entry in sweep.analysis
+        if (comparison := entry.step.comparison(entry.options)) is not None
+    ]
+    suggested = []
+    if not declared and sweep.baseline is not None:
+        suggestion = ANALYSES.get(SUGGESTED).options(metric=sweep.objective[0].metric)
+        suggested = [_resolve(sweep, suggestion, arms, budget, step=SUGGESTED, declared=False)]
+    return Questions(
+        arms=tuple(arms), baseline=sweep.baseline, goals=goals_of(sweep), comparisons=tuple(declared or suggested)
+    )
+
+
+def goals_of(sweep: SweepConfig) -> tuple[Goal, ...]:
+    """What a sweep optimises; the first goal decides among tuning trials, search points and kept models."""
+    return tuple(Goal.of(entry.metric, _written(sweep, entry.metric)) for entry in sweep.objective)
+
+
+def scheduler_goal(sweep: SweepConfig) -> Goal:
+    """What early stopping decides by: its own metric, else the first objective."""
+    entry = sweep.objective[0]
+    metric = entry.metric if sweep.scheduler is None else sweep.scheduler.metric or entry.metric
+    return Goal.of(metric, _written(sweep, metric))
+
+
+def _resolve(
+    sweep: SweepConfig,
+    compare: DeclaredComparison,
+    arms: Sequence[str],
+    budget: str | None,
+    *,
+    step: str,
+    declared: bool,
+) -> ResolvedComparison:
+    goal = Goal.of(compare.metric, _written(sweep, compare.metric))
+    baseline = sweep.baseline_of(compare)
+    adaptive = isinstance(sweep.replicates.seeds, AdaptiveSeeds)
+    return ResolvedComparison(
+        metric=compare.metric,
+        direction=goal.direction,
+        assumed=goal.assumed,
+        baseline=baseline,
+        margin=compare.margin,
+        equal=budget or OPEN_BUDGET if compare.equal == "budget" else compare.equal,
+        tolerance=compare.tolerance,
+        alpha=compare.alpha,
+        correction="bonferroni" if adaptive else compare.correction,
+        test="mixture_t" if adaptive else compare.test,
+        family=tuple(arm for arm in arms if arm != baseline),
+        step=step,
+        declared=declared,
+    )
+
+
+def _written(sweep: SweepConfig, metric: str) -> Direction | None:
+    """The direction that the file gives for a metric anywhere (`sweep_rules` lets it give one)."""
+    entries: tuple[ObjectiveEntry | DeclaredComparison, ...] = (*sweep.objective, *sweep.comparisons)
+    return next((entry.direction for entry in entries if entry.metric == metric and entry.direction), None)

@@ -1,0 +1,136 @@
+"""What a sweep optimises and compares, with nothing left open: resolved once, journaled, and read by everybody.
+
+`config.space.comparisons` makes these records from a search space; the driver writes them into the journal's meta. The
+driver, the report, `analysis` and `verify` read them, and none of them decides again what a file left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction, resolve_direction
+
+Test = Literal["t", "sign_flip", "wilcoxon", "mixture_t"]
+Correction = Literal["holm", "bonferroni", "benjamini_hochberg", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A metric and which way of it is better.
+
+    Attributes:
+        assumed: Whether nobody knows the direction, so that lower counts as better.
+    """
+
+    metric: str
+    direction: Direction
+    assumed: bool = False
+
+    @classmethod
+    def of(cls, metric: str, written: Direction | None = None) -> Goal:
+        """The goal on a metric; without a written direction, what its record says."""
+        direction, assumed = resolve_direction(metric, written)
+        return cls(metric=metric, direction=direction, assumed=assumed)
+
+    @property
+    def good(self) -> str:
+        """Which way is better, as the end of a sentence."""
+        return good_direction(self.direction, assumed=self.assumed)
+
+    def badness(self, value: float) -> float:
+        """A number of which the least is the best."""
+        return badness(self.direction) * value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedComparison:
+    """A paired comparison of arms with a baseline, nothing left open.
+
+    Attributes:
+        assumed: Whether nobody knows the direction, so that lower counts as better.
+        baseline: None where a file declares the comparison and names no baseline.
+        margin: Differences within ± margin (in the metric's unit) count as equivalent; None: not tested.
+        equal: The budget that must agree in every pair, by its unit; None: none.
+        tolerance: Largest relative difference of these budgets.
+        alpha: Level of the whole family.
+        test: "mixture_t" where seeds are added until it has decided.
+        family: The arms that are compared with the baseline, whether or not they finish.
+        step: The key of the analysis that asks it, e.g. "compare".
+        declared: Whether the file declares it; else it suggests itself by the design's baseline.
+    """
+
+    metric: str
+    direction: Direction
+    assumed: bool
+    baseline: str | None
+    margin: float | None
+    equal: str | None
+    tolerance: float
+    alpha: float
+    correction: Correction
+    test: Test
+    family: tuple[str, ...]
+    step: str
+    declared: bool
+
+    @property
+    def goal(self) -> Goal:
+        """The metric and which way of it is better."""
+        return Goal(metric=self.metric, direction=self.direction, assumed=self.assumed)
+
+    @property
+    def level(self) -> float:
+        """The level of one arm's verdict where all arms share alpha evenly."""
+        return self.alpha / max(1, len(self.family))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """Everything that a sweep asks of its trials.
+
+    Attributes:
+        arms: All arms, those included that have not begun.
+        baseline: The arm that comparisons are against where nothing else is said.
+        goals: What is optimised; the report leads with the first.
+        comparisons: The declared ones, or the one that suggests itself.
+    """
+
+    arms: tuple[str, ...]
+    baseline: str | None
+    goals: tuple[Goal, ...]
+    comparisons: tuple[ResolvedComparison, ...]
+
+    @property
+    def first_goal(self) -> Goal:
+        """What the report leads with, tuning and search optimise and the kept models are chosen by."""
+        return self.goals[0]
+
+    def goal_on(self, metric: str) -> Goal:
+        """Which way of any metric is better here: as a comparison or an objective says, else as its record does."""
+        stated: Iterable[Goal] = (*(comparison.goal for comparison in self.comparisons), *self.goals)
+        return next((goal for goal in stated if goal.metric == metric), None) or Goal.of(metric)
+
+    def to_plain(self) -> dict[str, Any]:
+        """JSON data that `read_questions` reads back."""
+        return asdict(self)
+
+
+def read_questions(meta: Mapping[str, Any]) -> Questions:
+    """What the journal's meta says that its sweep asks.
+
+    Without a word about it: one goal, validation/loss, and nothing to compare.
+    """
+    plain = meta.get("questions")
+    if plain is None:
+        return Questions(arms=(), baseline=None, goals=(Goal.of("validation/loss"),), comparisons=())
+    return Questions(
+        arms=tuple(plain["arms"]),
+        baseline=plain["baseline"],
+        goals=tuple(Goal(**goal) for goal in plain["goals"]),
+        comparisons=tuple(
+            ResolvedComparison(**{**comparison, "family": tuple(comparison["family"])})
+            for comparison in plain["comparisons"]
+        ),
+    )

@@ -1,0 +1,78 @@
+"""What trials write is what the catalogue holds: small real trials of every kind, nothing unregistered among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.config.trial import AssociativeRecallSource, TrialConfig
+from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, resolve_direction
+from stackwise_ray.core.registries import COMPONENTS, TASKS
+from tests.small_trials import TRIAL, run, with_data, with_model, with_training
+
+RECALL = AssociativeRecallSource(n_pairs=2, n_queries=2, n_keys=4, n_values=4, n_tokens=2000)
+TRIALS: dict[str, TrialConfig] = {
+    "decoder with whole splits": with_data(final_evaluation="full"),
+    "decoder that answers": with_data(corpus="associative_recall", markov=None, associative_recall=RECALL),
+    "encoder": with_model(family="bert", role="encoder"),
+    "encoder with a finish": with_training(
+        with_model(family="bert", role="encoder"),
+        regime="depth_time",
+        finish=0.4,
+        budget=replace(TRIAL.training.budget, steps=10),
+    ),
+}
+ELSEWHERE = {
+    "flops/cache": "training.cache",
+    "time/compile_s": "training.compile",
+    "train/skipped_steps": "fp16, where gradients overflow",
+    **{f"init/{name}": "training.init_from" for name in ("charged", "flops", "tokens", "steps", "wall_seconds")},
+}
+"""Metrics of trials that these small ones are not, by what it takes."""
+
+
+@pytest.fixture(scope="module")
+def written(module_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Every metric that each trial reports on its way or at its end."""
+    found = {}
+    for name, trial in TRIALS.items():
+        records, result = run(trial, tmp_path_factory.mktemp("trial"))
+        found[name] = {*result.metrics, *(metric for record in records for metric in record.metrics)}
+    return found
+
+
+def _of_others() -> set[str]:
+    """Metrics that evaluation tasks and components bring, under their own names."""
+    return {path for path in metric_paths() if path.partition("/")[0] in (*TASKS.names(), *COMPONENTS.names())}
+
+
+def test_the_metrics_that_trials_write_are_the_registered_ones(written: dict[str, set[str]]) -> None:
+    assert set().union(*written.values()) == set(metric_paths()) - set(ELSEWHERE) - _of_others()
+
+
+@pytest.mark.parametrize("path", metric_paths())
+def test_every_metric_says_what_it_is_and_who_reports_it(path: str) -> None:
+    metric = find_metric(path)
+    assert metric is not None
+    assert metric.label
+    assert metric.reported_by
+    assert metric.digits >= 0
+
+
+def test_a_name_that_people_use_elsewhere_belongs_to_one_metric() -> None:
+    names = [name for path in metric_paths() if (metric := find_metric(path)) for name in metric.also_called]
+    assert len(names) == len(set(names))
+    assert not set(names) & set(metric_paths())
+
+
+@pytest.mark.parametrize("name", ["throughput/tokens_per_s", "accuracy", "f1", "rouge_l", "cola/matthews"])
+def test_more_is_better_where_the_field_says_so(name: str) -> None:
+    assert resolve_direction(name) == ("maximize", False)
+
+
+@pytest.mark.parametrize("name", ["score", "anything/else", "train/lr"])
+def test_what_nobody_knows_is_minimised_and_called_assumed(name: str) -> None:
+    assert resolve_direction(name) == ("minimize", True)
+    assert resolve_direction(name, "maximize") == ("maximize", False)

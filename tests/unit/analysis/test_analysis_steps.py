@@ -1,0 +1,141 @@
+"""Declared analyses: one file brings one, from the search space to the report; what cannot be answered is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from synthetic_sweeps import JournalBuilder, final_metrics
+
+from analysis import summary_table, write_report
+from analysis.render import Grid
+from analysis.report.page import sentence_and_table
+from analysis.report.reported_steps import Finding, ReportedStep
+from analysis.report.verification import verify_report
+from analysis.table.sweep_directory import Sweep
+from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.config.space.sweep_config import sweep_to_plain
+from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
+from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.registries import ANALYSES
+
+DOCUMENT: dict[str, Any] = {
+    "name": "cheap",
+    "base": {"model": "decoder/gpt2_family/tiny", "data": "markov"},
+    "design": {"kind": "arms", "arms": {"a": {}, "b": {"training.lr": 1e-3}}, "baseline": "a"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetTable(StepOptions):
+    unit: Literal["flops", "tokens"] = "flops"
+    fewest: int = 1
+
+
+class BudgetTableStep(ReportedStep):
+    """What every arm spent, and nothing else: a whole analysis in one class."""
+
+    options = BudgetTable
+    title = "Budget table"
+
+    def check(self, options: BudgetTable, planned: PlannedSweep) -> None:
+        if planned.seeds < options.fewest:
+            raise ConfigError(f"= {options.fewest} is more than the {planned.seeds} seeds; lower it", path="fewest")
+
+    def compute(self, sweep: Sweep, options: BudgetTable) -> Finding:
+        spent = sweep.runs.groupby("arm")[options.unit].sum().to_dict()
+        grid = Grid(("arm", options.unit), tuple((arm, f"{value:.3g}") for arm, value in spent.items()))
+        sentence = f"All arms together spent {sum(spent.values()):.3g} {options.unit}."
+        opening, blocks = sentence_and_table(sentence, grid)
+        return Finding(sentence=sentence, facts=spent, opening=opening, blocks=blocks, grid=grid)
+
+
+@pytest.fixture
+def budget_table() -> Iterator[None]:
+    ANALYSES.register("budget_table")(BudgetTableStep())
+    yield
+    del ANALYSES._entries["budget_table"]
+
+
+def write_sweep(folder: Path, *analysis: dict[str, Any]) -> Path:
+    """Two arms of two seeds, journaled with the file that declares these analyses."""
+    sweep = sweep_from_plain({**DOCUMENT, "analysis": list(analysis)})
+    builder = JournalBuilder(folder)
+    for arm, shift in (("a", 0.0), ("b", 0.1)):
+        for seed in (0, 1):
+            builder.trial(arm, seed, final_metrics(3.0 + shift + 0.01 * seed, flops=1e9, tokens=2e6))
+    builder.meta(sweep=json.loads(json.dumps(sweep_to_plain(sweep))))
+    return builder.close()
+
+
+@pytest.mark.usefixtures("budget_table")
+def test_one_class_brings_an_analysis_from_the_search_space_to_the_report(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {"budget_table": {"unit": "tokens"}})
+    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    sentence = "All arms together spent 8e+06 tokens."
+    assert "## Budget table" in text
+    assert text.count(sentence) == 1
+    assert "4e+06" in text.partition("## Budget table")[2]
+    assert summary_table(folder).to_dict()["analyses"][0]["found"] == {"a": 4e6, "b": 4e6}
+    recorded = json.loads((folder / "report/analyses/budget_table.json").read_text(encoding="utf-8"))
+    assert recorded["analyses"][0]["sentence"] == sentence
+    assert verify_report(folder).differences == ()
+
+
+@pytest.mark.usefixtures("budget_table")
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"budget_table": {"unti": "tokens"}}, r"analysis\.0\.budget_table\.unti: unknown key; did you mean 'unit'"),
+        ({"budget_table": {"unit": "steps"}}, r"analysis\.0\.budget_table\.unit = \"?steps\"? is unknown"),
+        ({"budget_table": {"fewest": 99}}, r"analysis\.0\.budget_table\.fewest = 99 is more than the 3 seeds"),
+        ({"budget_tabel": {}}, r"analysis\.0\.budget_tabel: is an unknown analysis; did you mean 'budget_table'"),
+    ],
+)
+def test_its_options_and_its_check_are_asked_before_anything_runs(step: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        sweep_from_plain({**DOCUMENT, "analysis": [step]})
+
+
+@pytest.mark.usefixtures("budget_table")
+def test_options_are_stored_and_read_back_equal() -> None:
+    sweep = sweep_from_plain({**DOCUMENT, "analysis": [{"budget_table": {"fewest": 2}}, {"compare": {}}]})
+    assert sweep.analysis[0].options == BudgetTable(fewest=2)
+    assert sweep_from_plain(sweep_to_plain(sweep)) == sweep
+
+
+def test_a_report_without_the_plugin_says_which_analysis_it_cannot_make(tmp_path: Path) -> None:
+    ANALYSES.register("budget_table")(BudgetTableStep())
+    try:
+        folder = write_sweep(tmp_path / "s", {"budget_table": {}})
+    finally:
+        del ANALYSES._entries["budget_table"]
+    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    assert "No budget_table: unknown analysis 'budget_table'" in text
+
+
+@pytest.mark.parametrize("kind", ANALYSES.names())
+def test_every_analysis_has_frozen_options_with_defaults_and_words(kind: str) -> None:
+    step = ANALYSES.get(kind)
+    assert issubclass(step.options, StepOptions)
+    assert is_dataclass(step.options)
+    options = step.options()
+    assert all(hasattr(options, entry.name) for entry in fields(options))
+    assert step.options.__doc__
+    assert step.title
+    assert all(read.key is None or hasattr(options, read.key) for read in step.reads(options))
+
+
+def test_a_search_space_with_every_analysis_is_validated_without_pandas_and_matplotlib() -> None:
+    program = (
+        "import sys; from stackwise_ray.core.registries import ANALYSES; dict(ANALYSES.items()); "
+        "print({'pandas', 'numpy', 'scipy', 'matplotlib', 'torch', 'ray'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
