@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import math
 
-from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.config.trial import TRAINING, TrainingConfig, TrialConfig
+from stackwise_ray.config.trial.editing import from_plain, to_plain
+from stackwise_ray.config.trial.registered import field_names
 from stackwise_ray.contracts import NotAtHand, require
 from stackwise_ray.contracts.small_trial import small_trial
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.training.stages import stage_plan
+from stackwise_ray.core.registries import REGIMES
+from stackwise_ray.training.stages import Regime, stage_plan
+
+
+def it_states_its_options(name: str) -> None:
+    """It is a `Regime` whose options are a frozen subclass of `TrainingConfig`."""
+    entry = REGIMES.get(name)
+    require(isinstance(entry, Regime), f"it is a {type(entry).__name__}; register a Regime(plan=…)")
+    derived = isinstance(entry.options, type) and issubclass(entry.options, TrainingConfig)
+    require(derived, f"its options are {entry.options!r}, which is no subclass of TrainingConfig")
+    frozen = entry.options.__dataclass_params__.frozen
+    require(frozen, f"{entry.options.__name__} can be changed; write @dataclass(frozen=True, kw_only=True)")
+
+
+def its_options_come_back(name: str) -> None:
+    """A trial of it as plain data is read back as the same trial, and holds every option."""
+    trial = trial_of(name)
+    plain = to_plain(trial)
+    missing = field_names(REGIMES.get(name).options) - set(plain["training"])
+    require(not missing, f"its plain data lack {', '.join(sorted(missing))}")
+    require(from_plain(json.loads(json.dumps(plain))) == trial, "read back from its plain data it is another trial")
+
+
+def its_own_options_are_refused_elsewhere(name: str) -> None:
+    """An option that another regime lacks is refused there, with the name of this one."""
+    trial = trial_of(name)
+    plain = to_plain(trial)["training"]
+    own = sorted(field_names(REGIMES.get(name).options) - field_names(TrainingConfig))
+    for option in (option for option in own if plain[option] is not None):  # null says nothing, in any regime
+        for other in set(REGIMES.names()) - set(TRAINING.entries_with(option)):
+            try:
+                small_trial(f"training.regime={other}", f"training.{option}={json.dumps(plain[option])}")
+            except ConfigError as error:
+                require(name in str(error), f"{option} is refused in {other} without its name: {error}")
+            else:
+                require(False, f"{option} is taken in the regime {other}, which lacks it")
 
 
 def its_plan_is_pure(name: str) -> None:
@@ -52,4 +90,11 @@ def trial_of(name: str) -> TrialConfig:
     raise NotAtHand(f"a small trial of it is refused: {reason}")
 
 
-CHECKS = (its_plan_is_pure, its_shares_make_the_budget, its_stages_train_blocks_that_exist)
+CHECKS = (
+    it_states_its_options,
+    its_options_come_back,
+    its_own_options_are_refused_elsewhere,
+    its_plan_is_pure,
+    its_shares_make_the_budget,
+    its_stages_train_blocks_that_exist,
+)

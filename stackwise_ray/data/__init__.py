@@ -7,17 +7,22 @@ batch holds), `corruption` (masked-language-model inputs).
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from stackwise_ray.data.corpora import CORPORA
-from stackwise_ray.data.prepared import PreparedData, TokenSplit, leak_check
-from stackwise_ray.data.preparing import prepare
-from stackwise_ray.data.windows import (
-    StridedWindows,
-    TrainingOrder,
-    fixed_validation_windows,
-    gather,
-    held_out_windows,
-    strided_windows,
-)
+
+if TYPE_CHECKING:
+    from stackwise_ray.data.prepared import PreparedData, TokenSplit, leak_check
+    from stackwise_ray.data.preparing import prepare
+    from stackwise_ray.data.windows import (
+        StridedWindows,
+        TrainingOrder,
+        fixed_validation_windows,
+        gather,
+        held_out_windows,
+        strided_windows,
+    )
 
 __all__ = [
     "CORPORA",
@@ -32,3 +37,18 @@ __all__ = [
     "prepare",
     "strided_windows",
 ]
+
+_WHERE = {
+    **dict.fromkeys(("PreparedData", "TokenSplit", "leak_check"), "prepared"),
+    "prepare": "preparing",
+    **dict.fromkeys(
+        ("StridedWindows", "TrainingOrder", "fixed_validation_windows", "gather", "strided_windows"), "windows"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs numpy is imported when it is first asked for: a corpus's options are validated without."""
+    if name not in _WHERE:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.errors import ConfigError
+
+if TYPE_CHECKING:  # a corpus is asked for its options when a trial is validated, which loads no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

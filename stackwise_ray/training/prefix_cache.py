@@ -6,7 +6,7 @@ rests on masks that stay the same in every epoch (`objectives._masked.identities
 training FLOPs.
 
 Not here: how a pass is cut (`models.growth.prefix`), and whether a trial may have a cache
-(`training.regimes.append`).
+(`training.growth_rules`).
 """
 
 from __future__ import annotations

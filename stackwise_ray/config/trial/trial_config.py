@@ -1,6 +1,7 @@
 """The configuration of one trial: everything that decides its numbers.
 
-Frozen, keyword-only dataclasses; each field has its unit and the reason for its default. `config.loading` builds
+Frozen, keyword-only dataclasses; each field has its unit and the reason for its default. Options of one regime or one
+corpus stand with that entry, in a subclass of `TrainingConfig` or `DataConfig` (`registered`). `config.loading` builds
 them from presets and overrides, pydantic validates them once at that boundary, and `config.trial.rules` holds the rules
 that span several fields. A `TrialConfig` is a value: flags and tuning return edited copies (`config.trial.editing`).
 """

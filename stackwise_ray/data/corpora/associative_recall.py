@@ -24,10 +24,8 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from stackwise_ray.config.trial import DataConfig, Positive, Strict
@@ -35,8 +33,12 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split
 
-KEYS = np.frombuffer(string.ascii_letters.encode("ascii"), dtype=np.uint8)
-VALUES = np.frombuffer((string.digits + string.punctuation).encode("ascii"), dtype=np.uint8)
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KEYS = string.ascii_letters
+VALUES = string.digits + string.punctuation
 _GENERATOR = 1  # raised when the same numbers would give another text
 _BLOCK = 8192
 """Sequences drawn at once: a few megabytes whatever the corpus's size."""
@@ -121,6 +123,8 @@ class AssociativeRecallCorpus(Corpus):
             yield Document(split, text.decode("ascii"), f"associative_recall {split}")
 
     def facts(self) -> Mapping[str, Any]:
+        import numpy as np
+
         source = self.source
         left = source.n_pairs - np.arange(source.n_queries)
         return {
@@ -151,16 +155,22 @@ class AssociativeRecallCorpus(Corpus):
         return self._nats[self._places(offsets, windows.shape[1] - 1)]
 
     def answers(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.bool_]:
+        import numpy as np
+
         places = self._places(offsets, seq_len)
         return np.asarray((places >= 2 * self.source.n_pairs) & (places % 2 == 1))
 
     def _places(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.int64]:
         """Place of each target in its sequence, shape (n_windows, seq_len)."""
+        import numpy as np
+
         return np.asarray((offsets[:, None] + 1 + np.arange(seq_len)) % self.sequence_length)
 
     @property
     def _nats(self) -> NDArray[np.float64]:
         """What the best prediction leaves at each place of a sequence, shape (sequence_length,)."""
+        import numpy as np
+
         source, nats = self.source, np.zeros(self.sequence_length)
         pairs, queries = nats[: 2 * source.n_pairs], nats[2 * source.n_pairs :]
         pairs[::2] = np.log(source.n_keys - np.arange(source.n_pairs))
@@ -170,7 +180,10 @@ class AssociativeRecallCorpus(Corpus):
 
     def _blocks(self, n_sequences: int, stream: int) -> Iterator[NDArray[np.uint8]]:
         """Sequences as ASCII codes, shape (up to _BLOCK, sequence_length) each."""
+        import numpy as np
+
         source = self.source
+        keys_of, values_of = (np.frombuffer(text.encode("ascii"), dtype=np.uint8) for text in (KEYS, VALUES))
         # RandomState's streams are frozen: the same numbers with every version of numpy.
         random = np.random.RandomState([source.seed & 0xFFFFFFFF, source.seed >> 32 & 0xFFFFFFFF, stream])
         for start in range(0, n_sequences, _BLOCK):
@@ -179,11 +192,13 @@ class AssociativeRecallCorpus(Corpus):
             values = (random.random_sample((n, source.n_pairs)) * source.n_values).astype(np.int64)
             asked = _shuffled(random, n, source.n_pairs)[:, : source.n_queries]
             block = np.empty((n, self.sequence_length), dtype=np.uint8)
-            block[:, ::2] = KEYS[np.concatenate([keys, np.take_along_axis(keys, asked, axis=1)], axis=1)]
-            block[:, 1::2] = VALUES[np.concatenate([values, np.take_along_axis(values, asked, axis=1)], axis=1)]
+            block[:, ::2] = keys_of[np.concatenate([keys, np.take_along_axis(keys, asked, axis=1)], axis=1)]
+            block[:, 1::2] = values_of[np.concatenate([values, np.take_along_axis(values, asked, axis=1)], axis=1)]
             yield block
 
 
 def _shuffled(random: np.random.RandomState, rows: int, n: int) -> NDArray[np.int64]:
     """A random order of 0 … n − 1 in each row."""
+    import numpy as np
+
     return np.argsort(random.random_sample((rows, n)), axis=1, kind="stable")

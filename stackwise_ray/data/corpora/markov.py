@@ -10,20 +10,22 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from stackwise_ray.config.trial import DataConfig, Positive, Strict
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora import CORPORA
 from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split
-from stackwise_ray.data.markov_chain import MarkovChain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stackwise_ray.data.markov_chain import MarkovChain
 
 ALPHABET = string.ascii_letters + string.digits + string.punctuation
-_CODES = np.frombuffer(ALPHABET.encode("ascii"), dtype=np.uint8)
 _GENERATOR = 1  # raised when the same numbers would give another text
 
 
@@ -77,6 +79,8 @@ class MarkovCorpus(Corpus):
     @cached_property
     def chain(self) -> MarkovChain:
         """The source itself, with its stationary distribution and entropy rate."""
+        from stackwise_ray.data.markov_chain import MarkovChain
+
         source = self.source
         return MarkovChain(
             order=source.order, n_symbols=source.n_symbols, concentration=source.concentration, seed=source.seed
@@ -91,7 +95,7 @@ class MarkovCorpus(Corpus):
     def documents(self) -> Iterator[Document]:
         for stream, split in enumerate(SPLITS, start=1):
             symbols = self.chain.sample(self.n_symbols_of(split), stream=stream, seed=self.source.seed)
-            yield Document(split, _CODES[symbols].tobytes().decode("ascii"), f"markov {split}")
+            yield Document(split, _codes()[symbols].tobytes().decode("ascii"), f"markov {split}")
 
     def facts(self) -> Mapping[str, Any]:
         return {"entropy_rate_nats": self.chain.entropy_rate}
@@ -112,9 +116,18 @@ class MarkovCorpus(Corpus):
 
 def symbols_of(token_ids: NDArray[np.integer]) -> NDArray[np.int64]:
     """Symbols of byte tokens; a token outside the alphabet is an error, since the source never emits one."""
+    import numpy as np
+
     table = np.full(1 << 16, -1, dtype=np.int64)
-    table[_CODES] = np.arange(len(_CODES))
+    table[_codes()] = np.arange(len(ALPHABET))
     symbols = table[np.asarray(token_ids)]
     if (symbols < 0).any():
         raise ValueError("the tokens are not those of a markov source with the bytes tokenizer")
     return symbols
+
+
+def _codes() -> NDArray[np.uint8]:
+    """The byte of each symbol."""
+    import numpy as np
+
+    return np.frombuffer(ALPHABET.encode("ascii"), dtype=np.uint8)

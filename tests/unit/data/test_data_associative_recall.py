@@ -41,7 +41,7 @@ def test_keys_and_values_come_from_their_own_alphabets_evenly():
     text = "".join(sequences())
     for characters, alphabet, n in ((text[::2], KEYS, 7), (text[1::2], VALUES, 4)):
         counts = Counter(characters)
-        assert set(counts) == set(bytes(alphabet[:n]).decode())
+        assert set(counts) == set(alphabet[:n])
         error = np.sqrt((1 - 1 / n) / n / len(characters))
         # Draws inside a sequence depend on each other; a query repeats its pair, which at most doubles the variance.
         assert all(abs(count / len(characters) - 1 / n) < 5 * np.sqrt(2) * error for count in counts.values())

@@ -104,7 +104,6 @@ def test_it_fills_in_masks(name: str) -> None:
             two_sided("bk apply"),
             r"= bidirectional is what the family bk does as an encoder; write model\.role: encoder",
         ),
-        (two_sided("gpt2", regime="classical"), r"= bidirectional has no effect in the regime classical; it goes with"),
         (
             with_data(two_sided("gpt2"), final_evaluation="full"),
             r"final_evaluation = full .* this model sees both sides",
