@@ -27,7 +27,7 @@ base:
     model.n_layers: 2
     training.batch_tokens: 256
     training.evaluations: 1
-    training.budget: {steps: 4}
+    training.budget: {steps: 20} # a warm-up of one step or of four
 name: own
 question: Does a long warm-up help?
 design:
