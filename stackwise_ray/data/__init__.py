@@ -42,7 +42,15 @@ _WHERE = {
     **dict.fromkeys(("PreparedData", "TokenSplit", "leak_check"), "prepared"),
     "prepare": "preparing",
     **dict.fromkeys(
-        ("StridedWindows", "TrainingOrder", "fixed_validation_windows", "gather", "strided_windows"), "windows"
+        (
+            "StridedWindows",
+            "TrainingOrder",
+            "fixed_validation_windows",
+            "gather",
+            "held_out_windows",
+            "strided_windows",
+        ),
+        "windows",
     ),
 }
 
