@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import typer
 
-from stackwise_ray import doctor, evaluate, sweep, train
 from stackwise_ray.core.beside import analysis_module
+from stackwise_ray.doctor import app as doctor
+from stackwise_ray.evaluate import app as evaluate
+from stackwise_ray.sweep import app as sweep
+from stackwise_ray.train import app as train
 
 app = typer.Typer(
     name="stackwise",
@@ -20,10 +23,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Turn a claim about a model, a training regime or a trick into a measured, paired answer.",
 )
-for _module in (sweep, train, evaluate, doctor):
-    (_command,) = _module.app.registered_commands
+for _name, _app in {"sweep": sweep, "train": train, "evaluate": evaluate, "doctor": doctor}.items():
+    (_command,) = _app.registered_commands
     assert _command.callback is not None
-    app.command(_module.__name__.rpartition(".")[2], epilog=_command.epilog)(_command.callback)
+    app.command(_name, epilog=_command.epilog)(_command.callback)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def its_documents_are_stable(name: str) -> None:
         texts = {split: {document.text for document in first if document.split == split} for split in SPLITS}
         for split in SPLITS:
             require(texts[split], f"it has no document in the split {split}")
-        for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        for one, other in itertools.combinations(SPLITS, 2):
             require(texts[one].isdisjoint(texts[other]), f"{one} and {other} share a document")
         require(all(document.name for document in first), "a document has no name")
 

@@ -7,15 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.config.trial import AssociativeRecallSource, TrialConfig
+from stackwise_ray.config.trial import TrialConfig, data_config
 from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, resolve_direction
 from stackwise_ray.core.registries import COMPONENTS, TASKS
+from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from tests.small_trials import TRIAL, run, with_data, with_model, with_training
 
 RECALL = AssociativeRecallSource(n_pairs=2, n_queries=2, n_keys=4, n_values=4, n_tokens=2000)
+RECALLING = replace(
+    TRIAL,
+    data=data_config(
+        corpus="associative_recall",
+        seq_len=16,
+        validation_tokens=256,
+        associative_recall=RECALL,
+        final_evaluation="fixed",
+    ),
+)
 TRIALS: dict[str, TrialConfig] = {
     "decoder with whole splits": with_data(final_evaluation="full"),
-    "decoder that answers": with_data(corpus="associative_recall", markov=None, associative_recall=RECALL),
+    "decoder that answers": RECALLING,
     "encoder": with_model(family="bert", role="encoder"),
     "encoder with a finish": with_training(
         with_model(family="bert", role="encoder"),

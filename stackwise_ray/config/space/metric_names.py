@@ -29,7 +29,7 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     owner = metric.partition("/")[0]
     if owner in registries.COMPONENTS and not _selects(trial, owner):
         return f"has no model.components.{owner}, which reports it"
-    if "finish" in needs and trial.training.finish == 0:
+    if "finish" in needs and not getattr(trial.training, "finish", 0):  # an option of some regimes
         return "has no training.finish, which this is of before"
     if "masked tokens" in needs and not trial.fills_masks:
         return "predicts next tokens, and has no masks; take validation/loss"
