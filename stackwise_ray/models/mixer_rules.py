@@ -104,7 +104,8 @@ def check_channel_mixer(channel_mixer: ChannelMixer) -> None:
         ConfigError: Names the key, its value and what to choose instead.
     """
     if isinstance(channel_mixer, ExpertsChannelMixer) and not 1 <= channel_mixer.top_k <= channel_mixer.n_experts:
+        most = channel_mixer.n_experts
         raise ConfigError(
-            f"= {channel_mixer.top_k} of n_experts = {channel_mixer.n_experts}; choose 1 to {channel_mixer.n_experts}",
+            f"= {channel_mixer.top_k} is not one to all of n_experts = {most}; choose 1 to {most}",
             path="model.channel_mixer.top_k",
         )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from stackwise_ray.data import gather
 from stackwise_ray.data.corruption import MaskedBatch, drawn_ratios
-from stackwise_ray.metrics.losses import IGNORED
 from stackwise_ray.training.objectives import Batch, Objective
 
 VALIDATION_SEED, VALIDATION, TRAINING = 0, 0, 1
@@ -84,6 +83,8 @@ class MaskedTokens(Objective):
 def _on_masked(
     masked: MaskedBatch, ratios: NDArray[np.float64] | float, clearer: NDArray[np.int64] | None = None
 ) -> Batch:
+    from stackwise_ray.metrics.losses import IGNORED  # here: it loads torch, which naming an objective does not need
+
     return Batch(
         inputs=masked.inputs,
         targets=np.where(masked.selected, masked.targets, IGNORED),

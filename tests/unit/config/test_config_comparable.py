@@ -215,21 +215,21 @@ def test_what_is_compared_first_is_the_objective_where_none_is_written(tmp_path:
     text = MASKED % "validation/masked_loss"
     second = "  - compare: {metric: validation/loss, equal: null}\n"
 
-    def objective(text: str) -> tuple[str, str]:
+    def objective(text: str) -> tuple[str, str | None]:
         file.write_text(text)
         (goal,) = load_sweep(file).objective
         return goal.metric, goal.direction
 
-    assert objective(text) == ("validation/masked_loss", "minimize")
+    assert objective(text) == ("validation/masked_loss", None)
     assert objective(text.replace("equal: null", "equal: null, direction: maximize")) == (
         "validation/masked_loss",
         "maximize",
     )
     same_masks = text.replace("{training: depth_time}", "{training.lr: 1.0e-4}") + second
-    assert objective(same_masks) == ("validation/masked_loss", "minimize")
+    assert objective(same_masks) == ("validation/masked_loss", None)
     written = "objective: [{metric: validation/masked_loss_15}]\n"
-    assert objective(text + written) == ("validation/masked_loss_15", "minimize")
-    assert objective(text.partition("analysis:")[0]) == ("validation/loss", "minimize")
+    assert objective(text + written) == ("validation/masked_loss_15", None)
+    assert objective(text.partition("analysis:")[0]) == ("validation/loss", None)
 
 
 def test_short_trials_do_not_optimise_what_only_replicates_measure(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stackwise_ray.config.loading import load_trial
@@ -212,6 +212,7 @@ anything = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first space loads what validates it
 @given(st.dictionaries(st.sampled_from(["training.lr", "model.n_heads", "flags", "model", "x"]), anything, max_size=2))
 def test_any_mapping_gives_a_space_or_a_config_error(raw: dict[str, Any]) -> None:
     try:

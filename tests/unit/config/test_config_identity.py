@@ -16,7 +16,7 @@ from stackwise_ray.config.identity import canonical, canonical_json, trial_id
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import components_at, trial_paths
-from stackwise_ray.core.registries import CORPORA, REGIMES
+from stackwise_ray.core.registries import COMPONENTS, CORPORA, REGIMES
 
 WORDS = ["model=decoder/gpt2_family/tiny", "data=markov"]
 TRIAL = load_trial(WORDS)
@@ -60,7 +60,8 @@ def test_every_field_and_the_data_enter_the_id() -> None:
         [f"training.regime={name}", *(["training.pretraining_share=0.5"] if name == "hybrid" else [])]
         for name in REGIMES.names()
     ]
-    text = "".join(canonical_json(load_trial([WORDS[0], *words])) for words in (*corpora, *regimes))
+    components = [[f"model.components.{name}={{}}"] for name in COMPONENTS.names()]
+    text = "".join(canonical_json(load_trial([WORDS[0], *words])) for words in (*corpora, *regimes, *components))
     for path in trial_paths():
         if not components_at(path) and not path.startswith(("model.mixer.", "model.channel_mixer.")):
             assert f'"{path.rpartition(".")[2]}":' in text

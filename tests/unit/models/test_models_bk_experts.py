@@ -238,9 +238,9 @@ def test_a_model_saved_before_there_were_experts_has_a_swiglu() -> None:
 
 def test_more_chosen_than_there_are_experts_are_refused() -> None:
     model = dataclasses.replace(MODEL, channel_mixer=ExpertsChannelMixer(n_experts=2, top_k=3))
-    with pytest.raises(ConfigError, match=r"model\.channel_mixer\.top_k = 3 of n_experts = 2; choose 1 to 2"):
+    with pytest.raises(ConfigError, match=r"top_k = 3 is not one to all of n_experts = 2; choose 1 to 2"):
         check_model(model, seq_len=8)
-    with pytest.raises(ConfigError, match=r"model\.channel_mixer\.top_k = 3 is more than n_experts = 2"):
+    with pytest.raises(ConfigError, match=r"model\.channel_mixer\.top_k = 3 is not one to all of n_experts = 2"):
         load_trial(
             ["model=decoder/bk_family/tiny", "model.channel_mixer={kind: mixture_of_experts, n_experts: 2, top_k: 3}"]
         )

@@ -70,7 +70,7 @@ def test_compiled_runs_are_another_kind_of_run_for_the_calibration():
     plain = calibration_key(TRIAL, device="cpu", threads=1, backend=None)
     flagged = calibration_key(replace(TRIAL, flags=("compile",)), device="cpu", threads=1, backend=None)
     assert flagged == replace(plain, compiled=True)
-    assert flagged.key() == f"{plain.key()} | compiled"
+    assert flagged.text() == f"{plain.text()} | compiled"
 
 
 def assert_same_but_for_rounding(compiled: tuple, plain: tuple) -> None:

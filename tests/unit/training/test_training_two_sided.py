@@ -109,7 +109,7 @@ def test_it_fills_in_masks(name: str) -> None:
             r"final_evaluation = full .* this model sees both sides",
         ),
     ],
-    ids=["an encoder", "bk", "classical", "whole splits"],
+    ids=["an encoder", "bk", "whole splits"],
 )
 def test_what_has_no_meaning_is_refused(trial: TrialConfig, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
