@@ -48,10 +48,10 @@ def cliffs_delta(values: ArrayLike, baseline: ArrayLike) -> float:
     return float(signs.mean())
 
 
-def probability_of_improvement(differences: ArrayLike, *, minimize: bool = True) -> float:
+def probability_of_improvement(differences: ArrayLike, *, minimize: bool) -> float:
     """Share of blocks in which the arm is better than the baseline; a tie counts one half.
 
-    >>> probability_of_improvement([-0.1, -0.2, 0.3, 0.0])
+    >>> probability_of_improvement([-0.1, -0.2, 0.3, 0.0], minimize=True)
     0.625
     """
     import numpy as np

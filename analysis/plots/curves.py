@@ -314,13 +314,13 @@ def flops(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], tuning: Mapping[s
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
 
 
-def pareto_front(points: Mapping[str, tuple[float, float]], *, direction: Direction = "minimize") -> list[str]:
+def pareto_front(points: Mapping[str, tuple[float, float]], *, direction: Direction) -> list[str]:
     """Names of the points (budget, value) on the Pareto front, the cheapest first.
 
     A point is off the front where another has a better value for a budget no larger (within `FRONT_TOLERANCE`), or the
     same value for a smaller budget. It is a front of means: whether a difference is more than noise is for `compare`.
 
-    >>> pareto_front({"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (2.0, 3.0)})
+    >>> pareto_front({"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (2.0, 3.0)}, direction="minimize")
     ['a', 'b']
     """
     sign = badness(direction)

@@ -5,7 +5,7 @@ declaration loads without torch. `model.components` of a trial selects component
 component is an `Attached`: `attach_components` makes them, in `Component.order`, and `attached` finds them again. The
 loop, the step, the planner, checkpoints, saved models and reports ask `attached` and know no component by name.
 
-Not here: what a flag writes (`flags`), and where the work after training runs (`training.component_work`).
+Not here: what a flag writes (`flags`), and where the work after training runs (`training.component_scorer`).
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, 
 def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:
     """The stages' shares of the budget, in the order of training.
 
-    What a stage costs is not known here: until `plan.split_by_cost` sets them, flop_proportional shares are equal.
+    What a stage costs is not known here: flop_proportional shares are equal until `planning.trial_plan.split_by_cost`
+    sets them.
 
     Raises:
         ConfigError: Another number of shares, one that is 0, or a sum that is not 1.

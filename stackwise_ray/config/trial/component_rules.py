@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
@@ -38,5 +38,5 @@ def _value(trial: TrialConfig, path: str) -> Any:
     """The value at a dotted path; None where this trial has no such field."""
     value: Any = trial
     for field in path.split("."):
-        value = getattr(value, field, None)
+        value = value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
     return value

@@ -66,7 +66,7 @@ def _filled(value: Any, components: tuple[paths.Component, ...]) -> Any:
 
 
 def from_plain(plain: Mapping[str, Any], source: str | None = None) -> TrialConfig:
-    """A validated trial from plain data, such as a stored `config.reading.yaml`.
+    """A validated trial from plain data, such as a stored ``config.yaml``.
 
     Raises:
         ConfigError: Unknown key, wrong type, a budget with none or several units, a newer schema version.

@@ -227,10 +227,12 @@ def test_the_lines_by_share_of_masks_are_the_means_over_seeds(journal):
 
 def test_an_arm_is_on_the_front_unless_another_is_better_for_no_more():
     points = {"cheap": (1.0, 3.0), "middle": (2.0, 2.0), "waste": (2.5, 2.5), "dear": (4.0, 1.0)}
-    assert pareto_front(points) == ["cheap", "middle", "dear"]
+    assert pareto_front(points, direction="minimize") == ["cheap", "middle", "dear"]
     assert pareto_front(points, direction="maximize") == ["cheap"]
-    assert pareto_front({"a": (1.0, 2.0), "b": (1.005, 1.0)}) == ["b"]  # one per cent counts as equal
-    assert pareto_front({"a": (1.0, 2.0), "b": (1.5, 2.0)}) == ["a"]
+    assert pareto_front({"a": (1.0, 2.0), "b": (1.005, 1.0)}, direction="minimize") == [
+        "b"
+    ]  # one per cent counts as equal
+    assert pareto_front({"a": (1.0, 2.0), "b": (1.5, 2.0)}, direction="minimize") == ["a"]
 
 
 def test_the_front_of_every_budget_stands_in_the_table(ablation):
