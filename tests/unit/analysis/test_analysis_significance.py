@@ -106,7 +106,7 @@ def test_effect_sizes_are_those_computed_by_hand():
     assert hedges_g([1.0, 2.0]) is None
     assert cliffs_delta([1, 4], [2, 3]) == 0.0
     assert cliffs_delta([1, 2, 3], [2, 2, 5]) == pytest.approx((2 - 5) / 9)
-    assert probability_of_improvement([-1.0, 2.0, 0.0, -3.0]) == pytest.approx(2.5 / 4)
+    assert probability_of_improvement([-1.0, 2.0, 0.0, -3.0], minimize=True) == pytest.approx(2.5 / 4)
     assert probability_of_improvement([-1.0, 2.0, 0.0, -3.0], minimize=False) == pytest.approx(1.5 / 4)
 
 
