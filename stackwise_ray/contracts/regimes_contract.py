@@ -81,13 +81,14 @@ def trial_of(name: str) -> TrialConfig:
     Raises:
         NotAtHand: The regime needs options of its own to begin at all; the message is its own.
     """
-    words = [f"training.regime={name}"]
-    for more in ([], ["training.pretraining_share=0.5"]):
-        try:
-            return small_trial(*words, *more)
-        except ConfigError as error:
-            reason = error
-    raise NotAtHand(f"a small trial of it is refused: {reason}")
+    reasons = []
+    for model in ("model=decoder/gpt2_family/tiny", "model=encoder/bert_family/tiny"):
+        for more in ([], ["training.pretraining_share=0.5"]):
+            try:
+                return small_trial(f"training.regime={name}", *more, model=model)
+            except ConfigError as error:
+                reasons.append(str(error))
+    raise NotAtHand(f"a small trial of it is refused, for a decoder and for an encoder: {reasons[0]}; {reasons[2]}")
 
 
 CHECKS = (

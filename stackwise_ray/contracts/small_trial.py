@@ -23,13 +23,14 @@ WORDS = (
 )
 
 
-def small_trial(*words: str) -> TrialConfig:
+def small_trial(*words: str, model: str = WORDS[0]) -> TrialConfig:
     """Six steps of two GPT-2 blocks on a generated source.
 
     Args:
         words: Further words of the command `train`, after those of the small trial.
+        model: Another preset to begin with, e.g. ``model=encoder/bert_family/tiny``.
 
     Raises:
         ConfigError: The trial is refused.
     """
-    return load_trial([*WORDS, *words])
+    return load_trial([model, *WORDS[1:], *words])
