@@ -110,7 +110,7 @@ def _title(path: str) -> str:
     """What a row is called: with its unit, where the number does not bring its own."""
     metric = find_metric(path)
     assert metric is not None, path
-    title = metric.axis if metric.form == "number" else metric.name
+    title = metric.axis if metric.form == "number" or metric.unit.endswith("per second") else metric.name
     return title[0].upper() + title[1:]
 
 
