@@ -151,7 +151,7 @@ def main() -> int:
     curves = analysis.load_curves(done.directory, [METRIC])
     drawn = {"metric": METRIC, "curves": curves, "runs": analysis.load_runs(done.directory), "arms": list(ARMS)}
     panels = tuple(
-        Panel(budget.name, partial(against_budget, budget=budget, minimize=True, **drawn))
+        Panel(budget.name, partial(against_budget, budget=budget, direction="minimize", **drawn))
         for budget in BUDGETS
         if budget.on_the_way is not None
     )
