@@ -17,7 +17,13 @@ from stackwise_ray.config.reading.presets import PresetCatalogue
 from stackwise_ray.config.reading.shipped import find_search_space, shipped_search_spaces
 from stackwise_ray.config.reading.yaml import parse_value
 from stackwise_ray.config.space.naming import level_labels
-from stackwise_ray.config.space.sweep_config import SWEEP_SCHEMA_VERSION, AdaptiveSeeds, SweepConfig, default_objective
+from stackwise_ray.config.space.sweep_config import (
+    NOT_KEYS,
+    SWEEP_SCHEMA_VERSION,
+    AdaptiveSeeds,
+    SweepConfig,
+    with_default_objective,
+)
 from stackwise_ray.config.space.sweep_rules import check_sweep
 from stackwise_ray.config.trial import TrialConfig, paths
 from stackwise_ray.config.trial.editing import Draft, value_at
@@ -100,13 +106,14 @@ def sweep_from_plain(
     document = _prepare(dict(document), source)
     _refuse_version(document, source)
     _check_seeds(document, source)
-    if "source" in document:
-        raise ConfigError("unknown key; leave it out", path="source", source=source)
+    for key in NOT_KEYS:
+        if key in document:
+            raise ConfigError("unknown key; leave it out", path=key, source=source)
     sweep = validate(SweepConfig, document, source=source)
     directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
     sweep = dataclasses.replace(sweep, source=source, presets=directories)
     if "objective" not in document:
-        sweep = dataclasses.replace(sweep, objective=(default_objective(sweep),))
+        sweep = with_default_objective(sweep)
     try:
         check_sweep(sweep)
     except ConfigError as error:

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.config.space.domains import DOMAIN_NAMES, overlap
-from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.config.space.sweep_config import NOT_KEYS, SweepConfig
 from stackwise_ray.config.trial import paths
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"
 
-_KEYS = tuple(entry.name for entry in dataclasses.fields(SweepConfig) if entry.name != "source")
+_KEYS = tuple(entry.name for entry in dataclasses.fields(SweepConfig) if entry.name not in NOT_KEYS)
 _NAMED = ("design.arms", "design.sizes")
 _SPACES = ("design.factors", "tune.space", "search.space")
 

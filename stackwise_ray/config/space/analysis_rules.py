@@ -127,7 +127,9 @@ def check_reported(sweep: SweepConfig, design: Design) -> None:
         ConfigError: With an arm that does not, and why.
     """
     compared = [(place, read.metric) for place, read in metrics_read(sweep)]
-    optimised = [(f"objective.{number}.metric", goal.metric) for number, goal in enumerate(sweep.objective)]
+    optimised = [
+        (sweep.place_of_objective(number, "metric"), goal.metric) for number, goal in enumerate(sweep.objective)
+    ]
     for place, metric in (*compared, *optimised):
         found = {arm.name: why for arm in design.arms if (why := why_unreported(metric, arm.trial))}
         if found and ((place, metric) in compared or len(found) == len(design.arms)):
@@ -147,7 +149,7 @@ def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: st
     """
     kinds = {loss_kind(to_plain(point)) for point in points}
     texts = sorted({f"{point.data.corpus} in {point.data.tokenizer}" for point in points})
-    chosen = [(f"objective.{number}.metric", goal.metric) for number, goal in enumerate(sweep.objective)]
+    chosen = [(sweep.place_of_objective(number, "metric"), goal.metric) for number, goal in enumerate(sweep.objective)]
     if sweep.scheduler is not None and sweep.scheduler.metric is not None:
         chosen.append(("scheduler.metric", sweep.scheduler.metric))
     for path, metric in chosen:

@@ -8,7 +8,7 @@ paths (overrides, arms, spaces) stay plain data here: they are parsed against th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -24,6 +24,8 @@ from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
+NOT_KEYS = ("source", "objective_from")
+"""What a sweep knows of its file, and what no file may say."""
 
 Above = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -241,7 +243,7 @@ class SweepConfig(Strict):
     design: DesignConfig
     search: Search | None = None  # only with design.kind: search
     replicates: Replicates = field(default_factory=Replicates)
-    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `default_objective`
+    objective: tuple[ObjectiveEntry, ...] = (ObjectiveEntry(),)  # left out: `with_default_objective`
     tune: Tune | None = None  # None: one learning rate for all arms, not tuned
     scheduler: Scheduler | None = None
     resources: Resources = field(default_factory=Resources)
@@ -252,6 +254,7 @@ class SweepConfig(Strict):
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
     source: str | None = None  # file that was read; not a key
+    objective_from: str | None = field(default=None, compare=False)  # what it was derived from; None: written
 
     @property
     def steps(self) -> tuple[DeclaredStep, ...]:
@@ -274,26 +277,38 @@ class SweepConfig(Strict):
         """The baseline of one comparison."""
         return self.baseline if compare.baseline is None else compare.baseline
 
+    def place_of_objective(self, number: int, key: str) -> str:
+        """Dotted path of what gives a key of an objective: what the file says, also where it names no objective."""
+        if self.objective_from is None:
+            return f"objective.{number}.{key}"
+        return self.objective_from if self.objective_from == "objective" else f"{self.objective_from}.{key}"
+
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
 
 
-def default_objective(sweep: SweepConfig) -> ObjectiveEntry:
-    """What a file that names no objective optimises: what it declares to compare first, else validation/loss.
+def with_default_objective(sweep: SweepConfig) -> SweepConfig:
+    """The sweep of a file that names no objective: it optimises what it compares first, else validation/loss.
 
     Tuning and search cannot optimise what their short trials do not measure.
     """
     short = sweep.tune is not None or sweep.search is not None
-    for compare in sweep.comparisons[:1]:
-        if not (short and on_whole_splits(compare.metric)):
-            return ObjectiveEntry(metric=compare.metric, direction=compare.direction)
-    return ObjectiveEntry()
+    for number, declared in enumerate(sweep.steps):
+        compare = declared.step.comparison(declared.options)
+        if compare is None:
+            continue
+        if short and on_whole_splits(compare.metric):
+            break
+        entry = ObjectiveEntry(metric=compare.metric, direction=compare.direction)
+        return replace(sweep, objective=(entry,), objective_from=f"analysis.{number}.{declared.kind}")
+    return replace(sweep, objective=(ObjectiveEntry(),), objective_from="objective")
 
 
 def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
-    """The sweep as JSON data that `load_sweep` reads back equal (`source` left out)."""
+    """The sweep as JSON data that `load_sweep` reads back equal (`NOT_KEYS` left out)."""
     plain = plain_data(sweep)
-    del plain["source"]
+    for name in NOT_KEYS:
+        del plain[name]
     return plain  # type: ignore[no-any-return]

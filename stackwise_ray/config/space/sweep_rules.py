@@ -122,7 +122,10 @@ def _check_metrics(sweep: SweepConfig) -> None:
     if not sweep.objective:
         raise _refuse(sweep, "objective", "is empty; give at least one metric")
     for number, goal in enumerate(sweep.objective):
-        require_metric(goal.metric, place=f"objective.{number}.metric", source=sweep.source)
+        require_metric(goal.metric, place=sweep.place_of_objective(number, "metric"), source=sweep.source)
+        if goal.metric in [other.metric for other in sweep.objective[:number]]:
+            problem = f"= {goal.metric}, which the list names already; name each metric once"
+            raise _refuse(sweep, f"objective.{number}.metric", problem)
     if sweep.scheduler is not None and sweep.scheduler.metric is not None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
     for place, read in metrics_read(sweep):
@@ -132,18 +135,21 @@ def _check_metrics(sweep: SweepConfig) -> None:
 def _check_directions(sweep: SweepConfig) -> None:
     """One metric has one direction in a file."""
     written: dict[str, tuple[str, str]] = {}
-    places = [(f"objective.{number}", entry.metric, entry.direction) for number, entry in enumerate(sweep.objective)]
+    places = [
+        (sweep.place_of_objective(number, "direction"), entry.metric, entry.direction)
+        for number, entry in enumerate(sweep.objective)
+    ]
     for number, declared in enumerate(sweep.steps):
         comparison = declared.step.comparison(declared.options)
         if comparison is not None:
-            places.append((f"analysis.{number}.{declared.kind}", comparison.metric, comparison.direction))
+            places.append((f"analysis.{number}.{declared.kind}.direction", comparison.metric, comparison.direction))
     for place, metric, direction in places:
         if direction is None:
             continue
         first, before = written.setdefault(metric, (place, direction))
         if before != direction:
-            problem = f"= {direction}, and {first}.direction = {before} of the same metric, {metric}; write one of them"
-            raise _refuse(sweep, f"{place}.direction", problem)
+            problem = f"= {direction}, and {first} = {before} of the same metric, {metric}; write one of them"
+            raise _refuse(sweep, place, problem)
 
 
 def _check_short_trials(sweep: SweepConfig) -> None:
@@ -155,7 +161,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
             problem = (
                 f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
             )
-            raise _refuse(sweep, f"objective.{number}.metric", problem)
+            raise _refuse(sweep, sweep.place_of_objective(number, "metric"), problem)
 
 
 def _check_objectives(sweep: SweepConfig) -> None:

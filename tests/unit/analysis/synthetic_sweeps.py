@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stackwise_ray.config.space.comparisons import resolve_questions
-from stackwise_ray.config.space.sweep_config import SweepConfig, default_objective
+from stackwise_ray.config.space.sweep_config import SweepConfig, with_default_objective
 from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.records import JOURNAL_SCHEMA
 
@@ -125,7 +124,7 @@ class JournalBuilder:
         units = {unit for (config,) in budgets for unit in json.loads(config)["training"].get("budget", {})}
         sweep = validate(SweepConfig, plain, source=None)
         if "objective" not in plain:
-            sweep = replace(sweep, objective=(default_objective(sweep),))
+            sweep = with_default_objective(sweep)
         return resolve_questions(sweep, list(arms), units.pop() if len(units) == 1 else None).to_plain()
 
     def close(self) -> Path:

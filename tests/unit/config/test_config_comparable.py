@@ -287,3 +287,29 @@ def test_a_micro_batch_is_fitted_into_memory_for_one_worker(tmp_path: Path) -> N
         load_sweep(file)
     file.write_text(text)
     assert len(expand(load_sweep(file)).arms) == 3
+
+
+def test_an_error_names_what_the_file_says_where_it_names_no_objective(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    gpt = MASKED.replace("encoder/bert_family", "decoder/gpt2_family")
+    both = (gpt % "validation/loss").replace("equal: null", "equal: null, direction: minimize")
+    file.write_text(both + "  - compare: {metric: validation/loss, equal: null, direction: maximize}\n")
+    with pytest.raises(ConfigError, match=r"analysis\.1\.compare\.direction = maximize, and analysis\.0\.compare\.dir"):
+        load_sweep(file)
+    file.write_text(gpt % "wikitext2/perplexity_word")
+    with pytest.raises(ConfigError, match=r"analysis\.0\.compare\.metric = wikitext2/perplexity_word is of the task"):
+        load_sweep(file)
+    file.write_text((gpt % "validation/loss") + "objective: [{metric: wikitext2/perplexity_word}]\n")
+    with pytest.raises(ConfigError, match=r"objective\.0\.metric = wikitext2/perplexity_word is of the task"):
+        load_sweep(file)
+    file.write_text((gpt % "validation/loss") + "objective_from: analysis\n")
+    with pytest.raises(ConfigError, match="objective_from: unknown key"):
+        load_sweep(file)
+
+
+def test_a_metric_is_optimised_once(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    goals = "objective: [{metric: validation/masked_loss}, {metric: validation/masked_loss}]\n"
+    file.write_text((MASKED % "validation/masked_loss") + goals)
+    with pytest.raises(ConfigError, match=r"objective\.1\.metric = validation/masked_loss, .*name each metric once"):
+        load_sweep(file)
