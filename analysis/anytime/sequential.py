@@ -111,7 +111,8 @@ def compare_sequentially(
         places, ours, theirs = pairing.pairs(name)
         lost = any(item.arm in (name, baseline) for item in pairing.missing)
         notes = ["conditional on survival: blocks are missing"] if lost else []
-        verdicts[name] = _verdict_of_pairs(ours, theirs, margin, level, direction, prior_variance, notes)
+        found = _verdict_of_pairs(ours, theirs, margin, level, direction, prior_variance, notes)
+        verdicts[name] = replace(found, metric=metric)
         blocks[name] = tuple(places)
     return SequentialComparison(
         metric=metric,

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stackwise_ray.core.metric_catalogue import Direction, good_direction
-from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
+from stackwise_ray.core.metric_catalogue import Direction, format_difference, good_direction
+from stackwise_ray.core.quantities import ABSENT
 
 from ..paired.comparison import Decision, missing_text
-from ..paired.intervals import Interval, format_interval
+from ..paired.intervals import Interval
 from ..render import Grid, GridView
 from ..table.blocks import Missing
 
@@ -23,6 +23,7 @@ class Verdict(GridView):
     """What the differences so far decide; a decision, once made, stays.
 
     Attributes:
+        metric: What the differences are of; None: numbers of nobody's metric.
         decision: "better", "worse", "equivalent" or "undecided".
         interval: Means that no prefix rejects at level `alpha`, around the mean of all n; None where it is still
             infinite, or empty, with the reason in `notes`.
@@ -32,6 +33,7 @@ class Verdict(GridView):
         seeds_possible: First n at which any decision is possible.
     """
 
+    metric: str | None = None
     decision: Decision
     interval: Interval | None
     e_value: float | None
@@ -49,10 +51,9 @@ class Verdict(GridView):
     def difference_text(self) -> str:
         """Mean difference with its interval, or what there is of it."""
         if self.interval is not None:
-            return format_interval(self.interval, signed=True)
-        if self.mean is None:
-            return ABSENT
-        return f"{format_number(self.mean, decimals_for(self.mean, 3), signed=True)} [no interval]"
+            found = self.interval
+            return format_difference(self.metric, found.estimate, (found.low, found.high))
+        return ABSENT if self.mean is None else format_difference(self.metric, self.mean)
 
     @property
     def sentence(self) -> str:

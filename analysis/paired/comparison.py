@@ -10,12 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction
-from stackwise_ray.core.quantities import ABSENT, decimals_for, format_number
+from stackwise_ray.core.metric_catalogue import (
+    Direction,
+    badness,
+    format_difference,
+    format_metric,
+    format_size,
+    good_direction,
+)
+from stackwise_ray.core.quantities import ABSENT, format_number
 
 from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import Missing
-from .intervals import FEWEST_BCA_BLOCKS, Interval, format_interval
+from .intervals import FEWEST_BCA_BLOCKS, Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +38,7 @@ class ArmComparison:
     """One arm against the baseline; None is "could not be computed", with the reason in `notes`.
 
     Attributes:
+        metric: What was compared.
         n: Complete blocks.
         values: The arm's value by block, incomplete blocks included.
         differences: arm − baseline in the order of `blocks`.
@@ -50,6 +58,7 @@ class ArmComparison:
             below 2 blocks, which show no noise.
     """
 
+    metric: str
     arm: str
     n: int
     blocks: tuple[str, ...]
@@ -87,11 +96,9 @@ class ArmComparison:
     def difference_text(self) -> str:
         """Difference with its interval, or what there is of it."""
         if self.interval is not None:
-            shown = replace(self.interval, estimate=self.difference if self.difference is not None else 0.0)
-            return format_interval(shown, signed=True)
-        if self.difference is None:
-            return ABSENT
-        return f"{format_number(self.difference, decimals_for(self.difference, 3), signed=True)} [no interval]"
+            ends = self.interval.low, self.interval.high
+            return format_difference(self.metric, self.difference if self.difference is not None else 0.0, ends)
+        return ABSENT if self.difference is None else format_difference(self.metric, self.difference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,12 +233,21 @@ class Comparison(GridView):
         )
         columns = ("arm", "n", "mean", f"difference [{1 - self.alpha:.0%}]", adjusted, "verdict")
         baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
-        rows = [(self.baseline, str(len(self.baseline_values)), _value(baseline_mean), "", "", "baseline")]
+        rows = [
+            (
+                self.baseline,
+                str(len(self.baseline_values)),
+                format_metric(self.metric, baseline_mean),
+                "",
+                "",
+                "baseline",
+            )
+        ]
         rows += [
             (
                 result.arm,
                 str(result.n),
-                _value(result.mean),
+                format_metric(self.metric, result.mean),
                 result.difference_text,
                 format_p(result.p_adjusted),
                 verdict_text(result),
@@ -283,7 +299,7 @@ class Comparison(GridView):
     def _bootstrap_remarks(self) -> list[tuple[str, tuple[str, ...]]]:
         """The BCa intervals where they hold what they say, and why there is none elsewhere."""
         lines: list[tuple[str, tuple[str, ...]]] = [
-            (f"{result.arm}: BCa bootstrap interval {format_interval(result.bca, signed=True)}", (result.arm,))
+            (f"{result.arm}: BCa bootstrap interval {_difference_text(result.metric, result.bca)}", (result.arm,))
             for result in self.arms
             if result.bca is not None
         ]
@@ -340,13 +356,13 @@ def _value(value: float | None, decimals: int = 4) -> str:
     return format_number(value, decimals)
 
 
+def _difference_text(metric: str, found: Interval) -> str:
+    return format_difference(metric, found.estimate, (found.low, found.high))
+
+
 def _detectable(result: ArmComparison) -> str:
     value = result.minimum_detectable_effect
-    return (
-        ("n < 2" if result.n < 2 else "no variance")
-        if value is None
-        else f"±{format_number(value, decimals_for(value))}"
-    )
+    return ("n < 2" if result.n < 2 else "no variance") if value is None else f"±{format_size(result.metric, value)}"
 
 
 def _by_difference(direction: Direction) -> Any:

@@ -95,7 +95,7 @@ def compare(
     _check_arguments(correction, margin, direction, test, alpha)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     count, notes_of_family = pairing.family(family)
-    results = [_compare_arm(pairing, name, test, margin, direction, alpha) for name in list(pairing.values)[1:]]
+    results = [_compare_arm(pairing, metric, name, test, margin, direction, alpha) for name in list(pairing.values)[1:]]
     absent = [None] * (count - len(results))
     adjusted = adjust_p([*(result.p for result in results), *absent], correction)[: len(results)]
     # sharpest level that an arm may meet, so the number of seeds asked for is enough wherever it stands in the order
@@ -258,7 +258,7 @@ def _check_arguments(correction: str | None, margin: float | None, direction: st
 
 
 def _compare_arm(
-    pairing: Pairing, name: str, test: Test, margin: float | None, direction: Direction, alpha: float
+    pairing: Pairing, metric: str, name: str, test: Test, margin: float | None, direction: Direction, alpha: float
 ) -> ArmComparison:
     """Everything about one arm that does not depend on the others: all but the adjusted p and the verdict."""
     import numpy as np
@@ -268,6 +268,7 @@ def _compare_arm(
     n = len(blocks)
     lost = [item for item in pairing.missing if item.arm in (name, pairing.baseline)]
     result = ArmComparison(
+        metric=metric,
         arm=name,
         n=n,
         blocks=tuple(blocks),

@@ -6,10 +6,19 @@ A task, a component or a plugin registers its own. How a number is written is `c
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stackwise_ray.core.quantities import format_bytes, format_count, format_number, format_seconds, format_value
+from stackwise_ray.core.quantities import (
+    decimals_for,
+    format_bytes,
+    format_count,
+    format_number,
+    format_seconds,
+    format_value,
+)
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 
 Direction = Literal["minimize", "maximize"]
@@ -149,7 +158,54 @@ def format_metric(path: str, value: float | None) -> str:
         return format_value(value, 4 if found is None else found.digits)
     if found.form == "share":
         return f"{format_number(100 * value, 1)}%"
-    return {"count": format_count, "bytes": format_bytes, "seconds": format_seconds}[found.form](value)
+    return _FORMATS[found.form](value)
+
+
+def format_difference(path: str | None, value: float, ends: tuple[float, float] | None = None) -> str:
+    """A difference of two values of a metric, with its interval, in the form in which the values are shown.
+
+    Args:
+        path: Of the metric; None, or one that nobody registered: a plain number.
+        ends: Of the interval; without them "[no interval]" follows.
+
+    >>> format_difference("flops/step", 3462.0), format_difference("validation/loss", 0.663, (0.6414, 0.6841))
+    ('+3.46k [no interval]', '+0.663 [+0.641, +0.684]')
+    """
+    found = None if path is None else metric_called(path)
+    if found is not None and found.form != "number":
+        shown, *limits = (_signed(found.form, number) for number in (value, *(ends or ())))
+    else:
+        spread = 0.0 if ends is None else (ends[1] - ends[0]) / 2
+        decimals = decimals_for(value, 3) if ends is None else decimals_for(spread if spread > 0 else value)
+        shown, *limits = (format_number(number, decimals, signed=True) for number in (value, *(ends or ())))
+    return f"{shown} [{', '.join(limits) or 'no interval'}]"
+
+
+def format_size(path: str, value: float) -> str:
+    """How large a difference of two values of a metric is, in the form in which the values are shown.
+
+    >>> format_size("memory/peak_bytes", 3 * 2**20), format_size("validation/loss", 0.0123)
+    ('3.0 MiB', '0.012')
+    """
+    found = metric_called(path)
+    if found is None or found.form == "number":
+        return format_number(value, decimals_for(value))
+    return _signed(found.form, value)[1:]
+
+
+_FORMATS: dict[Form, Callable[[float | None], str]] = {
+    "count": format_count,
+    "bytes": format_bytes,
+    "seconds": format_seconds,
+}
+
+
+def _signed(form: Form, value: float) -> str:
+    """A difference with its sign; one of two shares is in percentage points."""
+    if not math.isfinite(value):
+        return format_number(value, 0, signed=True)
+    sign, size = "−" if value < 0 else "+", abs(value)
+    return f"{sign}{format_number(100 * size, 1)} pp" if form == "share" else f"{sign}{_FORMATS[form](size)}"
 
 
 # ------------------------------------------------------------------------------- what trials of this package report

@@ -351,3 +351,12 @@ def test_a_permutation_test_asks_for_the_blocks_with_which_it_can_reject_at_all(
     values = {"a": base} | {f"b{k}": base + 0.5 + noise * (k + 1) for k in range(arms)}
     result = compare(table(values), "loss", baseline="a", equal=None, test=test)["b0"]
     assert (result.verdict, result.n + result.more_seeds) == ("undecided", fewest)
+
+
+def test_one_row_has_one_number_format():
+    values = {"a": [2000.0, 2010.0, 2022.0], "b": [5462.0, 5480.0, 5470.0]}
+    runs = table(values).rename(columns={"loss": "throughput/tokens_per_s"})
+    text = str(compare(runs, "throughput/tokens_per_s", baseline="a", equal=None))
+    assert "2.01k" in text
+    assert "+3.46k [+3.43k, +3.49k]" in text
+    assert "3,4" not in text
