@@ -25,7 +25,7 @@ from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
 from stackwise_ray.plugin_checkup import check_plugins
-from stackwise_ray.terminal import PluginOption
+from stackwise_ray.terminal import PluginOption, make_console
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -65,7 +65,7 @@ def main(
 
     Exit codes: 0 all well (notes included); 1 something fails, with the fix beside it.
     """
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = make_console(stderr=as_json, soft_wrap=True)
     if threads and max(threads) > usable_cores():
         console.print(f"error: --threads = {max(threads)}: this process may use {usable_cores()} cores", style="red")
         raise typer.Exit(2)

@@ -14,7 +14,15 @@ from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
 from stackwise_ray.core.registries import TASKS
-from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
+from stackwise_ray.terminal import (
+    EXIT_FAILED,
+    PluginOption,
+    complain,
+    exit_codes,
+    load_plugins,
+    make_console,
+    plugins_of_before,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +98,7 @@ def main(
                 else:
                     _score_own(run, model, words or [], folder, console, waiting)
         except TrialError as error:
-            Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
+            complain(f"failed: {error}")
             raise typer.Exit(EXIT_FAILED) from None
         if folder is not None:
             _say(console, f"results: {folder / 'evaluation.json'}")

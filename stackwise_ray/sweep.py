@@ -83,7 +83,7 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
 
     if address is None:
         Demand.of(sweep.resources).require_this_machine()
-    corpora = PreparedCorpora(Console(stderr=True))
+    corpora = PreparedCorpora(make_console(stderr=True))
     return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 
 
@@ -119,7 +119,7 @@ def run(
         verdicts=_anytime_verdicts(),
     )
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, expand(sweep), directory, console or Console(stderr=True), options)
+    outcome = run_sweep(sweep, expand(sweep), directory, console or make_console(stderr=True), options)
     return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
 
 
@@ -158,7 +158,7 @@ python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seed
 
 python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
 
-python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: [my_flag] is yours[/dim]
+python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: \\[my_flag] is yours[/dim]
 
 python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
 """
@@ -240,6 +240,8 @@ def _name(file: str, words: Sequence[str]) -> str:
 
 
 def _list(as_json: bool) -> None:
+    from rich.text import Text
+
     from stackwise_ray.config.reading.shipped import shipped_search_spaces
     from stackwise_ray.config.reading.yaml import load_yaml
 
@@ -247,9 +249,9 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    console = Console()
+    console = make_console()
     for name, question in rows.items():
-        console.print(f"[bold]{name}[/bold]  {question}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble((name, "bold"), f"  {question}"), soft_wrap=True)
 
 
 def print_plan(made: SweepPlan, console: Console, *, as_json: bool) -> None:

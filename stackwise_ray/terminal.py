@@ -35,10 +35,16 @@ PluginOption = Annotated[
 """The option of every command that takes plugins."""
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe."""
-    console = _Console(stderr=stderr)
-    return console if console.is_terminal else _Console(stderr=stderr, width=120)
+def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe.
+
+    Every console is made here: what a user wrote is shown as it was written, also where it looks like an emoji code.
+
+    Args:
+        soft_wrap: Whether lines are left for the terminal to wrap.
+    """
+    console = _Console(stderr=stderr, soft_wrap=soft_wrap, emoji=False)
+    return console if console.is_terminal else _Console(stderr=stderr, soft_wrap=soft_wrap, emoji=False, width=120)
 
 
 class _Console(Console):
@@ -61,13 +67,13 @@ def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         raise typer.Exit(EXIT_MISTAKE) from None
     except DiskFullError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
-        _complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
+        complain("interrupted" + ("; the same command continues where this one stopped" if resumable else ""))
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -84,7 +90,7 @@ def load_plugins(asked: Sequence[str] | None) -> None:
 def warn_about_plugins() -> None:
     """One line on standard error per installed plugin that something is wrong with; the command goes on without it."""
     for problem in problems():
-        _complain(f"warning: {problem}")
+        complain(f"warning: {problem}")
 
 
 @contextmanager
@@ -111,5 +117,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+def complain(message: str) -> None:
+    """One message on standard error, as it is."""
+    make_console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)

@@ -24,7 +24,15 @@ from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
-from stackwise_ray.terminal import EXIT_FAILED, PluginOption, exit_codes, load_plugins, make_console, plugins_of_before
+from stackwise_ray.terminal import (
+    EXIT_FAILED,
+    PluginOption,
+    complain,
+    exit_codes,
+    load_plugins,
+    make_console,
+    plugins_of_before,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -188,7 +196,7 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
                     result: TrialResult = end.value
                     break
     except TrialError as error:
-        Console(stderr=True, soft_wrap=True).print(f"failed: {error}", markup=False, highlight=False)
+        complain(f"failed: {error}")
         raise typer.Exit(EXIT_FAILED) from None
     _answer(result, console)
 
@@ -209,7 +217,8 @@ class Display:
         if self._console.is_terminal:
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            title = TextColumn("{task.description}", markup=False)
+            columns = (title, BarColumn(), TextColumn("{task.fields[text]}", markup=False))
             self._progress = Progress(*columns, console=self._console, transient=True)
             self._task = self._progress.add_task(self._title, total=1.0, text="starting")
             self._progress.start()

@@ -109,6 +109,7 @@ def to_terminal(*things: Any) -> None:
     """To a terminal with rich; elsewhere wide and without ANSI."""
     from rich.console import Console
 
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200, no_color=True)
+    seen = sys.stdout.isatty()
+    console = Console(highlight=False, emoji=False, width=None if seen else 200, no_color=None if seen else True)
     for thing in things:
         console.print(thing, markup=False) if isinstance(thing, str) else console.print(thing)
