@@ -54,9 +54,9 @@ def main(
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start a real Ray session.")] = True,
     threads: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Threads a trial to measure with; may be repeated. Default: 1, and all cores."),
+        typer.Option(min=1, help="Threads per trial to measure with; may be repeated. Default: 1, and all cores."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of training a measurement.")] = 1.5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of training per measurement.")] = 1.5,
     output: Annotated[Path, typer.Option(help="Where results will go.")] = Path("experiments"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
     plugin: PluginOption = None,

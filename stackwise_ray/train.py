@@ -282,9 +282,9 @@ class _Preparation:
 def _answer(result: TrialResult, console: Console) -> None:
     metrics = result.metrics
     # An encoder's validation/loss is that of the masks of its last stage: it is no figure to put beside another's.
-    where = "on its own masks" if "validation/masked_loss" in metrics else "nats a token"
+    where = "on its own masks" if "validation/masked_loss" in metrics else "nats per token"
     rows = (
-        ("validation/masked_loss", "masked loss {} nats a token (mean of 15 to 90 % masked)"),
+        ("validation/masked_loss", "masked loss {} nats per token (mean of 15 to 90 % masked)"),
         ("validation/loss", f"validation loss {{}} {where}"),
         ("validation/perplexity", "validation perplexity {}"),
         ("test/perplexity_token", "test perplexity {} a token"),

@@ -174,7 +174,7 @@ def ended(runs: pd.DataFrame, metric: str, budget: BudgetAxis, arms: Sequence[st
 def speed(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
     """Tokens a second."""
     _dots(axes, runs, "throughput/tokens_per_s", arms)
-    axes.set(title="Training speed (a dot a seed)", xlabel="tokens a second")
+    axes.set(title="Training speed (one dot per seed)", xlabel="tokens per second")
 
 
 def seeds_drawn(curves: pd.DataFrame) -> str:

@@ -38,7 +38,7 @@ class ArmSummary:
         n: Finished runs.
         trials: Their trial ids.
         mean: Mean of the sweep's first metric, with its own (unpaired) interval in `interval`.
-        tokens_per_s: Training tokens a second.
+        tokens_per_s: Training tokens per second.
         flops: Training FLOPs of a run.
         peak_bytes: Peak memory.
         params: Parameters without embeddings; `params_total` with them.
@@ -143,7 +143,7 @@ class Summary:
             columns += [difference_heading(anytime), "decided at n"]
         else:
             columns += [f"difference [{level}]", "adjusted p"] if first else [f"its {level} interval"]
-        columns += ["tokens/s", "FLOPs a run", "peak memory", "params", "non-emb.", self._values_heading]
+        columns += ["tokens/s", "FLOPs per run", "peak memory", "params", "non-emb.", self._values_heading]
         columns += ["tuning FLOPs"] if tuned else []
         rows = []
         for arm in self.arms:

@@ -18,7 +18,7 @@ FLAGS.register("compile")(
     Flag(
         name="compile",
         summary="Makes one graph of a stage's pass and fuses its operations (torch.compile), outside the clock.",
-        claim="More tokens a second once it is compiled; losses the same to rounding.",
+        claim="More tokens per second once it is compiled; losses the same to rounding.",
         needs=_needs,
         edits=lambda trial: {"training.compile": True},
     )

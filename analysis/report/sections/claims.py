@@ -23,7 +23,7 @@ _MEASURED = {
     "speed": "throughput/tokens_per_s",
     "peak memory": "memory/peak_bytes",
     "saved activations": "memory/saved_activation_bytes",
-    "FLOPs a step": "flops/step",
+    "FLOPs per step": "flops/step",
 }
 
 

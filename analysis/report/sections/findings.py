@@ -216,7 +216,7 @@ def oracle(sweep: Sweep) -> Section | None:
                 f"{_signed(excess.mean())} (least {_signed(excess.min())})",
             )
         )
-    grid = Grid(("arm", "validation loss", "oracle's loss", "excess (nats a token)"), tuple(rows), numeric=(1, 2, 3))
+    grid = Grid(("arm", "validation loss", "oracle's loss", "excess (nats per token)"), tuple(rows), numeric=(1, 2, 3))
     text = plain(f"The oracle knows the source; its loss on the same windows is the floor.{_uniform(sweep)}")
     found = f"Below the floor: {', '.join(below)}. Something leaks." if below else "No run is below the floor."
     return Section(
