@@ -29,6 +29,7 @@ from stackwise_ray.config.space.sweep_config import (
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, to_plain
 from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
+from stackwise_ray.config.trial.rules import unknown_names
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import Role
 from stackwise_ray.core.registries import SAMPLERS, SCHEDULERS
@@ -236,6 +237,7 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
                     raise
                 place = f"tune.space.{error.path}" if error.path else "tune.space"
                 raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
+            _check_names(sweep, points, "tune.space")
             if space.factors:
                 check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
@@ -243,7 +245,16 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
         resolver = Resolver(sweep)
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
+        _check_names(sweep, points, "search.space")
         check_optimised(sweep, _allowed(space, points), "search.space")
+
+
+def _check_names(sweep: SweepConfig, points: Sequence[TrialConfig], place: str) -> None:
+    """Every name that a space offers is known, whatever stands beside it."""
+    for point in points:
+        found = unknown_names(point)
+        if found is not None:
+            raise _refuse(sweep, f"{place}.{found[0]}", found[1])
 
 
 def _typical(space: Space, resolve: Resolve) -> list[dict[str, Any]]:

@@ -160,6 +160,9 @@ def _nest(edits: Mapping[str, Any], source: str | None, place: str, origins: dic
             below = _put(tree, path, {}, merge=True, written=written, source=source)
             origins.setdefault(path, Origin(source, written))
             for key, part in value.items():
+                if part is None and any(isinstance(one, OptionsByName) for one in components):
+                    problem = f"= null selects nothing; write {key}: {{}} for its defaults, or leave it out"
+                    raise ConfigError(problem, path=f"{written}.{key}", source=source)
                 put(f"{path}.{key}", part, f"{written}.{key}")
             if not value and not below:
                 _put(tree, path, {}, merge=True, written=written, source=source)

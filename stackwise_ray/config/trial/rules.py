@@ -39,7 +39,7 @@ def check_trial(trial: TrialConfig, *, locate: Locate | None = None) -> None:
 
 def first_broken(trial: TrialConfig) -> Found:
     """What the first broken rule says: of the rules for every trial, then of those of its entries."""
-    found = _names(trial)
+    found = unknown_names(trial)
     if found is not None:
         return found
     rules = (*RULES, *OPTIMIZERS.get(trial.optimizer.kind).rules, *REGIMES.get(trial.training.regime).rules)
@@ -67,7 +67,8 @@ def _options(alternatives: Alternatives, options: object, path: str) -> Found:
     return f"{path}.{alternatives.field}", f"{problem}; build them with {path}_config({alternatives.field}='{name}', …)"
 
 
-def _names(trial: TrialConfig) -> Found:
+def unknown_names(trial: TrialConfig) -> Found:
+    """The first name in a trial that no entry has, or that it lists twice; nothing about how its values fit."""
     for number, flag in enumerate(trial.flags):
         if flag in trial.flags[:number]:
             return "flags", f"= {list(trial.flags)} lists '{flag}' twice; once is enough"

@@ -313,3 +313,22 @@ def test_a_metric_is_optimised_once(tmp_path: Path) -> None:
     file.write_text((MASKED % "validation/masked_loss") + goals)
     with pytest.raises(ConfigError, match=r"objective\.1\.metric = validation/masked_loss, .*name each metric once"):
         load_sweep(file)
+
+
+@pytest.mark.parametrize("stage", ["tune", "search"])
+def test_an_unknown_flag_in_a_space_is_refused_before_anything_runs(tmp_path: Path, stage: str) -> None:
+    file = tmp_path / "m.yaml"
+    space = "{space: {flags: [[], [early_exit], [early_exti]]}}"
+    head = "name: m\nbase: {model: decoder/gpt2_family/tiny, data: markov}\n"
+    design = "{kind: search}" if stage == "search" else "{kind: arms, arms: {a: {}}}"
+    file.write_text(f"{head}design: {design}\n{stage}: {space}\n")
+    with pytest.raises(ConfigError, match=rf"m\.yaml: {stage}\.space\.flags = early_exti .*'early_exit'"):
+        load_sweep(file)
+
+
+def test_a_component_without_options_is_asked_for_as_an_empty_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = "name: m\nbase: {model: decoder/gpt2_family/tiny, data: markov, overrides: {model.components: %s}}\n"
+    file.write_text(f"{text % '{early_exit: }'}design: {{kind: arms, arms: {{a: {{}}}}}}\n")
+    with pytest.raises(ConfigError, match=r"overrides\.model\.components\.early_exit = null .* early_exit: \{\}"):
+        load_sweep(file)
