@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stackwise_ray.config.trial.trial_config import TrialConfig
-from stackwise_ray.core.plugins import at_fault
+from stackwise_ray.core.errors import PluginError
+from stackwise_ray.core.plugins import at_fault, origin
 from stackwise_ray.core.registries import FLAGS
 
 
@@ -24,8 +25,9 @@ def lack_of(name: str, trial: TrialConfig) -> str | None:
     flag = FLAGS.get(name)
     with at_fault(FLAGS, name, "its `needs`"):
         lack = flag.needs(trial)
-        if lack is not None and not isinstance(lack, str):
-            raise TypeError(f"it returned {lack!r}; return a sentence, or None where nothing is lacking")
+    if lack is not None and not isinstance(lack, str):
+        problem = f"its `needs` gives {lack!r}; return a sentence, or None where nothing is lacking"
+        raise PluginError(f"{origin(FLAGS, name)}: {problem}")
     return lack
 
 
@@ -39,8 +41,9 @@ def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
     flag = FLAGS.get(name)
     with at_fault(FLAGS, name, "its `edits`"):
         edits = flag.edits(trial)
-        if not isinstance(edits, Mapping) or not all(isinstance(path, str) for path in edits):
-            raise TypeError(f"it returned {edits!r}; return a mapping from dotted paths to values")
+    if not isinstance(edits, Mapping) or not all(isinstance(path, str) for path in edits):
+        problem = f"its `edits` gives {edits!r}; return a mapping from dotted paths to values"
+        raise PluginError(f"{origin(FLAGS, name)}: {problem}")
     return edits
 
 
