@@ -88,7 +88,7 @@ def plan_of(trial: TrialConfig) -> TrialPlan:
     from stackwise_ray.planning.trial_plan import plan_trial
 
     data = prepare(trial.data)
-    tokens = {split: stream.n_tokens for split, stream in data.splits.items()}
+    tokens: dict[str, int] = {split: stream.n_tokens for split, stream in data.splits.items()}
     return plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids, split_tokens=tokens)
 
 

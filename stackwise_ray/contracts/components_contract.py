@@ -108,7 +108,7 @@ def it_is_saved_with_its_state(name: str) -> None:
 
     done = finished(name)
     place = done.folder / "model"
-    model = load_saved(place, "decoder", path="--model").eval()
+    model = load_saved(place, "decoder", path="--model").train(False)
     require(name in attached(model), "a saved model is loaded without it")
     kept = json.loads((place / "config.json").read_text())[SAVED][name]["state"]
     state = json.loads(json.dumps(attached(model)[name].state()))
@@ -116,7 +116,7 @@ def it_is_saved_with_its_state(name: str) -> None:
     stored = done.weights()
     lost = [key for key, value in model.named_parameters() if key not in stored or not torch.equal(value, stored[key])]
     require(not lost, f"a saved model comes back with other weights in {', '.join(lost[:5])}")
-    plain = AutoModelForCausalLM.from_pretrained(place).eval()
+    plain = AutoModelForCausalLM.from_pretrained(place).train(False)
     tokens = torch.arange(16)[None] % 40
     with torch.no_grad():
         same = torch.equal(plain(input_ids=tokens).logits, model(input_ids=tokens).logits)
