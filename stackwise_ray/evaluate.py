@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from stackwise_ray.core.errors import ConfigError, TrialError, did_you_mean
+from stackwise_ray.core.errors import ConfigError, PluginError, TrialError, did_you_mean
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registries import TASKS
 from stackwise_ray.terminal import (
     EXIT_FAILED,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stackwise_ray.tasks.evaluating import TaskResult
-    from stackwise_ray.tasks.task import Reference
+    from stackwise_ray.tasks.task import Reference, Task
     from stackwise_ray.training.scoring import TrainedModel
 
 FIRST_SECONDS, LINE_SECONDS = 2.0, 10.0
@@ -119,12 +120,24 @@ def _named(tasks: str | None) -> tuple[str, ...]:
 
 def _list(console: Console) -> None:
     for name, task in TASKS.items():
-        facts, where = task.facts, task().where(None)
-        count = "" if facts.n_items is None else f" of {facts.n_items:,} {facts.item}"
-        _say(console, f"{name}  {facts.kind}  {facts.title}, {facts.split} split{count}")
-        _say(console, f"  metrics: {', '.join(metric.path for metric in facts.metrics)}")
-        _say(console, f"  source: {facts.source.paper}; licence: {facts.source.licence}")
-        _say(console, f"  data: {where.place if where.place is not None else where.missing}")
+        try:
+            with at_fault(TASKS, name, "what it states of itself"):
+                lines = _described(name, task)
+        except PluginError as error:  # the others are listed all the same
+            lines = [f"{name}  cannot be listed: {error}"]
+        for line in lines:
+            _say(console, line)
+
+
+def _described(name: str, task: type[Task]) -> list[str]:
+    facts, where = task.facts, task().where(None)
+    count = "" if facts.n_items is None else f" of {facts.n_items:,} {facts.item}"
+    return [
+        f"{name}  {facts.kind}  {facts.title}, {facts.split} split{count}",
+        f"  metrics: {', '.join(metric.path for metric in facts.metrics)}",
+        f"  source: {facts.source.paper}; licence: {facts.source.licence}",
+        f"  data: {where.place if where.place is not None else where.missing}",
+    ]
 
 
 def _score_own(

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
+from collections.abc import Iterator
 from typing import Any
 
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import to_plain
+from stackwise_ray.config.trial.flag_answers import components_selected, edits_of
 from stackwise_ray.core import registries
-from stackwise_ray.core.plugins import Plugin, owner
+from stackwise_ray.core.plugins import Plugin, at_fault, owner
 
 
 def canonical(value: Any) -> str:
@@ -49,23 +52,48 @@ def plugins_of(trial: TrialConfig) -> tuple[Plugin, ...]:
     """The plugins that registered an entry of this trial; what is installed and not loaded yet is loaded.
 
     Raises:
-        PluginError: One cannot be loaded.
+        PluginError: One cannot be loaded, or a flag of one cannot say what it sets.
     """
-    uses = [
-        ("families", trial.model.family),
-        ("corpora", trial.data.corpus),
-        ("regimes", trial.training.regime),
-        ("optimizers", trial.optimizer.kind),
-        *(("flags", flag) for flag in trial.flags),
-    ]
     found: dict[str, Plugin] = {}
-    for kind, name in uses:
+    for kind, name in entries_of(trial):
         if registries.BY_KIND[kind].offered(name):
             registries.BY_KIND[kind].get(name)
         plugin = owner(kind, name)
         if plugin is not None:
             found[plugin.sha256] = plugin
     return tuple(found[sha256] for sha256 in sorted(found))
+
+
+def entries_of(trial: TrialConfig) -> Iterator[tuple[str, str]]:
+    """Everything registered that decides what this trial computes, as (kind, name); what its flags name is in it.
+
+    Raises:
+        PluginError: A flag of a plugin cannot say what it sets.
+    """
+    for path, kind in NAMED_AT.items():
+        yield kind, operator.attrgetter(path)(trial)
+    for name in dict.fromkeys(components_selected(trial)):
+        yield "components", name
+    for flag in trial.flags:
+        yield "flags", flag
+        for path, value in edits_of(flag, trial).items():
+            if path in NAMED_AT and value in registries.BY_KIND[NAMED_AT[path]]:
+                yield NAMED_AT[path], value
+    if owner("regimes", trial.training.regime) is not None:  # ours name objectives of ours alone
+        regime = registries.REGIMES.get(trial.training.regime)
+        with at_fault(registries.REGIMES, trial.training.regime, "its `plan`"):
+            stages = regime.plan(trial).stages
+        for stage in stages:
+            yield "objectives", stage.objective
+
+
+NAMED_AT = {
+    "model.family": "families",
+    "data.corpus": "corpora",
+    "training.regime": "regimes",
+    "optimizer.kind": "optimizers",
+}
+"""Field of a trial that names an entry, to the kind of entry; beside the keys of `model.components` and the flags."""
 
 
 def sweep_hash(sweep: SweepConfig) -> str:

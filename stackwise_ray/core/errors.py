@@ -47,7 +47,11 @@ class PluginError(ConfigError):
     """A plugin cannot be loaded, or is not the one that it was: the message names it, its file and the reason."""
 
 
-class NameTakenError(StackwiseError, ValueError):
+class EntryError(StackwiseError, ValueError):
+    """An entry cannot be registered as it is: its name can be no key, or it lacks what its kind has."""
+
+
+class NameTakenError(EntryError):
     """An entry was registered under a name that is taken."""
 
 

@@ -18,7 +18,8 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.machinery import ModuleSpec
@@ -26,8 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stackwise_ray.core.errors import PluginError, did_you_mean
-from stackwise_ray.core.registry import Offer, registrations
+from stackwise_ray.core.errors import PluginError, StackwiseError, did_you_mean
+from stackwise_ray.core.registry import Offer, Registry, registrations
 
 OPTION = "--plugin"
 GROUP = "stackwise_ray."
@@ -108,6 +109,35 @@ def owner(kind: str, name: str) -> Plugin | None:
         kind: As in `core.registries.BY_KIND`, such as ``flags``.
     """
     return next((plugin for plugin in loaded() if (kind, name) in plugin.entries), None)
+
+
+def origin(registry: Registry[Any], name: str) -> str:
+    """An entry as a message names it, with its plugin's file or distribution."""
+    plugin = owner(registry.group, name)
+    by = "" if plugin is None else f" of the plugin {plugin.file or f'{plugin.module} ({plugin.distribution})'}"
+    return f"the {registry.kind} '{name}'{by}"
+
+
+@contextmanager
+def at_fault(registry: Registry[Any], name: str, what: str) -> Iterator[None]:
+    """What an entry of somebody else's raises in the block becomes one line; what one of ours raises passes through.
+
+    Args:
+        what: Of the entry, as the subject of a sentence: "its `needs`".
+
+    Raises:
+        PluginError: It names the entry, its file, the line and the reason.
+    """
+    try:
+        yield
+    except StackwiseError:
+        raise
+    except Exception as error:
+        if registry.ours(name):
+            raise
+        plugin = owner(registry.group, name)
+        reason = _reason(error, plugin.file if plugin is not None else None)
+        raise PluginError(f"{origin(registry, name)}: {what} raises {reason}") from error
 
 
 def problems() -> tuple[str, ...]:
@@ -334,11 +364,15 @@ def _load(module: str, execute: Callable[[], Plugin], where: str, file: str | No
 
 def _failure(where: str, error: BaseException, file: str | None) -> PluginError:
     """The reason in one line, with the line of the plugin at which it was."""
+    return PluginError(f"= {where} cannot be loaded: {_reason(error, file)}", path=OPTION)
+
+
+def _reason(error: BaseException, file: str | None) -> str:
+    """Kind of error, the plugin's line and the message."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     frames = [f for f in frames if f.filename == file] or [f for f in frames if not f.filename.startswith(_OURS)]
     line = f" at line {frames[-1].lineno} of {frames[-1].filename}" if frames else ""
-    reason = " ".join(str(error).split())
-    return PluginError(f"= {where} cannot be loaded: {type(error).__name__}{line}: {reason}", path=OPTION)
+    return f"{type(error).__name__}{line}: {' '.join(str(error).split())}"
 
 
 _OURS = str(Path(__file__).resolve().parent)

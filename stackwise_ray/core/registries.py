@@ -13,17 +13,41 @@ from stackwise_ray.core.beside import analysis_package
 from stackwise_ray.core.plugins import installed
 from stackwise_ray.core.registry import Registry
 
-FAMILIES: Registry[Any] = Registry("model family", package="stackwise_ray.models.families")
-CORPORA: Registry[Any] = Registry("corpus", package="stackwise_ray.data.corpora")
-REGIMES: Registry[Any] = Registry("training regime", package="stackwise_ray.training.regimes")
-OBJECTIVES: Registry[Any] = Registry("training objective", package="stackwise_ray.training.objectives")
-OPTIMIZERS: Registry[Any] = Registry("optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"))
-FLAGS: Registry[Any] = Registry("flag", package="stackwise_ray.flags")
-COMPONENTS: Registry[Any] = Registry("component", package="stackwise_ray.models.components")
-TASKS: Registry[Any] = Registry("task", package="stackwise_ray.tasks", ending="_task")
-SAMPLERS: Registry[Any] = Registry("sampler", package="stackwise_ray.trials.samplers")
-SCHEDULERS: Registry[Any] = Registry("scheduler", package="stackwise_ray.distributed.schedulers")
-ANALYSES: Registry[Any] = Registry("analysis", package=lambda: f"{analysis_package()}.steps")
+FAMILIES: Registry[Any] = Registry(
+    "model family", package="stackwise_ray.models.families", protocol=("name", "roles", "check", "stack_view")
+)
+CORPORA: Registry[Any] = Registry(
+    "corpus", package="stackwise_ray.data.corpora", protocol=("options", "check", "documents", "recipe")
+)
+REGIMES: Registry[Any] = Registry(
+    "training regime", package="stackwise_ray.training.regimes", protocol=("plan", "options", "rules")
+)
+OBJECTIVES: Registry[Any] = Registry(
+    "training objective", package="stackwise_ray.training.objectives", protocol=("__call__",)
+)
+OPTIMIZERS: Registry[Any] = Registry(
+    "optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"), protocol=("build", "rules")
+)
+FLAGS: Registry[Any] = Registry(
+    "flag", package="stackwise_ray.flags", protocol=("name", "summary", "claim", "needs", "edits")
+)
+COMPONENTS: Registry[Any] = Registry(
+    "component",
+    package="stackwise_ray.models.components",
+    protocol=("name", "options", "order", "conflicts", "metrics", "refuse", "attach"),
+)
+TASKS: Registry[Any] = Registry(
+    "task", package="stackwise_ray.tasks", ending="_task", protocol=("facts", "where", "check", "prepare", "score")
+)
+SAMPLERS: Registry[Any] = Registry(
+    "sampler", package="stackwise_ray.trials.samplers", protocol=("make", "several_objectives")
+)
+SCHEDULERS: Registry[Any] = Registry(
+    "scheduler", package="stackwise_ray.distributed.schedulers", protocol=("make", "options")
+)
+ANALYSES: Registry[Any] = Registry(
+    "analysis", package=lambda: f"{analysis_package()}.steps", protocol=("options", "title", "compute")
+)
 
 BY_KIND: dict[str, Registry[Any]] = {
     "families": FAMILIES,

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import keyword
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
-from stackwise_ray.core.errors import ConfigError, NameTakenError, PluginError, did_you_mean
+from stackwise_ray.core.errors import ConfigError, EntryError, NameTakenError, PluginError, did_you_mean
 
 T = TypeVar("T")
 
@@ -49,6 +51,8 @@ class Registry(Generic[T]):
         besides: Public modules of that package that register nothing.
         ending: What the module names of entries end in and their own names do not: where the same name is an entry of
             another kind too, the modules are still told apart. Modules without it register nothing.
+        protocol: Attributes that every entry has; one that lacks any is refused when it is registered.
+        any_name: Names may be any text, since no file has them as keys.
 
     >>> shapes = Registry[int]("shape")
     >>> @shapes.register("triangle")
@@ -64,11 +68,15 @@ class Registry(Generic[T]):
         package: str | Callable[[], str] | None = None,
         besides: Iterable[str] = (),
         ending: str = "",
+        protocol: Iterable[str] = (),
+        any_name: bool = False,
     ) -> None:
         self.kind = kind
         self._where = package
         self._ending = ending
         self._besides = frozenset(besides)
+        self._protocol = tuple(protocol)
+        self._any_name = any_name
         self._ask_offers: Callable[[Collection[str]], Mapping[str, Offer]] | None = None
         self.group = kind
         self._entries: dict[str, T] = {}
@@ -92,10 +100,13 @@ class Registry(Generic[T]):
         """Decorator (or call) that adds an entry.
 
         Raises:
+            EntryError: The name cannot be a key in YAML, or the entry is not what is registered here.
             NameTakenError: There is an entry of this name, loaded or not.
         """
 
         def add(entry: T) -> T:
+            self._refuse_name(name)
+            self._refuse_shape(name, entry)
             owner = self._owner(name)
             if owner is not None:
                 raise NameTakenError(f"{self.kind} '{name}' is registered twice: {owner} has it; choose another name")
@@ -107,6 +118,32 @@ class Registry(Generic[T]):
             return entry
 
         return add
+
+    def _refuse_name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise EntryError(f"{self.kind} {name!r}: its name is a {type(name).__name__}; give a word in quotes")
+        if self._any_name:
+            return
+        if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() in _YAML_WORDS:
+            near = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")
+            near = near if _NAME.fullmatch(near) and near != name else f"my_{near}"
+            raise EntryError(
+                f"{self.kind} '{name}': a name is a key in YAML and a part of dotted paths, so it has letters, digits "
+                f"and underscores, begins with a letter, and is no word of YAML or Python; write '{near}'"
+            )
+
+    def _refuse_shape(self, name: str, entry: T) -> None:
+        lacking = [attribute for attribute in self._protocol if not hasattr(entry, attribute)]
+        if lacking:
+            what = f"the class {entry.__name__}" if isinstance(entry, type) else f"a {type(entry).__name__}"
+            raise EntryError(
+                f"{self.kind} '{name}' is {what}, which lacks {', '.join(lacking)}; every {self.kind} has "
+                f"{', '.join(self._protocol)}"
+            )
+
+    def ours(self, name: str) -> bool:
+        """Whether a module of the registry's own package has this entry."""
+        return name in self._module_names
 
     def unregister(self, name: str) -> None:
         """Takes an entry out again: a plugin that failed its contract, or an entry that a test brought."""
@@ -187,6 +224,10 @@ class Registry(Generic[T]):
     def _offers(self) -> Mapping[str, Offer]:
         return {} if self._ask_offers is None else self._ask_offers(self._module_names)
 
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+"""What YAML reads as something else than text."""
 
 _witnesses: list[list[tuple[Registry[Any], str]]] = []
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.component_rules import component_problems
+from stackwise_ray.config.trial.flag_answers import edits_of, lack_of
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import origin
 from stackwise_ray.core.registry import Registry
 
 
@@ -51,20 +53,36 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
         if name in trial.flags[:position]:
             raise ConfigError(f"lists '{name}' twice; once is enough", path="flags")
         try:
-            flag = FLAGS.get(name)
+            lack = lack_of(name, trial)
+            edits = {} if lack is not None else edits_of(name, trial)
         except ConfigError as error:
             raise error.at(path="flags") from None
-        lack = flag.needs(trial)
         if lack is not None:
             raise ConfigError(f"'{name}' {lack}", path="flags")
-        for path, value in flag.edits(trial).items():
+        for path, value in edits.items():
             _refuse_conflict(name, path, value, written)
             written[path] = (value, name)
     from stackwise_ray.config.trial.editing import edit  # on first use: it validates, which loads pydantic
 
-    edited = edit(trial, {path: value for path, (value, _) in written.items()}, source="flags")
+    try:
+        edited = edit(trial, {path: value for path, (value, _) in written.items()})
+    except ConfigError as error:
+        raise _by_writer(error, written) from None
     _refuse_unfit_components(edited, written)
     return edited
+
+
+def _by_writer(error: ConfigError, written: Mapping[str, tuple[Any, str]]) -> ConfigError:
+    """A refused edit, said of the flags that wrote there: the user wrote no such field."""
+    place = error.path or ""
+    there = [
+        name
+        for path, (_, name) in written.items()
+        if f"{path}.".startswith(f"{place}.") or f"{place}.".startswith(f"{path}.")
+    ]
+    flags = sorted({*there} or {name for _, name in written.values()})
+    named = " and ".join(origin(FLAGS, name) for name in flags)
+    return ConfigError(f"{named} cannot be applied: {error}", path="flags")
 
 
 def _refuse_unfit_components(trial: TrialConfig, written: Mapping[str, tuple[Any, str]]) -> None:

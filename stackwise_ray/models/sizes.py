@@ -36,7 +36,7 @@ class PublishedSize:
     source: str
 
 
-SIZES: Registry[PublishedSize] = Registry("published size")
+SIZES: Registry[PublishedSize] = Registry("published size", any_name=True)
 """Published sizes by "<family>/<size>", the size being the name of the preset."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registries import TASKS
 from stackwise_ray.tasks.task import Task, TaskFacts, TaskScores
 from stackwise_ray.training.trial_folder import unwritable_is_named
@@ -59,19 +60,23 @@ def evaluate_tasks(
     Raises:
         ConfigError: A task does not fit the model (asked of all before the first runs), or its data are not found.
     """
-    tasks: list[Task] = [TASKS.get(name)() for name in names]
-    for task in tasks:
-        task.check(trained, limit)
-    for task in tasks:
-        name = task.facts.name
-        data = task.prepare(trained, path, progress)
-        key = _key(task.facts, trained, data.fingerprint, limit)
+    tasks: dict[str, Task] = {}
+    for name in names:
+        with at_fault(TASKS, name, "asked whether it fits the model, it"):
+            tasks[name] = TASKS.get(name)()
+            tasks[name].check(trained, limit)
+            asdict(tasks[name].facts)
+    for name, task in tasks.items():
+        with at_fault(TASKS, name, "preparing its data, it"):
+            data = task.prepare(trained, path, progress)
+            key = _key(task.facts, trained, data.fingerprint, limit)
         kept = _kept(folder, trained.fingerprint, name, key)
         if kept is not None:
             yield TaskResult(facts=task.facts, content=kept, kept=True)
             continue
-        scores = task.score(trained, data, limit, progress)
-        content = _content(task.facts, scores, data.fingerprint, trained.trial.data.seq_len, limit, key)
+        with at_fault(TASKS, name, "scoring the model, it"):
+            scores = task.score(trained, data, limit, progress)
+            content = _content(task.facts, scores, data.fingerprint, trained.trial.data.seq_len, limit, key)
         if folder is not None:
             with unwritable_is_named(folder):
                 _keep(folder, trained, name, content, scores.items)

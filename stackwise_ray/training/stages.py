@@ -16,6 +16,7 @@ from stackwise_ray.config.trial import TrainingConfig, TrialConfig
 from stackwise_ray.config.trial.rules import Found
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.component import COMPONENTS
 from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, options_of
@@ -56,7 +57,8 @@ def stage_plan(trial: TrialConfig) -> StagePlan:
         regime = REGIMES.get(trial.training.regime)
     except ConfigError as error:
         raise error.at(path="training.regime") from None
-    plan = regime.plan(trial)
+    with at_fault(REGIMES, trial.training.regime, "its `plan`"):
+        plan = regime.plan(trial)
     _refuse_several_stages(trial, plan)
     return plan
 

@@ -1,4 +1,4 @@
-"""What every component does in a run, asked of every registered one; what it declares is `contracts`."""
+"""What every component does in a run, asked of every registered one beside `contracts.components_contract`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.config.trial.component_rules import component_problems
@@ -19,10 +17,8 @@ from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import REGIMES
 from stackwise_ray.data import prepare
-from stackwise_ray.models.component import COMPONENTS, Attached, Component, attached
-from stackwise_ray.models.saved import load_saved
+from stackwise_ray.models.component import COMPONENTS, Attached, Component
 from stackwise_ray.planning.trial_plan import plan_trial
-from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
@@ -76,59 +72,6 @@ def test_a_component_that_needs_one_stage_is_refused_with_several_and_both_are_n
         return
     with pytest.raises(ConfigError, match=f"{regime}.*model.components.{name}"):
         stage_plan(_with(name, **changes))
-
-
-def test_a_component_changes_its_observable_and_reports_what_it_registered(finished):
-    name, result, folder = finished
-    component = COMPONENTS.get(name)
-    assert component.observable in result.metrics
-    assert {metric.path for metric in component.metrics} <= set(result.metrics)
-    _, plain = run(with_training(with_model(TRIAL, n_layers=3), budget=Budget(steps=10)), folder / "plain")
-    assert component.observable not in plain.metrics
-    assert plain.metrics["train/loss"] != result.metrics["train/loss"]
-
-
-def test_the_plan_contains_the_run_and_what_was_counted_is_what_was_modelled(finished):
-    name, result, folder = finished
-    plan, metrics = _plan(_with(name)), result.metrics
-    assert plan.flops_least <= metrics["flops/total"] <= plan.flops_total
-    assert plan.steps <= metrics["steps/total"] <= plan.steps_most
-    assert metrics["flops/evaluation"] <= plan.flops_evaluation
-    assert plan.params == metrics["model/params"]
-    (stage,) = json.loads((folder / "outputs" / "metrics.json").read_text())["stages"]
-    assert stage["flops_counted"] == pytest.approx(stage["flops_modelled"], rel=0.01)
-    assert "WARNING" not in (folder / "logs" / "train.log").read_text()
-
-
-def test_a_saved_model_has_its_component_again_in_our_loader_and_loads_plainly_in_transformers(finished):
-    from transformers import AutoModelForCausalLM
-
-    name, _, folder = finished
-    model = load_saved(folder / "model", "decoder", path="--model").eval()
-    record = json.loads((folder / "model" / "config.json").read_text())["stackwise_components"]
-    assert attached(model)[name].state() == record[name]["state"]
-    stored = load_file(folder / "model" / "model.safetensors")
-    assert all(torch.equal(parameter, stored[own]) for own, parameter in model.named_parameters())
-    plain = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
-    tokens = torch.arange(16)[None] % 40
-    with torch.no_grad():
-        assert torch.equal(plain(input_ids=tokens).logits, model(input_ids=tokens).logits)
-
-
-def test_a_run_that_was_killed_ends_as_the_one_that_was_not_bit_for_bit(finished, tmp_path):
-    name, result, folder = finished
-    trial = with_training(_with(name), checkpoint_seconds=0.0)
-    killed = run_trial(trial, tmp_path, trial_id="t", attempt=1)
-    for record in killed:
-        if record.step >= 6:
-            break
-    killed.close()
-    _, again = run(trial, tmp_path, attempt=2, keep_model=True)
-    assert "continues after step" in (tmp_path / "logs" / "train.log").read_text()
-    assert _exact(again.metrics) == _exact(result.metrics)
-    mine, theirs = (load_file(one / "model" / "model.safetensors") for one in (tmp_path, folder))
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
 @pytest.mark.parametrize("name", COMPONENTS.names())

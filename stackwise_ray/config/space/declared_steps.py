@@ -12,6 +12,7 @@ from typing import Any
 
 from stackwise_ray.core.analysis_step import AnalysisStep, PlannedSweep
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registries import ANALYSES
 
 
@@ -47,7 +48,8 @@ def check_steps(steps: tuple[DeclaredStep, ...], planned: PlannedSweep, *, sourc
     """
     for number, declared in enumerate(steps):
         try:
-            declared.step.check(declared.options, planned)
+            with at_fault(ANALYSES, declared.kind, "its `check`"):
+                declared.step.check(declared.options, planned)
         except ConfigError as error:
             place = ".".join(filter(None, (f"analysis.{number}.{declared.kind}", error.path)))
             raise ConfigError(error.problem, path=place, source=source) from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stackwise_ray.config.trial.flag_answers import components_selected
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
@@ -27,7 +28,7 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     found = find_metric(metric)
     needs = found.needs if found is not None else ()
     owner = metric.partition("/")[0]
-    if owner in registries.COMPONENTS and not _selects(trial, owner):
+    if owner in registries.COMPONENTS and owner not in components_selected(trial):
         return f"has no model.components.{owner}, which reports it"
     if "finish" in needs and not getattr(trial.training, "finish", 0):  # an option of some regimes
         return "has no training.finish, which this is of before"
@@ -38,13 +39,6 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     if "whole splits" in needs and trial.data.final_evaluation == "fixed":
         return "has data.final_evaluation = fixed, which leaves whole splits out; write full"
     return None
-
-
-def _selects(trial: TrialConfig, component: str) -> bool:
-    """Whether the trial has a component, by its own words or by a flag's."""
-    path = f"model.components.{component}"
-    edits = (registries.FLAGS.get(flag).edits(trial) for flag in trial.flags)
-    return component in trial.model.components or any(path in edit for edit in edits)
 
 
 def require_metric(metric: str, *, place: str, source: str | None) -> None:

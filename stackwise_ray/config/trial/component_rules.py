@@ -10,6 +10,7 @@ from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core import registries
+from stackwise_ray.core.plugins import at_fault
 
 
 def components_fit(trial: TrialConfig) -> tuple[str, str] | None:
@@ -29,7 +30,8 @@ def component_problems(trial: TrialConfig) -> Iterator[tuple[str, str, str]]:
                     f"= {shown} does not go with model.components.{name}: {conflict.reason}; leave one of them out"
                 )
                 yield conflict.path, problem, name
-        found = component.refuse(trial, options)
+        with at_fault(registries.COMPONENTS, name, "its `refuse`"):
+            found = component.refuse(trial, options)
         if found is not None:
             yield (*found, name)
 

@@ -8,12 +8,14 @@ a tokenizer's vocabulary or counted FLOPs is checked by the planner.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from stackwise_ray.config.trial import DATA, TRAINING, Schedule, TrialConfig
 from stackwise_ray.config.trial.component_rules import components_fit
 from stackwise_ray.config.trial.registered import Alternatives
 from stackwise_ray.config.trial.validation import Locate, Origin
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registries import CORPORA, FAMILIES, FLAGS, OPTIMIZERS, REGIMES
 from stackwise_ray.core.registry import Registry
 
@@ -42,8 +44,15 @@ def first_broken(trial: TrialConfig) -> Found:
     found = unknown_names(trial)
     if found is not None:
         return found
-    rules = (*RULES, *OPTIMIZERS.get(trial.optimizer.kind).rules, *REGIMES.get(trial.training.regime).rules)
-    return next((found for rule in rules if (found := rule(trial)) is not None), None)
+    found = next((found for rule in RULES if (found := rule(trial)) is not None), None)
+    return found or _entrys(OPTIMIZERS, trial.optimizer.kind, trial) or _entrys(REGIMES, trial.training.regime, trial)
+
+
+def _entrys(registry: Registry[Any], name: str, trial: TrialConfig) -> Found:
+    """What the first broken rule of one entry says."""
+    rules = registry.get(name).rules
+    with at_fault(registry, name, "one of its `rules`"):
+        return next((found for rule in rules if (found := rule(trial)) is not None), None)
 
 
 # --------------------------------------------------------------------------------------------------- known names
@@ -90,7 +99,9 @@ def _said(error: ConfigError, path: str) -> Found:
 
 def _family(trial: TrialConfig) -> Found:
     try:
-        FAMILIES.get(trial.model.family).check(trial.model, seq_len=trial.data.seq_len)
+        family = FAMILIES.get(trial.model.family)
+        with at_fault(FAMILIES, trial.model.family, "its `check`"):
+            family.check(trial.model, seq_len=trial.data.seq_len)
     except ConfigError as error:
         return _said(error, "model")
     return None
@@ -98,7 +109,9 @@ def _family(trial: TrialConfig) -> Found:
 
 def _corpus(trial: TrialConfig) -> Found:
     try:
-        CORPORA.get(trial.data.corpus).check(trial.data)
+        corpus = CORPORA.get(trial.data.corpus)
+        with at_fault(CORPORA, trial.data.corpus, "its `check`"):
+            corpus.check(trial.data)
     except ConfigError as error:
         return _said(error, "data")
     return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, EntryError
+from stackwise_ray.core.registries import BY_KIND
 from stackwise_ray.core.registry import Registry
 
 
@@ -28,3 +30,18 @@ def test_an_ending_tells_entries_from_what_is_beside_them(tmp_path: Path, monkey
     assert animals.get("cat") == 4
     with pytest.raises(ConfigError, match="unknown animal 'cart'; did you mean 'cat'"):
         animals.get("cart")
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+@pytest.mark.parametrize("name", ["my-comp", "", "a.b", "a b", "1st", "_own", "class", "null", "Yes", "é", 3])
+def test_a_name_that_can_be_no_key_is_refused_by_every_kind_when_it_is_registered(kind: str, name: Any) -> None:
+    with pytest.raises(EntryError, match=f"{BY_KIND[kind].kind} .*(write 'my_|write '[a-z]|give a word)"):
+        BY_KIND[kind].register(name)(next(iter(BY_KIND[kind].items()))[1])
+    assert name not in BY_KIND[kind]
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_an_entry_that_is_not_what_its_kind_is_is_refused_with_what_it_lacks(kind: str) -> None:
+    with pytest.raises(EntryError, match=f"{BY_KIND[kind].kind} 'mine' is a str, which lacks "):
+        BY_KIND[kind].register("mine")("an entry")
+    assert "mine" not in BY_KIND[kind]

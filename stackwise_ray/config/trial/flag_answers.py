@@ -1,0 +1,65 @@
+"""What a flag says about a trial: what the trial lacks for it, and what it sets.
+
+Asked by `flags.apply_flags`, by a trial's identity and by the check of metric names. Nothing else calls `needs` and
+`edits`: what a plugin's flag does wrong in them becomes one message here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stackwise_ray.config.trial.trial_config import TrialConfig
+from stackwise_ray.core.errors import PluginError
+from stackwise_ray.core.plugins import at_fault, origin
+from stackwise_ray.core.registries import FLAGS
+
+
+def lack_of(name: str, trial: TrialConfig) -> str | None:
+    """What the trial lacks for this flag; None: nothing.
+
+    Raises:
+        ConfigError: There is no such flag.
+        PluginError: It raises, or answers with no sentence.
+    """
+    flag = FLAGS.get(name)
+    with at_fault(FLAGS, name, "its `needs`"):
+        lack = flag.needs(trial)
+    if lack is not None and not isinstance(lack, str):
+        problem = f"its `needs` gives {lack!r}; return a sentence, or None where nothing is lacking"
+        raise PluginError(f"{origin(FLAGS, name)}: {problem}")
+    return lack
+
+
+def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
+    """The values that this flag sets, by dotted path.
+
+    Raises:
+        ConfigError: There is no such flag.
+        PluginError: It raises, or answers with no mapping.
+    """
+    flag = FLAGS.get(name)
+    with at_fault(FLAGS, name, "its `edits`"):
+        edits = flag.edits(trial)
+    if not isinstance(edits, Mapping) or not all(isinstance(path, str) for path in edits):
+        problem = f"its `edits` gives {edits!r}; return a mapping from dotted paths to values"
+        raise PluginError(f"{origin(FLAGS, name)}: {problem}")
+    return edits
+
+
+def components_selected(trial: TrialConfig) -> Iterator[str]:
+    """Names of the components that the trial has, by its own words or by a flag's.
+
+    Raises:
+        PluginError: See `edits_of`.
+    """
+    yield from trial.model.components
+    for flag in trial.flags:
+        for path, value in edits_of(flag, trial).items():
+            if path.startswith(_COMPONENTS):
+                yield path.removeprefix(_COMPONENTS).partition(".")[0]
+            elif path == _COMPONENTS[:-1] and isinstance(value, Mapping):
+                yield from value
+
+
+_COMPONENTS = "model.components."
