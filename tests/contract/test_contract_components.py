@@ -27,6 +27,8 @@ from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
+STATES = {"early_exit": {"threshold": "early_exit/threshold"}}
+"""By component, the metric that reports each entry of its state."""
 TIMES = ("time/", "throughput/", "memory/process")
 
 
@@ -103,10 +105,11 @@ def test_the_plan_contains_the_run_and_what_was_counted_is_what_was_modelled(fin
 def test_a_saved_model_has_its_component_again_in_our_loader_and_loads_plainly_in_transformers(finished):
     from transformers import AutoModelForCausalLM
 
-    name, _, folder = finished
+    name, result, folder = finished
     model = load_saved(folder / "model", "decoder", path="--model").eval()
     record = json.loads((folder / "model" / "config.json").read_text())["stackwise_components"]
-    assert attached(model)[name].state() == record[name]["state"]
+    reported = {key: result.metrics[metric] for key, metric in STATES[name].items()}
+    assert attached(model)[name].state() == record[name]["state"] == reported
     stored = load_file(folder / "model" / "model.safetensors")
     assert all(torch.equal(parameter, stored[own]) for own, parameter in model.named_parameters())
     plain = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
@@ -181,6 +184,25 @@ def test_the_protocol_by_itself_changes_no_number(tmp_path):
         )
     assert step_losses(records) == step_losses(plain_records)
     assert _exact(result.metrics) == _exact(plain.metrics)
+
+
+def test_a_component_is_told_the_number_of_every_step_and_the_used_share_of_the_budget(tmp_path):
+    told: list[tuple[int, float]] = []
+
+    class _Listening(Attached):
+        def begin_step(self, *, step: int, share: float) -> str:
+            told.append((step, share))
+            return ""
+
+    class _Told(_Nothing):
+        name = "told"
+
+        def attach(self, model: Any, options: Any, *, seed: int) -> Attached:
+            return _Listening()
+
+    with COMPONENTS.registered("told", _Told()):
+        run(with_model(TRIAL, components=NamedOptions({"told": _Told.options()})), tmp_path)
+    assert told == [(step, pytest.approx(step / 6)) for step in range(6)]
 
 
 @pytest.mark.parametrize("name", COMPONENTS.names())
