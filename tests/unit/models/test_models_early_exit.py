@@ -212,13 +212,13 @@ class _Losses:
 @pytest.mark.parametrize(("tolerance", "threshold"), [(0.0, FULL_DEPTH), (0.07, 0.95), (0.45, 0.6), (2.0, 0.1)])
 def test_calibration_takes_the_lowest_threshold_whose_loss_the_tolerance_allows(tolerance, threshold):
     _, exits = _model(MODELS["gpt2"], tolerance=tolerance)
-    calibration = exits._calibrated(_Losses())
-    while True:
-        try:
-            next(calibration)
-        except StopIteration as end:
-            assert end.value == threshold
-            return
+    found: list[float] = []
+
+    def calibrate() -> Any:
+        found.append((yield from exits._calibrated(_Losses())))
+
+    list(calibrate())
+    assert found == [threshold]
 
 
 def test_generate_goes_through_the_full_depth_of_a_model_with_exits():
