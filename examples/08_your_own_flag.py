@@ -11,13 +11,14 @@ The same file is a plugin for every command, and what it registers is checked li
 import tempfile
 from pathlib import Path
 
-from stackwise_ray.flags import FLAGS, Flag
+from stackwise_ray.flags import FLAGS, Flag, Measure
 
 FLAGS.register("long_warmup")(
     Flag(
         name="long_warmup",
         summary="Raises the learning rate over the first fifth of the run.",
         claim="A lower loss at a learning rate that is too high to start with.",
+        measured_by=(Measure(metric="validation/loss", form="difference"),),
         needs=lambda trial: None,  # or what the trial lacks for this flag, in a sentence
         edits=lambda trial: {"training.schedule.warmup": 0.2},
     )

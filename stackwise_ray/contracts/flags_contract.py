@@ -8,6 +8,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.contracts import require
 from stackwise_ray.contracts.small_trial import small_trial
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.metric_catalogue import find_metric
 from stackwise_ray.flags import FLAGS, apply_flags
 
 
@@ -17,6 +18,14 @@ def it_says_who_it_is(name: str) -> None:
     require(getattr(flag, "name", None) == name, f"its name is {getattr(flag, 'name', None)!r}, and it is '{name}'")
     require(flag.summary.endswith("."), f"its summary is no sentence that ends in a full stop: {flag.summary!r}")
     require(flag.claim, "it claims nothing; write the effect that is said to follow")
+
+
+def its_claim_can_be_measured(name: str) -> None:
+    """Its claim names at least one measurement, of metrics that are registered."""
+    measures = FLAGS.get(name).measured_by
+    require(measures, "its claim names no metric that would show it; write `measured_by`")
+    for path in [path for one in measures for path in (one.metric, one.against) if path is not None]:
+        require(find_metric(path) is not None, f"its claim is measured by '{path}', which is no registered metric")
 
 
 def its_edit_is_pure(name: str) -> None:
@@ -58,4 +67,4 @@ def refusal(trial: TrialConfig) -> str:
     return ""
 
 
-CHECKS = (it_says_who_it_is, its_edit_is_pure, it_goes_with_others)
+CHECKS = (it_says_who_it_is, its_claim_can_be_measured, its_edit_is_pure, it_goes_with_others)

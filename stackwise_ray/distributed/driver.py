@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -308,6 +308,8 @@ def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal,
     journal.put_meta("questions", questions_of(sweep, design).to_plain())
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
+    measured_by = {name: [asdict(one) for one in flag.measured_by] for name, flag in FLAGS.items()}
+    journal.put_meta("claims_measured_by", measured_by)
     journal.put_meta("environment", describe_environment())
     journal.put_meta("plugins", plugins.records())
     journal.put_meta("analysis_plan_hash", declared)

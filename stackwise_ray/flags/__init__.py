@@ -4,6 +4,6 @@
 behaviour lives in the component that the edited config selects. No torch here.
 """
 
-from stackwise_ray.flags._flag import FLAGS, Flag, apply_flags
+from stackwise_ray.flags._flag import FLAGS, Flag, Measure, apply_flags
 
-__all__ = ["FLAGS", "Flag", "apply_flags"]
+__all__ = ["FLAGS", "Flag", "Measure", "apply_flags"]

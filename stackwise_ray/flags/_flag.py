@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.component_rules import component_problems
@@ -16,6 +16,21 @@ from stackwise_ray.core.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A measurement that a claim is about.
+
+    Attributes:
+        metric: Path of the metric, measured with the flag.
+        against: Path of the metric that it is compared with in the same trials; None: the same metric without the flag.
+        form: Whether the ratio of the two is shown or their difference.
+    """
+
+    metric: str
+    against: str | None = None
+    form: Literal["ratio", "difference"] = "ratio"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Flag:
     """An optimization that can be switched on for any trial that meets its needs.
 
@@ -23,6 +38,7 @@ class Flag:
         name: The name in `TrialConfig.flags`, and of the flag's module.
         summary: What it does, in one sentence.
         claim: The effect that is said to follow, which the claims table measures.
+        measured_by: What the claim is about, as measurements; the claims table shows them beside it.
         needs: Given the trial, what it lacks for this flag and how to mend that; None where nothing is lacking.
         edits: Given the trial, the values that the flag sets, by dotted path. Pure: same trial, same edits.
     """
@@ -30,6 +46,7 @@ class Flag:
     name: str
     summary: str
     claim: str
+    measured_by: tuple[Measure, ...]
     needs: Callable[[TrialConfig], str | None]
     edits: Callable[[TrialConfig], Mapping[str, Any]]
 

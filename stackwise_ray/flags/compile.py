@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.rules import first_broken
-from stackwise_ray.flags import FLAGS, Flag
+from stackwise_ray.flags import FLAGS, Flag, Measure
 
 
 def _needs(trial: TrialConfig) -> str | None:
@@ -19,6 +19,10 @@ FLAGS.register("compile")(
         name="compile",
         summary="Makes one graph of a stage's pass and fuses its operations (torch.compile), outside the clock.",
         claim="More tokens per second once it is compiled; losses the same to rounding.",
+        measured_by=(
+            Measure(metric="throughput/tokens_per_s"),
+            Measure(metric="validation/loss", form="difference"),
+        ),
         needs=_needs,
         edits=lambda trial: {"training.compile": True},
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.config.trial.component_rules import component_problems
@@ -17,12 +19,15 @@ from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import REGIMES
 from stackwise_ray.data import prepare
-from stackwise_ray.models.component import COMPONENTS, Attached, Component
+from stackwise_ray.models.component import COMPONENTS, Attached, Component, attached
+from stackwise_ray.models.saved import load_saved
 from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
+STATES = {"early_exit": {"threshold": "early_exit/threshold"}}
+"""By component, the metric that reports each entry of its state."""
 TIMES = ("time/", "throughput/", "memory/process")
 
 
@@ -72,6 +77,22 @@ def test_a_component_that_needs_one_stage_is_refused_with_several_and_both_are_n
         return
     with pytest.raises(ConfigError, match=f"{regime}.*model.components.{name}"):
         stage_plan(_with(name, **changes))
+
+
+def test_a_saved_model_has_its_component_again_in_our_loader_and_loads_plainly_in_transformers(finished):
+    from transformers import AutoModelForCausalLM
+
+    name, result, folder = finished
+    model = load_saved(folder / "model", "decoder", path="--model").eval()
+    record = json.loads((folder / "model" / "config.json").read_text())["stackwise_components"]
+    reported = {key: result.metrics[metric] for key, metric in STATES[name].items()}
+    assert attached(model)[name].state() == record[name]["state"] == reported
+    stored = load_file(folder / "model" / "model.safetensors")
+    assert all(torch.equal(parameter, stored[own]) for own, parameter in model.named_parameters())
+    plain = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    tokens = torch.arange(16)[None] % 40
+    with torch.no_grad():
+        assert torch.equal(plain(input_ids=tokens).logits, model(input_ids=tokens).logits)
 
 
 @pytest.mark.parametrize("name", COMPONENTS.names())
@@ -124,6 +145,25 @@ def test_the_protocol_by_itself_changes_no_number(tmp_path):
         )
     assert step_losses(records) == step_losses(plain_records)
     assert _exact(result.metrics) == _exact(plain.metrics)
+
+
+def test_a_component_is_told_the_number_of_every_step_and_the_used_share_of_the_budget(tmp_path):
+    told: list[tuple[int, float]] = []
+
+    class _Listening(Attached):
+        def begin_step(self, *, step: int, share: float) -> str:
+            told.append((step, share))
+            return ""
+
+    class _Told(_Nothing):
+        name = "told"
+
+        def attach(self, model: Any, options: Any, *, seed: int) -> Attached:
+            return _Listening()
+
+    with COMPONENTS.registered("told", _Told()):
+        run(with_model(TRIAL, components=NamedOptions({"told": _Told.options()})), tmp_path)
+    assert told == [(step, pytest.approx(step / 6)) for step in range(6)]
 
 
 @pytest.mark.parametrize("name", COMPONENTS.names())

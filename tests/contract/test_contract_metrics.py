@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.trial import TrialConfig, data_config
-from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, resolve_direction
+from stackwise_ray.core import metric_catalogue
+from stackwise_ray.core.metric_catalogue import Metric, find_metric, metric_paths, register_metrics, resolve_direction
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from tests.small_trials import TRIAL, run, with_data, with_model, with_training
@@ -42,6 +43,29 @@ ELSEWHERE = {
     **{f"init/{name}": "training.init_from" for name in ("charged", "flops", "tokens", "steps", "wall_seconds")},
 }
 """Metrics of trials that these small ones are not, by what it takes."""
+MORE_IS_BETTER = {"throughput/tokens_per_s", "validation/answer_accuracy"}
+PERPLEXITIES = ("perplexity_token", "perplexity_word", "perplexity_byte")
+MASKED = ("masked_loss", *(f"masked_loss_{share}" for share in (15, 30, 50, 75, 90)))
+LESS_IS_BETTER = {
+    "train/loss",
+    "train/skipped_steps",
+    *(f"validation/{name}" for name in ("loss", "loss_full", "answer_loss", "perplexity", *PERPLEXITIES)),
+    *(f"validation/{name}{end}" for name in MASKED for end in ("", "_without_finish")),
+    "validation/loss_without_finish",
+    *(f"test/{name}" for name in ("loss", *PERPLEXITIES)),
+    *(f"flops/{name}" for name in ("recomputed", "step", "total", "cache", "evaluation")),
+    *(f"memory/{name}_bytes" for name in ("peak", "process_peak", "saved_activation")),
+    *(f"time/{name}_s" for name in ("build", "train", "compile", "evaluation", "checkpoint", "total")),
+    "model/bytes",
+    *(f"{task}/{name}" for task in ("ptb", "wikitext2", "wikitext103") for name in ("loss", *PERPLEXITIES)),
+    *(
+        f"early_exit/{name}{end}"
+        for name in ("loss", "mean_depth", "flops_per_token")
+        for end in ("", "_10", "_30", "_50", "_70", "_90")
+    ),
+    "early_exit/flops_per_token_full",
+}
+"""Which way of a metric is better, written down a second time: a direction that turns round turns verdicts round."""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +100,24 @@ def test_a_name_that_people_use_elsewhere_belongs_to_one_metric() -> None:
     names = [name for path in metric_paths() if (metric := find_metric(path)) for name in metric.also_called]
     assert len(names) == len(set(names))
     assert not set(names) & set(metric_paths())
+
+
+def test_the_direction_of_every_metric_is_the_one_written_down_here() -> None:
+    for owner in (*TASKS.names(), *COMPONENTS.names()):
+        find_metric(f"{owner}/")  # brings all of the owner's metrics
+    found = {path: metric.direction for path in metric_paths() if (metric := find_metric(path)) and metric.direction}
+    assert found == dict.fromkeys(MORE_IS_BETTER, "maximize") | dict.fromkeys(LESS_IS_BETTER, "minimize")
+
+
+def test_a_path_belongs_to_one_record_and_a_second_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
+    first = Metric(path="ours/score", unit="points", direction="maximize")
+    register_metrics(first)
+    register_metrics(replace(first))  # the same again, as when a plugin is loaded twice
+    for other in (replace(first, direction="minimize"), replace(first, unit="per cent")):
+        with pytest.raises(ValueError, match="'ours/score' is registered twice"):
+            register_metrics(other)
+        assert find_metric("ours/score") == first
 
 
 @pytest.mark.parametrize("name", ["throughput/tokens_per_s", "accuracy", "f1", "rouge_l", "cola/matthews"])

@@ -8,10 +8,11 @@ used.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackwise_ray.core.quantities import ABSENT
+from stackwise_ray.core.metric_catalogue import metric_name
+from stackwise_ray.core.quantities import ABSENT, format_number
 
 from ...paired.intervals import t_interval
 from ...render import Grid
@@ -23,13 +24,14 @@ _MEASURED = {
     "speed": "throughput/tokens_per_s",
     "peak memory": "memory/peak_bytes",
     "saved activations": "memory/saved_activation_bytes",
-    "FLOPs per step": "flops/step",
+    "training FLOPs per step": "flops/step",
 }
 
 
 def claims_section(sweep: Sweep, summary: Summary) -> Section | None:
-    """A row a flag and pair of arms; None where no trial has a flag."""
+    """One row per flag and pair of arms; None where no trial has a flag."""
     configs, claims = _configs(sweep), sweep.meta.get("claims") or {}
+    measured_by = sweep.meta.get("claims_measured_by") or {}
     rows, sources = [], []
     for arm, config in configs.items():
         for flag in config.get("flags") or ():
@@ -37,18 +39,20 @@ def claims_section(sweep: Sweep, summary: Summary) -> Section | None:
             pair = f"{arm} against {without}" if without is not None else f"{arm}: no arm differs by this flag alone"
             cells = [ABSENT] * (len(_MEASURED) + 1)
             if without is not None:
-                cells = [_ratio(sweep, arm, without, metric) for metric in _MEASURED.values()]
+                cells = [_compared(sweep, (arm, metric), (without, metric)) for metric in _MEASURED.values()]
                 cells.append(_difference(summary, arm, without))
-            rows.append((flag, claims.get(flag, "the sweep has not recorded it"), pair, *cells))
+            own = _own_measures(sweep, arm, without, measured_by.get(flag) or ())
+            rows.append((flag, claims.get(flag, "the sweep has not recorded it"), pair, own, *cells))
             sources.append(arm_anchor(sweep, arm))
     if not rows:
         return None
-    columns = ("flag", "claim", "measured on", *_MEASURED, f"{summary.metric}, difference")
+    columns = ("flag", "claim", "measured on", "what the claim is about", *_MEASURED, f"{summary.metric}, difference")
     text = (
-        "Ratios are with the flag over without it: geometric means over the seeds that both arms have, with their 95 % "
-        "interval where there are two and more."
+        "Ratios are with the flag over without it, or over the other metric where one is named: geometric means over "
+        "the seeds that both have, with their 95 % interval where there are two and more; differences are means. The "
+        "columns after what the claim is about are the same for every flag: they say what else it changes."
     )
-    grid = Grid(columns, tuple(rows), numeric=tuple(range(3, len(columns))))
+    grid = Grid(columns, tuple(rows), numeric=tuple(range(4, len(columns))))
     return Section("Claims of the flags", (plain(text), sourced(grid, sources, words=(1, 2))))
 
 
@@ -84,21 +88,42 @@ def _paths(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _ratio(sweep: Sweep, arm: str, without: str, metric: str) -> str:
+def _own_measures(sweep: Sweep, arm: str, without: str | None, measures: Sequence[Mapping[str, Any]]) -> str:
+    """What the flag's own claim is about; a comparison within the arm needs no arm without the flag."""
+    shown = []
+    for measure in measures:
+        metric, against = measure["metric"], measure["against"]
+        other = without if against is None else arm
+        if other is None:
+            continue
+        found = _compared(sweep, (arm, metric), (other, against or metric), measure["form"])
+        word = "over" if measure["form"] == "ratio" else "less"
+        names = metric_name(metric) if against is None else f"{metric_name(metric)} {word} {metric_name(against)}"
+        shown.append(f"{names}: {found}")
+    return "; ".join(shown) or ABSENT
+
+
+def _compared(sweep: Sweep, ours: tuple[str, str], theirs: tuple[str, str], form: str = "ratio") -> str:
+    """One (arm, metric) with another over the seeds that both have: the mean ratio or difference, and its interval."""
     runs = sweep.runs
-    if metric not in runs.columns:
+    if not {ours[1], theirs[1]} <= set(runs.columns):
         return ABSENT
-    by_seed = [runs[runs["arm"] == name].set_index("seed")[metric].dropna() for name in (arm, without)]
+    by_seed = [runs[runs["arm"] == arm].set_index("seed")[metric].dropna() for arm, metric in (ours, theirs)]
     both = by_seed[0].index.intersection(by_seed[1].index)
     pairs = [(float(by_seed[0][seed]), float(by_seed[1][seed])) for seed in both]
-    logs = [math.log(ours / theirs) for ours, theirs in pairs if ours > 0 and theirs > 0]
-    if not logs:
+    if form == "ratio":
+        values = [math.log(mine / other) for mine, other in pairs if mine > 0 and other > 0]
+    else:
+        values = [mine - other for mine, other in pairs]
+    if not values:
         return ABSENT
-    mean = math.exp(sum(logs) / len(logs))
-    interval = t_interval(logs)
-    if interval is None:
-        return f"{mean:.2f} × [one seed]"
-    return f"{mean:.2f} × [{math.exp(interval.low):.2f}, {math.exp(interval.high):.2f}]"
+    mean, interval = sum(values) / len(values), t_interval(values)
+    ends = None if interval is None else (interval.low, interval.high)
+    if form == "ratio":
+        spread = "one seed" if ends is None else f"{math.exp(ends[0]):.2f}, {math.exp(ends[1]):.2f}"
+        return f"{math.exp(mean):.2f} × [{spread}]"
+    spread = "one seed" if ends is None else ", ".join(format_number(end, 4, signed=True) for end in ends)
+    return f"{format_number(mean, 4, signed=True)} [{spread}]"
 
 
 def _difference(summary: Summary, arm: str, without: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.dom.minidom
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from analysis.report.html_page import to_html
 from analysis.report.page import Table, to_markdown
 from analysis.report.pictures import Pictures, pictures
 from analysis.table.sweep_directory import read_sweep
+from stackwise_ray.flags import FLAGS
 
 SHARES = (15, 30, 50, 75, 90)
 
@@ -277,12 +279,32 @@ def test_a_flags_claim_stands_beside_what_was_measured_with_it_and_without_it(jo
         CLAIM,
         "flagged against plain",
     )
-    assert flagged[3].startswith("0.81 × [0.")
-    assert flagged[4] == "0.50 × [0.50, 0.50]"
-    assert flagged[6] == "not measured"  # flops/step was recorded by nobody
-    assert flagged[7].endswith("undecided")
+    assert flagged[3] == "not measured"  # the sweep has not recorded what the claim is about
+    assert flagged[4].startswith("0.81 × [0.")
+    assert flagged[5] == "0.50 × [0.50, 0.50]"
+    assert flagged[7] == "not measured"  # flops/step was recorded by nobody
+    assert flagged[8].endswith("undecided")
     assert wide[2] == "wide: no arm differs by this flag alone"
     assert set(wide[3:]) == {"not measured"}
+
+
+def test_a_claim_is_measured_by_the_metrics_that_its_flag_names(journal):
+    flag = FLAGS.get("early_exit")
+    for arm, flags in {"plain": [], "exits": ["early_exit"]}.items():
+        for seed in range(2):
+            metrics = final_metrics(2.0 + 0.01 * seed) | {"flops/step": 1.18e6 if flags else 1e6}
+            if flags:
+                metrics |= {"early_exit/flops_per_token": 6e5, "early_exit/flops_per_token_full": 1e6}
+                metrics |= {"early_exit/loss": 2.005 + 0.01 * seed}
+            journal.trial(arm, seed, metrics, config={"flags": flags, "seed": seed})
+    measured_by = {"early_exit": [asdict(one) for one in flag.measured_by]}
+    journal.meta(sweep={"name": "exits", "design": {"baseline": "plain"}}, claims={"early_exit": flag.claim})
+    journal.meta(claims_measured_by=measured_by)
+    [row] = claims_of(journal.close())
+    flops, loss = row[3].split("; ")
+    assert flops == "FLOPs with exits over FLOPs at full depth, without exits: 0.60 × [0.60, 0.60]"
+    assert loss == "validation loss with exits less validation loss: +0.0050 [+0.0050, +0.0050]"
+    assert row[7] == "1.18 × [1.18, 1.18]"  # of a training step, which the claim is not about
 
 
 def test_a_sweep_without_flags_claims_nothing(ablation):

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 FLAG = """
-from stackwise_ray.flags import FLAGS, Flag
+from stackwise_ray.flags import FLAGS, Flag, Measure
 
 FLAGS.register("{name}")(
-    Flag(name="{name}", summary="Decays little.", claim="None.", needs=lambda trial: None,
+    Flag(name="{name}", summary="Decays little.", claim="None.",
+         measured_by=(Measure(metric="validation/loss"),), needs=lambda trial: None,
          edits=lambda trial: {{"optimizer.weight_decay": {value}}})
 )
 """

@@ -49,6 +49,18 @@ def test_an_assignment_comes_back_equal_and_asks_for_the_same_trial_in_the_same_
     assert received.arguments()["directory"] == Path("/sweeps/x/trials/t1")
 
 
+OF_THE_DRIVER = {"settings", "may_be_stopped", "plugins"}
+"""Fields of an assignment that are for the process around the worker function."""
+
+
+def test_every_field_of_an_assignment_reaches_the_workers_arguments() -> None:
+    sent = assignment(weights_fingerprint="w", keep_model=False, final_evaluation=False)
+    told = {entry for entry in dataclasses.fields(sent) if entry.name not in OF_THE_DRIVER}
+    assert all(getattr(sent, entry.name) != entry.default for entry in told)  # what is left out would not show
+    expected = {entry.name: getattr(sent, entry.name) for entry in told} | {"trial": TRIAL, "directory": sent.directory}
+    assert decode(Assignment, encode(sent)).arguments() == expected
+
+
 @pytest.mark.parametrize("kind", typing.get_args(Outcome), ids=lambda kind: kind.__name__)
 def test_every_outcome_comes_back_equal_with_the_records_before_it(kind: type[Outcome]) -> None:
     record = MetricRecord(

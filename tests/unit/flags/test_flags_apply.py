@@ -26,7 +26,9 @@ def extra_flags() -> Iterator[None]:
     """Three flags that exist only in these tests."""
 
     def flag(name, edits, lack=None):
-        return Flag(name=name, summary="", claim="", needs=lambda trial: lack, edits=lambda trial: edits)
+        return Flag(
+            name=name, summary="", claim="", measured_by=(), needs=lambda trial: lack, edits=lambda trial: edits
+        )
 
     added = [
         flag("test_float32", {"training.precision": "float32"}),

@@ -12,7 +12,8 @@ from torch import nn
 
 from stackwise_ray.config.trial.registered import NamedOptions
 from stackwise_ray.metrics.flops import FlopCounter
-from stackwise_ray.models.component import attached
+from stackwise_ray.models.component import Scored, attached
+from stackwise_ray.models.components._early_exits import FULL_DEPTH
 from stackwise_ray.models.components.early_exit import EarlyExitOptions
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.training.assembly import build_training_model
@@ -22,10 +23,10 @@ from tests.small_trials import TRIAL
 VOCAB, N = 50, 16
 
 
-def _model(config: Any, **options: Any) -> tuple[Any, Any]:
+def _model(config: Any, *, seed: int = 0, **options: Any) -> tuple[Any, Any]:
     """A model of four layers with exits after the first three, whose confidences are spread; and its component."""
     chosen = NamedOptions({"early_exit": EarlyExitOptions(**options)})
-    trial = replace(TRIAL, model=replace(config, n_layers=4, components=chosen))
+    trial = replace(TRIAL, seed=seed, model=replace(config, n_layers=4, components=chosen))
     torch.manual_seed(3)
     model = build_training_model(trial, vocab_size=VOCAB, special_ids={"mask": 1})
     with torch.no_grad():
@@ -172,6 +173,15 @@ def test_what_a_step_drops_follows_from_the_seed_and_the_step_alone():
     assert len(set(keys)) > 1
 
 
+def test_another_seed_drops_other_layers():
+    def dropped(seed: int) -> list[frozenset[int]]:
+        _, exits = _model(MODELS["gpt2"], seed=seed, layer_dropout=0.9)
+        return [(exits.begin_step(step=step, share=1.0), exits._dropped)[1] for step in range(30)]
+
+    assert dropped(1) == dropped(1)
+    assert dropped(1) != dropped(2)
+
+
 def test_exits_begin_to_learn_one_by_one_from_the_last():
     _, exits = _model(MODELS["gpt2"])
     assert [sorted(exits._enabled(share)) for share in (0.0, 0.13, 0.26, 1.0)] == [[2], [1, 2], [0, 1, 2], [0, 1, 2]]
@@ -180,6 +190,35 @@ def test_exits_begin_to_learn_one_by_one_from_the_last():
 def test_the_weights_of_the_exits_are_those_of_layerskip():
     _, exits = _model(MODELS["gpt2"])
     assert [exits._weight(number) for number in range(3)] == pytest.approx([1 / 10, 3 / 10, 6 / 10])
+
+
+def test_the_scale_of_the_exits_losses_divides_the_whole_between_them_and_the_last_layer():
+    _, exits = _model(MODELS["gpt2"], loss_scale=0.5)
+    assert [exits._weight(number) for number in range(3)] == pytest.approx([1 / 14, 3 / 14, 6 / 14])
+
+
+class _Losses:
+    """A scorer of the held-out text whose loss rises by 1 − threshold below a threshold of 1."""
+
+    def score(self, windows: str, forward: Any) -> Any:
+        assert windows == "held_out"
+        yield
+        return Scored(loss=2.0 + max(0.0, 1.0 - forward.keywords["threshold"]), flops=1, tokens=1)
+
+    def total(self, number: int) -> int:
+        return number
+
+
+@pytest.mark.parametrize(("tolerance", "threshold"), [(0.0, FULL_DEPTH), (0.07, 0.95), (0.45, 0.6), (2.0, 0.1)])
+def test_calibration_takes_the_lowest_threshold_whose_loss_the_tolerance_allows(tolerance, threshold):
+    _, exits = _model(MODELS["gpt2"], tolerance=tolerance)
+    found: list[float] = []
+
+    def calibrate() -> Any:
+        found.append((yield from exits._calibrated(_Losses())))
+
+    list(calibrate())
+    assert found == [threshold]
 
 
 def test_generate_goes_through_the_full_depth_of_a_model_with_exits():

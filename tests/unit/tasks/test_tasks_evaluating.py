@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from stackwise_ray.config.trial import TrialConfig, data_config
+from stackwise_ray.config.trial import TrialConfig, data_config, replace_data, replace_training
 from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric_catalogue import Metric
@@ -208,6 +208,31 @@ def test_the_same_weights_and_data_are_scored_once(
     assert not evaluate(run_folder, "tiny_choice", path=questions)[0][1]  # results never stand without their items
     questions.write_text(json.dumps(QUESTIONS[:2]))
     assert not evaluate(run_folder, "tiny_choice", path=questions)[0][1]
+
+
+@pytest.mark.parametrize("change", ["version", "seq_len", "precision", "entry", "limit"])
+def test_what_decides_a_result_beside_weights_and_data_makes_it_anew(
+    change: str, run_folder: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, limit = open_run(run_folder), 2 if change == "limit" else None
+
+    def kept(trained: TrainedModel, limit: int | None = None) -> bool:
+        names, folder = ["tiny_choice"], run_folder / "outputs"
+        [result] = evaluate_tasks(trained, names, path=str(questions), limit=limit, folder=folder)
+        return result.kept
+
+    assert [kept(trained), kept(trained)] == [False, True]
+    training, data = trained.trial.training, trained.trial.data
+    other: dict[str, dict[str, Any]] = {
+        "seq_len": {"data": replace_data(data, seq_len=8)},
+        "precision": {"training": replace_training(training, precision="bf16")},
+        "entry": {"training": replace_training(training, regime="depth_time", entry="nearest_r")},
+    }
+    changed = replace(trained, trial=replace(trained.trial, **other.get(change, {})))
+    if change == "version":
+        task = TASKS.get("tiny_choice")
+        monkeypatch.setattr(task, "facts", replace(task.facts, version=task.facts.version + 1))
+    assert not kept(changed, limit)
 
 
 def test_results_of_other_weights_are_not_taken_over(run_folder: Path, questions: Path, notes: Path) -> None:
