@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stackwise_ray.contracts import contracts_of
+from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.metric_catalogue import Metric, register_metrics
 from stackwise_ray.models.component import COMPONENTS, Attached, Component
 from stackwise_ray.models.stack_view import stack_view
@@ -18,7 +19,6 @@ from stackwise_ray.plugin_checkup import check_entry
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 CALLS = Metric(path="twice/calls", unit="calls", label="calls of the head", reported_by="a test")
-register_metrics(CALLS)
 
 
 class Twice(Attached):
@@ -69,7 +69,9 @@ class Doubled(Component):
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
+def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))  # no other test is to find it there
+    register_metrics(CALLS)
     with COMPONENTS.registered("twice", Doubled()):
         yield
 
