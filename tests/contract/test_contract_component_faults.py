@@ -69,11 +69,11 @@ class Doubled(Component):
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))  # no other test is to find it there
+def _registered() -> Iterator[None]:
     register_metrics(CALLS)
     with COMPONENTS.registered("twice", Doubled()):
         yield
+    del metric_catalogue._KNOWN[CALLS.path]  # no other test is to find it there
 
 
 def failures() -> dict[str, str]:

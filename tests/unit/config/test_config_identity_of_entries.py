@@ -57,7 +57,7 @@ def small() -> TrialConfig:
 
 
 def flag(edits: dict[str, Any]) -> Flag:
-    return Flag(name="other", summary="", claim="", needs=lambda trial: None, edits=lambda trial: edits)
+    return Flag(name="other", summary="", claim="", measured_by=(), needs=lambda trial: None, edits=lambda trial: edits)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BY_KIND if kind not in NEVER_IN_A_TRIAL])
