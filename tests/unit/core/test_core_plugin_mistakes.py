@@ -14,7 +14,8 @@ from stackwise_ray.flags import FLAGS, Flag
 def broken(trial):
     return {{}}["nothing"]
 
-FLAGS.register("mine")(Flag(name="mine", summary="Is wrong.", claim="None.", measured_by=(), needs={needs}, edits={edits}))
+FLAGS.register("mine")(
+    Flag(name="mine", summary="Is wrong.", claim="None.", measured_by=(), needs={needs}, edits={edits}))
 """
 APPLY = """
 from dataclasses import replace
