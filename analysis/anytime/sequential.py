@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
-from stackwise_ray.core.metric_catalogue import Direction, badness
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import badness
 
 from ..paired.intervals import Interval
 from ..table.blocks import check_goal, pair, resolve

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stackwise_ray.core.metric_catalogue import Direction, format_difference, good_direction
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import format_difference, good_direction
 from stackwise_ray.core.quantities import ABSENT
 
 from ..paired.comparison import Decision, missing_text

@@ -10,14 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackwise_ray.core.metric_catalogue import (
-    Direction,
-    badness,
-    format_difference,
-    format_metric,
-    format_size,
-    good_direction,
-)
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import badness, format_difference, format_metric, format_size, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_number
 
 from ..render import Grid, GridView, equals_p, format_p

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
-from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.metric import Direction
 
 from ..table.blocks import Pairing, check_goal, pair, resolve
 from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.metric_catalogue import Direction, badness, metric_axis
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import badness, metric_axis
 from stackwise_ray.core.quantities import format_count
 
 from .figures import GREY, arm_marker, arm_style, log_axis, nothing, tick

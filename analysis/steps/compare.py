@@ -17,7 +17,7 @@ from pydantic import Field
 from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, PlannedArm, PlannedSweep, StepOptions
 from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
-from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence

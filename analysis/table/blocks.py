@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
-from stackwise_ray.core.metric_catalogue import Direction, resolve_direction
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import resolve_direction
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 if TYPE_CHECKING:

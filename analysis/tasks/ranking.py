@@ -16,7 +16,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError
-from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import badness, good_direction
 from stackwise_ray.core.quantities import format_number
 
 from ..paired.significance import adjust_p, wilcoxon_p

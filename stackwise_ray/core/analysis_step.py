@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from stackwise_ray.core.comparison_records import Correction, Test
-from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.metric import Direction
 
 
 class StepOptions:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stackwise_ray.core.metric_catalogue import Direction, badness, good_direction, resolve_direction
+from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.metric_catalogue import badness, good_direction, resolve_direction
 
 Test = Literal["t", "sign_flip", "wilcoxon", "mixture_t"]
 Correction = Literal["holm", "bonferroni", "benjamini_hochberg", "none"]

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from stackwise_ray.core import registries
-from stackwise_ray.core.metric_catalogue import Metric, format_metric
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from stackwise_ray.config.trial import DataConfig, data_config
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.metric_catalogue import Metric
+from stackwise_ray.core.metric import Metric
 from stackwise_ray.data import CORPORA, PreparedData, prepare
 from stackwise_ray.data.corpus import Corpus, Split, WordRule
 from stackwise_ray.data.places import Benchmark

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.metric_catalogue import Metric, register_metrics
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import register_metrics
 
 if TYPE_CHECKING:
     from stackwise_ray.training.scoring import TrainedModel

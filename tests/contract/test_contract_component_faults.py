@@ -11,7 +11,8 @@ import torch
 
 from stackwise_ray.contracts import contracts_of
 from stackwise_ray.core import metric_catalogue
-from stackwise_ray.core.metric_catalogue import Metric, register_metrics
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import register_metrics
 from stackwise_ray.models.component import COMPONENTS, Attached, Component
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.plugin_checkup import check_entry

@@ -9,7 +9,8 @@ import pytest
 
 from stackwise_ray.config.trial import TrialConfig, data_config
 from stackwise_ray.core import metric_catalogue
-from stackwise_ray.core.metric_catalogue import Metric, find_metric, metric_paths, register_metrics, resolve_direction
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, register_metrics, resolve_direction
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from tests.small_trials import TRIAL, run, with_data, with_model, with_training

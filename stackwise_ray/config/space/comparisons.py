@@ -11,7 +11,7 @@ from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, SweepConfig
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison
-from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.registries import ANALYSES
 
 OPEN_BUDGET = "flops"

@@ -19,7 +19,7 @@ from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.analysis_step import DeclaredComparison
-from stackwise_ray.core.metric_catalogue import Direction
+from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1

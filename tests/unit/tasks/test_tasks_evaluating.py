@@ -15,7 +15,7 @@ import torch
 from stackwise_ray.config.trial import TrialConfig, data_config, replace_data, replace_training
 from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.metric_catalogue import Metric
+from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.registries import TASKS
 from stackwise_ray.tasks.evaluating import ITEMS, RESULTS, evaluate_tasks, keep_own
 from stackwise_ray.tasks.perplexity import Perplexity, perplexity_metrics

@@ -1,0 +1,264 @@
+"""The metrics that every trial of this package can report. Tasks, components and plugins register their own.
+
+A test holds them against what small real trials write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stackwise_ray.core.metric import Form, Metric
+
+_TOKEN, _MASKED = "nats per token", "nats per masked token"
+_ON_WINDOWS = "every trial, on the fixed windows, at each evaluation"
+_ON_SPLIT = "replicates with data.final_evaluation = full, on the whole split, at the end"
+_EACH_REPORT = "every trial, at each report"
+_FORM_OF_COST: dict[str, Form] = {"flops": "count", "tokens": "count", "steps": "count", "wall_seconds": "seconds"}
+_OF_START = "trials that begin from saved weights, at the end"
+
+_losses = (
+    Metric(path="train/loss", unit=_TOKEN, direction="minimize", label="training loss", reported_by=_EACH_REPORT),
+    Metric(
+        path="validation/loss",
+        unit=_TOKEN,
+        direction="minimize",
+        label="validation loss",
+        reported_by=_ON_WINDOWS,
+        also_called=("loss", "val_loss", "eval_loss", "validation_loss"),
+    ),
+    Metric(
+        path="validation/perplexity",
+        unit="per token",
+        direction="minimize",
+        label="validation perplexity",
+        digits=2,
+        needs=("next tokens",),
+        reported_by=_ON_WINDOWS,
+        also_called=("perplexity", "ppl"),
+    ),
+    Metric(
+        path="validation/oracle_loss",
+        unit=_TOKEN,
+        label="loss of the source itself",
+        needs=("next tokens",),
+        reported_by="trials on a corpus whose law is known (markov, associative_recall), on the fixed windows",
+    ),
+    Metric(
+        path="validation/entropy_rate",
+        unit=_TOKEN,
+        label="entropy rate of the source",
+        needs=("next tokens",),
+        reported_by="trials on markov",
+    ),
+    Metric(
+        path="validation/answer_loss",
+        unit="nats per answer",
+        direction="minimize",
+        label="loss of the answers",
+        needs=("next tokens",),
+        reported_by="trials on a corpus that asks (associative_recall), on the fixed windows",
+    ),
+    Metric(
+        path="validation/answer_accuracy",
+        unit="",
+        direction="maximize",
+        label="share of the answers that are right",
+        needs=("next tokens",),
+        reported_by="trials on a corpus that asks (associative_recall), on the fixed windows",
+    ),
+)
+_masked_losses = (
+    Metric(
+        path="validation/masked_loss",
+        unit=_MASKED,
+        direction="minimize",
+        label="masked loss, mean of 15 to 90 % masked",
+        needs=("masked tokens",),
+        reported_by="trials that fill in masks, on the fixed windows, at the end",
+    ),
+    *(
+        Metric(
+            path=f"validation/masked_loss_{share}",
+            unit=_MASKED,
+            direction="minimize",
+            label=f"masked loss, {share} % masked",
+            needs=("masked tokens",),
+            reported_by="trials that fill in masks, on the fixed windows, at the end",
+        )
+        for share in (15, 30, 50, 75, 90)
+    ),
+)
+_without_finish = tuple(
+    replace(
+        metric,
+        path=f"{metric.path}_without_finish",
+        label=f"{metric.label}, before the finish",
+        needs=(*metric.needs, "finish"),
+        reported_by="trials with training.finish, before it begins",
+        also_called=(),
+    )
+    for metric in (*_losses, *_masked_losses)
+    if metric.path == "validation/loss" or metric in _masked_losses
+)
+_of_splits = tuple(
+    metric
+    for split, loss in (("validation", "validation/loss_full"), ("test", "test/loss"))
+    for metric in (
+        Metric(path=loss, unit=_TOKEN, direction="minimize", label=f"{split} loss, whole split"),
+        *(
+            Metric(
+                path=f"{split}/perplexity_{unit}",
+                unit=f"per {unit}",
+                direction="minimize",
+                label=f"{split} perplexity, whole split",
+                digits=3 if unit == "byte" else 2,
+            )
+            for unit in ("token", "word", "byte")
+        ),
+        Metric(path=f"{split}/tokens", unit="tokens", label=f"scored tokens of the {split} split", form="count"),
+        Metric(path=f"{split}/words", unit="words", label=f"words of the {split} split", form="count"),
+        Metric(path=f"{split}/bytes", unit="bytes of text", label=f"text of the {split} split", form="count"),
+        Metric(path=f"{split}/min_context", unit="tokens", label=f"least context, {split} split", form="count"),
+    )
+)
+_OF_A_STEP = "every trial, a mean over its steps"
+_costs = (
+    Metric(path="flops/forward", unit="FLOPs per step", label="forward pass", form="count", reported_by=_OF_A_STEP),
+    Metric(path="flops/backward", unit="FLOPs per step", label="backward pass", form="count", reported_by=_OF_A_STEP),
+    Metric(path="flops/optimizer", unit="FLOPs per step", label="optimizer", form="count", reported_by=_OF_A_STEP),
+    Metric(
+        path="flops/recomputed",
+        unit="FLOPs per step",
+        label="recomputed, outside the budget",
+        direction="minimize",
+        form="count",
+        reported_by=_OF_A_STEP,
+    ),
+    Metric(
+        path="flops/step",
+        unit="FLOPs",
+        label="training FLOPs per step",
+        direction="minimize",
+        form="count",
+        reported_by=_OF_A_STEP,
+    ),
+    Metric(
+        path="flops/total",
+        unit="",
+        label="training FLOPs",
+        direction="minimize",
+        form="count",
+        also_called=("flops",),
+    ),
+    Metric(
+        path="flops/cache",
+        unit="",
+        label="FLOPs of filling caches, a part of the training FLOPs",
+        direction="minimize",
+        form="count",
+        reported_by="trials with training.cache",
+    ),
+    Metric(
+        path="flops/evaluation",
+        unit="",
+        label="evaluation FLOPs, outside the budget",
+        direction="minimize",
+        form="count",
+    ),
+    Metric(path="tokens/total", unit="", label="training tokens", form="count", also_called=("tokens",)),
+    Metric(path="steps/total", unit="", label="training steps", form="count"),
+    Metric(
+        path="memory/peak_bytes",
+        unit="of the device, or of live tensors on a CPU",
+        direction="minimize",
+        label="peak memory",
+        form="bytes",
+        also_called=("peak_bytes",),
+    ),
+    Metric(
+        path="memory/process_peak_bytes",
+        unit="resident, of the worker's process",
+        direction="minimize",
+        label="peak memory of the process",
+        form="bytes",
+    ),
+    Metric(
+        path="memory/saved_activation_bytes",
+        unit="kept for the backward pass",
+        direction="minimize",
+        label="saved activations",
+        form="bytes",
+    ),
+    Metric(
+        path="time/build_s", unit="s", direction="minimize", label="time of building data and model", form="seconds"
+    ),
+    Metric(
+        path="time/train_s",
+        unit="s",
+        direction="minimize",
+        label="time in training steps",
+        form="seconds",
+        also_called=("wall_seconds",),
+    ),
+    Metric(
+        path="time/compile_s",
+        unit="s",
+        direction="minimize",
+        label="time in compiling",
+        form="seconds",
+        reported_by="trials with training.compile",
+    ),
+    Metric(path="time/evaluation_s", unit="s", direction="minimize", label="time in evaluation", form="seconds"),
+    Metric(path="time/checkpoint_s", unit="s", direction="minimize", label="time of checkpoints", form="seconds"),
+    Metric(path="time/total_s", unit="s", direction="minimize", label="time in all", form="seconds"),
+    Metric(
+        path="throughput/tokens_per_s",
+        unit="tokens per second",
+        direction="maximize",
+        label="training speed",
+        form="count",
+        reported_by="every trial, at each report and at the end",
+    ),
+    Metric(path="model/params", unit="", label="parameters", form="count", also_called=("params_total",)),
+    Metric(
+        path="model/params_non_embedding",
+        unit="",
+        label="parameters without embeddings",
+        form="count",
+        also_called=("params",),
+    ),
+    Metric(path="model/bytes", unit="", direction="minimize", label="size of the weights", form="bytes"),
+)
+_of_training = (
+    Metric(path="progress", unit="of the budget", label="progress", form="share", reported_by=_EACH_REPORT),
+    Metric(path="train/lr", unit="", label="learning rate", digits=6, reported_by=_EACH_REPORT),
+    Metric(path="train/grad_norm", unit="", label="gradient norm", reported_by=_EACH_REPORT),
+    Metric(
+        path="train/skipped_steps",
+        unit="steps",
+        direction="minimize",
+        label="skipped steps",
+        form="count",
+        reported_by="trials in fp16 whose gradients overflowed",
+    ),
+    Metric(
+        path="init/charged",
+        unit="1: yes, 0: no",
+        label="initial weights paid for by the budget",
+        form="count",
+        reported_by=_OF_START,
+    ),
+    *(
+        Metric(path=f"init/{unit}", unit=unit, label="cost of the initial weights", form=form, reported_by=_OF_START)
+        for unit, form in _FORM_OF_COST.items()
+    ),
+)
+
+TRIAL_METRICS: tuple[Metric, ...] = (
+    *_losses,
+    *_masked_losses,
+    *_without_finish,
+    *(replace(metric, needs=("next tokens", "whole splits"), reported_by=_ON_SPLIT) for metric in _of_splits),
+    *_costs,
+    *_of_training,
+)
