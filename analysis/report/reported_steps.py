@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,7 +80,14 @@ class ReportedStep(AnalysisStep, ABC):
 
         Args:
             declared: The options of every entry of the file with this key, as plain data.
+
+        Raises:
+            ConfigError: The step was declared in another version, with options that it has no more.
         """
+        known = {entry.name for entry in fields(self.options)}
+        for plain_options in declared:
+            if unknown := sorted(set(plain_options) - known):
+                raise ConfigError(f"its options have changed: it has no {', '.join(unknown)} any more")
         return [self.options(**plain_options) for plain_options in declared]
 
     def called(self, options: Any) -> str:
@@ -150,7 +157,7 @@ def answers_of(sweep: Sweep) -> tuple[Answer, ...]:
         try:
             step: ReportedStep = ANALYSES.get(kind)
             asked = step.asked(sweep, declared.get(kind, []))
-        except (ConfigError, TypeError) as error:  # a plugin that is not there, or another version of it
+        except ConfigError as error:  # its plugin is not there, or is another version
             gone = f"{error}; name the plugin that brings it (--plugin)"
             found.append(Answer(kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=gone))
             continue

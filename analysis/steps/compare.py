@@ -65,9 +65,7 @@ class Compare(StepOptions):
     metric: str = "validation/loss"
     baseline: str | None = None  # None: design.baseline
     correction: Correction = "holm"
-    margin: Annotated[float, Field(gt=0)] | None = (
-        None  # differences within ± margin (the metric's unit) are equivalent
-    )
+    margin: Annotated[float, Field(gt=0)] | None = None  # within ± margin, in the metric's unit: equivalent
     direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit

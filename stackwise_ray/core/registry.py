@@ -8,7 +8,6 @@ the same way (`core.plugins`).
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import keyword
@@ -150,7 +149,7 @@ class Registry(Generic[T]):
         del self._entries[name]
         self._revision += 1
 
-    @contextlib.contextmanager
+    @contextmanager
     def registered(self, name: str, entry: T) -> Iterator[T]:
         """An entry that is there inside the `with` block alone."""
         self.register(name)(entry)

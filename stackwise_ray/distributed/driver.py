@@ -304,8 +304,8 @@ def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal,
             console.print(f"  {line}", markup=False, highlight=False)
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
+    journal.put_meta("questions", questions_of(sweep, design).to_plain())  # before the sweep: no reader finds one alone
     journal.put_meta("sweep", plain)
-    journal.put_meta("questions", questions_of(sweep, design).to_plain())
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
     measured_by = {name: [asdict(one) for one in flag.measured_by] for name, flag in FLAGS.items()}

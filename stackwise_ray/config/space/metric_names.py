@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackwise_ray.config.trial.flag_answers import components_selected
-from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
-from stackwise_ray.core.registries import TASKS
+from stackwise_ray.core.registries import COMPONENTS, TASKS
 
 if TYPE_CHECKING:
     from stackwise_ray.config.trial import TrialConfig
@@ -28,14 +27,14 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     found = find_metric(metric)
     needs = found.needs if found is not None else ()
     owner = metric.partition("/")[0]
-    if owner in registries.COMPONENTS and owner not in components_selected(trial):
+    if owner in COMPONENTS and owner not in components_selected(trial):
         return f"has no model.components.{owner}, which reports it"
     if "finish" in needs and not getattr(trial.training, "finish", 0):  # an option of some regimes
-        return "has no training.finish, which this is of before"
+        return "has no training.finish, and this is measured right before the finish begins"
     if "masked tokens" in needs and not trial.fills_masks:
-        return "predicts next tokens, and has no masks; take validation/loss"
+        return "predicts next tokens and masks none; take validation/loss"
     if "next tokens" in needs and trial.fills_masks:
-        return "predicts masked tokens, and this is of next ones; take validation/masked_loss"
+        return "predicts masked tokens, and this metric is about next tokens; take validation/masked_loss"
     if "whole splits" in needs and trial.data.final_evaluation == "fixed":
         return "has data.final_evaluation = fixed, which leaves whole splits out; write full"
     return None

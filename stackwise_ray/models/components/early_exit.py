@@ -153,8 +153,9 @@ class EarlyExit(Component):
         for threshold, end in [(metrics["early_exit/threshold"], ""), *((t, f"_{round(100 * t)}") for t in CURVE)]:
             paths = [f"early_exit/{name}{end}" for name in ("loss", "mean_depth", "flops_per_token")]
             loss, depth, flops = (format_metric(path, metrics[path]) for path in paths)
+            perplexity = f"{math.exp(metrics[paths[0]]):.2f}" if metrics[paths[0]] < 700 else "beyond a float"
             name = f"{threshold:g}" if threshold <= 1 else "none (full depth)"
-            rows.append(f"| {name} | {loss} | {math.exp(min(metrics[paths[0]], 700)):.2f} | {depth} | {flops} |")
+            rows.append(f"| {name} | {loss} | {perplexity} | {depth} | {flops} |")
         full = format_metric("early_exit/flops_per_token_full", metrics["early_exit/flops_per_token_full"])
         return [
             "| Threshold | Validation loss (nats per token) | Perplexity | Layers per token | FLOPs per token |",
