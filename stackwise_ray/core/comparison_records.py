@@ -1,7 +1,8 @@
 """What a sweep optimises and compares, with nothing left open: resolved once, journaled, and read by everybody.
 
-`config.space.comparisons` makes these records from a search space; the driver writes them into the journal's meta. The
-driver, the report, `analysis` and `verify` read them, and none of them decides again what a file left open.
+`config.space.comparisons` makes these records from a search space, once, with its design; the driver writes them into
+the journal's meta. The driver, the report, `analysis` and `verify` read them, and none of them decides again what a
+file left open.
 """
 
 from __future__ import annotations
@@ -95,12 +96,14 @@ class Questions:
         arms: All arms, those included that have not begun.
         baseline: The arm that comparisons are against where nothing else is said.
         goals: What is optimised; the report leads with the first.
+        stopping: What early stopping decides by.
         comparisons: The declared ones, or the one that suggests itself.
     """
 
     arms: tuple[str, ...]
     baseline: str | None
     goals: tuple[Goal, ...]
+    stopping: Goal
     comparisons: tuple[ResolvedComparison, ...]
 
     @property
@@ -125,11 +128,13 @@ def read_questions(meta: Mapping[str, Any]) -> Questions:
     """
     plain = meta.get("questions")
     if plain is None:
-        return Questions(arms=(), baseline=None, goals=(Goal.of("validation/loss"),), comparisons=())
+        goal = Goal.of("validation/loss")
+        return Questions(arms=(), baseline=None, goals=(goal,), stopping=goal, comparisons=())
     return Questions(
         arms=tuple(plain["arms"]),
         baseline=plain["baseline"],
         goals=tuple(Goal(**goal) for goal in plain["goals"]),
+        stopping=Goal(**plain["stopping"]),
         comparisons=tuple(
             ResolvedComparison(**{**comparison, "family": tuple(comparison["family"])})
             for comparison in plain["comparisons"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stackwise_ray.config.space.comparisons import goals_of
 from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.tracking.interface import Outcome
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
@@ -17,7 +17,7 @@ from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_comman
 class Delivery:
     """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
 
-    def __init__(self, sweep: SweepConfig, directory: Path, journal: Journal, console: Console) -> None:
+    def __init__(self, sweep: SweepConfig, goal: Goal, directory: Path, journal: Journal, console: Console) -> None:
         self._tracker = MlflowTracker(
             journal.path,
             tracking_uri(directory),
@@ -25,7 +25,7 @@ class Delivery:
             sweep.name,
             tags={"mlflow.note.content": sweep.question},
         )
-        self._goal = goals_of(sweep)[0]
+        self._goal = goal
         self._console = console
         self._open = False
 

@@ -22,7 +22,6 @@ from rich.console import Console
 
 from stackwise_ray.config.identity import plan_hash, sweep_hash
 from stackwise_ray.config.reading.yaml import dump_yaml
-from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
 from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core import plugins
@@ -125,7 +124,7 @@ def _owned(
         remove_stale_directory(journal.get_meta("ray_directory"))
         for record in journal.trials() if options.retry_failed else ():
             journal.reset(record.trial_id)
-        tracker = Delivery(sweep, directory, journal, console)
+        tracker = Delivery(sweep, design.questions.first_goal, directory, journal, console)
         try:
             return _run(sweep, design, directory, journal, tracker, console, options)
         finally:
@@ -147,7 +146,7 @@ def _run(
     settings = RunSettings(
         worker=options.worker,
         directory=directory,
-        objective=scheduler_goal(sweep).metric,
+        objective=design.questions.stopping.metric,
         cpus=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         workers=resources.workers,
@@ -174,7 +173,7 @@ def _run(
     trials = tuple(ledger.records())
     problems += unreported(sweep, trials)
     failed = tuple(record for record in trials if record.status == "failed")
-    _keep_models(sweep, directory, trials)
+    _keep_models(sweep, design, directory, trials)
     report = _report(directory, options, problems, console)
     return SweepOutcome(
         directory=directory,
@@ -216,11 +215,12 @@ def _run_missing(
             _refuse(plan)
             accept()
             atomic_write_json(ledger.settings.directory / "plan.json", plan.to_dict())
-            _train(sweep, ledger, plan, session, demand, tracker, console)
+            _train(sweep, design, ledger, plan, session, demand, tracker, console)
 
 
 def _train(
     sweep: SweepConfig,
+    design: Design,
     ledger: Ledger,
     plan: SweepPlan,
     session: Session,
@@ -232,7 +232,7 @@ def _train(
 
     scheduler = None
     if sweep.scheduler is not None:
-        goal = scheduler_goal(sweep)
+        goal = design.questions.stopping
         scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
             grace=sweep.scheduler.grace,
             mode="min" if goal.direction == "minimize" else "max",
@@ -254,7 +254,7 @@ def _train(
             shutil.rmtree(session.temp_directory, ignore_errors=True)
         os._exit(EXIT_LOST)  # Tune's loop in the main thread waits for a scheduler that is no more
 
-    with ProgressDisplay(console, slots=session.slots, goal=goals_of(sweep)[0]) as progress:
+    with ProgressDisplay(console, slots=session.slots, goal=design.questions.first_goal) as progress:
         progress.watch(ledger, plan)
         ledger.planned = lambda proposal: plan.row(proposal.arm, proposal.role).predicted
         ledger.watcher = tracker.notify
@@ -304,7 +304,7 @@ def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal,
             console.print(f"  {line}", markup=False, highlight=False)
     atomic_write_text(file, text)
     declared = plan_hash(sweep)
-    journal.put_meta("questions", questions_of(sweep, design).to_plain())  # before the sweep: no reader finds one alone
+    journal.put_meta("questions", design.questions.to_plain())  # before the sweep: no reader finds one alone
     journal.put_meta("sweep", plain)
     journal.put_meta("sweep_hash", sweep_hash(sweep))
     journal.put_meta("claims", {name: flag.claim for name, flag in FLAGS.items()})
@@ -339,11 +339,11 @@ def _problems(ledger: Ledger, source: TrialSource) -> Iterator[str]:
         yield from (f"arm {arm} was not run: {reason}" for arm, reason in source.not_tuned.items())
 
 
-def _keep_models(sweep: SweepConfig, directory: Path, trials: tuple[TrialRecord, ...]) -> None:
+def _keep_models(sweep: SweepConfig, design: Design, directory: Path, trials: tuple[TrialRecord, ...]) -> None:
     """With `keep_models: best`, the weights of each arm's best replicate stay, and of a search's best point."""
     if sweep.tracking.keep_models != "best":
         return
-    goal = goals_of(sweep)[0]
+    goal = design.questions.first_goal
     best: dict[str, tuple[float, str]] = {}
     for record in trials:
         if record.role != "tuning" and goal.metric in record.metrics and record.status == "finished":

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from stackwise_ray.config.space.comparisons import goals_of, questions_of
 from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, tuned
 from stackwise_ray.config.space.domains import enumerate_grid
 from stackwise_ray.config.space.resolver import Resolver
@@ -50,7 +49,7 @@ def source_for(
     if not isinstance(sweep.replicates.seeds, AdaptiveSeeds):
         return first
     assert verdicts is not None, "the command hands them in"
-    comparison, undecided = questions_of(sweep, design).comparisons[0], verdicts.undecided
+    comparison, undecided = design.questions.comparisons[0], verdicts.undecided
     return AdaptiveSource(
         first,
         lambda trials, arm: undecided(trials, arm, comparison),
@@ -76,7 +75,7 @@ def _first_trials(sweep: SweepConfig, design: Design, journal: Journal) -> Trial
         {arm.name: _tuning_trials(arm, sweep, design) for arm in arms},
         lambda name, values: _replicates(by_name[name][1], values, sweep, by_name[name][0]),
         freeze,
-        goal=goals_of(sweep)[0],
+        goal=design.questions.first_goal,
         n_replicates=len(first_seeds(sweep)),
     )
 
@@ -134,7 +133,7 @@ def _seeds_possible(
     if not isinstance(seeds, AdaptiveSeeds):
         return None, []
     assert verdicts is not None, "the command hands them in"
-    comparison = questions_of(sweep, design).comparisons[0]
+    comparison = design.questions.comparisons[0]
     possible = verdicts.seeds_possible(comparison.level)
     level = f"level {comparison.alpha:g} / {len(comparison.family)} = {comparison.level:.3g}"
     if seeds.max < possible:
@@ -232,7 +231,7 @@ def _search_source(sweep: SweepConfig, design: Design, journal: Journal) -> Tria
         arm = Arm(name=proposal.arm, parameters=proposal.parameters, trial=with_seed(proposal.trial, 0))
         return _replicates(arm, {}, sweep)
 
-    goals = goals_of(sweep)
+    goals = design.questions.goals
     resolve = resolver.resolve("search.space")
     source: TrialSource
     if SAMPLERS.get(search.sampler).make is None:

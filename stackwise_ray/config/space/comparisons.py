@@ -1,13 +1,13 @@
 """From a search space to what it asks, with nothing left open: the one place that fills in what a file leaves out.
 
-The driver calls it and journals the result (`core.comparison_records`); whoever compares or optimises reads that.
+`designs.expand` calls it once; the result travels with the design and is journaled by the driver, and whoever compares
+or optimises reads it (`core.comparison_records`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, SweepConfig
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison
@@ -20,16 +20,6 @@ OPEN_BUDGET = "flops"
 
 SUGGESTED = "compare"
 """The analysis that suggests itself where a design names a baseline and the file declares no comparison."""
-
-
-def questions_of(sweep: SweepConfig, design: Design) -> Questions:
-    """What a sweep asks.
-
-    Args:
-        design: What the sweep expands to.
-    """
-    units = {arm.trial.training.budget.unit for arm in design.arms}
-    return resolve_questions(sweep, [arm.name for arm in design.arms], units.pop() if len(units) == 1 else None)
 
 
 def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | None) -> Questions:
@@ -48,21 +38,15 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
     if not declared and sweep.baseline is not None:
         suggestion = ANALYSES.get(SUGGESTED).options(metric=sweep.objective[0].metric)
         suggested = [_resolve(sweep, suggestion, arms, budget, step=SUGGESTED, declared=False)]
+    goals = tuple(Goal.of(entry.metric, _written(sweep, entry.metric)) for entry in sweep.objective)
+    stopping = None if sweep.scheduler is None else sweep.scheduler.metric
     return Questions(
-        arms=tuple(arms), baseline=sweep.baseline, goals=goals_of(sweep), comparisons=tuple(declared or suggested)
+        arms=tuple(arms),
+        baseline=sweep.baseline,
+        goals=goals,
+        stopping=goals[0] if stopping is None else Goal.of(stopping, _written(sweep, stopping)),
+        comparisons=tuple(declared or suggested),
     )
-
-
-def goals_of(sweep: SweepConfig) -> tuple[Goal, ...]:
-    """What a sweep optimises; the first goal decides among tuning trials, search points and kept models."""
-    return tuple(Goal.of(entry.metric, _written(sweep, entry.metric)) for entry in sweep.objective)
-
-
-def scheduler_goal(sweep: SweepConfig) -> Goal:
-    """What early stopping decides by: its own metric, else the first objective."""
-    entry = sweep.objective[0]
-    metric = entry.metric if sweep.scheduler is None else sweep.scheduler.metric or entry.metric
-    return Goal.of(metric, _written(sweep, metric))
 
 
 def _resolve(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from stackwise_ray.config.identity import canonical_json
 from stackwise_ray.config.space import naming
+from stackwise_ray.config.space.comparisons import resolve_questions
 from stackwise_ray.config.space.domains import (
     Factor,
     Resolve,
@@ -41,6 +42,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, from_plain, to_plain
 from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.config.trial.rules import check_trial
+from stackwise_ray.core.comparison_records import Questions
 from stackwise_ray.core.errors import ConfigError
 
 
@@ -68,22 +70,33 @@ class RefusedArm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
-    """What a sweep's design expands to: expanded once per command, and handed to whoever needs arms or spaces.
+class Cells:
+    """The combinations of a design.
 
     Attributes:
         arms: In the order of the file; none for `kind: search`.
         refused: Combinations that contradict themselves.
         excluded: Combinations that a `require` rules out, as asked.
         notes: What a reader of the plan should know, e.g. the aliases of a fraction.
-        search: The space of `kind: search`; None: the design has none.
-        tuning: The space of the tuning stage, before an arm takes its own values out of it; None: no tuning.
     """
 
     arms: tuple[Arm, ...]
     refused: tuple[RefusedArm, ...] = ()
     excluded: tuple[RefusedArm, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design(Cells):
+    """What a sweep's design expands to, handed to whoever needs arms, spaces or what is asked of them.
+
+    Attributes:
+        questions: What the sweep optimises and compares, with nothing left open.
+        search: The space of `kind: search`; None: the design has none.
+        tuning: The space of the tuning stage, before an arm takes its own values out of it; None: no tuning.
+    """
+
+    questions: Questions
     search: Space | None = None
     tuning: Space | None = None
 
@@ -106,8 +119,11 @@ def expand(sweep: SweepConfig) -> Design:
         ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type, a
             space that does not parse.
     """
-    return dataclasses.replace(
-        _arms(sweep),
+    cells = _cells(sweep)
+    units = {arm.trial.training.budget.unit for arm in cells.arms}
+    return Design(
+        **vars(cells),
+        questions=resolve_questions(sweep, [arm.name for arm in cells.arms], units.pop() if len(units) == 1 else None),
         search=None if sweep.search is None else _space(sweep, sweep.search, "search.space"),
         tuning=None if sweep.tune is None else _space(sweep, sweep.tune, "tune.space"),
     )
@@ -117,11 +133,11 @@ def _space(sweep: SweepConfig, written: Search | Tune, place: str) -> Space:
     return parse_space(written.space, require=written.require, source=sweep.source, place=place)
 
 
-def _arms(sweep: SweepConfig) -> Design:
+def _cells(sweep: SweepConfig) -> Cells:
     design = sweep.design
     resolver = Resolver(sweep)
     if isinstance(design, SearchDesign):
-        return Design(arms=())
+        return Cells(arms=())
     if isinstance(design, ArmsDesign):
         rows = [Written(name, f"design.arms.{name}", changes) for name, changes in design.arms.items()]
         return _named_arms(sweep, rows, design.require, resolver)
@@ -192,7 +208,7 @@ def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequence[str], resolver: Resolver) -> Design:
+def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequence[str], resolver: Resolver) -> Cells:
     """Arms that somebody wrote, alone or as a size: each is a trial of its own, and must not contradict itself."""
     arms: list[Arm] = []
     refused: list[RefusedArm] = []
@@ -212,10 +228,10 @@ def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequen
     if not arms:
         reasons = "; ".join(f"{arm.name} {arm.reason}" for arm in refused)
         raise ConfigError(f"leaves nothing to run: {reasons[:300]}", path="design.require", source=sweep.source)
-    return Design(arms=tuple(arms), refused=tuple(refused))
+    return Cells(arms=tuple(arms), refused=tuple(refused))
 
 
-def _build(points: Points, space: Space, resolver: Resolver, sweep: SweepConfig) -> Design:
+def _build(points: Points, space: Space, resolver: Resolver, sweep: SweepConfig) -> Cells:
     """Arms from points: named, built, checked, each trial once."""
     source = sweep.source
     keys = naming.short_keys(space.paths)
@@ -241,7 +257,7 @@ def _build(points: Points, space: Space, resolver: Resolver, sweep: SweepConfig)
         if same.name != name and not isinstance(sweep.design, OneAtATimeDesign):
             problem = f"'{name}' is the same trial as '{same.name}'; remove one of the levels"
             raise ConfigError(problem, path="design.factors", source=source)
-    return Design(arms=tuple(arms.values()), refused=tuple(refused), excluded=tuple(excluded))
+    return Cells(arms=tuple(arms.values()), refused=tuple(refused), excluded=tuple(excluded))
 
 
 def _labels(factor: Factor) -> list[tuple[Any, str]]:

@@ -58,7 +58,7 @@ def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, oth
         (
             "encoder/bert_family/tiny",
             "validation/perplexity",
-            "classical, which predicts masked tokens, and this is of",
+            "classical, which predicts masked tokens, and this metric is about next tokens",
         ),
         ("encoder/bert_family/tiny", "test/perplexity_word", "classical, which predicts masked tokens"),
         ("decoder/gpt2_family/tiny", "validation/masked_loss_15", "classical, which predicts next tokens"),

@@ -12,7 +12,7 @@ import pytest
 import analysis
 from analysis.anytime.adaptive_verdicts import anytime_arguments, compare_in_order
 from stackwise_ray.config.loading import load_sweep
-from stackwise_ray.config.space.comparisons import goals_of, questions_of, scheduler_goal
+from stackwise_ray.config.space.comparisons import resolve_questions
 from stackwise_ray.config.space.designs import Design, expand
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, Replicates, SweepConfig
 from stackwise_ray.config.trial.registered import NamedOptions
@@ -81,7 +81,9 @@ def test_everybody_knows_the_same_direction(
     trials = [trial(metric, arm, seed) for seed in range(6) for arm in ("low", "high")]
     runs = pd.DataFrame([table_row(found) for found in trials])
 
-    questions = read_questions({"questions": json.loads(json.dumps(questions_of(sweep, arms[1]).to_plain()))})
+    resolved = resolve_questions(sweep, [arm.name for arm in arms[1].arms], "steps")
+    questions = read_questions({"questions": json.loads(json.dumps(resolved.to_plain()))})
+    assert questions == resolved
     driver = compare_in_order(runs, anytime_arguments(questions.comparisons[0]))
     assert driver["high"].decision == ("better" if higher else "worse")
 
@@ -91,12 +93,13 @@ def test_everybody_knows_the_same_direction(
 
     for found in trials:
         (tmp_path / "trials" / found.trial_id / "model").mkdir(parents=True)
-    _keep_models(sweep, tmp_path, tuple(trials))
+    _keep_models(sweep, replace(arms[1], questions=resolved), tmp_path, tuple(trials))
     kept = {path.parent.name for path in tmp_path.glob("trials/*/model")}
     assert kept == ({"low-5", "high-5"} if higher else {"low-0", "high-0"})
 
     searched = replace(search, objective=sweep.objective)
-    source = source_for(searched, expand(searched), journal)
+    asked = expand(searched)
+    source = source_for(searched, asked, journal)
     assert isinstance(source, SearchedSource)
     assert source._search._study.direction.name.lower() == record.direction  # type: ignore[attr-defined]
-    assert source._goal == goals_of(searched)[0] == scheduler_goal(searched) == questions.first_goal
+    assert source._goal == asked.questions.first_goal == asked.questions.stopping == questions.first_goal

@@ -214,7 +214,7 @@ def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
     trials = (finished("a", 1.0), finished("a", 2.0), finished("b", 3.0))
     for record in trials:
         (tmp_path / "trials" / record.trial_id / "model").mkdir(parents=True)
-    _keep_models(sweep(tmp_path, ARMS), tmp_path, trials)
+    _keep_models(sweep(tmp_path, ARMS), expand(sweep(tmp_path, ARMS)), tmp_path, trials)
     kept = {path.parent.name for path in tmp_path.glob("trials/*/model")}
     assert kept == {"a-1.0", "b-3.0"}
 
