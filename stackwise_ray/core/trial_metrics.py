@@ -6,6 +6,7 @@ A test holds them against what small real trials write.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from stackwise_ray.core.metric import Form, Metric
 
@@ -122,95 +123,42 @@ _of_splits = tuple(
     )
 )
 _OF_A_STEP = "every trial, a mean over its steps"
+_of_a_step = partial(Metric, unit="FLOPs per step", form="count", reported_by=_OF_A_STEP)
+_flops = partial(Metric, unit="", direction="minimize", form="count")
+_memory = partial(Metric, direction="minimize", form="bytes")
+_time = partial(Metric, unit="s", direction="minimize", form="seconds")
+_count = partial(Metric, unit="", form="count")
 _costs = (
-    Metric(path="flops/forward", unit="FLOPs per step", label="forward pass", form="count", reported_by=_OF_A_STEP),
-    Metric(path="flops/backward", unit="FLOPs per step", label="backward pass", form="count", reported_by=_OF_A_STEP),
-    Metric(path="flops/optimizer", unit="FLOPs per step", label="optimizer", form="count", reported_by=_OF_A_STEP),
-    Metric(
-        path="flops/recomputed",
-        unit="FLOPs per step",
-        label="recomputed, outside the budget",
-        direction="minimize",
-        form="count",
-        reported_by=_OF_A_STEP,
-    ),
-    Metric(
-        path="flops/step",
-        unit="FLOPs",
-        label="training FLOPs per step",
-        direction="minimize",
-        form="count",
-        reported_by=_OF_A_STEP,
-    ),
-    Metric(
-        path="flops/total",
-        unit="",
-        label="training FLOPs",
-        direction="minimize",
-        form="count",
-        also_called=("flops",),
-    ),
-    Metric(
+    _of_a_step(path="flops/forward", label="forward pass"),
+    _of_a_step(path="flops/backward", label="backward pass"),
+    _of_a_step(path="flops/optimizer", label="optimizer"),
+    _of_a_step(path="flops/recomputed", label="recomputed, outside the budget", direction="minimize"),
+    _of_a_step(path="flops/step", label="training FLOPs per step", unit="FLOPs", direction="minimize"),
+    _flops(path="flops/total", label="training FLOPs", also_called=("flops",)),
+    _flops(
         path="flops/cache",
-        unit="",
         label="FLOPs of filling caches, a part of the training FLOPs",
-        direction="minimize",
-        form="count",
         reported_by="trials with training.cache",
     ),
-    Metric(
-        path="flops/evaluation",
-        unit="",
-        label="evaluation FLOPs, outside the budget",
-        direction="minimize",
-        form="count",
-    ),
-    Metric(path="tokens/total", unit="", label="training tokens", form="count", also_called=("tokens",)),
-    Metric(path="steps/total", unit="", label="training steps", form="count"),
-    Metric(
+    _flops(path="flops/evaluation", label="evaluation FLOPs, outside the budget"),
+    _count(path="tokens/total", label="training tokens", also_called=("tokens",)),
+    _count(path="steps/total", label="training steps"),
+    _memory(
         path="memory/peak_bytes",
         unit="of the device, or of live tensors on a CPU",
-        direction="minimize",
         label="peak memory",
-        form="bytes",
         also_called=("peak_bytes",),
     ),
-    Metric(
-        path="memory/process_peak_bytes",
-        unit="resident, of the worker's process",
-        direction="minimize",
-        label="peak memory of the process",
-        form="bytes",
+    _memory(
+        path="memory/process_peak_bytes", unit="resident, of the worker's process", label="peak memory of the process"
     ),
-    Metric(
-        path="memory/saved_activation_bytes",
-        unit="kept for the backward pass",
-        direction="minimize",
-        label="saved activations",
-        form="bytes",
-    ),
-    Metric(
-        path="time/build_s", unit="s", direction="minimize", label="time of building data and model", form="seconds"
-    ),
-    Metric(
-        path="time/train_s",
-        unit="s",
-        direction="minimize",
-        label="time in training steps",
-        form="seconds",
-        also_called=("wall_seconds",),
-    ),
-    Metric(
-        path="time/compile_s",
-        unit="s",
-        direction="minimize",
-        label="time in compiling",
-        form="seconds",
-        reported_by="trials with training.compile",
-    ),
-    Metric(path="time/evaluation_s", unit="s", direction="minimize", label="time in evaluation", form="seconds"),
-    Metric(path="time/checkpoint_s", unit="s", direction="minimize", label="time of checkpoints", form="seconds"),
-    Metric(path="time/total_s", unit="s", direction="minimize", label="time in all", form="seconds"),
+    _memory(path="memory/saved_activation_bytes", unit="kept for the backward pass", label="saved activations"),
+    _time(path="time/build_s", label="time of building data and model"),
+    _time(path="time/train_s", label="time in training steps", also_called=("wall_seconds",)),
+    _time(path="time/compile_s", label="time in compiling", reported_by="trials with training.compile"),
+    _time(path="time/evaluation_s", label="time in evaluation"),
+    _time(path="time/checkpoint_s", label="time of checkpoints"),
+    _time(path="time/total_s", label="time in all"),
     Metric(
         path="throughput/tokens_per_s",
         unit="tokens per second",
@@ -219,15 +167,9 @@ _costs = (
         form="count",
         reported_by="every trial, at each report and at the end",
     ),
-    Metric(path="model/params", unit="", label="parameters", form="count", also_called=("params_total",)),
-    Metric(
-        path="model/params_non_embedding",
-        unit="",
-        label="parameters without embeddings",
-        form="count",
-        also_called=("params",),
-    ),
-    Metric(path="model/bytes", unit="", direction="minimize", label="size of the weights", form="bytes"),
+    _count(path="model/params", label="parameters", also_called=("params_total",)),
+    _count(path="model/params_non_embedding", label="parameters without embeddings", also_called=("params",)),
+    _memory(path="model/bytes", unit="", label="size of the weights"),
 )
 _of_training = (
     Metric(path="progress", unit="of the budget", label="progress", form="share", reported_by=_EACH_REPORT),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -48,36 +49,25 @@ def exit_layers(options: EarlyExitOptions, n_layers: int) -> tuple[int, ...]:
     return tuple(number - 1 for number in chosen)
 
 
+_FLOPS = "counted FLOPs per evaluated token"
 _IN_THE_END = "trials with model.components.early_exit, on the fixed windows, after training"
 
 
-def _at(threshold: float) -> tuple[Metric, Metric, Metric]:
-    """The metrics of one point of the curve."""
-    end, where = round(100 * threshold), f"at a threshold of {threshold:g}"
-    loss = Metric(
-        path=f"early_exit/loss_{end}",
-        unit="nats per token",
-        direction="minimize",
-        label=f"validation loss with exits {where}",
-        reported_by=_IN_THE_END,
+def _point(end: str, where: str) -> tuple[Metric, Metric, Metric]:
+    """The metrics of one threshold: loss, depth and FLOPs.
+
+    Args:
+        end: What their paths end in.
+        where: What their labels end in.
+    """
+    own = partial(Metric, direction="minimize", reported_by=_IN_THE_END)
+    return (
+        own(path=f"early_exit/loss{end}", unit="nats per token", label=f"validation loss{where}"),
+        own(
+            path=f"early_exit/mean_depth{end}", unit="layers per token", label=f"mean depth with exits{where}", digits=2
+        ),
+        own(path=f"early_exit/flops_per_token{end}", unit=_FLOPS, label=f"FLOPs{where}", form="count"),
     )
-    depth = Metric(
-        path=f"early_exit/mean_depth_{end}",
-        unit="layers per token",
-        direction="minimize",
-        label=f"mean depth {where}",
-        digits=2,
-        reported_by=_IN_THE_END,
-    )
-    flops = Metric(
-        path=f"early_exit/flops_per_token_{end}",
-        unit="counted FLOPs per evaluated token",
-        direction="minimize",
-        label=f"FLOPs with exits {where}",
-        form="count",
-        reported_by=_IN_THE_END,
-    )
-    return loss, depth, flops
 
 
 class EarlyExit(Component):
@@ -99,38 +89,16 @@ class EarlyExit(Component):
     observable = "early_exit/mean_depth"
     metrics = (
         Metric(path="early_exit/threshold", unit="confidence", label="exit threshold", digits=2),
-        Metric(
-            path="early_exit/loss",
-            unit="nats per token",
-            direction="minimize",
-            label="validation loss with exits",
-            reported_by=_IN_THE_END,
-        ),
-        Metric(
-            path="early_exit/mean_depth",
-            unit="layers per token",
-            direction="minimize",
-            label="mean depth with exits",
-            digits=2,
-            reported_by=_IN_THE_END,
-        ),
-        Metric(
-            path="early_exit/flops_per_token",
-            unit="counted FLOPs per evaluated token",
-            direction="minimize",
-            label="FLOPs with exits",
-            form="count",
-            reported_by=_IN_THE_END,
-        ),
+        *_point("", " with exits"),
         Metric(
             path="early_exit/flops_per_token_full",
-            unit="counted FLOPs per evaluated token",
+            unit=_FLOPS,
             direction="minimize",
             label="FLOPs at full depth, without exits",
             form="count",
             reported_by=_IN_THE_END,
         ),
-        *(metric for threshold in CURVE for metric in _at(threshold)),
+        *(m for t in CURVE for m in _point(f"_{round(100 * t)}", f" with exits at a threshold of {t:g}")),
     )
 
     def refuse(self, trial: TrialConfig, options: Any) -> tuple[str, str] | None:
