@@ -63,9 +63,7 @@ def _point(end: str, where: str) -> tuple[Metric, Metric, Metric]:
     own = partial(Metric, direction="minimize", reported_by=_IN_THE_END)
     return (
         own(path=f"early_exit/loss{end}", unit="nats per token", label=f"validation loss{where}"),
-        own(
-            path=f"early_exit/mean_depth{end}", unit="layers per token", label=f"mean depth with exits{where}", digits=2
-        ),
+        own(path=f"early_exit/mean_depth{end}", unit="layers per token", label=f"mean depth{where}", digits=2),
         own(path=f"early_exit/flops_per_token{end}", unit=_FLOPS, label=f"FLOPs{where}", form="count"),
     )
 
