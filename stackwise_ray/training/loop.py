@@ -27,7 +27,6 @@ from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.progress import Flops, LossMean, TrainingProgress
-from stackwise_ray.training.stage import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import TrainingStep
 from stackwise_ray.training.trial_folder import TrialLog
@@ -284,7 +283,7 @@ class TrainingLoop:
     def _without_finish_due(self) -> bool:
         """Whether the finish is about to begin and what it starts from was not scored yet (a killed run may have)."""
         stage = self.assembly.plan.stages[self.progress.stage]
-        begins = stage.name == FINISH and self.progress.stage_step == 0
+        begins = stage.finishes and self.progress.stage_step == 0
         return begins and f"validation/loss{WITHOUT_FINISH}" not in self.progress.latest
 
     def timed_evaluation(

@@ -20,7 +20,7 @@ from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.component import COMPONENTS
 from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, options_of
-from stackwise_ray.training.stage import FINISH, Stage, StagePlan, Trainable
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
 from stackwise_ray.training.stage_adapters import with_adapters
 
 
@@ -106,11 +106,13 @@ def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, 
     tuned = Trainable(blocks=(), embeddings=False, norm=False, head=False)
     last = replace(
         stages[-1],
-        name=FINISH,
+        name="finish",
         active_blocks=blocks,
         trainable=tuned if options_of(trial, GrowingTraining).trunk in ADAPTED else Trainable(blocks=blocks),
         noise=noise,
         share=share,
+        fixed_share=True,
+        finishes=True,
         inserted=(),
         reset=(),
         next_level=None,
