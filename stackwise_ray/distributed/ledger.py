@@ -48,7 +48,6 @@ class Attempt:
     proposal: Proposal
     trial_id: str
     number: int
-    started: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
     last_heartbeat: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)

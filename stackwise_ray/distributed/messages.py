@@ -46,7 +46,7 @@ class RunSettings:
 
     worker: str
     directory: Path
-    objective: str = "validation/loss"
+    objective: str
     cpus: int = 1
     workers: int = 1
     gpus: float = 0

@@ -29,7 +29,9 @@ TRIAL = load_trial(["model=decoder/gpt2_family/tiny", "training.budget={tokens: 
 
 
 def assignment(**changes: Any) -> Assignment:
-    settings = RunSettings(worker="module:run", directory=Path("/sweeps/x"), gpus=0.5, attempt_timeout_s=60.0)
+    settings = RunSettings(
+        worker="module:run", directory=Path("/sweeps/x"), objective="test/loss", gpus=0.5, attempt_timeout_s=60.0
+    )
     made = Assignment(settings=settings, trial_id="t1", attempt=2, trial=to_plain(TRIAL), data_fingerprint="f")
     return dataclasses.replace(made, **changes)
 
