@@ -25,8 +25,8 @@ import torch
 from torch.utils.flop_counter import conv_flop_count
 
 from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS as RESOLVENT_FORMULAS
+from stackwise_ray.kernels.flop_formulas import Shape
 
-Shape = Sequence[int]
 Formula = Callable[..., int]
 aten = torch.ops.aten
 

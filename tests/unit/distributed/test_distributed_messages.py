@@ -85,10 +85,10 @@ def altered(text: str, **changes: Any) -> str:
     [
         (altered(encode(Report()), kind="rumour"), "unknown kind of message 'rumour'"),
         (altered(encode(Report()), kind=None), "unknown kind of message None"),
-        (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*finished, failed"),
+        (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*Finished, Failed"),
         (encode(assignment()), "is of kind Assignment where Report is expected"),
         (altered(encode(Report()), mood="good"), "other fields here than where it was sent from: mood"),
-        (altered(encode(Report()), outcome={"kind": "failed"}), "Failed has other fields.*: reason"),
+        (altered(encode(Report()), outcome={"kind": "Failed"}), "Failed has other fields.*: reason"),
     ],
 )
 def test_a_message_that_this_version_does_not_know_is_refused_by_name(text: str, problem: str) -> None:
