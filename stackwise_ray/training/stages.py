@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stackwise_ray.config.trial import TrainingConfig, TrialConfig
@@ -36,12 +36,15 @@ class Regime:
         masks: In words, which masks the loss of a model that fills in masks is of; losses of two texts are never
             compared. From the trial as plain data, whose numbers may be text (MLflow's parameters). None: nothing but
             the regime's name decides.
+        example: Those of its options without which no trial of it can begin, each with a value; for its contract, for
+            tests and for whoever reads what the regime takes.
     """
 
     plan: Callable[[TrialConfig], StagePlan]
     options: type[TrainingConfig] = TrainingConfig
     rules: tuple[Callable[[TrialConfig], Found], ...] = ()
     masks: Callable[[Mapping[str, Any]], str] | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
 
 
 REGIMES: Registry[Regime] = registries.REGIMES

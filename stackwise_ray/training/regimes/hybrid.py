@@ -155,5 +155,6 @@ REGIMES.register("hybrid")(
             growth.compiled_trunk,
         ),
         masks=_masks,
+        example={"pretraining_share": 0.5},
     )
 )
