@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: trials done, running, failed; tokens/s; time left; the best so far.
 
-On a terminal a live table (rich); elsewhere one line a minute without control characters, so that output can be piped.
+On a terminal it is a live table (rich); elsewhere one line per minute without control characters, so that output can be
+piped.
 """
 
 from __future__ import annotations

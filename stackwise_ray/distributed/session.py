@@ -1,4 +1,4 @@
-"""One Ray session a sweep: a private local one, or a cluster that was named explicitly.
+"""One Ray session per sweep: a private local one, or a cluster that was named explicitly.
 
 Called by `distributed.tuner`. A bare ``ray.init()`` joins whatever cluster it finds, so a local session always has
 its own address and temporary directory, and ``RAY_ADDRESS`` alone never counts. A watchdog ends the program with a

@@ -107,7 +107,7 @@ class ModelFamily(ABC):
         return sum(inputs * outputs for inputs, outputs in shapes.adapted + shapes.unadapted)
 
     def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
-        """(forward, backward) FLOPs a token of a block's mixing of positions; attention over all of them here."""
+        """(forward, backward) FLOPs per token of a block's mixing of positions; attention over all of them here."""
         return 4.0 * seq_len * model.d_model, 8.0 * seq_len * model.d_model
 
     def head_products(self, model: ModelConfig, vocab_size: int) -> int:

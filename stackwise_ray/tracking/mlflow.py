@@ -169,7 +169,7 @@ class MlflowTracker(Tracker):
                 feed = feed or JournalFeed(self._journal_path)
                 done = self._deliver(feed)
                 self.problem, wait = None, 1.0
-            except Exception as error:  # whatever a store, its driver or the network throws: told, and tried again
+            except Exception as error:  # whatever a store, its driver or the network throws: reported, and tried again
                 done = closing and not isinstance(error, _LookAgainError)
                 self.problem = _first_line(error)
                 if isinstance(error, _LookAgainError):

@@ -60,7 +60,7 @@ def prepare_environment() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():
         os.environ.setdefault(name, value)
-    # What fails here is tried again and told by the tracker; the libraries would print it into the progress display.
+    # The tracker tries again what fails here, and reports it; the libraries would print it into the progress display.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -333,7 +333,7 @@ class TrainingLoop:
         yield from self.timed_evaluation(self._evaluator.masked_ratios())
 
     def _report(self, extra: Mapping[str, float] | None = None) -> MetricRecord:
-        """What there is to tell now: the mean train loss since the last report, rates, and `extra`."""
+        """What is reported now: the mean train loss since the last report, rates, and `extra`."""
         self._synchronise()
         progress = self.progress
         metrics: dict[str, float] = {}
@@ -398,7 +398,7 @@ class TrainingLoop:
         return Checkpoint(step=self.progress.step, tensors=state.tensors, state=plain)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes up where a checkpoint stands.
+        """Goes on from a checkpoint.
 
         Raises:
             CheckpointError: It is of another model.
