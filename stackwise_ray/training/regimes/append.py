@@ -34,9 +34,7 @@ class AppendTraining(GrowingTraining):
     """The options of growth from the input to the output."""
 
     decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
-    time: Literal["depth", "input"] = (
-        "depth"  # what the model knows the noise by: the stack's number, or an input of the model
-    )
+    time: Literal["depth", "input"] = "depth"  # what gives the noise: the stack's number, or an input of the model
     cache: bool = False  # keep what the frozen prefix gives, on masks that stay the same every epoch
     cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
 

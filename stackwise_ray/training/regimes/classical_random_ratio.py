@@ -24,9 +24,7 @@ class RandomRatioTraining(WithNoise):
     """The options of the control: those that decide which masks its grown twin sees."""
 
     blocks_per_stack: Positive = 1  # blocks of a stack of the twin; they divide the model's
-    time: Literal["depth", "input"] = (
-        "depth"  # what the model knows the noise by: nothing here, or an input of the model
-    )
+    time: Literal["depth", "input"] = "depth"  # what gives the noise: nothing here, or an input of the model
     decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
 
 
