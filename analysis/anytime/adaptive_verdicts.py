@@ -15,7 +15,7 @@ from stackwise_ray.core.metric_catalogue import good_direction
 from stackwise_ray.core.quantities import ABSENT
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from .sequential import compare_sequentially
+from .sequential import check_arguments, compare_sequentially
 from .verdict import SequentialComparison
 
 if TYPE_CHECKING:
@@ -30,13 +30,18 @@ def is_undecided(trials: Iterable[TrialRecord], arm: str, comparison: ResolvedCo
         comparison: What the sweep asks.
 
     Returns:
-        False also where the comparison is refused, which further seeds do not mend: unequal budgets, or an arm of which
-        no trial has finished. The report then has the reason.
+        False also where the runs cannot be compared, which further seeds do not change: unequal budgets, or an arm of
+        which no trial has finished. The report then gives the reason.
+
+    Raises:
+        AnalysisError: The comparison itself is outside its range (level, margin, tolerance), whatever the runs are.
     """
     import pandas as pd
 
+    arguments = anytime_arguments(comparison)
+    check_arguments(**{name: arguments[name] for name in ("margin", "alpha", "direction", "tolerance")})
     try:
-        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), anytime_arguments(comparison))
+        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), arguments)
     except AnalysisError:
         return False
     return found[arm].decision == "undecided"

@@ -55,7 +55,7 @@ def sequential_verdict(
     """
     import numpy as np
 
-    _check(margin, alpha, direction, prior_variance)
+    check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance)
     try:
         sample = np.asarray(differences, dtype=float)
     except (TypeError, ValueError) as error:
@@ -102,7 +102,7 @@ def compare_sequentially(
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
     direction, assumed = resolve(metric, direction, assumed)
-    _check(margin, alpha, direction, prior_variance)
+    check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]
     count, notes_of_family = pairing.family(family)
@@ -132,6 +132,23 @@ def compare_sequentially(
         family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )
+
+
+def check_arguments(
+    *,
+    margin: float | None,
+    alpha: float,
+    direction: str,
+    prior_variance: float = PRIOR_VARIANCE,
+    tolerance: float = 0.0,
+) -> None:
+    """Refuse an argument that is outside its range whatever the runs are.
+
+    Raises:
+        AnalysisError: By its name.
+    """
+    check_goal(direction, margin, tolerance)
+    check_process(alpha, prior_variance)
 
 
 def _verdict_of_pairs(
@@ -223,8 +240,3 @@ def _remarks(verdict: Verdict, low: float, high: float, log_e: float, mean: floa
             f"the e-process has fallen below {1 / verdict.alpha:g} since it decided; the first crossing is the decision"
         )
     return notes
-
-
-def _check(margin: float | None, alpha: float, direction: str, prior_variance: float) -> None:
-    check_goal(direction, margin)
-    check_process(alpha, prior_variance)

@@ -92,7 +92,7 @@ def compare(
     Source: Student (1908); Holm (1979); Schuirmann (1987); Fisher (1935) for sign flips.
     """
     direction, assumed = resolve(metric, direction, assumed)
-    _check_arguments(correction, margin, direction, test, alpha)
+    _check_arguments(correction, margin, direction, test, alpha, tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     count, notes_of_family = pairing.family(family)
     results = [_compare_arm(pairing, metric, name, test, margin, direction, alpha) for name in list(pairing.values)[1:]]
@@ -247,10 +247,12 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     return min(1.0, 2 * float(probabilities[: least + 1].sum()))
 
 
-def _check_arguments(correction: str | None, margin: float | None, direction: str, test: str, alpha: float) -> None:
+def _check_arguments(
+    correction: str | None, margin: float | None, direction: str, test: str, alpha: float, tolerance: float
+) -> None:
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
-    check_goal(direction, margin)
+    check_goal(direction, margin, tolerance)
     if test not in ("t", "sign_flip", "wilcoxon"):
         raise AnalysisError(f"test = '{test}' is not known; choose t, sign_flip or wilcoxon")
     if not 0 < alpha < 0.5:

@@ -69,8 +69,8 @@ class Compare(StepOptions):
     direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest relative difference of what `equal` names
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01  # largest relative difference of what `equal` names
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
 
 class CompareStep(ReportedStep):
@@ -97,6 +97,8 @@ class CompareStep(ReportedStep):
         _check_budgets(options, planned.arms)
         if planned.adaptive:
             _check_adaptive(options)
+        else:
+            _check_seeds(options, planned)
 
     def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
         """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
@@ -164,11 +166,29 @@ def _check_adaptive(options: Compare) -> None:
     if options.test != "t":
         problem = f"= {options.test} is for a fixed number of seeds; adaptive replicates have a test of their own"
         raise ConfigError(f"{problem} (an e-process of the t test): remove it", path="test")
-    if options.alpha >= 0.5:
-        raise ConfigError(f"= {options.alpha:g} is no level of a verdict; choose below 0.5", path="alpha")
     if options.correction not in ("holm", "bonferroni"):
         problem = f"= {options.correction}: adaptive replicates decide each of m arms at alpha / m"
         raise ConfigError(f"{problem}; write bonferroni", path="correction")
+
+
+def _check_seeds(options: Compare, planned: PlannedSweep) -> None:
+    """A test of signs or ranks has a least p at every number of seeds: one that is above its level decides nothing."""
+    if options.test == "t":
+        return
+    from ..paired.significance import fewest_to_reject
+
+    # of m equal p values, Benjamini and Hochberg adjust none; Holm and Bonferroni begin with the m-fold
+    shares = len(planned.arms) - 1 if options.correction in ("holm", "bonferroni") else 1
+    fewest = fewest_to_reject(options.alpha / shares)
+    if options.margin is not None:
+        fewest = min(fewest, fewest_to_reject(2 * options.alpha))  # equivalence: two one-sided tests, not corrected
+    if planned.seeds < fewest:
+        over = f" over {shares} arms" if shares > 1 else ""
+        problem = (
+            f"= {options.test} cannot decide anything with {planned.seeds} seeds at level {options.alpha:g}{over}; set "
+            f"replicates.seeds to {fewest} or more, or test: t"
+        )
+        raise ConfigError(problem, path="test")
 
 
 def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) -> Finding:

@@ -265,8 +265,6 @@ def _check_budgets(
     """The budget that every pair was found equal in, and notes; refuses where they differ block by block."""
     if equal is None:
         return None, ["budgets not required to be equal", *_free_starts(table)]
-    if not 0 <= tolerance < 1:
-        raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
     names = EQUAL_COLUMNS.get(equal, (equal,))
     column = next((name for name in names if name in table.columns and table[name].notna().any()), None)
     if column is None:
@@ -329,13 +327,15 @@ def resolve(metric: str, direction: Direction | None, assumed: bool = False) -> 
     return found, assumed or open_
 
 
-def check_goal(direction: str, margin: float | None) -> None:
-    """Refuse a direction that is none, or a margin that no difference lies within."""
+def check_goal(direction: str, margin: float | None, tolerance: float = 0.0) -> None:
+    """Refuse a direction that is none, a margin that no difference lies within, or a tolerance that is no share."""
     if direction not in ("minimize", "maximize"):
         hint = did_you_mean(direction, ("minimize", "maximize"))
         raise AnalysisError(f"direction = '{direction}' is not known; {hint}")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise AnalysisError(f"margin = {margin:g} must be positive and finite")
+    if not 0 <= tolerance < 1:
+        raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
 
 
 def label(value: Any) -> str:

@@ -161,3 +161,13 @@ def test_the_command_line_decides_a_sweep_as_its_report_does(write, tmp_path: Pa
         main()
     (found,) = summary_table(folder).sequential
     assert json.loads(capsys.readouterr().out) == json.loads(dump_json(found.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"alpha": 0.7}, "alpha"), ({"margin": -1.0}, "margin"), ({"tolerance": 2.0}, "tolerance")]
+)
+def test_an_argument_outside_its_range_is_not_taken_for_a_decision(tmp_path: Path, wrong: dict, words: str) -> None:
+    sweep = read_sweep(write_adaptive(tmp_path / "s"))
+    (comparison,) = sweep.questions.comparisons
+    with pytest.raises(AnalysisError, match=words):
+        is_undecided(sweep.trials, "near", replace(comparison, **wrong))

@@ -135,3 +135,32 @@ def test_a_search_space_with_every_analysis_is_validated_without_pandas_and_matp
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": 0.5}, r"analysis\.0\.compare\.alpha = 0\.5 "),
+        ({"tolerance": 1.0}, r"analysis\.0\.compare\.tolerance = 1\.0 "),
+        ({"test": "sign_flip"}, r"compare\.test = sign_flip cannot decide anything with 3 seeds.*seeds to 6 or more"),
+        ({"test": "wilcoxon", "margin": 0.1}, r"seeds to 5 or more"),
+        ({"test": "wilcoxon", "alpha": 0.3, "correction": "bonferroni"}, None),
+    ],
+)
+def test_a_comparison_that_no_run_could_answer_is_refused_before_anything_runs(
+    options: dict[str, Any], words: str | None
+) -> None:
+    plain = {**DOCUMENT, "analysis": [{"compare": options}]}
+    if words is None:
+        assert sweep_from_plain(plain).steps
+        return
+    with pytest.raises(ConfigError, match=words):
+        sweep_from_plain(plain)
+
+
+def test_the_fewest_seeds_of_a_rank_test_grow_with_the_arms_that_share_its_level() -> None:
+    arms = {name: {"training.lr": rate} for name, rate in zip("abcd", (1e-3, 2e-3, 3e-3, 4e-3), strict=True)}
+    plain = {**DOCUMENT, "design": {**DOCUMENT["design"], "arms": arms}, "replicates": {"seeds": 6}}
+    sweep_from_plain({**plain, "analysis": [{"compare": {"test": "sign_flip", "correction": "benjamini_hochberg"}}]})
+    with pytest.raises(ConfigError, match=r"over 3 arms; set replicates\.seeds to 7 or more"):
+        sweep_from_plain({**plain, "analysis": [{"compare": {"test": "sign_flip"}}]})
