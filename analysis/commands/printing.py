@@ -45,13 +45,15 @@ def declared_arguments(
     sweep = sweep_of(source)
     if sweep is None:
         return {}
-    asked = sweep.questions
-    found = next((comparison for comparison in asked.comparisons if metric in (None, comparison.metric)), None)
+    from ..table.columns import metric_path
+
+    asked, path = sweep.questions, None if metric is None else metric_path(metric)
+    found = next((item for item in asked.comparisons if path is None or path == metric_path(item.metric)), None)
     if found is not None:
         return arguments(found)
-    if metric is None:
+    if path is None:
         return {}
-    goal = asked.goal_on(metric)
+    goal = asked.goal_on(path)
     family = len(sweep.arms) - 1
     return {"baseline": sweep.baseline, "family": family, "direction": goal.direction, "assumed": goal.assumed}
 

@@ -17,17 +17,13 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
+from .columns import columns_of, metric_path
+
 if TYPE_CHECKING:
     import pandas as pd
 
-EQUAL_COLUMNS = {
-    "flops": ("flops", "flops/total"),
-    "tokens": ("tokens", "tokens/total"),
-    "wall_seconds": ("wall_seconds", "time/train_s"),
-    "steps": ("steps", "steps/total"),
-    "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
-}
-"""Where each budget is looked up, first match first."""
+BUDGETS = ("flops", "tokens", "wall_seconds", "steps", "peak_bytes")
+"""What may have to be equal, each the name of a metric."""
 _MIXED = {
     "device": "devices",
     "backend": "backends",
@@ -141,13 +137,16 @@ def placed(
     """
     import pandas as pd
 
-    for column, name in ((metric, "metric"), (arm, "arm"), *((column, role) for column in columns)):
+    measured = next(iter(columns_of(metric, table.columns)), metric)
+    for column, name in ((measured, "metric"), (arm, "arm"), *((column, role) for column in columns)):
         if column in table.attrs.get("empty", ()):
             raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
         if column not in table.columns:
             hint = did_you_mean(column, table.columns)
             raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
     usable, notes, excluded = _usable(table)
+    if measured != metric:
+        notes.append(f"{metric} is the column '{measured}' of the table")
     for column in (arm, *columns):
         empty = usable[column].isna()
         if empty.any():
@@ -157,14 +156,14 @@ def placed(
             )
     places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
     usable = usable.assign(_arm=usable[arm].map(label), _block=places)
-    usable, duplicates = _single(usable, metric, arm, role)
-    numbers = pd.to_numeric(usable[metric], errors="coerce")
-    text = usable[metric][numbers.isna() & usable[metric].notna()]
+    usable, duplicates = _single(usable, measured, arm, role)
+    numbers = pd.to_numeric(usable[measured], errors="coerce")
+    text = usable[measured][numbers.isna() & usable[measured].notna()]
     text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
     if len(text):
         bad = usable.loc[text.index[0]]
         raise AnalysisError(
-            f"column '{metric}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
+            f"column '{measured}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
             f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
         )
     return usable.assign(_value=numbers), notes + duplicates, excluded
@@ -220,7 +219,7 @@ def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.D
 def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
     """Refuse values that answer different questions, as far as the table records it: other data, or other masks."""
     _refuse_mixed_data(table)
-    if metric not in OWN_MASKS or "loss_kind" not in table.columns:
+    if metric_path(metric) not in OWN_MASKS or "loss_kind" not in table.columns:
         return
     arms = table.dropna(subset=["loss_kind"]).groupby("loss_kind")["_arm"].unique()
     if len(arms) < 2:
@@ -265,11 +264,10 @@ def _check_budgets(
     """The budget that every pair was found equal in, and notes; refuses where they differ block by block."""
     if equal is None:
         return None, ["budgets not required to be equal", *_free_starts(table)]
-    names = EQUAL_COLUMNS.get(equal, (equal,))
-    column = next((name for name in names if name in table.columns and table[name].notna().any()), None)
+    column = next((name for name in columns_of(equal, table.columns) if table[name].notna().any()), None)
     if column is None:
-        if equal not in EQUAL_COLUMNS:
-            raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, EQUAL_COLUMNS)}")
+        if equal not in BUDGETS:
+            raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, BUDGETS)}")
         return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
     spent = _spent(table, column, equal)
     reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]

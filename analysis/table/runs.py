@@ -23,6 +23,8 @@ from stackwise_ray.core.records import (
     table_row,
 )
 
+from .columns import short_names
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,13 +34,6 @@ EARLIER = "from an earlier version of the file"
 _SOURCES = "a sweep folder, journal.sqlite, a .csv file, or an MLflow store as sqlite:///FILE#EXPERIMENT"
 _LARGEST = 1.797e308
 """MLflow's databases store ±infinity as ±1.7976931348623157e308."""
-_DERIVED = {
-    "loss": "validation/loss",
-    "flops": "flops/total",
-    "tokens": "tokens/total",
-    "params": "model/params_non_embedding",
-    "params_total": "model/params",
-}
 
 
 def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
@@ -273,7 +268,7 @@ def _exclusion(row: Mapping[str, Any], roles: Collection[str] | None) -> tuple[s
 
 def _with_derived(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the table's short names filled in from the metric paths that define them."""
-    missing = {short: row[path] for short, path in _DERIVED.items() if short not in row and path in row}
+    missing = {short: row[path] for short, path in short_names().items() if short not in row and path in row}
     return {**row, **missing}
 
 
