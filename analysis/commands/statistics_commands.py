@@ -9,7 +9,19 @@ import typer
 
 from stackwise_ray.core.errors import AnalysisError
 
-from .printing import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
+from .printing import (
+    Alpha,
+    Json,
+    Latex,
+    Markdown,
+    Plugins,
+    completed,
+    declared_arguments,
+    excluded,
+    read_source,
+    show,
+    to_terminal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,15 +72,15 @@ def sequential(
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
     prior_variance: Annotated[float, typer.Option(help="Of the standardised effect, declared beforehand.")] = 10.0,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
     from ..anytime.sequential import compare_sequentially
-    from ..table.runs import load_runs
 
-    table = load_runs(source)
+    table, sweep = read_source(source)
     given = {
         "metric": metric,
         "baseline": baseline,
@@ -78,7 +90,7 @@ def sequential(
         "tolerance": tolerance,
         "alpha": alpha,
     }
-    declared = declared_arguments(source, metric, anytime_arguments)
+    declared = declared_arguments(sweep, metric, anytime_arguments)
     asked = {
         **completed(given, declared, source, table, arm),
         "arm": arm,
@@ -86,7 +98,7 @@ def sequential(
         "correction": correction,
         "prior_variance": prior_variance,
     }
-    found = compare_in_order(table, asked) if sweep_of(source) else compare_sequentially(table, **asked)
+    found = compare_in_order(table, asked) if sweep is not None else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
@@ -101,6 +113,7 @@ def rank(
     direction: Good = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -137,6 +150,7 @@ def aggregate(
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
     target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -169,6 +183,7 @@ def hierarchical(
     baseline: Annotated[str | None, typer.Option(help="Arm to subtract; left out: the mean of every arm.")] = None,
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,

@@ -6,6 +6,7 @@ an arm's finished runs of what the runs recorded; what no run recorded is None a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -20,14 +21,20 @@ from ..anytime.verdict import SequentialComparison
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
 from ..render import Grid, format_p
+from ..table.runs import load_curves
 from ..table.sweep_directory import Sweep, read_sweep
 from .plan_against_run import planned_trials
 from .reported_steps import Answer, answers_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console, ConsoleOptions
 
 MOST_SEARCH_ROWS = 10
+ON_THE_WAY = ("train/loss", "validation/loss", "validation/perplexity", "throughput/tokens_per_s")
+"""Metrics whose curves stand in the JSON file of an arm."""
+MASKED_LOSS = "validation/masked_loss"
+"""What encoders that mask differently are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,16 @@ class Summary:
     answers: tuple[Answer, ...]
     declared: bool
     warnings: tuple[str, ...]
+
+    @property
+    def report(self) -> Path:
+        """Where `report.html` of this sweep lies, once it is written."""
+        return self.sweep.directory / "report" / "report.html"
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """What the finished replicates reported on the way of everything that the report shows of it."""
+        return load_curves(self.sweep.directory, {*ON_THE_WAY, MASKED_LOSS, self.metric})
 
     @property
     def compared(self) -> tuple[Answer, ...]:
@@ -320,7 +337,7 @@ def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
     if after is not None:
         held = (
             "verdicts at any time allow for more seeds, not for another metric, margin or level."
-            if sweep.adaptive_seeds
+            if sweep.is_adaptive
             else "p values and intervals are those of a plan that was fixed beforehand. Seeds that were added because "
             "of a look make a false alarm likelier than they say."
         )

@@ -53,8 +53,10 @@ def verify_report(sweep_directory: str | Path) -> Verification:
         AnalysisError: There is no sweep in the folder, or no report that could be verified.
     """
     summary = summary_table(sweep_directory)
-    directory = summary.sweep.directory
-    folder = directory / "report"
+    for answer in summary.answers:
+        if answer.unknown:
+            raise AnalysisError(f"cannot compute {answer.kind} again: {answer.refused}")
+    directory, folder = summary.sweep.directory, summary.report.parent
     recorded = _recorded(folder / DIGESTS)
     differences = list(_changed("input", recorded["inputs"], input_digests(directory)))
     there = {name: of_file(folder / name) for name in recorded["outputs"] if (folder / name).is_file()}

@@ -115,7 +115,7 @@ class CompareStep(ReportedStep):
         if options.baseline is None:
             raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
         # where the number of seeds depends on the results, no test of a fixed number holds
-        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
+        if options.test == "mixture_t":
             return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
         from ..paired.significance import compare, fixed_arguments
 

@@ -34,7 +34,6 @@ class IsoflopStep(ReportedStep):
 
     options = Isoflop
     title = "Scaling laws"
-    of_runs_alone = True
     refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
 
     def reads(self, options: Isoflop) -> tuple[MetricRead, ...]:

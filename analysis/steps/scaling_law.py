@@ -33,7 +33,6 @@ class ScalingLawStep(ReportedStep):
 
     options = ScalingLaw
     title = "Scaling laws"
-    of_runs_alone = True
     refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
 
     def reads(self, options: ScalingLaw) -> tuple[MetricRead, ...]:

@@ -71,8 +71,14 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
             frame = _typed(rows, text, roles)
             frame.attrs["empty"] = [name for name in columns if not any(name in row for row in rows)]
             return frame
-        rows = _read_journal(journal_path(path))
+        with connect(journal_path(path), _SOURCES) as connection:
+            return runs_in(connection, text, roles)
     return _typed(rows, text, roles)
+
+
+def runs_in(connection: Any, source: str, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
+    """As `load_runs`, of a journal that is open already."""
+    return _typed(_journal_rows(connection), source, roles)
 
 
 def load_curves(
@@ -176,20 +182,23 @@ def sweep_trials(connection: Any) -> tuple[list[TrialRecord], list[TrialRecord]]
     return own, [trial for name, trial in found.items() if name not in names]
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    with connect(path, _SOURCES) as connection:
-        trials, earlier = sweep_trials(connection)
-        spans = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
-        steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
+def attempt_seconds(connection: Any) -> dict[str, float]:
+    """By trial, the wall time of all its attempts; an attempt whose end nobody saw leaves the trial's time unknown."""
     seconds: dict[str, float | None] = {}
-    for name, start, end in spans:
+    for name, start, end in connection.execute("SELECT trial_id, started_at, ended_at FROM attempts"):
         so_far = seconds.get(name, 0.0)
-        # an attempt whose end nobody saw (the driver was killed) leaves the trial's time unknown
         seconds[name] = None if so_far is None or end is None else so_far + (end - start)
+    return {name: value for name, value in seconds.items() if value is not None}
+
+
+def _journal_rows(connection: Any) -> list[dict[str, Any]]:
+    trials, earlier = sweep_trials(connection)
+    seconds = attempt_seconds(connection)
+    steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
     rows = []
     for trial in trials:
         row = table_row(trial)
-        if seconds.get(trial.trial_id) is not None:
+        if trial.trial_id in seconds:
             row["attempt_seconds"] = seconds[trial.trial_id]
         if trial.trial_id in steps:
             row["steps"] = steps[trial.trial_id]

@@ -49,7 +49,7 @@ def write_adaptive(folder: Path, *, most: int = 6, failing: tuple[str, ...] = ()
 
 
 def text_of(folder: Path) -> str:
-    return write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    return write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(tmp_path: Path) -> None:

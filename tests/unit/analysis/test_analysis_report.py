@@ -128,7 +128,7 @@ def test_a_refused_comparison_leaves_a_report_with_the_reason_and_no_verdict(jou
         journal.trial("b", seed, final_metrics(1.5 + 0.11 * seed, flops=2 * BUDGET))
     journal.meta(sweep={"name": "unequal", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert "**Verdict.** No verdict: flops differ by more than 1.00%" in text
     assert "better" not in text
     assert not list((folder / "report" / "comparisons").glob("*"))
@@ -224,7 +224,7 @@ def test_tuning_without_replicates_gives_a_report_without_a_verdict(journal, dec
     analysis = [{"compare": {"baseline": "a"}}] if declared else []
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": analysis})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert "**Verdict.** No verdict: no trial has finished." in text
     assert "Nothing to compare: no replicate has started." in text
     assert "1.23" not in text.split("## Runs")[0]
@@ -247,7 +247,7 @@ def test_trials_of_an_earlier_version_are_one_line_and_enter_nothing(journal):
     compare_entry = {"compare": {"baseline": "a"}}
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [compare_entry]})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     failures = text.split("## What failed and why")[1].split("##")[0]
     assert "Nothing: all 4 trials finished." in failures
     assert "Left out, from an earlier version of the file: 3 trials of the journal." in failures

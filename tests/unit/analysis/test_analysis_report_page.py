@@ -71,7 +71,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_ablation(tmp_path_factory.mktemp("page") / "ablation")
     (folder / "report" / "figures").mkdir(parents=True)
     (folder / "report" / "figures" / "gone.svg").write_text("")
-    return write_report(folder).parent
+    return write_report(folder).report.parent
 
 
 @pytest.fixture(scope="module")

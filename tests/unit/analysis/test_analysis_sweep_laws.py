@@ -85,7 +85,7 @@ def test_the_budget_of_each_run_is_its_nominal_one(study: Path) -> None:
 
 def test_a_law_that_the_runs_cannot_tell_is_refused_with_its_reason(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", {"scaling_law": {"law": "chinchilla"}}, {"isoflop": {}}, sizes=1)
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert "No law 'chinchilla': too few runs: 6 for the 5 parameters" in text
     assert "scaling_law.png" not in text
     assert f"budgets {', '.join(f'{budget:.4g}' for budget in BUDGETS)} refused: 1 model size; a valley needs" in text
