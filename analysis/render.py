@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,19 @@ def equals_p(p: float | None) -> str:
     ('p = 0.0042', 'p < 0.0001')
     """
     return f"p = {format_p(p)}".replace("= <", "< ")
+
+
+def format_range(values: Iterable[float], form: Callable[[float], str]) -> str:
+    """The least and the greatest of some values; one of them where both look alike, "not measured" for none.
+
+    >>> format_range([3.0, 1.0], str), format_range([], str)
+    ('1.0 – 3.0', 'not measured')
+    """
+    listed = [float(value) for value in values]
+    if not listed:
+        return ABSENT
+    low, high = form(min(listed)), form(max(listed))
+    return low if low == high else f"{low} – {high}"
 
 
 @dataclass(frozen=True)

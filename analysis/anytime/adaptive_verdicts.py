@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric_catalogue import good_direction
-from stackwise_ray.core.quantities import ABSENT
+from stackwise_ray.core.quantities import ABSENT, format_share
 from stackwise_ray.core.records import TrialRecord, table_row
 
 from .sequential import check_arguments, compare_sequentially
@@ -54,7 +54,7 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
         AnalysisError: As `compare_sequentially` does.
     """
     if runs.empty:
-        raise AnalysisError("no trial has finished: there is nothing to compare")
+        raise AnalysisError("no replicate has finished: there is nothing to compare")
     return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
 
 
@@ -90,7 +90,7 @@ def method(comparison: SequentialComparison, least: int, most: int) -> str:
     text = (
         f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}, in the order of the seeds. "
         f"After {least} seeds each, an arm and its baseline were given one more as long as its verdict was undecided, "
-        f"up to {most}. A mixture-t e-process decides, each arm at level {_level(comparison):.3g}, so that one of them "
+        f"up to {most}. A mixture-t e-process decides, each arm at level {comparison.level:.3g}, so that one of them "
         f"or more is decided wrongly at most {comparison.alpha:g} of the time, whenever one looks. The p values of a "
         f"fixed number of seeds do not hold here and are not shown."
     )
@@ -99,13 +99,9 @@ def method(comparison: SequentialComparison, least: int, most: int) -> str:
     return f"{text} Equivalent means: the interval lies inside ±{comparison.margin:g}."
 
 
-def _level(comparison: SequentialComparison) -> float:
-    return next(iter(comparison.verdicts.values())).alpha
-
-
 def difference_heading(comparison: SequentialComparison) -> str:
     """Heading of the first of the `cells`."""
-    return f"difference [{100 * (1 - _level(comparison)):.4g}%]"
+    return f"difference [{format_share(1 - comparison.level)}]"
 
 
 def cells(comparison: SequentialComparison, arm: str) -> tuple[str, str, str]:

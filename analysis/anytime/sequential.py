@@ -15,6 +15,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness
 
+from ..paired.comparison import YET_DIFFERENT
 from ..paired.intervals import Interval
 from ..table.blocks import check_goal, pair, resolve
 from .e_process import PRIOR_VARIANCE, check_process, confidence_sequence, first_crossings, seeds_possible
@@ -234,7 +235,7 @@ def _remarks(verdict: Verdict, low: float, high: float, log_e: float, mean: floa
     differs = low > 0 or high < 0
     within = margin is not None and -margin < low <= high < margin
     if differs and within:
-        notes.append("smaller than the margin, yet different")
+        notes.append(YET_DIFFERENT)
     if verdict.decision in ("better", "worse") and not math.isnan(log_e) and log_e < -math.log(verdict.alpha):
         notes.append(
             f"the e-process has fallen below {1 / verdict.alpha:g} since it decided; the first crossing is the decision"

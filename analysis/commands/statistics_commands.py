@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.quantities import format_share
 
 from .printing import (
     Alpha,
@@ -236,7 +237,7 @@ def _show_intervals(
     for name, interval in found.items():
         by_method.setdefault(interval.method, []).append(name)
     methods = tuple(f"{', '.join(arms)}: {text}" if len(by_method) > 1 else text for text, arms in by_method.items())
-    grid = Grid(("arm", counted, f"{what} [{first.level:.0%}]"), rows, metric, methods, (1, 2))
+    grid = Grid(("arm", counted, f"{what} [{format_share(first.level)}]"), rows, metric, methods, (1, 2))
     show(grid, {name: interval.to_dict() for name, interval in found.items()}, *excluded(table), **form)
 
 

@@ -20,7 +20,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
 from ..table.blocks import Pairing, check_goal, pair, resolve
-from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision
+from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .intervals import (
     MOST_EXACT_BLOCKS,
@@ -363,7 +363,7 @@ def decide(
     if within:
         verdict = "equivalent"
         if differs:
-            notes.append("smaller than the margin, yet different")
+            notes.append(YET_DIFFERENT)
     elif differs:
         verdict = "better" if (difference < 0) == (direction == "minimize") else "worse"
     if result.interval is None:
@@ -375,7 +375,13 @@ def decide(
         more = _more_seeds(result, test, margin, alpha, planning_alpha)
         if more is None:
             notes.append(f"at the observed difference and noise more than {MOST_SEEDS:,} seeds would be needed")
-    return result.with_values(p_adjusted=p_adjusted, verdict=verdict, notes=tuple(notes), more_seeds=more)
+    return result.with_values(
+        p_adjusted=p_adjusted,
+        verdict=verdict,
+        notes=tuple(notes),
+        more_seeds=more,
+        yet_different=within and differs,
+    )
 
 
 def _without_variance(result: ArmComparison, margin: float | None, notes: list[str]) -> ArmComparison:

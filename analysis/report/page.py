@@ -117,6 +117,11 @@ def arm_anchor(sweep: Sweep, arm: str) -> str:
     return role_anchor("search") if sweep.is_search else f"{ALL_RUNS}-of-{_escaped(arm)}"
 
 
+def arm_sources(sweep: Sweep, grid: Grid) -> list[str | None]:
+    """The anchor of each row of a table with one row per arm, whose name comes first."""
+    return [arm_anchor(sweep, row[0]) for row in grid.rows]
+
+
 def role_anchor(role: str) -> str:
     """Anchor of the table of all tuning or all search trials."""
     return f"{ALL_RUNS}-{role}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.metric_catalogue import format_metric
-from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_share
 
 from ..anytime.adaptive_verdicts import cells, difference_heading
 from ..anytime.verdict import SequentialComparison
@@ -130,7 +130,7 @@ class Summary:
             return made.sentence
         best = self._best()
         if best is None:
-            return "No verdict: no trial has finished."
+            return f"No verdict: {self._nothing}."
         if self.others:
             return self.others[0].sentence
         if self.refused:
@@ -139,6 +139,14 @@ class Summary:
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""
         return f"No comparison was declared; the best {self.metric} is {format_metric(self.metric, value)}, by {name}."
+
+    @property
+    def _nothing(self) -> str:
+        """Why there is no best value."""
+        if len(self.sweep.runs):
+            return f"no finished trial has a {self.metric}"
+        done = any(trial.status == "finished" for trial in self.sweep.trials)
+        return "no replicate has finished" if done else "no trial has finished"
 
     def _best(self) -> tuple[str, float] | None:
         runs, metric = self.sweep.runs, self.metric
@@ -154,7 +162,7 @@ class Summary:
         first = self.comparisons[0] if self.comparisons else None
         anytime = self.sequential[0] if self.sequential else None
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
-        level = f"{1 - first.alpha:.0%}" if first else "95%"
+        level = format_share(1 - first.alpha) if first else "95%"
         columns = ["arm", *(["verdict"] if first or anytime else []), "n", f"{self.metric}, mean"]
         if anytime is not None:
             columns += [difference_heading(anytime), "decided at n"]

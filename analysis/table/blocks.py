@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
+from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 from .columns import columns_of, metric_path
@@ -284,12 +285,12 @@ def _check_budgets(
         name, place, value, base = max(unequal, key=lambda item: abs(item[2] / item[3] - 1) if item[3] else math.inf)
         arms = ", ".join(dict.fromkeys(item[0] for item in unequal))
         raise AnalysisError(
-            f"{equal} differ by more than {tolerance:.2%} from those of '{baseline}' (arms {arms}; most: {name} in "
-            f"block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
+            f"{equal} differ by more than {format_share(tolerance)} from those of '{baseline}' (arms {arms}; most: "
+            f"{name} in block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
             f"none must be equal (equal=None; --equal none)"
         )
     if unknown:
-        others = f"; equal within {tolerance:.0%} in the others" if unknown < pairs else ""
+        others = f"; equal within {format_share(tolerance)} in the others" if unknown < pairs else ""
         notes.append(f"budgets not recorded ({equal}) in {unknown} of the {pairs} pairs: not checked there{others}")
     return (None if unknown or not pairs else equal), notes
 
