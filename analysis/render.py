@@ -1,7 +1,7 @@
 """Numbers and tables as people read them: rich, Markdown, LaTeX, HTML and plain text from one `Grid`.
 
-Called by `comparison`, `report` and the command line. It formats what it is given and computes nothing; a value that
-is absent prints as "not measured", never as 0.
+Used by the results of every room, the report and the command line. It formats what it is given and computes nothing; a
+value that is absent prints as "not measured", never as 0.
 """
 
 from __future__ import annotations

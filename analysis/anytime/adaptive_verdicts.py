@@ -1,7 +1,8 @@
 """Sweeps that add seeds until they have decided: what the driver asks on the way, and what the report says at the end.
 
-Both are `compare_sequentially` over blocks in the order of their seeds, each arm at its share of the level, so that
-the report prints the very decision that ended an arm. Called by the sweep command and by `summary`.
+Both are `compare_sequentially` over blocks in the order of their seeds, each arm at its share of the level, so that the
+report prints the very decision that ended an arm. Called by the sweep command, the step `compare`, `summary` and
+`python -m analysis sequential`.
 """
 
 from __future__ import annotations

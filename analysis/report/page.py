@@ -1,7 +1,8 @@
 """What a report says, apart from how it looks: sections of paragraphs, lists, tables and figures, with their sources.
 
-Called by `report` and the modules of its sections; `to_markdown` writes `report.md`, `html_page` writes `report.html`
-from the same parts. A number's source is the anchor of the runs it came from, in the page's own table of runs.
+Used by `compose`, the modules of its sections and the steps; `to_markdown` writes `report.md`, `html_page` writes
+`report.html` from the same parts. A number's source is the anchor of the runs it came from, in the page's own table of
+runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which figures a sweep's report has, and their captions.
 
-Called by `report`. An encoder's training and validation losses are on each arm's own masks, so they stand in no plot
-together: its curves are the loss on common masks, by the share of masked positions.
+Called by `compose` and `verification`. An encoder's training and validation losses are on each arm's own masks, so they
+stand in no plot together: its curves are the loss on common masks, by the share of masked positions.
 """
 
 from __future__ import annotations

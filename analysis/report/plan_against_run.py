@@ -1,9 +1,9 @@
 """What was planned beside what was measured: FLOPs, wall time and peak memory of every cell of a sweep.
 
-Called by `report`, and by `summary` for the trials that have not begun. The cells and their FLOPs, which are counted,
-are those of `plan.json`. Time and memory are predicted from what this machine was measured to do, so what counts is
-what was predicted before a trial ran: the journal keeps that for every trial. What nobody calibrated has no prediction,
-and says so.
+Called by `sections.findings`, and by `summary` for the trials that have not begun. The cells and their FLOPs, which are
+counted, are those of `plan.json`. Time and memory are predicted from what this machine was measured to do, so what
+counts is what was predicted before a trial ran: the journal keeps that for every trial. What nobody calibrated has no
+prediction, and says so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The report's numbers for programs: `results/<arm>_results.json` and what every declared step records.
 
-Called by `report`. Comparisons record `comparisons/comparison_<a>_vs_<b>.json`, other steps `analyses/<kind>.json`.
-Keys are the metric paths of the one table; files of arms and steps that are gone are removed.
+Called by `compose` and `verification`. Comparisons record `comparisons/comparison_<a>_vs_<b>.json`, other steps
+`analyses/<kind>.json`. Keys are the metric paths of the one table; files of arms and steps that are gone are removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The answer of a sweep in short: what each arm reached and cost, the comparisons, and what stands in their way.
 
-Called by the sweep command (which prints it), by `report` and by `python -m analysis report`. Values are means over
-an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not measured".
+Called by the sweep command and `python -m analysis report` (which print it), by `compose` and by `verification`. Values
+are means over an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not
+measured".
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from stackwise_ray.core.quantities import format_number
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
-from .law_table import LawRuns, budget_groups, read_law_runs
+from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
 from .laws import Array
 from .minimisation import percentile_ends
@@ -27,7 +27,6 @@ from .minimisation import percentile_ends
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_SIZES = 4
 _AKIMA_GRID = 2001
 _DECADE = 10
 """Budgets closer together than this hardly move the optimum: their exponent is mostly noise (Hoffmann's span 500)."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FLOPS_PER_PARAM_AND_TOKEN = 6.0
 """Kaplan et al. (2020): two FLOPs forward and four backward a parameter and token."""
+FEWEST_SIZES = 4
+"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
 SAME_BUDGET = 0.02
 """Runs whose FLOPs lie within this share of the smallest of them form one budget."""
 _LOSS_KINDS = (

@@ -1,8 +1,8 @@
 """From a table of runs to paired values: which run stands in which block, what is missing, what must not be compared.
 
-Called by `significance.compare`. Everything that would make a pairing dishonest is refused here by name (two runs in
-one place, mixed data, losses on other masks, unequal budgets) or stated in `Pairing.notes`; nothing is dropped without
-a line about it.
+Called by `significance`, `sequential` and, for scores, by the room `tasks`. Everything that would make a pairing
+dishonest is refused here by name (two runs in one place, mixed data, losses on other masks, unequal budgets) or stated
+in `Pairing.notes`; nothing is dropped without a line about it.
 """
 
 from __future__ import annotations

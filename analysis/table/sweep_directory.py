@@ -1,6 +1,6 @@
 """What a sweep's folder says about itself: question, baseline, declared comparisons, tuning, failures.
 
-Called by `summary`, `report` and the command line. It reads `journal.sqlite` alone; numbers come from `runs`.
+Called by `summary`, `compose` and the command line. It reads `journal.sqlite` alone, once.
 """
 
 from __future__ import annotations

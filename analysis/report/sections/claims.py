@@ -1,8 +1,8 @@
 """What the flags of a sweep's trials claim, beside what was measured between arms that differ by that flag alone.
 
-Called by `report`. A claim is a sentence of the flag's own module, which the sweep wrote down; whether it holds is left
-to the reader, who sees the ratios with their intervals. An arm that differs in anything else is no evidence and is not
-used.
+Called by `compose`. A claim is a sentence of the flag's own module, which the sweep wrote down; whether it holds is
+left to the reader, who sees the ratios with their intervals. An arm that differs in anything else is no evidence and is
+not used.
 """
 
 from __future__ import annotations
