@@ -185,7 +185,7 @@ def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:
 
 
 def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
-    """Both tables as one, an arm a source (or `source/arm` where a source has several), and the first's name."""
+    """Both tables as one, one arm per source (or `source/arm` where a source has several), and the first's name."""
     import pandas as pd
 
     from .table.runs import load_runs

@@ -83,7 +83,7 @@ class Grid:
 
     Attributes:
         columns: Headings.
-        rows: Cells, a tuple a row.
+        rows: Cells, one tuple per row.
         title: One line above.
         notes: Lines below.
         numeric: Columns to align right, by index.

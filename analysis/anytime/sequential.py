@@ -39,7 +39,7 @@ def sequential_verdict(
     """The verdict on one arm after these blocks, valid however often one looked before.
 
     Args:
-        differences: arm − baseline, one a block, in the order they came (the order matters: the interval is the
+        differences: arm − baseline, one per block, in the order they came (the order matters: the interval is the
             intersection over all prefixes). Values that are not finite are left out with a note.
         margin: Largest difference that does not matter, declared beforehand; None: equivalence is not tested.
         alpha: Bound on the probability of ever deciding wrongly.

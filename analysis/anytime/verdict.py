@@ -118,7 +118,7 @@ class SequentialComparison(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row an arm; what must stand beside the verdicts below."""
+        """One row per arm; what must stand beside the verdicts below."""
         arms = f"{self.family} arm{'s' if self.family > 1 else ''}"
         title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {arms}"
         return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
@@ -148,7 +148,7 @@ def _e_text(verdict: Verdict) -> str:
 
 
 def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[str]) -> Grid:
-    """A row a verdict; the column of arms only where there are names."""
+    """One row per verdict; the column of arms only where there are names."""
     first = verdicts[0][1]
     difference = f"difference [{format_share(1 - first.alpha)}]"
     columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")

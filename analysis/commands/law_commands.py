@@ -33,9 +33,9 @@ Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with a run a row: loss,
-and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others: flops, or
-what --variable says).
+SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
+loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
+flops, or what --variable says).
 
 \b
 Examples:

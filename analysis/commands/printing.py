@@ -121,11 +121,10 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 
 def excluded(table: pd.DataFrame) -> list[str]:
-    """One line a reason for what loading left out."""
-    counts: dict[str, int] = {}
-    for item in table.attrs.get("exclusions", ()):
-        counts[item["why"]] = counts.get(item["why"], 0) + 1
-    return [f"left out when loading: {count} × {why}" for why, count in counts.items()]
+    """One line per reason for what loading left out."""
+    from ..table.runs import exclusion_counts
+
+    return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 
 
 def to_terminal(*things: Any) -> None:

@@ -66,7 +66,7 @@ def sequential(
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
-    correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
+    correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m per arm) or none.")] = "bonferroni",
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
     ] = None,
@@ -156,7 +156,7 @@ def aggregate(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """One number an arm over all tasks, with a stratified bootstrap interval.
+    """One number per arm over all tasks, with a stratified bootstrap interval.
 
     \b
     Examples:
@@ -228,7 +228,7 @@ def hierarchical(
 def _show_intervals(
     found: Mapping[str, Interval], what: str, counted: str, metric: str, table: pd.DataFrame, **form: bool
 ) -> None:
-    """An interval an arm; `counted` is what the column of their `n` counts."""
+    """One interval per arm; `counted` is what the column of their `n` counts."""
     from ..render import Grid
 
     first = next(iter(found.values()))

@@ -115,7 +115,7 @@ class Comparison(GridView):
     Attributes:
         assumed: Whether nobody said which way is better, and no record of the metric does.
         family: Arms that `correction` counts, those included that have no run yet.
-        arms: One result an arm, in the order of the table.
+        arms: One result per arm, in the order of the table.
         baseline_values: The baseline's value by block.
         budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
         missing: Blocks that an arm or the baseline lacks, with the reason.
@@ -156,7 +156,7 @@ class Comparison(GridView):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row an arm, with every number."""
+        """One row per arm, with every number."""
         import pandas as pd
 
         rows = []

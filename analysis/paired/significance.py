@@ -19,7 +19,7 @@ from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
-from ..table.blocks import Pairing, check_goal, pair, resolve
+from ..table.blocks import Pairing, check_goal, check_level, pair, resolve
 from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .intervals import (
@@ -64,7 +64,7 @@ def compare(
     """Every arm against the baseline on one metric, paired by block.
 
     Args:
-        table: A row a run, e.g. from `load_runs`. Rows of another role than "replicate" or another status than
+        table: One row per run, e.g. from `load_runs`. Rows of another role than "replicate" or another status than
             "finished" are left out with a note, where these columns exist.
         metric: Column to compare.
         baseline: The arm that the others are compared with.
@@ -83,7 +83,7 @@ def compare(
         assumed: Whether `direction` was assumed already, by whoever resolved the comparison.
 
     Returns:
-        A `Comparison`, one `ArmComparison` an arm.
+        A `Comparison`, one `ArmComparison` per arm.
 
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs of one arm in one block, mixed data
@@ -255,8 +255,7 @@ def _check_arguments(
     check_goal(direction, margin, tolerance)
     if test not in ("t", "sign_flip", "wilcoxon"):
         raise AnalysisError(f"test = '{test}' is not known; choose t, sign_flip or wilcoxon")
-    if not 0 < alpha < 0.5:
-        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+    check_level(alpha)
 
 
 def _compare_arm(

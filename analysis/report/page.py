@@ -44,7 +44,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Items:
-    """A list, a line an item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
+    """A list, one line per item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
 
     lines: tuple[str, ...]
     sources: tuple[str | None, ...] = ()

@@ -159,7 +159,7 @@ class Summary:
         return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
 
     def grid(self) -> Grid:
-        """The table of the report: verdicts and costs, an arm a row."""
+        """The table of the report: verdicts and costs, one row per arm."""
         first = self.comparisons[0] if self.comparisons else None
         anytime = self.sequential[0] if self.sequential else None
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)

@@ -189,7 +189,7 @@ class Certificate:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """A line for each check."""
+        """One line for each check."""
         lines = [f"(1) {self.optimum.sentence}"]
         if self.not_identified:
             lines += [f"(2) {_flat(profile)}" for profile in self.identifiability if not profile.identified]

@@ -147,7 +147,7 @@ class IsoFlopFit(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row a budget; exponents, refusals and the parabola's bias below."""
+        """One row per budget; exponents, refusals and the parabola's bias below."""
         rows = []
         for budget in self.budgets if self.accepted else ():  # without one the reasons below say it all
             head = (budget.name, str(sum(budget.runs)), str(len(budget.sizes)))
@@ -165,7 +165,9 @@ class IsoFlopFit(GridView):
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
         if self.bootstrap and self.accepted:
-            whence = "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed a size"
+            whence = (
+                "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed per size"
+            )
             notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
         return Grid(columns, tuple(rows), f"IsoFLOP: {self.sentence}", (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8))
 
@@ -179,7 +181,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     """The optimal model size of each budget with its interval, and the exponents of its growth.
 
     Args:
-        table: A run a row with params, loss and flops; with tokens, their growth too.
+        table: One run per row with params, loss and flops; with tokens, their growth too.
         budgets: Column with the nominal budget (our sweeps write `budget`); None: runs whose flops lie within 2 % form
             one, and the grouping is printed.
         bootstrap: Draws of the noise; 0: no intervals.

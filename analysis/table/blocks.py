@@ -226,10 +226,10 @@ def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
     if len(arms) < 2:
         return
     shown = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in arms.items())
-    mend = "so keep the arms of one"
+    fix = "so keep the arms of one"
     if NEXT_TOKENS not in arms.index:
-        mend = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
-    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {mend}")
+        fix = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
+    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {fix}")
 
 
 def _refuse_mixed_data(table: pd.DataFrame) -> None:
@@ -324,6 +324,12 @@ def resolve(metric: str, direction: Direction | None, assumed: bool = False) -> 
     """Which way of a metric is better, and whether that is an assumption: what is given, else what is known of it."""
     found, open_ = resolve_direction(metric, direction)
     return found, assumed or open_
+
+
+def check_level(alpha: float) -> None:
+    """Refuse a level that no test is decided at."""
+    if not 0 < alpha < 0.5:
+        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
 
 
 def check_goal(direction: str, margin: float | None, tolerance: float = 0.0) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ _LARGEST = 1.797e308
 
 
 def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
-    """A table with a row a finished run.
+    """A table with one row per finished run.
 
     Args:
         source: Folder of a sweep, its `journal.sqlite`, an MLflow store with an experiment
@@ -127,6 +128,12 @@ def load_curves(
     ]
     columns = ["trial_id", "arm", "seed", "metric", "step", "tokens", "flops", "seconds", "value"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def exclusion_counts(exclusions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line per reason for which runs were left out, with how many."""
+    counts = Counter(str(item["why"]) for item in exclusions)
+    return [f"{count} × {why}" for why, count in counts.items()]
 
 
 def journal_path(path: Path) -> Path:

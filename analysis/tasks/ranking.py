@@ -22,7 +22,7 @@ from stackwise_ray.core.quantities import format_number
 
 from ..paired.significance import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_p
-from ..table.blocks import check_goal, resolve
+from ..table.blocks import check_goal, check_level, resolve
 from .task_scores import ScoreTable, task_scores
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Ranking(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row an arm; against the best one the pairwise p."""
+        """One row per arm; against the best one the pairwise p."""
         best = next(iter(self.mean_ranks))
         against = {pair.second: pair for pair in self.pairs if pair.first == best}
         rows = tuple(
@@ -156,7 +156,7 @@ def rank(
     pairs are findings, and a note says so.
 
     Args:
-        table: A row a run.
+        table: One row per run.
         metric, task, arm, seed: Columns; runs of one arm and task that differ in `seed` are averaged.
         direction: Whether small or large values are good (rank 1); None: as in `compare`.
         alpha: Level of Friedman's test, of the critical difference and of the pairwise tests after Holm.
@@ -167,8 +167,7 @@ def rank(
     """
     direction, assumed = resolve(metric, direction)
     check_goal(direction, None)
-    if not 0 < alpha < 0.5:
-        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+    check_level(alpha)
     scores = task_scores(table, metric, task, arm, seed)
     if len(scores.values) < 2:
         raise AnalysisError(f"there is only one arm, '{next(iter(scores.values))}': nothing to rank it with")
@@ -184,7 +183,7 @@ def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, fl
     """Friedman's χ² (corrected for ties) and its p, and Iman and Davenport's F and its p (None where F is infinite).
 
     Args:
-        ranks: A row a task, a column an arm.
+        ranks: One row per task, one column per arm.
     """
     import numpy as np
     from scipy.stats import chi2, f

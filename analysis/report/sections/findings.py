@@ -239,7 +239,7 @@ def search_points(summary: Summary) -> Section | None:
         return Section(
             "Search points", (plain(f"No finished search trial has a {summary.sweep.questions.first_goal.metric}."),)
         )
-    text = "One run a point, on a seed that no replicate uses: these losses say which points were trained again."
+    text = "One run per point, on a seed that no replicate uses: these losses say which points were trained again."
     return Section("Search points", ((plain(text),) if not sweep.is_search else ()) + (_search_table(summary, None),))
 
 

@@ -91,7 +91,7 @@ def _trials(count: int) -> str:
 
 
 def every_run(summary: Summary) -> Section:
-    """All trials with their final numbers and folders: a table an arm, then one of tuning and one of search trials."""
+    """All trials with their final numbers and folders: one table per arm, then those of tuning and of search trials."""
     sweep = summary.sweep
     groups = [
         (arm, arm_anchor(sweep, arm), [t for t in sweep.trials if t.role == "replicate" and t.arm == arm])
