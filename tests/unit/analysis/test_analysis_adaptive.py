@@ -171,3 +171,13 @@ def test_an_argument_outside_its_range_is_not_taken_for_a_decision(tmp_path: Pat
     (comparison,) = sweep.questions.comparisons
     with pytest.raises(AnalysisError, match=words):
         is_undecided(sweep.trials, "near", replace(comparison, **wrong))
+
+
+def test_whether_seeds_were_added_is_what_the_journaled_questions_say(tmp_path: Path) -> None:
+    sweep = read_sweep(write_adaptive(tmp_path / "s"))
+    fixed = {**sweep.file, "replicates": {"seeds": 3}}
+    assert sweep.is_adaptive
+    assert replace(sweep, meta={**sweep.meta, "sweep": fixed}).is_adaptive
+    comparisons = [{**asked, "test": "t"} for asked in sweep.meta["questions"]["comparisons"]]
+    questions = {**sweep.meta["questions"], "comparisons": comparisons}
+    assert not replace(sweep, meta={**sweep.meta, "questions": questions}).is_adaptive
