@@ -344,21 +344,20 @@ def _load(module: str, execute: Callable[[], Plugin], where: str, file: str | No
     with registrations() as seen:
         try:
             plugin = execute()
-            if not seen:
+            if not seen.entries:
                 raise PluginError(
                     f'= {where} registers nothing; a plugin calls, for example, FLAGS.register("name")(flag) when it '
                     "is imported, and must not have been imported before",
                     path=OPTION,
                 )
         except BaseException as error:
-            for registry, name in seen:
-                registry.unregister(name)
+            seen.withdraw()
             sys.modules.pop(module, None)
             if isinstance(error, KeyboardInterrupt):
                 raise
             _broken[module] = error if isinstance(error, PluginError) else _failure(where, error, file)
             raise _broken[module] from None
-    _loaded[module] = replace(plugin, entries=tuple((registry.group, name) for registry, name in seen))
+    _loaded[module] = replace(plugin, entries=tuple((registry.group, name) for registry, name in seen.entries))
     return _loaded[module]
 
 

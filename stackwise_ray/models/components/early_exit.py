@@ -21,7 +21,7 @@ from pydantic import Field
 
 from stackwise_ray.config.trial import NonNegative, Positive, Strict, TrialConfig
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.core.metric_catalogue import format_metric, register_metrics
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.models.component import COMPONENTS, Component, Conflict
 
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -86,7 +86,13 @@ class EarlyExit(Component):
     one_stage = "an exit belongs to a place in the whole stack, which trains together"
     observable = "early_exit/mean_depth"
     metrics = (
-        Metric(path="early_exit/threshold", unit="confidence", label="exit threshold", digits=2),
+        Metric(
+            path="early_exit/threshold",
+            unit="confidence",
+            label="exit threshold",
+            digits=2,
+            reported_by="trials with model.components.early_exit, after training",
+        ),
         *_point("", " with exits"),
         Metric(
             path="early_exit/flops_per_token_full",
@@ -143,4 +149,3 @@ class EarlyExit(Component):
 
 
 COMPONENTS.register("early_exit")(EarlyExit())
-register_metrics(*EarlyExit.metrics)
