@@ -11,13 +11,13 @@ from stackwise_ray.config.space.designs import (
     Design,
     arm_resolve,
     expand,
-    flatten,
     tuned,
 )
 from stackwise_ray.config.space.domains import LogUniform
 from stackwise_ray.config.space.seeds import replicate_seeds, tuning_seeds, with_seed
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.space.sweep_rules import planned_trials
+from stackwise_ray.config.trial.flag_answers import flatten
 from stackwise_ray.core.errors import ConfigError
 
 BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov", "overrides": {"training.max_steps": 10}}

@@ -33,6 +33,8 @@ SETTING: dict[str, dict[str, Any]] = {
     "corpora": {"data.corpus": "mine"},
     "regimes": {"training.regime": "mine"},
     "optimizers": {"optimizer.kind": "mine"},
+    "families of a mapping": {"model": {"family": "mine"}},
+    "regimes of a mapping": {"training": {"regime": "mine"}},
     "components": {"model.components.mine": {}},
     "components of a mapping": {"model.components": {"mine": {}}},
     "components by an option": {"model.components.mine.size": 3},
