@@ -70,6 +70,7 @@ _loaded: dict[str, Plugin] = {}
 _broken: dict[str, PluginError] = {}
 """By module: an import that failed is not tried again in this process."""
 _problems: dict[str, None] = {}
+_told: set[str] = set()
 _lock = threading.RLock()
 
 
@@ -144,8 +145,16 @@ def problems() -> tuple[str, ...]:
     """What is wrong with installed plugins that nobody has asked for by name, one sentence each, each told once."""
     with _lock:
         found = tuple(_problems)
+        _told.update(found)
         _problems.clear()
         return found
+
+
+def note_problem(problem: str) -> None:
+    """Keep what is wrong with an installed plugin for `problems`; a problem that has been told is not told again."""
+    with _lock:
+        if problem not in _told:
+            _problems[problem] = None
 
 
 # ------------------------------------------------------------------------------------------------------ to workers
