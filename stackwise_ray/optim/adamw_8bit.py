@@ -76,9 +76,7 @@ def _whole_blocks(trial: TrialConfig) -> Found:
     if trial.training.parallel != "sharded":
         return None
     problem = "= adamw_8bit keeps one scale for 256 neighbours of a matrix, and sharded training cuts matrices"
-        "= adamw_8bit keeps one scale for 256 neighbours of a matrix, and training.parallel = sharded cuts matrices"
-    )
-    return "optimizer.kind", f"{problem} elsewhere; choose adamw, or training.parallel: replicated"
+    return "optimizer.kind", f"{problem} at other places; choose adamw, or training.parallel: replicated"
 
 
 OPTIMIZERS.register("adamw_8bit")(UpdateRule(build=adamw_8bit, rules=(_whole_blocks,)))
