@@ -202,7 +202,7 @@ class _Stream:
         except UnicodeEncodeError as error:
             raise ConfigError(
                 f"{document.name}: character {error.start} is half of a surrogate pair, which is no valid text; "
-                "mend or remove this document"
+                "correct or remove this document"
             ) from None
 
     def write(self, ids: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """What a trial will cost, to the unit, before a weight exists: parameters, FLOPs, steps, memory, disk.
 
-Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`, `costs`)
-decide the steps of the run.
+Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`,
+`planning.counted_costs`) decide the steps of the run.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def check_masks(sweep: SweepConfig, design: Design) -> None:
         says = f"= {read.metric}, which" if read.key is not None else f"is fitted to {read.metric}, which"
         if NEXT_TOKENS in (kinds[first], kinds[other]):
             problem = (
-                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
-                "both can be compared; put them into two search spaces"
+                f"{says} is a loss of masked tokens in one of {first} and {other} and of next tokens in the other, so "
+                "their values cannot be compared; put them into two search spaces"
             )
         else:
             problem = f"{says} {first} measures on other masks than {other}; {read.instead}"
@@ -157,5 +157,5 @@ def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: st
         elif metric in OWN_MASKS and len(kinds) > 1:
             fix = "search next tokens and masks apart" if NEXT_TOKENS in kinds else "take validation/masked_loss"
         if fix is not None:
-            easier = f"is of other questions from point to point of {place}, so the easiest question would win"
+            easier = f"asks the points of {place} different questions, so the point with the easiest one would win"
             raise _refuse(sweep, path, f"= {metric} {easier}; {fix}")
