@@ -68,7 +68,7 @@ def test_a_changed_plugin_makes_a_trial_that_names_its_entry_another_one(
 ) -> None:
     plain, ours = small(), next(iter(BY_KIND[kind].items()))[1]
     stages = [SimpleNamespace(objective="mine")]
-    by_mine = SimpleNamespace(plan=lambda trial: SimpleNamespace(stages=stages), options=object, rules=())
+    by_mine = SimpleNamespace(plan=lambda trial: SimpleNamespace(stages=stages), options=object, rules=(), masks=None)
     loaded("regimes", "by_mine", "1" * 64)
     if kind == "regimes":
         ours = REGIMES.get("classical")

@@ -51,6 +51,7 @@ class Mine(Component):
     name = "mine"
     options = Options
     metrics = (Metric(path="mine/depth", unit="layers", reported_by="trials with it"),)
+    observable = "mine/depth"
 
 assert find_metric("mine/depth") is None, "a class that is only defined registers nothing"
 register_metrics(Metric(path="ours/score", unit="points", reported_by="a test"))
@@ -74,6 +75,7 @@ def test_a_component_brings_its_metrics_while_it_is_registered() -> None:
         name = "brings"
         options = NoOptions
         metrics = (Metric(path="brings/depth", unit="layers", reported_by="trials with it"),)
+        observable = "brings/depth"
 
     class Takes(Brings):
         metrics = (Metric(path="validation/loss", unit="metres", reported_by="trials with it"),)
