@@ -114,12 +114,23 @@ class Design(Cells):
 
 
 def expand(sweep: SweepConfig) -> Design:
-    """The arms and the spaces of a sweep.
+    """The arms and the spaces of a sweep, expanded once: who loads a sweep and then runs it gets what was checked.
 
     Raises:
         ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type, a
             space that does not parse.
     """
+    kept = vars(sweep)  # as a cached property is kept, which the schema cannot have: it knows no designs
+    if _EXPANDED not in kept:
+        kept[_EXPANDED] = _expand(sweep)
+    design: Design = kept[_EXPANDED]
+    return design
+
+
+_EXPANDED = "_expanded"
+
+
+def _expand(sweep: SweepConfig) -> Design:
     cells = _cells(sweep)
     units = {arm.trial.training.budget.unit for arm in cells.arms}
     return Design(
