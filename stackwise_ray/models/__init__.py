@@ -1,18 +1,19 @@
 """Model families as Hugging Face models: one file and one registration each, and the view of a rack they share.
 
     families/         gpt2, llama, bert, modernbert, bk: `ModelConfig` -> transformers config, rules, stack view
-    family.py         what a family states (`ModelFamily`) and how a model is built from it (`build_model`)
-    stack_view.py     embeddings, blocks, final norm and head of any model; activation checkpointing per block
-    growth.py         blocks that are not there yet, that enter as the identity; a head of its own
+    family.py         what a family states (`ModelFamily`), and the registry
+    build.py          how a model is built from it (`build_model`, `check_model`)
+    stack.py          the parts of a model whatever its family calls them (`StackView`)
+    stack_view.py     that view of any model; activation checkpointing per block
+    unpacked.py       models where values cannot be read: on the meta device and on fake tensors
+    component.py      the protocol of what flags select in a model; components/ has one file per component
+    growth/           blocks that enter as the identity (insertion), low-rank adapters (adapters), matrices in four bits
+                      (quantised), time as an input (time_input), forward passes that begin at a block (prefix),
+                      filling in masked tokens (sampling)
     saved.py          saved models: their files, names, fingerprint, and loading them whole
-    adapters.py       low-rank adapters on the matrices of blocks (peft); quantised.py keeps those matrices in four bits
-    time_input.py     an input that tells the share of masked positions, and its embedding
-    prefix.py         what goes into a block, and a forward pass that begins there
-    sampling.py       filling in masked tokens: one sweep through depth, or rounds
     counting.py       parameter counts, here and at the published vocabulary
     sizes.py          the size ladder with its published counts
-    bk.py             the architecture of the bk family; bk_config.py (its config), bk_mixers.py and bk_channels.py (of
-                      tokens and of channels), bk_cache.py (decoding), bk_rules.py (which settings fit together)
+    bk/               the architecture of the bk family; mixer_rules.py says which of its settings go together
 
 Training, planning and the commands come here. Importing this package loads neither torch nor transformers:
 `FAMILIES.names()` and `check_model` answer without them.
