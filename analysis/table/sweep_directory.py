@@ -164,11 +164,11 @@ def read_sweep(directory: str | Path) -> Sweep:
         seconds, runs = attempt_seconds(connection), runs_in(connection, str(path))
     if not trials:
         raise AnalysisError(f"{path}: the journal holds no trial yet")
-    if "sweep" in meta and "questions" not in meta:
-        raise AnalysisError(
-            f"{path}: the journal does not say what its sweep asks, so another version wrote it; run the sweep command "
-            "again with this version"
-        )
+    if "sweep" in meta:
+        try:
+            read_questions(meta)
+        except AnalysisError as error:
+            raise AnalysisError(f"{path}: {error}") from None
     tuning = {}
     own = {(trial.arm, trial.trial_id) for trial in trials if trial.role == "tuning"}
     for arm, payload in settled:

@@ -112,9 +112,9 @@ def sweep_from_plain(
     sweep = validate(SweepConfig, document, source=source)
     directories = tuple(str((folder or Path()) / directory) for directory in sweep.presets)
     sweep = dataclasses.replace(sweep, source=source, presets=directories)
-    if "objective" not in document:
-        sweep = with_default_objective(sweep)
     try:
+        if "objective" not in document:
+            sweep = with_default_objective(sweep)
         check_sweep(sweep)
     except ConfigError as error:
         raise error.at(source=source) from None

@@ -43,14 +43,12 @@ class PlannedSweep:
     """A sweep that has not run, as a step's check sees it.
 
     Attributes:
-        design: Its `design.kind`.
         arms: Empty for a search, which draws them.
         baseline: The arm that the design names as baseline; None: it names none.
         seeds: Replicates that every arm gets, whatever comes out.
         adaptive: Whether seeds are added until the verdicts decide.
     """
 
-    design: str
     arms: tuple[PlannedArm, ...]
     baseline: str | None
     seeds: int

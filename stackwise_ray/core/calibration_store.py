@@ -12,16 +12,14 @@ import contextlib
 import fcntl
 import json
 import math
-import os
 import statistics
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.atomic import atomic_write_json
-from stackwise_ray.core.environment import cpu_model, usable_cores
+from stackwise_ray.core.environment import cache_directory, cpu_model, usable_cores
 
 SAMPLES_KEPT = 15
 SAME_SIZE = 4.0
@@ -164,16 +162,6 @@ class Calibration:
             return None
         return measured.memory_ratio * live_peak_bytes
 
-    def predict_process_bytes(
-        self, key: CalibrationKey, *, flops_per_step: float, live_peak_bytes: float
-    ) -> float | None:
-        """Resident peak of the worker process: its baseline plus the tensors; None where never measured here."""
-        measured = self.measured(key, flops_per_step)
-        tensors = self.predict_peak_bytes(key, flops_per_step=flops_per_step, live_peak_bytes=live_peak_bytes)
-        if tensors is None or measured is None or measured.baseline_bytes is None:
-            return None
-        return measured.baseline_bytes + tensors
-
     def _samples(self, key: CalibrationKey) -> list[Sample]:
         """What is stored of a kind; an entry that is none counts as not there, as a damaged file does."""
         samples = []
@@ -181,11 +169,6 @@ class Calibration:
             with contextlib.suppress(TypeError, ValueError):
                 samples.append(Sample(**entry))
         return samples
-
-    def kinds(self) -> Mapping[str, int]:
-        """Number of samples of every kind of run on this machine."""
-        stored = self._load()["machines"].get(machine_signature(), {})
-        return {key: len(samples) for key, samples in sorted(stored.items())}
 
     def _load(self) -> dict[str, Any]:
         """The file's content; a damaged file or one of another version holds no measurements (it is only a cache)."""
@@ -199,11 +182,8 @@ class Calibration:
 
 
 def calibration_path() -> Path:
-    """``calibration.json`` under ``STACKWISE_CACHE``, else under ``stackwise_ray`` in the XDG cache directory."""
-    if directory := os.environ.get("STACKWISE_CACHE"):
-        return Path(directory) / "calibration.json"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "stackwise_ray" / "calibration.json"
+    """``calibration.json`` in the cache."""
+    return cache_directory() / "calibration.json"
 
 
 def machine_signature() -> str:

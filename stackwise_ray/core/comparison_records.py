@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness, good_direction, resolve_direction
 
@@ -124,12 +125,15 @@ class Questions:
 def read_questions(meta: Mapping[str, Any]) -> Questions:
     """What the journal's meta says that its sweep asks.
 
-    Without a word about it: one goal, validation/loss, and nothing to compare.
+    Raises:
+        AnalysisError: It does not say so; what another sweep would ask is no answer.
     """
     plain = meta.get("questions")
     if plain is None:
-        goal = Goal.of("validation/loss")
-        return Questions(arms=(), baseline=None, goals=(goal,), stopping=goal, comparisons=())
+        raise AnalysisError(
+            "the journal does not say what its sweep asks, so another version wrote it; run the sweep command again "
+            "with this version"
+        )
     return Questions(
         arms=tuple(plain["arms"]),
         baseline=plain["baseline"],

@@ -56,6 +56,14 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def cache_directory() -> Path:
+    """Where what can be made again is kept: $STACKWISE_CACHE, else $XDG_CACHE_HOME/stackwise_ray, else ~/.cache/…"""
+    if own := os.environ.get("STACKWISE_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "stackwise_ray"
+
+
 def usable_cores() -> int:
     """Cores that this process may use (its affinity, not the machine's count)."""
     if hasattr(os, "sched_getaffinity"):

@@ -33,7 +33,7 @@ class Metric:
     digits: int = 4
     form: Form = "number"
     needs: tuple[Needs, ...] = ()
-    reported_by: str = "every trial, at the end"
+    reported_by: str
     also_called: tuple[str, ...] = ()
 
     @property

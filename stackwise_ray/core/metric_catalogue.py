@@ -1,14 +1,18 @@
 """Every metric that somebody reports: its path, unit, direction, label and digits, said once.
 
 Whatever shows, compares, validates or stores a metric asks here, and here alone is known which way of one is better.
-A task, a component or a plugin registers its own. How a number is written is `core.quantities`.
+A task and a component bring theirs while they are registered; a plugin may register more. How a number is written is
+`core.quantities`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
 
+from stackwise_ray.core.errors import NameTakenError
 from stackwise_ray.core.metric import Direction, Form, Metric
 from stackwise_ray.core.quantities import (
     decimals_for,
@@ -19,24 +23,57 @@ from stackwise_ray.core.quantities import (
     format_value,
 )
 from stackwise_ray.core.registries import COMPONENTS, TASKS
+from stackwise_ray.core.registry import Follower, can_be_withdrawn
 from stackwise_ray.core.trial_metrics import TRIAL_METRICS
 
 _KNOWN: dict[str, Metric] = {}
+_HOLDERS: Counter[str] = Counter()
+"""How often each path is registered: it goes when the last one withdraws it."""
 
 
 def register_metrics(*metrics: Metric) -> None:
-    """Adds metrics to the catalogue.
+    """Adds metrics to the catalogue, all or none; those of a plugin that then fails are withdrawn.
 
     Raises:
-        ValueError: One of them is registered already, and differently.
+        NameTakenError: One of them is registered already, and differently.
     """
+    _hold(metrics)
+    can_be_withdrawn(lambda: withdraw_metrics(*metrics))
+
+
+def withdraw_metrics(*metrics: Metric) -> None:
+    """Takes metrics out of the catalogue again that `register_metrics` added; one that others have too stays."""
     for metric in metrics:
-        known = _KNOWN.setdefault(metric.path, metric)
-        if known != metric:
-            raise ValueError(f"metric '{metric.path}' is registered twice")
+        _HOLDERS[metric.path] -= 1
+        if _HOLDERS[metric.path] <= 0:
+            del _HOLDERS[metric.path], _KNOWN[metric.path]
 
 
-register_metrics(*TRIAL_METRICS)
+def _hold(metrics: Iterable[Metric]) -> None:
+    metrics = tuple(metrics)
+    for number, metric in enumerate(metrics):
+        if any(other.path == metric.path and other != metric for other in metrics[:number]):
+            raise NameTakenError(f"metric '{metric.path}' is given twice, with two records; keep one of them")
+        if _KNOWN.get(metric.path, metric) != metric:
+            problem = f"metric '{metric.path}' is registered already with another record"
+            raise NameTakenError(f"{problem}; choose another path, or give the same record")
+    for metric in metrics:
+        _KNOWN[metric.path] = metric
+        _HOLDERS[metric.path] += 1
+
+
+def _metrics_of(entry: Any) -> tuple[Metric, ...]:
+    """What a task or a component brings."""
+    return tuple(getattr(getattr(entry, "facts", entry), "metrics", ()))
+
+
+_hold(TRIAL_METRICS)
+for _registry in (TASKS, COMPONENTS):
+    _registry.follow(
+        Follower(
+            added=lambda entry: _hold(_metrics_of(entry)), removed=lambda entry: withdraw_metrics(*_metrics_of(entry))
+        )
+    )
 
 
 def find_metric(path: str) -> Metric | None:
@@ -55,7 +92,10 @@ def metric_called(name: str) -> Metric | None:
 
 
 def metric_paths() -> tuple[str, ...]:
-    """All paths, sorted."""
+    """All paths, sorted; loads every task and component, whose metrics they are too."""
+    for registry in (TASKS, COMPONENTS):
+        for _ in registry.items():
+            pass
     return tuple(sorted(_KNOWN))
 
 

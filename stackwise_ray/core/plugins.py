@@ -70,6 +70,7 @@ _loaded: dict[str, Plugin] = {}
 _broken: dict[str, PluginError] = {}
 """By module: an import that failed is not tried again in this process."""
 _problems: dict[str, None] = {}
+_told: set[str] = set()
 _lock = threading.RLock()
 
 
@@ -144,8 +145,16 @@ def problems() -> tuple[str, ...]:
     """What is wrong with installed plugins that nobody has asked for by name, one sentence each, each told once."""
     with _lock:
         found = tuple(_problems)
+        _told.update(found)
         _problems.clear()
         return found
+
+
+def note_problem(problem: str) -> None:
+    """Keep what is wrong with an installed plugin for `problems`; a problem that has been told is not told again."""
+    with _lock:
+        if problem not in _told:
+            _problems[problem] = None
 
 
 # ------------------------------------------------------------------------------------------------------ to workers
@@ -344,21 +353,20 @@ def _load(module: str, execute: Callable[[], Plugin], where: str, file: str | No
     with registrations() as seen:
         try:
             plugin = execute()
-            if not seen:
+            if not seen.entries:
                 raise PluginError(
                     f'= {where} registers nothing; a plugin calls, for example, FLAGS.register("name")(flag) when it '
                     "is imported, and must not have been imported before",
                     path=OPTION,
                 )
         except BaseException as error:
-            for registry, name in seen:
-                registry.unregister(name)
+            seen.withdraw()
             sys.modules.pop(module, None)
             if isinstance(error, KeyboardInterrupt):
                 raise
             _broken[module] = error if isinstance(error, PluginError) else _failure(where, error, file)
             raise _broken[module] from None
-    _loaded[module] = replace(plugin, entries=tuple((registry.group, name) for registry, name in seen))
+    _loaded[module] = replace(plugin, entries=tuple((registry.group, name) for registry, name in seen.entries))
     return _loaded[module]
 
 

@@ -14,13 +14,15 @@ from stackwise_ray.core.plugins import installed
 from stackwise_ray.core.registry import Registry
 
 FAMILIES: Registry[Any] = Registry(
-    "model family", package="stackwise_ray.models.families", protocol=("name", "roles", "check", "stack_view")
+    "model family",
+    package="stackwise_ray.models.families",
+    protocol=("name", "roles", "check", "stack_view", "blocks_end_in_norm"),
 )
 CORPORA: Registry[Any] = Registry(
-    "corpus", package="stackwise_ray.data.corpora", protocol=("options", "check", "documents", "recipe")
+    "corpus", package="stackwise_ray.data.corpora", protocol=("options", "check", "documents", "recipe", "signature")
 )
 REGIMES: Registry[Any] = Registry(
-    "training regime", package="stackwise_ray.training.regimes", protocol=("plan", "options", "rules")
+    "training regime", package="stackwise_ray.training.regimes", protocol=("plan", "options", "rules", "masks")
 )
 OBJECTIVES: Registry[Any] = Registry(
     "training objective", package="stackwise_ray.training.objectives", protocol=("__call__",)
@@ -29,12 +31,15 @@ OPTIMIZERS: Registry[Any] = Registry(
     "optimizer", package="stackwise_ray.optim", besides=("groups", "schedules"), protocol=("build", "rules")
 )
 FLAGS: Registry[Any] = Registry(
-    "flag", package="stackwise_ray.flags", protocol=("name", "summary", "claim", "needs", "edits")
+    "flag", package="stackwise_ray.flags", protocol=("name", "summary", "claim", "needs", "edits", "measured_by")
 )
 COMPONENTS: Registry[Any] = Registry(
     "component",
     package="stackwise_ray.models.components",
-    protocol=("name", "options", "order", "conflicts", "metrics", "refuse", "attach"),
+    protocol=(
+        *("name", "options", "order", "conflicts", "one_stage", "metrics", "observable", "refuse", "attach", "report"),
+        *("held_out_tokens", "evaluation_bound"),
+    ),
 )
 TASKS: Registry[Any] = Registry(
     "task", package="stackwise_ray.tasks", ending="_task", protocol=("facts", "where", "check", "prepare", "score")
@@ -46,7 +51,9 @@ SCHEDULERS: Registry[Any] = Registry(
     "scheduler", package="stackwise_ray.distributed.schedulers", protocol=("make", "options")
 )
 ANALYSES: Registry[Any] = Registry(
-    "analysis", package=lambda: f"{analysis_package()}.steps", protocol=("options", "title", "compute")
+    "analysis",
+    package=lambda: f"{analysis_package()}.steps",
+    protocol=("options", "title", "compute", "check", "reads", "comparison", "refuses_search"),
 )
 
 BY_KIND: dict[str, Registry[Any]] = {

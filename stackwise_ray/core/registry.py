@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +40,14 @@ class Offer:
     load: Callable[[], object]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Follower(Generic[T]):
+    """What is done beside registering and unregistering an entry."""
+
+    added: Callable[[T], None]
+    removed: Callable[[T], None]
+
+
 class Registry(Generic[T]):
     """Entries of one kind by name.
 
@@ -51,7 +59,6 @@ class Registry(Generic[T]):
         ending: What the module names of entries end in and their own names do not: where the same name is an entry of
             another kind too, the modules are still told apart. Modules without it register nothing.
         protocol: Attributes that every entry has; one that lacks any is refused when it is registered.
-        any_name: Names may be any text, since no file has them as keys.
 
     >>> shapes = Registry[int]("shape")
     >>> @shapes.register("triangle")
@@ -68,17 +75,16 @@ class Registry(Generic[T]):
         besides: Iterable[str] = (),
         ending: str = "",
         protocol: Iterable[str] = (),
-        any_name: bool = False,
     ) -> None:
         self.kind = kind
         self._where = package
         self._ending = ending
         self._besides = frozenset(besides)
         self._protocol = tuple(protocol)
-        self._any_name = any_name
         self._ask_offers: Callable[[Collection[str]], Mapping[str, Offer]] | None = None
         self.group = kind
         self._entries: dict[str, T] = {}
+        self._followers: list[Follower[T]] = []
         self._revision = 0
 
     @property
@@ -109,11 +115,14 @@ class Registry(Generic[T]):
             owner = self._owner(name)
             if owner is not None:
                 raise NameTakenError(f"{self.kind} '{name}' is registered twice: {owner} has it; choose another name")
+            for follower in self._followers:
+                follower.added(entry)
             self._entries[name] = entry
             if name not in self._module_names:  # the package's own are listed before they are imported
                 self._revision += 1
                 if _witnesses:
-                    _witnesses[-1].append((self, name))
+                    _witnesses[-1].entries.append((self, name))
+                can_be_withdrawn(lambda: self.unregister(name))
             return entry
 
         return add
@@ -121,8 +130,6 @@ class Registry(Generic[T]):
     def _refuse_name(self, name: str) -> None:
         if not isinstance(name, str):
             raise EntryError(f"{self.kind} {name!r}: its name is a {type(name).__name__}; give a word in quotes")
-        if self._any_name:
-            return
         if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() in _YAML_WORDS:
             near = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")
             near = near if _NAME.fullmatch(near) and near != name else f"my_{near}"
@@ -146,8 +153,16 @@ class Registry(Generic[T]):
 
     def unregister(self, name: str) -> None:
         """Takes an entry out again: a plugin that failed its contract, or an entry that a test brought."""
-        del self._entries[name]
+        entry = self._entries.pop(name)
         self._revision += 1
+        for follower in self._followers:
+            follower.removed(entry)
+
+    def follow(self, follower: Follower[T]) -> None:
+        """Tell `follower` of every entry that is there, comes or goes; one that it refuses is not registered."""
+        for entry in self._entries.values():
+            follower.added(entry)
+        self._followers.append(follower)
 
     @contextmanager
     def registered(self, name: str, entry: T) -> Iterator[T]:
@@ -228,13 +243,38 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 """What YAML reads as something else than text."""
 
-_witnesses: list[list[tuple[Registry[Any], str]]] = []
+
+@dataclass(frozen=True)
+class Witness:
+    """What is registered while somebody watches.
+
+    Attributes:
+        entries: Those of other packages than ours, with their registry.
+        undo: Takes one registration out again, of an entry or of something else; in the order of registering.
+    """
+
+    entries: list[tuple[Registry[Any], str]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+    def withdraw(self) -> None:
+        """Everything as it was before, the last registration first."""
+        while self.undo:
+            self.undo.pop()()
+
+
+_witnesses: list[Witness] = []
+
+
+def can_be_withdrawn(undo: Callable[[], None]) -> None:
+    """Say how to take out again what has just been registered, to whoever watches."""
+    if _witnesses:
+        _witnesses[-1].undo.append(undo)
 
 
 @contextmanager
-def registrations() -> Iterator[list[tuple[Registry[Any], str]]]:
-    """The entries that are registered while the block lasts, those of our own packages left out."""
-    seen: list[tuple[Registry[Any], str]] = []
+def registrations() -> Iterator[Witness]:
+    """What is registered while the block lasts."""
+    seen = Witness()
     _witnesses.append(seen)
     try:
         yield seen

@@ -14,6 +14,7 @@ _TOKEN, _MASKED = "nats per token", "nats per masked token"
 _ON_WINDOWS = "every trial, on the fixed windows, at each evaluation"
 _ON_SPLIT = "replicates with data.final_evaluation = full, on the whole split, at the end"
 _EACH_REPORT = "every trial, at each report"
+_AT_THE_END = "every trial, at the end"
 _FORM_OF_COST: dict[str, Form] = {"flops": "count", "tokens": "count", "steps": "count", "wall_seconds": "seconds"}
 _OF_START = "trials that begin from saved weights, at the end"
 
@@ -101,13 +102,14 @@ _without_finish = tuple(
     for metric in (*_losses, *_masked_losses)
     if metric.path == "validation/loss" or metric in _masked_losses
 )
+_of_a_split = partial(Metric, needs=("next tokens", "whole splits"), reported_by=_ON_SPLIT)
 _of_splits = tuple(
     metric
     for split, loss in (("validation", "validation/loss_full"), ("test", "test/loss"))
     for metric in (
-        Metric(path=loss, unit=_TOKEN, direction="minimize", label=f"{split} loss, whole split"),
+        _of_a_split(path=loss, unit=_TOKEN, direction="minimize", label=f"{split} loss, whole split"),
         *(
-            Metric(
+            _of_a_split(
                 path=f"{split}/perplexity_{unit}",
                 unit=f"per {unit}",
                 direction="minimize",
@@ -116,18 +118,23 @@ _of_splits = tuple(
             )
             for unit in ("token", "word", "byte")
         ),
-        Metric(path=f"{split}/tokens", unit="tokens", label=f"scored tokens of the {split} split", form="count"),
-        Metric(path=f"{split}/words", unit="words", label=f"words of the {split} split", form="count"),
-        Metric(path=f"{split}/bytes", unit="bytes of text", label=f"text of the {split} split", form="count"),
-        Metric(path=f"{split}/min_context", unit="tokens", label=f"least context, {split} split", form="count"),
+        *(
+            _of_a_split(path=f"{split}/{name}", unit=unit, label=label, form="count")
+            for name, unit, label in (
+                ("tokens", "tokens", f"scored tokens of the {split} split"),
+                ("words", "words", f"words of the {split} split"),
+                ("bytes", "bytes of text", f"text of the {split} split"),
+                ("min_context", "tokens", f"least context, {split} split"),
+            )
+        ),
     )
 )
 _OF_A_STEP = "every trial, a mean over its steps"
 _of_a_step = partial(Metric, unit="FLOPs per step", form="count", reported_by=_OF_A_STEP)
-_flops = partial(Metric, unit="", direction="minimize", form="count")
-_memory = partial(Metric, direction="minimize", form="bytes")
-_time = partial(Metric, unit="s", direction="minimize", form="seconds")
-_count = partial(Metric, unit="", form="count")
+_flops = partial(Metric, unit="", direction="minimize", form="count", reported_by=_AT_THE_END)
+_memory = partial(Metric, direction="minimize", form="bytes", reported_by=_AT_THE_END)
+_time = partial(Metric, unit="s", direction="minimize", form="seconds", reported_by=_AT_THE_END)
+_count = partial(Metric, unit="", form="count", reported_by=_AT_THE_END)
 _costs = (
     _of_a_step(path="flops/forward", label="forward pass"),
     _of_a_step(path="flops/backward", label="backward pass"),
@@ -200,7 +207,7 @@ TRIAL_METRICS: tuple[Metric, ...] = (
     *_losses,
     *_masked_losses,
     *_without_finish,
-    *(replace(metric, needs=("next tokens", "whole splits"), reported_by=_ON_SPLIT) for metric in _of_splits),
+    *_of_splits,
     *_costs,
     *_of_training,
 )

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -22,14 +21,6 @@ from typing import Any
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 
 _BLOCK_BYTES, _N_BLOCKS = 4096, 32
-
-
-def default_cache_directory() -> Path:
-    """$STACKWISE_CACHE, else $XDG_CACHE_HOME/stackwise_ray, else ~/.cache/stackwise_ray."""
-    if own := os.environ.get("STACKWISE_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "stackwise_ray"
 
 
 def key_of(description: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stackwise_ray.config.trial import DataConfig
+from stackwise_ray.core import environment
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import owner
@@ -49,7 +50,7 @@ def prepare(
     """The corpus that `config` names as token streams, from the cache where they are there.
 
     Args:
-        cache_directory: Where prepared data lies; None: `cache.default_cache_directory()`.
+        cache_directory: Where prepared data lies; None: `core.environment.cache_directory()`.
         progress: Told how far the work is.
         verify: Read the cached streams in full against their hashes instead of in samples.
 
@@ -60,7 +61,7 @@ def prepare(
     """
     corpus = CORPORA.get(config.corpus)(config)
     tokenizer = tokenizer_source(config.tokenizer)
-    root = (cache_directory or cache.default_cache_directory()) / "tokens"
+    root = (cache_directory or environment.cache_directory()) / "tokens"
     plugin = owner("corpora", config.corpus)
     key = cache.key_of(
         {
@@ -201,7 +202,7 @@ class _Stream:
         except UnicodeEncodeError as error:
             raise ConfigError(
                 f"{document.name}: character {error.start} is half of a surrogate pair, which is no valid text; "
-                "mend or remove this document"
+                "correct or remove this document"
             ) from None
 
     def write(self, ids: np.ndarray) -> None:

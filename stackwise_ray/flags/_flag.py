@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.trial.component_rules import component_problems
 from stackwise_ray.config.trial.flag_answers import edits_of, lack_of
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
@@ -39,7 +38,7 @@ class Flag:
         summary: What it does, in one sentence.
         claim: The effect that is said to follow, which the claims table measures.
         measured_by: What the claim is about, as measurements; the claims table shows them beside it.
-        needs: Given the trial, what it lacks for this flag and how to mend that; None where nothing is lacking.
+        needs: Given the trial, what it lacks for this flag and what to write instead; None where nothing is lacking.
         edits: Given the trial, the values that the flag sets, by dotted path. Pure: same trial, same edits.
     """
 
@@ -60,8 +59,8 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
     Every flag sees the trial as it was before any flag, so the order of `trial.flags` is of no effect.
 
     Raises:
-        ConfigError: A flag is unknown, listed twice or lacks something, or two flags write different values to one
-            field (both are named).
+        ConfigError: A flag is unknown, listed twice or lacks something, two flags write different values to one
+            field (both are named), or what they write breaks a rule of `config.trial.rules`.
     """
     if not trial.flags:
         return trial
@@ -79,36 +78,38 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
         for path, value in edits.items():
             _refuse_conflict(name, path, value, written)
             written[path] = (value, name)
-    from stackwise_ray.config.trial.editing import edit  # on first use: it validates, which loads pydantic
+    # On first use: they validate, which loads pydantic.
+    from stackwise_ray.config.trial.editing import edit
+    from stackwise_ray.config.trial.rules import first_broken
 
-    try:
-        edited = edit(trial, {path: value for path, (value, _) in written.items()})
-    except ConfigError as error:
-        raise _by_writer(error, written) from None
-    _refuse_unfit_components(edited, written)
-    return edited
+    def problem_with(names: Collection[str]) -> ConfigError | None:
+        """What these flags together would break."""
+        try:
+            found = first_broken(edit(trial, {path: value for path, (value, name) in written.items() if name in names}))
+        except ConfigError as error:
+            return error
+        return None if found is None else ConfigError(found[1], path=found[0])
 
-
-def _by_writer(error: ConfigError, written: Mapping[str, tuple[Any, str]]) -> ConfigError:
-    """A refused edit, said of the flags that wrote there: the user wrote no such field."""
-    place = error.path or ""
-    there = [
-        name
-        for path, (_, name) in written.items()
-        if f"{path}.".startswith(f"{place}.") or f"{place}.".startswith(f"{path}.")
-    ]
-    flags = sorted({*there} or {name for _, name in written.values()})
-    named = " and ".join(origin(FLAGS, name) for name in flags)
-    return ConfigError(f"{named} cannot be applied: {error}", path="flags")
+    problem = problem_with(trial.flags)
+    if problem is not None:
+        raise _of_the_flags(problem, trial.flags, problem_with)
+    return edit(trial, {path: value for path, (value, _) in written.items()})
 
 
-def _refuse_unfit_components(trial: TrialConfig, written: Mapping[str, tuple[Any, str]]) -> None:
-    """What one flag selects may not go with what the trial or another flag says elsewhere."""
-    for path, problem, component in component_problems(trial):
-        own = f"model.components.{component}"
-        writers = [name for where, (_, name) in written.items() if where == path or where.startswith(own)]
-        flags = " and ".join(f"'{name}'" for name in sorted(set(writers)))
-        raise ConfigError(f"{flags}: {path} {problem}", path="flags") if writers else ConfigError(problem, path=path)
+def _of_the_flags(
+    problem: ConfigError, flags: Sequence[str], problem_with: Callable[[Collection[str]], ConfigError | None]
+) -> ConfigError:
+    """A problem, said of the flags without which there would be none: the user wrote no such field."""
+    own = problem_with(())
+    if own is not None:
+        return own
+    for name in flags:
+        alone = problem_with([name])
+        if alone is not None:
+            return ConfigError(f"{origin(FLAGS, name)} cannot be applied: {alone}", path="flags")
+    needed = [name for name in flags if problem_with([one for one in flags if one != name]) is None]
+    named = " and ".join(origin(FLAGS, name) for name in sorted(needed or flags))
+    return ConfigError(f"{named} cannot be applied together: {problem}", path="flags")
 
 
 def _refuse_conflict(name: str, path: str, value: Any, written: Mapping[str, tuple[Any, str]]) -> None:

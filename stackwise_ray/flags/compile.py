@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.config.trial.rules import first_broken
 from stackwise_ray.flags import FLAGS, Flag, Measure
-
-
-def _needs(trial: TrialConfig) -> str | None:
-    found = first_broken(replace(trial, training=replace(trial.training, compile=True)))
-    return None if found is None else "does not go with {} {}".format(*found)
-
 
 FLAGS.register("compile")(
     Flag(
@@ -23,7 +13,7 @@ FLAGS.register("compile")(
             Measure(metric="throughput/tokens_per_s"),
             Measure(metric="validation/loss", form="difference"),
         ),
-        needs=_needs,
+        needs=lambda trial: None,
         edits=lambda trial: {"training.compile": True},
     )
 )

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core import registries
 from stackwise_ray.flags import FLAGS, Flag, Measure
-
-
-def _needs(trial: TrialConfig) -> str | None:
-    component = registries.COMPONENTS.get("early_exit")
-    found = component.refuse(trial, trial.model.components.get("early_exit", component.options()))
-    return None if found is None else "does not fit this trial: {} {}".format(*found)
-
 
 FLAGS.register("early_exit")(
     Flag(
@@ -23,7 +14,7 @@ FLAGS.register("early_exit")(
             Measure(metric="early_exit/flops_per_token", against="early_exit/flops_per_token_full"),
             Measure(metric="early_exit/loss", against="validation/loss", form="difference"),
         ),
-        needs=_needs,
+        needs=lambda trial: None,
         edits=lambda trial: {"model.components.early_exit": {}},
     )
 )

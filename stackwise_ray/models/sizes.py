@@ -13,7 +13,6 @@ from typing import Any
 
 from stackwise_ray.config.space.sized_arms import PARAMETER_COUNTS
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.build import build_model, configure
 from stackwise_ray.models.counting import ParameterCount, count_parameters
 from stackwise_ray.models.family import FAMILIES
@@ -36,7 +35,7 @@ class PublishedSize:
     source: str
 
 
-SIZES: Registry[PublishedSize] = Registry("published size", any_name=True)
+SIZES: dict[str, PublishedSize] = {}
 """Published sizes by "<family>/<size>", the size being the name of the preset."""
 
 
@@ -62,7 +61,7 @@ def _publish(
         vocab_size=vocab_size,
         **fields,
     )
-    SIZES.register(name)(PublishedSize(model=model, architecture=architecture, parameters=parameters, source=source))
+    SIZES[name] = PublishedSize(model=model, architecture=architecture, parameters=parameters, source=source)
 
 
 # name, (n_layers, d_model, n_heads, d_ff), class that is counted, count, source

@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
 
 def adamw(groups: list[dict[str, Any]], config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
-    """torch's AdamW in its fused form: one kernel a tensor.
+    """torch's AdamW in its fused form: one kernel per tensor.
 
-    Measured on one CPU thread with 60 matrices of 64 × 64: 0.37 ms a step fused, 2.0 ms as a loop. The fused kernel
+    Measured on one CPU thread with 60 matrices of 64 × 64: 0.37 ms per step fused, 2.0 ms as a loop. The fused kernel
     exists for CPU and CUDA; the update is the same to rounding.
     """
     import torch
 
-    rows = [{key: value for key, value in group.items() if key != "names"} for group in groups]
-    fused = all(p.device.type in ("cpu", "cuda") for row in rows for p in row["params"])
-    return torch.optim.AdamW(rows, lr=lr, betas=config.betas, eps=config.eps, fused=fused)
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
 OPTIMIZERS.register("adamw")(UpdateRule(build=adamw))

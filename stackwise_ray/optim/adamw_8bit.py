@@ -18,15 +18,14 @@ _MAPS = {"qmap1": "dynamic", "qmap2": "udynamic"}
 
 
 def adamw_8bit(groups: list[dict[str, Any]], config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
-    """bitsandbytes's AdamW: a byte a moment and a scale for 256 of them, 2.03 bytes a parameter instead of 8.
+    """bitsandbytes's AdamW: a byte per moment and a scale per 256 of them, 2.03 bytes per parameter instead of 8.
 
     Parameters of fewer than 4,096 elements keep their moments in float32, as bitsandbytes does it.
 
     Raises:
         ConfigError: bitsandbytes is not installed.
     """
-    rows = [{key: value for key, value in group.items() if key != "names"} for group in groups]
-    optimizer: torch.optim.Optimizer = _rule()(rows, lr=lr, betas=config.betas, eps=config.eps)
+    optimizer: torch.optim.Optimizer = _rule()(groups, lr=lr, betas=config.betas, eps=config.eps)
     return optimizer
 
 
@@ -76,8 +75,8 @@ def _rule() -> Any:
 def _whole_blocks(trial: TrialConfig) -> Found:
     if trial.training.parallel != "sharded":
         return None
-    problem = "= adamw_8bit scales 256 neighbours of a matrix together, and shards would part them by the number of"
-    return "optimizer.kind", f"{problem} workers; choose adamw, or training.parallel: replicated"
+    problem = "= adamw_8bit keeps one scale for 256 neighbours of a matrix, and sharded training cuts matrices"
+    return "optimizer.kind", f"{problem} at other places; choose adamw, or training.parallel: replicated"
 
 
 OPTIMIZERS.register("adamw_8bit")(UpdateRule(build=adamw_8bit, rules=(_whole_blocks,)))

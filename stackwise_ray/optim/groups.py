@@ -16,23 +16,19 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
     Args:
         model: A transformers model (its `get_input_embeddings` tells the token embedding), or any module.
-        weight_decay: Decay of the first group, a share of lr a step.
+        weight_decay: Decay of the first group, a share of lr per step.
 
     Returns:
-        Groups as torch optimizers take them, with `names` beside `params` (same order).
+        Groups as torch optimizers take them.
     """
     tables = _undecayed(model)
-    decayed: dict[str, nn.Parameter] = {}
-    plain: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 and id(parameter) not in tables else plain)[name] = parameter
+            (decayed if parameter.ndim >= 2 and id(parameter) not in tables else plain).append(parameter)
     groups = ((decayed, weight_decay), (plain, 0.0))
-    return [
-        {"params": list(members.values()), "names": list(members), "weight_decay": decay}
-        for members, decay in groups
-        if members
-    ]
+    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
 
 
 def _undecayed(model: nn.Module) -> set[int]:

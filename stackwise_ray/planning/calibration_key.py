@@ -11,6 +11,10 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
     """The calibration's key for a trial: the same in the planner and in the run that records a sample.
 
     What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
+
+    Args:
+        device: "cpu", or the name of the GPU.
+        threads: torch threads of the process; on a GPU they do not count.
     """
     trial = apply_flags(trial)
     mixer = trial.model.mixer
@@ -18,7 +22,7 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
         family=trial.model.family,
         mixer=None if mixer is None else mixer.kind,
         device=device,
-        threads=threads,
+        threads=threads if device == "cpu" else 0,
         backend=backend,
         precision=trial.training.precision,
         compiled=trial.training.compile,

@@ -16,7 +16,7 @@ class Demand:
     """What one trial needs, from the sweep's `resources`.
 
     Attributes:
-        cpus: CPUs a worker; also its number of torch threads.
+        cpus: CPUs per worker; also its number of torch threads.
         gpus: GPUs a worker.
         workers: Workers a trial.
         max_concurrent: Most trials at once; None: as many as fit.
@@ -46,7 +46,7 @@ class Demand:
         """
         if not condition:
             raise ConfigError(
-                f"asks for {self.workers} worker(s) with {self.cpus} CPUs and {self.gpus:g} GPUs a trial, "
+                f"asks for {self.workers} worker(s) with {self.cpus} CPUs and {self.gpus:g} GPUs per trial, "
                 f"but {have}; lower workers, cpus_per_trial or gpus_per_trial",
                 path="resources",
             )

@@ -85,7 +85,7 @@ def measure(
     kind = calibration_key(
         assembly.trial,
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        threads=0 if on_gpu else threads,
+        threads=threads,
         backend=backend_of(assembly.trial, device.type),
     )
     return kind, Sample(

@@ -227,7 +227,7 @@ def plan_cells(
 
     Args:
         slots: Trials at once.
-        threads: torch threads a trial, a key of the calibration (0 on a GPU).
+        threads: torch threads per trial, a key of the calibration.
         device: "cpu" or the name of the GPU, as the calibration knows it.
     """
     calibration = Calibration()

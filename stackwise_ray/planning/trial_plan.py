@@ -1,7 +1,7 @@
 """What a trial will cost, to the unit, before a weight exists: parameters, FLOPs, steps, memory, disk.
 
-Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`, `costs`)
-decide the steps of the run.
+Called by `--plan`, by the sweep before it starts and by tests. The same functions (`budget.solve_steps`,
+`planning.counted_costs`) decide the steps of the run.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TrialPlan:
         flops_forward_per_token, flops_backward_per_token: Of training, averaged over the stages' tokens.
         flops_optimizer_per_step: FLOPs of one update (averaged over the stages' steps).
         steps: Optimizer steps of all stages.
-        full_step_sequences, last_step_sequences: Global sequences of a full step, and of the very last one.
+        full_step_sequences: Global sequences of a full step.
         tokens_total: Training tokens.
         steps_most: At most, where a component makes steps differ in cost and FLOPs are the budget: then `steps`, and
             all that follows from it, are the fewest, of costliest steps. Else the same as `steps`.
@@ -80,7 +80,6 @@ class TrialPlan:
     flops_optimizer_per_step: int
     steps: int | None
     full_step_sequences: int
-    last_step_sequences: int | None
     tokens_total: int | None
     steps_most: int | None
     flops_total: int | None
@@ -144,7 +143,6 @@ def plan_trial(
         flops_optimizer_per_step=round(_mean([f.optimizer_per_step for f in flops], _steps(plan, steps))),
         steps=None if steps is None else sum(stage.steps for stage in steps),
         full_step_sequences=batch_sequences(trial),
-        last_step_sequences=None if steps is None else steps[-1].last_sequences,
         tokens_total=None if steps is None else seq_len * sum(stage.sequences_total for stage in steps),
         steps_most=steps_most,
         flops_total=total,
@@ -235,11 +233,6 @@ def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
     return final_evaluation and (trial.data.final_evaluation or default) == "full"
 
 
-def wants_masked_evaluation(trial: TrialConfig) -> bool:
-    """Whether the loss at each of `MASKED_RATIOS` is measured at the end: of all that fills in masks, in tuning too."""
-    return trial.fills_masks
-
-
 def _total(steps: Sequence[StageSteps], costs: Sequence[StageCost]) -> int:
     return sum(taken.flops(cost) for taken, cost in zip(steps, costs, strict=True))
 
@@ -319,7 +312,7 @@ def _evaluation_flops(
         plain * flops[-1].evaluation_per_sequence + own * flops[-1].component_pass_per_sequence
         for plain, own in _component_passes(trial, windows, None if split_tokens is None else available)
     )
-    if wants_masked_evaluation(trial):
+    if trial.fills_masks:  # the loss at each of `MASKED_RATIOS`, in tuning too
         costs = {stage.active_blocks: cost for stage, cost in zip(plan.stages, flops, strict=True)}
         entered = sum(windows * costs[entered_blocks(trial, r)].evaluation_per_sequence for r in MASKED_RATIOS)
         total += entered * (1 + before_finish)

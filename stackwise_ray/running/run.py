@@ -35,7 +35,6 @@ from stackwise_ray.planning.trial_plan import (
     planned_steps,
     split_by_cost,
     wants_full_evaluation,
-    wants_masked_evaluation,
 )
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
@@ -178,7 +177,7 @@ class _Worker:
             yield from loop.finish_components()
             if wants_full_evaluation(assembly.trial, final_evaluation):
                 yield from loop.score_whole_splits()
-            if wants_masked_evaluation(assembly.trial):
+            if assembly.trial.fills_masks:
                 yield from loop.score_masked_ratios()
         except KeyboardInterrupt:
             if loop.at_rest and not assembly.parallelism.gathers_checkpoints:  # this worker alone was asked
@@ -268,7 +267,7 @@ class _Worker:
         return calibration_key(
             self._trial,
             device=environment["device"],
-            threads=environment["threads"] if self._device.type == "cpu" else 0,
+            threads=environment["threads"],
             backend=environment.get("backend"),
         )
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.core.metric_catalogue import register_metrics
 
 if TYPE_CHECKING:
     from stackwise_ray.training.scoring import TrainedModel
@@ -146,7 +145,7 @@ class TaskScores:
 
 
 class Task(ABC):
-    """One evaluation task; a subclass that states `facts` brings its metrics into the catalogue.
+    """One evaluation task; one that is registered brings the metrics of its `facts` into the catalogue.
 
     Attributes:
         by_item: Whether its score is a mean over items, so that part of them can be scored (`--limit`).
@@ -154,11 +153,6 @@ class Task(ABC):
 
     facts: ClassVar[TaskFacts]
     by_item: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
-        if "facts" in cls.__dict__:
-            register_metrics(*cls.facts.metrics)
 
     def check(self, trained: TrainedModel, limit: int | None) -> None:
         """Refuse a model or a limit that makes no sense here, before anything is read.

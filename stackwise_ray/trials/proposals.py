@@ -161,7 +161,7 @@ def unreported(sweep: SweepConfig, trials: Sequence[TrialRecord]) -> Iterator[st
     finished = [record for record in trials if record.status == "finished" and record.role != "tuning"]
     wanted = [objective.metric for objective in sweep.objective] + [step.metric for step in sweep.comparisons]
     for metric in dict.fromkeys(wanted):
-        if finished and not any(metric in record.metrics or metric == "loss" for record in finished):
+        if finished and not any(metric in record.metrics for record in finished):
             yield f"no trial reported {metric}"
 
 
@@ -263,7 +263,7 @@ def _grid_points(sweep: SweepConfig, design: Design) -> list[dict[str, Any]]:
     """The valid points of a search on a grid.
 
     Raises:
-        ConfigError: A domain has no end of values, or there are more points than `search.trials`.
+        ConfigError: A domain is a range of values without a list, or there are more points than `search.trials`.
     """
     search, resolver = _search(sweep), Resolver(sweep)
     resolve = resolver.resolve("search.space")

@@ -78,13 +78,13 @@ class TuningResult:
 
     Attributes:
         values: The chosen values by dotted path.
-        trials: A row a tuning trial: trial_id, values, loss (None where it failed, with the reason).
-        flops: Training FLOPs that tuning this arm cost.
+        trials: A row per tuning trial: trial_id, values, loss (None where it failed, with the reason).
+        flops: Training FLOPs that tuning this arm cost; None where a trial failed, whose share nobody counted.
     """
 
     values: Mapping[str, Any]
     trials: Sequence[Mapping[str, Any]]
-    flops: int
+    flops: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -165,7 +165,9 @@ class TunedSource:
             }
             for proposal, record in results
         ]
-        flops = sum(int(record.metrics.get("flops/total", 0)) for _, record in results)
+        counted = [record.metrics.get("flops/total") for _, record in results]
+        known = [int(flops) for flops in counted if flops is not None]
+        flops = sum(known) if len(known) == len(counted) else None
         self._freeze(arm, TuningResult(values=best.parameters, trials=rows, flops=flops))
         self._add(self._replicates(arm, best.parameters))
 

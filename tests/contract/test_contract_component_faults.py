@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from stackwise_ray.contracts import contracts_of
-from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.core.metric_catalogue import register_metrics
 from stackwise_ray.models.component import COMPONENTS, Attached, Component
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.plugin_checkup import check_entry
@@ -71,10 +69,8 @@ class Doubled(Component):
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    register_metrics(CALLS)
     with COMPONENTS.registered("twice", Doubled()):
         yield
-    del metric_catalogue._KNOWN[CALLS.path]  # no other test is to find it there
 
 
 def failures() -> dict[str, str]:

@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.trial import TrialConfig, data_config
-from stackwise_ray.core import metric_catalogue
+from stackwise_ray.core.errors import NameTakenError
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, register_metrics, resolve_direction
+from stackwise_ray.core.metric_catalogue import (
+    find_metric,
+    metric_paths,
+    register_metrics,
+    resolve_direction,
+    withdraw_metrics,
+)
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from tests.small_trials import TRIAL, run, with_data, with_model, with_training
@@ -104,21 +110,23 @@ def test_a_name_that_people_use_elsewhere_belongs_to_one_metric() -> None:
 
 
 def test_the_direction_of_every_metric_is_the_one_written_down_here() -> None:
-    for owner in (*TASKS.names(), *COMPONENTS.names()):
-        find_metric(f"{owner}/")  # brings all of the owner's metrics
     found = {path: metric.direction for path in metric_paths() if (metric := find_metric(path)) and metric.direction}
     assert found == dict.fromkeys(MORE_IS_BETTER, "maximize") | dict.fromkeys(LESS_IS_BETTER, "minimize")
 
 
-def test_a_path_belongs_to_one_record_and_a_second_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
-    first = Metric(path="ours/score", unit="points", direction="maximize")
+def test_a_path_belongs_to_one_record_and_a_second_one_is_refused() -> None:
+    first = Metric(path="ours/score", unit="points", direction="maximize", reported_by="a test")
     register_metrics(first)
     register_metrics(replace(first))  # the same again, as when a plugin is loaded twice
     for other in (replace(first, direction="minimize"), replace(first, unit="per cent")):
-        with pytest.raises(ValueError, match="'ours/score' is registered twice"):
-            register_metrics(other)
+        with pytest.raises(NameTakenError, match=r"'ours/score' is registered already .*choose another path, or give"):
+            register_metrics(replace(first, path="ours/new"), other)
         assert find_metric("ours/score") == first
+        assert find_metric("ours/new") is None
+    withdraw_metrics(first)
+    assert find_metric("ours/score") == first
+    withdraw_metrics(first)
+    assert find_metric("ours/score") is None
 
 
 @pytest.mark.parametrize("name", ["throughput/tokens_per_s", "accuracy", "f1", "rouge_l", "cola/matthews"])

@@ -2,7 +2,8 @@
 
 The shipped ones lie in `stackwise_ray/presets`; a user's folder of the same layout adds to them (the key `presets`
 of a search-space file, the word `presets=DIR` of a command, or an entry point in the group `stackwise_ray.presets`
-that names a package). A name that two folders share is refused: which file was meant would be a guess.
+that names a package). A name that two folders share is refused: which file was meant would be a guess. What is wrong
+with an installed package of presets stops only who asks for the preset; others get a warning.
 
 Hydra composes (defaults lists, interpolation, `@package`); it validates nothing here. `config.trial.editing` turns what
 comes out, with the overrides, into a `TrialConfig`.
@@ -23,6 +24,7 @@ from stackwise_ray.config.trial.editing import Draft
 from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.config.trial.validation import Origin, show
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.plugins import note_problem
 
 SHIPPED = Path(__file__).resolve().parents[2] / "presets"
 
@@ -48,7 +50,8 @@ class PresetCatalogue:
 
     def __init__(self, directories: Iterable[str | Path] = ()) -> None:
         self._user = [_existing(Path(directory)) for directory in directories]
-        self._plugins = _plugin_directories()
+        self._plugins, self._not_found = _plugin_directories()
+        self._clashes: dict[tuple[str, str], ConfigError] = {}
         self._files: dict[str, dict[str, Path]] = {group: self._scan(group) for group in GROUPS}
         self._state = tuple(sorted(_state(file) for files in self._files.values() for file in files.values()))
 
@@ -72,7 +75,10 @@ class PresetCatalogue:
         found = self._files[group].get(choice)
         if found is None:
             problem = f"= {choice} is no {group} preset; {did_you_mean(choice, self.names(group))}"
+            problem += "".join(f" ({broken})" for broken in self._not_found)
             raise ConfigError(problem, path=place.path, source=place.source)
+        if (group, choice) in self._clashes:
+            raise self._clashes[group, choice]
         return found
 
     def compose(self, groups: Mapping[str, str]) -> dict[str, Any]:
@@ -101,7 +107,7 @@ class PresetCatalogue:
             for group, choice in {**DEFAULTS, **groups}.items()
             if group in GROUPS
         }
-        # What a user can mend is named: the file of an own preset, and for a shipped one the place that chose it.
+        # What a user can correct is named: the file of an own preset, and for a shipped one the place that chose it.
         origins = {
             group: Origin((written or {}).get(group, Origin(None, group)).source, group)
             if file.is_relative_to(SHIPPED)
@@ -116,6 +122,7 @@ class PresetCatalogue:
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
 
         words = [f"{group}={choice}" for group, choice in chosen.items()]
         extra = [f"file://{directory}" for directory in (*self._user, *self._plugins)]
@@ -126,9 +133,11 @@ class PresetCatalogue:
             with _own_hydra(), initialize_config_dir(str(SHIPPED), version_base="1.3"):
                 composed = hydra_compose("config", overrides=words)
                 plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            files = ", ".join(_short(self._files[group][choice]) for group, choice in chosen.items())
-            raise ConfigError(f"the presets do not compose: {' '.join(str(error).split())}", source=files) from None
+        except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+            files = [self._files[group][choice] for group, choice in chosen.items()]
+            unreadable = [file for file in files if not _is_yaml(file)]
+            shown = ", ".join(map(_short, unreadable or files))
+            raise ConfigError(f"the presets do not compose: {' '.join(str(error).split())}", source=shown) from None
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
@@ -139,7 +148,12 @@ class PresetCatalogue:
                 name = file.relative_to(directory / group).with_suffix("").as_posix()
                 if name in found:
                     problem = f"the {group} preset '{name}' is also {_short(found[name])}; rename one of them"
-                    raise ConfigError(problem, source=str(file))
+                    clash = ConfigError(problem, source=str(file))
+                    if directory in self._user:
+                        raise clash
+                    self._clashes.setdefault((group, name), clash)
+                    note_problem(str(clash))
+                    continue
                 found[name] = file
         return found
 
@@ -177,15 +191,37 @@ def _existing(directory: Path) -> Path:
     return directory.resolve()
 
 
-def _plugin_directories() -> list[Path]:
-    """Folders of the packages that installed distributions name in the entry-point group, without importing them."""
+def _plugin_directories() -> tuple[list[Path], list[str]]:
+    """Folders of the packages that installed distributions name in the entry-point group, and what cannot be found.
+
+    A package is not imported; the parent of a dotted name is, and may fail in any way.
+    """
     found: list[Path] = []
+    problems: list[str] = []
     for entry in entry_points(group="stackwise_ray.presets"):
-        spec = find_spec(entry.value)
+        named = f"the installed plugin of presets '{entry.name}' names {entry.value}"
+        try:
+            spec = find_spec(entry.value)
+        except Exception as error:
+            problems.append(f"{named}, which cannot be found: {type(error).__name__}: {' '.join(str(error).split())}")
+            continue
         if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"the plugin '{entry.name}' names {entry.value}, which is no installed package")
+            problems.append(f"{named}, which is no installed package")
+            continue
         found.extend(Path(place) for place in spec.submodule_search_locations)
-    return found
+    for problem in problems:
+        note_problem(problem)
+    return found, problems
+
+
+def _is_yaml(file: Path) -> bool:
+    from yaml import YAMLError, safe_load
+
+    try:
+        safe_load(file.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -203,7 +239,10 @@ def _own_hydra() -> Iterator[None]:
 
 
 def _state(file: Path) -> tuple[str, int, int]:
-    status = file.stat()
+    try:
+        status = file.stat()
+    except OSError:  # a link to nothing: whoever asks for it is told
+        return str(file), 0, 0
     return str(file), status.st_mtime_ns, status.st_size
 
 

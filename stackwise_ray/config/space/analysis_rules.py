@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from stackwise_ray.config.space.declared_steps import check_steps
 from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.metric_names import why_unreported
 from stackwise_ray.config.space.seeds import first_seeds
@@ -37,9 +36,9 @@ def _check_entries(sweep: SweepConfig) -> None:
 
 def _check_search(sweep: SweepConfig) -> None:
     """A search has no arms, sizes or budgets before it has drawn them."""
-    for number, declared in enumerate(sweep.steps):
+    for declared in sweep.steps:
         if isinstance(sweep.design, SearchDesign) and declared.step.refuses_search is not None:
-            raise _refuse(sweep, f"analysis.{number}.{declared.kind}", declared.step.refuses_search)
+            raise _refuse(sweep, declared.place(), declared.step.refuses_search)
 
 
 def _check_adaptive(sweep: SweepConfig) -> None:
@@ -61,11 +60,7 @@ def _check_sizes(sweep: SweepConfig) -> None:
 
 def metrics_read(sweep: SweepConfig) -> list[tuple[str, MetricRead]]:
     """Every metric that a declared step compares between arms, with the dotted path of what asks for it."""
-    return [
-        (".".join(filter(None, (f"analysis.{number}.{declared.kind}", read.key))), read)
-        for number, declared in enumerate(sweep.steps)
-        for read in declared.step.reads(declared.options)
-    ]
+    return [(declared.place(read.key), read) for declared in sweep.steps for read in declared.reads()]
 
 
 ANALYSIS_RULES = (_check_entries, _check_sizes, _check_search, _check_adaptive)
@@ -78,7 +73,6 @@ def check_analysis(sweep: SweepConfig, design: Design) -> None:
         ConfigError: As the step's own check says.
     """
     planned = PlannedSweep(
-        design=sweep.design.kind,
         arms=tuple(
             PlannedArm(
                 name=arm.name,
@@ -92,7 +86,8 @@ def check_analysis(sweep: SweepConfig, design: Design) -> None:
         seeds=len(first_seeds(sweep)),
         adaptive=isinstance(sweep.replicates.seeds, AdaptiveSeeds),
     )
-    check_steps(sweep.steps, planned, source=sweep.source)
+    for declared in sweep.steps:
+        declared.check(planned)
 
 
 def check_masks(sweep: SweepConfig, design: Design) -> None:
@@ -112,8 +107,8 @@ def check_masks(sweep: SweepConfig, design: Design) -> None:
         says = f"= {read.metric}, which" if read.key is not None else f"is fitted to {read.metric}, which"
         if NEXT_TOKENS in (kinds[first], kinds[other]):
             problem = (
-                f"{says} is of masked tokens or of next ones, and {first} and {other} differ in that: no number of "
-                "both can be compared; put them into two search spaces"
+                f"{says} is a loss of masked tokens in one of {first} and {other} and of next tokens in the other, so "
+                "their values cannot be compared; put them into two search spaces"
             )
         else:
             problem = f"{says} {first} measures on other masks than {other}; {read.instead}"
@@ -162,5 +157,5 @@ def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: st
         elif metric in OWN_MASKS and len(kinds) > 1:
             fix = "search next tokens and masks apart" if NEXT_TOKENS in kinds else "take validation/masked_loss"
         if fix is not None:
-            easier = f"is of other questions from point to point of {place}, so the easiest question would win"
+            easier = f"asks the points of {place} different questions, so the point with the easiest one would win"
             raise _refuse(sweep, path, f"= {metric} {easier}; {fix}")

@@ -32,7 +32,7 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
     declared = [
         _resolve(sweep, comparison, arms, budget, step=entry.kind, declared=True)
         for entry in sweep.steps
-        if (comparison := entry.step.comparison(entry.options)) is not None
+        if (comparison := entry.comparison()) is not None
     ]
     suggested = []
     if not declared and sweep.baseline is not None:

@@ -1,30 +1,37 @@
 """The `analysis:` entries of a search-space file: each a mapping of one key, a name in `core.registries.ANALYSES`.
 
 The schema holds them as they are written (`SweepConfig.analysis`), `SweepConfig.steps` one by one;
-`config.space.analysis_rules` calls `check_steps`. The options of a step and the rules about it are with the step.
+`config.space.analysis_rules` checks them. The options of a step and the rules about it are with the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from stackwise_ray.core.analysis_step import AnalysisStep, PlannedSweep
-from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.plugins import at_fault
+from stackwise_ray.core.analysis_step import AnalysisStep, DeclaredComparison, MetricRead, PlannedSweep
+from stackwise_ray.core.errors import ConfigError, PluginError
+from stackwise_ray.core.plugins import at_fault, origin
 from stackwise_ray.core.registries import ANALYSES
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredStep:
     """One entry of the declared analysis.
 
+    Nothing else calls a step's methods before the sweep has run: what a plugin's step does wrong in them becomes one
+    message here.
+
     Attributes:
+        number: Its place in the list.
         kind: Its key, a name in `core.registries.ANALYSES`.
         options: What stands under the key, as the step's own options.
     """
 
+    number: int
     kind: str
     options: Any
 
@@ -34,22 +41,59 @@ class DeclaredStep:
         step: AnalysisStep = ANALYSES.get(self.kind)
         return step
 
+    def place(self, key: str | None = None) -> str:
+        """The dotted path of the entry in its file, or of a key below it."""
+        return ".".join(filter(None, (f"analysis.{self.number}.{self.kind}", key)))
+
+    def reads(self) -> tuple[MetricRead, ...]:
+        """The metrics that it compares between arms.
+
+        Raises:
+            ConfigError: The step cannot say so, or what it gives are no `MetricRead`.
+        """
+        found = self._asked("reads", lambda: tuple(self.step.reads(self.options)))
+        wrong = next((read for read in found if not isinstance(read, MetricRead)), None)
+        if wrong is not None:
+            problem = f"its `reads` gives {wrong!r}; return a tuple of MetricRead"
+            raise PluginError(f"{origin(ANALYSES, self.kind)}: {problem}", path=self.place())
+        return found
+
+    def comparison(self) -> DeclaredComparison | None:
+        """The paired comparison that it declares; None: none.
+
+        Raises:
+            ConfigError: The step cannot say so, or what it gives is no comparison.
+        """
+        found = self._asked("comparison", lambda: self.step.comparison(self.options))
+        lacking = [] if found is None else [name for name in _OF_A_COMPARISON if not hasattr(found, name)]
+        if lacking:
+            problem = f"its `comparison` gives a {type(found).__name__}, which lacks {', '.join(lacking)}"
+            raise PluginError(f"{origin(ANALYSES, self.kind)}: {problem}", path=self.place())
+        return found
+
+    def check(self, planned: PlannedSweep) -> None:
+        """Ask the step whether the sweep as planned can answer it.
+
+        Raises:
+            ConfigError: As the step says, its place filled in.
+        """
+        self._asked("check", lambda: self.step.check(self.options, planned))
+
+    def _asked(self, method: str, ask: Callable[[], T]) -> T:
+        try:
+            with at_fault(ANALYSES, self.kind, f"its `{method}`"):
+                return ask()
+        except ConfigError as error:
+            raise type(error)(error.problem, path=self.place(error.path)) from None
+
+
+_OF_A_COMPARISON = tuple(name for name in vars(DeclaredComparison) if not name.startswith("_"))
+
 
 def declared_steps(analysis: Sequence[Mapping[str, Any]]) -> tuple[DeclaredStep, ...]:
     """The entries of a validated `analysis:`, each a mapping of one name to its options, one by one."""
-    return tuple(DeclaredStep(kind=kind, options=options) for entry in analysis for kind, options in entry.items())
-
-
-def check_steps(steps: tuple[DeclaredStep, ...], planned: PlannedSweep, *, source: str | None) -> None:
-    """Every declared step is asked whether the sweep as planned can answer it.
-
-    Raises:
-        ConfigError: As the first step that refuses says, its place filled in.
-    """
-    for number, declared in enumerate(steps):
-        try:
-            with at_fault(ANALYSES, declared.kind, "its `check`"):
-                declared.step.check(declared.options, planned)
-        except ConfigError as error:
-            place = ".".join(filter(None, (f"analysis.{number}.{declared.kind}", error.path)))
-            raise ConfigError(error.problem, path=place, source=source) from None
+    return tuple(
+        DeclaredStep(number=number, kind=kind, options=options)
+        for number, entry in enumerate(analysis)
+        for kind, options in entry.items()
+    )

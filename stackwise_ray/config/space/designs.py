@@ -40,6 +40,7 @@ from stackwise_ray.config.space.sweep_config import (
 )
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, from_plain, to_plain
+from stackwise_ray.config.trial.flag_answers import flatten
 from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.core.comparison_records import Questions
@@ -113,12 +114,23 @@ class Design(Cells):
 
 
 def expand(sweep: SweepConfig) -> Design:
-    """The arms and the spaces of a sweep.
+    """The arms and the spaces of a sweep, expanded once: who loads a sweep and then runs it gets what was checked.
 
     Raises:
         ConfigError: Two arms are the same trial, an arm contradicts itself, nothing is left to run, a wrong type, a
             space that does not parse.
     """
+    kept = vars(sweep)  # as a cached property is kept, which the schema cannot have: it knows no designs
+    if _EXPANDED not in kept:
+        kept[_EXPANDED] = _expand(sweep)
+    design: Design = kept[_EXPANDED]
+    return design
+
+
+_EXPANDED = "_expanded"
+
+
+def _expand(sweep: SweepConfig) -> Design:
     cells = _cells(sweep)
     units = {arm.trial.training.budget.unit for arm in cells.arms}
     return Design(
@@ -195,17 +207,6 @@ def _contradiction(plain: Mapping[str, Any]) -> str | None:
     except ConfigError as error:
         return str(error)
     return None
-
-
-def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted path to leaf: ``{"model.mixer": {"kind": "none"}}`` becomes ``{"model.mixer.kind": "none"}``."""
-    flat: dict[str, Any] = {}
-    for path, value in changes.items():
-        if isinstance(value, Mapping) and value:
-            flat.update({f"{path}.{key}": below for key, below in flatten(value).items()})
-        else:
-            flat[path] = value
-    return flat
 
 
 def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequence[str], resolver: Resolver) -> Cells:

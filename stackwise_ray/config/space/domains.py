@@ -2,7 +2,7 @@
 
 A space is parsed and checked here; design generators enumerate it, and the searchers of layer 4 map each domain,
 a frozen dataclass with explicit fields, to one call of their library. `active` says whether a conditional factor
-has a value at a point, `satisfies` whether a finished point may be drawn at all.
+has a value at a point, `first_broken` which constraint forbids a finished point.
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ Resolve = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From a point (path to value, perhaps partial) to the whole trial as plain data, defaults filled in."""
 
 
-def parse_space(
-    raw: Any, *, require: Sequence[Any] = (), source: str | None = None, place: str, require_place: str | None = None
-) -> Space:
+def parse_space(raw: Any, *, require: Sequence[Any] = (), source: str | None = None, place: str) -> Space:
     """A space from the mapping of a search-space file.
 
     Args:
@@ -160,7 +158,7 @@ def parse_space(
             if overlap(factor.path, other.path):
                 problem = f"overlaps with '{other.path}'; give each value once"
                 raise ConfigError(problem, path=factor.place, source=source)
-    expressions = parse_require(require, source=source, place=require_place or f"{place.rpartition('.')[0]}.require")
+    expressions = parse_require(require, source=source, place=f"{place.rpartition('.')[0]}.require")
     return Space(factors=_in_order(factors, source), require=expressions)
 
 
@@ -188,13 +186,8 @@ def active(factor: Factor, point: Mapping[str, Any], resolve: Resolve) -> bool:
     return all(_matches(value_at(plain, path), wanted) for path, wanted in factor.when.items())
 
 
-def satisfies(require: Sequence[Expression], plain: Mapping[str, Any]) -> bool:
-    """Whether a whole trial (plain data, defaults filled in) meets every constraint."""
-    return first_broken(require, plain) is None
-
-
 def first_broken(require: Sequence[Expression], plain: Mapping[str, Any]) -> str | None:
-    """The text of the first constraint that a whole trial breaks, or None."""
+    """The text of the first constraint that a whole trial (plain data, defaults filled in) breaks, or None."""
     return next((expression.text for expression in require if not expression.holds(plain)), None)
 
 
@@ -228,7 +221,7 @@ def enumerate_grid(
     for factor in space.factors:
         values = levels(factor.domain)
         if values is None:
-            problem = "has no end of values; a grid needs a list (or kind: search draws from it)"
+            problem = "is a range, whose values cannot all be tried; a grid needs a list (a search takes ranges)"
             raise ConfigError(problem, path=factor.place, source=source)
         table[factor.path] = values
         product *= len(values)

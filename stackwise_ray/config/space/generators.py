@@ -54,7 +54,9 @@ def _one_at_a_time(space: Space, resolve: Resolve, source: str | None) -> Iterat
             raise ConfigError("has a condition that the base does not meet", path=factor.place, source=source)
         values = levels(factor.domain)
         if values is None:
-            raise ConfigError("has no end of values; list its levels", path=factor.place, source=source)
+            raise ConfigError(
+                "is a range, whose values cannot all be tried; list its levels", path=factor.place, source=source
+            )
         yield from ({factor.path: value} for value in values)
 
 

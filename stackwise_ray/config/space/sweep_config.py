@@ -264,7 +264,7 @@ class SweepConfig(Strict):
     @property
     def comparisons(self) -> tuple[DeclaredComparison, ...]:
         """The declared comparisons, in order."""
-        found = (declared.step.comparison(declared.options) for declared in self.steps)
+        found = (declared.comparison() for declared in self.steps)
         return tuple(comparison for comparison in found if comparison is not None)
 
     @property
@@ -295,14 +295,14 @@ def with_default_objective(sweep: SweepConfig) -> SweepConfig:
     Tuning and search cannot optimise what their short trials do not measure.
     """
     short = sweep.tune is not None or sweep.search is not None
-    for number, declared in enumerate(sweep.steps):
-        compare = declared.step.comparison(declared.options)
+    for declared in sweep.steps:
+        compare = declared.comparison()
         if compare is None:
             continue
         if short and on_whole_splits(compare.metric):
             break
         entry = ObjectiveEntry(metric=compare.metric, direction=compare.direction)
-        return replace(sweep, objective=(entry,), objective_from=f"analysis.{number}.{declared.kind}")
+        return replace(sweep, objective=(entry,), objective_from=declared.place())
     return replace(sweep, objective=(ObjectiveEntry(),), objective_from="objective")
 
 

@@ -94,9 +94,8 @@ def _check_scheduler(sweep: SweepConfig) -> None:
     if not isinstance(sweep.design, SearchDesign):
         problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
-    for number, declared in enumerate(sweep.steps):
-        place = f"analysis.{number}.{declared.kind}"
-        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {place}"
+    for declared in sweep.steps:
+        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {declared.place()}"
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
 
 
@@ -140,10 +139,10 @@ def _check_directions(sweep: SweepConfig) -> None:
         (sweep.place_of_objective(number, "direction"), entry.metric, entry.direction)
         for number, entry in enumerate(sweep.objective)
     ]
-    for number, declared in enumerate(sweep.steps):
-        comparison = declared.step.comparison(declared.options)
+    for declared in sweep.steps:
+        comparison = declared.comparison()
         if comparison is not None:
-            places.append((f"analysis.{number}.{declared.kind}.direction", comparison.metric, comparison.direction))
+            places.append((declared.place("direction"), comparison.metric, comparison.direction))
     for place, metric, direction in places:
         if direction is None:
             continue

@@ -32,7 +32,7 @@ def lack_of(name: str, trial: TrialConfig) -> str | None:
 
 
 def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
-    """The values that this flag sets, by dotted path.
+    """The values that this flag sets, by dotted path, one for each field: a mapping that it gives is flattened.
 
     Raises:
         ConfigError: There is no such flag.
@@ -41,10 +41,29 @@ def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
     flag = FLAGS.get(name)
     with at_fault(FLAGS, name, "its `edits`"):
         edits = flag.edits(trial)
-    if not isinstance(edits, Mapping) or not all(isinstance(path, str) for path in edits):
+    if not isinstance(edits, Mapping) or not _named_by_text(edits):
         problem = f"its `edits` gives {edits!r}; return a mapping from dotted paths to values"
         raise PluginError(f"{origin(FLAGS, name)}: {problem}")
-    return edits
+    return flatten(edits)
+
+
+def _named_by_text(edits: Mapping[Any, Any]) -> bool:
+    """Whether every key is text, at every depth."""
+    return all(
+        isinstance(path, str) and (not isinstance(value, Mapping) or _named_by_text(value))
+        for path, value in edits.items()
+    )
+
+
+def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted path to leaf: ``{"model.mixer": {"kind": "none"}}`` becomes ``{"model.mixer.kind": "none"}``."""
+    flat: dict[str, Any] = {}
+    for path, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            flat.update({f"{path}.{key}": below for key, below in flatten(value).items()})
+        else:
+            flat[path] = value
+    return flat
 
 
 def components_selected(trial: TrialConfig) -> Iterator[str]:
@@ -55,11 +74,9 @@ def components_selected(trial: TrialConfig) -> Iterator[str]:
     """
     yield from trial.model.components
     for flag in trial.flags:
-        for path, value in edits_of(flag, trial).items():
+        for path in edits_of(flag, trial):
             if path.startswith(_COMPONENTS):
                 yield path.removeprefix(_COMPONENTS).partition(".")[0]
-            elif path == _COMPONENTS[:-1] and isinstance(value, Mapping):
-                yield from value
 
 
 _COMPONENTS = "model.components."

@@ -150,7 +150,7 @@ class OptionsOf:
             if options is None and isinstance(name, str):
                 raise PydanticCustomError(UNKNOWN_ENTRY, "unknown entry")
             # Its own validation error is taken over by the outer one, with the place in front of each location.
-            return _adapter(options or alternatives.base).validate_json(json.dumps(value))
+            return adapter(options or alternatives.base).validate_json(json.dumps(value))
 
         return core_schema.no_info_plain_validator_function(validated)
 
@@ -185,7 +185,7 @@ class OptionsByName:
             if unknown is not None:
                 raise PydanticCustomError(UNKNOWN_ENTRY, "unknown entry", {"name": unknown})
             chosen = tuple((name, self.options(name)) for name in value)
-            held = _adapter(_holder(chosen)).validate_json(json.dumps(value))
+            held = adapter(_holder(chosen)).validate_json(json.dumps(value))
             return NamedOptions({name: getattr(held, name) for name, _ in chosen})
 
         return core_schema.no_info_plain_validator_function(validated)
@@ -203,7 +203,8 @@ def _shown(value: Any) -> str:
 
 
 @functools.cache  # keyed on the class itself: a class does not change, whatever is registered later
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What validates values of a type; building one takes about 30 ms."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

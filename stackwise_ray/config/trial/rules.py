@@ -133,7 +133,7 @@ def whole_batches(trial: TrialConfig) -> Found:
         return "training.batch_tokens", f"= {tokens} is not a multiple of data.seq_len = {seq_len}; choose {choices}"
     sequences, parts = tokens // seq_len, trial.training.accumulation
     if parts > sequences:
-        problem = f"= {parts} micro-batches share {sequences} sequences a step; choose at most {sequences}"
+        problem = f"= {parts} micro-batches share {sequences} sequences per step; choose at most {sequences}"
         return "training.accumulation", f"{problem}, or raise training.batch_tokens"
     return None
 
@@ -174,10 +174,10 @@ def _memory(trial: TrialConfig) -> Found:
 def _sharded(trial: TrialConfig) -> Found:
     training = trial.training
     if training.parallel == "sharded" and training.spectral_norm:
-        problem = "= true needs whole matrices after each update, and every worker has a shard of them"
+        problem = "= true needs whole matrices after each update, and every worker has only a part of each"
         return "training.spectral_norm", f"{problem}; write false, or training.parallel: replicated"
     if training.parallel == "sharded" and training.precision == "fp16":
-        problem = "= fp16 scales the loss by what every worker sees overflow in its own shard, and they would differ"
+        problem = "= fp16 scales the loss by overflows, and workers with different parts would see different ones"
         return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
     return None
 
@@ -186,10 +186,10 @@ def _compiled(trial: TrialConfig) -> Found:
     """With `compile: true` the forward pass is one graph, the same at every step."""
     training, end = trial.training, "or training.compile: false"
     if training.compile and training.parallel == "sharded":
-        problem = "= sharded gathers weights and gives them back inside the pass, which a compiled one cannot"
+        problem = "= sharded gathers and frees weights inside the forward pass, and a compiled pass cannot do that"
         return "training.parallel", f"{problem}; choose replicated, {end}"
     if training.compile and training.memory_bytes is not None:
-        problem = f"= {training.memory_bytes} is fitted to the memory of a step that is not compiled, which takes other"
+        problem = f"= {training.memory_bytes} is fitted to the memory of a step without compiling, which differs"
         return "training.memory_bytes", f"{problem}; set training.accumulation, {end}"
     return None
 

@@ -11,12 +11,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from stackwise_ray.config.trial.paths import SchemaPart, children, chosen_component, suggest_key
-from stackwise_ray.config.trial.registered import UNKNOWN_ENTRY, Alternatives, OptionsByName, field_names
+from stackwise_ray.config.trial.registered import UNKNOWN_ENTRY, Alternatives, OptionsByName, adapter, field_names
 from stackwise_ray.core.errors import ConfigError, did_you_mean, nearest
 
 T = TypeVar("T")
@@ -30,15 +30,6 @@ class Origin(NamedTuple):
 
 
 Locate = Callable[[str], Origin]
-
-
-_adapters: dict[Any, TypeAdapter[Any]] = {}  # building one takes about 30 ms
-
-
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    if kind not in _adapters:
-        _adapters[kind] = TypeAdapter(kind)
-    return _adapters[kind]
 
 
 def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Locate | None = None) -> T:
@@ -55,7 +46,7 @@ def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Lo
     find = locate or (lambda path: Origin(source, path))
     _refuse_foreign(plain, "", find)
     try:
-        valid: T = _adapter(kind).validate_json(json.dumps(plain))
+        valid: T = adapter(cast(Any, kind)).validate_json(json.dumps(plain))
         return valid
     except ValidationError as error:
         problems = error.errors(include_url=False)

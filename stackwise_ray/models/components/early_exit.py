@@ -21,7 +21,7 @@ from pydantic import Field
 
 from stackwise_ray.config.trial import NonNegative, Positive, Strict, TrialConfig
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.core.metric_catalogue import format_metric, register_metrics
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.models.component import COMPONENTS, Component, Conflict
 
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -150,4 +150,3 @@ class EarlyExit(Component):
 
 
 COMPONENTS.register("early_exit")(EarlyExit())
-register_metrics(*EarlyExit.metrics)

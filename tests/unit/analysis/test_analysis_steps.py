@@ -57,6 +57,32 @@ class BudgetTableStep(ReportedStep):
         return Finding(sentence=sentence, facts=spent, opening=opening, blocks=blocks, grid=grid)
 
 
+def _raises(self: Any, options: Any, *_: Any) -> Any:
+    return {}["nothing"]
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "reads raises": ({"reads": _raises}, "its `reads` raises KeyError"),
+    "reads gives text": ({"reads": lambda self, options: ("validation/loss",)}, "its `reads` gives 'validation/loss'"),
+    "reads gives nothing": ({"reads": lambda self, options: None}, "its `reads` raises TypeError"),
+    "comparison raises": ({"comparison": _raises}, "its `comparison` raises KeyError"),
+    "comparison is none": ({"comparison": lambda self, options: "loss"}, "its `comparison` gives a str, which lacks m"),
+    "check raises": ({"check": _raises}, "its `check` raises KeyError"),
+}
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": [{"metric": "validation/loss"}]}])
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_of_a_plugins_step_is_one_message_with_its_name_and_place(
+    case: str, objective: dict[str, Any]
+) -> None:
+    methods, said = MISTAKES[case]
+    step = type("Wrong", (BudgetTableStep,), methods)()
+    with ANALYSES.registered("wrong", step), pytest.raises(ConfigError) as caught:
+        sweep_from_plain({**DOCUMENT, **objective, "analysis": [{"wrong": {}}]}, source="a.yaml")
+    assert str(caught.value).startswith(f"a.yaml: analysis.0.wrong: the analysis 'wrong': {said}")
+
+
 @pytest.fixture
 def budget_table() -> Iterator[None]:
     with ANALYSES.registered("budget_table", BudgetTableStep()):

@@ -78,10 +78,13 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
         ({"training.batch_tokens": 100}, "= 100 is not a multiple of data.seq_len = 256; choose 256"),
         (
             {"training.accumulation": 17},
-            "training.accumulation = 17 micro-batches share 16 sequences a step; choose at most 16",
+            "training.accumulation = 17 micro-batches share 16 sequences per step; choose at most 16",
         ),
         ({"training.schedule": {"kind": "wsd", "warmup": 0.5, "decay": 0.6}}, "choose a decay of at most 0.5"),
-        ({"training.parallel": "sharded", "optimizer.kind": "adamw_8bit"}, "by the number of workers; choose adamw"),
+        (
+            {"training.parallel": "sharded", "optimizer.kind": "adamw_8bit"},
+            "at other places; choose adamw",
+        ),
         (
             {"training.memory_bytes": 10**9, "training.accumulation": 2},
             "= 2 has no effect beside training.memory_bytes",
@@ -92,13 +95,13 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
         ),
         (
             {"training.parallel": "sharded", "training.spectral_norm": True},
-            "every worker has a shard of them; write false",
+            "every worker has only a part of each; write false",
         ),
         (
             {"training.parallel": "sharded", "training.regime": "depth_time", "training.consistency": 0.1},
             "when the shards have been given back; choose 0, or",
         ),
-        ({"training.compile": True, "training.parallel": "sharded"}, "the pass, which a compiled one cannot; choose"),
+        ({"training.compile": True, "training.parallel": "sharded"}, "a compiled pass cannot do that; choose"),
         (
             {"training.compile": True, "training.regime": "append", "training.cache": True},
             "training.cache = true begins a pass above the frozen prefix, and a compiled one begins at the tokens",
@@ -112,7 +115,7 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
             "training.consistency = 0.1 takes a stack's output out of the middle of the pass",
         ),
         ({"training.compile": True, "training.memory_bytes": 10**9}, "set training.accumulation, or training.compile"),
-        ({"training.parallel": "sharded", "training.precision": "fp16"}, "in its own shard, and they would differ; c"),
+        ({"training.parallel": "sharded", "training.precision": "fp16"}, "would see different ones; c"),
     ],
 )
 def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, Any], message: str) -> None:

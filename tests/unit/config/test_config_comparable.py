@@ -91,7 +91,7 @@ search: {sampler: random, trials: 4, space: {training.lr: {log_uniform: [0.001, 
 objective: [{metric: %s}]
 """
 GROWN = "training.regime: [depth_time]"
-OWN_TO_EACH = "of other questions from point to point of search.space"
+OWN_TO_EACH = "asks the points of search.space different questions"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_search_is_refused_where_its_points_answer_other_questions(
 ) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(SEARCH % (factor, metric))
-    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} is .*{why}"):
+    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} .*{why}"):
         load_sweep(file)
 
 
@@ -165,7 +165,9 @@ def test_early_stopping_by_a_loss_on_masks_of_their_own_is_refused(tmp_path: Pat
     factors = f"{GROWN}, training.noise.r_last: {{uniform: [0.1, 0.3]}}"
     text = SEARCH % (factors, "validation/masked_loss")
     file.write_text(f"{text}scheduler: {{kind: asha, metric: validation/loss}}\n")
-    with pytest.raises(ConfigError, match=r"scheduler\.metric = validation/loss is of other questions"):
+    with pytest.raises(
+        ConfigError, match=r"scheduler\.metric = validation/loss asks the points of .* different questions"
+    ):
         load_sweep(file)
     file.write_text(f"{text}scheduler: {{kind: asha}}\n")
     load_sweep(file)
@@ -193,7 +195,7 @@ tune: {space: {training.mask_ratio: {uniform: [0.1, 0.4]}}, trials_per_arm: 3}
 objective: [{metric: METRIC}]
 """
     file.write_text(text.replace("METRIC", "validation/loss"))
-    with pytest.raises(ConfigError, match=r"validation/loss is of other questions from point to point of tune\.space"):
+    with pytest.raises(ConfigError, match=r"validation/loss asks the points of tune\.space .*different questions"):
         load_sweep(file)
     file.write_text(text.replace("METRIC", "validation/masked_loss"))
     load_sweep(file)
@@ -206,7 +208,7 @@ def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -
     expand(load_sweep(file))
     both_sides = "{training: depth_time, training.decoder_objective: bidirectional}"
     file.write_text(decoders.replace("{training: depth_time}", both_sides))
-    with pytest.raises(ConfigError, match=r"validation/loss, which is of masked tokens or of next ones, and classical"):
+    with pytest.raises(ConfigError, match=r"validation/loss, which is a loss of masked tokens in one of classical"):
         load_sweep(file)
 
 

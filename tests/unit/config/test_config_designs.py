@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from stackwise_ray.config.loading import load_trial, sweep_from_plain, sweep_from_words
+from stackwise_ray.config.space import designs
 from stackwise_ray.config.space.designs import (
     Design,
     arm_resolve,
     expand,
-    flatten,
     tuned,
 )
 from stackwise_ray.config.space.domains import LogUniform
 from stackwise_ray.config.space.seeds import replicate_seeds, tuning_seeds, with_seed
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.space.sweep_rules import planned_trials
+from stackwise_ray.config.trial.flag_answers import flatten
 from stackwise_ray.core.errors import ConfigError
 
 BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov", "overrides": {"training.max_steps": 10}}
@@ -197,6 +199,17 @@ def test_a_search_has_a_space_and_no_arms() -> None:
     inside = sweep({"kind": "search", "search": {"trials": 7, "space": {"training.lr": [1, 2]}}})
     assert inside.search is not None
     assert inside.search.trials == 7
+
+
+def test_a_sweep_is_expanded_once_and_a_changed_copy_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    expanded = []
+    monkeypatch.setattr(designs, "_cells", lambda sweep, make=designs._cells: expanded.append(sweep) or make(sweep))
+    loaded = sweep({"kind": "arms", "arms": {"a": {}, "b": {"training.lr": 1e-3}}})
+    assert expand(loaded) is expand(loaded)
+    assert len(expanded) == 1, "when it was checked"
+    fewer = replace(loaded, design=replace(loaded.design, arms={"a": {}}))
+    assert [arm.name for arm in expand(fewer).arms] == ["a"]
+    assert len(expand(loaded).arms) == 2
 
 
 def test_flattening_reaches_every_leaf() -> None:

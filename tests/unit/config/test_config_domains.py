@@ -155,7 +155,7 @@ def test_a_point_that_breaks_a_constraint_is_marked_with_it() -> None:
 
 
 def test_endless_and_enormous_grids_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"search\.space\.training\.lr has|search\.space\.training\.lr: has no end"):
+    with pytest.raises(ConfigError, match=r"search\.space\.training\.lr: is a range, whose values"):
         list(enumerate_grid(space({"training.lr": {"uniform": [0, 1]}}), resolve=resolve, source="x.yaml"))
     many = {"model.d_ff": {"int": [1, 200]}, "training.batch_tokens": {"int": [1, 200]}}
     with pytest.raises(ConfigError, match="larger than 20,000 points"):

@@ -33,6 +33,8 @@ SETTING: dict[str, dict[str, Any]] = {
     "corpora": {"data.corpus": "mine"},
     "regimes": {"training.regime": "mine"},
     "optimizers": {"optimizer.kind": "mine"},
+    "families of a mapping": {"model": {"family": "mine"}},
+    "regimes of a mapping": {"training": {"regime": "mine"}},
     "components": {"model.components.mine": {}},
     "components of a mapping": {"model.components": {"mine": {}}},
     "components by an option": {"model.components.mine.size": 3},
@@ -66,7 +68,7 @@ def test_a_changed_plugin_makes_a_trial_that_names_its_entry_another_one(
 ) -> None:
     plain, ours = small(), next(iter(BY_KIND[kind].items()))[1]
     stages = [SimpleNamespace(objective="mine")]
-    by_mine = SimpleNamespace(plan=lambda trial: SimpleNamespace(stages=stages), options=object, rules=())
+    by_mine = SimpleNamespace(plan=lambda trial: SimpleNamespace(stages=stages), options=object, rules=(), masks=None)
     loaded("regimes", "by_mine", "1" * 64)
     if kind == "regimes":
         ours = REGIMES.get("classical")

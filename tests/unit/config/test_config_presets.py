@@ -10,6 +10,8 @@ from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.reading.presets import compose, list_presets
 from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.plugins import problems
+from stackwise_ray.planning.calibration_runs import tiny_trials
 
 
 def user_preset(folder: Path, name: str, text: str) -> Path:
@@ -105,6 +107,48 @@ def test_a_preset_that_does_not_compose_is_named(tmp_path: Path) -> None:
         compose({"model": "decoder/gpt2_family/tiny", "training": "broken"}, [tmp_path])
     with pytest.raises(ConfigError, match="is no folder"):
         compose({"model": "decoder/gpt2_family/tiny"}, [tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("content", [b"lr: [1\n", b"lr: \xff\n"])
+def test_a_preset_that_is_no_yaml_is_named_alone(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "broken.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/training/broken.yaml: the presets do not compose: "):
+        compose({"model": "decoder/gpt2_family/tiny", "training": "broken"}, [tmp_path])
+
+
+def install_presets(folder: Path, name: str, package: str) -> None:
+    """A distribution that names a package of presets, as an installer leaves it."""
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[stackwise_ray.presets]\n{name} = {package}\n")
+
+
+def test_a_broken_package_of_presets_stops_only_who_asks_for_its_presets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raises").mkdir()
+    (tmp_path / "raises" / "__init__.py").write_text("raise RuntimeError('not today')\n")
+    theirs = user_preset(tmp_path / "theirs_of_a_test", "training/append", "lr: 1e-2\n")
+    user_preset(theirs, "training/theirs", "lr: 1e-2\n")
+    user_preset(theirs, "model/theirs/tiny", "family: [\n")
+    (theirs / "data").mkdir()
+    (theirs / "data" / "gone.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    for name, package in (("absent", "no_such_package"), ("raising", "raises.presets"), ("theirs", theirs.name)):
+        install_presets(tmp_path, name, package)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_trial(["model=decoder/gpt2_family/tiny", "training=theirs", "training.budget={steps: 1}"]).training.lr
+    told = "\n".join(problems())
+    for part in ("no_such_package, which is no installed package", "RuntimeError: not today", "'append' is also"):
+        assert part in told
+    load_trial(["model=decoder/gpt2_family/tiny"])
+    assert not problems(), "each is told once"
+    with pytest.raises(ConfigError, match=f"{theirs}/training/append.yaml: the training preset 'append' is also "):
+        load_trial(["model=decoder/gpt2_family/tiny", "training=append"])
+    with pytest.raises(ConfigError, match=r"= lost is no training preset; .*no_such_package"):
+        load_trial(["model=decoder/gpt2_family/tiny", "training=lost"])
+    assert "model=theirs/tiny" in tiny_trials(), "measuring it says what is wrong"
 
 
 def test_a_changed_preset_is_read_again(tmp_path: Path) -> None:

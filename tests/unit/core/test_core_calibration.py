@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.calibration_store import SAMPLES_KEPT, Calibration, CalibrationKey, Sample, calibration_path
+from stackwise_ray.core.environment import cache_directory
 
 KIND = CalibrationKey(family="gpt2", threads=2)
 
@@ -21,11 +23,16 @@ def calibration(tmp_path: Path) -> Calibration:
     return Calibration(tmp_path / "cache" / "calibration.json")
 
 
+def stored(calibration: Calibration) -> dict[str, int]:
+    """How many samples the file has of every kind of run."""
+    ((_, kinds),) = json.loads(calibration.path.read_text())["machines"].items()
+    return {kind: len(samples) for kind, samples in kinds.items()}
+
+
 def test_nothing_is_predicted_before_anything_was_measured(calibration: Calibration) -> None:
     assert calibration.measured(KIND, 1e9) is None
     assert calibration.predict_seconds(KIND, flops_per_step=1e9, flops_total=1e12) is None
     assert calibration.predict_peak_bytes(KIND, flops_per_step=1e9, live_peak_bytes=1e6) is None
-    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=1e6) is None
 
 
 def test_seconds_are_startup_plus_flops_over_the_median_speed(calibration: Calibration) -> None:
@@ -35,12 +42,9 @@ def test_seconds_are_startup_plus_flops_over_the_median_speed(calibration: Calib
     assert seconds == pytest.approx(2.0 + 4e11 / 2e10)
 
 
-def test_bytes_are_the_baseline_plus_the_corrected_tensors(calibration: Calibration) -> None:
+def test_bytes_are_the_corrected_tensors(calibration: Calibration) -> None:
     calibration.add(KIND, Sample(flops_per_step=1e9, memory_ratio=1.25))
     assert calibration.predict_peak_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) == pytest.approx(1e7)
-    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) is None
-    calibration.add(KIND, Sample(flops_per_step=1e9, baseline_bytes=3e8))
-    assert calibration.predict_process_bytes(KIND, flops_per_step=1e9, live_peak_bytes=8e6) == pytest.approx(3.1e8)
     assert calibration.predict_seconds(KIND, flops_per_step=1e9, flops_total=1e12) is None
 
 
@@ -96,7 +100,7 @@ def test_what_few_runs_measure_is_not_pushed_out_by_what_all_do(calibration: Cal
     assert measured is not None
     assert measured.memory_ratio == 1.1
     assert measured.flops_per_s == 1e9
-    assert calibration.kinds() == {KIND.text(): SAMPLES_KEPT + 1}
+    assert stored(calibration) == {KIND.text(): SAMPLES_KEPT + 1}
 
 
 def test_a_rare_field_keeps_no_old_speed(calibration: Calibration) -> None:
@@ -139,7 +143,7 @@ def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> No
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(calibration.path), name]) for name in "abc"]
     assert [process.wait() for process in processes] == [0, 0, 0]
-    assert list(calibration.kinds().values()) == [3, 3, 3]
+    assert list(stored(calibration).values()) == [3, 3, 3]
 
 
 def test_adding_waits_for_whoever_else_is_adding(calibration: Calibration) -> None:
@@ -158,6 +162,9 @@ def test_adding_waits_for_whoever_else_is_adding(calibration: Calibration) -> No
 def test_the_place_of_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
     assert calibration_path() == tmp_path / "calibration.json"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("STACKWISE_CACHE", "~/own")
+    assert calibration_path().parent == tmp_path / "own" == cache_directory()
     monkeypatch.delenv("STACKWISE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert calibration_path() == tmp_path / "xdg" / "stackwise_ray" / "calibration.json"

@@ -1,10 +1,20 @@
-"""How the values of a metric and their differences are written."""
+"""Which metrics are known, and how the values of a metric and their differences are written."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from stackwise_ray.config.trial.registered import NoOptions
+from stackwise_ray.core.errors import EntryError, PluginError
+from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import find_metric, format_difference, format_metric, format_size, metric_paths
+from stackwise_ray.core.plugins import load_plugin
+from stackwise_ray.core.registries import COMPONENTS, TASKS
+from stackwise_ray.models.component import Component
 
 
 @pytest.mark.parametrize("path", metric_paths())
@@ -25,3 +35,62 @@ def test_a_difference_is_written_in_the_form_of_its_metric(path: str) -> None:
 def test_a_difference_of_plain_numbers_has_as_many_digits_as_its_interval_supports(path: str | None) -> None:
     assert format_difference(path, 0.66312, (0.64112, 0.68412)) == "+0.663 [+0.641, +0.684]"
     assert format_difference(path, -1.0) == "−1.00 [no interval]"
+
+
+FAILING = """
+from dataclasses import dataclass
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import find_metric, register_metrics
+from stackwise_ray.models.component import COMPONENTS, Component
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    pass
+
+class Mine(Component):
+    name = "mine"
+    options = Options
+    metrics = (Metric(path="mine/depth", unit="layers", reported_by="trials with it"),)
+    observable = "mine/depth"
+
+assert find_metric("mine/depth") is None, "a class that is only defined registers nothing"
+register_metrics(Metric(path="ours/score", unit="points", reported_by="a test"))
+COMPONENTS.register("mine")(Mine())
+assert find_metric("mine/depth") and find_metric("ours/score")
+{end}
+"""
+
+
+def test_the_metrics_of_a_plugin_that_fails_are_withdrawn_with_its_entries(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FAILING.format(end="raise RuntimeError('too late')"))
+    with pytest.raises(PluginError, match=r"RuntimeError at line .*: too late"):
+        load_plugin(str(tmp_path / "mine.py"))
+    assert "mine" not in COMPONENTS
+    assert [find_metric(path) for path in ("mine/depth", "ours/score")] == [None, None]
+    assert find_metric("validation/loss") is not None
+
+
+def test_a_component_brings_its_metrics_while_it_is_registered() -> None:
+    class Brings(Component):
+        name = "brings"
+        options = NoOptions
+        metrics = (Metric(path="brings/depth", unit="layers", reported_by="trials with it"),)
+        observable = "brings/depth"
+
+    class Takes(Brings):
+        metrics = (Metric(path="validation/loss", unit="metres", reported_by="trials with it"),)
+
+    assert "brings/depth" not in metric_paths()
+    with COMPONENTS.registered("brings", Brings()):
+        assert "brings/depth" in metric_paths()
+    assert "brings/depth" not in metric_paths()
+    with pytest.raises(EntryError, match="'validation/loss' is registered already with another record"):
+        COMPONENTS.register("takes")(Takes())
+    assert "takes" not in COMPONENTS
+
+
+@pytest.mark.parametrize("owner", [*TASKS.names(), *COMPONENTS.names()])
+def test_the_metrics_of_every_task_and_component_are_known_before_anybody_asks_for_one(owner: str) -> None:
+    code = "from stackwise_ray.core.metric_catalogue import metric_paths; print(*metric_paths())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"{owner}/" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,27 @@ def test_a_name_that_can_be_no_key_is_refused_by_every_kind_when_it_is_registere
     with pytest.raises(EntryError, match=f"{BY_KIND[kind].kind} .*(write 'my_|write '[a-z]|give a word)"):
         BY_KIND[kind].register(name)(next(iter(BY_KIND[kind].items()))[1])
     assert name not in BY_KIND[kind]
+
+
+READ = {
+    "families": {"blocks_end_in_norm"},
+    "corpora": {"signature"},
+    "regimes": {"masks"},
+    "flags": {"measured_by"},
+    "components": {"one_stage", "report", "held_out_tokens", "evaluation_bound"},
+    "analyses": {"check", "reads", "comparison", "refuses_search"},
+}
+"""What rules, plans and reports read of an entry without asking whether it is there."""
+
+
+@pytest.mark.parametrize(("kind", "attribute"), [(kind, one) for kind, read in READ.items() for one in sorted(read)])
+def test_an_entry_that_lacks_something_that_is_read_of_it_is_refused_when_it_is_registered(
+    kind: str, attribute: str
+) -> None:
+    entry = next(iter(BY_KIND[kind].items()))[1]
+    kept = {name: getattr(entry, name) for name in dir(entry) if not name.startswith("__") and name != attribute}
+    with pytest.raises(EntryError, match=f"'mine' is a SimpleNamespace, which lacks {attribute};"):
+        BY_KIND[kind].register("mine")(SimpleNamespace(**kept))
 
 
 @pytest.mark.parametrize("kind", BY_KIND)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from stackwise_ray.config.trial import data_config
+from stackwise_ray.core.environment import cache_directory
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
-from stackwise_ray.data.cache import default_cache_directory
 from stackwise_ray.data.corpora.markov import MarkovSource
 
 CONFIG = data_config(corpus="markov", seq_len=16, markov=MarkovSource(n_tokens=300_000))
@@ -185,13 +185,13 @@ def test_a_file_where_the_cache_should_be_is_a_config_error(tmp_path):
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "own"))
-    assert default_cache_directory() == tmp_path / "own"
+    assert cache_directory() == tmp_path / "own"
     monkeypatch.delenv("STACKWISE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_cache_directory() == tmp_path / "xdg" / "stackwise_ray"
+    assert cache_directory() == tmp_path / "xdg" / "stackwise_ray"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_directory() == tmp_path / ".cache" / "stackwise_ray"
+    assert cache_directory() == tmp_path / ".cache" / "stackwise_ray"
 
 
 def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path):

@@ -35,6 +35,8 @@ def extra_flags() -> Iterator[None]:
         flag("test_bf16", {"training.precision": "bf16"}),
         flag("test_budget", {"training.budget": {"steps": 2}}),
         flag("test_budget_steps", {"training.budget.steps": 3}),
+        flag("test_narrow", {"model.d_model": 17}),
+        flag("test_nested", {"training": {"precision": "bf16", "batch_tokens": 64}}),
         flag("test_needy", {}, lack="needs training.regime = depth_time; choose it or drop the flag"),
     ]
     for entry in added:
@@ -78,9 +80,40 @@ def test_two_flags_that_write_the_same_value_compose():
 
 
 @pytest.mark.usefixtures("extra_flags")
-def test_a_flag_that_lacks_something_says_what_and_how_to_mend_it():
+def test_a_flag_that_lacks_something_says_what_and_what_to_write():
     with pytest.raises(ConfigError, match=r"flags: 'test_needy' needs training.regime = depth_time; choose it"):
         apply_flags(replace(TRIAL, flags=("test_needy",)))
+
+
+@pytest.mark.usefixtures("extra_flags")
+def test_a_rule_that_flags_break_is_said_of_the_flags_that_break_it_and_of_no_other():
+    for flags in (("test_narrow", "test_bf16"), ("test_bf16", "test_narrow")):
+        with pytest.raises(
+            ConfigError, match=r"flags: the flag 'test_narrow' cannot be applied: model\.n_heads = 2 "
+        ) as caught:
+            apply_flags(replace(TRIAL, flags=flags))
+        assert "test_bf16" not in str(caught.value)
+
+
+def test_two_flags_that_break_a_rule_together_are_both_named():
+    trial = replace(TRIAL, flags=("mixed_precision", "compile", "early_exit"))
+    with pytest.raises(ConfigError, match=r"'compile' and .*'early_exit' cannot be applied together: ") as caught:
+        apply_flags(trial)
+    assert "mixed_precision" not in str(caught.value)
+
+
+def test_a_rule_that_the_trial_breaks_by_itself_is_not_said_of_its_flags():
+    broken = replace(TRIAL, model=replace(TRIAL.model, n_heads=3), flags=("mixed_precision",))
+    with pytest.raises(ConfigError, match=r"^model\.n_heads = 3 ") as caught:
+        apply_flags(broken)
+    assert "mixed_precision" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("extra_flags")
+def test_edits_of_a_mapping_conflict_and_compose_field_by_field():
+    assert apply_flags(replace(TRIAL, flags=("test_nested", "test_bf16"))).training.batch_tokens == 64
+    with pytest.raises(ConfigError, match=r"'test_float32' sets training.precision = 'float32' and 'test_nested' sets"):
+        apply_flags(replace(TRIAL, flags=("test_float32", "test_nested")))
 
 
 def test_an_unknown_flag_is_named_with_the_nearest():

@@ -29,7 +29,9 @@ class TinyModel(nn.Module):
 
 
 def names_by_decay(model: nn.Module) -> dict[float, list[str]]:
-    return {group["weight_decay"]: group["names"] for group in parameter_groups(model, 0.1)}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, 0.1)
+    return {group["weight_decay"]: [names[id(one)] for one in group["params"]] for group in groups}
 
 
 def test_matrices_and_the_token_table_are_decayed_and_nothing_else():

@@ -262,6 +262,13 @@ def test_a_run_is_filed_under_the_kind_that_the_plan_looks_up_whatever_flags_do(
     assert kind.precision == apply_flags(trial).training.precision
 
 
+def test_a_run_on_a_gpu_is_filed_where_the_plan_looks_whatever_the_threads() -> None:
+    trial = load_trial(["model=decoder/gpt2_family/tiny", "data=markov"])
+    planned, measured = (calibration_key(trial, device="NVIDIA H200", threads=n, backend=None) for n in (4, 16))
+    assert planned == measured
+    assert planned.threads == 0
+
+
 def test_arms_that_differ_in_their_masks_alone_are_counted_once() -> None:
     def misses(**changes: Any) -> int:
         trial = training(regime="depth_time", **changes)

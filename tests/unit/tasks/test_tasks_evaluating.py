@@ -39,7 +39,11 @@ def tiny_choice() -> type[Task]:
             title="Three questions",
             kind="multiple_choice",
             source=TaskSource(paper="none", dataset="three questions", licence="none"),
-            metrics=(Metric(path="tiny_choice/accuracy", unit="share of questions", direction="maximize"),),
+            metrics=(
+                Metric(
+                    path="tiny_choice/accuracy", unit="share of questions", direction="maximize", reported_by="a test"
+                ),
+            ),
             split="test",
             n_items=3,
             item="questions",

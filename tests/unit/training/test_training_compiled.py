@@ -62,7 +62,7 @@ def test_without_a_compiler_a_trial_is_refused_before_it_begins(monkeypatch, tmp
 def test_the_flag_says_what_it_does_not_go_with():
     assert apply_flags(replace(TRIAL, flags=("compile",))).training.compile
     sharded = replace(with_training(parallel="sharded"), flags=("compile",))
-    with pytest.raises(ConfigError, match=r"'compile' does not go with training.parallel = sharded"):
+    with pytest.raises(ConfigError, match=r"flag 'compile' cannot be applied: training.parallel = sharded"):
         apply_flags(sharded)
 
 

@@ -16,7 +16,7 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.comparison_records import read_questions
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import AnalysisError, ConfigError
 from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed import driver
@@ -125,6 +125,39 @@ def test_tuning_is_short_on_a_seed_of_its_own_and_its_best_value_reaches_the_rep
             assert proposal.trial.training.lr == wanted
             assert proposal.trial.training.budget.steps == 50
     assert journal.decisions("tuning")["a"]["values"] == {"training.lr": rates["a"][0]}
+
+
+def test_tuning_with_a_failed_trial_has_an_unknown_cost_and_not_that_of_the_others(
+    tmp_path: Path, journal: Journal
+) -> None:
+    asked = sweep(tmp_path, ARMS + TUNE)
+    drive(asked, journal)
+    assert {payload["flops"] for payload in journal.decisions("tuning").values()} == {3}
+    source = source_for(asked, expand(asked), journal)
+    failed: set[str] = set()
+    while (proposal := source.propose()) is not None:
+        fails = proposal.role == "tuning" and proposal.arm == "a" and not failed
+        failed |= {proposal.arm} if fails else set()
+        source.ended(
+            proposal,
+            TrialRecord(
+                trial_id=f"{proposal.arm}{proposal.parameters}",
+                number=0,
+                arm=proposal.arm,
+                seed=proposal.seed,
+                role=proposal.role,
+                config={},
+                status="failed" if fails else "finished",
+                reason="out of memory" if fails else None,
+                metrics={} if fails else {"validation/loss": 1.0, "flops/total": 1.0},
+            ),
+        )
+    assert {arm: payload["flops"] for arm, payload in journal.decisions("tuning").items()} == {"a": None, "b": 3}
+
+
+def test_a_journal_that_does_not_say_what_its_sweep_asks_gives_no_questions() -> None:
+    with pytest.raises(AnalysisError, match="does not say what its sweep asks"):
+        read_questions({"sweep": {}})
 
 
 def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -> None:
