@@ -1,9 +1,13 @@
-"""A component that breaks a promise fails its contract, as `doctor --plugin` asks it."""
+"""A component that breaks a promise fails its contract, as `doctor --plugin` asks it.
+
+Every fault is in the test's own component; the checks, the runs and the catalogue are the real ones.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,8 +88,9 @@ def failures() -> dict[str, str]:
     return {check.__name__: line.detail for check, line in found if line.status != "ok"}
 
 
-def test_a_component_that_keeps_its_promises_passes() -> None:
+def test_a_component_that_keeps_its_promises_passes_and_leaves_no_measurement_for_plans(module_cache: Path) -> None:
     assert failures() == {}
+    assert not (module_cache / "calibration.json").exists()
 
 
 def test_flops_per_step_where_they_are_counted_per_sequence_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 STATES = {"early_exit": {"threshold": "early_exit/threshold"}}
 """By component, the metric that reports each entry of its state."""
 TIMES = ("time/", "throughput/", "memory/process")
