@@ -109,6 +109,37 @@ def test_a_failing_line_has_a_fix_and_makes_the_exit_code_1(tmp_path: Path) -> N
     assert {"python", "packages", "torch", "cuda", "results", "compiler", "c++ compiler"} <= set(checks)
 
 
+NOT_PURE = """
+import itertools
+from stackwise_ray.flags import FLAGS, Flag, Measure
+
+calls = itertools.count(1)
+FLAGS.register("restless")(
+    Flag(name="restless", summary="Decays more at every call.", claim="None.",
+         measured_by=(Measure(metric="validation/loss"),), needs=lambda trial: None,
+         edits=lambda trial: {"optimizer.weight_decay": next(calls) / 100})
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_plugin_that_keeps_its_promises_passes_and_one_that_breaks_one_is_named_with_it(tmp_path: Path) -> None:
+    good = str(Path(__file__).parents[2] / "examples" / "08_your_own_flag.py")
+    bad = tmp_path / "[restless].py"
+    bad.write_text(NOT_PURE)
+    words = ["--no-ray", "--no-calibrate", "--output", str(tmp_path), "--plugin", good, "--plugin", str(bad)]
+    answer = run_doctor(*words, STACKWISE_CACHE=str(tmp_path / "cache"))
+    assert answer.returncode == 1
+    lines = answer.stdout.splitlines()
+    assert [line.split()[0] for line in lines if good in line] == ["ok"] * 6
+    assert f"ok     flag long_warmup ({good})  It has its own name" in answer.stdout
+    broken, *others = [i for i, line in enumerate(lines) if line.startswith("fails")]
+    assert all(lines[i].startswith(f"fails  flag restless ({bad})") for i in (broken, *others))
+    assert "two calls of `edits` on one trial give different edits" in lines[broken]
+    assert lines[broken + 1].strip() == "fix: correct the plugin"
+    assert not (tmp_path / "cache" / "calibration.json").exists()
+
+
 @pytest.mark.slow
 def test_torch_ray_and_the_tracking_store_work_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
