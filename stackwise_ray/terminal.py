@@ -57,8 +57,7 @@ class _Console(Console):
     """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
 
     def __init__(self, *, stderr: bool, soft_wrap: bool, width: int | None = None) -> None:
-        plain = {"markup": False, "emoji": False, "highlight": False}
-        super().__init__(stderr=stderr, soft_wrap=soft_wrap, width=width, **plain)
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, width=width, markup=False, emoji=False, highlight=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
