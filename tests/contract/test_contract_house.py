@@ -1,9 +1,10 @@
-"""The house: no imports in a circle, no shared names, no dependency that nothing imports, no dangling names."""
+"""The house: no imports in a circle, no shared names, dependencies are what is imported, no dangling names."""
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
@@ -80,19 +83,59 @@ def test_no_two_public_classes_share_a_name() -> None:
     assert {owner: names for owner, names in places.items() if len(names) > 1} == {}
 
 
-def test_every_runtime_dependency_is_imported() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
+def distribution(name: str) -> str:
+    """A distribution's name as all spell it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements: Iterable[str]) -> set[str]:
+    return {distribution(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+
+
+def others_imported(*folders: str) -> dict[str, set[str]]:
+    """Distributions that the files of some folders import, by the top-level name that they import."""
     roots = set()
-    for path in FILES.values():
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 roots |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 roots.add(node.module.partition(".")[0])
     provided = packages_distributions()
-    imported_distributions = {name.lower() for root in roots for name in provided.get(root, ())}
-    assert distributions <= imported_distributions, sorted(distributions - imported_distributions)
+    beside = {path.stem for path in files} - set(provided)  # scripts and tests import what lies beside them
+    roots -= {"stackwise_ray", "analysis", "tests", *sys.stdlib_module_names, *beside}
+    return {root: {distribution(name) for name in provided.get(root, [root])} for root in roots}
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RUNTIME = declared(PROJECT["dependencies"])
+EXTRAS = {extra: declared(needs) for extra, needs in PROJECT["optional-dependencies"].items()}
+DEVELOPERS = EXTRAS.pop("dev")
+OPTIONAL = {"triton"}.union(*EXTRAS.values())
+"""What a user may install; triton comes with the builds of torch for CUDA."""
+
+
+def test_every_runtime_dependency_is_imported() -> None:
+    unused = RUNTIME.difference(*others_imported("stackwise_ray", "analysis").values())
+    assert not unused, sorted(unused)
+
+
+@pytest.mark.parametrize(
+    ("folder", "may"),
+    [
+        ("stackwise_ray", RUNTIME | OPTIONAL),
+        ("analysis", RUNTIME),
+        ("examples", RUNTIME),
+        ("benchmarks", RUNTIME),
+        ("tests", RUNTIME | OPTIONAL | DEVELOPERS),
+    ],
+)
+def test_everything_that_is_imported_is_declared(folder: str, may: set[str]) -> None:
+    found = others_imported(folder)
+    assert found
+    undeclared = {root: names for root, names in found.items() if not names & may}
+    assert not undeclared
 
 
 # ------------------------------------------------------------------------------------------------ names in docstrings
