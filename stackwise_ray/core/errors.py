@@ -19,7 +19,7 @@ class ConfigError(StackwiseError):
     """What was asked cannot be done as written: the message names place, value and fix.
 
     Args:
-        problem: What is wrong and how to mend it, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
+        problem: What is wrong and how to correct it, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
             or 16``.
         path: Dotted path of the offending key, e.g. ``base.model.n_heads``.
         source: File (or "command line") in which the key stands.
@@ -41,6 +41,10 @@ class ConfigError(StackwiseError):
     def at(self, *, path: str | None = None, source: str | None = None) -> ConfigError:
         """The same error with its place filled in where it was unknown."""
         return type(self)(self.problem, path=self.path or path, source=self.source or source)
+
+
+class MissingPackageError(ConfigError):
+    """What was asked needs a package that is not installed: the message says how to install it."""
 
 
 class PluginError(ConfigError):

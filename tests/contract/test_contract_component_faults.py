@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from stackwise_ray.contracts import contracts_of
-from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import register_metrics
 from stackwise_ray.models.component import COMPONENTS, Attached, Component
@@ -74,11 +73,10 @@ class Doubled(Component):
 
 
 @pytest.fixture(autouse=True)
-def _registered() -> Iterator[None]:
+def _registered(own_metrics: None) -> Iterator[None]:
     register_metrics(CALLS)
     with COMPONENTS.registered("twice", Doubled()):
         yield
-    del metric_catalogue._KNOWN[CALLS.path]  # no other test is to find it there
 
 
 def failures() -> dict[str, str]:
@@ -94,12 +92,12 @@ def test_a_component_that_keeps_its_promises_passes_and_leaves_no_measurement_fo
 
 
 def test_flops_per_step_where_they_are_counted_per_sequence_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Twice, "modelled", 1 / 8)  # a step has eight sequences
+    monkeypatch.setattr(Twice, "modelled", 1 / 8)  # of the test's own component: a step has eight sequences
     found = failures()
     assert list(found) == ["its_cost_is_the_plans"]
     assert "FLOPs, and by `modelled_flops` it takes" in found["its_cost_is_the_plans"]
 
 
 def test_a_state_that_is_not_taken_over_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Twice, "restores", False)
+    monkeypatch.setattr(Twice, "restores", False)  # the test's own component forgets its state
     assert set(failures()) == {"it_continues_bit_for_bit", "it_is_saved_with_its_state"}

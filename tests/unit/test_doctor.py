@@ -14,6 +14,7 @@ from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
+from tests.heavy_modules import run_and_list
 
 
 def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -27,14 +28,9 @@ def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 def test_its_help_has_examples_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from stackwise_ray.doctor import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit: print([n for n in ('torch', 'ray', 'transformers', 'mlflow') if n in sys.modules])"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "python -m stackwise_ray.doctor --no-calibrate" in answer.stdout
-    assert answer.stdout.strip().endswith("[]")
+    output, loaded = run_and_list("from stackwise_ray.doctor import app; app(['--help'])")
+    assert "python -m stackwise_ray.doctor --no-calibrate" in output
+    assert loaded == []
 
 
 def test_this_machine_has_a_python_and_packages_that_fit() -> None:
@@ -65,7 +61,7 @@ def test_a_file_where_results_should_go_fails(tmp_path: Path) -> None:
 
 
 def test_a_disk_with_too_little_room_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkup, "LEAST_DISK", 2**60)
+    monkeypatch.setattr(checkup, "LEAST_DISK", 2**60)  # more than any disk has
     assert checkup.check_disk(tmp_path)[0].status == "fails"
 
 

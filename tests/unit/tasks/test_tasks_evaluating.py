@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import pytest
 import torch
 
 from stackwise_ray.config.trial import TrialConfig, data_config, replace_data, replace_training
-from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.registries import TASKS
@@ -95,12 +96,13 @@ def own_text() -> type[Task]:
 
 
 @pytest.fixture(autouse=True)
-def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def tasks(own_metrics: None) -> Iterator[None]:
     """Both tasks are registered, and no other test sees them."""
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
-    for make in (tiny_choice, own_text):
-        task = make()
-        monkeypatch.setitem(TASKS._entries, task.facts.name, task)
+    with ExitStack() as registered:
+        for make in (tiny_choice, own_text):
+            task = make()
+            registered.enter_context(TASKS.registered(task.facts.name, task))
+        yield
 
 
 @pytest.fixture(scope="module")
