@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.registries import BY_KIND
 
 # Two processes with two threads each on two cores make every timing twice as long and prove nothing more.
@@ -25,13 +24,6 @@ def _registries_as_before() -> Iterator[None]:
     before = {kind: registry.names() for kind, registry in BY_KIND.items()}
     yield
     assert {kind: registry.names() for kind, registry in BY_KIND.items()} == before
-
-
-@pytest.fixture
-def own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metrics that a test registers are gone after it."""
-    # Nobody unregisters a metric, so the catalogue has no call for it.
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from stackwise_ray.contracts import contracts_of
+from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import register_metrics
 from stackwise_ray.models.component import COMPONENTS, Attached, Component
@@ -73,10 +74,11 @@ class Doubled(Component):
 
 
 @pytest.fixture(autouse=True)
-def _registered(own_metrics: None) -> Iterator[None]:
+def _registered() -> Iterator[None]:
     register_metrics(CALLS)
     with COMPONENTS.registered("twice", Doubled()):
         yield
+    del metric_catalogue._KNOWN[CALLS.path]  # no other test is to find it there
 
 
 def failures() -> dict[str, str]:

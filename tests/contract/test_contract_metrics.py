@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.trial import TrialConfig, data_config
+from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import find_metric, metric_paths, register_metrics, resolve_direction
 from stackwise_ray.core.registries import COMPONENTS, TASKS
@@ -109,7 +110,8 @@ def test_the_direction_of_every_metric_is_the_one_written_down_here() -> None:
     assert found == dict.fromkeys(MORE_IS_BETTER, "maximize") | dict.fromkeys(LESS_IS_BETTER, "minimize")
 
 
-def test_a_path_belongs_to_one_record_and_a_second_one_is_refused(own_metrics: None) -> None:
+def test_a_path_belongs_to_one_record_and_a_second_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
     first = Metric(path="ours/score", unit="points", direction="maximize")
     register_metrics(first)
     register_metrics(replace(first))  # the same again, as when a plugin is loaded twice

@@ -8,8 +8,11 @@ from pathlib import Path
 import datasets
 import pytest
 
+from stackwise_ray.contracts import ContractError
+from stackwise_ray.contracts.tasks_contract import its_metrics_are_its_own
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import TASKS
+from stackwise_ray.core.trial_metrics import TRIAL_METRICS
 from stackwise_ray.tasks.task import Task
 from stackwise_ray.training.scoring import TrainedModel
 from tests.small_trials import TRIAL, with_model
@@ -46,6 +49,12 @@ def test_a_path_without_the_data_is_refused_and_nothing_is_looked_for_elsewhere(
     assert str(nothing_here) in task.where(str(nothing_here)).missing
     with pytest.raises(ConfigError, match=r"data\.path = .* there; expected"):
         task.prepare(DECODER, str(nothing_here), None)
+
+
+@pytest.mark.parametrize("group", sorted({metric.path.partition("/")[0] for metric in TRIAL_METRICS}))
+def test_a_task_that_is_called_as_the_metrics_of_trials_breaks_its_contract(group: str, task: Task) -> None:
+    with TASKS.registered(group, type(task)), pytest.raises(ContractError, match="are those of trials"):
+        its_metrics_are_its_own(group)
 
 
 def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
