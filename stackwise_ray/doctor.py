@@ -1,6 +1,6 @@
 """`python -m stackwise_ray.doctor`: whether this machine can run a sweep, and how fast it is.
 
-What is checked stands in `checkup`. The measured speed goes into the machine's calibration, from which `sweep --plan`
+What is checked is in `checkup`. The measured speed goes into the machine's calibration, from which `sweep --plan`
 predicts hours and memory.
 """
 

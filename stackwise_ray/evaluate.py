@@ -208,7 +208,7 @@ def _data_path(words: list[str], names: tuple[str, ...]) -> tuple[str | None, li
 
 
 def _answer(result: TaskResult, console: Console) -> None:
-    """One line per metric: path, value, and what stands beside it."""
+    """One line per metric: path, value, and what it is compared with."""
     content, facts = result.content, result.facts
     for path, found in content["metrics"].items():
         parts = [f"{path}  {format_metric(path, found['value'])}"]

@@ -170,7 +170,7 @@ def main(
         list[str] | None, typer.Argument(metavar="[path=value ...]", help="Changes to the file, by dotted path.")
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would run, and run nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Print where the sweep stands, and run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print how far the sweep is, and run nothing.")] = False,
     shipped: Annotated[bool, typer.Option("--list", help="List the shipped files.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
     output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<sweep name>.")] = OUTPUT,

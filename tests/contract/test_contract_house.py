@@ -53,7 +53,7 @@ def test_no_imports_go_round_in_a_circle() -> None:
 
 
 def test_no_two_rooms_import_each_other_in_a_circle() -> None:
-    """A room is what stands directly in the package: a folder, or a command's module."""
+    """A room is what is directly in the package: a folder, or a command's module."""
     rooms: dict[str, set[str]] = defaultdict(set)
     for name in FILES:
         parts = name.split(".")

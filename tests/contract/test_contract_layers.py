@@ -49,7 +49,7 @@ FLOORS = {
     "commands": 7,
     "__main__": 8,
 }
-"""Rooms of `analysis` from the ground up; a module in none of them stands on the ground, and may import no room."""
+"""Rooms of `analysis` from the ground up; a module in none of them is on the ground, and may import no room."""
 WITHIN_A_LAYER = {("models", "kernels"), ("metrics", "kernels"), ("tasks", "training")}
 """(room, another of its layer that it may import from)."""
 

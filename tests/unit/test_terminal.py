@@ -86,7 +86,7 @@ def test_every_command_prints_what_is_wrong_with_an_installed_plugin(words: list
     assert done.returncode == (0 if words[-1] == "--list" else 2)
     said = [line for line in done.stderr.splitlines() if line.startswith("warning: the installed plugin theirs 1.0")]
     assert said
-    assert len(said) == len(set(said)), "each is told once"
+    assert len(said) == len(set(said)), "each is printed once"
 
 
 def test_a_console_is_made_in_one_place() -> None:
