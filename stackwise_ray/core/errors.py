@@ -19,7 +19,7 @@ class ConfigError(StackwiseError):
     """What was asked cannot be done as written: the message names place, value and fix.
 
     Args:
-        problem: What is wrong and how to correct it, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
+        problem: What is wrong and what to write, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
             or 16``.
         path: Dotted path of the offending key, e.g. ``base.model.n_heads``.
         source: File (or "command line") in which the key stands.
