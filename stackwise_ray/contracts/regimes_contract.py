@@ -78,16 +78,16 @@ def trial_of(name: str) -> TrialConfig:
     """A small trial in this regime.
 
     Raises:
-        NotAtHand: The regime needs options of its own to begin at all; the message is its own.
+        NotAtHand: It is refused with the options of `Regime.example`; the message is the refusal's own.
     """
     reasons = []
+    words = [f"training.{option}={json.dumps(value)}" for option, value in REGIMES.get(name).example.items()]
     for model in ("model=decoder/gpt2_family/tiny", "model=encoder/bert_family/tiny"):
-        for more in ([], ["training.pretraining_share=0.5"]):
-            try:
-                return small_trial(f"training.regime={name}", *more, model=model)
-            except ConfigError as error:
-                reasons.append(str(error))
-    raise NotAtHand(f"a small trial of it is refused, for a decoder and for an encoder: {reasons[0]}; {reasons[2]}")
+        try:
+            return small_trial(f"training.regime={name}", *words, model=model)
+        except ConfigError as error:
+            reasons.append(str(error))
+    raise NotAtHand(f"a small trial of it is refused, for a decoder and for an encoder: {'; '.join(reasons)}")
 
 
 CHECKS = (

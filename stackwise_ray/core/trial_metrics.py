@@ -204,3 +204,9 @@ TRIAL_METRICS: tuple[Metric, ...] = (
     *_costs,
     *_of_training,
 )
+COST_METRICS: tuple[Metric, ...] = _costs
+"""What a trial took: FLOPs, tokens, memory, time, and the size of its model."""
+QUALITY_METRICS: tuple[Metric, ...] = tuple(
+    metric for metric in TRIAL_METRICS if metric not in (*_costs, *_of_training)
+)
+"""How good its model is, with the counts of the text that it was measured on."""

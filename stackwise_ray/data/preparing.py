@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -286,17 +286,21 @@ def _cut(text: str, start: int, limit: int) -> int:
 
 
 def count_words(text: str, rule: WordRule) -> int:
-    """Words of a text as a perplexity per word counts them.
+    """How many words a text has, as a perplexity per word counts them."""
+    return len(words_of(text, rule))
 
-    >>> count_words(" a b \\n \\n c \\n", "whitespace and line ends")
-    6
+
+def words_of(text: str, rule: WordRule) -> Sequence[str]:
+    """The words of a text in order.
+
+    >>> words_of(" a b \\n \\n c \\n", "whitespace and line ends")
+    ['a', 'b', '<eos>', '<eos>', 'c', '<eos>']
     """
     if rule == "symbols":
-        return len(text)
-    words = len(text.split())
+        return text
     if rule == "whitespace and line ends":
-        words += text.count("\n")
-    return words
+        text = text.replace("\n", " <eos> ")
+    return text.split()
 
 
 def _train_texts(corpus: Corpus, ticker: _Ticker) -> Callable[[], Iterator[str]]:

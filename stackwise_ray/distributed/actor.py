@@ -112,7 +112,7 @@ class TrialActor(tune.Trainable):
         objective = self._assignment.settings.objective
         for record in reversed(records if self._assignment.may_be_stopped else ()):
             if objective in record.metrics:
-                return {"objective": record.metrics[objective], "progress": record.metrics.get("progress", 0.0) * 100}
+                return {"objective": record.metrics[objective], "progress": record.metrics["progress"] * 100}
         return {}
 
     def _unexpected(self, error: Exception) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.comparison_records import Goal
-from stackwise_ray.tracking.interface import Outcome
+from stackwise_ray.tracking.interface import SweepEnding
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_command
 
@@ -36,7 +36,7 @@ class Delivery:
     def notify(self) -> None:
         self._tracker.notify()
 
-    def finish(self, report: Path | None, how: Outcome) -> str | None:
+    def finish(self, report: Path | None, how: SweepEnding) -> str | None:
         """Delivers the rest and the report's folder; returns the command that shows it all."""
         if report is not None:
             self._tracker.attach(report.parent)
@@ -45,7 +45,7 @@ class Delivery:
             return None
         return ui_command(self._tracker.uri, self._tracker.experiment_id, goal=self._goal)
 
-    def close(self, how: Outcome) -> None:
+    def close(self, how: SweepEnding) -> None:
         """Once; later calls do nothing."""
         if not self._open:
             return

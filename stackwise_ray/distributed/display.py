@@ -1,6 +1,7 @@
 """What a person sees while a sweep runs: trials done, running, failed; tokens/s; time left; the best so far.
 
-On a terminal a live table (rich); elsewhere one line a minute without control characters, so that output can be piped.
+On a terminal it is a live table (rich); elsewhere one line per minute without control characters, so that output can be
+piped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.planning.sweep_plan import SweepPlan
 
 PLAIN_PERIOD_S = 60.0
+_RATE = "throughput/tokens_per_s"
 
 
 class ProgressDisplay:
@@ -28,16 +30,10 @@ class ProgressDisplay:
 
     Args:
         slots: Trials that run at once.
-        goal: The metric whose best value is shown.
+        goal: The metric that is shown of every running trial, and the best value of all.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        *,
-        slots: int,
-        goal: Goal,
-    ) -> None:
+    def __init__(self, console: Console, *, slots: int, goal: Goal) -> None:
         self._console, self._slots = console, slots
         self._goal = goal
         self._began = time.monotonic()
@@ -66,18 +62,18 @@ class ProgressDisplay:
         self._ledger, self._plan = ledger, plan
 
     def __rich__(self) -> Table:
-        """The live table: a line of totals, then a line a running trial."""
+        """The live table: a line of totals, then a line per running trial."""
         table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
-        for column, justify in (("running", "left"), ("step", "right"), ("tokens/s", "right"), ("loss", "right")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        shown = dict.fromkeys((_RATE, "train/loss", self._goal.metric))
+        table.add_column("running")
+        for column in ("step", *("tokens/s" if path == _RATE else path for path in shown)):
+            table.add_column(column, justify="right")
         for attempt in list(self._ledger.running.values()) if self._ledger else []:
             latest, proposal = attempt.latest, attempt.proposal
-            loss = latest.get("validation/loss", latest.get("train/loss"))
             table.add_row(
                 f"{proposal.arm} · seed {proposal.seed} · {proposal.role}",
                 str(attempt.step),
-                format_count(latest.get("throughput/tokens_per_s", 0.0)),
-                "" if loss is None else format_metric("validation/loss", loss),
+                *(format_metric(path, latest[path]) if path in latest else "" for path in shown),
             )
         return table
 
@@ -94,7 +90,7 @@ class ProgressDisplay:
         parts.append(f"{count['failed']} failed")
         if ledger.known:
             parts.append(f"{ledger.known} kept from before")
-        rate = sum(a.latest.get("throughput/tokens_per_s", 0.0) for a in list(ledger.running.values()))
+        rate = sum(a.latest[_RATE] for a in list(ledger.running.values()) if _RATE in a.latest)
         if rate:
             parts.append(f"{format_count(rate)} tokens/s")
         parts.append(elapsed)
@@ -130,9 +126,9 @@ class ProgressDisplay:
                 flops[row.arm] += record.metrics["flops/total"]
         for attempt in list(ledger.running.values()):
             row = plan.row(attempt.proposal.arm, attempt.proposal.role)
-            spent = attempt.latest.get("flops/total", 0.0)
+            spent = attempt.latest.get("flops/total", 0.0)  # nothing reported: nothing spent that is known
             if spent:
-                seconds[row.arm] += time.time() - attempt.started
+                seconds[row.arm] += time.monotonic() - attempt.began
                 flops[row.arm] += spent
             if row.flops:
                 done[row.arm, row.role] += min(1.0, spent / row.flops)

@@ -35,6 +35,7 @@ from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.session_directory import remove_stale_directory
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import PreparedCorpora
@@ -119,8 +120,6 @@ def _owned(
         for line in plugins.ask_again(journal.get_meta("plugins") or (), str(directory)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         journal.interrupt_dangling("its driver was killed")
-        from stackwise_ray.distributed.session import remove_stale_directory
-
         remove_stale_directory(journal.get_meta("ray_directory"))
         for record in journal.trials() if options.retry_failed else ():
             journal.reset(record.trial_id)

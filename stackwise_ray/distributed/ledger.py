@@ -1,7 +1,7 @@
 """The driver's book of a running sweep: which trial is next, which attempt runs where, how each one ended.
 
-It stands between a `TrialSource` (what should run), the journal (what is known) and Tune (what runs now): Tune's
-searcher asks it for work and Tune's callbacks tell it what came back. Trials that the journal holds as final are
+It is between a `TrialSource` (what should run), the journal (what is known) and Tune (what runs now): Tune's
+searcher asks it for work and Tune's callbacks report what came back. Trials that the journal holds as final are
 answered from it and never started; the rest gets a new attempt number.
 """
 
@@ -48,7 +48,6 @@ class Attempt:
     proposal: Proposal
     trial_id: str
     number: int
-    started: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
     last_heartbeat: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
@@ -128,7 +127,7 @@ class Ledger:
             return self.source.exhausted and not self._retry and not self.running
 
     def _answered(self, proposal: Proposal) -> bool:
-        """Whether the journal holds this trial as ended; then the source has been told."""
+        """Whether the journal holds this trial as ended; then the source knows it."""
         trial_id = identify(proposal.trial, self._fingerprints(proposal.trial.data))
         known = self.journal.trial(trial_id)
         if known is None or known.status not in FINAL:
@@ -227,7 +226,7 @@ class Ledger:
     # ------------------------------------------------------------------------------------------------ taking back
 
     def result(self, tune_id: str, iteration: int, report: Report) -> None:
-        """Book what an attempt reported; the same iteration told twice is booked once."""
+        """Book what an attempt reported; the same iteration reported twice is booked once."""
         with self._lock:
             attempt = self.running.get(tune_id)
             if attempt is None or iteration <= attempt.seen:

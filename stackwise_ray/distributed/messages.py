@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 from stackwise_ray.config.trial.editing import from_plain
 from stackwise_ray.core.plugins import load_sent
@@ -46,7 +46,7 @@ class RunSettings:
 
     worker: str
     directory: Path
-    objective: str = "validation/loss"
+    objective: str
     cpus: int = 1
     workers: int = 1
     gpus: float = 0
@@ -213,24 +213,17 @@ class Raised:
 Message: TypeAlias = Assignment | Report
 AnyMessage = TypeVar("AnyMessage", Assignment, Report)
 
-_OUTCOMES: dict[str, type[Outcome]] = {
-    "finished": Finished,
-    "failed": Failed,
-    "workers_lost": WorkersLost,
-    "interrupted": Interrupted,
-    "disk_full": DiskFull,
-    "superseded": Superseded,
-}
-_KINDS: dict[str, type[Message]] = {"assignment": Assignment, "report": Report}
+_OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in get_args(Outcome)}
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> str:
     """A message as JSON text that `decode` reads back equal."""
-    plain = {"kind": _name(_KINDS, message), **asdict(message)}
+    plain = {"kind": type(message).__name__, **asdict(message)}
     if isinstance(message, Assignment):
         plain["settings"]["directory"] = str(message.settings.directory)
     elif message.outcome is not None:
-        plain["outcome"] = {"kind": _name(_OUTCOMES, message.outcome), **plain["outcome"]}
+        plain["outcome"] = {"kind": type(message.outcome).__name__, **plain["outcome"]}
     return json.dumps(plain)
 
 
@@ -256,10 +249,6 @@ def decode(kind: type[AnyMessage], text: str) -> AnyMessage:
 
 
 T = TypeVar("T")
-
-
-def _name(kinds: Mapping[str, type], message: object) -> str:
-    return next(name for name, kind in kinds.items() if type(message) is kind)
 
 
 def _class_of(kinds: Mapping[str, type[T]], plain: dict[str, Any], what: str) -> type[T]:

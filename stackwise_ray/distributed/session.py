@@ -1,4 +1,4 @@
-"""One Ray session a sweep: a private local one, or a cluster that was named explicitly.
+"""One Ray session per sweep: a private local one, or a cluster that was named explicitly.
 
 Called by `distributed.tuner`. A bare ``ray.init()`` joins whatever cluster it finds, so a local session always has
 its own address and temporary directory, and ``RAY_ADDRESS`` alone never counts. A watchdog ends the program with a
@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ import psutil
 import ray
 
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.distributed.session_directory import private_directory
 from stackwise_ray.planning.demand import Demand
 
 TRIAL_SLOT = "trial_slot"
 """Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""
 
-_TEMP_PREFIX = "stackwise-ray-"
 _OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange kilobytes; Ray's default would reserve 30 % of the memory
-_LONGEST_TEMP = 20  # bytes; Ray puts Unix sockets up to 87 bytes deeper, and the kernel allows 107
 
 # Lean settings, each measured: Tune's own loggers and experiment checkpoints cost more than a short trial does, and the
 # journal is the truth here.
@@ -86,7 +84,7 @@ def ray_session(
     try:
         if address is None:
             cpus = demand.require_this_machine()
-            temp_directory = _private_directory()
+            temp_directory = private_directory()
             on_directory(temp_directory)
             os.environ.pop("RAY_ADDRESS", None)
             ray.init(
@@ -109,19 +107,6 @@ def ray_session(
         ray.shutdown()
         if temp_directory is not None:
             shutil.rmtree(temp_directory, ignore_errors=True)
-
-
-def remove_stale_directory(path: str | None) -> None:
-    """Remove what a killed driver's session left; only a directory that a session of ours made."""
-    if path and Path(path).name.startswith(_TEMP_PREFIX):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _private_directory() -> Path:
-    parent = tempfile.gettempdir()
-    if len(parent.encode()) > _LONGEST_TEMP:
-        parent = "/tmp"  # a longer path would break Ray's sockets
-    return Path(tempfile.mkdtemp(prefix=_TEMP_PREFIX, dir=parent))
 
 
 def _join(address: str) -> None:

@@ -18,7 +18,6 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from stackwise_ray.core.errors import StackwiseError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.distributed.actor import TrialActor
 from stackwise_ray.distributed.ledger import Ledger
@@ -28,10 +27,6 @@ from stackwise_ray.planning.demand import Demand
 
 GRACE_S = 10.0
 """For the checkpoints of an interrupted sweep; batch systems commonly give half a minute, and ending Ray takes some."""
-
-
-class RayLostError(StackwiseError):
-    """Ray died under the sweep; everything up to the last reports is kept and the same command continues."""
 
 
 def run_trials(

@@ -2,7 +2,7 @@
 
 `run_with_workers` is a generator like `running.run.run_trial`, so the trial actor does not know the difference. The
 workers report through an actor of ours: the metrics of Train's own result are None where no checkpoint of its kind was
-reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute a trial (measured), which
+reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute per trial (measured), which
 is why a trial with one worker never comes here.
 """
 
@@ -83,7 +83,7 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
             )
             try:
                 trainer.fit()
-            except Exception as error:  # told to the generator below, which raises what it means
+            except Exception as error:  # the generator below raises what it means
                 failure.append(error)
 
     thread = threading.Thread(target=fit, name="torch-trainer", daemon=True)

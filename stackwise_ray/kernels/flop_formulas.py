@@ -37,14 +37,14 @@ Shape = Sequence[int]
 
 
 def diagonal_flops(potential: Shape, coupling: Shape, shift: Shape, causal: bool, *_: Any, **__: Any) -> int:
-    """FLOPs of `resolvent_diagonal`: 11 an element causal, 29 two-sided."""
+    """FLOPs of `resolvent_diagonal`: 11 per element causal, 29 two-sided."""
     return prod(potential) * (11 if causal else 29)
 
 
 def diagonal_backward_flops(
     grad: Shape, potential: Shape, coupling: Shape, shift: Shape, causal: bool, *_: Any, **__: Any
 ) -> int:
-    """FLOPs of its backward pass: 20 an element causal, 54 two-sided."""
+    """FLOPs of its backward pass: 20 per element causal, 54 two-sided."""
     return prod(potential) * (20 if causal else 54)
 
 

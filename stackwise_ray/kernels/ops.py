@@ -40,7 +40,7 @@ def resolvent_diagonal(
     Args:
         potential: (batch, heads, n) real, the whole diagonal a.
         coupling: k >= 0 real, k_i between positions i and i+1; broadcasts to (batch, heads, max(n − 1, 0)).
-        shift: z complex with Im z > 0; broadcasts to (batch, heads, n). One value a head is (heads, 1).
+        shift: z complex with Im z > 0; broadcasts to (batch, heads, n). One value per head is (heads, 1).
         causal: Whether position i sees positions up to i only.
         backend: A name of `available_backends`; None: `choose_backend`.
         check: Whether values are checked (Im z > 0, k >= 0); a parametrisation that guarantees them may skip it,

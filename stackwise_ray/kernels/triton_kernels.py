@@ -5,7 +5,7 @@ Importing this module imports triton, and the environment variable TRITON_INTERP
 kernels are compiled or interpreted. No tensor is checked or made here.
 
 How a recursion is cut. A program owns Q adjacent channels (a channel is one value of one lane, a lane one (sequence,
-head); the diagonal has one channel a lane) and walks the whole sequence in windows of C·S positions. In a window every
+head); the diagonal has one channel per lane) and walks the whole sequence in windows of C·S positions. In a window each
 thread owns the chunk of S positions of one channel, and does three things:
 
 1. it walks the chunk *before* its own and composes that chunk's map: a Möbius map, kept as a 2×2 matrix and scaled by

@@ -5,7 +5,7 @@
 Convention, the same on every device and in plan and run:
 
 - a matrix product of (m, k) by (k, n) is 2mnk;
-- attention of N queries on M keys is two dense matrix products a head, 2·N·M·(d_key + d_value), causal or not, masked
+- attention of N queries on M keys is two dense matrix products per head, 2·N·M·(d_key + d_value), causal or not, masked
   or not; its backward pass is exactly twice that (dV, dP, dQ, dK: four products of the same size), as the decomposed
   form computes it. What a fused kernel computes again of the scores in its backward pass is recomputation;
 - grouped-query attention costs what its query heads cost;
@@ -25,8 +25,8 @@ import torch
 from torch.utils.flop_counter import conv_flop_count
 
 from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS as RESOLVENT_FORMULAS
+from stackwise_ray.kernels.flop_formulas import Shape
 
-Shape = Sequence[int]
 Formula = Callable[..., int]
 aten = torch.ops.aten
 

@@ -2,7 +2,7 @@
 
 The planner counts on the meta device, the training loop wraps one step of every new batch shape (the counter sees
 every operation, so a counted step is slow), evaluation is counted apart by the loop. Forward, backward and
-recomputed operations are told apart by the counter itself.
+the counter itself keeps recomputed operations apart.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def optimizer_flops(model: nn.Module) -> int:
     """FLOPs of one AdamW update: 15 a trained parameter; a tied matrix is one.
 
     Counted from the algorithm as Loshchilov & Hutter 2019 (1711.05101, algorithm 2) write it, each multiplication,
-    addition, division and square root once; factors that are one number a step (1 − β, 1 − βᵗ, 1 − ηλ) are free:
+    addition, division and square root once; factors that are one number per step (1 − β, 1 − βᵗ, 1 − ηλ) are free:
 
     =================================  ==
     m ← β₁ m + (1 − β₁) g               3

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from stackwise_ray.core import registries
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.registry import Registry
@@ -231,14 +232,22 @@ def forget_saved(config: Any) -> None:
     vars(config).pop(SAVED, None)
 
 
-def attach_saved(model: PreTrainedModel) -> None:
-    """Puts the components on a model that was made from a saved config, in the state in which they were saved."""
+def attach_saved(model: PreTrainedModel, source: str) -> None:
+    """Puts the components on a model that was made from a saved config, in the state in which they were saved.
+
+    Args:
+        source: The file of that config, for messages.
+
+    Raises:
+        ConfigError: It names a component that is not there, or options that the component does not have.
+    """
     record: Mapping[str, Any] = getattr(model.config, SAVED, None) or {}
     if attached(model):
         return
-    attach_components(model, {name: _options(name, one["options"]) for name, one in record.items()})
+    saved = {name: _saved(name, one, source) for name, one in record.items()}
+    attach_components(model, {name: options for name, (options, _) in saved.items()})
     for name, one in attached(model).items():
-        one.restore(record[name]["state"])
+        one.restore(saved[name][1])
 
 
 def component_parameters(model: PreTrainedModel) -> set[str]:
@@ -249,8 +258,8 @@ def component_parameters(model: PreTrainedModel) -> set[str]:
 
 def begin_step(model: Any, *, step: int, share: float) -> str:
     """Announces a training step to all components; the key of what its FLOPs depend on."""
-    keys = (f"{name}:{one.begin_step(step=step, share=share)}" for name, one in attached(model).items())
-    return ",".join(key for key in keys if not key.endswith(":"))
+    keys = {name: one.begin_step(step=step, share=share) for name, one in attached(model).items()}
+    return ",".join(f"{name}:{key}" for name, key in keys.items() if key)
 
 
 def varying(model: Any) -> bool:
@@ -258,6 +267,24 @@ def varying(model: Any) -> bool:
     return any(one.varies for one in attached(model).values())
 
 
-def _options(name: str, plain: Mapping[str, Any]) -> Any:
-    kind = COMPONENTS.get(name).options
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """What a saved config holds of one component, as it was written."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+    options: dict[str, Any]
+    state: dict[str, Any]
+
+
+def _saved(name: str, plain: Any, source: str) -> tuple[Any, Mapping[str, Any]]:
+    """(options, state) of a saved component, held against what it declares."""
+    from stackwise_ray.config.trial.validation import Origin, validate
+
+    place = f"{SAVED}.{name}"
+    try:
+        kind = COMPONENTS.get(name).options
+    except ConfigError as error:
+        raise error.at(path=place, source=source) from None
+    record = validate(_Saved, plain, locate=lambda key: Origin(source, f"{place}.{key}" if key else place))
+    return validate(kind, record.options, locate=lambda key: Origin(source, f"{place}.options.{key}")), record.state

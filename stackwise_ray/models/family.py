@@ -27,7 +27,7 @@ SPECIAL_TOKENS = ("bos", "eos", "pad", "cls", "sep", "mask", "unk")
 """Names under which `build_model` takes special-token ids; transformers keeps each as `<name>_token_id`."""
 
 
-Shape = tuple[int, int]
+MatrixShape = tuple[int, int]
 """(inputs, outputs) of a matrix."""
 
 
@@ -41,12 +41,12 @@ class Projections:
         unadapted: Those that get no adapter (a router, whose few outputs a low rank would not make fewer).
     """
 
-    entry: tuple[Shape, ...]
-    inner: tuple[Shape, ...]
-    unadapted: tuple[Shape, ...] = ()
+    entry: tuple[MatrixShape, ...]
+    inner: tuple[MatrixShape, ...]
+    unadapted: tuple[MatrixShape, ...] = ()
 
     @property
-    def adapted(self) -> tuple[Shape, ...]:
+    def adapted(self) -> tuple[MatrixShape, ...]:
         """All that get adapters."""
         return self.entry + self.inner
 
@@ -107,7 +107,7 @@ class ModelFamily(ABC):
         return sum(inputs * outputs for inputs, outputs in shapes.adapted + shapes.unadapted)
 
     def mixing_flops(self, model: ModelConfig, seq_len: int) -> tuple[float, float]:
-        """(forward, backward) FLOPs a token of a block's mixing of positions; attention over all of them here."""
+        """(forward, backward) FLOPs per token of a block's mixing of positions; attention over all of them here."""
         return 4.0 * seq_len * model.d_model, 8.0 * seq_len * model.d_model
 
     def head_products(self, model: ModelConfig, vocab_size: int) -> int:

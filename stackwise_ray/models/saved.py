@@ -105,7 +105,8 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
         settings: Of `from_pretrained`; `config` is read from the folder where it is not among them.
 
     Raises:
-        ConfigError: Nothing readable is there, or weights are missing, which would be drawn at random.
+        ConfigError: Nothing readable is there, weights are missing, which would be drawn at random, or its components
+            are not what they were.
     """
     from stackwise_ray.models.component import attach_saved, component_parameters
     from stackwise_ray.models.growth.insertion import load_own, take_form
@@ -121,7 +122,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
         raise ConfigError(f"= {folder} has no safetensors weights to load ({reason})", path=path) from None
     names = stored_names(folder)
     take_form(model, names)
-    attach_saved(model)
+    attach_saved(model, str(folder / "config.json"))
     own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     absent = sorted({*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])} & own)
     if absent:

@@ -123,8 +123,7 @@ def _stage_flops(
             modelled_per_sequence=modelled_flops(trial, stage, model.config.vocab_size),
             modelled_block_per_sequence=trial.data.seq_len * (3 * block.weights + block.mixing + block.mixing_backward),
             modelled_head_per_sequence=trial.data.seq_len * 3 * block.head,
-            least_forward_per_sequence=None if least is None else least.count.forward,
-            least_backward_per_sequence=None if least is None else least.count.backward,
+            cheapest_per_sequence=None if least is None else least.count.forward + least.count.backward,
             component_pass_per_sequence=own.count.forward,
             modelled_prefix_per_sequence=(
                 modelled_prefix_flops(trial, stage, model.config.vocab_size) if stage.cached else 0.0

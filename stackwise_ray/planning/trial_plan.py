@@ -6,6 +6,7 @@ decide the steps of the run.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,7 @@ from stackwise_ray.training.component_hooks import held_out_of
 from stackwise_ray.training.initial import charged
 from stackwise_ray.training.noise import MASKED_RATIOS, entered_blocks
 from stackwise_ray.training.prefix_cache import cache_bytes, check_size
-from stackwise_ray.training.stage import FINISH, StagePlan
+from stackwise_ray.training.stage import StagePlan
 from stackwise_ray.training.stages import stage_plan
 
 
@@ -164,19 +165,22 @@ def plan_trial(
 def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlops]) -> StagePlan:
     """The plan with the shares that `stage_split: flop_proportional` means; the loop calls this too.
 
-    What `pretraining_share` and `finish` leave goes to the stages in proportion to a full step of each, the optimizer's
+    What stages with a share of their own leave goes to the others in proportion to a full step of each, the optimizer's
     part included, so that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with
     FLOPs.
     """
     if trial.training.stage_split != "flop_proportional":
         return plan
-    first, batch = int(trial.training.pretraining_share is not None), batch_sequences(trial)
-    end = len(plan.stages) - bool(trial.training.finish)
-    grown = plan.stages[first:end]
-    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in stage_costs(plan, flops)[first:end]]
-    unit = sum(stage.share for stage in grown) / sum(steps)
-    split = (replace(stage, share=unit * step) for stage, step in zip(grown, steps, strict=True))
-    return StagePlan(stages=(*plan.stages[:first], *split, *plan.stages[end:]))
+    batch, costs = batch_sequences(trial), stage_costs(plan, flops)
+    steps = [batch * cost.flops_per_sequence + cost.flops_per_step for cost in costs]
+    split = [not stage.fixed_share for stage in plan.stages]
+    unit = sum(stage.share for stage in plan.stages if not stage.fixed_share) / sum(itertools.compress(steps, split))
+    return StagePlan(
+        stages=tuple(
+            stage if stage.fixed_share else replace(stage, share=unit * step)
+            for stage, step in zip(plan.stages, steps, strict=True)
+        )
+    )
 
 
 def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
@@ -309,7 +313,7 @@ def _evaluation_flops(
         for split in ("validation", "test"):
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
-    before_finish = plan.stages[-1].name == FINISH  # then the same is scored once more
+    before_finish = plan.stages[-1].finishes  # then the same is scored once more
     total += before_finish * windows * flops[-1].evaluation_per_sequence
     total += sum(
         plain * flops[-1].evaluation_per_sequence + own * flops[-1].component_pass_per_sequence

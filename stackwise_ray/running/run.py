@@ -97,7 +97,7 @@ def run_trial(
         [0, 1] among the metrics. One without metrics is a sign of life. Only the first worker's count.
 
     Returns:
-        The result, which also stands in ``outputs/metrics.json``.
+        The result, which is also in ``outputs/metrics.json``.
 
     Raises:
         TrialError: The trial failed by its own doing: loss or gradient not finite, out of memory, a leak, no intact

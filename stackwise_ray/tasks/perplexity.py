@@ -7,18 +7,23 @@ models with different tokenizers can be compared.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from stackwise_ray.config.trial import DataConfig, data_config
+from stackwise_ray.core.atomic import atomic_write_json
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
-from stackwise_ray.data import CORPORA, PreparedData, prepare
-from stackwise_ray.data.corpus import Corpus, Split, WordRule
+from stackwise_ray.core.plugins import owner
+from stackwise_ray.data import CORPORA, PreparedData, cache, prepare
+from stackwise_ray.data.corpus import Corpus, Split
 from stackwise_ray.data.places import Benchmark
+from stackwise_ray.data.preparing import words_of
 from stackwise_ray.tasks.task import (
     Estimate,
     Reference,
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
 SPLIT: Split = "test"
 _UNITS = ("token", "word", "byte")
+_FLOOR = "floor.json"
 
 
 class Perplexity(Task):
@@ -99,7 +105,7 @@ class Perplexity(Task):
 
     def _floors(self, data: PreparedData, progress: ProgressCallback | None) -> dict[str, float]:
         corpus = self._corpus(getattr(data.config, "path", None))
-        nll = unigram_nll(corpus, progress)
+        nll = kept_unigram_nll(corpus, progress)
         counts, name = data.splits[SPLIT], self.facts.name
         return {
             f"{name}/perplexity_word": math.exp(nll / counts.n_words),
@@ -172,6 +178,29 @@ def perplexity_metrics(name: str) -> tuple[Metric, ...]:
     )
 
 
+def kept_unigram_nll(corpus: Corpus, progress: ProgressCallback | None = None) -> float:
+    """`unigram_nll`, counted once per text and kept beside the prepared data."""
+    plugin = owner("corpora", corpus.config.corpus)
+    text = {"recipe": corpus.recipe(), "signature": corpus.signature(), "words": corpus.word_rule}
+    key = cache.key_of({**text, **({} if plugin is None else {"plugin": plugin.sha256})})
+    place, _ = cache.entry(
+        cache.default_cache_directory() / "floors",
+        key,
+        intact=lambda folder: _read_floor(folder) is not None,
+        build=lambda folder: atomic_write_json(folder / _FLOOR, {"nll": unigram_nll(corpus, progress)}),
+    )
+    found = _read_floor(place)
+    assert found is not None  # `entry` gives an intact one
+    return found
+
+
+def _read_floor(folder: Path) -> float | None:
+    try:
+        return float(json.loads((folder / _FLOOR).read_text(encoding="utf-8"))["nll"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def unigram_nll(corpus: Corpus, progress: ProgressCallback | None = None) -> float:
     """Nats of the test split's words under the frequencies of the train split's, each count plus one.
 
@@ -190,16 +219,3 @@ def unigram_nll(corpus: Corpus, progress: ProgressCallback | None = None) -> flo
             progress("counting words for the floor", done, total)
     log_mass = math.log(train.total() + len(train) + 1)
     return math.fsum(count * (log_mass - math.log(train[word] + 1)) for word, count in test.items())
-
-
-def words_of(text: str, rule: WordRule) -> Iterable[str]:
-    """The words of a text, as many as `data.preparing.count_words` counts.
-
-    >>> list(words_of(" a b \\n", "whitespace and line ends"))
-    ['a', 'b', '<eos>']
-    """
-    if rule == "symbols":
-        return text
-    if rule == "whitespace and line ends":
-        text = text.replace("\n", " <eos> ")
-    return text.split()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stackwise_ray.core.records import Status
 from stackwise_ray.tracking.feed import JournalFeed, Point, TrialState, run_name, settings
-from stackwise_ray.tracking.interface import Outcome, Tracker, Undelivered
+from stackwise_ray.tracking.interface import SweepEnding, Tracker, Undelivered
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class InMemoryTracker(Tracker):
     def __init__(self, journal_path: str | Path) -> None:
         self.runs: dict[str, RecordedRun] = {}
         self.attachments: dict[str, Path] = {}
-        self.outcome: Outcome | None = None
+        self.outcome: SweepEnding | None = None
         self._path = Path(journal_path)
         self._cursor = 0
         self._states: dict[str, TrialState] = {}
@@ -52,7 +52,7 @@ class InMemoryTracker(Tracker):
         """Notes the path of the file under its name."""
         self.attachments[f"{folder}/{path.name}" if folder else path.name] = path
 
-    def close(self, timeout: float = 30.0, *, outcome: Outcome = "finished") -> Undelivered:
+    def close(self, timeout: float = 30.0, *, outcome: SweepEnding = "finished") -> Undelivered:
         """Reads the rest; nothing is ever left undelivered."""
         if self.outcome is None:
             self._read()

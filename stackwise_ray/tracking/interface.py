@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Outcome = Literal["finished", "failed", "interrupted"]
+SweepEnding = Literal["finished", "failed", "interrupted"]
 """How the command ends: all done; done, but some trial failed; cut short (it can be run again)."""
 
 
@@ -55,7 +55,7 @@ class Tracker(ABC):
         """Shows a file or folder with the sweep, under `folder`; a later one of the same name replaces it."""
 
     @abstractmethod
-    def close(self, timeout: float = 30.0, *, outcome: Outcome = "finished") -> Undelivered:
+    def close(self, timeout: float = 30.0, *, outcome: SweepEnding = "finished") -> Undelivered:
         """Delivers the rest, for at most `timeout` seconds, and ends; a second call returns the same answer.
 
         Call it before the journal is closed.

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.tracking.feed import JournalFeed, Point
-from stackwise_ray.tracking.interface import Outcome, Tracker, Undelivered
+from stackwise_ray.tracking.interface import SweepEnding, Tracker, Undelivered
 from stackwise_ray.tracking.mlflow_store import Child, MlflowStore, refuses
 from stackwise_ray.tracking.system_metrics import SystemMetrics
 
@@ -118,7 +118,7 @@ class MlflowTracker(Tracker):
         self._artifact_location = artifact_location or _beside_sqlite(uri)
         self._interval_s = interval_s
         self._system_interval_s = system_interval_s
-        self._outcome: Outcome | None = None
+        self._outcome: SweepEnding | None = None
         self._answer: Undelivered | None = None
         self._deadline = float("inf")
         self._wake = threading.Event()
@@ -144,7 +144,7 @@ class MlflowTracker(Tracker):
             self._attachments[(folder, path.name)] = path
         self._wake.set()
 
-    def close(self, timeout: float = 30.0, *, outcome: Outcome = "finished") -> Undelivered:
+    def close(self, timeout: float = 30.0, *, outcome: SweepEnding = "finished") -> Undelivered:
         """Delivers the rest and ends. A store that does not answer is tried once more, not waited for."""
         if self._answer is not None:
             return self._answer
@@ -169,7 +169,7 @@ class MlflowTracker(Tracker):
                 feed = feed or JournalFeed(self._journal_path)
                 done = self._deliver(feed)
                 self.problem, wait = None, 1.0
-            except Exception as error:  # whatever a store, its driver or the network throws: told, and tried again
+            except Exception as error:  # whatever a store, its driver or the network throws: reported, and tried again
                 done = closing and not isinstance(error, _LookAgainError)
                 self.problem = _first_line(error)
                 if isinstance(error, _LookAgainError):

@@ -22,7 +22,7 @@ from typing import Any
 
 from stackwise_ray.core.records import Status, TrialRecord
 from stackwise_ray.tracking.feed import Point, TrialState, run_name, settings
-from stackwise_ray.tracking.interface import Outcome
+from stackwise_ray.tracking.interface import SweepEnding
 
 METRICS_IN_A_BATCH = 500  # MLflow takes 1000; 500 take about 50 ms in SQLite, which bounds how long `close` waits
 PARAMS_IN_A_BATCH = 100  # MLflow's limit
@@ -41,7 +41,7 @@ _RUN_STATUS: Mapping[Status, str] = {
     "interrupted": "KILLED",
     "stopped": "KILLED",
 }
-_PARENT_STATUS: Mapping[Outcome, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_PARENT_STATUS: Mapping[SweepEnding, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 def prepare_environment() -> None:
@@ -60,7 +60,7 @@ def prepare_environment() -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():
         os.environ.setdefault(name, value)
-    # What fails here is tried again and told by the tracker; the libraries would print it into the progress display.
+    # The tracker tries again what fails here, and reports it; the libraries would print it into the progress display.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -174,7 +174,7 @@ class MlflowStore:
         else:
             self._client.log_artifact(self.parent_id, str(path), folder or None)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: SweepEnding) -> None:
         """Shows how the command ended."""
         self._client.set_terminated(self.parent_id, status=_PARENT_STATUS[outcome])
 

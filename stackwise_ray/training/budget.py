@@ -28,8 +28,9 @@ class StageFlops:
     `evaluation_per_sequence` is the forward pass in evaluation mode; `prefix_per_sequence` that of the frozen blocks of
     a cached stage, which each window of the train split takes once. `modelled_…` are forward and
     backward, and the prefix's forward, by formula: what counted FLOPs are held against; of one block and of the head
-    beside them. Where a component makes FLOPs depend on the step, forward and backward are the costliest step's and
-    `least_…` the cheapest one's; `component_pass_per_sequence` is the costliest evaluation pass of its own.
+    beside them. Where a component makes FLOPs depend on the step, forward and backward are the costliest step's, and
+    `cheapest_per_sequence` is both of the cheapest one; `component_pass_per_sequence` is the costliest evaluation pass
+    of its own.
     """
 
     forward_per_sequence: int
@@ -41,8 +42,7 @@ class StageFlops:
     modelled_prefix_per_sequence: float = 0.0
     modelled_block_per_sequence: float = 0.0
     modelled_head_per_sequence: float = 0.0
-    least_forward_per_sequence: int | None = None
-    least_backward_per_sequence: int | None = None
+    cheapest_per_sequence: int | None = None
     component_pass_per_sequence: int = 0
 
     @property
@@ -53,9 +53,7 @@ class StageFlops:
     @property
     def least_per_sequence(self) -> int:
         """Those in the cheapest step: the same where every step costs the same."""
-        if self.least_forward_per_sequence is None or self.least_backward_per_sequence is None:
-            return self.most_per_sequence
-        return self.least_forward_per_sequence + self.least_backward_per_sequence
+        return self.most_per_sequence if self.cheapest_per_sequence is None else self.cheapest_per_sequence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class WindowLosses:
 
     @property
     def mean(self) -> float:
-        """Nats a scored position over all windows."""
+        """Nats per scored position over all windows."""
         return float(self.sums.sum() / self.counts.sum())
 
 
@@ -64,7 +64,7 @@ class Evaluator:
     """Scores windows with the model as it is now, in evaluation mode.
 
     Attributes:
-        batch_windows: Windows a forward pass: as many as training takes, which are known to fit.
+        batch_windows: Windows per forward pass: as many as training takes, which are known to fit.
     """
 
     assembly: Assembly
@@ -186,7 +186,7 @@ class Evaluator:
         """Cross-entropy on masked positions of the fixed validation set, with the same masks in every arm and seed.
 
         Returns:
-            ``validation/masked_loss_15`` to ``_90`` (nats a masked token, by per cent of masked positions; the masks
+            ``validation/masked_loss_15`` to ``_90`` (nats per masked token, by per cent of masked positions; the masks
             are nested) and their mean ``validation/masked_loss``.
         """
         assembly, windows = self.assembly, self.assembly.validation_windows
@@ -199,7 +199,7 @@ class Evaluator:
         return {**metrics, "validation/masked_loss": sum(metrics.values()) / len(metrics)}
 
     def without_finish(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
-        """The losses of a model whose finish is about to begin, to stand beside those that it ends with.
+        """The losses of a model whose finish is about to begin, reported beside those that it ends with.
 
         Returns:
             `validation/loss` on the finish's own masks, and `masked_ratios` of all that fills in masks; their names end
@@ -230,7 +230,7 @@ class Evaluator:
         """Exact NLL over a whole split: strided windows, every token but the first scored once.
 
         Returns:
-            ``<split>/perplexity_token|word|byte``, ``<split>/loss_full`` (nats a token; ``test/loss`` for the test
+            ``<split>/perplexity_token|word|byte``, ``<split>/loss_full`` (nats per token; ``test/loss`` for the test
             split) and the counts and least context that they were computed with.
         """
         data, seq_len = self.assembly.data, self.assembly.trial.data.seq_len

@@ -6,42 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.config.trial import TrialConfig
-from stackwise_ray.core.metric_catalogue import find_metric, format_metric
+from stackwise_ray.core.metric import Metric
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count
+from stackwise_ray.core.trial_metrics import COST_METRICS, QUALITY_METRICS
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.models.component import COMPONENTS
-
-_QUALITY = (
-    "validation/loss",
-    "validation/loss_without_finish",
-    "validation/masked_loss",
-    "validation/masked_loss_without_finish",
-    "validation/oracle_loss",
-    "validation/answer_loss",
-    "validation/answer_accuracy",
-    "validation/perplexity",
-    "validation/perplexity_token",
-    "validation/perplexity_word",
-    "validation/perplexity_byte",
-    "test/perplexity_token",
-    "test/perplexity_word",
-    "test/perplexity_byte",
-    "train/loss",
-)
-_COST = (
-    "tokens/total",
-    "flops/total",
-    "flops/evaluation",
-    "model/params",
-    "model/params_non_embedding",
-    "memory/peak_bytes",
-    "memory/saved_activation_bytes",
-    "throughput/tokens_per_s",
-    "time/train_s",
-    "time/evaluation_s",
-    "time/compile_s",
-    "time/total_s",
-)
 
 
 def evaluation_report(
@@ -54,8 +24,8 @@ def evaluation_report(
     """The page as Markdown; a metric that was not measured has no row."""
     model = trial.model
     quality, cost = (
-        [f"| {_title(name)} | {format_metric(name, metrics[name])} |" for name in names if name in metrics]
-        for names in (_QUALITY, _COST)
+        [f"| {_title(one)} | {format_metric(one.path, metrics[one.path])} |" for one in group if one.path in metrics]
+        for group in ((one for one in QUALITY_METRICS if one.form != "count"), COST_METRICS)  # counts are in `context`
     )
     rows = [
         f"| {stage['name']} | {len(stage['active_blocks'])} | {format_count(stage['trainable_params'])} "
@@ -106,10 +76,8 @@ def _components(trial: TrialConfig, metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def _title(path: str) -> str:
+def _title(metric: Metric) -> str:
     """What a row is called: with its unit, where the number does not bring its own."""
-    metric = find_metric(path)
-    assert metric is not None, path
     title = metric.axis if metric.form == "number" or metric.unit.endswith("per second") else metric.name
     return title[0].upper() + title[1:]
 

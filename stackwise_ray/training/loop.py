@@ -27,7 +27,6 @@ from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.prefix_cache import PrefixCache
 from stackwise_ray.training.progress import Flops, LossMean, TrainingProgress
-from stackwise_ray.training.stage import FINISH
 from stackwise_ray.training.state import capture, restore
 from stackwise_ray.training.step import TrainingStep
 from stackwise_ray.training.trial_folder import TrialLog
@@ -284,7 +283,7 @@ class TrainingLoop:
     def _without_finish_due(self) -> bool:
         """Whether the finish is about to begin and what it starts from was not scored yet (a killed run may have)."""
         stage = self.assembly.plan.stages[self.progress.stage]
-        begins = stage.name == FINISH and self.progress.stage_step == 0
+        begins = stage.finishes and self.progress.stage_step == 0
         return begins and f"validation/loss{WITHOUT_FINISH}" not in self.progress.latest
 
     def timed_evaluation(
@@ -334,7 +333,7 @@ class TrainingLoop:
         yield from self.timed_evaluation(self._evaluator.masked_ratios())
 
     def _report(self, extra: Mapping[str, float] | None = None) -> MetricRecord:
-        """What there is to tell now: the mean train loss since the last report, rates, and `extra`."""
+        """What is reported now: the mean train loss since the last report, rates, and `extra`."""
         self._synchronise()
         progress = self.progress
         metrics: dict[str, float] = {}
@@ -399,7 +398,7 @@ class TrainingLoop:
         return Checkpoint(step=self.progress.step, tensors=state.tensors, state=plain)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes up where a checkpoint stands.
+        """Goes on from a checkpoint.
 
         Raises:
             CheckpointError: It is of another model.

@@ -81,7 +81,7 @@ def band_of(noise: Noise, r: tuple[float, ...], number: int) -> Band:
 def bands(trial: TrialConfig, n_stacks: int) -> tuple[tuple[Band, ...], ...]:
     """What each stack's training draws its shares from, leftmost stack first.
 
-    Where the stack's number tells the noise (`time: depth`) that is the stack's own band; where the model is told it
+    Where the stack's number gives the noise (`time: depth`) that is the stack's own band; where the model gets it
     (`time: input`), t ~ U(0, 1) gives a sequence the share r_last + (r_first − r_last) t in every stage alike.
 
     Raises:

@@ -17,7 +17,7 @@ from stackwise_ray.training.step import StepValues
 _GPU_STEPS = 32
 """Steps after which a GPU is waited for, at the latest."""
 _SMALLEST_SCALE = 1.0
-"""fp16: a loss scale below this means that gradients overflow for a reason that no scale mends."""
+"""fp16: a loss scale below this means that gradients overflow for a reason that no scale removes."""
 
 
 @dataclass(frozen=True, kw_only=True)

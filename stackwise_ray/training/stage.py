@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FINISH = "finish"
-"""Name of the stage that `training.finish` adds."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterSet:
@@ -54,6 +51,9 @@ class Stage:
             in it. None for objectives that corrupt nothing.
         widening: Whether the bands begin with their lowest share alone and widen to their highest over the stage.
         share: The stage's share of the budget.
+        fixed_share: Whether an option of the stage's own says that share; `stage_split` divides what is left.
+        finishes: Whether the stage trains a grown model once more: the losses right before it are reported beside
+            those that it ends with.
         inserted: Blocks that enter with this stage, as the identity.
         reset: Blocks that go back to their initial values when this stage begins.
         own_head: Whether the head has left the token table by now.
@@ -69,6 +69,8 @@ class Stage:
     noise: tuple[tuple[float, float], ...] | None = None
     widening: bool = False
     share: float = 1.0
+    fixed_share: bool = False
+    finishes: bool = False
     inserted: tuple[int, ...] = ()
     reset: tuple[int, ...] = ()
     own_head: bool = False

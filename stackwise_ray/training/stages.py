@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stackwise_ray.config.trial import TrainingConfig, TrialConfig
@@ -20,7 +20,7 @@ from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registry import Registry
 from stackwise_ray.models.component import COMPONENTS
 from stackwise_ray.training.growth_options import ADAPTED, GrowingTraining, options_of
-from stackwise_ray.training.stage import FINISH, Stage, StagePlan, Trainable
+from stackwise_ray.training.stage import Stage, StagePlan, Trainable
 from stackwise_ray.training.stage_adapters import with_adapters
 
 
@@ -36,12 +36,15 @@ class Regime:
         masks: In words, which masks the loss of a model that fills in masks is of; losses of two texts are never
             compared. From the trial as plain data, whose numbers may be text (MLflow's parameters). None: nothing but
             the regime's name decides.
+        example: Those of its options without which no trial of it can begin, each with a value; for its contract, for
+            tests and for whoever reads what the regime takes.
     """
 
     plan: Callable[[TrialConfig], StagePlan]
     options: type[TrainingConfig] = TrainingConfig
     rules: tuple[Callable[[TrialConfig], Found], ...] = ()
     masks: Callable[[Mapping[str, Any]], str] | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
 
 
 REGIMES: Registry[Regime] = registries.REGIMES
@@ -106,11 +109,13 @@ def finished(trial: TrialConfig, stages: list[Stage], noise: tuple[tuple[float, 
     tuned = Trainable(blocks=(), embeddings=False, norm=False, head=False)
     last = replace(
         stages[-1],
-        name=FINISH,
+        name="finish",
         active_blocks=blocks,
         trainable=tuned if options_of(trial, GrowingTraining).trunk in ADAPTED else Trainable(blocks=blocks),
         noise=noise,
         share=share,
+        fixed_share=True,
+        finishes=True,
         inserted=(),
         reset=(),
         next_level=None,

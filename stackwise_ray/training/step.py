@@ -123,7 +123,7 @@ class TrainingStep:
             self._pad_collectives(len(batches), first_sequence, n_sequences, count)
         if varying(assembly.model):
             for parameter in tools.parameters:
-                if parameter.grad is None:  # left out: updated as on several workers, which add zeros
+                if parameter.grad is None:  # left out of this step alone: its momentum and its decay go on
                     parameter.grad = torch.zeros_like(parameter)
         assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         norm, skipped = self._update(lr)

@@ -28,8 +28,6 @@ from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, w
 
 pytestmark = pytest.mark.usefixtures("module_cache")
 
-STATES = {"early_exit": {"threshold": "early_exit/threshold"}}
-"""By component, the metric that reports each entry of its state."""
 TIMES = ("time/", "throughput/", "memory/process")
 
 
@@ -72,7 +70,7 @@ def test_what_a_component_does_not_go_with_is_refused_with_both_names(name):
 @pytest.mark.parametrize("regime", REGIMES.names())
 @pytest.mark.parametrize("name", COMPONENTS.names())
 def test_a_component_that_needs_one_stage_is_refused_with_several_and_both_are_named(name, regime):
-    changes = {"regime": regime} | ({"pretraining_share": 0.5} if regime == "hybrid" else {})
+    changes = {"regime": regime, **REGIMES.get(regime).example}
     n_stages = len(stage_plan(with_training(with_model(TRIAL, n_layers=3), **changes)).stages)
     if COMPONENTS.get(name).one_stage is None or n_stages == 1:
         stage_plan(_with(name, **changes))
@@ -87,8 +85,11 @@ def test_a_saved_model_has_its_component_again_in_our_loader_and_loads_plainly_i
     name, result, folder = finished
     model = load_saved(folder / "model", "decoder", path="--model").eval()
     record = json.loads((folder / "model" / "config.json").read_text())["stackwise_components"]
-    reported = {key: result.metrics[metric] for key, metric in STATES[name].items()}
-    assert attached(model)[name].state() == record[name]["state"] == reported
+    state = record[name]["state"]
+    assert attached(model)[name].state() == state
+    paths = {metric.path for metric in COMPONENTS.get(name).metrics}
+    for key in (key for key in state if f"{name}/{key}" in paths):  # an entry that a metric is called after
+        assert state[key] == result.metrics.get(f"{name}/{key}"), key
     stored = load_file(folder / "model" / "model.safetensors")
     assert all(torch.equal(parameter, stored[own]) for own, parameter in model.named_parameters())
     plain = AutoModelForCausalLM.from_pretrained(folder / "model").eval()

@@ -43,7 +43,7 @@ def with_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _filled(value: Any, components: tuple[paths.Component, ...]) -> Any:
+def _filled(value: Any, components: tuple[paths.SchemaPart, ...]) -> Any:
     if not isinstance(value, Mapping) or not components:
         return value
     chosen = paths.chosen_component(components, value)
@@ -191,7 +191,7 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, merge: bool, written: s
     return tree.setdefault(name, value)
 
 
-def _merge(old: Any, new: Any, components: tuple[paths.Component, ...], path: str) -> Any:
+def _merge(old: Any, new: Any, components: tuple[paths.SchemaPart, ...], path: str) -> Any:
     """`new` over `old` by the rules of the module docstring; neither is changed."""
     if not components or not isinstance(new, Mapping):
         return new
@@ -228,7 +228,7 @@ def _of_entry(registered: Alternatives, plain: Mapping[str, Any], name: Any) -> 
 
 
 @functools.cache
-def _default_kind(components: tuple[paths.Component, ...]) -> str | None:
+def _default_kind(components: tuple[paths.SchemaPart, ...]) -> str | None:
     if len(components) != 1:
         return None  # in a union the kind is always written
     (component,) = components

@@ -53,11 +53,11 @@ OTHER_NAMES = {
 """What other libraries call a field: asked for by hand, these are farther than any spelling distance."""
 
 
-Component = type | Alternatives | OptionsByName
+SchemaPart = type | Alternatives | OptionsByName
 """What has fields of its own: a dataclass, one of several that registered entries bring, or a mapping of those."""
 
 
-def components_in(annotation: Any) -> tuple[Component, ...]:
+def components_in(annotation: Any) -> tuple[SchemaPart, ...]:
     """The components that may stand where `annotation` is declared: none for a leaf, several for a union, those of
     its entries for a tuple."""
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
@@ -73,7 +73,7 @@ def components_in(annotation: Any) -> tuple[Component, ...]:
     return ()
 
 
-def annotations_of(component: Component) -> Mapping[str, Any]:
+def annotations_of(component: SchemaPart) -> Mapping[str, Any]:
     """Field name to resolved annotation; of registered options, those of any entry, one of a name."""
     if isinstance(component, OptionsByName):
         return component.annotations()
@@ -88,13 +88,13 @@ def _annotations_of(component: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(component)}
 
 
-def classes_of(components: tuple[Component, ...]) -> tuple[type | OptionsByName, ...]:
+def classes_of(components: tuple[SchemaPart, ...]) -> tuple[type | OptionsByName, ...]:
     """The same with each set of alternatives as its classes."""
     parts = (one.classes() if isinstance(one, Alternatives) else (one,) for one in components)
     return tuple(part for group in parts for part in group)
 
 
-def chosen_component(components: tuple[Component, ...], plain: Any) -> type | OptionsByName | None:
+def chosen_component(components: tuple[SchemaPart, ...], plain: Any) -> type | OptionsByName | None:
     """The one component that a mapping is: by the entry that it names, or by its `kind`; None where it does not say."""
     if len(components) == 1:
         (one,) = components
@@ -103,16 +103,16 @@ def chosen_component(components: tuple[Component, ...], plain: Any) -> type | Op
     return next((one for one in classes_of(components) if getattr(one, "kind", None) == kind), None)
 
 
-def children(components: tuple[Component, ...]) -> dict[str, tuple[Component, ...]]:
+def children(components: tuple[SchemaPart, ...]) -> dict[str, tuple[SchemaPart, ...]]:
     """Key to the components that may stand under it, over all `components` of a union."""
-    found: dict[str, tuple[Component, ...]] = {}
+    found: dict[str, tuple[SchemaPart, ...]] = {}
     for component in classes_of(components):
         for name, annotation in annotations_of(component).items():
             found[name] = tuple(dict.fromkeys((*found.get(name, ()), *components_in(annotation))))
     return found
 
 
-def components_at(path: str, root: tuple[Component, ...] = (TrialConfig,)) -> tuple[Component, ...]:
+def components_at(path: str, root: tuple[SchemaPart, ...] = (TrialConfig,)) -> tuple[SchemaPart, ...]:
     """The components that may stand at an existing dotted path; () for a leaf.
 
     Raises:
@@ -135,7 +135,7 @@ def _trial_paths(revisions: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_walk((TrialConfig,), "")))
 
 
-def _walk(components: tuple[Component, ...], prefix: str) -> Iterator[str]:
+def _walk(components: tuple[SchemaPart, ...], prefix: str) -> Iterator[str]:
     for name, below in children(components).items():
         yield prefix + name
         yield from _walk(below, f"{prefix}{name}.")

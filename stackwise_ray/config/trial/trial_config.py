@@ -205,7 +205,6 @@ class AbsentOptions:
     finish = 0.0
     init_from = cast("str | None", None)
     charge_init = True
-    pretraining_share = cast("float | None", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from stackwise_ray.config.trial.paths import Component, children, chosen_component, suggest_key
+from stackwise_ray.config.trial.paths import SchemaPart, children, chosen_component, suggest_key
 from stackwise_ray.config.trial.registered import UNKNOWN_ENTRY, Alternatives, OptionsByName, field_names
 from stackwise_ray.core.errors import ConfigError, did_you_mean, nearest
 
@@ -129,16 +129,16 @@ class _Holder:
         name: The registered entry whose options it holds; None: no entry's.
     """
 
-    component: Component | None
-    among: tuple[Component, ...]
+    component: SchemaPart | None
+    among: tuple[SchemaPart, ...]
     name: Any = None
 
 
 def _own_path(
     kind: type, plain: Any, location: tuple[int | str, ...]
-) -> tuple[list[str], _Holder, tuple[Component, ...]]:
+) -> tuple[list[str], _Holder, tuple[SchemaPart, ...]]:
     """The location without pydantic's union tags, what holds its last name, and what may stand there."""
-    components: tuple[Component, ...] = (kind,)
+    components: tuple[SchemaPart, ...] = (kind,)
     path: list[str] = []
     holder = _Holder(None, ())
     for name in location:
@@ -163,11 +163,11 @@ def _below(plain: Any, name: int | str) -> Any:
     return plain[name] if isinstance(plain, (list, tuple)) and isinstance(name, int) and name < len(plain) else None
 
 
-def _kinds(components: tuple[Component, ...]) -> list[str]:
+def _kinds(components: tuple[SchemaPart, ...]) -> list[str]:
     return [kind for component in components if isinstance(kind := getattr(component, "kind", None), str)]
 
 
-def _of_kind(components: tuple[Component, ...], tag: str) -> Component | None:
+def _of_kind(components: tuple[SchemaPart, ...], tag: str) -> SchemaPart | None:
     for component in components:
         if getattr(component, "kind", None) == tag or tag == getattr(component, "__name__", None):
             return component

@@ -23,7 +23,7 @@ from torch import Tensor
 from stackwise_ray.kernels.backend import BACKENDS, Backend, complex_dtype, output_like
 
 CAVITY_STRAIGHT_FROM, SCAN_STRAIGHT_FROM = 128, 512
-"""From this many values a position on, the straight loop of the recursion beats chunks (measured, one AVX2 core)."""
+"""From this many values per position on, the straight loop of the recursion beats chunks (measured, one AVX2 core)."""
 
 BLOCK_VALUES = 65_536
 """Values of a block of positions in the causal apply: its complex128 temporaries then stay in a core's cache."""
@@ -47,7 +47,7 @@ class Geometry:
         return cls(batch, heads, n, n if batch * heads >= SCAN_STRAIGHT_FROM or n < 8 else math.isqrt(n - 1) + 1)
 
     def straight(self, values: int, bound: int = SCAN_STRAIGHT_FROM) -> bool:
-        """Whether a recursion over this many values a position runs straight over the positions."""
+        """Whether a recursion over this many values per position runs straight over the positions."""
         return self.steps == self.n or values >= bound
 
     def blocks(self, width: int) -> list[range]:

@@ -244,7 +244,7 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> BKCausalLMOutput:
-        """Logits (batch, n, vocab_size); with `labels` (batch, n), also the mean next-token loss in nats a token.
+        """Logits (batch, n, vocab_size); with `labels` (batch, n), also the mean next-token loss in nats per token.
 
         Args:
             labels: The input ids themselves (transformers' convention: shifted inside); −100 is left out.

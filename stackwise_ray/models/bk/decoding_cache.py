@@ -84,7 +84,7 @@ class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 class BKCache(Cache):
-    """One layer of state a block, and the number of positions that went in (padding included).
+    """One layer of state per block, and the number of positions that went in (padding included).
 
     `generate` needs one to be passed (`past_key_values`) only to prefill in chunks or to go on from an earlier text.
 

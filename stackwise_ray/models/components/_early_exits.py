@@ -27,15 +27,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stackwise_ray.core.seeding import stream_seed
-from stackwise_ray.models.component import Attached, Cost, Scored, Scorer, Work
+from stackwise_ray.models.component import Attached, Cost, Scorer, Work
 from stackwise_ray.models.components.early_exit import CANDIDATES, CURVE, EarlyExitOptions, exit_layers
 from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.models.stack_view import stack_view
 
 MODULE = "early_exit_norms"
 """Name of the exits' norms in the model, and so the beginning of their parameters' names."""
-FULL_DEPTH = 2.0
-"""A threshold that no confidence reaches."""
 
 
 @dataclass
@@ -43,22 +41,38 @@ class _Pass:
     """One forward pass with exits.
 
     Attributes:
+        threshold: Confidence at which a token leaves; None: none does, and no exit is asked.
         remaining: Tokens that have not left, (batch, n) bool.
         logits: Those of the tokens that have left, (batch, n, vocab_size).
         costliest: Whether all exits are asked and nothing leaves, without a look at any value.
     """
 
-    threshold: float = FULL_DEPTH
+    threshold: float | None = None
     costliest: bool = False
     remaining: Tensor | None = None
     logits: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """What the fixed windows give at one threshold: nats per token, layers per token, FLOPs per token."""
+
+    loss: float
+    depth: float
+    flops: float
+
+    def metrics(self, end: str) -> dict[str, float]:
+        """By path; `end` is what the paths end in."""
+        named = {"loss": self.loss, "mean_depth": self.depth, "flops_per_token": self.flops}
+        return {f"early_exit/{name}{end}": value for name, value in named.items()}
 
 
 class EarlyExits(Attached):
     """The component on one model.
 
     Attributes:
-        threshold: Confidence (largest softmax probability) at which a token exits; None until it is known.
+        threshold: Confidence (largest softmax probability) at which a token exits; None: no token does, before the
+            calibration or by it.
         block_tokens: Tokens that went through each block in passes with exits, since `forget_depths`.
     """
 
@@ -171,15 +185,15 @@ class EarlyExits(Attached):
                 states = _states(block(part, *args, **kwargs))
             result = hidden.clone()
             result[rows] = torch.where(kept.unsqueeze(-1), states, part)
-        if number in self._exits and now.threshold <= 1:
-            self._leave(now, number, result)
+        if number in self._exits and now.threshold is not None:
+            self._leave(now, number, result, now.threshold)
         return self._view.passed_on(result)
 
-    def _leave(self, now: _Pass, number: int, hidden: Tensor) -> None:
+    def _leave(self, now: _Pass, number: int, hidden: Tensor, threshold: float) -> None:
         """Lets the tokens go that are sure enough after block `number`."""
         assert now.remaining is not None
         logits = self._exit_logits(number, hidden[now.remaining])
-        sure = logits.float().softmax(-1).amax(-1) >= now.threshold
+        sure = logits.float().softmax(-1).amax(-1) >= threshold
         leaving = now.remaining.clone()
         leaving[now.remaining] = sure
         if now.logits is None:
@@ -193,8 +207,8 @@ class EarlyExits(Attached):
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def logits(self, inputs: Mapping[str, Any], *, threshold: float) -> Tensor:
-        """Logits (batch, n, vocab_size) of a pass in which tokens leave at `threshold`; above 1 it is the model's own.
+    def logits(self, inputs: Mapping[str, Any], *, threshold: float | None) -> Tensor:
+        """Logits (batch, n, vocab_size) of a pass in which tokens leave at `threshold`; None: the model's own.
 
         Call it in evaluation mode.
         """
@@ -233,29 +247,26 @@ class EarlyExits(Attached):
     # -------------------------------------------------------------------------------------- after the last step
 
     def after_training(self, scorer: Scorer) -> Work:
-        if self.threshold is None:
+        if self._options.threshold is None:
             self.threshold = yield from self._calibrated(scorer)
-        full, _ = yield from self._scored(scorer, FULL_DEPTH)
-        scored, depth = yield from self._scored(scorer, self.threshold)
-        metrics = {
-            "early_exit/threshold": self.threshold,
-            "early_exit/loss": scored.loss,
-            "early_exit/mean_depth": depth,
-            "early_exit/flops_per_token": scored.flops / scored.tokens,
-            "early_exit/flops_per_token_full": full.flops / full.tokens,
-        }
+        points: dict[float | None, _Point] = {}
+        for threshold in (None, self.threshold, *CURVE):  # a pass over the windows for each, once
+            if threshold not in points:
+                points[threshold] = yield from self._point(scorer, threshold)
+        metrics = {**points[self.threshold].metrics(""), "early_exit/flops_per_token_full": points[None].flops}
+        if self.threshold is not None:
+            metrics["early_exit/threshold"] = self.threshold
         for threshold in CURVE:
-            scored, depth = yield from self._scored(scorer, threshold)
-            end = round(100 * threshold)
-            metrics[f"early_exit/loss_{end}"] = scored.loss
-            metrics[f"early_exit/mean_depth_{end}"] = depth
-            metrics[f"early_exit/flops_per_token_{end}"] = scored.flops / scored.tokens
+            metrics |= points[threshold].metrics(f"_{round(100 * threshold)}")
         return metrics
 
-    def _calibrated(self, scorer: Scorer) -> Generator[None, None, float]:
-        """The lowest threshold before the first, from the most careful on, whose loss is beyond the tolerance."""
-        full = yield from scorer.score("held_out", partial(self.logits, threshold=FULL_DEPTH))
-        found = FULL_DEPTH
+    def _calibrated(self, scorer: Scorer) -> Generator[None, None, float | None]:
+        """The lowest threshold before the first, from the most careful on, whose loss is beyond the tolerance.
+
+        None: the first is.
+        """
+        full = yield from scorer.score("held_out", partial(self.logits, threshold=None))
+        found = None
         for candidate in CANDIDATES:
             scored = yield from scorer.score("held_out", partial(self.logits, threshold=candidate))
             if scored.loss > full.loss + self._options.tolerance:
@@ -263,11 +274,12 @@ class EarlyExits(Attached):
             found = candidate
         return found
 
-    def _scored(self, scorer: Scorer, threshold: float) -> Generator[None, None, tuple[Scored, float]]:
-        """(a pass over the fixed windows, its mean depth in layers per token)."""
+    def _point(self, scorer: Scorer, threshold: float | None) -> Generator[None, None, _Point]:
+        """A pass over the fixed windows."""
         self.forget_depths()
         scored = yield from scorer.score("validation", partial(self.logits, threshold=threshold))
-        return scored, scorer.total(sum(self.block_tokens)) / scored.tokens
+        depth = scorer.total(sum(self.block_tokens)) / scored.tokens
+        return _Point(loss=scored.loss, depth=depth, flops=scored.flops / scored.tokens)
 
     def state(self) -> dict[str, Any]:
         return {"threshold": self.threshold}

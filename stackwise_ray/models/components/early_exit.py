@@ -27,7 +27,7 @@ from stackwise_ray.models.component import COMPONENTS, Component, Conflict
 CURVE = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Thresholds at which loss and FLOPs are measured in the end, beside the calibrated one."""
 CANDIDATES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-"""Thresholds that calibration tries, from the most careful on; above 1 nothing exits."""
+"""Thresholds that calibration tries, from the most careful on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class EarlyExitOptions(Strict):
     loss_scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the exits' losses; 1: LayerSkip's own weights
     layer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the last layer at the end of training; 0: none
     curriculum: Literal["gradual", "none"] = "gradual"  # exits train one by one from the last, all after half the run
-    threshold: Annotated[float, Field(gt=0)] | None = None  # confidence at which a token exits; None: calibrated
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None  # confidence at which a token exits; None: calibrated
     tolerance: NonNegative = 0.01  # nats per token that the calibrated loss may lie above the full depth's
     calibration_tokens: Positive = 8_192  # of validation text outside the fixed windows, at most
 
@@ -86,7 +86,13 @@ class EarlyExit(Component):
     one_stage = "an exit belongs to a place in the whole stack, which trains together"
     observable = "early_exit/mean_depth"
     metrics = (
-        Metric(path="early_exit/threshold", unit="confidence", label="exit threshold", digits=2),
+        Metric(
+            path="early_exit/threshold",
+            unit="confidence",
+            label="exit threshold",
+            digits=2,
+            reported_by="trials with early_exit whose tokens may leave, at the end",
+        ),
         *_point("", " with exits"),
         Metric(
             path="early_exit/flops_per_token_full",
@@ -116,11 +122,12 @@ class EarlyExit(Component):
 
     def report(self, metrics: Mapping[str, float]) -> list[str]:
         rows = []
-        for threshold, end in [(metrics["early_exit/threshold"], ""), *((t, f"_{round(100 * t)}") for t in CURVE)]:
+        own = metrics.get("early_exit/threshold")  # absent: no token leaves
+        for threshold, end in [(own, ""), *((t, f"_{round(100 * t)}") for t in CURVE)]:
             paths = [f"early_exit/{name}{end}" for name in ("loss", "mean_depth", "flops_per_token")]
             loss, depth, flops = (format_metric(path, metrics[path]) for path in paths)
             perplexity = f"{math.exp(metrics[paths[0]]):.2f}" if metrics[paths[0]] < 700 else "beyond a float"
-            name = f"{threshold:g}" if threshold <= 1 else "none (full depth)"
+            name = "none (full depth)" if threshold is None else f"{threshold:g}"
             rows.append(f"| {name} | {loss} | {perplexity} | {depth} | {flops} |")
         full = format_metric("early_exit/flops_per_token_full", metrics["early_exit/flops_per_token_full"])
         return [

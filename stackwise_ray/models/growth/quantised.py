@@ -37,7 +37,7 @@ class QuantisedLinear(nn.Linear):
         self.transposed = isinstance(matrix, Conv1D)
         weight = matrix.weight.detach().T if self.transposed else matrix.weight.detach()
         self.out_features, self.in_features = weight.shape
-        # Whole blocks, one a row: bitsandbytes' CPU kernel misreads rows that end inside a block.
+        # Whole blocks, one per row: bitsandbytes' CPU kernel misreads rows that end inside a block.
         blocks = functional.pad(weight.flatten(), (0, -weight.numel() % _BLOCK)).view(-1, _BLOCK)
         packed, scales = torch.ops.bitsandbytes.quantize_4bit(blocks, _BLOCK, _TYPE, torch.uint8)
         self.register_buffer("packed", packed)
@@ -46,7 +46,7 @@ class QuantisedLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]  # computed, where nn.Linear has a parameter
-        """The matrix as four bits tell it, float32."""
+        """The matrix that the four bits stand for, float32."""
         blocks: Tensor = torch.ops.bitsandbytes.dequantize_4bit(
             self.packed, self.scales, _BLOCK, _TYPE, (len(self.scales), _BLOCK), torch.float32
         )

@@ -3,8 +3,8 @@
 A model grown right to left has a natural sampler: block k was trained where a share r_k of the tokens is masked, so a
 window is entered at the first block with nearly everything masked, and every further suffix k … K finds the share that
 its first block knows. Any encoder can be asked in rounds instead. Both commit the tokens that the model is surest of
-first; their cost is counted in block passes, a block run once over all positions. A model that takes time is told,
-before each pass, the share of positions that is masked still.
+first; their cost is counted in block passes, a block run once over all positions. A model that takes time gets
+the share of positions that is still masked, before each pass.
 
 Scripts and `benchmarks/sampling.py` call this. Decoders generate with transformers' `generate`.
 """

@@ -1,4 +1,4 @@
-"""Time as input: a model that is told which share of each sequence is masked, and adds that to its token embeddings.
+"""Time as input: the model also gets the share of each sequence that is masked, and adds it to its token embeddings.
 
 The time of a sequence is its share of masked positions, in [0, 1]: clean text has time 0. It is an argument of the
 model's forward pass, `times`, beside `input_ids`; a model that takes time refuses to run without it. The embedding of

@@ -88,7 +88,17 @@ class Replicated(SingleWorker):
     """Every worker holds the whole model; gradients are summed after the backward pass."""
 
     def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
-        for parameter in parameters:
-            if parameter.grad is None:  # this worker had no sequence of a short batch
-                parameter.grad = torch.zeros_like(parameter)
-        collectives.sum_([loss, *(p.grad for p in parameters if p.grad is not None)])
+        """A gradient that this worker alone lacks counts as 0: it had no sequence of a short batch.
+
+        One that no worker has stays absent, as on a single worker: the optimizer leaves such a parameter alone.
+        """
+        lacking = [parameter for parameter in parameters if parameter.grad is None]
+        held = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
+        held = held.to(loss.device)
+        for parameter in lacking:
+            parameter.grad = torch.zeros_like(parameter)
+        collectives.sum_([loss, *(p.grad for p in parameters if p.grad is not None), held])
+        if lacking:  # else every gradient is there, and a GPU need not be waited for
+            for parameter, workers in zip(parameters, held.tolist(), strict=True):
+                if not workers:
+                    parameter.grad = None

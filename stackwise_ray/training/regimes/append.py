@@ -1,7 +1,7 @@
 """Growing left to right: one stack at a time on top of a prefix, each trained on the noise that it owns.
 
 The first stack trains on the heaviest noise, with embeddings, norm and head. Then each stack is put on top as the
-identity and trained on lighter noise, with norm and head, which stand on what is new; the prefix, embeddings included,
+identity and trained on lighter noise, with norm and head, which follow what is new; the prefix, embeddings included,
 is frozen, and no gradient is computed in it. The head leaves the token table when the prefix freezes.
 
 `training.trunk: trainable`: the prefix goes on training, and a tie stays. `random_frozen`: it is as it was drawn.
@@ -9,7 +9,7 @@ is frozen, and no gradient is computed in it. The head leaves the token table wh
 `training.embeddings: untied_all`: the embeddings go on training, through all of the prefix.
 
 `training.time: input`: a stack owns no noise. Each sequence draws a time, which decides its share of masks, and the
-model is told it (`models.growth.time_input`); all stages draw alike.
+model gets it as an input (`models.growth.time_input`); all stages draw alike.
 
 `training.cache`: masks stay the same in every epoch, and what the frozen prefix gives is computed once for every window
 (`training.prefix_cache`).
@@ -34,7 +34,7 @@ class AppendTraining(GrowingTraining):
     """The options of growth from the input to the output."""
 
     decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
-    time: Literal["depth", "input"] = "depth"  # what tells the noise: the stack's number, or an input of the model
+    time: Literal["depth", "input"] = "depth"  # what gives the noise: the stack's number, or an input of the model
     cache: bool = False  # keep what the frozen prefix gives, on masks that stay the same every epoch
     cache_bytes: Positive | None = None  # largest such cache; None: what is free on the disk of the run's folder
 

@@ -24,14 +24,14 @@ class RandomRatioTraining(WithNoise):
     """The options of the control: those that decide which masks its grown twin sees."""
 
     blocks_per_stack: Positive = 1  # blocks of a stack of the twin; they divide the model's
-    time: Literal["depth", "input"] = "depth"  # what tells the noise: nothing here, or an input of the model
+    time: Literal["depth", "input"] = "depth"  # what gives the noise: nothing here, or an input of the model
     decoder_objective: DecoderObjective = "noisy_context"  # what a decoder learns from masks
 
 
 def classical_random_ratio(trial: TrialConfig) -> StagePlan:
     """One stage; each sequence draws one of the shares that the stacks of `depth_time` own, all equally likely.
 
-    With `training.time: input` it draws a time and the model is told it, as in `append` with that setting.
+    With `training.time: input` it draws a time and the model gets it as an input, as in `append` with that setting.
     """
     blocks = tuple(range(trial.model.n_layers))
     stage = Stage(

@@ -53,7 +53,7 @@ def hybrid(trial: TrialConfig) -> StagePlan:
         return StagePlan(stages=stages)
     first = classical_stage(trial, training.mask_ratio)
     after = (replace(stage, share=stage.share * (1 - share)) for stage in stages)
-    return StagePlan(stages=(replace(first, share=share), *after))
+    return StagePlan(stages=(replace(first, share=share, fixed_share=True), *after))
 
 
 def _band(trial: TrialConfig) -> tuple[Stage, ...]:
@@ -155,5 +155,6 @@ REGIMES.register("hybrid")(
             growth.compiled_trunk,
         ),
         masks=_masks,
+        example={"pretraining_share": 0.5},
     )
 )

@@ -89,7 +89,7 @@ def driven(folder: Path, text: str) -> Path:
     design = expand(sweep)
     with Journal(folder / "journal.sqlite") as journal:
         _note(sweep, design, folder, journal, make_console())
-        settings = RunSettings(worker="not:run", directory=folder)
+        settings = RunSettings(worker="not:run", objective="validation/loss", directory=folder)
         source = source_for(sweep, design, journal, _anytime_verdicts())
         ledger = Ledger(journal, source, settings, lambda data: "fingerprint")
         number = 0

@@ -57,8 +57,8 @@ def test_every_field_and_the_data_enter_the_id() -> None:
     own["associative_recall"] = ["data.associative_recall={}", "data.seq_len=32"]
     corpora = [[f"data.corpus={name}", *own.get(name, [])] for name in CORPORA.names()]
     regimes = [
-        [f"training.regime={name}", *(["training.pretraining_share=0.5"] if name == "hybrid" else [])]
-        for name in REGIMES.names()
+        [f"training.regime={name}", *(f"training.{key}={value}" for key, value in regime.example.items())]
+        for name, regime in REGIMES.items()
     ]
     components = [[f"model.components.{name}={{}}"] for name in COMPONENTS.names()]
     text = "".join(canonical_json(load_trial([WORDS[0], *words])) for words in (*corpora, *regimes, *components))

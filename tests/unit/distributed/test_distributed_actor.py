@@ -69,7 +69,7 @@ def raising(*, directory: Path, **rest: Any) -> Generator[MetricRecord, None, Re
 
 def assignment(directory: Path, worker: str, trial_id: str = "t", **changes: Any) -> Assignment:
     return Assignment(
-        settings=RunSettings(worker=worker, directory=directory),
+        settings=RunSettings(worker=worker, objective="validation/loss", directory=directory),
         trial_id=trial_id,
         attempt=1,
         trial=to_plain(load_trial(["model=decoder/gpt2_family/tiny", "training.budget={steps: 3}"])),

@@ -8,6 +8,7 @@ import pytest
 
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.comparison_records import Goal
+from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Finished, Report, RunSettings
@@ -21,7 +22,7 @@ from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
     asked = sweep(tmp_path, SEARCH)
     plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
-    settings = RunSettings(worker="not:run", directory=tmp_path)
+    settings = RunSettings(worker="not:run", objective="validation/loss", directory=tmp_path)
     ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
@@ -36,3 +37,30 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
     twice = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/loss"))
     twice.watch(ledger, plan)
     assert twice.seconds_left() == pytest.approx(30.0)
+
+
+def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_that_was_not_measured(
+    tmp_path: Path, journal: Journal
+) -> None:
+    asked = sweep(tmp_path, SEARCH)
+    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
+    settings = RunSettings(worker="not:run", directory=tmp_path, objective="validation/loss")
+    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    metrics = {"train/loss": 2.5, "validation/loss": 2.0, "validation/answer_accuracy": 0.25}
+    for number in range(2):
+        given = ledger.next(f"t{number}")
+        assert given is not None
+        record = MetricRecord(trial_id=given.trial_id, attempt=1, step=7, tokens=1, flops=1, time=1.0, metrics=metrics)
+        ledger.result(f"t{number}", 1, Report(records=() if number else (record,)))
+    progress = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/answer_accuracy"))
+    progress.watch(ledger, plan)
+    table = progress.__rich__()
+    shown = [[column.header, *column.cells] for column in table.columns]
+    assert shown[1:] == [
+        ["step", "7", "0"],
+        ["tokens/s", "", ""],
+        ["train/loss", "2.5000", ""],
+        ["validation/answer_accuracy", "0.2500", ""],
+    ]
+    on_loss = ProgressDisplay(make_console(), slots=2, goal=Goal.of("train/loss")).__rich__()
+    assert [column.header for column in on_loss.columns] == ["running", "step", "tokens/s", "train/loss"]

@@ -32,7 +32,7 @@ def replicates(n: int) -> list[Proposal]:
 
 
 def ledger_over(journal: Journal, source: Any, **changes: Any) -> Ledger:
-    settings = RunSettings(worker="not:run", directory=journal.path.parent, **changes)
+    settings = RunSettings(worker="not:run", objective="validation/loss", directory=journal.path.parent, **changes)
     return Ledger(journal, source, settings, lambda data: "fingerprint")
 
 

@@ -29,7 +29,9 @@ TRIAL = load_trial(["model=decoder/gpt2_family/tiny", "training.budget={tokens: 
 
 
 def assignment(**changes: Any) -> Assignment:
-    settings = RunSettings(worker="module:run", directory=Path("/sweeps/x"), gpus=0.5, attempt_timeout_s=60.0)
+    settings = RunSettings(
+        worker="module:run", directory=Path("/sweeps/x"), objective="test/loss", gpus=0.5, attempt_timeout_s=60.0
+    )
     made = Assignment(settings=settings, trial_id="t1", attempt=2, trial=to_plain(TRIAL), data_fingerprint="f")
     return dataclasses.replace(made, **changes)
 
@@ -83,10 +85,10 @@ def altered(text: str, **changes: Any) -> str:
     [
         (altered(encode(Report()), kind="rumour"), "unknown kind of message 'rumour'"),
         (altered(encode(Report()), kind=None), "unknown kind of message None"),
-        (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*finished, failed"),
+        (altered(encode(Report()), outcome={"kind": "bored"}), "unknown kind of outcome 'bored'.*Finished, Failed"),
         (encode(assignment()), "is of kind Assignment where Report is expected"),
         (altered(encode(Report()), mood="good"), "other fields here than where it was sent from: mood"),
-        (altered(encode(Report()), outcome={"kind": "failed"}), "Failed has other fields.*: reason"),
+        (altered(encode(Report()), outcome={"kind": "Failed"}), "Failed has other fields.*: reason"),
     ],
 )
 def test_a_message_that_this_version_does_not_know_is_refused_by_name(text: str, problem: str) -> None:

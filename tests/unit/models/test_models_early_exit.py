@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from stackwise_ray.config.trial.editing import edit
 from stackwise_ray.config.trial.registered import NamedOptions
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.metrics.flops import FlopCounter
 from stackwise_ray.models.component import Scored, attached
-from stackwise_ray.models.components._early_exits import FULL_DEPTH
-from stackwise_ray.models.components.early_exit import EarlyExitOptions
+from stackwise_ray.models.components.early_exit import CURVE, EarlyExit, EarlyExitOptions
 from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.training.assembly import build_training_model
 from tests.small_models import MODELS, mostly_slow
@@ -52,12 +53,12 @@ def _confidences(model: Any, exits: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("config", mostly_slow(MODELS))
-def test_above_one_it_is_the_full_model_to_the_bit_and_costs_the_same(config):
+def test_without_a_threshold_it_is_the_full_model_to_the_bit_and_costs_the_same(config):
     model, exits = _model(config)
     with torch.no_grad(), FlopCounter() as plain:
         wanted = model(**_inputs()).logits
     with FlopCounter() as counted:
-        given = exits.logits(_inputs(), threshold=1.01)
+        given = exits.logits(_inputs(), threshold=None)
     assert torch.equal(given, wanted)
     assert counted.count.forward == plain.count.forward
     assert exits.block_tokens == [3 * N] * 4
@@ -73,14 +74,23 @@ def test_a_pass_gives_what_running_every_token_through_frozen_states_gives(confi
 
 
 def _naive(model: Any, exits: Any, threshold: float) -> torch.Tensor:
-    """The definition: every block runs on all tokens, and the states of those that have left are put back."""
-    view, left, logits = stack_view(model), None, None
+    return _naively(model, exits, threshold)[0]
+
+
+def _naively(model: Any, exits: Any, threshold: float) -> tuple[torch.Tensor, float]:
+    """The definition: every block runs on all tokens, and the states of those that have left are put back.
+
+    Returns:
+        (logits, layers per token that were not put back).
+    """
+    view, left, logits, layers = stack_view(model), None, None, 0
 
     def after(number: int, given: Any, output: Any) -> Any:
-        nonlocal left, logits
+        nonlocal left, logits, layers
         states = output[0] if isinstance(output, tuple) else output
         if left is None:
             left = torch.zeros(states.shape[:2], dtype=torch.bool)
+        layers += int((~left).sum())
         states = torch.where(left.unsqueeze(-1), given[0], states)
         if number in exits._exits:
             mine = exits._exit_logits(number, states)
@@ -97,14 +107,14 @@ def _naive(model: Any, exits: Any, threshold: float) -> torch.Tensor:
         last = model(**_inputs()).logits
     for handle in handles:
         handle.remove()
-    return torch.where(left.unsqueeze(-1), logits, last)
+    return torch.where(left.unsqueeze(-1), logits, last), layers / left.numel()
 
 
 @pytest.mark.parametrize("config", mostly_slow(MODELS))
 def test_lower_thresholds_take_fewer_layers_and_the_matrices_run_on_the_tokens_that_are_left(config):
     model, exits = _model(config)
     spread = _confidences(model, exits)
-    thresholds = [0.0, *(float(spread[round(share * (len(spread) - 1))]) for share in (0.3, 0.6, 0.9)), 1.01]
+    thresholds = [0.0, *(float(spread[round(share * (len(spread) - 1))]) for share in (0.3, 0.6, 0.9)), None]
     depths, flops = [], []
     for threshold in thresholds:
         seen = [0] * 4
@@ -151,7 +161,7 @@ def test_a_sequence_whose_tokens_have_left_goes_out_of_the_batch():
     model, exits = _model(MODELS["gpt2"])
     sizes: list[int] = []
     handle = stack_view(model).blocks[1].attn.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    exits._leave = lambda now, number, hidden: (
+    exits._leave = lambda now, number, hidden, threshold: (
         setattr(now, "logits", torch.zeros(3, N, VOCAB)) or now.remaining.__setitem__(slice(0, 2), False)
     )
     exits.logits(_inputs(), threshold=0.5)
@@ -203,22 +213,89 @@ class _Losses:
     def score(self, windows: str, forward: Any) -> Any:
         assert windows == "held_out"
         yield
-        return Scored(loss=2.0 + max(0.0, 1.0 - forward.keywords["threshold"]), flops=1, tokens=1)
+        threshold = forward.keywords["threshold"]
+        return Scored(loss=2.0 if threshold is None else 3.0 - threshold, flops=1, tokens=1)
 
     def total(self, number: int) -> int:
         return number
 
 
-@pytest.mark.parametrize(("tolerance", "threshold"), [(0.0, FULL_DEPTH), (0.07, 0.95), (0.45, 0.6), (2.0, 0.1)])
+@pytest.mark.parametrize(("tolerance", "threshold"), [(0.0, None), (0.07, 0.95), (0.45, 0.6), (2.0, 0.1)])
 def test_calibration_takes_the_lowest_threshold_whose_loss_the_tolerance_allows(tolerance, threshold):
     _, exits = _model(MODELS["gpt2"], tolerance=tolerance)
-    found: list[float] = []
+    assert _result(exits._calibrated(_Losses())) == threshold
 
-    def calibrate() -> Any:
-        found.append((yield from exits._calibrated(_Losses())))
 
-    list(calibrate())
-    assert found == [threshold]
+class _Windows:
+    """A scorer whose text is three windows, and its loss the number of the pass."""
+
+    def __init__(self) -> None:
+        self.thresholds: list[float | None] = []
+
+    def score(self, windows: str, forward: Any) -> Any:
+        if windows == "validation":
+            self.thresholds.append(forward.keywords["threshold"])
+        with FlopCounter() as counter:
+            forward(_inputs())
+        yield
+        return Scored(loss=float(len(self.thresholds)), flops=counter.count.forward, tokens=3 * N)
+
+    def total(self, number: int) -> int:
+        return number
+
+
+def _result(work: Any) -> Any:
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+def test_the_mean_depth_is_the_layers_that_a_token_goes_through():
+    model, exits = _model(MODELS["gpt2"], threshold=1e-9, exits=(2,))
+    assert _result(exits.after_training(_Windows()))["early_exit/mean_depth"] == 2  # all leave at the one exit
+    model, exits = _model(MODELS["gpt2"])
+    spread = _confidences(model, exits)
+    threshold = round(float(spread[len(spread) // 2]), 6)
+    model, exits = _model(MODELS["gpt2"], threshold=threshold)
+    metrics = _result(exits.after_training(_Windows()))
+    points = {"": threshold} | {f"_{round(100 * t)}": t for t in CURVE}
+    wanted = {f"early_exit/mean_depth{end}": _naively(model, exits, t)[1] for end, t in points.items()}
+    assert {path: metrics[path] for path in wanted} == pytest.approx(wanted)
+    assert 1 < metrics["early_exit/mean_depth"] < 4
+
+
+def test_every_threshold_runs_over_the_windows_once():
+    _, exits = _model(MODELS["gpt2"], threshold=0.5)
+    scorer = _Windows()
+    metrics = _result(exits.after_training(scorer))
+    assert scorer.thresholds == [None, 0.5, 0.1, 0.3, 0.7, 0.9]
+    assert metrics["early_exit/loss"] == metrics["early_exit/loss_50"] == 2
+
+
+def test_where_calibration_lets_no_token_leave_the_threshold_is_absent_and_the_model_has_its_full_depth():
+    _, exits = _model(MODELS["gpt2"])
+    exits._calibrated = _nothing
+    scorer = _Windows()
+    metrics = _result(exits.after_training(scorer))
+    assert scorer.thresholds == [None, *CURVE]
+    assert "early_exit/threshold" not in metrics
+    assert metrics["early_exit/mean_depth"] == 4
+    assert metrics["early_exit/flops_per_token"] == metrics["early_exit/flops_per_token_full"]
+    assert exits.state() == {"threshold": None}
+    assert any(line.startswith("| none (full depth) | 1.0000 |") for line in EarlyExit().report(metrics))
+
+
+def _nothing(scorer: Any) -> Any:
+    """A calibration that finds no candidate within the tolerance."""
+    yield
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_a_threshold_that_is_no_confidence_is_refused(threshold):
+    with pytest.raises(ConfigError, match="threshold"):
+        edit(TRIAL, {"model.components.early_exit.threshold": threshold})
 
 
 def test_generate_goes_through_the_full_depth_of_a_model_with_exits():

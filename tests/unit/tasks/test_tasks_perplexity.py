@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stackwise_ray.config.trial import data_config
-from stackwise_ray.data.corpus import Corpus, Document
-from stackwise_ray.data.preparing import count_words
-from stackwise_ray.tasks.perplexity import unigram_nll, words_of
+from stackwise_ray.data.corpus import Corpus, Document, WordRule
+from stackwise_ray.data.preparing import count_words, words_of
+from stackwise_ray.tasks.perplexity import kept_unigram_nll, unigram_nll
 
 
 class Sentences(Corpus):
@@ -36,7 +37,44 @@ def test_the_floor_is_the_frequency_of_each_word_in_the_train_split_plus_one() -
     assert unigram_nll(Sentences(data_config(corpus="python_stdlib"))) == pytest.approx(by_hand)
 
 
-def test_the_floor_counts_the_words_that_a_perplexity_per_word_divides_by() -> None:
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("whitespace", ["one", "two", "three"]),
+        ("whitespace and line ends", ["one", "two", "<eos>", "three", "<eos>", "<eos>"]),
+        ("symbols", list(" one two \n three  \n\n")),
+    ],
+)
+def test_the_words_of_a_text_are_those_that_a_perplexity_per_word_divides_by(rule: WordRule, words: list[str]) -> None:
     text = " one two \n three  \n\n"
-    for rule in ("whitespace", "whitespace and line ends", "symbols"):
-        assert len(list(words_of(text, rule))) == count_words(text, rule)  # type: ignore[arg-type]
+    assert list(words_of(text, rule)) == words
+    assert count_words(text, rule) == len(words)
+
+
+def test_a_floor_is_counted_once_per_text_and_again_where_it_was_damaged_or_the_text_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
+    read = []
+
+    class Counted(Sentences):
+        version = 1
+
+        def recipe(self) -> dict[str, Any]:
+            return {"version": self.version}
+
+        def documents(self) -> Iterator[Document]:
+            read.append(self.version)
+            yield from super().documents()
+
+    corpus = Counted(data_config(corpus="python_stdlib"))
+    wanted = unigram_nll(Sentences(data_config(corpus="python_stdlib")))
+    assert [kept_unigram_nll(corpus) for _ in range(2)] == [wanted, wanted]
+    assert read == [1]
+    (file,) = tmp_path.rglob("floor.json")
+    file.write_text("{")
+    assert kept_unigram_nll(corpus) == wanted
+    assert read == [1, 1]
+    monkeypatch.setattr(Counted, "version", 2)
+    assert kept_unigram_nll(corpus) == wanted
+    assert read == [1, 1, 2]

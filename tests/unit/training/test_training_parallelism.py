@@ -39,15 +39,48 @@ def parameters() -> tuple[nn.Parameter, nn.Parameter]:
     return used, unused
 
 
-def test_replicas_sum_loss_and_gradients_and_count_a_missing_gradient_as_zero() -> None:
+class OtherHasAll(TwoAlike):
+    """The sums of this worker and one that has every gradient, each equal to `gradient`, and a loss of 0."""
+
+    gradient = 3.0
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        _, *gradients, held = tensors
+        assert len(gradients) == len(held)
+        for tensor in gradients:
+            tensor.add_(self.gradient)
+        held.add_(1)
+
+
+def test_replicas_sum_loss_and_gradients_and_leave_out_a_gradient_that_no_worker_has() -> None:
     used, unused = parameters()
     loss = torch.tensor(0.5)
     Replicated().sum_gradients(loss, [used, unused], TwoAlike())
     assert loss == 1.0
     assert used.grad is not None
-    assert unused.grad is not None
     assert used.grad.tolist() == [2.0, 4.0]
-    assert unused.grad.tolist() == [0.0, 0.0, 0.0]
+    assert unused.grad is None
+
+
+def test_replicas_count_a_gradient_that_this_worker_alone_lacks_as_zero() -> None:
+    used, unused = parameters()
+    Replicated().sum_gradients(torch.tensor(0.5), [used, unused], OtherHasAll())
+    assert used.grad is not None
+    assert unused.grad is not None
+    assert used.grad.tolist() == [4.0, 5.0]
+    assert unused.grad.tolist() == [3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize(("parallelism", "collectives"), [(SingleWorker(), Alone()), (Replicated(), TwoAlike())])
+def test_a_parameter_that_no_loss_reaches_does_not_decay_whatever_the_number_of_workers(
+    parallelism: SingleWorker, collectives: Alone | TwoAlike
+) -> None:
+    used, unused = parameters()
+    optimizer = torch.optim.AdamW([used, unused], lr=0.1, weight_decay=0.5)
+    parallelism.sum_gradients(torch.tensor(0.5), [used, unused], collectives)
+    optimizer.step()
+    assert (used < 1).all()
+    assert unused.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_one_worker_leaves_loss_and_gradients_as_they_are() -> None:

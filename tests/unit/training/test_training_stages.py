@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, replace_training, training_config
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.data import prepare
 from stackwise_ray.data.corpora.markov import MarkovSource
+from stackwise_ray.planning.trial_plan import plan_trial, split_by_cost
+from stackwise_ray.training.budget import StageFlops
+from stackwise_ray.training.regimes.depth_time import DepthTimeTraining, depth_time
 from stackwise_ray.training.stage import Stage, StagePlan, Trainable
-from stackwise_ray.training.stages import stage_plan
-from tests.small_trials import GROWING
+from stackwise_ray.training.stages import REGIMES, Regime, stage_plan
+from tests.small_trials import GROWING, run, with_model, with_training
 
 TRIAL = TrialConfig(
     model=ModelConfig(family="gpt2", role="decoder", n_layers=3, d_model=8, n_heads=1, d_ff=8),
@@ -139,3 +145,38 @@ def test_a_stack_of_several_blocks_enters_whole_and_the_stack_before_goes_back_w
     assert (right_to_left.inserted, right_to_left.reset) == ((0, 1), (2, 3))
     left_to_right = stage_plan(growing(regime="append", blocks_per_stack=2, trunk="random_frozen")).stages[1]
     assert (left_to_right.inserted, left_to_right.reset) == ((2, 3), (0, 1))
+
+
+def _renamed(trial: TrialConfig) -> StagePlan:
+    """Depth as time with a finish, in which no stage has the name that it usually has."""
+    plan = depth_time(trial)
+    return StagePlan(stages=tuple(replace(stage, name=f"part {n}") for n, stage in enumerate(plan.stages)))
+
+
+@pytest.fixture
+def renamed() -> Iterator[TrialConfig]:
+    """A trial of a regime with other names of stages."""
+    with REGIMES.registered("renamed", Regime(plan=_renamed, options=DepthTimeTraining)):
+        yield with_training(with_model(n_layers=3), regime="renamed", finish=0.5, stage_split="flop_proportional")
+
+
+def test_a_plan_splits_by_cost_what_stages_with_a_share_of_their_own_leave(renamed: TrialConfig) -> None:
+    flops = [
+        StageFlops(forward_per_sequence=n, backward_per_sequence=0, evaluation_per_sequence=n, optimizer_per_step=0)
+        for n in (1, 2, 1, 100)
+    ]
+    shares = [stage.share for stage in split_by_cost(renamed, stage_plan(renamed), flops).stages]
+    assert shares == pytest.approx([0.125, 0.25, 0.125, 0.5])
+
+
+@pytest.mark.usefixtures("module_cache")
+def test_what_comes_before_a_finish_is_scored_and_planned_whatever_the_stage_is_called(
+    renamed: TrialConfig, tmp_path: Path
+) -> None:
+    trial = with_training(renamed, stage_split="uniform", budget=Budget(steps=8))
+    data = prepare(trial.data)
+    tokens = {split: stream.n_tokens for split, stream in data.splits.items()}
+    plan = plan_trial(trial, vocab_size=data.vocab_size, special_ids=data.special_ids, split_tokens=tokens)
+    _, result = run(trial, tmp_path)
+    assert "validation/loss_without_finish" in result.metrics
+    assert result.metrics["flops/evaluation"] == plan.flops_evaluation

@@ -60,7 +60,7 @@ def losses(arm: str, seed: int) -> float:
 
 
 def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
-    settings = RunSettings(worker="not:run", directory=journal.path.parent)
+    settings = RunSettings(worker="not:run", objective="validation/loss", directory=journal.path.parent)
     return Ledger(
         journal, source_for(asked, expand(asked), journal, _anytime_verdicts()), settings, lambda data: "fingerprint"
     )

@@ -177,7 +177,7 @@ def test_a_grid_larger_than_its_trials_is_refused(tmp_path: Path, journal: Journ
 def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_be_stopped(
     tmp_path: Path, journal: Journal
 ) -> None:
-    settings = RunSettings(worker="no:no", directory=tmp_path)
+    settings = RunSettings(worker="no:no", objective="validation/loss", directory=tmp_path)
     point = Ledger(journal, source_of(sweep(tmp_path, SEARCH), journal), settings, lambda data: "f").next("t")
     assert point is not None
     assert (point.may_be_stopped, point.final_evaluation) == (True, False)
