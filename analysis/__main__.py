@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stackwise_ray.core.atomic import disk_full_is_named
-from stackwise_ray.core.errors import AnalysisError, DiskFullError
+from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError
 
 from .commands import law_commands, statistics_commands
 from .commands.printing import (
     Json,
     Latex,
     Markdown,
+    Plugins,
     completed,
     declared_arguments,
     excluded,
+    read_source,
     show,
-    sweep_of,
     to_terminal,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .table.sweep_directory import Sweep
 
 app = typer.Typer(
     name="analysis",
@@ -76,6 +79,7 @@ def compare(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -95,11 +99,9 @@ def compare(
         "alpha": alpha,
     }
     if other is None:
-        from .table.runs import load_runs
-
-        table = load_runs(source)
-        _refuse_adaptive(source)
-        declared = declared_arguments(source, metric, fixed_arguments)
+        table, sweep = read_source(source)
+        _refuse_adaptive(source, sweep)
+        declared = declared_arguments(sweep, metric, fixed_arguments)
     else:
         table, first = _two_sources(source, other, arm)
         declared = {"baseline": first}
@@ -113,6 +115,7 @@ def compare(
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Folder of a sweep, e.g. experiments/ablation.")],
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -125,10 +128,9 @@ def report(
       python -m analysis report experiments/ablation --latex > table.tex
     """
     from .report.compose import write_report
-    from .report.summary import summary_table
 
-    path = write_report(directory)
-    summary = summary_table(directory)
+    summary = write_report(directory)
+    path = summary.report
     if as_json:
         from .plain_json import dump_json
 
@@ -144,6 +146,7 @@ def report(
 @app.command()
 def verify(
     directory: Annotated[Path, typer.Argument(help="Folder of a sweep with a report, e.g. experiments/ablation.")],
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Compute a report again; exit code 1 where a number differs or an input has changed, naming each.
@@ -172,10 +175,9 @@ app.add_typer(law_commands.app)
 app.add_typer(statistics_commands.app)
 
 
-def _refuse_adaptive(source: str) -> None:
+def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:
     """The p values of a fixed number of seeds do not hold where seeds were added because of the results."""
-    sweep = sweep_of(source)
-    if sweep is not None and sweep.adaptive_seeds is not None:
+    if sweep is not None and sweep.is_adaptive:
         raise AnalysisError(
             f"{source}: its seeds were added until the verdicts decided, so no test of a fixed number of seeds holds; "
             f"use python -m analysis sequential {source}"
@@ -183,7 +185,7 @@ def _refuse_adaptive(source: str) -> None:
 
 
 def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
-    """Both tables as one, an arm a source (or `source/arm` where a source has several), and the first's name."""
+    """Both tables as one, one arm per source (or `source/arm` where a source has several), and the first's name."""
     import pandas as pd
 
     from .table.runs import load_runs
@@ -216,6 +218,9 @@ def main(prog_name: str = "python -m analysis") -> None:
             app(prog_name=prog_name)
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ConfigError as error:  # of a plugin that was named, or was not
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except DiskFullError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Strict JSON of results, numpy scalars included. Called by `report` and the command line."""
+"""Strict JSON of results, numpy scalars included. Called by the report, the command line and benchmarks."""
 
 from __future__ import annotations
 

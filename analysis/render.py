@@ -1,14 +1,14 @@
 """Numbers and tables as people read them: rich, Markdown, LaTeX, HTML and plain text from one `Grid`.
 
-Called by `comparison`, `report` and the command line. It formats what it is given and computes nothing; a value that
-is absent prints as "not measured", never as 0.
+Used by the results of every room, the report and the command line. It formats what it is given and computes nothing; a
+value that is absent prints as "not measured", never as 0.
 """
 
 from __future__ import annotations
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +64,26 @@ def equals_p(p: float | None) -> str:
     return f"p = {format_p(p)}".replace("= <", "< ")
 
 
+def format_range(values: Iterable[float], form: Callable[[float], str]) -> str:
+    """The least and the greatest of some values; one of them where both look alike, "not measured" for none.
+
+    >>> format_range([3.0, 1.0], str), format_range([], str)
+    ('1.0 – 3.0', 'not measured')
+    """
+    listed = [float(value) for value in values]
+    if not listed:
+        return ABSENT
+    low, high = form(min(listed)), form(max(listed))
+    return low if low == high else f"{low} – {high}"
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table of finished text: what every rendering shares.
 
     Attributes:
         columns: Headings.
-        rows: Cells, a tuple a row.
+        rows: Cells, one tuple per row.
         title: One line above.
         notes: Lines below.
         numeric: Columns to align right, by index.

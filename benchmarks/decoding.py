@@ -81,7 +81,7 @@ def generate(model: PreTrainedModel, cache: Any, ids: torch.Tensor, n: int) -> f
 
 @torch.inference_mode()
 def measure(size: str, contexts: list[int], n_steps: int, rounds: int) -> list[dict[str, Any]]:
-    """A row a family and context."""
+    """One row per family and context."""
     longest = max(contexts) + 2 * n_steps + 2
     models = {family: build(family, size, longest) for family in FAMILIES}
     ids = torch.randint(VOCABULARY, (1, max(contexts)), generator=torch.Generator().manual_seed(0))
@@ -150,7 +150,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
-    """Time of a step against context, log-log, with quartiles; a panel a size."""
+    """Time of a step against context, log-log, with quartiles; one panel per size."""
     import matplotlib as mpl
 
     mpl.use("Agg")

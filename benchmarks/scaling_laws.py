@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--laws", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5, help="draws of noise for each law")
     parser.add_argument("--bootstraps", type=int, default=200)
-    parser.add_argument("--work", type=Path, default=Path("experiments/scaling_laws.jsonl"), help="a line a data set")
+    parser.add_argument("--work", type=Path, default=Path("experiments/scaling_laws.jsonl"), help="lines of data sets")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()[0]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -54,11 +54,13 @@ class SweepResult:
         directory: The sweep's folder, with journal, trials and report.
         failed: Trials that failed, with their reasons.
         outcome: Everything else: problems, trials kept from before, the MLflow command.
+        summary: What the report says, as `analysis.summary_table` gives it; None where none was written.
     """
 
     directory: Path
     failed: tuple[TrialRecord, ...]
     outcome: SweepOutcome
+    summary: Any = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -112,21 +114,25 @@ def run(
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
+    written: list[Any] = []
+
+    def report(directory: Path) -> Path:
+        written.append(analysis_module("report.compose").write_report(directory))
+        path: Path = written[-1].report
+        return path
+
     options = Options(
         address=address,
         max_concurrent=max_concurrent,
         retry_failed=retry_failed,
-        report=_write_report,
+        report=report,
         verdicts=_anytime_verdicts(),
     )
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, expand(sweep), directory, console or make_console(stderr=True), options)
-    return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome)
-
-
-def _write_report(directory: Path) -> Path:
-    report: Path = analysis_module("report.compose").write_report(directory)
-    return report
+    return SweepResult(
+        directory=directory, failed=outcome.failed, outcome=outcome, summary=written[-1] if written else None
+    )
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
@@ -322,7 +328,7 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
             }
         )
     elif outcome.trials:
-        console.print(analysis_module("report.summary").summary_table(result.directory))
+        console.print(result.summary or analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
         say(console, f"failed: {where}: {record.reason}", style="red")

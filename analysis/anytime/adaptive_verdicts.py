@@ -1,7 +1,8 @@
 """Sweeps that add seeds until they have decided: what the driver asks on the way, and what the report says at the end.
 
-Both are `compare_sequentially` over blocks in the order of their seeds, each arm at its share of the level, so that
-the report prints the very decision that ended an arm. Called by the sweep command and by `summary`.
+Both are `compare_sequentially` over blocks in the order of their seeds, each arm at its share of the level, so that the
+report prints the very decision that ended an arm. Called by the sweep command, the step `compare`, `summary` and
+`python -m analysis sequential`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric_catalogue import good_direction
-from stackwise_ray.core.quantities import ABSENT
+from stackwise_ray.core.quantities import ABSENT, format_share
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from .sequential import compare_sequentially
+from .sequential import check_arguments, compare_sequentially
 from .verdict import SequentialComparison
 
 if TYPE_CHECKING:
@@ -30,13 +31,18 @@ def is_undecided(trials: Iterable[TrialRecord], arm: str, comparison: ResolvedCo
         comparison: What the sweep asks.
 
     Returns:
-        False also where the comparison is refused, which further seeds do not mend: unequal budgets, or an arm of which
-        no trial has finished. The report then has the reason.
+        False also where the runs cannot be compared, which further seeds do not change: unequal budgets, or an arm of
+        which no trial has finished. The report then gives the reason.
+
+    Raises:
+        AnalysisError: The comparison itself is outside its range (level, margin, tolerance), whatever the runs are.
     """
     import pandas as pd
 
+    arguments = anytime_arguments(comparison)
+    check_arguments(**{name: arguments[name] for name in ("margin", "alpha", "direction", "tolerance")})
     try:
-        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), anytime_arguments(comparison))
+        found = compare_in_order(pd.DataFrame([table_row(trial) for trial in trials]), arguments)
     except AnalysisError:
         return False
     return found[arm].decision == "undecided"
@@ -49,7 +55,7 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
         AnalysisError: As `compare_sequentially` does.
     """
     if runs.empty:
-        raise AnalysisError("no trial has finished: there is nothing to compare")
+        raise AnalysisError("no replicate has finished: there is nothing to compare")
     return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
 
 
@@ -85,7 +91,7 @@ def method(comparison: SequentialComparison, least: int, most: int) -> str:
     text = (
         f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}, in the order of the seeds. "
         f"After {least} seeds each, an arm and its baseline were given one more as long as its verdict was undecided, "
-        f"up to {most}. A mixture-t e-process decides, each arm at level {_level(comparison):.3g}, so that one of them "
+        f"up to {most}. A mixture-t e-process decides, each arm at level {comparison.level:.3g}, so that one of them "
         f"or more is decided wrongly at most {comparison.alpha:g} of the time, whenever one looks. The p values of a "
         f"fixed number of seeds do not hold here and are not shown."
     )
@@ -94,13 +100,9 @@ def method(comparison: SequentialComparison, least: int, most: int) -> str:
     return f"{text} Equivalent means: the interval lies inside ±{comparison.margin:g}."
 
 
-def _level(comparison: SequentialComparison) -> float:
-    return next(iter(comparison.verdicts.values())).alpha
-
-
 def difference_heading(comparison: SequentialComparison) -> str:
     """Heading of the first of the `cells`."""
-    return f"difference [{100 * (1 - _level(comparison)):.4g}%]"
+    return f"difference [{format_share(1 - comparison.level)}]"
 
 
 def cells(comparison: SequentialComparison, arm: str) -> tuple[str, str, str]:

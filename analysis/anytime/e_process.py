@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import AnalysisError
 
+from ..table.blocks import check_level
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -127,7 +129,6 @@ def seeds_possible(alpha: float = 0.05, prior_variance: float = PRIOR_VARIANCE) 
 
 def check_process(alpha: float, prior_variance: float) -> None:
     """Refuse a value outside its range, by name."""
-    if not 0 < alpha < 0.5:
-        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+    check_level(alpha)
     if not (math.isfinite(prior_variance) and prior_variance > 0):
         raise AnalysisError(f"prior_variance = {prior_variance:g} must be positive and finite (10 is the default)")

@@ -15,6 +15,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness
 
+from ..paired.comparison import YET_DIFFERENT
 from ..paired.intervals import Interval
 from ..table.blocks import check_goal, pair, resolve
 from .e_process import PRIOR_VARIANCE, check_process, confidence_sequence, first_crossings, seeds_possible
@@ -38,7 +39,7 @@ def sequential_verdict(
     """The verdict on one arm after these blocks, valid however often one looked before.
 
     Args:
-        differences: arm − baseline, one a block, in the order they came (the order matters: the interval is the
+        differences: arm − baseline, one per block, in the order they came (the order matters: the interval is the
             intersection over all prefixes). Values that are not finite are left out with a note.
         margin: Largest difference that does not matter, declared beforehand; None: equivalence is not tested.
         alpha: Bound on the probability of ever deciding wrongly.
@@ -55,7 +56,7 @@ def sequential_verdict(
     """
     import numpy as np
 
-    _check(margin, alpha, direction, prior_variance)
+    check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance)
     try:
         sample = np.asarray(differences, dtype=float)
     except (TypeError, ValueError) as error:
@@ -102,7 +103,7 @@ def compare_sequentially(
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
     direction, assumed = resolve(metric, direction, assumed)
-    _check(margin, alpha, direction, prior_variance)
+    check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]
     count, notes_of_family = pairing.family(family)
@@ -132,6 +133,23 @@ def compare_sequentially(
         family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )
+
+
+def check_arguments(
+    *,
+    margin: float | None,
+    alpha: float,
+    direction: str,
+    prior_variance: float = PRIOR_VARIANCE,
+    tolerance: float = 0.0,
+) -> None:
+    """Refuse an argument that is outside its range whatever the runs are.
+
+    Raises:
+        AnalysisError: By its name.
+    """
+    check_goal(direction, margin, tolerance)
+    check_process(alpha, prior_variance)
 
 
 def _verdict_of_pairs(
@@ -217,14 +235,9 @@ def _remarks(verdict: Verdict, low: float, high: float, log_e: float, mean: floa
     differs = low > 0 or high < 0
     within = margin is not None and -margin < low <= high < margin
     if differs and within:
-        notes.append("smaller than the margin, yet different")
+        notes.append(YET_DIFFERENT)
     if verdict.decision in ("better", "worse") and not math.isnan(log_e) and log_e < -math.log(verdict.alpha):
         notes.append(
             f"the e-process has fallen below {1 / verdict.alpha:g} since it decided; the first crossing is the decision"
         )
     return notes
-
-
-def _check(margin: float | None, alpha: float, direction: str, prior_variance: float) -> None:
-    check_goal(direction, margin)
-    check_process(alpha, prior_variance)

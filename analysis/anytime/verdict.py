@@ -11,7 +11,7 @@ from typing import Any
 
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import format_difference, good_direction
-from stackwise_ray.core.quantities import ABSENT
+from stackwise_ray.core.quantities import ABSENT, format_share
 
 from ..paired.comparison import Decision, missing_text
 from ..paired.intervals import Interval
@@ -100,6 +100,11 @@ class SequentialComparison(GridView):
     exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
+    @property
+    def level(self) -> float:
+        """The share of alpha at which each arm is decided."""
+        return next(iter(self.verdicts.values())).alpha
+
     def __getitem__(self, arm: str) -> Verdict:
         """The verdict on one arm."""
         return self.verdicts[arm]
@@ -113,16 +118,16 @@ class SequentialComparison(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row an arm; what must stand beside the verdicts below."""
+        """One row per arm; what must stand beside the verdicts below."""
         arms = f"{self.family} arm{'s' if self.family > 1 else ''}"
         title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {arms}"
         return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
 
     def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
         """As `Comparison.remarks_of_arms`."""
-        level, every = next(iter(self.verdicts.values())).alpha, (self.baseline, *self.verdicts)
+        every = (self.baseline, *self.verdicts)
         lines: list[tuple[str, tuple[str, ...]]] = [
-            (f"each arm at level {level:.3g} ({self.correction}); blocks in the order of the table", ())
+            (f"each arm at level {self.level:.3g} ({self.correction}); blocks in the order of the table", ())
         ]
         lines += [(f"equal {self.budgets}", every)] if self.budgets else []
         lines += [(note, every) for note in self.notes]
@@ -143,9 +148,9 @@ def _e_text(verdict: Verdict) -> str:
 
 
 def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[str]) -> Grid:
-    """A row a verdict; the column of arms only where there are names."""
+    """One row per verdict; the column of arms only where there are names."""
     first = verdicts[0][1]
-    difference = f"difference [{100 * (1 - first.alpha):.4g}%]"
+    difference = f"difference [{format_share(1 - first.alpha)}]"
     columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")
     rows: list[tuple[str, ...]] = [
         (

@@ -9,7 +9,7 @@ import typer
 
 from stackwise_ray.core.errors import AnalysisError
 
-from .printing import Json, Latex, Markdown, show
+from .printing import Json, Latex, Markdown, Plugins, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +33,9 @@ Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with a run a row: loss,
-and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others: flops, or
-what --variable says).
+SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
+loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
+flops, or what --variable says).
 
 \b
 Examples:
@@ -75,6 +75,7 @@ def fit(
     holdout: Annotated[bool, typer.Option(help="Predict the largest budget from the others.")] = True,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -107,6 +108,7 @@ def isoflop(
     seed: Seed = 0,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,

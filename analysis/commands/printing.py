@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.plugins import load_plugin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,36 +23,58 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
+
+
+def _load(names: list[str] | None) -> list[str] | None:
+    """Load what `--plugin` names before the command begins."""
+    for name in names or ():
+        load_plugin(name)
+    return names
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="NAME|FILE.py",
+        callback=_load,
+        help="Load a plugin that brings an analysis or a metric: a Python file, an installed entry point or a module.",
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 
-def sweep_of(source: str) -> Sweep | None:
-    """The sweep whose folder or journal `source` is; None for other sources."""
+def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
+    """The runs of a source, read once, and the sweep whose folder or journal it is; None for other sources."""
     path = Path(source)
     if not path.is_dir() and path.suffix != ".sqlite":
-        return None
+        from ..table.runs import load_runs
+
+        return load_runs(source), None
     from ..table.sweep_directory import read_sweep
 
-    return read_sweep(path)
+    sweep = read_sweep(path)
+    return sweep.runs, sweep
 
 
 def declared_arguments(
-    source: str, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
+    sweep: Sweep | None, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
 ) -> dict[str, Any]:
     """What a sweep says of the comparison on `metric` (None: of its first), as arguments of a function.
 
-    On another metric than it compares, a sweep says its arms and which way is better.
+    On another metric than it compares, a sweep gives its arms and which way is better; another source gives nothing.
     """
-    sweep = sweep_of(source)
     if sweep is None:
         return {}
-    asked = sweep.questions
-    found = next((comparison for comparison in asked.comparisons if metric in (None, comparison.metric)), None)
+    from ..table.columns import metric_path
+
+    asked, path = sweep.questions, None if metric is None else metric_path(metric)
+    found = next((item for item in asked.comparisons if path is None or path == metric_path(item.metric)), None)
     if found is not None:
         return arguments(found)
-    if metric is None:
+    if path is None:
         return {}
-    goal = asked.goal_on(metric)
+    goal = asked.goal_on(path)
     family = len(sweep.arms) - 1
     return {"baseline": sweep.baseline, "family": family, "direction": goal.direction, "assumed": goal.assumed}
 
@@ -98,11 +121,10 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 
 def excluded(table: pd.DataFrame) -> list[str]:
-    """One line a reason for what loading left out."""
-    counts: dict[str, int] = {}
-    for item in table.attrs.get("exclusions", ()):
-        counts[item["why"]] = counts.get(item["why"], 0) + 1
-    return [f"left out when loading: {count} × {why}" for why, count in counts.items()]
+    """One line per reason for what loading left out."""
+    from ..table.runs import exclusion_counts
+
+    return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 
 
 def to_terminal(*things: Any) -> None:

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.quantities import format_share
 
-from .printing import Alpha, Json, Latex, Markdown, completed, declared_arguments, excluded, show, sweep_of, to_terminal
+from .printing import (
+    Alpha,
+    Json,
+    Latex,
+    Markdown,
+    Plugins,
+    completed,
+    declared_arguments,
+    excluded,
+    read_source,
+    show,
+    to_terminal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,22 +66,22 @@ def sequential(
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
-    correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m an arm) or none.")] = "bonferroni",
+    correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m per arm) or none.")] = "bonferroni",
     equal: Annotated[
         str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
     prior_variance: Annotated[float, typer.Option(help="Of the standardised effect, declared beforehand.")] = 10.0,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
     from ..anytime.sequential import compare_sequentially
-    from ..table.runs import load_runs
 
-    table = load_runs(source)
+    table, sweep = read_source(source)
     given = {
         "metric": metric,
         "baseline": baseline,
@@ -78,7 +91,7 @@ def sequential(
         "tolerance": tolerance,
         "alpha": alpha,
     }
-    declared = declared_arguments(source, metric, anytime_arguments)
+    declared = declared_arguments(sweep, metric, anytime_arguments)
     asked = {
         **completed(given, declared, source, table, arm),
         "arm": arm,
@@ -86,7 +99,7 @@ def sequential(
         "correction": correction,
         "prior_variance": prior_variance,
     }
-    found = compare_in_order(table, asked) if sweep_of(source) else compare_sequentially(table, **asked)
+    found = compare_in_order(table, asked) if sweep is not None else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
@@ -101,6 +114,7 @@ def rank(
     direction: Good = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -137,11 +151,12 @@ def aggregate(
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
     target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """One number an arm over all tasks, with a stratified bootstrap interval.
+    """One number per arm over all tasks, with a stratified bootstrap interval.
 
     \b
     Examples:
@@ -169,6 +184,7 @@ def hierarchical(
     baseline: Annotated[str | None, typer.Option(help="Arm to subtract; left out: the mean of every arm.")] = None,
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
+    plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
@@ -212,7 +228,7 @@ def hierarchical(
 def _show_intervals(
     found: Mapping[str, Interval], what: str, counted: str, metric: str, table: pd.DataFrame, **form: bool
 ) -> None:
-    """An interval an arm; `counted` is what the column of their `n` counts."""
+    """One interval per arm; `counted` is what the column of their `n` counts."""
     from ..render import Grid
 
     first = next(iter(found.values()))
@@ -221,7 +237,7 @@ def _show_intervals(
     for name, interval in found.items():
         by_method.setdefault(interval.method, []).append(name)
     methods = tuple(f"{', '.join(arms)}: {text}" if len(by_method) > 1 else text for text, arms in by_method.items())
-    grid = Grid(("arm", counted, f"{what} [{first.level:.0%}]"), rows, metric, methods, (1, 2))
+    grid = Grid(("arm", counted, f"{what} [{format_share(first.level)}]"), rows, metric, methods, (1, 2))
     show(grid, {name: interval.to_dict() for name, interval in found.items()}, *excluded(table), **form)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness, format_difference, format_metric, format_size, good_direction
-from stackwise_ray.core.quantities import ABSENT, format_number
+from stackwise_ray.core.quantities import ABSENT, format_number, format_share
 
 from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import Missing
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FEWEST_BLOCKS = 2
 """With one there is a difference and no noise to weigh it against, so no plan for more either."""
+YET_DIFFERENT = "smaller than the margin, yet different"
+"""The note on an arm that is equivalent and whose difference is found all the same."""
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 
 
@@ -48,6 +50,7 @@ class ArmComparison:
         cliffs_delta: P(arm > baseline) − P(arm < baseline) over all pairs of runs.
         probability_of_improvement: Share of blocks in which the arm is better.
         minimum_detectable_effect: True difference that this n and this noise find with 80 % power.
+        yet_different: Whether the arm is equivalent, and the deciding test finds a difference all the same.
         more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth; None
             below 2 blocks, which show no noise.
     """
@@ -75,6 +78,7 @@ class ArmComparison:
     probability_of_improvement: float | None = None
     minimum_detectable_effect: float | None = None
     more_seeds: int | None = None
+    yet_different: bool = False
     verdict: Decision = "undecided"
     notes: tuple[str, ...] = ()
 
@@ -89,10 +93,19 @@ class ArmComparison:
     @property
     def difference_text(self) -> str:
         """Difference with its interval, or what there is of it."""
-        if self.interval is not None:
-            ends = self.interval.low, self.interval.high
-            return format_difference(self.metric, self.difference if self.difference is not None else 0.0, ends)
-        return ABSENT if self.difference is None else format_difference(self.metric, self.difference)
+        if self.difference is None:
+            return ABSENT
+        ends = None if self.interval is None else (self.interval.low, self.interval.high)
+        return format_difference(self.metric, self.difference, ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clause:
+    """What the sentence of a comparison says of one arm: in words, and the numbers that follow in brackets."""
+
+    arm: str
+    words: str
+    numbers: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +115,7 @@ class Comparison(GridView):
     Attributes:
         assumed: Whether nobody said which way is better, and no record of the metric does.
         family: Arms that `correction` counts, those included that have no run yet.
-        arms: One result an arm, in the order of the table.
+        arms: One result per arm, in the order of the table.
         baseline_values: The baseline's value by block.
         budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
         missing: Blocks that an arm or the baseline lacks, with the reason.
@@ -143,7 +156,7 @@ class Comparison(GridView):
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row an arm, with every number."""
+        """One row per arm, with every number."""
         import pandas as pd
 
         rows = []
@@ -181,32 +194,36 @@ class Comparison(GridView):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
-        return f"{self.opening}{'; '.join(clause for _, clause in self.clauses)}."
+        clauses = "; ".join(f"{clause.words} ({clause.numbers})" for clause in self.clauses)
+        return f"{self.opening}{clauses}."
 
     @property
     def opening(self) -> str:
         """The sentence up to its first clause: metric, budgets, baseline."""
-        budget = f"at equal {self.budgets} (within {self.tolerance:.0%})" if self.budgets else "budgets not checked"
+        budget = (
+            f"at equal {self.budgets} (within {format_share(self.tolerance)})"
+            if self.budgets
+            else "budgets not checked"
+        )
         good = good_direction(self.direction, assumed=self.assumed)
         return f"On {self.metric} ({good}; {budget}), against {self.baseline}: "
 
     @property
-    def clauses(self) -> tuple[tuple[str, str], ...]:
-        """Arm and what the sentence says of it, the best arm first."""
-        return tuple(
-            (result.arm, self._clause(result)) for result in sorted(self.arms, key=_by_difference(self.direction))
-        )
+    def clauses(self) -> tuple[Clause, ...]:
+        """What the sentence says of every arm, the best arm first."""
+        return tuple(self._clause(result) for result in sorted(self.arms, key=_by_difference(self.direction)))
 
-    def _clause(self, result: ArmComparison) -> str:
+    def _clause(self, result: ArmComparison) -> Clause:
+        words = f"{result.arm} is {result.verdict}"
         if result.difference is None:
-            return f"{result.arm} is undecided (no complete block)"
+            return Clause(arm=result.arm, words=words, numbers="no complete block")
         name = "" if self.correction == "none" else "adjusted "
         of = " for a difference" if result.verdict == "equivalent" else ""  # its p is not that of the equivalence
         p = f", {name}{equals_p(result.p_adjusted)}{of}" if result.p_adjusted is not None else ""
         more = f", {FEWEST_BLOCKS} are the least for a verdict" if result.n < FEWEST_BLOCKS else ""
         if result.verdict == "undecided" and result.more_seeds:
             more = f", about {_seeds(result.more_seeds)} more"
-        return f"{result.arm} is {result.verdict} ({result.difference_text}{p}, n = {result.n}{more})"
+        return Clause(arm=result.arm, words=words, numbers=f"{result.difference_text}{p}, n = {result.n}{more}")
 
     @property
     def grid(self) -> Grid:
@@ -225,7 +242,7 @@ class Comparison(GridView):
         adjusted = (
             "p" if self.correction == "none" else f"p ({_CORRECTION_NAMES.get(self.correction, self.correction)})"
         )
-        columns = ("arm", "n", "mean", f"difference [{1 - self.alpha:.0%}]", adjusted, "verdict")
+        columns = ("arm", "n", "mean", f"difference [{format_share(1 - self.alpha)}]", adjusted, "verdict")
         baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
         rows = [
             (
@@ -248,7 +265,7 @@ class Comparison(GridView):
             )
             for result in self.arms
         ]
-        return Grid(columns, tuple(rows), f"{self.metric}, {_TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
+        return Grid(columns, tuple(rows), f"{self.metric}, {TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
 
     @property
     def detail_grid(self) -> Grid:
@@ -274,7 +291,7 @@ class Comparison(GridView):
         every = (self.baseline, *(result.arm for result in self.arms))
         lines: list[tuple[str, tuple[str, ...]]] = []
         if self.budgets:
-            lines.append((f"equal {self.budgets}: every pair within {self.tolerance:.0%}", every))
+            lines.append((f"equal {self.budgets}: every pair within {format_share(self.tolerance)}", every))
         if self.margin is not None:
             lines.append((f"equivalence margin ±{self.margin:g}", ()))
         lines += [(note, every) for note in self.notes]
@@ -285,9 +302,9 @@ class Comparison(GridView):
                 by_note.setdefault(note, []).append(result.arm)
         lines += [(f"{', '.join(arms)}: {note}", tuple(arms)) for note, arms in by_note.items()]
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
-            how = "(+k seeds): about so many more decide with power .8, if difference and noise are as observed;"
-            plan = "  plan a new sweep with that number: seeds added to this one count as a second look"
-            lines += [(how, ()), (plan, ())]
+            how = "(+k seeds): about so many more decide with power .8, if difference and noise are as observed; "
+            plan = "plan a new sweep with that number: seeds added to this one count as a second look"
+            lines.append((how + plan, ()))
         return lines + self._bootstrap_remarks()
 
     def _bootstrap_remarks(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -322,7 +339,7 @@ class Comparison(GridView):
 
 _WIDE = 150
 """Columns of a terminal from which the whole table stands in one piece."""
-_TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
 _CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
 
 
@@ -337,7 +354,7 @@ def verdict_text(result: ArmComparison) -> str:
         return f"undecided (n < {FEWEST_BLOCKS})"
     if result.verdict == "undecided" and result.more_seeds is not None:
         return f"undecided (+{_seeds(result.more_seeds)})"
-    if result.verdict == "equivalent" and any("yet different" in note for note in result.notes):
+    if result.yet_different:
         return "equivalent (yet different)"
     return result.verdict
 

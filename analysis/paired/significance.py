@@ -19,8 +19,8 @@ from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
-from ..table.blocks import Pairing, check_goal, pair, resolve
-from .comparison import FEWEST_BLOCKS, ArmComparison, Comparison, Decision
+from ..table.blocks import Pairing, check_goal, check_level, pair, resolve
+from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison, Decision
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .intervals import (
     MOST_EXACT_BLOCKS,
@@ -64,7 +64,7 @@ def compare(
     """Every arm against the baseline on one metric, paired by block.
 
     Args:
-        table: A row a run, e.g. from `load_runs`. Rows of another role than "replicate" or another status than
+        table: One row per run, e.g. from `load_runs`. Rows of another role than "replicate" or another status than
             "finished" are left out with a note, where these columns exist.
         metric: Column to compare.
         baseline: The arm that the others are compared with.
@@ -83,7 +83,7 @@ def compare(
         assumed: Whether `direction` was assumed already, by whoever resolved the comparison.
 
     Returns:
-        A `Comparison`, one `ArmComparison` an arm.
+        A `Comparison`, one `ArmComparison` per arm.
 
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs of one arm in one block, mixed data
@@ -92,7 +92,7 @@ def compare(
     Source: Student (1908); Holm (1979); Schuirmann (1987); Fisher (1935) for sign flips.
     """
     direction, assumed = resolve(metric, direction, assumed)
-    _check_arguments(correction, margin, direction, test, alpha)
+    _check_arguments(correction, margin, direction, test, alpha, tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     count, notes_of_family = pairing.family(family)
     results = [_compare_arm(pairing, metric, name, test, margin, direction, alpha) for name in list(pairing.values)[1:]]
@@ -247,14 +247,15 @@ def wilcoxon_p(differences: ArrayLike) -> float:
     return min(1.0, 2 * float(probabilities[: least + 1].sum()))
 
 
-def _check_arguments(correction: str | None, margin: float | None, direction: str, test: str, alpha: float) -> None:
+def _check_arguments(
+    correction: str | None, margin: float | None, direction: str, test: str, alpha: float, tolerance: float
+) -> None:
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
-    check_goal(direction, margin)
+    check_goal(direction, margin, tolerance)
     if test not in ("t", "sign_flip", "wilcoxon"):
         raise AnalysisError(f"test = '{test}' is not known; choose t, sign_flip or wilcoxon")
-    if not 0 < alpha < 0.5:
-        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+    check_level(alpha)
 
 
 def _compare_arm(
@@ -361,7 +362,7 @@ def decide(
     if within:
         verdict = "equivalent"
         if differs:
-            notes.append("smaller than the margin, yet different")
+            notes.append(YET_DIFFERENT)
     elif differs:
         verdict = "better" if (difference < 0) == (direction == "minimize") else "worse"
     if result.interval is None:
@@ -373,7 +374,13 @@ def decide(
         more = _more_seeds(result, test, margin, alpha, planning_alpha)
         if more is None:
             notes.append(f"at the observed difference and noise more than {MOST_SEEDS:,} seeds would be needed")
-    return result.with_values(p_adjusted=p_adjusted, verdict=verdict, notes=tuple(notes), more_seeds=more)
+    return result.with_values(
+        p_adjusted=p_adjusted,
+        verdict=verdict,
+        notes=tuple(notes),
+        more_seeds=more,
+        yet_different=within and differs,
+    )
 
 
 def _without_variance(result: ArmComparison, margin: float | None, notes: list[str]) -> ArmComparison:

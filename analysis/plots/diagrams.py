@@ -61,7 +61,7 @@ def critical_difference(path: Path, ranking: Ranking) -> Path:
 
 @styled
 def power_curves(path: Path, sd_difference: float, effects: Sequence[float], *, most: int, alpha: float = 0.05) -> Path:
-    """Power of the paired t test against the number of seeds, a line an effect.
+    """Power of the paired t test against the number of seeds, one line per effect.
 
     Args:
         path: PNG to write.

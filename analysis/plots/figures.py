@@ -1,6 +1,6 @@
 """Drawing for reports: the style, the palette, and panels that become one PNG and an SVG each.
 
-Called by `curves`, `forest` and `diagrams`, which say what is drawn. matplotlib loads on first use, without pyplot and
+Called by the modules of this room, which say what is drawn. matplotlib loads on first use, without pyplot and
 without a display. Colours are Okabe and Ito's, which all common forms of colour blindness tell apart; lines differ in
 style and markers in shape as well, so the figures survive a black-and-white print.
 """

@@ -1,4 +1,4 @@
-"""The forest plot: paired differences with their intervals, a panel a comparison.
+"""The forest plot: paired differences with their intervals, one panel per comparison.
 
 Called by `steps.compare`. An arm's name and numbers stand above its bar, so that the plot reads on a narrow screen.
 """

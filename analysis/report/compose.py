@@ -28,8 +28,8 @@ from .summary import Summary, summarise, summary_table
 __all__ = ["summary_table", "write_report"]
 
 
-def write_report(sweep_directory: str | Path) -> Path:
-    """Write the report of a sweep and return the path of `report.html`; `report.md` lies beside it.
+def write_report(sweep_directory: str | Path) -> Summary:
+    """Write the report of a sweep and return what it says; `Summary.report` is the path of its page.
 
     Every file is written whole or not at all; figures and JSON files come first, the text that links to them after,
     and last `digests.json`, by which `verify` finds an input or an output that has changed since.
@@ -39,7 +39,7 @@ def write_report(sweep_directory: str | Path) -> Path:
     """
     sweep = read_sweep(sweep_directory)
     summary = summarise(sweep)
-    folder = sweep.directory / "report"
+    folder = summary.report.parent
     drawn = pictures(summary, folder / "figures")
     files = [path for figure in drawn.figures for path in figure.files]
     for figure in drawn.figures:
@@ -48,11 +48,11 @@ def write_report(sweep_directory: str | Path) -> Path:
         stale.unlink()
     results = write_results(summary, folder)
     page = compose(summary, drawn)
-    html, text = folder / "report.html", folder / "report.md"
+    html, text = summary.report, folder / "report.md"
     atomic_write_text(html, to_html(page))
     atomic_write_text(text, to_markdown(page, folder))
     write_digests(folder, sweep.directory, [text, html, *results, *files])
-    return html
+    return summary
 
 
 def compose(summary: Summary, drawn: Pictures) -> Page:

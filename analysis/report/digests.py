@@ -1,7 +1,7 @@
 """What a report was made from and what it wrote, as digests: `report/digests.json`.
 
-Called by `report` (which writes it) and `verification` (which looks whether anything has changed since). The journal
-is digested by its content, a trial at a time, so that a change has a name and the database's own housekeeping is none.
+Called by `compose` (which writes it) and `verification` (which looks whether anything has changed since). The journal
+is digested by its content, trial by trial, so that a change has a name and the database's own housekeeping is none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A report as one HTML file that loads nothing: style and figures are inside, and there is no script.
 
-Called by `report`. It renders what `page` holds and adds no word of its own. Tables scroll sideways inside their own
-frame, so that the page itself never does on a phone; figures are SVG and stand on white in dark mode too, because
-their colours are chosen for white.
+Called by `compose` and `verification`. It renders what `page` holds and adds no word of its own. Tables scroll sideways
+inside their own frame, so that the page itself never does on a phone; figures are SVG and stand on white in dark mode
+too, because their colours are chosen for white.
 """
 
 from __future__ import annotations

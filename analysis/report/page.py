@@ -1,7 +1,8 @@
 """What a report says, apart from how it looks: sections of paragraphs, lists, tables and figures, with their sources.
 
-Called by `report` and the modules of its sections; `to_markdown` writes `report.md`, `html_page` writes `report.html`
-from the same parts. A number's source is the anchor of the runs it came from, in the page's own table of runs.
+Used by `compose`, the modules of its sections and the steps; `to_markdown` writes `report.md`, `html_page` writes
+`report.html` from the same parts. A number's source is the anchor of the runs it came from, in the page's own table of
+runs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Items:
-    """A list, a line an item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
+    """A list, one line per item; `sources` are the anchors of the runs that each speaks of, empty: of none."""
 
     lines: tuple[str, ...]
     sources: tuple[str | None, ...] = ()
@@ -115,6 +116,11 @@ class Page:
 def arm_anchor(sweep: Sweep, arm: str) -> str:
     """Anchor of the table of an arm's runs; of the search's where the sweep is one."""
     return role_anchor("search") if sweep.is_search else f"{ALL_RUNS}-of-{_escaped(arm)}"
+
+
+def arm_sources(sweep: Sweep, grid: Grid) -> list[str | None]:
+    """The anchor of each row of a table with one row per arm, whose name comes first."""
+    return [arm_anchor(sweep, row[0]) for row in grid.rows]
 
 
 def role_anchor(role: str) -> str:

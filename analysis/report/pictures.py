@@ -1,7 +1,7 @@
 """Which figures a sweep's report has, and their captions.
 
-Called by `report`. An encoder's training and validation losses are on each arm's own masks, so they stand in no plot
-together: its curves are the loss on common masks, by the share of masked positions.
+Called by `compose` and `verification`. An encoder's training and validation losses are on each arm's own masks, so they
+stand in no plot together: its curves are the loss on common masks, by the share of masked positions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..plots import curves as panels
 from ..plots.figures import Panel, PanelFigure, legend_entries
-from ..table.runs import load_curves
 from .page import Picture
-from .summary import Summary
+from .summary import MASKED_LOSS, Summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +54,8 @@ def pictures(summary: Summary, folder: Path) -> Pictures:
     if sweep.runs.empty or sweep.is_search:
         return Pictures(answers=answers)
     metric = _metric(summary)
-    curves = load_curves(sweep.directory, {"train/loss", "validation/perplexity", metric})
+    shown = {"train/loss", "validation/perplexity", metric}
+    curves = summary.curves[summary.curves["metric"].isin(shown)]
     training = _training(summary, curves, folder) if len(sweep.arms) <= panels.MOST_ARMS else None
     budgets = _budgets(summary, curves, metric, folder)
     return Pictures(answers=answers, training=training, budgets=budgets)
@@ -64,12 +64,12 @@ def pictures(summary: Summary, folder: Path) -> Pictures:
 def _metric(summary: Summary) -> str:
     """What stands against the budgets: what the sweep compares; for encoders never the loss on own masks."""
     if _is_encoder(summary) and summary.metric == "validation/loss":
-        return "validation/masked_loss"
+        return MASKED_LOSS
     return summary.metric
 
 
 def _is_encoder(summary: Summary) -> bool:
-    return "validation/masked_loss" in summary.sweep.runs.columns
+    return MASKED_LOSS in summary.sweep.runs.columns
 
 
 def _training(summary: Summary, curves: pd.DataFrame, folder: Path) -> Picture:

@@ -1,9 +1,9 @@
 """What was planned beside what was measured: FLOPs, wall time and peak memory of every cell of a sweep.
 
-Called by `report`, and by `summary` for the trials that have not begun. The cells and their FLOPs, which are counted,
-are those of `plan.json`. Time and memory are predicted from what this machine was measured to do, so what counts is
-what was predicted before a trial ran: the journal keeps that for every trial. What nobody calibrated has no prediction,
-and says so.
+Called by `sections.findings`, and by `summary` for the trials that have not begun. The cells and their FLOPs, which are
+counted, are those of `plan.json`. Time and memory are predicted from what this machine was measured to do, so what
+counts is what was predicted before a trial ran: the journal keeps that for every trial. What nobody calibrated has no
+prediction, and says so.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.errors import AnalysisError
-from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_seconds
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_number, format_seconds
 
-from ..render import Grid
+from ..render import Grid, format_range
 from ..table.sweep_directory import Sweep
+from .page import Table, arm_anchor, role_anchor, sourced
 
 _NOT_PREDICTED = "not calibrated"
 _NOT_RECORDED = "not recorded"
 """Of trials from before predictions were kept."""
 
 
-def planned_grid(sweep: Sweep) -> Grid | None:
-    """A row a cell with a finished trial; None where the folder holds no plan.
+def planned_table(sweep: Sweep) -> Table | None:
+    """One row per cell with a finished trial, linked to its trials; None where the folder holds no plan.
 
     Raises:
         AnalysisError: `plan.json` is there and cannot be read.
     """
-    rows = []
+    rows, sources = [], []
     for row in _plan_rows(sweep.directory / "plan.json"):
-        # A search has one row a role for all of its points, whose arms the plan could not know.
+        # A search has one row per role for all of its points, whose arms the plan could not know.
         trials = [t for t in sweep.trials if t.role == row["role"] and (sweep.search_trials or t.arm == row["arm"])]
         finished = [trial for trial in trials if trial.status == "finished"]
         if not finished:
             continue
         predicted = [sweep.predictions.get(trial.trial_id) for trial in finished]
         measured = [trial.metrics for trial in finished]
-        name = row["arm"] if row["role"] == "replicate" else f"{row['arm']} ({row['role']})"
+        replicated = row["role"] == "replicate"
+        name = row["arm"] if replicated else f"{row['arm']} ({row['role']})"
+        sources.append(arm_anchor(sweep, row["arm"]) if replicated else role_anchor(row["role"]))
         rows.append(
             (
                 name,
@@ -51,7 +54,7 @@ def planned_grid(sweep: Sweep) -> Grid | None:
             )
         )
     columns = ("arm", "trials", "FLOPs planned", "measured", "time predicted", "measured", "peak predicted", "measured")
-    return Grid(columns, tuple(rows), numeric=tuple(range(1, len(columns)))) if rows else None
+    return sourced(Grid(columns, tuple(rows), numeric=tuple(range(1, len(columns)))), sources) if rows else None
 
 
 def planned_trials(sweep: Sweep) -> int:
@@ -83,7 +86,7 @@ def _flops(planned: int | None, measured: list[float]) -> str:
         return ABSENT
     if planned is not None and all(value == planned for value in measured):
         return "the same, to the unit"
-    return _range(measured, format_count)
+    return format_range(measured, format_count)
 
 
 def _pair(
@@ -96,17 +99,12 @@ def _pair(
     """What was predicted of the trials, and the mean of what was measured with its share of their predictions."""
     known = [facts[name] if facts else None for facts in predicted]
     values = [value for value in known if value is not None]
-    said = _range(values, form) if values else _NOT_PREDICTED if any(predicted) else _NOT_RECORDED
+    said = format_range(values, form) if values else _NOT_PREDICTED if any(predicted) else _NOT_RECORDED
     if values and len(values) < len(known):
         said += f" ({len(values)} of {len(known)} trials)"
     found = [metrics[metric] for metrics in measured if metric in metrics]
     if not found:
         return said, ABSENT
     both = [(p, m[metric]) for p, m in zip(known, measured, strict=True) if p is not None and metric in m]
-    share = f" ({sum(m for _, m in both) / sum(p for p, _ in both):.2f} ×)" if both else ""
+    share = f" ({format_number(sum(m for _, m in both) / sum(p for p, _ in both), 2)} ×)" if both else ""
     return said, f"{form(sum(found) / len(found))}{share}"
-
-
-def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
-    low, high = form(min(values)), form(max(values))
-    return low if low == high else f"{low} – {high}"

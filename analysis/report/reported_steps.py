@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from stackwise_ray.core.analysis_step import AnalysisStep
 from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.core.registries import ANALYSES
 
 from ..render import Grid
@@ -55,14 +56,11 @@ class ReportedStep(AnalysisStep, ABC):
         title: Heading of its section; sections of one title are one section.
         figure: Name of its figure's file, without suffix; the second of a kind gets a number; None: its key.
         compares: Whether its results are `Comparison` or `SequentialComparison`, whose verdicts lead the report.
-        of_runs_alone: Whether the finished runs and the options decide alone, so that the same runs are computed once
-            in a process: a command writes the report and then prints it.
     """
 
     title: ClassVar[str]
     figure: ClassVar[str | None] = None
     compares: ClassVar[bool] = False
-    of_runs_alone: ClassVar[bool] = False
 
     @abstractmethod
     def compute(self, sweep: Sweep, options: Any) -> Finding:
@@ -103,6 +101,7 @@ class Answer:
         kind: Its key in `core.registries.ANALYSES`.
         figure: Name of its figure's file, without suffix.
         compares: As the step's own.
+        unknown: Whether nobody here knows this key or its options, so that nothing could even be asked.
     """
 
     kind: str
@@ -112,6 +111,7 @@ class Answer:
     compares: bool = False
     finding: Finding | None
     refused: str | None = None
+    unknown: bool = False
 
     @property
     def sentence(self) -> str:
@@ -143,51 +143,49 @@ class Answer:
         return {"step": self.kind, "sentence": self.sentence, "refused": self.refused, "found": found}
 
 
-_computed: dict[str, Finding] = {}
-"""Findings of steps that runs and options decide alone."""
-
-
 def answers_of(sweep: Sweep) -> tuple[Answer, ...]:
-    """The answers to everything that a sweep asks, in the order of its file; what suggests itself comes last."""
+    """The answers to everything that a sweep asks: what its file declares, in that order, then what suggests itself."""
     declared: dict[str, list[Mapping[str, Any]]] = {}
     for kind, options in sweep.analysis:
         declared.setdefault(kind, []).append(options)
     found: list[Answer] = []
-    for kind in dict.fromkeys([*declared, *ANALYSES.names()]):
+    for kind in dict.fromkeys([*declared, *(comparison.step for comparison in sweep.questions.comparisons)]):
         try:
-            step: ReportedStep = ANALYSES.get(kind)
+            step = _step(sweep, kind)
             asked = step.asked(sweep, declared.get(kind, []))
         except ConfigError as error:  # its plugin is not there, or is another version
-            gone = f"{error}; name the plugin that brings it (--plugin)"
-            found.append(Answer(kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=gone))
+            found.append(
+                Answer(kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=str(error), unknown=True)
+            )
             continue
         found += [_answer(sweep, kind, step, options, number) for number, options in enumerate(asked)]
     return tuple(found)
 
 
+def _step(sweep: Sweep, kind: str) -> ReportedStep:
+    """What answers entries of this key.
+
+    Raises:
+        ConfigError: Nobody has registered it; where the sweep was started with plugins, the message names them.
+    """
+    if kind not in ANALYSES:
+        ask_again(sweep.meta.get("plugins") or (), str(sweep.directory))
+    step: ReportedStep = ANALYSES.get(kind)
+    return step
+
+
 def _answer(sweep: Sweep, kind: str, step: ReportedStep, options: Any, number: int) -> Answer:
     finding, refused = None, None
     try:
-        finding = _finding(sweep, kind, step, options)
+        finding = step.compute(sweep, options)
     except AnalysisError as error:
         refused = str(error)
-    figure = (step.figure or kind) + ("" if number == 0 else f"_{number + 1}")
-    called = step.called(options)
     return Answer(
         kind=kind,
         title=step.title,
-        called=called,
-        figure=figure,
+        called=step.called(options),
+        figure=(step.figure or kind) + ("" if number == 0 else f"_{number + 1}"),
         compares=step.compares,
         finding=finding,
         refused=refused,
     )
-
-
-def _finding(sweep: Sweep, kind: str, step: ReportedStep, options: Any) -> Finding:
-    if not step.of_runs_alone:
-        return step.compute(sweep, options)
-    key = f"{kind} {options} {sweep.runs.attrs.get('exclusions')}\n{sweep.runs.to_csv(index=False)}"
-    if key not in _computed:
-        _computed[key] = step.compute(sweep, options)
-    return _computed[key]

@@ -1,7 +1,7 @@
 """The report's numbers for programs: `results/<arm>_results.json` and what every declared step records.
 
-Called by `report`. Comparisons record `comparisons/comparison_<a>_vs_<b>.json`, other steps `analyses/<kind>.json`.
-Keys are the metric paths of the one table; files of arms and steps that are gone are removed.
+Called by `compose` and `verification`. Comparisons record `comparisons/comparison_<a>_vs_<b>.json`, other steps
+`analyses/<kind>.json`. Keys are the metric paths of the one table; files of arms and steps that are gone are removed.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ..plain_json import write_json
-from ..table.runs import load_curves
 from .page import file_name
-from .summary import Summary
-
-_ON_THE_WAY = ("train/loss", "validation/loss", "validation/perplexity", "throughput/tokens_per_s")
+from .summary import ON_THE_WAY, Summary
 
 
 def write_results(summary: Summary, folder: Path) -> list[Path]:
     """Write one file per arm and those of the declared steps under `folder`, and return their paths."""
     written = []
     if not summary.sweep.is_search:
-        curves = load_curves(summary.sweep.directory, _ON_THE_WAY)
+        curves = summary.curves[summary.curves["metric"].isin(ON_THE_WAY)]
         for arm in summary.sweep.arms:
             path = folder / "results" / f"{file_name(arm)}_results.json"
             written.append(write_json(path, _arm(summary, arm, curves)))

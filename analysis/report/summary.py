@@ -1,11 +1,13 @@
 """The answer of a sweep in short: what each arm reached and cost, the comparisons, and what stands in their way.
 
-Called by the sweep command (which prints it), by `report` and by `python -m analysis report`. Values are means over
-an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not measured".
+Called by the sweep command and `python -m analysis report` (which print it), by `compose` and by `verification`. Values
+are means over an arm's finished runs of what the runs recorded; what no run recorded is None and prints as "not
+measured".
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,21 +15,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.metric_catalogue import format_metric
-from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_share
 
 from ..anytime.adaptive_verdicts import cells, difference_heading
 from ..anytime.verdict import SequentialComparison
 from ..paired.comparison import ArmComparison, Comparison, verdict_text
 from ..paired.intervals import Interval, t_interval
 from ..render import Grid, format_p
+from ..table.runs import load_curves
 from ..table.sweep_directory import Sweep, read_sweep
 from .plan_against_run import planned_trials
 from .reported_steps import Answer, answers_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console, ConsoleOptions
 
 MOST_SEARCH_ROWS = 10
+ON_THE_WAY = ("train/loss", "validation/loss", "validation/perplexity", "throughput/tokens_per_s")
+"""Metrics whose curves stand in the JSON file of an arm."""
+MASKED_LOSS = "validation/masked_loss"
+"""What encoders that mask differently are compared by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +89,16 @@ class Summary:
     warnings: tuple[str, ...]
 
     @property
+    def report(self) -> Path:
+        """Where `report.html` of this sweep lies, once it is written."""
+        return self.sweep.directory / "report" / "report.html"
+
+    @functools.cached_property
+    def curves(self) -> pd.DataFrame:
+        """What the finished replicates reported on the way of everything that the report shows of it."""
+        return load_curves(self.sweep.directory, {*ON_THE_WAY, MASKED_LOSS, self.metric})
+
+    @property
     def compared(self) -> tuple[Answer, ...]:
         """The answers of comparisons, refused ones included."""
         return tuple(answer for answer in self.answers if answer.compares)
@@ -113,7 +131,7 @@ class Summary:
             return made.sentence
         best = self._best()
         if best is None:
-            return "No verdict: no trial has finished."
+            return f"No verdict: {self._nothing}."
         if self.others:
             return self.others[0].sentence
         if self.refused:
@@ -122,6 +140,14 @@ class Summary:
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""
         return f"No comparison was declared; the best {self.metric} is {format_metric(self.metric, value)}, by {name}."
+
+    @property
+    def _nothing(self) -> str:
+        """Why there is no best value."""
+        if len(self.sweep.runs):
+            return f"no finished trial has a {self.metric}"
+        done = any(trial.status == "finished" for trial in self.sweep.trials)
+        return "no replicate has finished" if done else "no trial has finished"
 
     def _best(self) -> tuple[str, float] | None:
         runs, metric = self.sweep.runs, self.metric
@@ -133,11 +159,11 @@ class Summary:
         return (f"trial {row['trial_id']}" if self.sweep.is_search else str(row["arm"])), float(row[metric])
 
     def grid(self) -> Grid:
-        """The table of the report: verdicts and costs, an arm a row."""
+        """The table of the report: verdicts and costs, one row per arm."""
         first = self.comparisons[0] if self.comparisons else None
         anytime = self.sequential[0] if self.sequential else None
         tuned = any(arm.tuned or arm.tuning_flops for arm in self.arms)
-        level = f"{1 - first.alpha:.0%}" if first else "95%"
+        level = format_share(1 - first.alpha) if first else "95%"
         columns = ["arm", *(["verdict"] if first or anytime else []), "n", f"{self.metric}, mean"]
         if anytime is not None:
             columns += [difference_heading(anytime), "decided at n"]
@@ -320,7 +346,7 @@ def _warnings(sweep: Sweep, declared: bool, compared: bool) -> list[str]:
     if after is not None:
         held = (
             "verdicts at any time allow for more seeds, not for another metric, margin or level."
-            if sweep.adaptive_seeds
+            if sweep.is_adaptive
             else "p values and intervals are those of a plan that was fixed beforehand. Seeds that were added because "
             "of a look make a false alarm likelier than they say."
         )

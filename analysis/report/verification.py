@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -53,19 +53,25 @@ def verify_report(sweep_directory: str | Path) -> Verification:
         AnalysisError: There is no sweep in the folder, or no report that could be verified.
     """
     summary = summary_table(sweep_directory)
-    directory = summary.sweep.directory
-    folder = directory / "report"
+    for answer in summary.answers:
+        if answer.unknown:
+            raise AnalysisError(f"cannot compute {answer.kind} again: {answer.refused}")
+    directory, folder = summary.sweep.directory, summary.report.parent
     recorded = _recorded(folder / DIGESTS)
     differences = list(_changed("input", recorded["inputs"], input_digests(directory)))
     there = {name: of_file(folder / name) for name in recorded["outputs"] if (folder / name).is_file()}
     differences += _changed("output", recorded["outputs"], there)
     with TemporaryDirectory() as temporary:
         fresh = Path(temporary)
-        write_results(summary, fresh)
-        page = compose(summary, pictures(summary, folder / "figures"))
-        (fresh / "report.html").write_text(to_html(page), encoding="utf-8")
-        (fresh / "report.md").write_text(to_markdown(page, folder), encoding="utf-8")
-        differences += _recomputed(folder, fresh)
+        drawn = pictures(summary, folder / "figures")
+        page = compose(summary, drawn)
+        html, text = fresh / "report.html", fresh / "report.md"
+        html.write_text(to_html(page), encoding="utf-8")
+        text.write_text(to_markdown(page, folder), encoding="utf-8")
+        written = {path.relative_to(fresh).as_posix() for path in (html, text, *write_results(summary, fresh))}
+        figures = {path.relative_to(folder).as_posix() for figure in drawn.figures for path in figure.files}
+        differences += _other_files(recorded["outputs"], written | figures)
+        differences += _recomputed(folder, fresh, written & set(there))
     return Verification(
         inputs=len(recorded["inputs"]), outputs=len(recorded["outputs"]), differences=tuple(dict.fromkeys(differences))
     )
@@ -92,15 +98,21 @@ def _changed(kind: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> 
             yield f"{kind} {name}: changed since the report was written"
 
 
-def _recomputed(folder: Path, fresh: Path) -> Iterator[str]:
-    """Differences between the files of numbers here and those computed now."""
-    kinds = ("*.md", "*.html", "results/*.json", "comparisons/*.json", "analyses/*.json")
-    names = sorted(path.relative_to(fresh).as_posix() for kind in kinds for path in fresh.glob(kind))
-    for name in names:
-        if not (folder / name).is_file():
-            continue  # said as gone, or as an input that brings a new file
+def _other_files(recorded: Iterable[str], now: set[str]) -> Iterator[str]:
+    """Files that the report had and would not have now, or the other way round."""
+    had = set(recorded)
+    yield from (f"{name}: in the report, not recomputed" for name in sorted(had - now))
+    yield from (f"{name}: recomputed, not in the report" for name in sorted(now - had))
+
+
+def _recomputed(folder: Path, fresh: Path, names: Iterable[str]) -> Iterator[str]:
+    """Where the bytes of the files here are not those computed now."""
+    for name in sorted(names):
+        if of_file(folder / name) == of_file(fresh / name):
+            continue
         old, new = ((place / name).read_text(encoding="utf-8") for place in (folder, fresh))
-        yield from _json_differences(name, old, new) if name.endswith(".json") else _text_differences(name, old, new)
+        found = _json_differences(name, old, new) if name.endswith(".json") else _text_differences(name, old, new)
+        yield from list(found) or [f"{name}: its bytes are not those that are recomputed"]
 
 
 def _json_differences(name: str, old: str, new: str) -> Iterator[str]:
@@ -116,7 +128,11 @@ def _json_differences(name: str, old: str, new: str) -> Iterator[str]:
 def _leaves(old: Any, new: Any, path: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
-            yield from _leaves(old.get(key), new.get(key), f"{path}.{key}")
+            if key in old and key in new:
+                yield from _leaves(old[key], new[key], f"{path}.{key}")
+            else:
+                was, now = (_short(part[key]) if key in part else "absent" for part in (old, new))
+                yield f"{path}.{key}", was, now
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (was, now) in enumerate(zip(old, new, strict=True)):
             yield from _leaves(was, now, f"{path}[{index}]")

@@ -105,23 +105,25 @@ class Trend:
     """(5) Do the residuals still depend on a column? p values after Holm's correction over all columns and tests.
 
     Attributes:
-        slope: Spearman's rank correlation with the column; `bend`: with its distance from the middle.
+        slope: Spearman's rank correlation with the column; `bend`: with its distance from the middle; nan, and p
+            None, where one of the two does not vary.
         wave: Von Neumann's ratio of the ranked residuals in the order of the column: 2 for independent ones, less where
             neighbours are alike; p by permutation.
     """
 
     variable: str
     slope: float
-    p_slope: float
+    p_slope: float | None
     bend: float
-    p_bend: float
+    p_bend: float | None
     wave: float
     p_wave: float
 
     @property
     def kind(self) -> tuple[str, float]:
-        """The test with the smallest p value, and that."""
-        return min(("slope", self.p_slope), ("bend", self.p_bend), ("wave", self.p_wave), key=lambda test: test[1])
+        """The test with the smallest p value, and that; a test that could not be made has none."""
+        tests = (("slope", self.p_slope), ("bend", self.p_bend), ("wave", self.p_wave))
+        return min(((name, p) for name, p in tests if p is not None), key=lambda test: test[1])
 
     @property
     def found(self) -> bool:
@@ -187,7 +189,7 @@ class Certificate:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """A line for each check."""
+        """One line for each check."""
         lines = [f"(1) {self.optimum.sentence}"]
         if self.not_identified:
             lines += [f"(2) {_flat(profile)}" for profile in self.identifiability if not profile.identified]
@@ -311,19 +313,23 @@ def check_trends(residuals: Array, columns: Mapping[str, Array]) -> tuple[Trend,
         alike = np.count_nonzero(_von_neumann(shuffled) <= wave)
         found.append((name, float(slope.statistic), float(bend.statistic), wave))
         p_values += [float(slope.pvalue), float(bend.pvalue), (1 + alike) / (1 + _PERMUTATIONS)]
-    adjusted = iter(adjust_p(p_values, "holm"))
-    return tuple(
-        Trend(
-            variable=name,
-            slope=slope,
-            p_slope=next(adjusted) or 0.0,
-            bend=bend,
-            p_bend=next(adjusted) or 0.0,
-            wave=wave,
-            p_wave=next(adjusted) or 0.0,
+    adjusted = adjust_p(p_values, "holm")
+    trends = []
+    by_column = zip(found, adjusted[::3], adjusted[1::3], adjusted[2::3], strict=True)
+    for (variable, sloping, bending, waving), p_slope, p_bend, p_wave in by_column:
+        assert p_wave is not None  # a count of permutations
+        trends.append(
+            Trend(
+                variable=variable,
+                slope=sloping,
+                p_slope=p_slope,
+                bend=bending,
+                p_bend=p_bend,
+                wave=waving,
+                p_wave=p_wave,
+            )
         )
-        for name, slope, bend, wave in found
-    )
+    return tuple(trends)
 
 
 _PERMUTATIONS = 1999

@@ -58,7 +58,7 @@ class FrontierFit(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row a run on the frontier."""
+        """One row per run on the frontier."""
         names = ("flops", "params", "tokens", "loss")
         rows = tuple(tuple(show_value(run[name]) for name in names) for run in self.runs)
         return Grid(names, rows, f"Frontier: {self.sentence}", self.notes, (0, 1, 2, 3))
@@ -75,7 +75,7 @@ def fit_frontier(table: pd.DataFrame, *, bootstrap: int = 1000, seed: int = 0) -
     `fit_scaling_law` use every run.
 
     Args:
-        table: A run a row with params, flops and loss; with tokens, their growth too.
+        table: One run per row with params, flops and loss; with tokens, their growth too.
         bootstrap: Draws of runs; 0: no intervals.
         seed: Of the draws.
 

@@ -19,7 +19,7 @@ from stackwise_ray.core.quantities import format_number
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
-from .law_table import LawRuns, budget_groups, read_law_runs
+from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
 from .laws import Array
 from .minimisation import percentile_ends
@@ -27,7 +27,6 @@ from .minimisation import percentile_ends
 if TYPE_CHECKING:
     import pandas as pd
 
-FEWEST_SIZES = 4
 _AKIMA_GRID = 2001
 _DECADE = 10
 """Budgets closer together than this hardly move the optimum: their exponent is mostly noise (Hoffmann's span 500)."""
@@ -148,7 +147,7 @@ class IsoFlopFit(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row a budget; exponents, refusals and the parabola's bias below."""
+        """One row per budget; exponents, refusals and the parabola's bias below."""
         rows = []
         for budget in self.budgets if self.accepted else ():  # without one the reasons below say it all
             head = (budget.name, str(sum(budget.runs)), str(len(budget.sizes)))
@@ -166,7 +165,9 @@ class IsoFlopFit(GridView):
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
         if self.bootstrap and self.accepted:
-            whence = "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed a size"
+            whence = (
+                "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed per size"
+            )
             notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
         return Grid(columns, tuple(rows), f"IsoFLOP: {self.sentence}", (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8))
 
@@ -180,7 +181,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     """The optimal model size of each budget with its interval, and the exponents of its growth.
 
     Args:
-        table: A run a row with params, loss and flops; with tokens, their growth too.
+        table: One run per row with params, loss and flops; with tokens, their growth too.
         budgets: Column with the nominal budget (our sweeps write `budget`); None: runs whose flops lie within 2 % form
             one, and the grouping is printed.
         bootstrap: Draws of the noise; 0: no intervals.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import OWN_MASKS
 
+from ..table.runs import exclusion_counts
 from .laws import Array
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FLOPS_PER_PARAM_AND_TOKEN = 6.0
 """Kaplan et al. (2020): two FLOPs forward and four backward a parameter and token."""
+FEWEST_SIZES = 4
+"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
 SAME_BUDGET = 0.02
 """Runs whose FLOPs lie within this share of the smallest of them form one budget."""
 _LOSS_KINDS = (
@@ -107,10 +110,7 @@ def read_law_runs(
             columns[name] = _positive(table, name)
     _refuse_copies(table, columns, loss)
     exclusions = tuple(table.attrs.get("exclusions", ()))
-    counts: dict[str, int] = {}
-    for item in exclusions:
-        counts[item["why"]] = counts.get(item["why"], 0) + 1
-    notes += [f"left out: {count} × {why}" for why, count in counts.items()]
+    notes += [f"left out: {line}" for line in exclusion_counts(exclusions)]
     return LawRuns(columns=columns, loss=loss, labels=_labels(table), notes=tuple(notes), exclusions=exclusions)
 
 

@@ -222,7 +222,7 @@ def fit_scaling_law(
     draws of runs; nothing is assumed of the noise but that it is exchangeable between runs.
 
     Args:
-        table: A run a row: loss, and what the law depends on (positive, any unit).
+        table: One run per row: loss, and what the law depends on (positive, any unit).
         law: power (A / x^alpha), power_offset (E + A / x^alpha), chinchilla (E + A/params^alpha + B/tokens^beta), bnsl
             (a power law with one smooth break), data_constrained (repeated tokens; needs a column unique_tokens).
         loss: huber_log, gaussian_log or student_t_log, all on log(law) - log(measured).

@@ -18,13 +18,14 @@ from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, Pla
 from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
 from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence
 from ..anytime.adaptive_verdicts import method as adaptive_method
-from ..paired.comparison import Comparison
+from ..paired.comparison import TEST_NAMES, Comparison
 from ..render import Grid
-from ..report.page import ALL_RUNS, Items, Picture, arm_anchor, file_name, plain, sourced
+from ..report.page import ALL_RUNS, Items, Picture, arm_anchor, arm_sources, file_name, plain, sourced
 from ..report.reported_steps import Finding, ReportedStep
 from ..table.sweep_directory import Sweep
 
@@ -69,8 +70,8 @@ class Compare(StepOptions):
     direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01  # largest relative difference of what `equal` names
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01  # largest relative difference of what `equal` names
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
 
 class CompareStep(ReportedStep):
@@ -97,6 +98,8 @@ class CompareStep(ReportedStep):
         _check_budgets(options, planned.arms)
         if planned.adaptive:
             _check_adaptive(options)
+        else:
+            _check_seeds(options, planned)
 
     def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
         """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
@@ -113,7 +116,7 @@ class CompareStep(ReportedStep):
         if options.baseline is None:
             raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
         # where the number of seeds depends on the results, no test of a fixed number holds
-        if options.test == "mixture_t" and sweep.adaptive_seeds is not None:
+        if options.test == "mixture_t":
             return _adaptive(sweep, compare_in_order(sweep.runs, anytime_arguments(options)), *sweep.adaptive_seeds)
         from ..paired.significance import compare, fixed_arguments
 
@@ -122,11 +125,11 @@ class CompareStep(ReportedStep):
             sentence=found.sentence,
             facts=found.to_dict(),
             result=found,
-            opening=(sourced(found.verdict_grid, _of_arms(sweep, found.verdict_grid)),),
+            opening=(sourced(found.verdict_grid, arm_sources(sweep, found.verdict_grid)),),
             blocks=(
                 plain(_method(found)),
                 _remarks(sweep, found),
-                sourced(found.detail_grid, _of_arms(sweep, found.detail_grid)),
+                sourced(found.detail_grid, arm_sources(sweep, found.detail_grid)),
             ),
             draw=partial(_forest, found),
             records=tuple((_file(arm, found.baseline), _pair(sweep, found, arm)) for arm in found.verdicts),
@@ -164,11 +167,29 @@ def _check_adaptive(options: Compare) -> None:
     if options.test != "t":
         problem = f"= {options.test} is for a fixed number of seeds; adaptive replicates have a test of their own"
         raise ConfigError(f"{problem} (an e-process of the t test): remove it", path="test")
-    if options.alpha >= 0.5:
-        raise ConfigError(f"= {options.alpha:g} is no level of a verdict; choose below 0.5", path="alpha")
     if options.correction not in ("holm", "bonferroni"):
         problem = f"= {options.correction}: adaptive replicates decide each of m arms at alpha / m"
         raise ConfigError(f"{problem}; write bonferroni", path="correction")
+
+
+def _check_seeds(options: Compare, planned: PlannedSweep) -> None:
+    """A test of signs or ranks has a least p at every number of seeds: one that is above its level decides nothing."""
+    if options.test == "t":
+        return
+    from ..paired.significance import fewest_to_reject
+
+    # of m equal p values, Benjamini and Hochberg adjust none; Holm and Bonferroni begin with the m-fold
+    shares = len(planned.arms) - 1 if options.correction in ("holm", "bonferroni") else 1
+    fewest = fewest_to_reject(options.alpha / shares)
+    if options.margin is not None:
+        fewest = min(fewest, fewest_to_reject(2 * options.alpha))  # equivalence: two one-sided tests, not corrected
+    if planned.seeds < fewest:
+        over = f" over {shares} arms" if shares > 1 else ""
+        problem = (
+            f"= {options.test} cannot decide anything with {planned.seeds} seeds at level {options.alpha:g}{over}; set "
+            f"replicates.seeds to {fewest} or more, or test: t"
+        )
+        raise ConfigError(problem, path="test")
 
 
 def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) -> Finding:
@@ -181,7 +202,7 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
         result=found,
         blocks=(
             plain(adaptive_method(found, least, most)),
-            sourced(grid, _of_arms(sweep, grid)),
+            sourced(grid, arm_sources(sweep, grid)),
             _remarks(sweep, found),
         ),
         records=tuple(
@@ -201,37 +222,25 @@ def _forest(found: Comparison, path: Path) -> Picture:
     return Picture(title=title, figure=forest_plot(path, found), caption=how_to_read(found))
 
 
-def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
-    """The anchor of each row of a table with one row per arm."""
-    return [arm_anchor(sweep, row[0]) for row in grid.rows]
-
-
 def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
-    """The remarks with the runs that they were found in, an indented line joined to the one that it continues."""
-    lines: list[str] = []
-    sources: list[str | None] = []
-    for line, arms in found.remarks_of_arms():
-        if line.startswith("  ") and lines:
-            lines[-1] += f" {line.strip()}"
-            continue
-        lines.append(line)
-        sources.append(None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS)
-    return Items(tuple(lines), tuple(sources))
+    """The remarks with the runs that they were found in."""
+    remarks = found.remarks_of_arms()
+    sources = (None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS for _, arms in remarks)
+    return Items(tuple(line for line, _ in remarks), tuple(sources))
 
 
 def _method(found: Comparison) -> str:
-    tests = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
     correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
     corrected = correction.get(found.correction, "Benjamini and Hochberg's correction")
     arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
     text = (
         f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "
-        f"{tests[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
+        f"{TEST_NAMES[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
         f"are of the same test and not widened for the number of arms."
     )
     if found.margin is not None:
         text += (
-            f" Equivalent means: the {1 - 2 * found.alpha:.0%} interval lies inside ±{found.margin:g} (two "
+            f" Equivalent means: the {format_share(1 - 2 * found.alpha)} interval lies inside ±{found.margin:g} (two "
             f"one-sided tests)."
         )
     return text

@@ -8,20 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.analysis_step import MetricRead, PlannedSweep, StepOptions
+from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import ANALYSES
 
 from ..plots.figures import PanelFigure
-from ..report.page import Picture, sentence_and_table
-from ..report.reported_steps import Finding, ReportedStep
+from ..report.law_steps import LawStep
+from ..report.page import Picture
+from ..report.reported_steps import Finding
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
     from ..scaling.isoflop_valleys import IsoFlopFit
-
-FEWEST_SIZES = 4
-"""A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +27,19 @@ class Isoflop(StepOptions):
     """It has no options: the budgets are those of the design."""
 
 
-class IsoflopStep(ReportedStep):
+class IsoflopStep(LawStep):
     """The optimum of each budget of FLOPs, among the sizes that were trained with it."""
 
     options = Isoflop
-    title = "Scaling laws"
-    of_runs_alone = True
-    refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
-
-    def reads(self, options: Isoflop) -> tuple[MetricRead, ...]:
-        """A valley is of the final loss."""
-        later = "ask the common one after the sweep: python -m analysis isoflop DIR --map loss=validation/masked_loss"
-        return (MetricRead(metric="validation/loss", instead=later),)
+    command = "isoflop"
 
     def check(self, options: Isoflop, planned: PlannedSweep) -> None:
         """It needs budgets of FLOPs, with enough sizes at one of them."""
         other = next((arm.name for arm in planned.arms if arm.budget_unit != "flops"), None)
         if other is not None:
             raise ConfigError(f"needs budgets of FLOPs, and {other} has another; use design.kind: isoflop")
+        from ..scaling.law_table import FEWEST_SIZES
+
         if max(Counter(arm.budget for arm in planned.arms).values()) < FEWEST_SIZES:
             raise ConfigError(f"needs at least {FEWEST_SIZES} sizes at a budget; add sizes")
 
@@ -59,18 +52,7 @@ class IsoflopStep(ReportedStep):
         from ..scaling.isoflop_valleys import fit_isoflop
 
         fit = fit_isoflop(sweep.runs, budgets="budget")
-        believable = not fit.refusals
-        opening, blocks = sentence_and_table(fit.sentence, fit.grid, believable=believable)
-        return Finding(
-            sentence=fit.sentence,
-            facts=fit.to_dict(),
-            result=fit,
-            opening=opening,
-            blocks=blocks,
-            draw=partial(_picture, fit) if fit.accepted else None,
-            grid=fit.grid,
-            believable=believable,
-        )
+        return self.finding(fit, partial(_picture, fit) if fit.accepted else None, believable=not fit.refusals)
 
 
 def _picture(fit: IsoFlopFit, path: Path) -> Picture:

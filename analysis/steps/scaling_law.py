@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from stackwise_ray.core.analysis_step import MetricRead, PlannedSweep, StepOptions
+from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
 from stackwise_ray.core.errors import AnalysisError, ConfigError
 from stackwise_ray.core.registries import ANALYSES
 
 from ..plots.figures import PanelFigure
-from ..report.page import Picture, sentence_and_table
-from ..report.reported_steps import Finding, ReportedStep
+from ..report.law_steps import LawStep
+from ..report.page import Picture
+from ..report.reported_steps import Finding
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
@@ -28,18 +29,11 @@ class ScalingLaw(StepOptions):
     holdout: Literal["largest"] | None = "largest"  # refit without the largest budgets and predict them; null: not
 
 
-class ScalingLawStep(ReportedStep):
+class ScalingLawStep(LawStep):
     """A parametric law, fitted to the finished runs."""
 
     options = ScalingLaw
-    title = "Scaling laws"
-    of_runs_alone = True
-    refuses_search = "is about sizes and budgets, and a search has none; use design.kind: isoflop or ladder"
-
-    def reads(self, options: ScalingLaw) -> tuple[MetricRead, ...]:
-        """Laws are of the final loss."""
-        later = "fit the common one after the sweep: python -m analysis fit DIR --map loss=validation/masked_loss"
-        return (MetricRead(metric="validation/loss", instead=later),)
+    command = "fit"
 
     def check(self, options: ScalingLaw, planned: PlannedSweep) -> None:
         """Refuse a law that the runs of the sweep will be too few for."""
@@ -63,19 +57,7 @@ class ScalingLawStep(ReportedStep):
         from ..scaling.parametric_law import fit_scaling_law
 
         fit = fit_scaling_law(sweep.runs, **asdict(options))
-        believable = fit.certificate.holds is True
-        opening, blocks = sentence_and_table(fit.sentence, fit.grid, believable=believable)
-        facts: dict[str, Any] = fit.to_dict()
-        return Finding(
-            sentence=fit.sentence,
-            facts=facts,
-            result=fit,
-            opening=opening,
-            blocks=blocks,
-            draw=partial(_picture, fit),
-            grid=fit.grid,
-            believable=believable,
-        )
+        return self.finding(fit, partial(_picture, fit), believable=fit.certificate.holds is True)
 
 
 def _picture(fit: ScalingFit, path: Path) -> Picture:

@@ -1,8 +1,8 @@
 """From a table of runs to paired values: which run stands in which block, what is missing, what must not be compared.
 
-Called by `significance.compare`. Everything that would make a pairing dishonest is refused here by name (two runs in
-one place, mixed data, losses on other masks, unequal budgets) or stated in `Pairing.notes`; nothing is dropped without
-a line about it.
+Called by `significance`, `sequential` and, for scores, by the room `tasks`. Everything that would make a pairing
+dishonest is refused here by name (two runs in one place, mixed data, losses on other masks, unequal budgets) or stated
+in `Pairing.notes`; nothing is dropped without a line about it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
+from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
+
+from .columns import columns_of, metric_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EQUAL_COLUMNS = {
-    "flops": ("flops", "flops/total"),
-    "tokens": ("tokens", "tokens/total"),
-    "wall_seconds": ("wall_seconds", "time/train_s"),
-    "steps": ("steps", "steps/total"),
-    "peak_bytes": ("peak_bytes", "memory/peak_bytes"),
-}
-"""Where each budget is looked up, first match first."""
+BUDGETS = ("flops", "tokens", "wall_seconds", "steps", "peak_bytes")
+"""What may have to be equal, each the name of a metric."""
 _MIXED = {
     "device": "devices",
     "backend": "backends",
@@ -141,13 +138,16 @@ def placed(
     """
     import pandas as pd
 
-    for column, name in ((metric, "metric"), (arm, "arm"), *((column, role) for column in columns)):
+    measured = next(iter(columns_of(metric, table.columns)), metric)
+    for column, name in ((measured, "metric"), (arm, "arm"), *((column, role) for column in columns)):
         if column in table.attrs.get("empty", ()):
             raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
         if column not in table.columns:
             hint = did_you_mean(column, table.columns)
             raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
     usable, notes, excluded = _usable(table)
+    if measured != metric:
+        notes.append(f"{metric} is the column '{measured}' of the table")
     for column in (arm, *columns):
         empty = usable[column].isna()
         if empty.any():
@@ -157,14 +157,14 @@ def placed(
             )
     places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
     usable = usable.assign(_arm=usable[arm].map(label), _block=places)
-    usable, duplicates = _single(usable, metric, arm, role)
-    numbers = pd.to_numeric(usable[metric], errors="coerce")
-    text = usable[metric][numbers.isna() & usable[metric].notna()]
+    usable, duplicates = _single(usable, measured, arm, role)
+    numbers = pd.to_numeric(usable[measured], errors="coerce")
+    text = usable[measured][numbers.isna() & usable[measured].notna()]
     text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
     if len(text):
         bad = usable.loc[text.index[0]]
         raise AnalysisError(
-            f"column '{metric}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
+            f"column '{measured}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
             f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
         )
     return usable.assign(_value=numbers), notes + duplicates, excluded
@@ -220,16 +220,16 @@ def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.D
 def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
     """Refuse values that answer different questions, as far as the table records it: other data, or other masks."""
     _refuse_mixed_data(table)
-    if metric not in OWN_MASKS or "loss_kind" not in table.columns:
+    if metric_path(metric) not in OWN_MASKS or "loss_kind" not in table.columns:
         return
     arms = table.dropna(subset=["loss_kind"]).groupby("loss_kind")["_arm"].unique()
     if len(arms) < 2:
         return
     shown = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in arms.items())
-    mend = "so keep the arms of one"
+    fix = "so keep the arms of one"
     if NEXT_TOKENS not in arms.index:
-        mend = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
-    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {mend}")
+        fix = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
+    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {fix}")
 
 
 def _refuse_mixed_data(table: pd.DataFrame) -> None:
@@ -265,13 +265,10 @@ def _check_budgets(
     """The budget that every pair was found equal in, and notes; refuses where they differ block by block."""
     if equal is None:
         return None, ["budgets not required to be equal", *_free_starts(table)]
-    if not 0 <= tolerance < 1:
-        raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
-    names = EQUAL_COLUMNS.get(equal, (equal,))
-    column = next((name for name in names if name in table.columns and table[name].notna().any()), None)
+    column = next((name for name in columns_of(equal, table.columns) if table[name].notna().any()), None)
     if column is None:
-        if equal not in EQUAL_COLUMNS:
-            raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, EQUAL_COLUMNS)}")
+        if equal not in BUDGETS:
+            raise AnalysisError(f"equal = '{equal}' is not a budget; {did_you_mean(equal, BUDGETS)}")
         return None, [f"budgets not recorded ({equal}): whether they are equal was not checked"]
     spent = _spent(table, column, equal)
     reference = spent.set_axis(table["_block"])[(table["_arm"] == baseline).to_numpy()]
@@ -288,12 +285,12 @@ def _check_budgets(
         name, place, value, base = max(unequal, key=lambda item: abs(item[2] / item[3] - 1) if item[3] else math.inf)
         arms = ", ".join(dict.fromkeys(item[0] for item in unequal))
         raise AnalysisError(
-            f"{equal} differ by more than {tolerance:.2%} from those of '{baseline}' (arms {arms}; most: {name} in "
-            f"block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
+            f"{equal} differ by more than {format_share(tolerance)} from those of '{baseline}' (arms {arms}; most: "
+            f"{name} in block {place}, {value:.6g} against {base:.6g}); compare at equal budgets, or say that "
             f"none must be equal (equal=None; --equal none)"
         )
     if unknown:
-        others = f"; equal within {tolerance:.0%} in the others" if unknown < pairs else ""
+        others = f"; equal within {format_share(tolerance)} in the others" if unknown < pairs else ""
         notes.append(f"budgets not recorded ({equal}) in {unknown} of the {pairs} pairs: not checked there{others}")
     return (None if unknown or not pairs else equal), notes
 
@@ -329,13 +326,21 @@ def resolve(metric: str, direction: Direction | None, assumed: bool = False) -> 
     return found, assumed or open_
 
 
-def check_goal(direction: str, margin: float | None) -> None:
-    """Refuse a direction that is none, or a margin that no difference lies within."""
+def check_level(alpha: float) -> None:
+    """Refuse a level that no test is decided at."""
+    if not 0 < alpha < 0.5:
+        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+
+
+def check_goal(direction: str, margin: float | None, tolerance: float = 0.0) -> None:
+    """Refuse a direction that is none, a margin that no difference lies within, or a tolerance that is no share."""
     if direction not in ("minimize", "maximize"):
         hint = did_you_mean(direction, ("minimize", "maximize"))
         raise AnalysisError(f"direction = '{direction}' is not known; {hint}")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise AnalysisError(f"margin = {margin:g} must be positive and finite")
+    if not 0 <= tolerance < 1:
+        raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
 
 
 def label(value: Any) -> str:

@@ -6,7 +6,6 @@ and own tags under theirs where the name is free, else as `parameters/<name>` an
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +29,7 @@ _PAGE = 1000
 
 
 def read_experiment(source: str) -> list[dict[str, Any]]:
-    """A row a run of "uri#experiment", parents marked with `_parent`.
+    """One row per run of "uri#experiment", parents marked with `_parent`.
 
     Raises:
         AnalysisError: No such store or experiment, or the server does not answer.
@@ -82,7 +81,7 @@ def _row(run: Any, parents: set[str]) -> dict[str, Any]:
         "_parent": run.info.run_id in parents,
     }
     row["status"] = _STATUS.get(run.info.status, run.info.status.lower())
-    row.update({key: _number(value) for key, value in run.data.metrics.items()})
+    row.update(run.data.metrics)
     own_tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     for prefix, texts in (("parameters", run.data.params), ("tags", own_tags)):
         for key, value in texts.items():
@@ -110,11 +109,6 @@ def _nested(settings: Mapping[str, str]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
         place[name] = value
     return config
-
-
-def _number(value: float) -> float:
-    """A metric as it was logged: ±1.797e308 is how MLflow's databases keep ±infinity."""
-    return math.copysign(math.inf, value) if abs(value) >= 1.797e308 else value
 
 
 def _parse(text: str) -> Any:

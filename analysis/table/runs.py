@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from stackwise_ray.core.records import (
     table_row,
 )
 
+from .columns import short_names
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,17 +35,10 @@ EARLIER = "from an earlier version of the file"
 _SOURCES = "a sweep folder, journal.sqlite, a .csv file, or an MLflow store as sqlite:///FILE#EXPERIMENT"
 _LARGEST = 1.797e308
 """MLflow's databases store ±infinity as ±1.7976931348623157e308."""
-_DERIVED = {
-    "loss": "validation/loss",
-    "flops": "flops/total",
-    "tokens": "tokens/total",
-    "params": "model/params_non_embedding",
-    "params_total": "model/params",
-}
 
 
 def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
-    """A table with a row a finished run.
+    """A table with one row per finished run.
 
     Args:
         source: Folder of a sweep, its `journal.sqlite`, an MLflow store with an experiment
@@ -76,8 +72,14 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
             frame = _typed(rows, text, roles)
             frame.attrs["empty"] = [name for name in columns if not any(name in row for row in rows)]
             return frame
-        rows = _read_journal(journal_path(path))
+        with connect(journal_path(path), _SOURCES) as connection:
+            return runs_in(connection, text, roles)
     return _typed(rows, text, roles)
+
+
+def runs_in(connection: Any, source: str, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
+    """As `load_runs`, of a journal that is open already."""
+    return _typed(_journal_rows(connection), source, roles)
 
 
 def load_curves(
@@ -126,6 +128,12 @@ def load_curves(
     ]
     columns = ["trial_id", "arm", "seed", "metric", "step", "tokens", "flops", "seconds", "value"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def exclusion_counts(exclusions: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line per reason for which runs were left out, with how many."""
+    counts = Counter(str(item["why"]) for item in exclusions)
+    return [f"{count} × {why}" for why, count in counts.items()]
 
 
 def journal_path(path: Path) -> Path:
@@ -181,20 +189,23 @@ def sweep_trials(connection: Any) -> tuple[list[TrialRecord], list[TrialRecord]]
     return own, [trial for name, trial in found.items() if name not in names]
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    with connect(path, _SOURCES) as connection:
-        trials, earlier = sweep_trials(connection)
-        spans = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
-        steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
+def attempt_seconds(connection: Any) -> dict[str, float]:
+    """By trial, the wall time of all its attempts; an attempt whose end nobody saw leaves the trial's time unknown."""
     seconds: dict[str, float | None] = {}
-    for name, start, end in spans:
+    for name, start, end in connection.execute("SELECT trial_id, started_at, ended_at FROM attempts"):
         so_far = seconds.get(name, 0.0)
-        # an attempt whose end nobody saw (the driver was killed) leaves the trial's time unknown
         seconds[name] = None if so_far is None or end is None else so_far + (end - start)
+    return {name: value for name, value in seconds.items() if value is not None}
+
+
+def _journal_rows(connection: Any) -> list[dict[str, Any]]:
+    trials, earlier = sweep_trials(connection)
+    seconds = attempt_seconds(connection)
+    steps = dict(connection.execute("SELECT trial_id, MAX(step) FROM reports GROUP BY trial_id").fetchall())
     rows = []
     for trial in trials:
         row = table_row(trial)
-        if seconds.get(trial.trial_id) is not None:
+        if trial.trial_id in seconds:
             row["attempt_seconds"] = seconds[trial.trial_id]
         if trial.trial_id in steps:
             row["steps"] = steps[trial.trial_id]
@@ -273,7 +284,7 @@ def _exclusion(row: Mapping[str, Any], roles: Collection[str] | None) -> tuple[s
 
 def _with_derived(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the table's short names filled in from the metric paths that define them."""
-    missing = {short: row[path] for short, path in _DERIVED.items() if short not in row and path in row}
+    missing = {short: row[path] for short, path in short_names().items() if short not in row and path in row}
     return {**row, **missing}
 
 

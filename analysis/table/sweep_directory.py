@@ -1,6 +1,6 @@
 """What a sweep's folder says about itself: question, baseline, declared comparisons, tuning, failures.
 
-Called by `summary`, `report` and the command line. It reads `journal.sqlite` alone; numbers come from `runs`.
+Called by `summary`, `compose` and the command line. It reads `journal.sqlite` alone, once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stackwise_ray.core.comparison_records import Questions, read_questions
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, read_meta
 
-from .runs import connect, journal_path, load_runs, sweep_trials
+from .runs import attempt_seconds, connect, journal_path, runs_in, sweep_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,7 @@ class Sweep:
         earlier: Trials of the journal that an earlier version of the file made; nothing is computed from them.
         runs: The finished replicates (or search trials) as the one table.
         tuning: By arm.
+        seconds: By trial, the wall time of all its attempts, where it was recorded.
         predictions: By trial, what its plan said before it ran: flops, seconds, peak_bytes; None: not calibrated.
     """
 
@@ -57,6 +58,7 @@ class Sweep:
     runs: pd.DataFrame
     tuning: Mapping[str, Tuning]
     earlier: tuple[TrialRecord, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
     predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     @property
@@ -127,11 +129,15 @@ class Sweep:
         return kinds.pop() if len(kinds) == 1 else None
 
     @property
-    def adaptive_seeds(self) -> tuple[int, int] | None:
-        """Least and most seeds of an arm where the verdicts decide between them; None where seeds are fixed."""
-        replicates = self.file.get("replicates")
-        seeds = replicates.get("seeds") if isinstance(replicates, Mapping) else None
-        return (int(seeds["min"]), int(seeds["max"])) if isinstance(seeds, Mapping) else None
+    def is_adaptive(self) -> bool:
+        """Whether seeds were added until the verdicts had decided, as the journaled comparisons say."""
+        return any(comparison.test == "mixture_t" for comparison in self.questions.comparisons)
+
+    @property
+    def adaptive_seeds(self) -> tuple[int, int]:
+        """Least and most seeds of an arm, between which the verdicts of an adaptive sweep decide."""
+        seeds = self.file["replicates"]["seeds"]
+        return int(seeds["min"]), int(seeds["max"])
 
     @property
     def analysis(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -155,6 +161,7 @@ def read_sweep(directory: str | Path) -> Sweep:
             connection.execute("SELECT key, payload FROM decisions WHERE kind = ? ORDER BY id", (kind,)).fetchall()
             for kind in ("tuning", "prediction")
         )
+        seconds, runs = attempt_seconds(connection), runs_in(connection, str(path))
     if not trials:
         raise AnalysisError(f"{path}: the journal holds no trial yet")
     if "sweep" in meta and "questions" not in meta:
@@ -175,7 +182,8 @@ def read_sweep(directory: str | Path) -> Sweep:
         directory=path.parent,
         meta=meta,
         trials=tuple(trials),
-        runs=load_runs(path),
+        runs=runs,
+        seconds=seconds,
         tuning=tuning,
         earlier=tuple(earlier),
         predictions={name: json.loads(payload) for name, payload in predicted},

@@ -1,4 +1,4 @@
-"""One number an arm over several tasks, with the uncertainty of a handful of runs: IQM, mean, median, optimality gap.
+"""One number per arm over several tasks, with the uncertainty of a handful of runs: IQM, mean, median, optimality gap.
 
 `aggregate` is the public face. The tasks are the population here, not a sample: the interval says what other seeds on
 the *same* tasks would give. For tasks as a sample, see `ranking`; for seeds within seeds, `hierarchical`.
@@ -47,7 +47,7 @@ def aggregate(
     the few runs a task make it look (with three runs a task it covers less than it says).
 
     Args:
-        table: A row a run; scores of different tasks must be on one scale.
+        table: One row per run; scores of different tasks must be on one scale.
         metric, task, arm, seed: Columns.
         statistic: "iqm" (mean of the middle half of all runs), "mean", "median" (of the tasks' means) or
             "optimality_gap" (mean shortfall of scores, large ones being good, from `target`; surplus counts 0).
@@ -60,7 +60,7 @@ def aggregate(
         Arm to interval; `n` counts the runs.
 
     Raises:
-        AnalysisError: An unknown statistic, arms with different tasks, unequal numbers of runs, one run a task, a
+        AnalysisError: An unknown statistic, arms with different tasks, unequal numbers of runs, one run per task, a
             value that is not finite, or anything that `compare` refuses as well.
     """
     import numpy as np
@@ -121,7 +121,7 @@ def _complete(scores: ScoreTable) -> dict[str, dict[str, list[float]]]:
             f"tasks would not weigh alike: keep equally many"
         )
     if fewest < 2:
-        raise AnalysisError("one run a task: resampling it gives the same run, so there is no interval; add seeds")
+        raise AnalysisError("one run per task: resampling it gives the same run, so there is no interval; add seeds")
     return {arm: {task: cells[task] for task in scores.tasks} for arm, cells in scores.values.items()}
 
 

@@ -53,7 +53,7 @@ def hierarchical_bootstrap(
     `n` is the number of first-level units, and below 20 of them its `method` says how far it covers too little.
 
     Args:
-        table: A row a measurement.
+        table: One row per measurement.
         metric: Column to average.
         nested: Columns from the outermost level of noise to the innermost; the units of a level are those of their
             parent alone (fine-tuning seed 0 of two pre-training seeds is two units).

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.metric import Direction
-from stackwise_ray.core.metric_catalogue import badness, good_direction
+from stackwise_ray.core.metric_catalogue import badness, format_metric, good_direction
 from stackwise_ray.core.quantities import format_number
 
 from ..paired.significance import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_p
-from ..table.blocks import check_goal, resolve
+from ..table.blocks import check_goal, check_level, resolve
 from .task_scores import ScoreTable, task_scores
 
 if TYPE_CHECKING:
@@ -90,15 +90,16 @@ class Ranking(GridView):
     @property
     def sentence(self) -> str:
         """What the ranks say, in one sentence."""
-        order = ", ".join(f"{arm} {rank:.2f}" for arm, rank in self.mean_ranks.items())
+        order = ", ".join(f"{arm} {format_number(rank, 2)}" for arm, rank in self.mean_ranks.items())
         head = f"On {self.metric} ({self._good}) over {len(self.tasks)} tasks the mean ranks are {order}"
         p = f"Friedman {equals_p(self.p)}"
         if self.p > self.alpha:
             return f"{head}; nothing says that they differ ({p})."
         apart = [f"{pair.first} and {pair.second}" for pair in self.pairs if pair.nemenyi]
-        found = f"apart by more than the critical difference {self.critical_difference:.2f}: {', '.join(apart)}"
+        critical = f"the critical difference {format_number(self.critical_difference, 2)}"
+        found = f"apart by more than {critical}: {', '.join(apart)}"
         if not apart:
-            found = f"no two lie further apart than the critical difference {self.critical_difference:.2f}"
+            found = f"no two lie further apart than {critical}"
         return f"{head}; they differ ({p}), {found}."
 
     @property
@@ -107,14 +108,14 @@ class Ranking(GridView):
 
     @property
     def grid(self) -> Grid:
-        """A row an arm; against the best one the pairwise p."""
+        """One row per arm; against the best one the pairwise p."""
         best = next(iter(self.mean_ranks))
         against = {pair.second: pair for pair in self.pairs if pair.first == best}
         rows = tuple(
             (
                 arm,
-                f"{rank:.3f}",
-                format_number(self.means[arm], 4),
+                format_number(rank, 3),
+                format_metric(self.metric, self.means[arm]),
                 "" if arm == best else format_p(against[arm].p_adjusted),
                 "" if arm == best else "yes" if against[arm].nemenyi else "no",
             )
@@ -124,10 +125,10 @@ class Ranking(GridView):
         columns = ("arm", "mean rank", "mean", f"p against {best} (Wilcoxon, Holm)", f"beyond CD from {best}")
         f_text = "no Iman–Davenport F: every task ranks the arms alike, so that F is infinite and its p would be 0"
         if self.f_statistic is not None:
-            f_text = f"Iman–Davenport F = {self.f_statistic:.3f}, {equals_p(self.p_f)}"
+            f_text = f"Iman–Davenport F = {format_number(self.f_statistic, 3)}, {equals_p(self.p_f)}"
         notes = [
-            f"Friedman χ² = {self.chi_square:.3f}, {equals_p(self.p)}; {f_text}",
-            f"Nemenyi's critical difference at {self.alpha:g}: {self.critical_difference:.3f}",
+            f"Friedman χ² = {format_number(self.chi_square, 3)}, {equals_p(self.p)}; {f_text}",
+            f"Nemenyi's critical difference at {self.alpha:g}: {format_number(self.critical_difference, 3)}",
             *(f"not told apart: {', '.join(group)}" for group in self.groups if len(group) > 1),
             *self.notes,
             *(f"task {task} left out: {why}" for task, why in self.lost.items()),
@@ -155,7 +156,7 @@ def rank(
     pairs are findings, and a note says so.
 
     Args:
-        table: A row a run.
+        table: One row per run.
         metric, task, arm, seed: Columns; runs of one arm and task that differ in `seed` are averaged.
         direction: Whether small or large values are good (rank 1); None: as in `compare`.
         alpha: Level of Friedman's test, of the critical difference and of the pairwise tests after Holm.
@@ -166,8 +167,7 @@ def rank(
     """
     direction, assumed = resolve(metric, direction)
     check_goal(direction, None)
-    if not 0 < alpha < 0.5:
-        raise AnalysisError(f"alpha = {alpha:g} must lie between 0 and 0.5")
+    check_level(alpha)
     scores = task_scores(table, metric, task, arm, seed)
     if len(scores.values) < 2:
         raise AnalysisError(f"there is only one arm, '{next(iter(scores.values))}': nothing to rank it with")
@@ -183,7 +183,7 @@ def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, fl
     """Friedman's χ² (corrected for ties) and its p, and Iman and Davenport's F and its p (None where F is infinite).
 
     Args:
-        ranks: A row a task, a column an arm.
+        ranks: One row per task, one column per arm.
     """
     import numpy as np
     from scipy.stats import chi2, f

@@ -23,7 +23,7 @@ class ScoreTable:
     """Runs by arm and task.
 
     Attributes:
-        values: {arm: {task: one value a run}}, in the order of the table.
+        values: {arm: {task: one value per run}}, in the order of the table.
         tasks: Every task of the table.
         lost: {(arm, task): why the cell must not be used: a value is not finite, or there is none}.
         notes: What a reader must know.

@@ -131,6 +131,15 @@ def format_value(value: float | None, decimals: int = 4) -> str:
     return format_number(value, min(decimals, decimals_for(value, 5)))
 
 
+def format_share(value: float) -> str:
+    """A level or a tolerance as a percentage, with the digits that it has.
+
+    >>> format_share(1 - 0.05), format_share(0.001), format_share(1 - 0.05 / 3)
+    ('95%', '0.1%', '98.33%')
+    """
+    return _signs(f"{100 * value:.4g}%")
+
+
 def _signs(text: str) -> str:
     return text.replace("-", "−")
 

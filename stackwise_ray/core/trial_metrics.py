@@ -142,7 +142,7 @@ _costs = (
     ),
     _flops(path="flops/evaluation", label="evaluation FLOPs, outside the budget"),
     _count(path="tokens/total", label="training tokens", also_called=("tokens",)),
-    _count(path="steps/total", label="training steps"),
+    _count(path="steps/total", label="training steps", also_called=("steps",)),
     _memory(
         path="memory/peak_bytes",
         unit="of the device, or of live tensors on a CPU",

@@ -1,14 +1,14 @@
 """What the flags of a sweep's trials claim, beside what was measured between arms that differ by that flag alone.
 
-Called by `report`. A claim is a sentence of the flag's own module, which the sweep wrote down; whether it holds is left
-to the reader, who sees the ratios with their intervals. An arm that differs in anything else is no evidence and is not
-used.
+Called by `compose`. A claim is a sentence of the flag's own module, which the sweep wrote down; whether it holds is
+left to the reader, who sees the ratios with their intervals. An arm that differs in anything else is no evidence and is
+not used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from stackwise_ray.core.metric_catalogue import metric_name
@@ -34,7 +34,7 @@ def claims_section(sweep: Sweep, summary: Summary) -> Section | None:
     measured_by = sweep.meta.get("claims_measured_by") or {}
     rows, sources = [], []
     for arm, config in configs.items():
-        for flag in config.get("flags") or ():
+        for flag in _flags(config, claims):
             without = _without(sweep, configs, arm, flag)
             pair = f"{arm} against {without}" if without is not None else f"{arm}: no arm differs by this flag alone"
             cells = [ABSENT] * (len(_MEASURED) + 1)
@@ -68,16 +68,27 @@ def _configs(sweep: Sweep) -> dict[str, Mapping[str, Any]]:
 def _without(sweep: Sweep, configs: Mapping[str, Mapping[str, Any]], arm: str, flag: str) -> str | None:
     """The arm that lacks `flag` and is otherwise the same, values that tuning chose for each apart."""
     tuned = {path for settled in sweep.tuning.values() for path in settled.values}
+    options = f"{_COMPONENTS}.{flag}."
 
-    def core(config: Mapping[str, Any], flags: set[str]) -> dict[str, Any]:
-        plain_values = {path: value for path, value in _paths(config) if path not in tuned and path != "flags"}
-        return plain_values | {"flags": sorted(flags)}
+    def core(config: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings but the flag's own."""
+        kept = {path: value for path, value in _paths(config) if path not in tuned and not path.startswith(options)}
+        return kept | {"flags": sorted(set(config.get("flags") or ()) - {flag})}
 
-    own = core(configs[arm], set(configs[arm]["flags"]) - {flag})
+    own = core(configs[arm])
     for other, config in configs.items():
-        if other != arm and core(config, set(config.get("flags") or ())) == own:
+        if other != arm and flag not in _flags(config, {flag}) and core(config) == own:
             return other
     return None
+
+
+_COMPONENTS = "model.components"
+
+
+def _flags(config: Mapping[str, Any], claimed: Collection[str]) -> list[str]:
+    """The flags of a trial: those that it lists, and those `claimed` whose component it selects with options."""
+    selected = (config.get("model") or {}).get("components") or {}
+    return list(dict.fromkeys([*(config.get("flags") or ()), *(name for name in selected if name in claimed)]))
 
 
 def _paths(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -120,8 +131,8 @@ def _compared(sweep: Sweep, ours: tuple[str, str], theirs: tuple[str, str], form
     mean, interval = sum(values) / len(values), t_interval(values)
     ends = None if interval is None else (interval.low, interval.high)
     if form == "ratio":
-        spread = "one seed" if ends is None else f"{math.exp(ends[0]):.2f}, {math.exp(ends[1]):.2f}"
-        return f"{math.exp(mean):.2f} × [{spread}]"
+        spread = "one seed" if ends is None else ", ".join(format_number(math.exp(end), 2) for end in ends)
+        return f"{format_number(math.exp(mean), 2)} × [{spread}]"
     spread = "one seed" if ends is None else ", ".join(format_number(end, 4, signed=True) for end in ends)
     return f"{format_number(mean, 4, signed=True)} [{spread}]"
 

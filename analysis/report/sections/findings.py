@@ -6,12 +6,14 @@ Called by `report.compose`; each function gives a `Section`, or None where it ha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from stackwise_ray.core.quantities import ABSENT, format_count, format_number, format_seconds, format_significant
+from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.quantities import ABSENT, format_count, format_number, format_seconds
 
 from ...plots.curves import MOST_ARMS
-from ...render import Grid
+from ...render import Grid, format_range
 from ...table.sweep_directory import Sweep
 from ..page import (
     ALL_RUNS,
@@ -23,13 +25,13 @@ from ..page import (
     Span,
     Table,
     arm_anchor,
+    arm_sources,
     plain,
-    role_anchor,
     run_anchor,
     sourced,
 )
 from ..pictures import Pictures, fronts
-from ..plan_against_run import planned_grid
+from ..plan_against_run import planned_table
 from ..summary import MOST_SEARCH_ROWS, Summary
 
 _ORACLE = "validation/oracle_loss"
@@ -49,10 +51,9 @@ def _verdict(summary: Summary) -> tuple[Span, ...]:
         return (Span(summary.verdict, ALL_RUNS if len(summary.sweep.runs) else None),)
     opening, clauses = summary.comparisons[0].opening, summary.comparisons[0].clauses
     spans = [Span(opening)]
-    for index, (arm, clause) in enumerate(clauses):
+    for index, clause in enumerate(clauses):
         spans += [Span("; ")] if index else []
-        words, bracket, numbers = clause.partition(" (")
-        spans += [Span(f"{words} "), Span(f"{bracket.strip()}{numbers}", arm_anchor(summary.sweep, arm))]
+        spans += [Span(f"{clause.words} "), Span(f"({clause.numbers})", arm_anchor(summary.sweep, clause.arm))]
     return (*spans, Span("."))
 
 
@@ -65,7 +66,7 @@ def comparison(summary: Summary, drawn: Pictures) -> Section:
         return Section("Comparison", (plain("Nothing to compare: no replicate has started."),))
     grid = summary.grid()
     words = (len(grid.columns) - 1,) if grid.columns[-1] == "parameters" else ()
-    blocks: list[Block] = [sourced(grid, _of_arms(summary.sweep, grid), words=words)]
+    blocks: list[Block] = [sourced(grid, arm_sources(summary.sweep, grid), words=words)]
     above = True
     for answer in summary.answers:
         if answer.compares and answer.finding is not None:
@@ -88,11 +89,6 @@ def declared(summary: Summary, drawn: Pictures) -> list[Section]:
 
 def _drawn(figure: Picture | None) -> tuple[Picture, ...]:
     return () if figure is None else (figure,)
-
-
-def _of_arms(sweep: Sweep, grid: Grid) -> list[str | None]:
-    """The anchor of each row of a table with an arm a row."""
-    return [arm_anchor(sweep, row[0]) for row in grid.rows]
 
 
 def curves(summary: Summary, drawn: Pictures) -> Section | None:
@@ -139,33 +135,25 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
     )
     notes = "Ranges are over the seeds. Recomputation and evaluation are counted apart and stand outside the budget."
     grid = Grid(columns, tuple(rows), numeric=(1, 2, 3, 4, 5, 6))
-    table = sourced(grid, _of_arms(sweep, grid))
+    table = sourced(grid, arm_sources(sweep, grid))
     return Section("Loss against budgets", (*_drawn(drawn.budgets), table, plain(notes)))
 
 
-def _range(part: Any, column: str, form: Any) -> str:
-    if column not in part.columns or part[column].notna().sum() == 0:
-        return ABSENT
-    low, high = form(float(part[column].min())), form(float(part[column].max()))
-    return low if low == high else f"{low} – {high}"
+def _range(part: Any, column: str, form: Callable[[float], str]) -> str:
+    return format_range(part[column].dropna() if column in part.columns else (), form)
 
 
 def planned(sweep: Sweep) -> Section | None:
     """What was planned beside what was measured."""
-    grid = planned_grid(sweep)
-    if grid is None:
+    table = planned_table(sweep)
+    if table is None:
         return None
     text = (
         "FLOPs of one trial are counted before the run and by it. Time and peak memory are what was predicted before "
         "each trial ran, from what this machine had been measured to do by then; beside them the means over the "
         "finished trials, and their share of what was predicted."
     )
-    arms = set(sweep.arms)
-    sources = [
-        arm_anchor(sweep, row[0]) if row[0] in arms else role_anchor(row[0].rpartition("(")[2].rstrip(")"))
-        for row in grid.rows
-    ]
-    return Section("Plan against run", (plain(text), sourced(grid, sources)))
+    return Section("Plan against run", (plain(text), table))
 
 
 def perplexities(summary: Summary) -> Section | None:
@@ -182,7 +170,7 @@ def perplexities(summary: Summary) -> Section | None:
         "Geometric means over the seeds: exp of the mean loss. Those by token, word and byte are of whole splits, "
         "validation/perplexity is of the fixed windows; a first token has no prediction and counts only as a byte."
     )
-    return Section("Perplexities", (plain(text), sourced(grid, _of_arms(summary.sweep, grid))))
+    return Section("Perplexities", (plain(text), sourced(grid, arm_sources(summary.sweep, grid))))
 
 
 def _geometric_mean(part: Any, name: str) -> str:
@@ -190,7 +178,7 @@ def _geometric_mean(part: Any, name: str) -> str:
     if values.empty:
         return ABSENT
     mean = math.exp(sum(map(math.log, values)) / len(values))
-    return format_significant(mean) if mean < 1e6 else f"{mean:.3e}"
+    return format_metric(name, mean) if mean < 1e6 else format_count(mean)
 
 
 def oracle(sweep: Sweep) -> Section | None:
@@ -206,13 +194,15 @@ def oracle(sweep: Sweep) -> Section | None:
             continue
         excess = part["loss"] - part[_ORACLE]
         below += [
-            f"{arm}, seed {seed} ({value:+.5f})" for seed, value in zip(part["seed"], excess, strict=True) if value < 0
+            f"{arm}, seed {seed} ({format_number(value, 5, signed=True)})"
+            for seed, value in zip(part["seed"], excess, strict=True)
+            if value < 0
         ]
         rows.append(
             (
                 arm,
-                _mean(part, "loss"),
-                _mean(part, _ORACLE),
+                format_metric("loss", float(part["loss"].mean())),
+                format_metric(_ORACLE, float(part[_ORACLE].mean())),
                 f"{_signed(excess.mean())} (least {_signed(excess.min())})",
             )
         )
@@ -220,12 +210,8 @@ def oracle(sweep: Sweep) -> Section | None:
     text = plain(f"The oracle knows the source; its loss on the same windows is the floor.{_uniform(sweep)}")
     found = f"Below the floor: {', '.join(below)}. Something leaks." if below else "No run is below the floor."
     return Section(
-        "Against the oracle", (text, sourced(grid, _of_arms(sweep, grid)), plain(found, warning=bool(below)))
+        "Against the oracle", (text, sourced(grid, arm_sources(sweep, grid)), plain(found, warning=bool(below)))
     )
-
-
-def _mean(part: Any, name: str) -> str:
-    return format_significant(float(part[name].mean())) if part[name].notna().any() else ABSENT
 
 
 def _signed(value: float) -> str:
@@ -239,7 +225,7 @@ def _uniform(sweep: Sweep) -> str:
     if len(symbols) != 1:
         return ""
     (n_symbols,) = symbols
-    return f" A uniform guess over its {n_symbols} symbols would lose {math.log(n_symbols):.3f}."
+    return f" A uniform guess over its {n_symbols} symbols would lose {format_metric(_ORACLE, math.log(n_symbols))}."
 
 
 def search_points(summary: Summary) -> Section | None:
@@ -250,8 +236,10 @@ def search_points(summary: Summary) -> Section | None:
     if shown or not sweep.search_trials:
         return None
     if not grid.rows:
-        return Section("Search points", (plain("No search trial has finished."),))
-    text = "One run a point, on a seed that no replicate uses: these losses say which points were trained again."
+        return Section(
+            "Search points", (plain(f"No finished search trial has a {summary.sweep.questions.first_goal.metric}."),)
+        )
+    text = "One run per point, on a seed that no replicate uses: these losses say which points were trained again."
     return Section("Search points", ((plain(text),) if not sweep.is_search else ()) + (_search_table(summary, None),))
 
 
@@ -266,14 +254,14 @@ def tuning(sweep: Sweep) -> Section | None:
     """What every arm's tuning tried and chose."""
     if not sweep.tuning:
         return None
-    rows, sources = [], []
+    rows, sources, metric = [], [], sweep.questions.first_goal.metric
     for arm, tuned in sweep.tuning.items():
         for trial in tuned.trials:
             values = trial.get("values") or {}
             chosen = "chosen" if dict(values) == dict(tuned.values) else ""
             shown = ", ".join(f"{path} = {plain_value(value)}" for path, value in values.items())
             name = str(trial.get("trial_id", ABSENT))
-            rows.append((arm, shown, format_number(trial.get("loss"), 4), chosen, name))
+            rows.append((arm, shown, format_metric(metric, trial.get("loss")), chosen, name))
             sources.append(run_anchor(name, arm))
     columns = ("arm", "values", "loss at the end of its short budget", "", "trial")
     grid = Grid(columns, tuple(rows), numeric=(2,))

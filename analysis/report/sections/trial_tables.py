@@ -13,7 +13,7 @@ from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 
 from ...render import Grid
-from ...table.runs import EARLIER, load_runs
+from ...table.runs import EARLIER
 from ...table.sweep_directory import Sweep
 from ..page import ALL_RUNS, Block, Section, Table, arm_anchor, plain, role_anchor, run_anchor
 from ..summary import Summary
@@ -91,9 +91,8 @@ def _trials(count: int) -> str:
 
 
 def every_run(summary: Summary) -> Section:
-    """All trials with their final numbers and folders: a table an arm, then one of tuning and one of search trials."""
+    """All trials with their final numbers and folders: one table per arm, then those of tuning and of search trials."""
     sweep = summary.sweep
-    seconds = _wall_seconds(sweep)
     groups = [
         (arm, arm_anchor(sweep, arm), [t for t in sweep.trials if t.role == "replicate" and t.arm == arm])
         for arm in (sweep.arms if not sweep.is_search else ())
@@ -102,7 +101,7 @@ def every_run(summary: Summary) -> Section:
         (f"{role} trials", role_anchor(role), [t for t in sweep.trials if t.role == role])
         for role in ("tuning", "search")
     ]
-    tables = [_runs(summary, title, anchor, trials, seconds) for title, anchor, trials in groups if trials]
+    tables = [_runs(summary, title, anchor, trials) for title, anchor, trials in groups if trials]
     text = (
         "In report.html every number above links to the runs it came from. The folder trials/ holds each trial under "
         "its name."
@@ -110,9 +109,7 @@ def every_run(summary: Summary) -> Section:
     return Section("Runs", (plain(text), *tables), ALL_RUNS)
 
 
-def _runs(
-    summary: Summary, title: str, anchor: str, trials: Sequence[TrialRecord], seconds: Mapping[str, float]
-) -> Table:
+def _runs(summary: Summary, title: str, anchor: str, trials: Sequence[TrialRecord]) -> Table:
     metrics = list(dict.fromkeys([summary.metric, *(found.metric for found in summary.comparisons)]))
     columns = ("arm", "seed", "state", *metrics, "FLOPs", "tokens", "wall time", "peak memory", "trial")
     rows, links = [], []
@@ -125,7 +122,7 @@ def _runs(
                 *(format_metric(name, trial.metrics.get(name)) for name in metrics),
                 format_count(trial.metrics.get("flops/total")),
                 format_count(trial.metrics.get("tokens/total")),
-                format_seconds(seconds.get(trial.trial_id)),
+                format_seconds(summary.sweep.seconds.get(trial.trial_id)),
                 format_bytes(trial.metrics.get("memory/peak_bytes")),
                 trial.trial_id,
             )
@@ -138,12 +135,3 @@ def _runs(
         anchor=anchor,
         row_anchors=tuple(run_anchor(trial.trial_id, trial.arm) for trial in trials),
     )
-
-
-def _wall_seconds(sweep: Sweep) -> dict[str, float]:
-    """By trial, the wall time of all its attempts, where it was recorded."""
-    runs = load_runs(sweep.directory, roles=None)
-    if "attempt_seconds" not in runs.columns:
-        return {}
-    known = runs.dropna(subset=["attempt_seconds"])
-    return {str(name): float(value) for name, value in zip(known["trial_id"], known["attempt_seconds"], strict=True)}

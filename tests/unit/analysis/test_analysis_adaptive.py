@@ -49,7 +49,7 @@ def write_adaptive(folder: Path, *, most: int = 6, failing: tuple[str, ...] = ()
 
 
 def text_of(folder: Path) -> str:
-    return write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    return write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(tmp_path: Path) -> None:
@@ -161,3 +161,23 @@ def test_the_command_line_decides_a_sweep_as_its_report_does(write, tmp_path: Pa
         main()
     (found,) = summary_table(folder).sequential
     assert json.loads(capsys.readouterr().out) == json.loads(dump_json(found.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"alpha": 0.7}, "alpha"), ({"margin": -1.0}, "margin"), ({"tolerance": 2.0}, "tolerance")]
+)
+def test_an_argument_outside_its_range_is_not_taken_for_a_decision(tmp_path: Path, wrong: dict, words: str) -> None:
+    sweep = read_sweep(write_adaptive(tmp_path / "s"))
+    (comparison,) = sweep.questions.comparisons
+    with pytest.raises(AnalysisError, match=words):
+        is_undecided(sweep.trials, "near", replace(comparison, **wrong))
+
+
+def test_whether_seeds_were_added_is_what_the_journaled_questions_say(tmp_path: Path) -> None:
+    sweep = read_sweep(write_adaptive(tmp_path / "s"))
+    fixed = {**sweep.file, "replicates": {"seeds": 3}}
+    assert sweep.is_adaptive
+    assert replace(sweep, meta={**sweep.meta, "sweep": fixed}).is_adaptive
+    comparisons = [{**asked, "test": "t"} for asked in sweep.meta["questions"]["comparisons"]]
+    questions = {**sweep.meta["questions"], "comparisons": comparisons}
+    assert not replace(sweep, meta={**sweep.meta, "questions": questions}).is_adaptive

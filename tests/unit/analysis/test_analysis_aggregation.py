@@ -93,7 +93,7 @@ def without(arm, task):
         (lambda table: table, {"level": 95}, "level = 95"),
         (without("b", "t3"), {}, "arm 'b' has no usable value on task 't3'"),
         (lambda table: table[~((table["task"] == "t1") & (table["seed"] == 0))], {}, "the tasks would not weigh alike"),
-        (lambda table: table[table["seed"] == 0], {}, "one run a task"),
+        (lambda table: table[table["seed"] == 0], {}, "one run per task"),
         (lambda table: table.assign(score=table["score"].where(table.index != 4)), {}, "score is nan"),
         (lambda table: table.drop(columns="seed"), {}, "different runs in block t0"),
     ],

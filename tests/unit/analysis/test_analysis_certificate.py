@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import analysis
-from analysis.scaling.certificate import check_trends
+from analysis.scaling.certificate import Trend, check_trends
 
 
 def two_seeds(seed: int = 0) -> pd.DataFrame:
@@ -55,3 +57,8 @@ def test_what_lies_off_the_ratio_of_the_runs_is_an_extrapolation():
     fit = analysis.fit_scaling_law(pd.DataFrame({"params": params, "tokens": tokens, "loss": loss}), bootstrap=0)
     assert fit.predict(params=3e8, tokens=6e9).extrapolation == 1
     assert fit.predict(params=9e8, tokens=9e8).extrapolation == pytest.approx(12, rel=0.01)
+
+
+def test_a_trend_test_that_cannot_be_made_has_no_p_value_and_finds_nothing():
+    trend = Trend(variable="params", slope=0.1, p_slope=0.4, bend=math.nan, p_bend=None, wave=1.9, p_wave=0.5)
+    assert (trend.kind, trend.found) == (("slope", 0.4), False)

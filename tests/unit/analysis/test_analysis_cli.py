@@ -282,3 +282,23 @@ def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monk
 def test_every_command_shows_examples_in_its_help(command, capsys, monkeypatch):
     _, out, _ = run(capsys, monkeypatch, command, "--help")
     assert f"python -m analysis {command} " in out
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss", "validation/loss"])
+def test_every_name_of_a_metric_asks_the_comparison_that_the_sweep_declares_on_it(name, ablation, capsys, monkeypatch):
+    found = json.loads(run(capsys, monkeypatch, "compare", ablation, "--metric", name, "--json")[1])
+    assert (found["margin"], found["baseline"], found["family"]) == (0.02, "attention", 4)
+    assert any("is the column 'validation/loss'" in note for note in found["notes"]) is (name == "val_loss")
+
+
+def test_a_table_is_asked_by_every_name_of_its_metric_and_budget(tmp_path, capsys, monkeypatch):
+    rows = [
+        f"{arm},{seed},{2 + shift + 0.1 * seed + 0.01 * seed * shift},5e9"
+        for arm, shift in (("a", 0), ("b", 1))
+        for seed in (0, 1, 2)
+    ]
+    (tmp_path / "runs.csv").write_text("arm,seed,val_loss,flops/total\n" + "\n".join(rows) + "\n")
+    words = ("compare", tmp_path / "runs.csv", "--baseline", "a", "--metric", "validation/loss", "--json")
+    found = json.loads(run(capsys, monkeypatch, *words)[1])
+    assert (found["metric"], found["budgets"], found["arms"][0]["verdict"]) == ("validation/loss", "flops", "worse")
+    assert "validation/loss is the column 'val_loss' of the table" in found["notes"]

@@ -58,7 +58,7 @@ def test_the_faster_arm_is_better_where_the_second_objective_says_so(tmp_path: P
     (found,) = summary.comparisons
     assert found["fast"].verdict == "better"
     assert "higher is better" in summary.verdict
-    assert "fast is better" in write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    assert "fast is better" in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_faster_arm_is_better_where_verdicts_decide_on_the_seeds(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_driver_notes_which_way_is_better_whoever_wrote_it_or_nobody(tmp_pat
 
 def test_the_report_says_it_and_is_verified(tmp_path: Path) -> None:
     folder = driven(tmp_path / "s", FILE % (6, SECOND))
-    assert "fast is better" in write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    assert "fast is better" in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert verify_report(folder).differences == ()
 
 

@@ -13,7 +13,7 @@ from analysis import summary_table
 from analysis.report.compose import compose
 from analysis.report.page import to_markdown
 from analysis.report.pictures import Pictures
-from analysis.report.plan_against_run import planned_grid
+from analysis.report.plan_against_run import planned_table
 from analysis.table.sweep_directory import read_sweep
 from stackwise_ray.core.quantities import format_bytes
 
@@ -88,7 +88,7 @@ def test_a_trial_without_a_time_is_no_part_of_the_share_of_what_was_predicted(tm
     journal.meta(sweep={"name": "s"})
     folder = journal.close()
     plan_file(folder, {"arm": "a", "flops": 1})
-    (row,) = planned_grid(read_sweep(folder)).rows
+    (row,) = planned_table(read_sweep(folder)).grid.rows
     assert row[5].endswith("(2.00 ×)")
 
 
@@ -126,4 +126,4 @@ def test_perplexities_are_averaged_as_losses(make_ablation):
     ]
     section = text_of(folder).split("## Perplexities")[1]
     row = next(line for line in section.splitlines() if line.startswith("| attention |"))
-    assert f"{math.exp(sum(losses) / len(losses)):.3f}" in row
+    assert f"{math.exp(sum(losses) / len(losses)):.2f}" in row

@@ -128,8 +128,8 @@ def test_a_refused_comparison_leaves_a_report_with_the_reason_and_no_verdict(jou
         journal.trial("b", seed, final_metrics(1.5 + 0.11 * seed, flops=2 * BUDGET))
     journal.meta(sweep={"name": "unequal", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
-    assert "**Verdict.** No verdict: flops differ by more than 1.00%" in text
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "**Verdict.** No verdict: flops differ by more than 1%" in text
     assert "better" not in text
     assert not list((folder / "report" / "comparisons").glob("*"))
 
@@ -212,9 +212,16 @@ def test_a_search_of_many_points_without_winners_lists_all_of_them(journal):
 
 def test_a_search_whose_winners_have_not_finished_gives_no_verdict_and_its_points(journal):
     text = text_of(write_search(journal, finished=False))
-    assert "**Verdict.** No verdict: no trial has finished." in text
+    assert "**Verdict.** No verdict: no replicate has finished." in text
     assert "Provisional: 2 of 5 trials have not ended" in text
     assert "## Search points" in text
+
+
+def test_finished_trials_that_lack_the_metric_are_not_called_unfinished(journal):
+    journal.trial("a", 0, final_metrics(2.0))
+    journal.meta(sweep={"name": "x", "objective": [{"metric": "validation/answer_loss"}]})
+    verdict = summary_table(journal.close()).verdict
+    assert verdict == "No verdict: no finished trial has a validation/answer_loss."
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -224,8 +231,8 @@ def test_tuning_without_replicates_gives_a_report_without_a_verdict(journal, dec
     analysis = [{"compare": {"baseline": "a"}}] if declared else []
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": analysis})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
-    assert "**Verdict.** No verdict: no trial has finished." in text
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "**Verdict.** No verdict: no replicate has finished." in text
     assert "Nothing to compare: no replicate has started." in text
     assert "1.23" not in text.split("## Runs")[0]
     assert not list((folder / "report").rglob("*.png"))
@@ -247,7 +254,7 @@ def test_trials_of_an_earlier_version_are_one_line_and_enter_nothing(journal):
     compare_entry = {"compare": {"baseline": "a"}}
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [compare_entry]})
     folder = journal.close()
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     failures = text.split("## What failed and why")[1].split("##")[0]
     assert "Nothing: all 4 trials finished." in failures
     assert "Left out, from an earlier version of the file: 3 trials of the journal." in failures
@@ -279,8 +286,8 @@ def test_losses_are_set_against_the_oracle_and_one_below_it_is_called_a_leak(jou
         journal.trial("b", seed, {**final_metrics(1.48 + 0.05 * seed), "validation/oracle_loss": 1.5})
     journal.meta(sweep={"name": "smoke", "design": {"baseline": "a"}})
     text = text_of(journal.close())
-    assert "| a | 1.520 | 1.500 | +0.0200 (least +0.0200) |" in text
-    assert "Below the floor: b, seed 0 (-0.02000)" in text
+    assert "| a | 1.5200 | 1.5000 | +0.0200 (least +0.0200) |" in text
+    assert "Below the floor: b, seed 0 (−0.02000)" in text
 
 
 def test_trials_that_have_not_ended_make_the_report_provisional(journal):

@@ -71,7 +71,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_ablation(tmp_path_factory.mktemp("page") / "ablation")
     (folder / "report" / "figures").mkdir(parents=True)
     (folder / "report" / "figures" / "gone.svg").write_text("")
-    return write_report(folder).parent
+    return write_report(folder).report.parent
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +305,17 @@ def test_a_claim_is_measured_by_the_metrics_that_its_flag_names(journal):
     assert flops == "FLOPs with exits over FLOPs at full depth, without exits: 0.60 × [0.60, 0.60]"
     assert loss == "validation loss with exits less validation loss: +0.0050 [+0.0050, +0.0050]"
     assert row[7] == "1.18 × [1.18, 1.18]"  # of a training step, which the claim is not about
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_flag_with_options_is_measured_against_the_arm_without_it(journal, listed):
+    options = {"flags": ["early_exit"] if listed else [], "model": {"components": {"early_exit": {"agreement": 0.9}}}}
+    for arm, config in {"plain": {"flags": []}, "exits": options, "wide": {"flags": [], "model": {"d": 1}}}.items():
+        for seed in range(2):
+            journal.trial(arm, seed, final_metrics(2.0 + 0.01 * seed), config=config | {"seed": seed})
+    journal.meta(sweep={"name": "exits", "design": {"baseline": "plain"}}, claims={"early_exit": CLAIM})
+    [row] = claims_of(journal.close())
+    assert row[:3] == ("early_exit", CLAIM, "exits against plain")
 
 
 def test_a_sweep_without_flags_claims_nothing(ablation):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +77,7 @@ def write_sweep(folder: Path, *analysis: dict[str, Any]) -> Path:
 @pytest.mark.usefixtures("budget_table")
 def test_one_class_brings_an_analysis_from_the_search_space_to_the_report(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", {"budget_table": {"unit": "tokens"}})
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     sentence = "All arms together spent 8e+06 tokens."
     assert "## Budget table" in text
     assert text.count(sentence) == 1
@@ -112,8 +113,71 @@ def test_options_are_stored_and_read_back_equal() -> None:
 def test_a_report_without_the_plugin_says_which_analysis_it_cannot_make(tmp_path: Path) -> None:
     with ANALYSES.registered("budget_table", BudgetTableStep()):
         folder = write_sweep(tmp_path / "s", {"budget_table": {}})
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert "No budget_table: unknown analysis 'budget_table'" in text
+
+
+def test_only_what_the_file_or_its_questions_ask_is_answered(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "s", {"compare": {}})
+    with ANALYSES.registered("budget_table", UnaskedStep()):
+        assert [answer.kind for answer in summary_table(folder).answers] == ["compare"]
+
+
+class UnaskedStep(BudgetTableStep):
+    """A step that would answer without being asked."""
+
+    def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[Any]:
+        return [BudgetTable()]
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from analysis.report.reported_steps import Finding, ReportedStep
+from stackwise_ray.core.analysis_step import StepOptions
+from stackwise_ray.core.registries import ANALYSES
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(StepOptions):
+    "None."
+
+class CountedStep(ReportedStep):
+    options = Counted
+    title = "Counted"
+    def compute(self, sweep, options):
+        return Finding(sentence=f"{len(sweep.runs)} runs were counted.", facts={"runs": len(sweep.runs)})
+
+ANALYSES.register("counted")(CountedStep())
+"""
+
+
+def analysis_command(*words: object) -> tuple[int, str]:
+    """Exit code and what `python -m analysis` prints on both channels."""
+    done = subprocess.run([sys.executable, "-m", "analysis", *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_sweep_with_a_plugins_analysis_is_reported_and_verified_with_the_plugin_and_asks_for_it_without(
+    tmp_path: Path,
+) -> None:
+    plugin = tmp_path / "counting.py"
+    plugin.write_text(PLUGIN)
+    builder = JournalBuilder(tmp_path / "s")
+    builder.trial("a", 0, final_metrics(3.0))
+    record = {"name": "counting.py", "file": str(plugin), "sha256": sha256(PLUGIN.encode()).hexdigest()}
+    builder.meta(sweep={"name": "s", "analysis": [{"counted": {}}]}, plugins=[record])
+    folder = builder.close()
+    code, shown = analysis_command("report", folder, "--plugin", plugin)
+    assert (code, "1 runs were counted." in shown) == (0, True)
+    assert analysis_command("verify", folder, "--plugin", plugin)[0] == 0
+    code, shown = analysis_command("verify", folder)
+    assert code == 2
+    assert f"add --plugin {plugin} to this command" in shown
+    code, shown = analysis_command("report", folder)
+    assert code == 0
+    assert f"add --plugin {plugin} to this command" in shown.replace("\n", "")
+    code, shown = analysis_command("report", folder, "--plugin", tmp_path / "nowhere.py")
+    assert code == 2
+    assert shown.startswith("error: --plugin = ")
 
 
 @pytest.mark.parametrize("kind", ANALYSES.names())
@@ -122,10 +186,13 @@ def test_every_analysis_has_frozen_options_with_defaults_and_words(kind: str) ->
     assert issubclass(step.options, StepOptions)
     assert is_dataclass(step.options)
     options = step.options()
-    assert all(hasattr(options, entry.name) for entry in fields(options))
-    assert step.options.__doc__
+    with pytest.raises(FrozenInstanceError):
+        options.anything = 1
+    assert not step.options.__doc__.startswith(f"{step.options.__name__}("), "a dataclass writes that one itself"
     assert step.title
-    assert all(read.key is None or hasattr(options, read.key) for read in step.reads(options))
+    assert {read.key for read in step.reads(options)} - {None} <= {entry.name for entry in fields(options)}
+    with pytest.raises(ConfigError, match=rf"analysis\.0\.{kind}\.nobodys_option: unknown key"):
+        sweep_from_plain({**DOCUMENT, "analysis": [{kind: {"nobodys_option": 1}}]})
 
 
 def test_a_search_space_with_every_analysis_is_validated_without_pandas_and_matplotlib() -> None:
@@ -135,3 +202,32 @@ def test_a_search_space_with_every_analysis_is_validated_without_pandas_and_matp
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"alpha": 0.5}, r"analysis\.0\.compare\.alpha = 0\.5 "),
+        ({"tolerance": 1.0}, r"analysis\.0\.compare\.tolerance = 1\.0 "),
+        ({"test": "sign_flip"}, r"compare\.test = sign_flip cannot decide anything with 3 seeds.*seeds to 6 or more"),
+        ({"test": "wilcoxon", "margin": 0.1}, r"seeds to 5 or more"),
+        ({"test": "wilcoxon", "alpha": 0.3, "correction": "bonferroni"}, None),
+    ],
+)
+def test_a_comparison_that_no_run_could_answer_is_refused_before_anything_runs(
+    options: dict[str, Any], words: str | None
+) -> None:
+    plain = {**DOCUMENT, "analysis": [{"compare": options}]}
+    if words is None:
+        assert sweep_from_plain(plain).steps
+        return
+    with pytest.raises(ConfigError, match=words):
+        sweep_from_plain(plain)
+
+
+def test_the_fewest_seeds_of_a_rank_test_grow_with_the_arms_that_share_its_level() -> None:
+    arms = {name: {"training.lr": rate} for name, rate in zip("abcd", (1e-3, 2e-3, 3e-3, 4e-3), strict=True)}
+    plain = {**DOCUMENT, "design": {**DOCUMENT["design"], "arms": arms}, "replicates": {"seeds": 6}}
+    sweep_from_plain({**plain, "analysis": [{"compare": {"test": "sign_flip", "correction": "benjamini_hochberg"}}]})
+    with pytest.raises(ConfigError, match=r"over 3 arms; set replicates\.seeds to 7 or more"):
+        sweep_from_plain({**plain, "analysis": [{"compare": {"test": "sign_flip"}}]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from synthetic_laws import make_valleys
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import fit_isoflop, fit_scaling_law, summary_table, write_report
+from analysis.__main__ import main
+from analysis.scaling import isoflop_valleys
 
 BUDGETS = (1e12, 3e12, 1e13)
 
@@ -69,12 +72,22 @@ def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificat
     assert recorded["analyses"][0]["found"]["parameters"] == alone.parameters
 
 
-def test_the_same_runs_are_fitted_once_and_other_runs_again(study: Path, tmp_path: Path) -> None:
-    first, second = summary_table(study).answers, summary_table(study).answers
-    assert all(one.finding is other.finding for one, other in zip(first, second, strict=True))
-    fewer = summary_table(write_study(tmp_path / "s", {"isoflop": {}}, sizes=5)).answers[0]
-    assert fewer.finding is not None
-    assert fewer.sentence != first[0].sentence
+def test_the_command_writes_and_prints_a_report_from_one_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, fits = write_study(tmp_path / "s", {"isoflop": {}}, sizes=5), []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        fits.append(fit_isoflop(*arguments, **options))
+        return fits[-1]
+
+    monkeypatch.setattr(isoflop_valleys, "fit_isoflop", counted)
+    monkeypatch.setattr(sys, "argv", ["analysis", "report", str(folder), "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert len(fits) == 1
+    assert json.loads(capsys.readouterr().out)["verdict"] == fits[0].sentence
+    assert fits[0].sentence in (folder / "report/report.md").read_text(encoding="utf-8")
 
 
 def test_the_budget_of_each_run_is_its_nominal_one(study: Path) -> None:
@@ -85,7 +98,7 @@ def test_the_budget_of_each_run_is_its_nominal_one(study: Path) -> None:
 
 def test_a_law_that_the_runs_cannot_tell_is_refused_with_its_reason(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", {"scaling_law": {"law": "chinchilla"}}, {"isoflop": {}}, sizes=1)
-    text = write_report(folder).with_suffix(".md").read_text(encoding="utf-8")
+    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
     assert "No law 'chinchilla': too few runs: 6 for the 5 parameters" in text
     assert "scaling_law.png" not in text
     assert f"budgets {', '.join(f'{budget:.4g}' for budget in BUDGETS)} refused: 1 model size; a valley needs" in text

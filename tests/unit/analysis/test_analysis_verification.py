@@ -13,6 +13,7 @@ import pytest
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import AnalysisError, write_report
+from analysis.report.digests import of_file
 from analysis.report.verification import verify_report
 
 
@@ -71,6 +72,33 @@ def test_a_number_changed_in_the_page_or_in_a_file_of_results_is_named(reported)
     found = verify_report(reported).differences
     assert any(line.startswith("report.html, line") for line in found)
     assert any("comparisons[0].result.p is 0.5, recomputed " in line for line in found)
+
+
+def test_a_value_that_was_taken_out_is_named_where_null_is_recomputed_and_so_are_bytes_alone(reported):
+    path = reported / "report" / "comparisons" / "comparison_b_vs_a.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["comparisons"][0]["margin"] is None
+    del content["comparisons"][0]["margin"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert any(
+        line.endswith("comparisons[0].margin is absent, recomputed null")
+        for line in verify_report(reported).differences
+    )
+    path = reported / "report" / "results" / "a_results.json"
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    found = verify_report(reported).differences
+    assert "results/a_results.json: its bytes are not those that are recomputed" in found
+
+
+def test_a_file_that_the_report_would_not_have_now_is_named(reported):
+    digests = reported / "report" / "digests.json"
+    content = json.loads(digests.read_text(encoding="utf-8"))
+    extra = reported / "report" / "analyses" / "gone.json"
+    extra.parent.mkdir()
+    extra.write_text("{}")
+    content["outputs"]["analyses/gone.json"] = of_file(extra)
+    digests.write_text(json.dumps(content))
+    assert verify_report(reported).differences == ("analyses/gone.json: in the report, not recomputed",)
 
 
 def test_an_input_that_changed_is_named_and_so_is_every_number_that_it_moves(reported):

@@ -245,7 +245,7 @@ def test_a_most_at_which_nothing_can_be_decided_is_refused(tmp_path: Path) -> No
         ("analysis=[]", "needs an analysis: - compare"),
         ("analysis.0.compare.test=wilcoxon", "adaptive replicates have a test of their own"),
         ("analysis.0.compare.correction=none", "decide each of m arms at alpha / m"),
-        ("analysis.0.compare.alpha=0.7", "choose below 0.5"),
+        ("analysis.0.compare.alpha=0.7", "analysis.0.compare.alpha = 0.7"),
         ("replicates.seeds.max=2", "leaves nothing to add to min = 3"),
     ],
 )
