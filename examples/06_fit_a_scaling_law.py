@@ -1,4 +1,4 @@
-"""Fit a scaling law to a CSV of runs, and see what stands behind it (about ten seconds).
+"""Fit a scaling law to a CSV of runs, and see how far it can be trusted (about ten seconds).
 
     python examples/06_fit_a_scaling_law.py [RUNS.csv]
 

@@ -1,4 +1,4 @@
-"""What the doctor looks at: one function a line of the diagnosis, each made for real.
+"""What the doctor looks at: one function per line of the diagnosis, each made for real.
 
 torch multiplies, Ray starts and stops, the compiler compiles, the tracking store takes a run. A check that fails says
 what to do; nothing is installed or repaired.
@@ -51,7 +51,7 @@ def check_python() -> Check:
     from packaging.specifiers import SpecifierSet
 
     detail = f"{platform.python_version()} on {platform.platform()}"
-    with contextlib.suppress(metadata.PackageNotFoundError):  # told by check_packages
+    with contextlib.suppress(metadata.PackageNotFoundError):  # check_packages reports it
         declared = metadata.metadata("stackwise_ray")["Requires-Python"]
         if not SpecifierSet(declared).contains(platform.python_version(), prereleases=True):
             fix = f"install Python {declared} and make a new .venv with it"
@@ -247,7 +247,7 @@ def check_tracking() -> Check:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     where = "MLFLOW_TRACKING_URI" if uri else "the default, SQLite"
     fix = (
-        "start the server, or mend MLFLOW_TRACKING_URI; a sweep runs meanwhile, and delivers later"
+        "start the server, or correct MLFLOW_TRACKING_URI; a sweep runs meanwhile, and delivers later"
         if uri
         else "reinstall mlflow: pip install --force-reinstall mlflow"
     )

@@ -1,13 +1,11 @@
 """`python -m stackwise_ray.doctor`: whether this machine can run a sweep, and how fast it is.
 
-What is checked stands in `checkup`. The measured speed goes into the machine's calibration, from which `sweep --plan`
+What is checked is in `checkup`. The measured speed goes into the machine's calibration, from which `sweep --plan`
 predicts hours and memory.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -17,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from stackwise_ray import checkup
 from stackwise_ray.checkup import Check
@@ -25,7 +24,16 @@ from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_count
 from stackwise_ray.plugin_checkup import check_plugins
-from stackwise_ray.terminal import PluginOption, make_console
+from stackwise_ray.terminal import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    PluginOption,
+    Waiting,
+    exit_codes,
+    make_console,
+    print_json,
+    say,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -63,36 +71,30 @@ def main(
 ) -> None:
     """Check Python, packages, torch, CUDA, Ray, disk, compiler, tracking store and data; measure the speed for plans.
 
-    Exit codes: 0 all well (notes included); 1 something fails, with the fix beside it.
+    Exit codes: 0 all well (notes included); 1 something fails, with the fix beside it; 2 a mistake in what was asked;
+    130 interrupted.
     """
-    console = make_console(stderr=as_json, soft_wrap=True)
-    if threads and max(threads) > usable_cores():
-        console.print(f"error: --threads = {max(threads)}: this process may use {usable_cores()} cores", style="red")
-        raise typer.Exit(2)
-    checks: list[Check] = []
-    try:
-        with contextlib.ExitStack() as stack:
-            status = stack.enter_context(console.status("")) if console.is_terminal else None
-
-            def tell(what: str) -> None:
-                if status is not None:
-                    status.update(what)
-
-            counts = threads or sorted({1, usable_cores()})
-            plugins = check_plugins(plugin or (), tell)
-            for check in chain(plugins, _diagnose(output, ray, calibrate_, busy, counts, seconds, tell)):
+    console = make_console(stderr=as_json)
+    with exit_codes(resumable=False):
+        if threads and max(threads) > usable_cores():
+            raise ConfigError(
+                f"= {max(threads)}: this process may use {usable_cores()} cores; give at most as many", path="--threads"
+            )
+        counts = threads or sorted({1, usable_cores()})
+        checks: list[Check] = []
+        with Waiting(console) as waiting:
+            plugins = check_plugins(plugin or (), waiting)
+            for check in chain(plugins, _diagnose(output, ray, calibrate_, busy, counts, seconds, waiting)):
                 checks.append(check)
                 _show(console, check)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    failing = [check for check in checks if check.status == "fails"]
-    if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=2))
-    elif failing:
-        console.print(f"{len(failing)} of {len(checks)} checks fail", style="red")
-    else:
-        console.print(f"all {len(checks)} checks pass; next: python -m stackwise_ray.sweep smoke", style="green")
-    raise typer.Exit(1 if failing else 0)
+        failing = [check for check in checks if check.status == "fails"]
+        if as_json:
+            print_json([asdict(check) for check in checks])
+        elif failing:
+            say(console, f"{len(failing)} of {len(checks)} checks fail", style="red")
+        else:
+            say(console, f"all {len(checks)} checks pass; next: python -m stackwise_ray.sweep smoke", style="green")
+        raise typer.Exit(EXIT_FAILED if failing else EXIT_DONE)
 
 
 def _diagnose(
@@ -137,7 +139,7 @@ def _measure_speed(threads: int, seconds: float, tell: Callable[[str], None]) ->
     try:
         trials = tiny_trials()
     except ConfigError as error:
-        yield Check(name="speed", status="fails", detail=str(error), fix="mend the preset")
+        yield Check(name="speed", status="fails", detail=str(error), fix="correct the preset")
         return
     how = f"{threads} thread(s), {processes_at_once(threads)} at once"
     waiting = iter(trials)
@@ -145,22 +147,22 @@ def _measure_speed(threads: int, seconds: float, tell: Callable[[str], None]) ->
     for measurement in calibrate(trials, threads=threads, seconds=seconds):
         name = "speed, " + measurement.words.replace("model=", "").replace("model.mixer.kind=", "")
         if measurement.problem is not None:
-            fix = "mend the preset if it is yours; else see the lines of torch and packages"
+            fix = "correct the preset if it is yours; else see the lines of torch and packages"
             yield Check(name=name, status="fails", detail=measurement.problem, fix=fix)
         else:
             speed = median(s.flops_per_s for s in measurement.samples if s.flops_per_s is not None)
             start = median(s.startup_s for s in measurement.samples if s.startup_s is not None)
-            detail = f"{format_count(speed)}FLOP/s a trial with {how}; first step after {start:.1f} s"
+            detail = f"{format_count(speed)}FLOP/s per trial with {how}; first step after {start:.1f} s"
             yield Check(name=name, status="ok", detail=detail)
         tell(f"measuring {next(waiting, None)} with {how}")
 
 
 def _show(console: Console, check: Check) -> None:
     colour = {"ok": "green", "note": "yellow", "fails": "red"}[check.status]
-    console.print(f"[{colour}]{check.status:5}[/]  [bold]{check.name}[/]  ", end="", highlight=False)
-    console.print(check.detail, markup=False, highlight=False)
+    head = Text.assemble((f"{check.status:5}", colour), "  ", (check.name, "bold"), f"  {check.detail}")
+    console.print(head, soft_wrap=True)
     if check.fix is not None:
-        console.print(f"       fix: {check.fix}", markup=False, highlight=False)
+        say(console, f"       fix: {check.fix}")
 
 
 if __name__ == "__main__":

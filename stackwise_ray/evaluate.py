@@ -5,7 +5,6 @@ The command: arguments, messages, exit codes. What it does is in `training.scori
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,16 +12,19 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.errors import ConfigError, PluginError, TrialError, did_you_mean
+from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registries import TASKS
 from stackwise_ray.terminal import (
     EXIT_FAILED,
     PluginOption,
+    Waiting,
     complain,
     exit_codes,
     load_plugins,
     make_console,
     plugins_of_before,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from stackwise_ray.tasks.evaluating import TaskResult
     from stackwise_ray.tasks.task import Reference, Task
     from stackwise_ray.training.scoring import TrainedModel
-
-FIRST_SECONDS, LINE_SECONDS = 2.0, 10.0
-"""When progress is first said, and how far apart its lines are where no terminal shows a bar."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -102,7 +101,7 @@ def main(
             complain(f"failed: {error}")
             raise typer.Exit(EXIT_FAILED) from None
         if folder is not None:
-            _say(console, f"results: {folder / 'evaluation.json'}")
+            say(console, f"results: {folder / 'evaluation.json'}")
 
 
 def _named(tasks: str | None) -> tuple[str, ...]:
@@ -126,7 +125,7 @@ def _list(console: Console) -> None:
         except PluginError as error:  # the others are listed all the same
             lines = [f"{name}  cannot be listed: {error}"]
         for line in lines:
-            _say(console, line)
+            say(console, line)
 
 
 def _described(name: str, task: type[Task]) -> list[str]:
@@ -145,7 +144,7 @@ def _score_own(
 ) -> None:
     if run is not None and words:
         raise ConfigError(f"'{words[0]}': a run is scored on its own data; use --model for other data")
-    waiting("loading torch", 0, None)
+    waiting("loading torch")
     from stackwise_ray.tasks.evaluating import keep_own
     from stackwise_ray.training.scoring import score_model, score_run
 
@@ -156,7 +155,7 @@ def _score_own(
         scores = score_model(model, words, progress=waiting)
     waiting.clear()
     for name, value in sorted(scores.metrics.items()):
-        _say(console, f"{name}  {value:.6g}")
+        say(console, f"{name}  {format_metric(name, value)}")
     if folder is not None:
         keep_own(folder, scores.to_dict())
 
@@ -177,7 +176,7 @@ def _score_tasks(
     wrong = [word for word in others if not word.startswith(("data.seq_len=", "data.tokenizer="))]
     if wrong:
         raise ConfigError(f"'{wrong[0]}': a task brings its own data; beside data.path, data.seq_len can be given")
-    waiting("loading torch", 0, None)
+    waiting("loading torch")
     from stackwise_ray.tasks.evaluating import evaluate_tasks
 
     trained = _open(run, model, others)
@@ -209,17 +208,17 @@ def _data_path(words: list[str], names: tuple[str, ...]) -> tuple[str | None, li
 
 
 def _answer(result: TaskResult, console: Console) -> None:
-    """One line per metric: path, value, and what stands beside it."""
+    """One line per metric: path, value, and what it is compared with."""
     content, facts = result.content, result.facts
     for path, found in content["metrics"].items():
-        parts = [f"{path}  {found['value']:.6g}"]
+        parts = [f"{path}  {format_metric(path, found['value'])}"]
         if "standard_error" in found:
             parts.append(f"± {found['standard_error']:.2g} (standard error)")
         if path in content["floor"]:
-            parts.append(f"floor {content['floor'][path]:.6g}")
+            parts.append(f"floor {format_metric(path, content['floor'][path])}")
         parts += [_reference(reference) for reference in facts.references if reference.metric == path]
-        _say(console, "  ".join(parts))
-    _say(console, f"{facts.name}: {_scored(content)}" + ("; computed before" if result.kept else ""))
+        say(console, "  ".join(parts))
+    say(console, f"{facts.name}: {_scored(content)}" + ("; computed before" if result.kept else ""))
 
 
 def _reference(reference: Reference) -> str:
@@ -233,44 +232,6 @@ def _scored(content: Mapping[str, Any]) -> str:
         f"{content['split']} split, {content['n_items']:,} {content['item']}{part}{cut}, context of "
         f"{content['seq_len']} tokens, data {content['data_fingerprint'][:12]}"
     )
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-class Waiting:
-    """Says on standard error what takes longer than two seconds: a line that changes on a terminal, else few lines."""
-
-    def __init__(self) -> None:
-        self._console = make_console(stderr=True)
-        self._status = self._console.status("") if self._console.is_terminal else None
-        self._what = ""
-        self._next = 0.0
-
-    def __enter__(self) -> Waiting:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
-        now = time.monotonic()
-        text = f"{what} {done / total:.0%}" if total else what
-        if self._status is not None:
-            self._status.update(text)
-            self._status.start()
-        elif what != self._what:
-            self._what, self._next = what, now + FIRST_SECONDS
-        elif now >= self._next:
-            self._next = now + LINE_SECONDS
-            _say(self._console, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `doctor --plugin` looks at: whether a plugin loads, and whether what it registers keeps its contract.
+"""What `doctor --plugin` looks at: whether a plugin loads, here and again, and what it registers keeps its contract.
 
 The contracts are those that our own entries are tested by (`contracts`). One line per check; a plugin that cannot be
 loaded is a line that fails, and the diagnosis goes on.
@@ -15,7 +15,7 @@ from stackwise_ray.core.errors import PluginError
 from stackwise_ray.core.plugins import Plugin, load_plugin
 from stackwise_ray.core.registries import BY_KIND
 
-HEAVY = ("torch", "ray", "transformers")
+HEAVY = ("torch", "ray", "transformers", "mlflow", "optuna", "datasets")
 """What an entry may not load before it is used: a config is validated with it."""
 
 
@@ -67,18 +67,29 @@ def check_entry(kind: str, name: str, *, title: str) -> Iterator[Check]:
 
 
 def _check_light(plugin: Plugin) -> Check:
-    """Whether a process that has loaded the plugin has loaded nothing heavy."""
+    """Whether a second process can load the plugin, as every worker does, and loads nothing heavy with it."""
     code = (
-        "import sys; from stackwise_ray.core.plugins import load_plugin; load_plugin(sys.argv[1])\n"
-        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+        "import sys; from stackwise_ray.core.errors import PluginError\n"
+        "from stackwise_ray.core.plugins import load_plugin\n"
+        "try: load_plugin(sys.argv[1])\n"
+        "except PluginError as error: sys.exit(str(error))\n"
+        f"print(); print(*[name for name in {HEAVY!r} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code, plugin.name], capture_output=True, text=True, check=False)
-    name, loaded = f"plugin {plugin.name}", answer.stdout.split()
-    if answer.returncode == 0 and not loaded:
-        return Check(name=name, status="ok", detail="It loads without torch, ray and transformers.")
+    name = f"plugin {plugin.name}"
+    if answer.returncode != 0:
+        return Check(
+            name=name,
+            status="fails",
+            detail=f"a second process cannot load it (exit code {answer.returncode}): {answer.stderr.strip()}",
+            fix="correct the plugin: every worker of a sweep loads it in a process of its own",
+        )
+    loaded = answer.stdout.splitlines()[-1].split()  # the lines before it are what the plugin prints
+    if not loaded:
+        return Check(name=name, status="ok", detail=f"It loads none of {', '.join(HEAVY)}.")
     return Check(
         name=name,
         status="note",
-        detail=f"loading it loads {', '.join(loaded)}" if loaded else "it does not load in a second process",
+        detail=f"loading it loads {', '.join(loaded)}",
         fix="import what is heavy inside the functions that use it: every command and every --help waits for it",
     )

@@ -1,7 +1,7 @@
 """`python -m stackwise_ray.sweep FILE`: plan a search-space file, run it, answer it.
 
-The command: arguments, messages, exit codes. What it does stands in `distributed.driver` (running), `distributed.
-proposals` (planning) and `analysis` (the answer). `plan` and `run` are the Python face, `sw.plan` and `sw.run`.
+The command: arguments, messages, exit codes. What it does is in `trials.proposals` (planning), `distributed.driver`
+(running) and `analysis` (the answer). `plan` and `run` are the Python face, `sw.plan` and `sw.run`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from stackwise_ray.terminal import (
     load_plugins,
     make_console,
     print_json,
+    say,
     warn_about_plugins,
 )
 
@@ -63,7 +64,7 @@ class SweepResult:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
+        """One row per replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
         table: pd.DataFrame = analysis_module().load_runs(self.directory)
         return table
 
@@ -175,7 +176,7 @@ def main(
         list[str] | None, typer.Argument(metavar="[path=value ...]", help="Changes to the file, by dotted path.")
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would run, and run nothing.")] = False,
-    status: Annotated[bool, typer.Option("--status", help="Print where the sweep stands, and run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print how far the sweep is, and run nothing.")] = False,
     shipped: Annotated[bool, typer.Option("--list", help="List the shipped files.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again.")] = False,
     output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<sweep name>.")] = OUTPUT,
@@ -198,7 +199,7 @@ def main(
         load_plugins(plugin)
         sweep = _load(file, words or (), output)
         if sweep.source and Path(sweep.source) != Path(file):
-            console.print(f"reading {sweep.source}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"reading {sweep.source}")
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
@@ -213,12 +214,14 @@ def main(
                 console=console,
             )
             _answer(result, console, as_json)
-            warn_about_plugins()
             raise typer.Exit(result.outcome.exit_code)
 
 
 def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
-    """The sweep; where it cannot be read without a plugin that it was started with, that is the message."""
+    """The sweep; where it cannot be read without a plugin that it was started with, that is the message.
+
+    What is wrong with installed plugins is printed now: the trials may take hours.
+    """
     from stackwise_ray.config.loading import load_sweep
 
     try:
@@ -295,9 +298,9 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
         return
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
     of = "" if planned is None else f", of {' to '.join(map(str, dict.fromkeys(planned)))} in its plan"
-    console.print(f"{sweep.name}: {standing}{of}")
+    say(console, f"{sweep.name}: {standing}{of}")
     for trial_id, reason in failed.items():
-        console.print(f"  {trial_id} failed: {reason}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {trial_id} failed: {reason}")
 
 
 def _planned_trials(directory: Path) -> tuple[int, int] | None:
@@ -328,15 +331,15 @@ def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
         console.print(result.summary or analysis_module("report.summary").summary_table(result.directory))
     for record in outcome.failed:
         where = f"{record.arm}, seed {record.seed}, {record.role} ({record.trial_id})"
-        console.print(f"failed: {where}: {record.reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"failed: {where}: {record.reason}", style="red")
     for problem in outcome.problems:
-        console.print(f"problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"problem: {problem}", style="red")
     if outcome.kept:
-        console.print(f"{outcome.kept} of {len(outcome.trials)} trials were there already", highlight=False)
+        say(console, f"{outcome.kept} of {len(outcome.trials)} trials were there already")
     if outcome.report is not None:
-        console.print(f"report: {outcome.report}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"report: {outcome.report}")
     if outcome.ui is not None:
-        console.print(f"MLflow: {outcome.ui}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"MLflow: {outcome.ui}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every command does at the terminal: its console, its exit codes, its error messages, its JSON.
+"""What every command does at the terminal: its console, its lines, its exit codes, its error messages, its JSON.
 
 Called by `sweep`, `train`, `evaluate` and `doctor`. What a command prints beyond that is its own.
 """
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError
 from stackwise_ray.core.plugins import ask_again, load_plugin, problems
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all done; something failed or is left to do; a mistake in what was asked; Ctrl-C."""
+
+FIRST_SECONDS, LINE_SECONDS = 2.0, 10.0
+"""When progress is first printed, and how far apart its lines are, where no terminal shows a line that changes."""
 
 PluginOption = Annotated[
     list[str] | None,
@@ -38,26 +43,37 @@ PluginOption = Annotated[
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """A console as wide as the terminal, or of 120 columns where output goes into a file or a pipe.
 
-    Every console is made here: what a user wrote is shown as it was written, also where it looks like an emoji code.
+    Every console is made here: what a user wrote is shown as it was written, also where it looks like an emoji code or
+    like rich's markup in brackets. Colour is asked for with `Text` or a style.
 
     Args:
         soft_wrap: Whether lines are left for the terminal to wrap.
     """
-    console = _Console(stderr=stderr, soft_wrap=soft_wrap, emoji=False)
-    return console if console.is_terminal else _Console(stderr=stderr, soft_wrap=soft_wrap, emoji=False, width=120)
+    console = _Console(stderr=stderr, soft_wrap=soft_wrap)
+    return console if console.is_terminal else _Console(stderr=stderr, soft_wrap=soft_wrap, width=120)
 
 
 class _Console(Console):
     """When the reader of a pipe goes away the work goes on in silence: a sweep is more than what it prints."""
+
+    def __init__(self, *, stderr: bool, soft_wrap: bool, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, width=width, markup=False, emoji=False, highlight=False)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say(console: Console, line: str, *, style: str | None = None) -> None:
+    """One line as it is: no markup, no colour but `style`, and the terminal alone wraps it."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     """The exit codes of every command, with one message and no traceback for what a person can fix.
+
+    What is wrong with installed plugins is printed at the end, before an error.
 
     Args:
         resumable: Whether the same command would go on where it was interrupted.
@@ -65,7 +81,10 @@ def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite end is a Ctrl-C
     try:
-        yield
+        try:
+            yield
+        finally:
+            warn_about_plugins()
     except ConfigError as error:
         complain(f"error: {error}")
         raise typer.Exit(EXIT_MISTAKE) from None
@@ -119,4 +138,42 @@ def print_json(value: Any) -> None:
 
 def complain(message: str) -> None:
     """One message on standard error, as it is."""
-    make_console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+    say(make_console(stderr=True), message)
+
+
+class Waiting:
+    """Shows what takes longer than two seconds: one line that changes on a terminal, else few lines.
+
+    Args:
+        console: Where; None: standard error.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or make_console(stderr=True)
+        self._status = self._console.status("") if self._console.is_terminal else None
+        self._what = ""
+        self._next = 0.0
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
+        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
+        now = time.monotonic()
+        text = f"{what} {done / total:.0%}" if total else what
+        if self._status is not None:
+            self._status.update(Text(text))
+            self._status.start()
+        elif what != self._what:
+            self._what, self._next = what, now + FIRST_SECONDS
+        elif now >= self._next:
+            self._next = now + LINE_SECONDS
+            say(self._console, text)

@@ -1,6 +1,6 @@
 """`python -m stackwise_ray.train`: one trial in this process, without Ray.
 
-The command: arguments, a progress display, messages, exit codes. What it does stands in `running.single`. Called as
+The command: arguments, a progress display, messages, exit codes. What it does is in `running.single`. Called as
 a function, this module is `sw.train`.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,11 +25,13 @@ from stackwise_ray.sweep import print_plan
 from stackwise_ray.terminal import (
     EXIT_FAILED,
     PluginOption,
+    Waiting,
     complain,
     exit_codes,
     load_plugins,
     make_console,
     plugins_of_before,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _multirun(words: list[str], output: Path | None, console: Console, *, plan_o
         print_plan(plan(sweep_from_words(words)), console, as_json=as_json)
         return
     result = run_multirun(words, output=output)
-    console.print(f"results: {result.directory}", highlight=False, soft_wrap=True)
+    say(console, f"results: {result.directory}")
     raise typer.Exit(result.outcome.exit_code)
 
 
@@ -153,7 +153,9 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
     from stackwise_ray.planning.sweep_plan import Cell, plan_cells
     from stackwise_ray.training.assembly import choose_device
 
-    cell = Cell.of(trial.training.regime, "replicate", trial, 1, prepare(trial.data, progress=_Preparation(console)))
+    with Waiting(console) as waiting:
+        data = prepare(trial.data, progress=waiting)
+    cell = Cell.of(trial.training.regime, "replicate", trial, 1, data)
     gpu = choose_device(trial.training.device).type == "cuda"
     plan = plan_cells(
         _title(trial),
@@ -172,7 +174,8 @@ def _title(trial: TrialConfig) -> str:
 
 def _train(trial: TrialConfig, output: Path | None, threads: int | None, console: Console) -> None:
     _check(trial)
-    with console.status("loading torch") if console.is_terminal else _nothing():
+    with Waiting(console) as waiting:
+        waiting("loading torch")
         import torch
 
         from stackwise_ray.core.errors import TrialError
@@ -180,9 +183,9 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
         from stackwise_ray.running.single import attempt, owned
         from stackwise_ray.training.initial import identify
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    data = prepare(trial.data, progress=_Preparation(console))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        data = prepare(trial.data, progress=waiting)
     folder = output or Path("runs") / identify(trial, data.fingerprint)
     try:
         with owned(trial, folder) as directory, Display(console, trial) as display, stop_signals() as stop:
@@ -202,7 +205,7 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
 
 
 class Display:
-    """Tokens/s, time left and losses: a live bar on a terminal, one line a minute elsewhere."""
+    """Tokens/s, time left and losses: a live bar on a terminal, one line per minute elsewhere."""
 
     def __init__(self, console: Console, trial: TrialConfig) -> None:
         self._console = console
@@ -223,7 +226,7 @@ class Display:
             self._task = self._progress.add_task(self._title, total=1.0, text="starting")
             self._progress.start()
         else:
-            self._print(f"{self._title}: starting")
+            say(self._console, f"{self._title}: starting")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -242,10 +245,10 @@ class Display:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=share, text=text)
         elif record.doing is not None:
-            self._print(f"{self._title}: {text}")
+            say(self._console, f"{self._title}: {text}")
         elif time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._print(f"{self._title}: {share:.0%}, {text}")
+            say(self._console, f"{self._title}: {share:.0%}, {text}")
 
     def _text(self, record: MetricRecord, share: float) -> str:
         parts = [f"step {record.step}", f"{format_count(record.tokens)} tokens"]
@@ -260,24 +263,6 @@ class Display:
             parts.append(f"{format_seconds(left)} left")
         return ", ".join(parts)
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-class _Preparation:
-    """Says what the preparation of the data is at, where it takes long enough to matter."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._began = console, time.monotonic()
-        self._last = self._began
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if now - self._last >= (2.0 if self._console.is_terminal else LINE_SECONDS):
-            self._last = now
-            share = f" {done / total:.0%}" if total else ""
-            self._console.print(f"{what}{share}", highlight=False, soft_wrap=True, markup=False)
-
 
 def _answer(result: TrialResult, console: Console) -> None:
     metrics = result.metrics
@@ -287,22 +272,17 @@ def _answer(result: TrialResult, console: Console) -> None:
         ("validation/masked_loss", "masked loss {} nats per token (mean of 15 to 90 % masked)"),
         ("validation/loss", f"validation loss {{}} {where}"),
         ("validation/perplexity", "validation perplexity {}"),
-        ("test/perplexity_token", "test perplexity {} a token"),
-        ("test/perplexity_word", "{} a word"),
-        ("test/perplexity_byte", "{} a byte"),
+        ("test/perplexity_token", "test perplexity {} per token"),
+        ("test/perplexity_word", "{} per word"),
+        ("test/perplexity_byte", "{} per byte"),
     )
     quality = [text.format(format_metric(name, metrics[name])) for name, text in rows if name in metrics]
-    console.print(", ".join(quality), highlight=False, soft_wrap=True)
+    say(console, ", ".join(quality))
     cost = [f"{format_count(metrics['tokens/total'])} tokens", f"{format_count(metrics['flops/total'])} training FLOPs"]
     if "throughput/tokens_per_s" in metrics:
         cost.append(f"{format_count(metrics['throughput/tokens_per_s'])} tokens/s")
-    console.print(", ".join(cost), highlight=False, soft_wrap=True)
-    console.print(f"results: {os.fspath(result.directory)}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    say(console, ", ".join(cost))
+    say(console, f"results: {os.fspath(result.directory)}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.core.registries import BY_KIND
+
 # Two processes with two threads each on two cores make every timing twice as long and prove nothing more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="kills in each chaos test (the show run uses 10)")
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before() -> Iterator[None]:
+    """An entry that a test registers is gone after it: no other test finds it."""
+    before = {kind: registry.names() for kind, registry in BY_KIND.items()}
+    yield
+    assert {kind: registry.names() for kind, registry in BY_KIND.items()} == before
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hugging Face hub cannot be reached; what its cache holds is found."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the variable of this name is read at the first import
 
 
 @pytest.fixture(scope="module")

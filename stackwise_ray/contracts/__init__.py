@@ -7,6 +7,7 @@ this machine lacks what it needs. The first line of its docstring is what it che
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 
@@ -35,6 +36,13 @@ def require(holds: object, sentence: str) -> None:
     """Raise the sentence unless the promise holds."""
     if not holds:
         raise ContractError(sentence)
+
+
+def require_frozen(options: object) -> None:
+    """Raise unless the options of an entry are a frozen dataclass."""
+    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009
+    name = options.__name__ if isinstance(options, type) else repr(options)
+    require(frozen, f"its options {name} can be changed; write @dataclass(frozen=True, kw_only=True)")
 
 
 def promise(check: Contract) -> str:

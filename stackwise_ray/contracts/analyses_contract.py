@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from stackwise_ray.contracts import require
+from stackwise_ray.contracts import require, require_frozen
 from stackwise_ray.core.registries import ANALYSES
 
 
 def its_options_are_declared(name: str) -> None:
     """Its options are a frozen dataclass, so that a search space is refused where it gives an unknown one."""
-    options = ANALYSES.get(name).options
-    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009
-    require(frozen, f"its options {options!r} are no frozen dataclass")
+    require_frozen(ANALYSES.get(name).options)
 
 
 def it_has_a_section(name: str) -> None:

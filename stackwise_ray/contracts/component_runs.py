@@ -1,6 +1,7 @@
 """Short runs of one component that its contract looks at: seconds of work on generated text.
 
 Called by `components_contract`. A run that was not interrupted is made once per component and shared by the checks.
+Nothing that these runs measure goes into the machine's calibration.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def run(trial: TrialConfig, folder: Path, *, attempt: int = 1) -> ComponentRun:
     """Run a trial to its end, from its newest checkpoint on."""
     from stackwise_ray.running.run import run_trial
 
-    generator = run_trial(trial, folder, trial_id="contract", attempt=attempt)
+    generator = run_trial(trial, folder, trial_id="contract", attempt=attempt, calibrate=False)
     while True:
         try:
             next(generator)
@@ -123,7 +124,7 @@ def continued(name: str) -> Iterator[ComponentRun]:
     trial = trial_with(name)
     trial = replace(trial, training=replace_training(trial.training, checkpoint_seconds=0.0, report_seconds=0.0))
     with tempfile.TemporaryDirectory() as folder:
-        stopped = run_trial(trial, Path(folder), trial_id="contract", attempt=1)
+        stopped = run_trial(trial, Path(folder), trial_id="contract", attempt=1, calibrate=False)
         for record in stopped:
             if record.step >= KILLED_AFTER:
                 break

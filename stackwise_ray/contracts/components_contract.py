@@ -5,14 +5,13 @@ The runs (`component_runs`) cost what the plan says, end the same when they are 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import tempfile
 from pathlib import Path
 
 from stackwise_ray.config.trial.paths import is_trial_path
-from stackwise_ray.contracts import require
+from stackwise_ray.contracts import require, require_frozen
 from stackwise_ray.contracts.component_runs import continued, finished, plain_trial, plan_of, run, trial_with
 from stackwise_ray.core.metric_catalogue import find_metric
 from stackwise_ray.core.registries import COMPONENTS
@@ -27,8 +26,7 @@ def it_says_who_it_is(name: str) -> None:
 def its_options_have_defaults(name: str) -> None:
     """Its options are a frozen dataclass that can be made without any argument."""
     options = COMPONENTS.get(name).options
-    frozen = dataclasses.is_dataclass(options) and getattr(options, "__dataclass_params__").frozen  # noqa: B009
-    require(frozen, f"its options {options!r} are no frozen dataclass")
+    require_frozen(options)
     require(options() == options(), "two sets of its default options differ")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.config.trial import OptimizerConfig
 from stackwise_ray.contracts import NotAtHand, require
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import MissingPackageError
 from stackwise_ray.optim import build_optimizer
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ def it_resumes_from_its_state(name: str) -> None:
 
 
 def _made(name: str) -> tuple[torch.nn.Sequential, torch.optim.Optimizer]:
+    """A small model with a frozen bias, and its optimizer.
+
+    Raises:
+        NotAtHand: The optimizer needs a package that is not installed.
+    """
     import torch
 
     torch.manual_seed(0)
@@ -47,7 +52,7 @@ def _made(name: str) -> tuple[torch.nn.Sequential, torch.optim.Optimizer]:
     model.get_parameter("2.bias").requires_grad_(False)
     try:
         return model, build_optimizer(model, OptimizerConfig(kind=name), 1e-2)
-    except ConfigError as error:
+    except MissingPackageError as error:
         raise NotAtHand(str(error)) from None
 
 

@@ -8,7 +8,7 @@ import math
 from stackwise_ray.config.trial import TRAINING, TrainingConfig, TrialConfig
 from stackwise_ray.config.trial.editing import from_plain, to_plain
 from stackwise_ray.config.trial.registered import field_names
-from stackwise_ray.contracts import NotAtHand, require
+from stackwise_ray.contracts import NotAtHand, require, require_frozen
 from stackwise_ray.contracts.small_trial import small_trial
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import REGIMES
@@ -21,8 +21,7 @@ def it_states_its_options(name: str) -> None:
     require(isinstance(entry, Regime), f"it is a {type(entry).__name__}; register a Regime(plan=…)")
     derived = isinstance(entry.options, type) and issubclass(entry.options, TrainingConfig)
     require(derived, f"its options are {entry.options!r}, which is no subclass of TrainingConfig")
-    frozen = entry.options.__dataclass_params__.frozen
-    require(frozen, f"{entry.options.__name__} can be changed; write @dataclass(frozen=True, kw_only=True)")
+    require_frozen(entry.options)
 
 
 def its_options_come_back(name: str) -> None:

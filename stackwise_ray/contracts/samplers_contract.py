@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackwise_ray.contracts import NotAtHand, require
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import MissingPackageError
 from stackwise_ray.trials.samplers import SAMPLERS
 
 N_TRIALS = 20
@@ -24,14 +24,18 @@ def it_takes_the_objectives_that_it_says(name: str) -> None:
 
 
 def points(name: str, objectives: int) -> list[dict[str, float]]:
-    """The points of a short search."""
+    """The points of a short search.
+
+    Raises:
+        NotAtHand: The sampler needs a package that is not installed.
+    """
     import optuna
 
     make = SAMPLERS.get(name).make
     assert make is not None
     try:
         sampler = make(3)
-    except ConfigError as error:
+    except MissingPackageError as error:
         raise NotAtHand(str(error)) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)

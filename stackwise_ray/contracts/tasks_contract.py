@@ -8,10 +8,11 @@ from typing import get_args
 from stackwise_ray.contracts import require
 from stackwise_ray.core.metric_catalogue import find_metric
 from stackwise_ray.core.registries import TASKS
+from stackwise_ray.core.trial_metrics import TRIAL_METRICS
 from stackwise_ray.tasks.task import Kind
 
 _MAY_BE_EMPTY = {"references", "n_items", "folder", "hub"}
-_OF_TRIALS = {"train", "validation", "test", "flops", "tokens", "steps", "time", "memory", "model", "init", "progress"}
+_OF_TRIALS = {metric.path.partition("/")[0] for metric in TRIAL_METRICS}
 
 
 def it_says_who_it_is(name: str) -> None:

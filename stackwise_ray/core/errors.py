@@ -43,6 +43,10 @@ class ConfigError(StackwiseError):
         return type(self)(self.problem, path=self.path or path, source=self.source or source)
 
 
+class MissingPackageError(ConfigError):
+    """What was asked needs a package that is not installed: the message says how to install it."""
+
+
 class PluginError(ConfigError):
     """A plugin cannot be loaded, or is not the one that it was: the message names it, its file and the reason."""
 

@@ -116,7 +116,7 @@ def _owned(
 ) -> SweepOutcome:
     with Journal(directory / JOURNAL) as journal:
         if lock.taken_over_from is not None:
-            console.print(f"taking over from {lock.taken_over_from}, which is gone", highlight=False)
+            console.print(f"taking over from {lock.taken_over_from}, which is gone", markup=False, highlight=False)
         for line in plugins.ask_again(journal.get_meta("plugins") or (), str(directory)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         journal.interrupt_dangling("its driver was killed")
@@ -244,6 +244,7 @@ def _train(
         console.print(
             f"error: {reason}. Everything up to the last report is kept; run the same command again to continue.",
             style="red",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )
@@ -298,7 +299,7 @@ def _note(sweep: SweepConfig, design: Design, directory: Path, journal: Journal,
     text = dump_yaml(plain)
     file = directory / "sweep.yaml"
     if file.exists() and (before := file.read_text(encoding="utf-8")) != text:
-        console.print(f"{file} changed since the last run:", highlight=False)
+        console.print(f"{file} changed since the last run:", markup=False, highlight=False)
         for line in difflib.unified_diff(before.splitlines(), text.splitlines(), "before", "now", lineterm="", n=1):
             console.print(f"  {line}", markup=False, highlight=False)
     atomic_write_text(file, text)

@@ -1,7 +1,7 @@
 """A trial with several workers: the same worker function under Ray Train's `TorchTrainer`, one process per worker.
 
 `run_with_workers` is a generator like `running.run.run_trial`, so the trial actor does not know the difference. The
-workers report through an actor of ours: Train's own `Result.metrics` is None where no checkpoint of its kind was
+workers report through an actor of ours: the metrics of Train's own result are None where no checkpoint of its kind was
 reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute per trial (measured), which
 is why a trial with one worker never comes here.
 """

@@ -1,7 +1,7 @@
 """Lets a transformers model run where values cannot be read: on the meta device and on fake tensors.
 
 Before every forward, transformers reads the position ids to find out whether several sequences were packed into one
-row (`masking_utils.find_packed_sequence_indices`). On meta there is nothing to read, on fake tensors it assumes the
+row (`find_packed_sequence_indices`). On meta there is nothing to read, on fake tensors it assumes the
 worst and builds a mask, and on a GPU the reading waits for the device. Where the caller passes no position ids the
 model counts them 0, 1, 2, … itself and the answer is known: nothing is packed. `build` installs this on every model.
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.trial import OptimizerConfig, TrialConfig
 from stackwise_ray.config.trial.rules import Found
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import MissingPackageError
 from stackwise_ray.optim import OPTIMIZERS, UpdateRule
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def adamw_8bit(groups: list[dict[str, Any]], config: OptimizerConfig, lr: float)
     Parameters of fewer than 4,096 elements keep their moments in float32, as bitsandbytes does it.
 
     Raises:
-        ConfigError: bitsandbytes is not installed.
+        MissingPackageError: bitsandbytes is not installed.
     """
     optimizer: torch.optim.Optimizer = _rule()(groups, lr=lr, betas=config.betas, eps=config.eps)
     return optimizer
@@ -37,7 +37,7 @@ def _rule() -> Any:
     try:
         from bitsandbytes import functional, optim
     except ImportError as error:
-        raise ConfigError(
+        raise MissingPackageError(
             f"= adamw_8bit needs bitsandbytes, which cannot be imported here ({error}); install it with "
             'pip install -e ".[adam8bit]", or write adamw',
             path="optimizer.kind",

@@ -71,6 +71,7 @@ def run_trial(
     collectives: Collectives | None = None,
     final_evaluation: bool = True,
     keep_model: bool = True,
+    calibrate: bool = True,
 ) -> Run:
     """Trains a trial to the end of its budget, from its newest checkpoint on.
 
@@ -88,6 +89,7 @@ def run_trial(
         collectives: How they add up; None: over the default group of `torch.distributed`.
         final_evaluation: Whether whole splits may be scored at the end (replicates); `data.final_evaluation` decides.
         keep_model: Whether the final weights are written to ``model/``.
+        calibrate: Whether what the run measured is stored for later plans on this machine.
 
     Yields:
         Records: at least about every `training.report_seconds`, and one at each evaluation, with ``progress`` in
@@ -132,7 +134,7 @@ def run_trial(
             )
         resident = psutil.Process().memory_info().rss
         worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started)
-        return (yield from worker.run(data, rank, world_size, final_evaluation, keep_model, resident))
+        return (yield from worker.run(data, rank, world_size, final_evaluation, keep_model, calibrate, resident))
 
 
 class _Worker:
@@ -154,7 +156,14 @@ class _Worker:
         self._folder = TrialFolder(directory, attempt_fence(directory, attempt))
 
     def run(
-        self, data: PreparedData, rank: int, world_size: int, final_evaluation: bool, keep_model: bool, resident: int
+        self,
+        data: PreparedData,
+        rank: int,
+        world_size: int,
+        final_evaluation: bool,
+        keep_model: bool,
+        calibrate: bool,
+        resident: int,
     ) -> Run:
         """Builds, restores, trains, evaluates and writes."""
         accumulation = fitted_accumulation(
@@ -202,7 +211,8 @@ class _Worker:
             self._folder.write_end(self._trial, self._trial_id, metrics, loop.progress.stages, environment)
             self._folder.clear()
             startup += loop.progress.seconds.compile - compiled_before
-            self._calibrate(assembly, environment, metrics, startup, resident)
+            if calibrate:
+                self._calibrate(assembly, environment, metrics, startup, resident)
             self._log.info(f"finished after step {loop.progress.step}")
         yield loop.record(metrics)
         return result

@@ -254,7 +254,7 @@ def test_a_finish_with_adapters_is_reported_with_and_without_for_a_decoder_too(t
 
 
 def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as where it is not installed
     assembly = assembled(adapted(MODELS["bert"], trunk="qlora"))
     with pytest.raises(ConfigError, match=r"training\.trunk = qlora needs bitsandbytes.* choose lora"):
         assembly.enter(assembly.plan.stages[1])

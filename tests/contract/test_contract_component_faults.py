@@ -1,9 +1,13 @@
-"""A component that breaks a promise fails its contract, as `doctor --plugin` asks it."""
+"""A component that breaks a promise fails its contract, as `doctor --plugin` asks it.
+
+Every fault is in the test's own component; the checks, the runs and the catalogue are the real ones.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,17 +84,18 @@ def failures() -> dict[str, str]:
     return {check.__name__: line.detail for check, line in found if line.status != "ok"}
 
 
-def test_a_component_that_keeps_its_promises_passes() -> None:
+def test_a_component_that_keeps_its_promises_passes_and_leaves_no_measurement_for_plans(module_cache: Path) -> None:
     assert failures() == {}
+    assert not (module_cache / "calibration.json").exists()
 
 
 def test_flops_per_step_where_they_are_counted_per_sequence_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Twice, "modelled", 1 / 8)  # a step has eight sequences
+    monkeypatch.setattr(Twice, "modelled", 1 / 8)  # of the test's own component: a step has eight sequences
     found = failures()
     assert list(found) == ["its_cost_is_the_plans"]
     assert "FLOPs, and by `modelled_flops` it takes" in found["its_cost_is_the_plans"]
 
 
 def test_a_state_that_is_not_taken_over_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Twice, "restores", False)
+    monkeypatch.setattr(Twice, "restores", False)  # the test's own component forgets its state
     assert set(failures()) == {"it_continues_bit_for_bit", "it_is_saved_with_its_state"}

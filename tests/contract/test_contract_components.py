@@ -26,6 +26,8 @@ from stackwise_ray.training.stages import stage_plan
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 TIMES = ("time/", "throughput/", "memory/process")
 
 

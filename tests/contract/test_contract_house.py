@@ -1,9 +1,10 @@
-"""The house: no imports in a circle, no shared names, no dependency that nothing imports, no dangling names."""
+"""The house: no imports in a circle, no shared names, dependencies are what is imported, no dangling names."""
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,14 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import stackwise_ray
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
+from stackwise_ray.core import registries
 from stackwise_ray.core.registries import COMPONENTS, FLAGS
+from stackwise_ray.core.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -47,7 +53,7 @@ def test_no_imports_go_round_in_a_circle() -> None:
 
 
 def test_no_two_rooms_import_each_other_in_a_circle() -> None:
-    """A room is what stands directly in the package: a folder, or a command's module."""
+    """A room is what is directly in the package: a folder, or a command's module."""
     rooms: dict[str, set[str]] = defaultdict(set)
     for name in FILES:
         parts = name.split(".")
@@ -80,25 +86,65 @@ def test_no_two_public_classes_share_a_name() -> None:
     assert {owner: names for owner, names in places.items() if len(names) > 1} == {}
 
 
-def test_every_runtime_dependency_is_imported() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    distributions = {re.split(r"[^\w-]", requirement)[0].lower() for requirement in declared}
+def distribution(name: str) -> str:
+    """A distribution's name as all spell it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared(requirements: Iterable[str]) -> set[str]:
+    return {distribution(re.split(r"[^\w.-]", requirement)[0]) for requirement in requirements}
+
+
+def others_imported(*folders: str) -> dict[str, set[str]]:
+    """Distributions that the files of some folders import, by the top-level name that they import."""
     roots = set()
-    for path in FILES.values():
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 roots |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 roots.add(node.module.partition(".")[0])
     provided = packages_distributions()
-    imported_distributions = {name.lower() for root in roots for name in provided.get(root, ())}
-    assert distributions <= imported_distributions, sorted(distributions - imported_distributions)
+    beside = {path.stem for path in files} - set(provided)  # scripts and tests import what lies beside them
+    roots -= {"stackwise_ray", "analysis", "tests", *sys.stdlib_module_names, *beside}
+    return {root: {distribution(name) for name in provided.get(root, [root])} for root in roots}
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RUNTIME = declared(PROJECT["dependencies"])
+EXTRAS = {extra: declared(needs) for extra, needs in PROJECT["optional-dependencies"].items()}
+DEVELOPERS = EXTRAS.pop("dev")
+OPTIONAL = {"triton"}.union(*EXTRAS.values())
+"""What a user may install; triton comes with the builds of torch for CUDA."""
+
+
+def test_every_runtime_dependency_is_imported() -> None:
+    unused = RUNTIME.difference(*others_imported("stackwise_ray", "analysis").values())
+    assert not unused, sorted(unused)
+
+
+@pytest.mark.parametrize(
+    ("folder", "may"),
+    [
+        ("stackwise_ray", RUNTIME | OPTIONAL),
+        ("analysis", RUNTIME),
+        ("examples", RUNTIME),
+        ("benchmarks", RUNTIME),
+        ("tests", RUNTIME | OPTIONAL | DEVELOPERS),
+    ],
+)
+def test_everything_that_is_imported_is_declared(folder: str, may: set[str]) -> None:
+    found = others_imported(folder)
+    assert found
+    undeclared = {root: names for root, names in found.items() if not names & may}
+    assert not undeclared
 
 
 # ------------------------------------------------------------------------------------------------ names in docstrings
 
-NAMED = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`(?!`)")
-"""A name in single backticks: a module, a function, a field, a path of a trial."""
+NAMED = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\s*\w+)*)(?:\(\))?`(?!`)")
+"""A name in single backticks, also over the end of a line: a module, a function, a field, a path of a trial."""
 FILE_ENDINGS = {"html", "json", "md", "py", "sqlite", "yaml"}
 Members = dict[str, Any]
 
@@ -146,6 +192,7 @@ def test_no_name_in_a_docstring_is_dangling() -> None:
     trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
     bound = {name: members(tree.body) for name, tree in trees.items()}
     used = set().union(*(identifiers(tree) for tree in trees.values()), *(name.split(".") for name in FILES))
+    registered = {name for name, value in vars(registries).items() if isinstance(value, Registry)}
     libraries = set(packages_distributions()) - {name.partition(".")[0] for name in FILES}
     fields = {path.rpartition(".")[2] for path in trial_paths()} | {"max_steps", *SweepConfig.__dataclass_fields__}
 
@@ -158,13 +205,22 @@ def test_no_name_in_a_docstring_is_dangling() -> None:
         if (ROOT / name.replace(".", "/")).is_dir():
             return True
         arguments = {node.arg for node in ast.walk(trees[module]) if isinstance(node, ast.arg)}
+        if first in arguments:
+            return True
+        if first == "sw":  # what everybody imports the package as
+            return rest[0] in dir(stackwise_ray)
+        if first in registered:
+            return hasattr(Registry, rest[0])
         heads = [other for other in FILES if other == first or other.endswith(f".{first}")]
-        return first in arguments or not heads or any(reaches(head, rest) for head in heads)
+        owners = [inside[first] for inside in bound.values() if first in inside]
+        return any(reaches(head, rest) for head in heads) or any(holds(owner, rest) for owner in owners)
 
     def reaches(module: str, rest: list[str]) -> bool:
         while rest and f"{module}.{rest[0]}" in FILES:
             module, rest = f"{module}.{rest[0]}", rest[1:]
-        inside = bound[module]
+        return holds(bound[module], rest)
+
+    def holds(inside: Members, rest: list[str]) -> bool:
         for name in rest:
             if name not in inside:
                 return False
@@ -175,7 +231,7 @@ def test_no_name_in_a_docstring_is_dangling() -> None:
         f"{FILES[module].relative_to(ROOT)}:{line}: {name}"
         for module, tree in trees.items()
         for line, text in docstrings(tree)
-        for name in NAMED.findall(text)
+        for name in (re.sub(r"\s", "", found) for found in NAMED.findall(text))
         if not leads_somewhere(name, module)
     ]
     assert not dangling, "\n".join(dangling)

@@ -116,7 +116,7 @@ def test_a_hybrid_trains_its_own_checkpoint_out_of_the_one_budget_and_goes_on_fr
     trial = pretrained_within(name, kind)
     plan = plan_of(trial)
     stored = load_file(checkpoint(name) / "model" / "model.safetensors")
-    monkeypatch.setattr(Assembly, "enter", watched)
+    monkeypatch.setattr(Assembly, "enter", watched)  # looks on; the method itself runs
     _, result = run(trial, tmp_path, keep_model=True)
     assert result.metrics["steps/total"] == plan.steps == 10
     assert result.metrics["flops/total"] == plan.flops_total
@@ -209,7 +209,7 @@ def test_finetuning_begins_on_the_lightest_masks_and_reaches_the_heaviest(
             drawn.append((float(np.min(draws["ratios"])), float(np.max(draws["ratios"]))))
         return corrupt(self, windows, **draws)
 
-    monkeypatch.setattr(MaskedDenoising, "corrupt", watched)
+    monkeypatch.setattr(MaskedDenoising, "corrupt", watched)  # looks on; the method itself runs
     trial = hybrid("bert", checkpoint("bert"), budget=Budget(steps=24), batch_tokens=1024)
     run(trial, tmp_path)
     tops = [high for _, high in drawn]

@@ -1,4 +1,4 @@
-"""No list of names stands beside the registry that holds them: what a plugin adds must be known everywhere at once."""
+"""No list of names is kept beside the registry that holds them: what a plugin adds must be known everywhere at once."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_training(tmp_path: Path, mo
     with pytest.raises(ConfigError, match="raise it to 24576"):
         run(small, tmp_path / "limit")
     assert planned(cached(MODELS["bert"], cache_bytes=24_576)).cache_bytes == 24_576
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))  # a disk that is almost full
     with pytest.raises(DiskFullError, match=r"takes 24\.0 KiB and the disk has 1000 B left"):
         run(cached(MODELS["bert"]), tmp_path / "disk")
     assert "attempt 1 begins" not in (tmp_path / "disk" / "logs" / "train.log").read_text()
@@ -172,6 +172,7 @@ def test_the_file_of_a_killed_attempt_takes_no_room_from_the_next(
 ) -> None:
     left = tmp_path / "prefix_cache.1"
     left.write_bytes(b"left")
+    # A disk that the file left behind has filled.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 24_576))
     PrefixCache(assembled(cached(MODELS["bert"])), Alone(), tmp_path, attempt=2).check_room()
     assert not left.exists()

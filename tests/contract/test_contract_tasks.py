@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import pytest
 
+from stackwise_ray.contracts import ContractError
+from stackwise_ray.contracts.tasks_contract import its_metrics_are_its_own
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import TASKS
+from stackwise_ray.core.trial_metrics import TRIAL_METRICS
 from stackwise_ray.tasks.task import Task
 from stackwise_ray.training.scoring import TrainedModel
 from tests.small_trials import TRIAL, with_model
@@ -25,27 +27,13 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 
 @pytest.fixture
-def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without data, without a network, with an empty cache."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: None) -> Path:
+    """A machine without data, without a network, with empty caches."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")  # its variable is read at import
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path / "shared"))
     (tmp_path / "shared").mkdir()
     return tmp_path
-
-
-def test_loading_all_tasks_loads_nothing_heavy() -> None:
-    code = """
-import sys
-from stackwise_ray.core.registries import TASKS
-assert len(dict(TASKS.items())) == len(TASKS.names()) > 0
-sys.exit(repr({"torch", "ray", "transformers", "datasets"} & set(sys.modules)))
-"""
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert answer.stderr.strip() == "set()"
 
 
 def test_missing_data_are_refused_with_the_places_and_the_fix(task: Task, nothing_here: Path) -> None:
@@ -63,6 +51,12 @@ def test_a_path_without_the_data_is_refused_and_nothing_is_looked_for_elsewhere(
         task.prepare(DECODER, str(nothing_here), None)
 
 
+@pytest.mark.parametrize("group", sorted({metric.path.partition("/")[0] for metric in TRIAL_METRICS}))
+def test_a_task_that_is_called_as_the_metrics_of_trials_breaks_its_contract(group: str, task: Task) -> None:
+    with TASKS.registered(group, type(task)), pytest.raises(ContractError, match="are those of trials"):
+        its_metrics_are_its_own(group)
+
+
 def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
     task.check(DECODER, None)
     if task.by_item:
@@ -72,8 +66,7 @@ def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
             task.check(DECODER, 3)
 
 
-def test_a_perplexity_is_refused_to_a_model_that_fills_masks(task: Task) -> None:
-    if task.facts.kind != "perplexity":
-        pytest.skip("of perplexities")
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.facts.kind == "perplexity"])
+def test_a_perplexity_is_refused_to_a_model_that_fills_masks(name: str) -> None:
     with pytest.raises(ConfigError, match=r"--tasks = .* fills in masks .* no probability of a text"):
-        task.check(ENCODER, None)
+        TASKS.get(name)().check(ENCODER, None)

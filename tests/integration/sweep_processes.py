@@ -60,7 +60,7 @@ class SweepProcess:
         self._seen: dict[int, psutil.Process] = {}
 
     def wait(self, timeout: float = DEADLINE_S) -> int:
-        """Exit code; the output stands in the message where the command does not end."""
+        """Exit code; the output is in the message where the command does not end."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:

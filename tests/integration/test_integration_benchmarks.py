@@ -23,6 +23,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def script(name: str) -> ModuleType:
+    """A benchmark as a module; the tests put its words into `sys.argv`, where its `main` reads them."""
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -74,7 +75,7 @@ def test_mixers_writes_losses_differences_and_bars(
 ) -> None:
     mixers = script("mixers")
     for name in set(mixers.ARMS) - {"none", "attention", "resolvent_diagonal", "resolvent_apply"}:
-        monkeypatch.delitem(mixers.ARMS, name)
+        monkeypatch.delitem(mixers.ARMS, name)  # four arms are enough for what is written
     whole = mixers.design
 
     def small(tokens: float, seeds: int) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def test_mixers_writes_losses_differences_and_bars(
         plain["base"]["overrides"] |= {"data.validation_tokens": 2048, "training.evaluations": 2}
         return plain
 
-    monkeypatch.setattr(mixers, "design", small)
+    monkeypatch.setattr(mixers, "design", small)  # its own design, with less to score
     places = ["--output", str(tmp_path), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "10240", "--seeds", "2", *places])
     assert mixers.main() == 0
@@ -157,7 +158,7 @@ def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
 def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     certificates = script("certificates")
-    monkeypatch.setattr(certificates, "SIZES", (60,))
+    monkeypatch.setattr(certificates, "SIZES", (60,))  # one small table instead of large ones
     monkeypatch.setattr(sys, "argv", ["benchmarks/certificates.py", "--laws", "1", "--results", str(tmp_path)])
     assert certificates.main() == 0
     found = json.loads((tmp_path / "certificates.json").read_text())["certificates"]

@@ -1,4 +1,4 @@
-"""What ends a sweep or a trial from outside: the sweep's time, a worker that stands still. Real Ray, real signals."""
+"""What ends a sweep or a trial from outside: the sweep's time, a worker that hangs. Real Ray, real signals."""
 
 from __future__ import annotations
 

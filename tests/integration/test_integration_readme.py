@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "stackwise_ray"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.S | re.M)
 COMMANDS = [
@@ -58,10 +59,17 @@ def test_every_make_target_of_the_readme_exists() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
-def test_every_folder_in_the_file_tree_exists() -> None:
-    tree = README.partition("## The code, in reading order")[2].partition("```\n")[2].partition("```")[0]
+def test_the_file_tree_has_every_room_and_nothing_that_is_not_there() -> None:
+    (tree,) = [block for _, block in BLOCKS if block.startswith("stackwise_ray/\n")]
+    listed: set[Path] = set()
     for line in tree.splitlines():
-        if match := re.match(r"  (\w+)/ ", line):
-            assert (ROOT / "stackwise_ray" / match[1]).is_dir(), line
-        for name in re.findall(r"(?:^|\s)(\w+\.(?:py|md))\b", line):
-            assert (ROOT / name).exists() or (ROOT / "stackwise_ray" / name).exists(), name
+        names = re.findall(r"(?<![\w/])(\w+/|\w+\.(?:py|md))", line)
+        above = PACKAGE if line.startswith(" ") else ROOT
+        for name in names:  # a room, or what is in the line's first one
+            places = [place for place in (above / name, above / names[0] / name) if place.exists()]
+            assert places, f"{name} is not there: {line}"
+            listed.add(places[0])
+    rooms = {path.parent for top in (PACKAGE, ROOT / "analysis") for path in top.glob("*/*.*") if path.suffix != ".pyc"}
+    commands = {path for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    assert len(rooms) > 20
+    assert rooms | commands <= listed, sorted(map(str, (rooms | commands) - listed))

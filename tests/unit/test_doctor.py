@@ -14,6 +14,7 @@ from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
+from tests.heavy_modules import run_and_list
 
 
 def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -27,14 +28,9 @@ def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str
 
 
 def test_its_help_has_examples_and_loads_nothing_heavy() -> None:
-    code = (
-        "import sys; from stackwise_ray.doctor import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit: print([n for n in ('torch', 'ray', 'transformers', 'mlflow') if n in sys.modules])"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "python -m stackwise_ray.doctor --no-calibrate" in answer.stdout
-    assert answer.stdout.strip().endswith("[]")
+    output, loaded = run_and_list("from stackwise_ray.doctor import app; app(['--help'])")
+    assert "python -m stackwise_ray.doctor --no-calibrate" in output
+    assert loaded == []
 
 
 def test_this_machine_has_a_python_and_packages_that_fit() -> None:
@@ -65,7 +61,7 @@ def test_a_file_where_results_should_go_fails(tmp_path: Path) -> None:
 
 
 def test_a_disk_with_too_little_room_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkup, "LEAST_DISK", 2**60)
+    monkeypatch.setattr(checkup, "LEAST_DISK", 2**60)  # more than any disk has
     assert checkup.check_disk(tmp_path)[0].status == "fails"
 
 
@@ -107,6 +103,37 @@ def test_a_failing_line_has_a_fix_and_makes_the_exit_code_1(tmp_path: Path) -> N
     assert all(check["fix"] for check in checks.values() if check["status"] != "ok")
     assert "delivers later" in checks["tracking"]["fix"]
     assert {"python", "packages", "torch", "cuda", "results", "compiler", "c++ compiler"} <= set(checks)
+
+
+NOT_PURE = """
+import itertools
+from stackwise_ray.flags import FLAGS, Flag, Measure
+
+calls = itertools.count(1)
+FLAGS.register("restless")(
+    Flag(name="restless", summary="Decays more at every call.", claim="None.",
+         measured_by=(Measure(metric="validation/loss"),), needs=lambda trial: None,
+         edits=lambda trial: {"optimizer.weight_decay": next(calls) / 100})
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_plugin_that_keeps_its_promises_passes_and_one_that_breaks_one_is_named_with_it(tmp_path: Path) -> None:
+    good = str(Path(__file__).parents[2] / "examples" / "08_your_own_flag.py")
+    bad = tmp_path / "[restless].py"
+    bad.write_text(NOT_PURE)
+    words = ["--no-ray", "--no-calibrate", "--output", str(tmp_path), "--plugin", good, "--plugin", str(bad)]
+    answer = run_doctor(*words, STACKWISE_CACHE=str(tmp_path / "cache"))
+    assert answer.returncode == 1
+    lines = answer.stdout.splitlines()
+    assert [line.split()[0] for line in lines if good in line] == ["ok"] * 6
+    assert f"ok     flag long_warmup ({good})  It has its own name" in answer.stdout
+    broken, *others = [i for i, line in enumerate(lines) if line.startswith("fails")]
+    assert all(lines[i].startswith(f"fails  flag restless ({bad})") for i in (broken, *others))
+    assert "two calls of `edits` on one trial give different edits" in lines[broken]
+    assert lines[broken + 1].strip() == "fix: correct the plugin"
+    assert not (tmp_path / "cache" / "calibration.json").exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stackwise_ray.core.registries import TASKS
-from stackwise_ray.evaluate import Waiting, app
+from stackwise_ray.evaluate import app
 
 
 def evaluate(*words: str) -> Result:
@@ -54,30 +54,3 @@ def test_the_list_says_where_data_were_found(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "ptb" / f"ptb.{split}.txt").write_text(" a b \n")
     monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
     assert f"data: {tmp_path / 'ptb'}\n" in evaluate("--list").output
-
-
-def test_progress_is_said_after_two_seconds_and_on_standard_error_alone(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter([0.0, 1.9, 2.1, 3.0, 12.2])
-    with Waiting() as waiting:
-        monkeypatch.setattr("time.monotonic", lambda: next(clock))
-        for done in (0, 1, 2, 3, 4):
-            waiting("scoring", done, 4)
-        monkeypatch.undo()
-    assert capsys.readouterr() == ("", "scoring 50%\nscoring 100%\n")
-
-
-def test_an_answer_goes_to_standard_output_where_only_standard_error_is_a_terminal(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
-    monkeypatch.setenv("TERM", "xterm")
-    with Waiting() as waiting:
-        waiting("scoring", 1, 2)
-        waiting.clear()
-        print("the answer")
-        waiting("scoring", 2, 2)
-    out, err = capsys.readouterr()
-    assert out == "the answer\n"
-    assert "scoring" in err

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 from typer.testing import CliRunner
 
-from stackwise_ray.terminal import complain, make_console
+from stackwise_ray.checkup import Check
+from stackwise_ray.doctor import _show
+from stackwise_ray.terminal import Waiting, complain, make_console, say
 
 PACKAGE = Path(__file__).parents[2] / "stackwise_ray"
 
@@ -35,6 +41,54 @@ def test_what_looks_like_an_emoji_code_is_printed_as_it_is(capsys: pytest.Captur
     assert out.strip() == err.strip() == text
 
 
+def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "runs/[red]a[/red] [/b]"
+    table = Table(show_header=False, box=None)
+    table.add_row(text)
+    console = make_console()
+    say(console, text)
+    console.print(text)
+    console.print(table)
+    _show(console, Check(name=text, status="fails", detail=text, fix=text))
+    out = capsys.readouterr().out
+    assert [line.strip() for line in out.splitlines()] == [text, text, text, f"fails  {text}  {text}", f"fix: {text}"]
+
+
+def test_what_takes_long_is_shown_as_it_is_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
+    monkeypatch.setenv("TERM", "xterm")
+    with Waiting() as waiting:
+        waiting("loading [x]mine.py[/x]", 1, 2)
+    assert "loading [x]mine.py[/x] 50%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "smoke", "data.corpus=nobodys"],
+        ["train", "model=decoder/gpt2_family/tiny", "data=markov", "flags=[nobodys]"],
+        ["evaluate", "--list"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_prints_what_is_wrong_with_an_installed_plugin(words: list[str], tmp_path: Path) -> None:
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    groups = {"corpora": "markov", "flags": "compile", "tasks": "ptb"}  # names of ours
+    text = "".join(f"[stackwise_ray.{group}]\n{name} = theirs\n" for group, name in groups.items())
+    (metadata / "entry_points.txt").write_text(text)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", f"stackwise_ray.{words[0]}", *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == (0 if words[-1] == "--list" else 2)
+    said = [line for line in done.stderr.splitlines() if line.startswith("warning: the installed plugin theirs 1.0")]
+    assert said
+    assert len(said) == len(set(said)), "each is printed once"
+
+
 def test_a_console_is_made_in_one_place() -> None:
     made = [
         path.relative_to(PACKAGE).as_posix()
@@ -43,3 +97,30 @@ def test_a_console_is_made_in_one_place() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console"
     ]
     assert made == []
+
+
+def test_progress_is_said_after_two_seconds_and_on_standard_error_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.9, 2.1, 3.0, 12.2])
+    with Waiting() as waiting:
+        monkeypatch.setattr("time.monotonic", lambda: next(clock))  # waits of seconds, without waiting
+        for done in (0, 1, 2, 3, 4):
+            waiting("scoring", done, 4)
+        monkeypatch.undo()
+    assert capsys.readouterr() == ("", "scoring 50%\nscoring 100%\n")
+
+
+def test_an_answer_goes_to_standard_output_where_only_standard_error_is_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what a terminal is to rich
+    monkeypatch.setenv("TERM", "xterm")
+    with Waiting() as waiting:
+        waiting("scoring", 1, 2)
+        waiting.clear()
+        print("the answer")
+        waiting("scoring", 2, 2)
+    out, err = capsys.readouterr()
+    assert out == "the answer\n"
+    assert "scoring" in err

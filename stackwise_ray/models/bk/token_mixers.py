@@ -6,8 +6,8 @@ a_i = base + (W_v x)_i, with a hop t between neighbours and a shift z = iη: a s
 carries values through (T − z)⁻¹; `resolvent_diagonal` reads diag (T − z)⁻¹ alone, which with one head, base −2 and η =
 1 is the original model.
 
-Decoding: a causal mixer that is given its layer of a `bk_cache.BKCache` goes on from what is there and leaves its own
-state; any number of positions may come at once, and a mask then covers the earlier positions as well.
+Decoding: a causal mixer that is given its layer of a `decoding_cache.BKCache` goes on from what is there and leaves
+its own state; any number of positions may come at once, and a mask then covers the earlier positions as well.
 
 Shape letters: B batch, N positions, H heads, P value width, F features of a head.
 """

@@ -134,7 +134,7 @@ def load_own(model: PreTrainedModel, stored: Mapping[str, Path], besides: Collec
 def set_two_sided(model: PreTrainedModel, two_sided: bool) -> None:
     """Lets the attention of a decoder see both sides, or its past alone; the model is saved and loaded as such.
 
-    transformers reads `is_causal` of its configuration in every forward pass (`masking_utils.create_causal_mask`).
+    transformers reads `is_causal` of its configuration in every forward pass (``create_causal_mask``).
     """
     if getattr(model.config, "is_causal", True) is two_sided:
         model.config.is_causal = not two_sided

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import MissingPackageError
 from stackwise_ray.models.stack_view import stack_view
 
 _BLOCK, _TYPE = 64, "nf4"
@@ -82,12 +82,12 @@ def quantise_block(model: PreTrainedModel, number: int) -> None:
     """Keeps the matrices of a block in four bits from here on; a second call changes nothing.
 
     Raises:
-        ConfigError: bitsandbytes is not installed.
+        MissingPackageError: bitsandbytes is not installed.
     """
     try:
         import bitsandbytes  # noqa: F401  # registers the operations
     except ImportError:
-        raise ConfigError(
+        raise MissingPackageError(
             '= qlora needs bitsandbytes, which is not installed; pip install -e ".[qlora]", or choose lora',
             path="training.trunk",
         ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import MissingPackageError
 from stackwise_ray.trials.samplers import SAMPLERS, Sampler
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ def cmaes(seed: int) -> BaseSampler:
     """For continuous spaces.
 
     Raises:
-        ConfigError: Its package is not installed.
+        MissingPackageError: Its package is not installed.
     """
     if importlib.util.find_spec("cmaes") is None:
-        raise ConfigError(
+        raise MissingPackageError(
             '= cmaes needs the package "cmaes", which is not installed; pip install -e ".[cmaes]", or choose tpe',
             path="search.sampler",
         )

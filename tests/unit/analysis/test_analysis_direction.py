@@ -142,9 +142,10 @@ def test_a_metric_that_the_file_does_not_compare_has_its_own_direction_on_the_co
     folder = driven(tmp_path / "s", (FILE % (6, "")).replace("throughput/tokens_per_s", "validation/loss"))
     for command in ("compare", "sequential"):
         words = [command, str(folder), "--metric", "throughput/tokens_per_s", "--equal", "none", "--json"]
-        monkeypatch.setattr(sys, "argv", ["analysis", *words])
-        with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", ["analysis", *words])  # as on a command line
+        with pytest.raises(SystemExit) as left:
             main()
+        assert left.value.code == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["direction"], found["assumed"]) == ("maximize", False)
 

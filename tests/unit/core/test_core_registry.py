@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,19 +12,20 @@ import pytest
 
 from stackwise_ray.core.errors import ConfigError, EntryError
 from stackwise_ray.core.registries import BY_KIND
-from stackwise_ray.core.registry import Registry
 
 
 def test_an_ending_tells_entries_from_what_is_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "animals_of_a_test"
     package.mkdir()
-    monkeypatch.syspath_prepend(tmp_path)
-    animals = Registry[int]("animal", package=package.name, ending="_animal")
-    monkeypatch.setattr(sys.modules[__name__], "ANIMALS", animals, raising=False)
-    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)  # the registry's package is made here
+    (package / "__init__.py").write_text(
+        "from stackwise_ray.core.registry import Registry\n"
+        "ANIMALS = Registry('animal', package=__name__, ending='_animal')\n"
+    )
     (package / "cage.py").write_text("raise AssertionError('this is no entry')")
     (package / "_animal.py").write_text("raise AssertionError('this is no entry')")
-    (package / "cat_animal.py").write_text(f"from {__name__} import ANIMALS\nANIMALS.register('cat')(4)\n")
+    (package / "cat_animal.py").write_text("from animals_of_a_test import ANIMALS\nANIMALS.register('cat')(4)\n")
+    animals = importlib.import_module(package.name).ANIMALS
     assert animals.names() == ("cat",)
     assert "cat" in animals
     assert "cage" not in animals

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,12 +101,14 @@ def own_text() -> type[Task]:
 
 
 @pytest.fixture(autouse=True)
-def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both tasks are registered, and no other test sees them."""
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))
-    for make in (tiny_choice, own_text):
-        task = make()
-        monkeypatch.setitem(TASKS._entries, task.facts.name, task)
+    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))  # their metrics go with them
+    with ExitStack() as registered:
+        for make in (tiny_choice, own_text):
+            task = make()
+            registered.enter_context(TASKS.registered(task.facts.name, task))
+        yield
 
 
 @pytest.fixture(scope="module")
