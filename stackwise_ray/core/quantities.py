@@ -6,26 +6,9 @@ Whatever shows a number asks here; what is known of a metric's own number is its
 from __future__ import annotations
 
 import math
-import re
 
 ABSENT = "not measured"
 """What stands where a number would, if there were one; never 0."""
-_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12, "P": 10**15}
-_QUANTITY = re.compile(r"\s*([0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?)\s*([kMGBTP]?)\s*")
-
-
-def parse_quantity(text: str | int | float) -> float:
-    """A non-negative quantity: a number, or text with a decimal suffix (k, M, G or B, T, P).
-
-    >>> parse_quantity("1.5M"), parse_quantity("3e9"), parse_quantity(12)
-    (1500000.0, 3000000000.0, 12.0)
-    """
-    if isinstance(text, (int, float)):
-        return float(text)
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise ValueError(f"'{text}' is not a quantity; write it like 1500000, 1.5M or 1.5e6")
-    return float(match[1].replace("_", "")) * _SUFFIXES[match[2]]
 
 
 def format_count(value: float | None) -> str:

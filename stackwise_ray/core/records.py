@@ -256,15 +256,6 @@ def read_reports(
         )
 
 
-def history(connection: sqlite3.Connection, trial_id: str, metric: str) -> list[tuple[MetricRecord, float]]:
-    """(record, value) of one metric by step, the latest report of each step."""
-    latest: dict[int, MetricRecord] = {}
-    for _, record in read_reports(connection, trial_id):
-        if metric in record.metrics:
-            latest[record.step] = record
-    return [(latest[step], latest[step].metrics[metric]) for step in sorted(latest)]
-
-
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     """The journal's facts about its sweep: config, hashes, schema version, analysis plan."""
     rows = connection.execute("SELECT key, value FROM meta").fetchall()

@@ -13,7 +13,7 @@ from typing import Any
 
 from stackwise_ray.config.space.sized_arms import PARAMETER_COUNTS
 from stackwise_ray.config.trial import ModelConfig
-from stackwise_ray.models.build import build_model, configure
+from stackwise_ray.models.build import build_model
 from stackwise_ray.models.counting import ParameterCount, count_parameters
 from stackwise_ray.models.family import FAMILIES
 
@@ -107,18 +107,6 @@ def published_size(model: ModelConfig) -> tuple[str, PublishedSize] | None:
 
 def _shape(model: ModelConfig) -> tuple[object, ...]:
     return model.family, model.n_layers, model.d_model, model.n_heads, model.n_kv_heads, model.d_ff, model.mixer
-
-
-def count_published(size: PublishedSize) -> int:
-    """Counts the published class of `size` on the meta device."""
-    import torch
-    import transformers
-
-    assert size.model.vocab_size is not None
-    config = configure(size.model, vocab_size=size.model.vocab_size, seq_len=size.model.max_positions or 1)
-    with torch.device("meta"):
-        model: torch.nn.Module = getattr(transformers, size.architecture)(config)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_on_meta(model: ModelConfig, *, vocab_size: int, seq_len: int) -> ParameterCount:

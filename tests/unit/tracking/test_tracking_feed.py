@@ -11,10 +11,10 @@ import pytest
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.records import MetricRecord, TrialRecord
 from stackwise_ray.tracking.feed import flatten, run_name
-from stackwise_ray.tracking.in_memory import InMemoryTracker
 from stackwise_ray.tracking.interface import Undelivered
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import tracking_uri, ui_command
+from tests.in_memory_tracker import InMemoryTracker
 
 
 def report(name: str, attempt: int, step: int, loss: float, time: float = 0.0) -> MetricRecord:

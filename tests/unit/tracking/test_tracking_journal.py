@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError
-from stackwise_ray.core.records import MetricRecord, TrialRecord, history, open_journal, read_reports, read_trials
+from stackwise_ray.core.records import MetricRecord, TrialRecord, open_journal, read_reports, read_trials
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.journal_file import JOURNAL_VERSION
 
@@ -61,7 +61,7 @@ def test_a_finished_trial_holds_its_metrics_and_can_be_read_by_another_connectio
     (found,) = read_trials(reader)
     assert (found.status, found.metrics["flops/total"], found.environment) == ("finished", 10**19, {"torch": "2.13"})
     assert found.ended_at is not None
-    assert [value for _, value in history(reader, "a", "train/loss")] == [2.0, 1.5]
+    assert [record.metrics["train/loss"] for _, record in read_reports(reader, "a")] == [2.0, 1.5]
     reader.close()
 
 

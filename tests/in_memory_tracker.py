@@ -1,4 +1,4 @@
-"""A tracker that keeps everything in memory: for notebooks and tests, and where no MLflow is wanted."""
+"""A tracker that keeps everything in memory: what the journal feeds to a tracker can be looked at."""
 
 from __future__ import annotations
 
