@@ -299,6 +299,8 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
     standing = ", ".join(f"{n} {status}" for status, n in sorted(count.items())) or "no trial has begun"
     of = "" if planned is None else f", of {' to '.join(map(str, dict.fromkeys(planned)))} in its plan"
     say(console, f"{sweep.name}: {standing}{of}")
+    if planned is not None and len(trials) > planned[1]:
+        say(console, f"  {len(trials) - planned[1]} of them belong to an earlier version of the sweep or of a plugin")
     for trial_id, reason in failed.items():
         say(console, f"  {trial_id} failed: {reason}")
 

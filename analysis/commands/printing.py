@@ -62,21 +62,27 @@ def declared_arguments(
 ) -> dict[str, Any]:
     """What a sweep says of the comparison on `metric` (None: of its first), as arguments of a function.
 
-    On another metric than it compares, a sweep gives its arms and which way is better; another source gives nothing.
+    On another metric than it compares, a sweep gives its arms, which way is better and what must be equal; another
+    source gives nothing.
     """
     if sweep is None:
         return {}
     from ..table.columns import metric_path
 
     asked, path = sweep.questions, None if metric is None else metric_path(metric)
-    found = next((item for item in asked.comparisons if path is None or path == metric_path(item.metric)), None)
-    if found is not None:
-        return arguments(found)
+    declared = next((item for item in asked.comparisons if path is None or path == metric_path(item.metric)), None)
+    if declared is not None:
+        return arguments(declared)
     if path is None:
         return {}
     goal = asked.goal_on(path)
     family = len(sweep.arms) - 1
-    return {"baseline": sweep.baseline, "family": family, "direction": goal.direction, "assumed": goal.assumed}
+    found = {"baseline": sweep.baseline, "family": family, "direction": goal.direction, "assumed": goal.assumed}
+    if asked.comparisons:
+        found["equal"] = asked.comparisons[0].equal
+    elif sweep.budget_kind is not None:
+        found["equal"] = sweep.budget_kind
+    return found
 
 
 def completed(

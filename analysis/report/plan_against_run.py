@@ -96,7 +96,10 @@ def _pair(
     metric: str,
     form: Callable[[float], str],
 ) -> tuple[str, str]:
-    """What was predicted of the trials, and the mean of what was measured with its share of their predictions."""
+    """What was predicted of the trials, and the mean of what the same trials took with its share of the prediction.
+
+    Where none of the trials that were measured had been predicted, the mean is over all that were measured.
+    """
     known = [facts[name] if facts else None for facts in predicted]
     values = [value for value in known if value is not None]
     said = format_range(values, form) if values else _NOT_PREDICTED if any(predicted) else _NOT_RECORDED
@@ -106,5 +109,7 @@ def _pair(
     if not found:
         return said, ABSENT
     both = [(p, m[metric]) for p, m in zip(known, measured, strict=True) if p is not None and metric in m]
-    share = f" ({format_number(sum(m for _, m in both) / sum(p for p, _ in both), 2)} ×)" if both else ""
-    return said, f"{form(sum(found) / len(found))}{share}"
+    if not both:
+        return said, form(sum(found) / len(found))
+    taken, expected = sum(m for _, m in both), sum(p for p, _ in both)
+    return said, f"{form(taken / len(both))} ({format_number(taken / expected, 2)} ×)"

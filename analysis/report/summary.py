@@ -182,7 +182,7 @@ class Summary:
                     f"[{format_metric(self.metric, arm.interval.low)}, {format_metric(self.metric, arm.interval.high)}]"
                 )
             else:
-                row.append("n < 2")
+                row.append(ABSENT if arm.mean is None else "n < 2")
             row += self._cost_cells(arm, tuned)
             rows.append(tuple(row))
         words = {"arm", "verdict", self._values_heading}

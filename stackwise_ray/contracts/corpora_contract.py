@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import tempfile
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from stackwise_ray.config.trial import DATA, DataConfig
+from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.config.trial.paths import annotations_of, components_in
 from stackwise_ray.config.trial.registered import field_names
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.contracts import NotAtHand, require
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import CORPORA, gather, prepare
-from stackwise_ray.data.corpus import SPLITS, Corpus
+from stackwise_ray.data.corpus import SPLITS, Corpus, Document
 
 SEQ_LEN = 32
 
@@ -52,6 +55,25 @@ def its_identity_is_stable(name: str) -> None:
         require(not held, f"its recipe holds a place of this machine: {', '.join(held)}")
 
 
+def what_changes_its_text_changes_its_identity(name: str) -> None:
+    """An option whose value shows in the documents shows in recipe or signature too.
+
+    Else prepared text of one value would be taken for that of another, and arms that differ in it would train alike.
+    """
+    with source(name) as corpus:
+        identity = _identity(corpus)
+        for option, value in _own_numbers(corpus.config):
+            for other in (not value,) if isinstance(value, bool) else (value * 2, value + 1, value - 1, value / 2):
+                changed = _with(corpus, option, type(value)(other))
+                if changed is None or changed.config == corpus.config:
+                    continue
+                if _identity(changed) == identity:
+                    said = f"data.{option} = {value} and {type(value)(other)} give different documents"
+                    alike = _beginning(changed) == _beginning(corpus)
+                    require(alike, f"{said}, and neither recipe() nor signature() has the option")
+                break
+
+
 def its_tokens_are_its_documents(name: str) -> None:
     """Prepared bytes are the documents, and they come back from the cache under the same fingerprint."""
     with source(name) as corpus, tempfile.TemporaryDirectory() as folder:
@@ -76,6 +98,41 @@ def its_tokens_are_its_documents(name: str) -> None:
         known = (losses is None) == (data.entropy_rate is None)
         require(known, "an exact loss needs an entropy rate, and the other way round")
         require(losses is None or (losses > 0).all(), "its exact loss is not positive")
+
+
+def _beginning(corpus: Corpus) -> list[Document]:
+    return list(itertools.islice(corpus.documents(), 8))
+
+
+def _identity(corpus: Corpus) -> str:
+    return json.dumps([corpus.recipe(), corpus.signature()])
+
+
+def _own_numbers(config: Any, before: str = "") -> Iterator[tuple[str, float | bool]]:
+    """The options of a corpus that are numbers or switches, by dotted path; those of every corpus are left out."""
+    common = set() if before else set(field_names(DataConfig))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in common:
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _own_numbers(value, f"{before}{field.name}.")
+        elif isinstance(value, bool | int | float):
+            yield f"{before}{field.name}", value
+
+
+def _with(corpus: Corpus, option: str, value: float | bool) -> Corpus | None:
+    """The corpus with another value of an option; None where it does not take that value."""
+    changed = plain_data(corpus.config)
+    *above, last = option.split(".")
+    within = changed
+    for name in above:
+        within = within[name]
+    within[last] = value
+    try:
+        return type(corpus)(validate(type(corpus.config), changed, source=None))
+    except ConfigError:
+        return None
 
 
 @contextmanager
@@ -117,4 +174,9 @@ def config_of(name: str, path: str | None) -> DataConfig:
     return config
 
 
-CHECKS = (its_documents_are_stable, its_identity_is_stable, its_tokens_are_its_documents)
+CHECKS = (
+    its_documents_are_stable,
+    its_identity_is_stable,
+    what_changes_its_text_changes_its_identity,
+    its_tokens_are_its_documents,
+)

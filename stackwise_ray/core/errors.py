@@ -83,6 +83,10 @@ class DiskFullError(StackwiseError):
     """A write met a full disk: the run stops, nothing is half-written, the same command continues later."""
 
 
+class RayStartError(StackwiseError):
+    """Ray did not start on this machine: nothing was lost, and the same command may be run again."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None where nothing is near.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 Direction = Literal["minimize", "maximize"]
 Form = Literal["number", "count", "bytes", "seconds", "share"]
-Needs = Literal["next tokens", "masked tokens", "whole splits", "finish"]
+Needs = Literal["next tokens", "masked tokens", "whole splits", "finish", "known law", "answers"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,9 @@ FAMILIES: Registry[Any] = Registry(
     protocol=("name", "roles", "check", "stack_view", "blocks_end_in_norm"),
 )
 CORPORA: Registry[Any] = Registry(
-    "corpus", package="stackwise_ray.data.corpora", protocol=("options", "check", "documents", "recipe", "signature")
+    "corpus",
+    package="stackwise_ray.data.corpora",
+    protocol=("options", "check", "documents", "recipe", "signature", "offers"),
 )
 REGIMES: Registry[Any] = Registry(
     "training regime", package="stackwise_ray.training.regimes", protocol=("plan", "options", "rules", "masks")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stackwise_ray.config.trial import DataConfig
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.metric import Needs
 
 if TYPE_CHECKING:  # a corpus is asked for its options when a trial is validated, which loads no numpy
     import numpy as np
@@ -84,6 +85,12 @@ class Corpus(ABC):
                 "per symbol; choose bytes",
                 path="data.tokenizer",
             )
+
+    @classmethod
+    def offers(cls) -> frozenset[Needs]:
+        """What metrics need of a corpus and this one has: `entropy_rate` and its oracle, `answers`."""
+        methods: dict[Needs, str] = {"known law": "entropy_rate", "answers": "answers"}
+        return frozenset(need for need, name in methods.items() if getattr(cls, name) is not getattr(Corpus, name))
 
     @abstractmethod
     def recipe(self) -> Mapping[str, Any]:

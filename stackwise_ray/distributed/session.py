@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import ray
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, RayStartError
 from stackwise_ray.distributed.session_directory import private_directory
 from stackwise_ray.planning.demand import Demand
 
@@ -74,6 +74,7 @@ def ray_session(
 
     Raises:
         ConfigError: One trial asks for more than there is, or the cluster does not answer.
+        RayStartError: Ray does not start on this machine.
     """
     os.environ.update(_ENVIRONMENT)
     os.environ["OMP_NUM_THREADS"] = str(demand.cpus)  # inherited by the workers: two trials must not fight for cores
@@ -87,16 +88,7 @@ def ray_session(
             temp_directory = private_directory()
             on_directory(temp_directory)
             os.environ.pop("RAY_ADDRESS", None)
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                resources={TRIAL_SLOT: cpus},
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=str(temp_directory),
-            )
+            _start(cpus, temp_directory)
         else:
             _join(address)
         if threading.current_thread() is threading.main_thread():
@@ -107,6 +99,26 @@ def ray_session(
         ray.shutdown()
         if temp_directory is not None:
             shutil.rmtree(temp_directory, ignore_errors=True)
+
+
+def _start(cpus: int, temp_directory: Path) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            resources={TRIAL_SLOT: cpus},
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(temp_directory),
+        )
+    except Exception as error:  # Ray raises bare exceptions, of several kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise RayStartError(
+            f"Ray did not start on this machine ({reason}). The machine may be too busy: run the same command again. "
+            "If that fails too, 'stackwise doctor' says what is missing"
+        ) from error
 
 
 def _join(address: str) -> None:

@@ -151,7 +151,7 @@ def planned(sweep: Sweep) -> Section | None:
     text = (
         "FLOPs of one trial are counted before the run and by it. Time and peak memory are what was predicted before "
         "each trial ran, from what this machine had been measured to do by then; beside them the means over the "
-        "finished trials, and their share of what was predicted."
+        "trials that were predicted, and their share of the prediction. Where no trial was, the means are over all."
     )
     return Section("Plan against run", (plain(text), table))
 

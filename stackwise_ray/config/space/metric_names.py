@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from stackwise_ray.config.trial.flag_answers import components_selected
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
-from stackwise_ray.core.registries import COMPONENTS, TASKS
+from stackwise_ray.core.registries import COMPONENTS, CORPORA, TASKS
 
 if TYPE_CHECKING:
     from stackwise_ray.config.trial import TrialConfig
@@ -31,6 +31,11 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
         return f"has no model.components.{owner}, which reports it"
     if "finish" in needs and not getattr(trial.training, "finish", 0):  # an option of some regimes
         return "has no training.finish, and this is measured right before the finish begins"
+    offered = CORPORA.get(trial.data.corpus).offers()
+    if "answers" in needs and "answers" not in offered:
+        return f"has data.corpus = {trial.data.corpus}, and that text asks no questions; take validation/loss"
+    if "known law" in needs and "known law" not in offered:
+        return f"has data.corpus = {trial.data.corpus}, whose law is not known; take validation/loss"
     if "masked tokens" in needs and not trial.fills_masks:
         return "predicts next tokens and masks none; take validation/loss"
     if "next tokens" in needs and trial.fills_masks:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from synthetic_sweeps import final_metrics
+from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import load_runs
 from analysis.__main__ import main
@@ -60,6 +60,21 @@ def test_compare_takes_what_the_sweep_declares_unless_told_otherwise(ablation, c
     assert told["margin"] == 0.5
     other = json.loads(run(capsys, monkeypatch, "compare", ablation, "--metric", "train/loss", "--json")[1])
     assert (other["metric"], other["margin"], other["baseline"]) == ("train/loss", None, "attention")
+
+
+@pytest.mark.parametrize("declared", [(), ({"compare": {"metric": "validation/loss"}},)])
+def test_another_metric_is_compared_at_the_budget_of_the_sweep(declared, tmp_path, capsys, monkeypatch):
+    """Arms of equal tokens and unequal FLOPs: the sweep's budget must agree, and no other."""
+    journal = JournalBuilder(tmp_path / "s")
+    for seed in range(3):
+        for number, arm in enumerate(("small", "large")):
+            metrics = final_metrics(2.0 - 0.1 * number + 0.01 * seed, flops=1e12 * (1 + number))
+            journal.trial(arm, seed, metrics, budget={"tokens": 2.0e6})
+    journal.meta(sweep={"name": "s", "design": {"baseline": "small"}, "analysis": list(declared)})
+    folder = journal.close()
+    code, out, err = run(capsys, monkeypatch, "compare", folder, "--metric", "train/loss", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["budgets"] == "tokens"
 
 
 def test_compare_speaks_json_markdown_and_latex(ablation, capsys, monkeypatch):

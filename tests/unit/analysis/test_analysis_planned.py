@@ -92,6 +92,20 @@ def test_a_trial_without_a_time_is_no_part_of_the_share_of_what_was_predicted(tm
     assert row[5].endswith("(2.00 ×)")
 
 
+def test_what_was_measured_is_of_the_trials_that_were_predicted(tmp_path):
+    """Of two trials that took 5 and 30 seconds, the first was predicted, at 10."""
+    journal = JournalBuilder(tmp_path / "s")
+    names = [
+        journal.trial("a", seed, final_metrics(2.0) | {"time/total_s": time}) for seed, time in ((0, 5.0), (1, 30.0))
+    ]
+    journal.decision("prediction", names[0], {"seconds": 10.0, "peak_bytes": None})
+    journal.meta(sweep={"name": "s"})
+    folder = journal.close()
+    plan_file(folder, {"arm": "a", "flops": 1})
+    (row,) = planned_table(read_sweep(folder)).grid.rows
+    assert row[4:6] == ("10 s (1 of 2 trials)", "5 s (0.50 ×)")
+
+
 def test_a_folder_without_a_plan_has_no_such_section(ablation):
     assert "## Plan against run" not in text_of(ablation)
 

@@ -67,6 +67,16 @@ def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, oth
             "test/loss",
             "classical, which has data.final_evaluation = fixed",
         ),
+        (
+            "decoder/gpt2_family/tiny",
+            "validation/answer_accuracy",
+            "classical, which has data.corpus = markov, and that text asks no questions",
+        ),
+        (
+            "decoder/gpt2_family/tiny, overrides: {data.corpus: python_stdlib, data.markov: null}",
+            "validation/oracle_loss",
+            "classical, which has data.corpus = python_stdlib, whose law is not known",
+        ),
     ],
 )
 def test_a_metric_that_no_arm_would_report_is_refused_before_anything_runs(

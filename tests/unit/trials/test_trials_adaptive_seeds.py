@@ -264,3 +264,18 @@ def test_the_status_of_a_decided_sweep_owes_no_trial(
     (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
     _status(asked, tmp_path, make_console(), as_json=False)
     assert capsys.readouterr().out.strip() == "adaptive: 22 finished, of 12 to 27 in its plan"
+
+
+def test_the_status_says_how_many_trials_are_of_an_earlier_version(
+    tmp_path: Path, journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = sweep(tmp_path)
+    drive(journal, asked)
+    plan = planned(asked).to_dict()
+    for totals in ("totals", "totals_least"):
+        plan[totals]["trials"] = 20
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    _status(asked, tmp_path, make_console(), as_json=False)
+    assert capsys.readouterr().out.split("\n")[1].strip() == (
+        "2 of them belong to an earlier version of the sweep or of a plugin"
+    )
