@@ -169,6 +169,9 @@ def _nest(edits: Mapping[str, Any], source: str | None, place: str, origins: dic
             return
         if components and value is not None:
             problem = f"= {show(value)} is {describe(value)} where a mapping is wanted"
+            if keys := paths.children(components):
+                text = isinstance(value, str) and "kind" in keys
+                problem += f"; write {{kind: {value}}}" if text else f"; its keys are {', '.join(keys)}"
             raise ConfigError(problem, path=written, source=source)
         _put(tree, path, value, merge=False, written=written, source=source)
         origins[path] = Origin(source, written)

@@ -156,7 +156,10 @@ def require_trial_path(path: str, *, place: str | None = None, source: str | Non
         ConfigError: With the nearest path.
     """
     if not is_trial_path(path):
-        raise ConfigError(f"a trial has no '{path}'; {suggest_path(path)}", path=place or path, source=source)
+        fix = suggest_path(path)
+        if path.partition(".")[0] in GROUPS and not fix.startswith("did you mean"):
+            fix += "; an option of a plugin is known with --plugin NAME or FILE.py"
+        raise ConfigError(f"a trial has no '{path}'; {fix}", path=place or path, source=source)
 
 
 def suggest_path(path: str) -> str:

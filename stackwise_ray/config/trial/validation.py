@@ -97,6 +97,8 @@ def _translate(kind: type, plain: Any, problems: list[Any], find: Locate) -> Con
     else:
         text = _explain(problem, path[-1] if path else "", holder, _kinds(components), bool(components))
     origin = find(".".join(path))
+    if text.endswith("; leave it out") and path[:1] == [origin.path.partition(".")[0]]:
+        text += f" (or the preset of {path[0]} that brings it)"  # in no file's own place
     if problem["type"] == "literal_error" and any(other["type"] == "tuple_type" for other in problems[1:]):
         text += " (or give a list)"
     if len(problems) > 1:

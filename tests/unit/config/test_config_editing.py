@@ -121,7 +121,9 @@ def test_unit_and_amount_of_a_budget() -> None:
         ({"training.batch_tokens": "64"}, ["write it without quotes: 64"]),
         ({"training.activation_checkpointing": "yes"}, ["text where true or false is wanted"]),
         ({"training.precision": "bf61"}, ["did you mean 'bf16'?"]),
-        ({"training.schedule": "cosine"}, ["text where a mapping is wanted"]),
+        ({"training.schedule": "cosine"}, ["text where a mapping is wanted; write {kind: cosine}"]),
+        ({"training.schedule": 3}, ["a number where a mapping is wanted; its keys are kind, warmup, decay, final"]),
+        ({"data.half": 2}, ["a trial has no 'data.half'", "known with --plugin NAME or FILE.py"]),
         ({"training.budget": {"flops": 1, "tokens": 2}}, ["holds 2 units (flops, tokens)", "give exactly one"]),
         ({"training.budget": {"flops": 1}, "training.max_steps": 2}, ["holds 2 units"]),
         ({"training.budget": {}}, ["is empty; give exactly one"]),
@@ -235,7 +237,9 @@ def test_a_field_that_takes_a_name_or_a_list_says_what_is_wrong_with_the_one_giv
 
 def test_an_option_of_another_regime_is_refused_at_the_place_where_a_part_of_it_was_written() -> None:
     problem = "has no effect in the regime classical; it goes with append, classical_random_ratio, depth_time or hybrid"
-    assert refusal({"training.noise.schedule": "cosine"}) == f"x.yaml: training.noise: {problem}; leave it out"
+    assert refusal({"training.noise.schedule": "cosine"}) == (
+        f"x.yaml: training.noise: {problem}; leave it out (or the preset of training that brings it)"
+    )
     with pytest.raises(ConfigError, match=r"x\.yaml: base\.overrides\.training\.noise: has no effect"):
         Draft(plain=to_plain(TRIAL)).edited(
             {"training.noise.schedule": "cosine"}, source="x.yaml", place="base.overrides"
