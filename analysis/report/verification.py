@@ -59,7 +59,7 @@ def verify_report(sweep_directory: str | Path) -> Verification:
     directory, folder = summary.sweep.directory, summary.report.parent
     recorded = _recorded(folder / DIGESTS)
     differences = list(_changed("input", recorded["inputs"], input_digests(directory)))
-    there = {name: of_file(folder / name) for name in recorded["outputs"] if (folder / name).is_file()}
+    there = {name: digest for name in recorded["outputs"] if (digest := _digest(folder / name)) is not None}
     differences += _changed("output", recorded["outputs"], there)
     with TemporaryDirectory() as temporary:
         fresh = Path(temporary)
@@ -83,9 +83,23 @@ def _recorded(path: Path) -> Mapping[str, Mapping[str, str]]:
         raise AnalysisError(f"{path}: no report here that could be verified; {again}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {"inputs": dict(found["inputs"]), "outputs": dict(found["outputs"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AnalysisError(f"{path}: cannot be read ({error}); {again}") from None
+    parts = [found.get(key) if isinstance(found, dict) else None for key in ("inputs", "outputs")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise AnalysisError(f"{path}: cannot be read (no digests of inputs and outputs in it); {again}")
+    for name in parts[1]:
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+            raise AnalysisError(f"{path}: cannot be read (the output {name!r} lies outside the report); {again}")
+    return {"inputs": parts[0], "outputs": parts[1]}
+
+
+def _digest(path: Path) -> str | None:
+    """Of a file; None: there is none, or what lies there cannot be read."""
+    try:
+        return of_file(path)
+    except OSError:
+        return None
 
 
 def _changed(kind: str, recorded: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
@@ -110,7 +124,11 @@ def _recomputed(folder: Path, fresh: Path, names: Iterable[str]) -> Iterator[str
     for name in sorted(names):
         if of_file(folder / name) == of_file(fresh / name):
             continue
-        old, new = ((place / name).read_text(encoding="utf-8") for place in (folder, fresh))
+        try:
+            old, new = ((place / name).read_text(encoding="utf-8") for place in (folder, fresh))
+        except UnicodeDecodeError as error:
+            yield f"{name}: no text in UTF-8 any more (byte {error.start})"
+            continue
         found = _json_differences(name, old, new) if name.endswith(".json") else _text_differences(name, old, new)
         yield from list(found) or [f"{name}: its bytes are not those that are recomputed"]
 
@@ -118,7 +136,7 @@ def _recomputed(folder: Path, fresh: Path, names: Iterable[str]) -> Iterator[str
 def _json_differences(name: str, old: str, new: str) -> Iterator[str]:
     try:
         here = json.loads(old)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield f"{name}: no JSON any more ({error})"
         return
     for path, was, now in _leaves(here, json.loads(new), ""):

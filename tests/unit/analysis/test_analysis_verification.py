@@ -101,6 +101,71 @@ def test_a_file_that_the_report_would_not_have_now_is_named(reported):
     assert verify_report(reported).differences == ("analyses/gone.json: in the report, not recomputed",)
 
 
+def test_a_file_that_the_report_would_have_now_and_has_not_is_named(reported):
+    digests = reported / "report" / "digests.json"
+    content = json.loads(digests.read_text(encoding="utf-8"))
+    del content["outputs"]["results/a_results.json"]
+    digests.write_text(json.dumps(content))
+    (reported / "report" / "results" / "a_results.json").unlink()
+    assert verify_report(reported).differences == ("results/a_results.json: recomputed, not in the report",)
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "results/a_results.json", "figures/comparison_plots.png"])
+def test_a_file_of_bytes_that_are_no_text_is_named(name, reported):
+    path = reported / "report" / name
+    length = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b"\xff")
+    found = verify_report(reported).differences
+    assert f"output {name}: changed since the report was written" in found
+    assert (f"{name}: no text in UTF-8 any more (byte {length})" in found) != name.endswith(".png")
+
+
+@pytest.mark.parametrize("name", ["report.md", "results/a_results.json", "figures/comparison_plots.png"])
+def test_a_folder_or_a_link_to_nowhere_in_place_of_a_file_counts_as_gone(name, reported):
+    path = reported / "report" / name
+    path.unlink()
+    path.mkdir()
+    assert f"output {name}: gone" in verify_report(reported).differences
+    path.rmdir()
+    path.symlink_to(reported / "nowhere")
+    assert f"output {name}: gone" in verify_report(reported).differences
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, '{"a": 1'])
+def test_a_file_that_is_no_json_any_more_is_named(content, reported):
+    (reported / "report" / "results" / "a_results.json").write_text(content)
+    found = verify_report(reported).differences
+    assert any(line.startswith("results/a_results.json: no JSON any more (") for line in found)
+
+
+BROKEN_RECORDS = {
+    "a list": b"[]",
+    "text": b'"inputs"',
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "too deep": b"[" * 100_000,
+    "no outputs": b'{"inputs": {}}',
+    "outputs are a list": b'{"inputs": {}, "outputs": []}',
+    "outputs are numbered": b'{"inputs": {}, "outputs": [["a", "b"]]}',
+    "outputs elsewhere": b'{"inputs": {}, "outputs": {"../journal.sqlite": ""}}',
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_RECORDS)
+def test_a_record_of_digests_that_cannot_be_read_is_refused_with_what_to_do(case, reported):
+    (reported / "report" / "digests.json").write_bytes(BROKEN_RECORDS[case])
+    with pytest.raises(AnalysisError, match=r"digests\.json: cannot be read .*write the report again"):
+        verify_report(reported)
+
+
+def test_a_folder_in_place_of_the_record_of_digests_is_refused_as_no_report(reported):
+    (reported / "report" / "digests.json").unlink()
+    (reported / "report" / "digests.json").mkdir()
+    with pytest.raises(AnalysisError, match=r"no report here that could be verified"):
+        verify_report(reported)
+
+
 def test_an_input_that_changed_is_named_and_so_is_every_number_that_it_moves(reported):
     with sqlite3.connect(reported / "journal.sqlite") as connection:
         metrics = json.dumps(final_metrics(1.0))
