@@ -120,7 +120,7 @@ def report(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Write the report of a sweep and print its answer.
+    """Write the report of a sweep and print its answer; exit code 1 where a plugin's analysis went wrong.
 
     \b
     Examples:
@@ -141,6 +141,8 @@ def report(
         print(summary.grid().to_latex(), end="")
     else:
         to_terminal(summary, f"report: {path}")
+    if summary.failed:
+        raise SystemExit(1)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,9 +130,11 @@ def run(
     )
     directory = Path(output) / sweep.name
     outcome = run_sweep(sweep, expand(sweep), directory, console or make_console(stderr=True), options)
-    return SweepResult(
-        directory=directory, failed=outcome.failed, outcome=outcome, summary=written[-1] if written else None
-    )
+    summary = written[-1] if written else None
+    if summary is not None:
+        wrong = (f"{answer.called} could not be computed; the report says why" for answer in summary.failed)
+        outcome = replace(outcome, problems=(*outcome.problems, *wrong))
+    return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome, summary=summary)
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from stackwise_ray.core.analysis_step import AnalysisStep
-from stackwise_ray.core.errors import AnalysisError, ConfigError
-from stackwise_ray.core.plugins import ask_again
+from stackwise_ray.core.errors import AnalysisError, ConfigError, PluginError
+from stackwise_ray.core.plugins import ask_again, at_fault, origin
 from stackwise_ray.core.registries import ANALYSES
 
+from ..plain_json import dump_json
+from ..plots.figures import draw_panels
 from ..render import Grid
 from ..table.sweep_directory import Sweep
-from .page import Block, Picture, Section, plain
+from .html_page import to_html
+from .page import Block, Page, Picture, Section, plain, to_markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,7 @@ class Answer:
         figure: Name of its figure's file, without suffix.
         compares: As the step's own.
         unknown: Whether nobody here knows this key or its options, so that nothing could even be asked.
+        failed: Whether the step itself went wrong; `refused` then says where and how.
     """
 
     kind: str
@@ -112,10 +117,13 @@ class Answer:
     finding: Finding | None
     refused: str | None = None
     unknown: bool = False
+    failed: bool = False
 
     @property
     def sentence(self) -> str:
         """What was found, or why nothing was."""
+        if self.failed:
+            return f"{self.called} could not be computed: {self.refused}"
         return f"No {self.called}: {self.refused}" if self.finding is None else self.finding.sentence
 
     def picture(self, folder: Path) -> Picture | None:
@@ -152,11 +160,20 @@ def answers_of(sweep: Sweep) -> tuple[Answer, ...]:
     for kind in dict.fromkeys([*declared, *(comparison.step for comparison in sweep.questions.comparisons)]):
         try:
             step = _step(sweep, kind)
-            asked = step.asked(sweep, declared.get(kind, []))
-        except ConfigError as error:  # its plugin is not there, or is another version
-            found.append(
-                Answer(kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=str(error), unknown=True)
-            )
+        except ConfigError as error:  # its plugin is not there
+            found.append(_nothing(kind, str(error), unknown=True))
+            continue
+        try:
+            with at_fault(ANALYSES, kind, "its `asked`"):
+                asked = list(step.asked(sweep, declared.get(kind, [])))
+        except PluginError as error:
+            found.append(_nothing(kind, str(error), failed=True))
+            continue
+        except ConfigError as error:  # its plugin is another version
+            found.append(_nothing(kind, str(error), unknown=True))
+            continue
+        except AnalysisError as error:
+            found.append(_nothing(kind, str(error)))
             continue
         found += [_answer(sweep, kind, step, options, number) for number, options in enumerate(asked)]
     return tuple(found)
@@ -174,18 +191,54 @@ def _step(sweep: Sweep, kind: str) -> ReportedStep:
     return step
 
 
-def _answer(sweep: Sweep, kind: str, step: ReportedStep, options: Any, number: int) -> Answer:
-    finding, refused = None, None
-    try:
-        finding = step.compute(sweep, options)
-    except AnalysisError as error:
-        refused = str(error)
+def _nothing(kind: str, why: str, *, unknown: bool = False, failed: bool = False) -> Answer:
+    """The answer of a step of which nothing is known but its key."""
     return Answer(
-        kind=kind,
-        title=step.title,
-        called=step.called(options),
-        figure=(step.figure or kind) + ("" if number == 0 else f"_{number + 1}"),
-        compares=step.compares,
-        finding=finding,
-        refused=refused,
+        kind=kind, title=kind, called=kind, figure=kind, finding=None, refused=why, unknown=unknown, failed=failed
     )
+
+
+def _answer(sweep: Sweep, kind: str, step: ReportedStep, options: Any, number: int) -> Answer:
+    """What a step found; where a step of somebody else's goes wrong, that is its answer, and the others stand."""
+    try:
+        with at_fault(ANALYSES, kind, "its title, `figure`, `compares` or `called`"):
+            answer = Answer(
+                kind=kind,
+                title=str(step.title),
+                called=str(step.called(options)),
+                figure=(step.figure or kind) + ("" if number == 0 else f"_{number + 1}"),
+                compares=bool(step.compares),
+                finding=None,
+            )
+        try:
+            with at_fault(ANALYSES, kind, "its `compute`"):
+                finding = step.compute(sweep, options)
+        except AnalysisError as error:
+            return replace(answer, refused=str(error))
+        if not isinstance(finding, Finding):
+            problem = f"its `compute` gives a {type(finding).__name__}; return a Finding"
+            raise PluginError(f"{origin(ANALYSES, kind)}: {problem}")
+        answer = replace(answer, finding=finding)
+        if not ANALYSES.ours(kind):
+            with at_fault(ANALYSES, kind, "what it found, when it is shown,"):
+                _try_to_show(answer)
+    except ConfigError as error:
+        return _nothing(kind, str(error), failed=True)
+    return answer
+
+
+def _try_to_show(answer: Answer) -> None:
+    """Everything that a report makes of a finding, made once where it can still be left out of the report."""
+    assert answer.finding is not None
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        picture = answer.picture(folder)
+        if picture is not None:
+            draw_panels(picture.figure)
+        page = Page(title="", head=(plain(answer.sentence),), sections=(answer.section(picture),))
+        to_markdown(page, folder)
+        to_html(page)
+    for record in (answer.to_dict(), *(record for _, record in answer.records())):
+        dump_json(record)
+    if answer.finding.grid is not None:
+        answer.finding.grid.to_rich()

@@ -109,6 +109,11 @@ class Summary:
         return tuple(answer for answer in self.answers if not answer.compares)
 
     @property
+    def failed(self) -> tuple[Answer, ...]:
+        """The answers of steps that went wrong themselves: they are a plugin's."""
+        return tuple(answer for answer in self.answers if answer.failed)
+
+    @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """Those that the file declares, else the one that suggests itself; empty with adaptive replicates."""
         return tuple(found for found in _results(self.answers) if isinstance(found, Comparison))
@@ -132,10 +137,13 @@ class Summary:
         best = self._best()
         if best is None:
             return f"No verdict: {self._nothing}."
-        if self.others:
-            return self.others[0].sentence
+        told = next((answer for answer in self.others if not answer.failed), None)
+        if told is not None:
+            return told.sentence
         if self.refused:
             return f"No verdict: {self.refused[0]}."
+        if self.failed:
+            return self.failed[0].sentence
         name, value = best
         point = point_text(self.sweep.parameters_of(name))
         name += f" ({point})" if point else ""

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import html
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from rich.console import Console
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import summary_table, write_report
+from analysis.plots.figures import Panel, PanelFigure
 from analysis.render import Grid
-from analysis.report.page import sentence_and_table
+from analysis.report.page import Picture, sentence_and_table
 from analysis.report.reported_steps import Finding, ReportedStep
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import Sweep
 from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.config.space.sweep_config import sweep_to_plain
 from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import AnalysisError, ConfigError
 from stackwise_ray.core.registries import ANALYSES
 
 DOCUMENT: dict[str, Any] = {
@@ -149,6 +153,86 @@ def test_only_what_the_file_or_its_questions_ask_is_answered(tmp_path: Path) -> 
         assert [answer.kind for answer in summary_table(folder).answers] == ["compare"]
 
 
+def _finding(**parts: Any) -> Any:
+    return lambda self, sweep, options: Finding(**{"sentence": "It is so.", "facts": {}, **parts})
+
+
+def _unfinished_figure(path: Path) -> Picture:
+    return Picture(title="t", figure=PanelFigure(path=path, panels=(Panel("p", lambda axes: axes.nothing()),)))
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "compute raises": ({"compute": _raises}, "its `compute` raises KeyError at line "),
+    "compute gives no finding": ({"compute": lambda *_: 5}, "its `compute` gives a int; return a Finding"),
+    "asked raises": ({"asked": _raises}, "its `asked` raises KeyError at line "),
+    "asked gives nothing": ({"asked": lambda *_: None}, "its `asked` raises TypeError"),
+    "called raises": ({"called": _raises}, "its title, `figure`, `compares` or `called` raises KeyError"),
+    "draw raises": ({"compute": _finding(draw=_raises)}, "what it found, when it is shown, raises TypeError"),
+    "a panel raises": ({"compute": _finding(draw=_unfinished_figure)}, "raises AttributeError"),
+    "facts are no data": ({"compute": _finding(facts={"x": object()})}, "raises TypeError"),
+    "a block is text": ({"compute": _finding(blocks=("text",))}, "raises AttributeError"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_plugins_step_that_goes_wrong_is_said_in_the_report_and_loses_no_other_answer(
+    case: str, tmp_path: Path
+) -> None:
+    methods, said = WRONG[case]
+    with ANALYSES.registered("wrong", type("Wrong", (BudgetTableStep,), methods)()):
+        folder = write_sweep(tmp_path / "s", {"wrong": {}}, {"compare": {}})
+        summary = write_report(folder)
+        found = verify_report(folder)
+    (failed,) = summary.failed
+    assert failed.sentence.startswith("wrong could not be computed: the analysis 'wrong': ")
+    assert said in failed.sentence
+    assert "\n" not in failed.sentence
+    assert [comparison.metric for comparison in summary.comparisons] == ["validation/loss"]
+    assert summary.verdict.startswith("On validation/loss")
+    text = summary.report.with_suffix(".md").read_text(encoding="utf-8")
+    assert f"> **{failed.sentence}**" in text
+    assert html.escape(failed.sentence) in summary.report.read_text(encoding="utf-8")
+    assert summary.to_dict()["analyses"] == [
+        {"step": "wrong", "sentence": failed.sentence, "refused": failed.refused, "found": None}
+    ]
+    console = Console(width=400, record=True, file=StringIO())
+    console.print(summary)
+    assert console.export_text().count(failed.sentence) == 1
+    assert found.differences == ()
+
+
+def test_where_all_that_was_asked_went_wrong_that_is_the_verdict_and_the_sweep_command_has_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stackwise_ray.distributed import driver
+    from stackwise_ray.sweep import run
+
+    builder = JournalBuilder(tmp_path / "s")
+    builder.trial("a", 0, final_metrics(3.0))
+    builder.meta(sweep={"name": "s", "analysis": [{"wrong": {}}]})
+    folder = builder.close()
+
+    def ran(*words: Any) -> driver.SweepOutcome:
+        return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
+
+    monkeypatch.setattr(driver, "run_sweep", ran)
+    with ANALYSES.registered("wrong", type("Wrong", (BudgetTableStep,), {"compute": _raises})()):
+        result = run(sweep_from_plain(DOCUMENT), tmp_path)
+    assert result.summary.verdict == result.summary.failed[0].sentence
+    assert result.outcome.problems == ("wrong could not be computed; the report says why",)
+    assert result.outcome.exit_code == 1
+
+
+def test_what_a_step_refuses_when_it_is_asked_is_no_mistake_of_it(tmp_path: Path) -> None:
+    def refuses(*_: Any) -> Any:
+        raise AnalysisError("there are too few runs")
+
+    with ANALYSES.registered("wrong", type("Wrong", (BudgetTableStep,), {"asked": refuses})()):
+        summary = summary_table(write_sweep(tmp_path / "s", {"wrong": {}}))
+    assert summary.failed == ()
+    assert summary.others[0].sentence == "No wrong: there are too few runs"
+
+
 class UnaskedStep(BudgetTableStep):
     """A step that would answer without being asked."""
 
@@ -204,6 +288,23 @@ def test_a_sweep_with_a_plugins_analysis_is_reported_and_verified_with_the_plugi
     code, shown = analysis_command("report", folder, "--plugin", tmp_path / "nowhere.py")
     assert code == 2
     assert shown.startswith("error: --plugin = ")
+
+
+def test_the_report_command_ends_with_code_one_where_a_plugins_analysis_went_wrong_and_names_its_file(
+    tmp_path: Path,
+) -> None:
+    plugin = tmp_path / "counting.py"
+    plugin.write_text(PLUGIN.replace("return Finding", "raise ValueError('nothing\\nto count'); return Finding"))
+    builder = JournalBuilder(tmp_path / "s")
+    builder.trial("a", 0, final_metrics(3.0))
+    builder.meta(sweep={"name": "s", "analysis": [{"counted": {}}]})
+    code, shown = analysis_command("report", builder.close(), "--plugin", plugin)
+    said = (
+        f"counted could not be computed: the analysis 'counted' of the plugin {plugin}: its `compute` raises ValueError"
+    )
+    assert code == 1
+    assert f"{said} ValueError at line 15 of {plugin}: nothing to count" in shown.replace("\n", "")
+    assert (tmp_path / "s/report/report.html").is_file()
 
 
 @pytest.mark.parametrize("kind", ANALYSES.names())
