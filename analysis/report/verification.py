@@ -85,13 +85,13 @@ def _recorded(path: Path) -> Mapping[str, Mapping[str, str]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AnalysisError(f"{path}: cannot be read ({error}); {again}") from None
-    parts = [found.get(key) if isinstance(found, dict) else None for key in ("inputs", "outputs")]
-    if not all(isinstance(part, dict) for part in parts):
+    inputs, outputs = (found.get(key) if isinstance(found, dict) else None for key in ("inputs", "outputs"))
+    if not isinstance(inputs, dict) or not isinstance(outputs, dict):
         raise AnalysisError(f"{path}: cannot be read (no digests of inputs and outputs in it); {again}")
-    for name in parts[1]:
+    for name in outputs:
         if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
             raise AnalysisError(f"{path}: cannot be read (the output {name!r} lies outside the report); {again}")
-    return {"inputs": parts[0], "outputs": parts[1]}
+    return {"inputs": inputs, "outputs": outputs}
 
 
 def _digest(path: Path) -> str | None:
