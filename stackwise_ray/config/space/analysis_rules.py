@@ -18,7 +18,7 @@ from stackwise_ray.config.space.sweep_config import (
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.analysis_step import MetricRead, PlannedArm, PlannedSweep
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS, loss_kind
 from stackwise_ray.core.registries import ANALYSES
 
@@ -37,8 +37,8 @@ def _check_entries(sweep: SweepConfig) -> None:
 def _check_search(sweep: SweepConfig) -> None:
     """A search has no arms, sizes or budgets before it has drawn them."""
     for declared in sweep.steps:
-        if isinstance(sweep.design, SearchDesign) and declared.step.refuses_search is not None:
-            raise _refuse(sweep, declared.place(), declared.step.refuses_search)
+        if isinstance(sweep.design, SearchDesign) and (why := declared.refuses_search()) is not None:
+            raise _refuse(sweep, declared.place(), why)
 
 
 def _check_adaptive(sweep: SweepConfig) -> None:
@@ -88,6 +88,18 @@ def check_analysis(sweep: SweepConfig, design: Design) -> None:
     )
     for declared in sweep.steps:
         declared.check(planned)
+        comparison = declared.comparison()
+        if comparison is not None and design.arms:
+            _check_baseline(sweep, declared.place("baseline"), sweep.baseline_of(comparison), planned)
+
+
+def _check_baseline(sweep: SweepConfig, place: str, baseline: str | None, planned: PlannedSweep) -> None:
+    """Whoever declares a comparison: what its verdicts are against is an arm."""
+    names = [arm.name for arm in planned.arms]
+    if baseline is None:
+        raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
+    if baseline not in names:
+        raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
 
 
 def check_masks(sweep: SweepConfig, design: Design) -> None:

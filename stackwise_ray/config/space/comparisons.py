@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stackwise_ray.config.space.declared_steps import COMPARE
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, ObjectiveEntry, SweepConfig
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison
@@ -16,10 +17,6 @@ from stackwise_ray.core.registries import ANALYSES
 
 OPEN_BUDGET = "flops"
 """What must be equal in a comparison that suggests itself, where the arms have budgets in several units."""
-
-
-SUGGESTED = "compare"
-"""The analysis that suggests itself where a design names a baseline and the file declares no comparison."""
 
 
 def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | None) -> Questions:
@@ -36,8 +33,8 @@ def resolve_questions(sweep: SweepConfig, arms: Sequence[str], budget: str | Non
     ]
     suggested = []
     if not declared and sweep.baseline is not None:
-        suggestion = ANALYSES.get(SUGGESTED).options(metric=sweep.objective[0].metric)
-        suggested = [_resolve(sweep, suggestion, arms, budget, step=SUGGESTED, declared=False)]
+        suggestion = ANALYSES.get(COMPARE).options(metric=sweep.objective[0].metric)
+        suggested = [_resolve(sweep, suggestion, arms, budget, step=COMPARE, declared=False)]
     goals = tuple(Goal.of(entry.metric, _written(sweep, entry.metric)) for entry in sweep.objective)
     stopping = None if sweep.scheduler is None else sweep.scheduler.metric
     return Questions(

@@ -130,6 +130,10 @@ def _check_metrics(sweep: SweepConfig) -> None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
     for place, read in metrics_read(sweep):
         require_metric(read.metric, place=place, source=sweep.source)
+    for declared in sweep.steps:
+        comparison = declared.comparison()
+        if comparison is not None:
+            require_metric(comparison.metric, place=declared.place("metric"), source=sweep.source)
 
 
 def _check_directions(sweep: SweepConfig) -> None:

@@ -11,7 +11,7 @@ from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from rich.console import Console
@@ -25,8 +25,9 @@ from analysis.report.reported_steps import Finding, ReportedStep
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import Sweep
 from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import sweep_to_plain
-from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
+from stackwise_ray.core.analysis_step import MetricRead, PlannedSweep, StepOptions
 from stackwise_ray.core.errors import AnalysisError, ConfigError
 from stackwise_ray.core.registries import ANALYSES
 
@@ -65,12 +66,57 @@ def _raises(self: Any, options: Any, *_: Any) -> Any:
     return {}["nothing"]
 
 
+class Own:
+    """A comparison that a plugin's step gives: not options of ours, and its values are anything."""
+
+    def __init__(self, **values: Any) -> None:
+        own = {"metric": "validation/loss", "equal": "budget", "tolerance": 0.01, "alpha": 0.05, "correction": "holm"}
+        vars(self).update({"baseline": None, "direction": None, "margin": None, "test": "t"} | own | values)
+
+
+class Raising(Own):
+    """One of which a value cannot be had."""
+
+    @property
+    def anything(self) -> float:
+        raise ZeroDivisionError("no level")
+
+    def __getattribute__(self, name: str) -> Any:
+        return super().__getattribute__("anything" if name == "alpha" else name)
+
+
+def _own(made: Any) -> dict[str, Any]:
+    return {"comparison": lambda self, options: made}
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "reads raises": ({"reads": _raises}, "its `reads` raises KeyError"),
     "reads gives text": ({"reads": lambda self, options: ("validation/loss",)}, "its `reads` gives 'validation/loss'"),
     "reads gives nothing": ({"reads": lambda self, options: None}, "its `reads` raises TypeError"),
     "comparison raises": ({"comparison": _raises}, "its `comparison` raises KeyError"),
     "comparison is none": ({"comparison": lambda self, options: "loss"}, "its `comparison` gives a str, which lacks m"),
+    "comparison is raising": (_own(Raising()), "its `comparison` raises ZeroDivisionError"),
+    "comparison of no metric": (_own(Own(metric=None)), "its `comparison` has metric = null is null where text is wan"),
+    "comparison sideways": (_own(Own(direction="sideways")), 'its `comparison` has direction = "sideways" is unknown'),
+    "comparison alpha": (
+        _own(Own(alpha=0.7)),
+        "its `comparison` has alpha = 0.7 is out of range; it must be below",
+    ),
+    "comparison alpha 2": (_own(Own(alpha=2)), "its `comparison` has alpha = 2 is out of range"),
+    "comparison tolerance": (_own(Own(tolerance=3)), "its `comparison` has tolerance = 3 is out of range"),
+    "comparison margin": (_own(Own(margin=-1.0)), "its `comparison` has margin = -1.0 is out of range"),
+    "comparison test": (_own(Own(test="mixture_t")), 'its `comparison` has test = "mixture_t" is unknown'),
+    "comparison equal": (_own(Own(equal="x")), 'its `comparison` has equal = "x" is unknown'),
+    "comparison correction": (_own(Own(correction="x")), 'its `comparison` has correction = "x" is unknown'),
+    "comparison baseline": (
+        _own(Own(baseline=3)),
+        "its `comparison` has baseline = 3 is a number where text",
+    ),
+    "comparison nan": (_own(Own(alpha=float("nan"))), "its `comparison` has alpha = nan is not a finite number"),
+    "reads no text": (
+        {"reads": lambda self, o: (MetricRead(metric=cast(str, None), instead="x"),)},
+        "its `reads` gives",
+    ),
     "check raises": ({"check": _raises}, "its `check` raises KeyError"),
 }
 
@@ -85,6 +131,33 @@ def test_a_mistake_of_a_plugins_step_is_one_message_with_its_name_and_place(
     with ANALYSES.registered("wrong", step), pytest.raises(ConfigError) as caught:
         sweep_from_plain({**DOCUMENT, **objective, "analysis": [{"wrong": {}}]}, source="a.yaml")
     assert str(caught.value).startswith(f"a.yaml: analysis.0.wrong: the analysis 'wrong': {said}")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"metric": "validation/lost"}, r"analysis\.0\.wrong\.metric = validation/lost is reported by nothing"),
+        ({"baseline": "nobody"}, r"analysis\.0\.wrong\.baseline = nobody is no arm; choose one of a, b"),
+    ],
+)
+def test_the_comparison_of_a_plugins_step_is_on_a_metric_of_trials_against_an_arm(
+    values: dict[str, Any], said: str
+) -> None:
+    document = {**DOCUMENT, "objective": [{"metric": "validation/loss"}], "analysis": [{"wrong": {}}]}
+    step = type("Wrong", (BudgetTableStep,), _own(Own(**values)))()
+    with ANALYSES.registered("wrong", step), pytest.raises(ConfigError, match=said):
+        sweep_from_plain(document)
+    with ANALYSES.registered("wrong", type("Right", (BudgetTableStep,), _own(Own(alpha=0.2)))()):
+        sweep = sweep_from_plain(document)
+        assert expand(sweep).questions.comparisons[0].alpha == 0.2
+
+
+def test_why_a_plugins_step_refuses_a_search_is_text() -> None:
+    search = {"design": {"kind": "search"}, "search": {"space": {"training.lr": {"log_uniform": [1e-4, 1e-3]}}}}
+    step = type("Wrong", (BudgetTableStep,), {"refuses_search": 3})()
+    said = r"analysis\.0\.wrong: the analysis 'wrong': its `refuses_search` is 3; give the reason"
+    with ANALYSES.registered("wrong", step), pytest.raises(ConfigError, match=said):
+        sweep_from_plain({**DOCUMENT, **search, "analysis": [{"wrong": {}}]})
 
 
 @pytest.fixture
