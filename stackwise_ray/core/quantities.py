@@ -115,12 +115,16 @@ def format_value(value: float | None, decimals: int = 4) -> str:
 
 
 def format_share(value: float) -> str:
-    """A level or a tolerance as a percentage, with the digits that it has.
+    """A level or a tolerance as a percentage, with four digits, and with more where it would show as all or nothing.
 
-    >>> format_share(1 - 0.05), format_share(0.001), format_share(1 - 0.05 / 3)
-    ('95%', '0.1%', '98.33%')
+    >>> format_share(1 - 0.05), format_share(0.001), format_share(1 - 0.05 / 3), format_share(1 - 1e-5)
+    ('95%', '0.1%', '98.33%', '99.999%')
     """
-    return _signs(f"{100 * value:.4g}%")
+    shown, digits = f"{100 * value:.4g}", 4
+    while float(shown) == 100 and value != 1:  # 17 digits tell any two numbers apart
+        digits += 1
+        shown = f"{100 * value:.{digits}g}"
+    return _signs(f"{shown}%")
 
 
 def _signs(text: str) -> str:
