@@ -82,7 +82,7 @@ def masked_shares(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
         if len(values):
             _band(axes, MASKED_SHARES, values, arm_style(arms, arm), marker="o")
     axes.set_xticks(MASKED_SHARES)
-    axes.set(title="Loss by share of masks", xlabel="masked positions (%)", ylabel="loss (nats a masked token)")
+    axes.set(title="Loss by share of masks", xlabel="masked positions (%)", ylabel="loss (nats per masked token)")
 
 
 def masked_gaps(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ def masked_gaps(axes: Axes, runs: pd.DataFrame, arms: Sequence[str]) -> None:
         if len(gaps):
             _band(axes, MASKED_SHARES, gaps, arm_style(arms, arm), marker="o")
     axes.set_xticks(MASKED_SHARES)
-    axes.set(title=f"Difference from {arms[0]}", xlabel="masked positions (%)", ylabel="nats a masked token, paired")
+    axes.set(title=f"Difference from {arms[0]}", xlabel="masked positions (%)", ylabel="nats per masked token, paired")
 
 
 def against_budget(

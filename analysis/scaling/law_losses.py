@@ -59,7 +59,7 @@ class HuberLog:
         """Source: Schrader and Hettmansperger (1980), Biometrika 67 (likelihood-ratio tests of M-estimates).
 
         psi' is 1 within delta and 0 beyond. Where delta is far below the noise few runs lie within it, so the share is
-        read off a window as wide as a density estimate needs, without the runs (one a parameter) that such a fit
+        read off a window as wide as a density estimate needs, without the runs (one per parameter) that such a fit
         passes through.
         """
         freedom = max(1, r.size - n_parameters)

@@ -37,7 +37,7 @@ _LOSS_KINDS = (
     "parameters/data.tokenizer",
     "parameters/data.corpus",
 )
-_TOO_FEW = "a law is fitted to at least two runs a parameter"
+_TOO_FEW = "a law is fitted to at least two runs per parameter"
 
 
 @dataclass(frozen=True, kw_only=True)
