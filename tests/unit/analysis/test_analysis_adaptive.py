@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +87,15 @@ def test_the_report_prints_the_verdict_that_ended_each_arm(tmp_path: Path) -> No
         assert saved["result"]["decision"] == found[arm].decision
         assert saved["result"]["decided_at"] == found[arm].decided_at
         assert found[arm].difference_text in text
+
+
+def test_a_sweep_is_adaptive_as_soon_as_one_of_its_comparisons_is_and_not_without_any(tmp_path: Path) -> None:
+    sweep = read_sweep(write_adaptive(tmp_path / "s"))
+    (adaptive,) = sweep.questions.comparisons
+    for tests, expected in (((), False), (("t",), False), (("t", "mixture_t"), True), (("mixture_t", "t"), True)):
+        comparisons = [asdict(replace(adaptive, test=test)) for test in tests]
+        questions = {**sweep.questions.to_plain(), "comparisons": comparisons}
+        assert replace(sweep, meta={**sweep.meta, "questions": questions}).is_adaptive is expected
 
 
 def test_an_arm_that_never_finished_counts_in_the_level_of_the_others(tmp_path: Path) -> None:
