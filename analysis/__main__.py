@@ -8,13 +8,16 @@ in what was asked ends with one message and exit code 2.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stackwise_ray.core.atomic import disk_full_is_named
-from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError
+from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError, StackwiseError
+from stackwise_ray.core.plugins import problems
 
 from .commands import law_commands, statistics_commands
 from .commands.printing import (
@@ -213,10 +216,24 @@ def _source_name(source: str) -> str:
     return source.rpartition("#")[2] if "#" in source else Path(source).stem
 
 
+@contextmanager
+def _plugins_warned_of() -> Iterator[None]:
+    """What is wrong with installed plugins goes to standard error at the end, but for what ends the command itself."""
+    said = ""
+    try:
+        yield
+    except StackwiseError as error:
+        said = str(error)
+        raise
+    finally:
+        for problem in problems(said):
+            print(f"warning: {problem}", file=sys.stderr)
+
+
 def main(prog_name: str = "python -m analysis") -> None:
     """Run the command line; our own errors become one message and exit code 2."""
     try:
-        with disk_full_is_named(prog_name):
+        with disk_full_is_named(prog_name), _plugins_warned_of():
             app(prog_name=prog_name)
     except AnalysisError as error:
         print(f"AnalysisError: {error}", file=sys.stderr)

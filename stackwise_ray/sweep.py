@@ -228,7 +228,8 @@ def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:
 
     try:
         return load_sweep(file, overrides=words)
-    except ConfigError:
+    except ConfigError as error:
+        warn_about_plugins(error)
         directory = output / _name(file, words)
         if (directory / "journal.sqlite").is_file():
             from stackwise_ray.core.records import open_journal, read_meta

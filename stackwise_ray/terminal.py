@@ -83,6 +83,9 @@ def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     try:
         try:
             yield
+        except ConfigError as error:
+            warn_about_plugins(error)
+            raise
         finally:
             warn_about_plugins()
     except ConfigError as error:
@@ -106,9 +109,13 @@ def load_plugins(asked: Sequence[str] | None) -> None:
         load_plugin(name)
 
 
-def warn_about_plugins() -> None:
-    """One line on standard error per installed plugin that something is wrong with; the command goes on without it."""
-    for problem in problems():
+def warn_about_plugins(error: Exception | None = None) -> None:
+    """One line on standard error per installed plugin that something is wrong with; the command goes on without it.
+
+    Args:
+        error: What ends the command and is printed after this: what it says itself is no warning.
+    """
+    for problem in problems("" if error is None else str(error)):
         complain(f"warning: {problem}")
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stackwise_ray.core.errors import NameTakenError
+from stackwise_ray.core.errors import NameTakenError, PluginError
 from stackwise_ray.core.metric import Direction, Form, Metric
 from stackwise_ray.core.quantities import (
     decimals_for,
@@ -77,7 +77,11 @@ for _registry in (TASKS, COMPONENTS):
 
 
 def find_metric(path: str) -> Metric | None:
-    """The metric of that path, or None; the first part of a path may be the task or the component that brings it."""
+    """The metric of that path, or None; the first part of a path may be the task or the component that brings it.
+
+    Raises:
+        PluginError: An installed plugin offers that task or component and cannot be loaded.
+    """
     owner = path.partition("/")[0]
     for registry in (TASKS, COMPONENTS) if path not in _KNOWN else ():
         if owner in registry:
@@ -86,9 +90,20 @@ def find_metric(path: str) -> Metric | None:
 
 
 def metric_called(name: str) -> Metric | None:
-    """The metric of that path, or the one that is called so elsewhere: a table's column, another program's name."""
-    found = find_metric(name)
+    """The metric of that path, or the one that is called so elsewhere: a table's column, another program's name.
+
+    A table may have any column, so one under the name of a broken installed plugin is a column and no error.
+    """
+    found = _find_loaded(name)
     return found or next((metric for metric in _KNOWN.values() if name in metric.also_called), None)
+
+
+def _find_loaded(path: str) -> Metric | None:
+    """As `find_metric`; nothing is known of a broken installed plugin, which `core.plugins.problems` names."""
+    try:
+        return find_metric(path)
+    except PluginError:
+        return None
 
 
 def metric_paths() -> tuple[str, ...]:
@@ -138,7 +153,7 @@ def badness(direction: Direction) -> float:
 
 def metric_name(path: str) -> str:
     """What a table calls a metric; its path where nobody registered it."""
-    found = find_metric(path)
+    found = _find_loaded(path)
     return path if found is None else found.name
 
 

@@ -141,13 +141,17 @@ def at_fault(registry: Registry[Any], name: str, what: str) -> Iterator[None]:
         raise PluginError(f"{origin(registry, name)}: {what} raises {reason}") from error
 
 
-def problems() -> tuple[str, ...]:
-    """What is wrong with installed plugins that nobody has asked for by name, one sentence each, each told once."""
+def problems(said: str = "") -> tuple[str, ...]:
+    """What is wrong with installed plugins that nobody has asked for by name, one sentence each, each told once.
+
+    Args:
+        said: An error that is shown anyhow; what stands in it counts as told.
+    """
     with _lock:
         found = tuple(_problems)
         _told.update(found)
         _problems.clear()
-        return found
+        return tuple(problem for problem in found if problem not in said)
 
 
 def note_problem(problem: str) -> None:
@@ -259,8 +263,10 @@ def _load_offer(kind: str, name: str, module: str) -> None:
                     f"{GROUP}{kind} and registers no such entry; it registers {_names(plugin)}"
                 )
         except PluginError as error:
-            _problems[str(error)] = None
-            raise
+            if error.path == OPTION:  # which nobody need have written: the plugin is installed
+                error = PluginError(f"the installed plugin {error.problem.removeprefix('= ')}")
+            note_problem(str(error))
+            raise error from None
 
 
 @functools.cache

@@ -146,6 +146,36 @@ assert not plugins.problems(), "each is told once"
     assert "offers 'markov' in stackwise_ray.corpora, and stackwise_ray has it" in taken
 
 
+def command(folder: Path, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run([sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("group", ["components", "tasks", "analyses"])
+def test_a_table_may_have_columns_under_the_name_of_a_broken_installed_plugin(group: str, folder: Path) -> None:
+    install(folder, group, "theirs", "their_package", "raise RuntimeError('not today')\n")
+    rows = ("arm,seed,theirs/score", "a,0,1", "b,0,2", "a,1,1.5", "b,1,2.5")
+    (folder / "runs.csv").write_text("\n".join(rows) + "\n")
+    words = ("compare", "runs.csv", "--metric", "theirs/score", "--baseline", "a", "--equal", "none")
+    code, shown, said = command(folder, "analysis", *words)
+    assert code == 0, said
+    assert "On theirs/score" in shown
+    assert said.count("not today") == (group != "analyses")  # of which the table says nothing
+    assert "--plugin" not in said
+
+
+def test_an_error_of_an_installed_plugin_is_said_once_and_asks_for_no_option(folder: Path) -> None:
+    install(folder, "analyses", "theirs", "their_package", "raise RuntimeError('not today')\n")
+    (folder / "s.yaml").write_text(
+        "name: s\nbase: {model: decoder/gpt2_family/tiny, data: markov}\n"
+        "design: {kind: arms, arms: {a: {}}}\nanalysis: [{theirs: {}}]\n"
+    )
+    code, _, said = command(folder, "stackwise_ray.sweep", "s.yaml", "--plan")
+    assert code == 2
+    assert said.count("not today") == 1
+    assert said.startswith("error: the installed plugin theirs (their_package of their_package 1.0) cannot be loaded: ")
+
+
 def test_a_worker_loads_the_text_that_it_was_sent_where_there_is_no_file(folder: Path) -> None:
     sent = in_a_process(folder, 'plugins.load_plugin("mine.py"); print(json.dumps(plugins.to_workers()))')
     (folder / "mine.py").unlink()
