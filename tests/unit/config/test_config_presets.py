@@ -137,7 +137,8 @@ def test_a_broken_package_of_presets_stops_only_who_asks_for_its_presets(
     user_preset(theirs, "model/theirs/tiny", "family: [\n")
     (theirs / "data").mkdir()
     (theirs / "data" / "gone.yaml").symlink_to(tmp_path / "nowhere.yaml")
-    for name, package in (("absent", "no_such_package"), ("raising", "raises.presets"), ("theirs", theirs.name), ("others", others.name)):
+    named = {"absent": "no_such_package", "raising": "raises.presets", "theirs": theirs.name, "others": others.name}
+    for name, package in named.items():
         install_presets(tmp_path, name, package)
     monkeypatch.syspath_prepend(tmp_path)
     assert load_trial(["model=decoder/gpt2_family/tiny", "training=theirs", "training.budget={steps: 1}"]).training.lr
