@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.training.trial_folder import TrialResult
 
-LINE_SECONDS = 60.0
-"""Between two lines where standard output is no terminal."""
+RECORD_SECONDS = 60.0
+"""Between two lines of a run where standard output is no terminal."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -246,7 +246,7 @@ class Display:
             self._progress.update(self._task, completed=share, text=text)
         elif record.doing is not None:
             say(self._console, f"{self._title}: {text}")
-        elif time.monotonic() - self._last_line >= LINE_SECONDS:
+        elif time.monotonic() - self._last_line >= RECORD_SECONDS:
             self._last_line = time.monotonic()
             say(self._console, f"{self._title}: {share:.0%}, {text}")
 

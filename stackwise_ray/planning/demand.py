@@ -17,8 +17,8 @@ class Demand:
 
     Attributes:
         cpus: CPUs per worker; also its number of torch threads.
-        gpus: GPUs a worker.
-        workers: Workers a trial.
+        gpus: GPUs per worker.
+        workers: Workers per trial.
         max_concurrent: Most trials at once; None: as many as fit.
     """
 

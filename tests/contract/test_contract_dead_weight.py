@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.sources import nodes
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = [path for package in ("stackwise_ray", "analysis") for path in sorted((ROOT / package).rglob("*.py"))]
 CALLERS = [path for folder in ("benchmarks", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -53,7 +55,7 @@ ONE_THOUGHT: dict[str, str] = {}
 
 def uses(path: Path) -> Iterator[str]:
     """Every name that a file uses; names in its texts count where the text is a name and nothing else."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 yield name
@@ -69,7 +71,7 @@ def uses(path: Path) -> Iterator[str]:
 
 def definitions(path: Path) -> Iterator[tuple[int, str]]:
     """Line and name of every function and class that is found by its name alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = (ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list)
             decorators = {name.rpartition(".")[2] for name in names}
@@ -102,7 +104,7 @@ def lengths(path: Path) -> Iterator[tuple[str, int, int, int]]:
     text = path.read_text(encoding="utf-8")
     name = str(path.relative_to(ROOT))
     yield name, text.count("\n"), LONG_FILE, LONGEST_FILE
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             yield f"{name} {node.name}", lines, LONG_FUNCTION, LONGEST_FUNCTION

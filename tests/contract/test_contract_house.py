@@ -21,6 +21,7 @@ from stackwise_ray.config.trial.paths import is_trial_path, trial_paths
 from stackwise_ray.core import registries
 from stackwise_ray.core.registries import COMPONENTS, FLAGS
 from stackwise_ray.core.registry import Registry
+from tests.sources import nodes, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -35,7 +36,7 @@ def imported(name: str) -> set[str]:
     path = FILES[name]
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +81,7 @@ def test_no_two_modules_share_a_name() -> None:
 def test_no_two_public_classes_share_a_name() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for name, path in FILES.items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name)
     assert {owner: names for owner, names in places.items() if len(names) > 1} == {}
@@ -100,7 +101,7 @@ def others_imported(*folders: str) -> dict[str, set[str]]:
     roots = set()
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
                 roots |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -189,7 +190,7 @@ def identifiers(tree: ast.Module) -> set[str]:
 
 
 def test_no_name_in_a_docstring_is_dangling() -> None:
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    trees = {name: tree(path) for name, path in FILES.items()}
     bound = {name: members(tree.body) for name, tree in trees.items()}
     used = set().union(*(identifiers(tree) for tree in trees.values()), *(name.split(".") for name in FILES))
     registered = {name for name, value in vars(registries).items() if isinstance(value, Registry)}

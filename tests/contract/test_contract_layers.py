@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.plugin_checkup import HEAVY
+from tests.sources import nodes, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "stackwise_ray"
@@ -56,10 +57,8 @@ WITHIN_A_LAYER = {("models", "kernels"), ("metrics", "kernels"), ("tasks", "trai
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     """Dotted names that a module imports from outside."""
-    tree = ast.parse(path.read_text())
     found: set[str] = set()
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    for node in nodes:
+    for node in tree(path).body if top_level_only else nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +126,7 @@ def imports_within_analysis(path: Path) -> set[str]:
     """Dotted names below `analysis`, without the package's, that a module of it imports."""
     package = path.relative_to(ROOT / "analysis").parts[:-1]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = (*package[: len(package) - node.level + 1], *(node.module or "").split("."))
             found.update(".".join(filter(None, (*base, alias.name))) for alias in node.names)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.registries import BY_KIND
+from tests.sources import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for package in ("stackwise_ray", "analysis") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -36,7 +37,7 @@ def test_no_list_of_names_repeats_a_registry(kind: str) -> None:
     repeated = [
         f"{path.relative_to(ROOT)}:{line}: {sorted(found & names)}"
         for path in FILES
-        for line, found in lists_of_text(ast.parse(path.read_text(encoding="utf-8")))
+        for line, found in lists_of_text(tree(path))
         if len(found & names) > 1
     ]
     assert repeated == []

@@ -53,6 +53,9 @@ def provenance(sweep: Sweep) -> Section:
         rows.append(("started", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(started))))
     if sweep.earlier:
         rows.append(("left out", f"{_trials(len(sweep.earlier))} {EARLIER}"))
+    for plugin in meta.get("plugins") or ():
+        place = plugin.get("file") or " ".join(filter(None, (plugin.get("distribution"), plugin.get("version"))))
+        rows.append((f"plugin {plugin['name']}", f"{place or 'a module'}, sha256 {plugin['sha256']}"))
     facts: dict[str, dict[str, int]] = {}
     for trial in sweep.distinct_trials:
         if trial.status == "finished":

@@ -92,11 +92,12 @@ class Replicated(SingleWorker):
 
         One that no worker has stays absent, as on a single worker: the optimizer leaves such a parameter alone.
         """
-        lacking = [parameter for parameter in parameters if parameter.grad is None]
-        held = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
-        held = held.to(loss.device)
-        for parameter in lacking:
-            parameter.grad = torch.zeros_like(parameter)
+        lacking = any(parameter.grad is None for parameter in parameters)
+        held = torch.ones(len(parameters), dtype=torch.int32, device=loss.device)  # made there: no copy to wait for
+        for number, parameter in enumerate(parameters):
+            if parameter.grad is None:
+                held[number] = 0
+                parameter.grad = torch.zeros_like(parameter)
         collectives.sum_([loss, *(p.grad for p in parameters if p.grad is not None), held])
         if lacking:  # else every gradient is there, and a GPU need not be waited for
             for parameter, workers in zip(parameters, held.tolist(), strict=True):

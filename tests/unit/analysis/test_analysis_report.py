@@ -111,6 +111,19 @@ def test_what_nobody_measured_reads_not_measured(journal):
     assert "| sweep hash | not recorded |" in text
 
 
+def test_the_plugins_of_a_sweep_stand_in_its_provenance_with_their_hashes(make_ablation):
+    folder = make_ablation()
+    plugins = [
+        {"name": "mine.py", "file": "/home/you/mine.py", "sha256": "a" * 64},
+        {"name": "theirs", "distribution": "their-package", "version": "1.2", "sha256": "b" * 64},
+    ]
+    with sqlite3.connect(folder / "journal.sqlite") as journal:
+        journal.execute("INSERT OR REPLACE INTO meta VALUES ('plugins', ?)", (json.dumps(plugins),))
+    shown = text_of(folder).split("## Provenance")[1]
+    assert f"| plugin mine.py | /home/you/mine.py, sha256 {'a' * 64} |" in shown
+    assert f"| plugin theirs | their-package 1.2, sha256 {'b' * 64} |" in shown
+
+
 def test_a_plan_amended_after_the_first_trial_is_shown_above_the_verdict(make_ablation):
     folder = make_ablation(failed=False)
 
