@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from stackwise_ray.core.errors import EntryError, NameTakenError
+from stackwise_ray.core.errors import NameTakenError
 from stackwise_ray.core.metric import Direction, Form, Metric
 from stackwise_ray.core.quantities import (
     decimals_for,
@@ -43,19 +43,6 @@ def register_metrics(*metrics: Metric) -> None:
         seen.undo.callback(_release, metrics)
 
 
-def withdraw_metrics(*metrics: Metric) -> None:
-    """Takes metrics out of the catalogue again that `register_metrics` added, all or none; one that others have stays.
-
-    Raises:
-        EntryError: One of them is not registered.
-    """
-    _release(metrics)
-    for seen in watching():
-        for path in [metric.path for metric in metrics if metric.path in seen.metrics]:
-            seen.metrics.remove(path)
-        seen.undo.callback(_hold, metrics)
-
-
 def _hold(metrics: Iterable[Metric]) -> None:
     metrics = tuple(metrics)
     for number, metric in enumerate(metrics):
@@ -70,10 +57,7 @@ def _hold(metrics: Iterable[Metric]) -> None:
 
 
 def _release(metrics: Iterable[Metric]) -> None:
-    metrics = tuple(metrics)
-    for metric in metrics:
-        if _KNOWN.get(metric.path) != metric or _HOLDERS[metric.path] < metrics.count(metric):
-            raise EntryError(f"metric '{metric.path}' is not registered, so it cannot be withdrawn; register it first")
+    """The opposite of `_hold`; a metric that others hold too stays."""
     for metric in metrics:
         _HOLDERS[metric.path] -= 1
         if not _HOLDERS[metric.path]:
