@@ -6,9 +6,12 @@ loaded is a line that fails, and the diagnosis goes on.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from stackwise_ray.checkup import Check
 from stackwise_ray.core.errors import PluginError
@@ -34,8 +37,9 @@ def check_plugins(asked: Sequence[str], tell: Callable[[str], None]) -> Iterator
             fix = "correct the plugin; commands without this --plugin work as before"
             yield Check(name=f"plugin {name}", status="fails", detail=error.problem.removeprefix("= "), fix=fix)
             continue
-        entries = ", ".join(f"{BY_KIND[kind].kind} '{entry}'" for kind, entry in plugin.entries)
-        yield Check(name=f"plugin {name}", status="ok", detail=f"registers {entries} (sha256 {plugin.sha256[:12]})")
+        entries = [f"{BY_KIND[kind].kind} '{entry}'" for kind, entry in plugin.entries]
+        has = ", ".join((*entries, *(f"metric '{path}'" for path in plugin.metrics)))
+        yield Check(name=f"plugin {name}", status="ok", detail=f"registers {has} (sha256 {plugin.sha256[:12]})")
         yield _check_light(plugin)
         for kind, entry in plugin.entries:
             tell(f"checking {BY_KIND[kind].kind} {entry}")
@@ -69,22 +73,29 @@ def check_entry(kind: str, name: str, *, title: str) -> Iterator[Check]:
 def _check_light(plugin: Plugin) -> Check:
     """Whether a second process can load the plugin, as every worker does, and loads nothing heavy with it."""
     code = (
-        "import sys; from stackwise_ray.core.errors import PluginError\n"
+        "import json, sys; from pathlib import Path; from stackwise_ray.core.errors import PluginError\n"
         "from stackwise_ray.core.plugins import load_plugin\n"
-        "try: load_plugin(sys.argv[1])\n"
-        "except PluginError as error: sys.exit(str(error))\n"
-        f"print(); print(*[name for name in {HEAVY!r} if name in sys.modules])"
+        "try: load_plugin(sys.argv[1]); problem = None\n"
+        "except PluginError as error: problem = str(error)\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "Path(sys.argv[2]).write_text(json.dumps({'problem': problem, 'loaded': loaded}), encoding='utf-8')\n"
+        "sys.exit(problem is not None)"
     )
-    answer = subprocess.run([sys.executable, "-c", code, plugin.name], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "answer.json")  # not what it prints: a plugin may print at any time, at its end too
+        command = [sys.executable, "-c", code, plugin.name, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        answer = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     name = f"plugin {plugin.name}"
-    if answer.returncode != 0:
+    if done.returncode != 0 or not answer:  # no answer: it ended the process
         return Check(
             name=name,
             status="fails",
-            detail=f"a second process cannot load it (exit code {answer.returncode}): {answer.stderr.strip()}",
+            detail=f"a second process cannot load it (exit code {done.returncode}): "
+            f"{answer.get('problem') or done.stderr.strip()}",
             fix="correct the plugin: every worker of a sweep loads it in a process of its own",
         )
-    loaded = answer.stdout.splitlines()[-1].split()  # the lines before it are what the plugin prints
+    loaded = answer["loaded"]
     if not loaded:
         return Check(name=name, status="ok", detail=f"It loads none of {', '.join(HEAVY)}.")
     return Check(

@@ -23,7 +23,7 @@ from stackwise_ray.core.quantities import (
     format_value,
 )
 from stackwise_ray.core.registries import COMPONENTS, TASKS
-from stackwise_ray.core.registry import Follower, can_be_withdrawn
+from stackwise_ray.core.registry import Follower, watching
 from stackwise_ray.core.trial_metrics import TRIAL_METRICS
 
 _KNOWN: dict[str, Metric] = {}
@@ -38,15 +38,9 @@ def register_metrics(*metrics: Metric) -> None:
         NameTakenError: One of them is registered already, and differently.
     """
     _hold(metrics)
-    can_be_withdrawn(lambda: withdraw_metrics(*metrics))
-
-
-def withdraw_metrics(*metrics: Metric) -> None:
-    """Takes metrics out of the catalogue again that `register_metrics` added; one that others have too stays."""
-    for metric in metrics:
-        _HOLDERS[metric.path] -= 1
-        if _HOLDERS[metric.path] <= 0:
-            del _HOLDERS[metric.path], _KNOWN[metric.path]
+    for seen in watching():
+        seen.metrics.extend(metric.path for metric in metrics)
+        seen.undo.callback(_release, metrics)
 
 
 def _hold(metrics: Iterable[Metric]) -> None:
@@ -62,6 +56,14 @@ def _hold(metrics: Iterable[Metric]) -> None:
         _HOLDERS[metric.path] += 1
 
 
+def _release(metrics: Iterable[Metric]) -> None:
+    """The opposite of `_hold`; a metric that others hold too stays."""
+    for metric in metrics:
+        _HOLDERS[metric.path] -= 1
+        if not _HOLDERS[metric.path]:
+            del _HOLDERS[metric.path], _KNOWN[metric.path]
+
+
 def _metrics_of(entry: Any) -> tuple[Metric, ...]:
     """What a task or a component brings."""
     return tuple(getattr(getattr(entry, "facts", entry), "metrics", ()))
@@ -70,9 +72,7 @@ def _metrics_of(entry: Any) -> tuple[Metric, ...]:
 _hold(TRIAL_METRICS)
 for _registry in (TASKS, COMPONENTS):
     _registry.follow(
-        Follower(
-            added=lambda entry: _hold(_metrics_of(entry)), removed=lambda entry: withdraw_metrics(*_metrics_of(entry))
-        )
+        Follower(added=lambda entry: _hold(_metrics_of(entry)), removed=lambda entry: _release(_metrics_of(entry)))
     )
 
 

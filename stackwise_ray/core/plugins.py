@@ -44,6 +44,7 @@ class Plugin:
         module: The name of its module in this process.
         sha256: Of its source; of all ``*.py`` files where it is a package.
         entries: What it registered: kind of entry and name.
+        metrics: Paths of the metrics that it registered beside its entries.
         file: Where its source was read; None where a distribution has it.
         source: Its text, where a file is the whole plugin.
         distribution: The installed distribution that it belongs to, and its version.
@@ -54,6 +55,7 @@ class Plugin:
     module: str
     sha256: str
     entries: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = ()
     file: str | None = None
     source: str | None = None
     distribution: str | None = None
@@ -359,20 +361,21 @@ def _load(module: str, execute: Callable[[], Plugin], where: str, file: str | No
     with registrations() as seen:
         try:
             plugin = execute()
-            if not seen.entries:
+            if not (seen.entries or seen.metrics):
                 raise PluginError(
                     f'= {where} registers nothing; a plugin calls, for example, FLAGS.register("name")(flag) when it '
                     "is imported, and must not have been imported before",
                     path=OPTION,
                 )
         except BaseException as error:
-            seen.withdraw()
             sys.modules.pop(module, None)
+            seen.withdraw()
             if isinstance(error, KeyboardInterrupt):
                 raise
             _broken[module] = error if isinstance(error, PluginError) else _failure(where, error, file)
             raise _broken[module] from None
-    _loaded[module] = replace(plugin, entries=tuple((registry.group, name) for registry, name in seen.entries))
+    entries = tuple((registry.group, name) for registry, name in seen.entries)
+    _loaded[module] = replace(plugin, entries=entries, metrics=tuple(seen.metrics))
     return _loaded[module]
 
 
@@ -401,7 +404,8 @@ def _spec(root: str) -> ModuleSpec | None:
 
 
 def _names(plugin: Plugin) -> str:
-    return ", ".join(f"'{name}' in {GROUP}{kind}" for kind, name in plugin.entries)
+    entries = (f"'{name}' in {GROUP}{kind}" for kind, name in plugin.entries)
+    return ", ".join((*entries, *(f"the metric '{path}'" for path in plugin.metrics)))
 
 
 def _belongs_to(module: str) -> str | None:

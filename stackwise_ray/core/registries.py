@@ -40,7 +40,7 @@ COMPONENTS: Registry[Any] = Registry(
     package="stackwise_ray.models.components",
     protocol=(
         *("name", "options", "order", "conflicts", "one_stage", "metrics", "observable", "refuse", "attach", "report"),
-        *("held_out_tokens", "evaluation_bound"),
+        *("misfit", "held_out_tokens", "evaluation_bound"),
     ),
 )
 TASKS: Registry[Any] = Registry(

@@ -15,7 +15,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
@@ -115,14 +115,12 @@ class Registry(Generic[T]):
             owner = self._owner(name)
             if owner is not None:
                 raise NameTakenError(f"{self.kind} '{name}' is registered twice: {owner} has it; choose another name")
-            for follower in self._followers:
-                follower.added(entry)
-            self._entries[name] = entry
+            self._put_in(name, entry)
             if name not in self._module_names:  # the package's own are listed before they are imported
                 self._revision += 1
-                if _witnesses:
-                    _witnesses[-1].entries.append((self, name))
-                can_be_withdrawn(lambda: self.unregister(name))
+                for seen in watching():
+                    seen.entries.append((self, name))
+                    seen.undo.callback(self._take_out, name)
             return entry
 
         return add
@@ -153,10 +151,22 @@ class Registry(Generic[T]):
 
     def unregister(self, name: str) -> None:
         """Takes an entry out again: a plugin that failed its contract, or an entry that a test brought."""
+        entry = self._take_out(name)
+        for seen in watching():
+            seen.entries[:] = [one for one in seen.entries if one != (self, name)]
+            seen.undo.callback(self._put_in, name, entry)
+
+    def _put_in(self, name: str, entry: T) -> None:
+        for follower in self._followers:
+            follower.added(entry)
+        self._entries[name] = entry
+
+    def _take_out(self, name: str) -> T:
         entry = self._entries.pop(name)
         self._revision += 1
         for follower in self._followers:
             follower.removed(entry)
+        return entry
 
     def follow(self, follower: Follower[T]) -> None:
         """Tell `follower` of every entry that is there, comes or goes; one that it refuses is not registered."""
@@ -250,25 +260,25 @@ class Witness:
 
     Attributes:
         entries: Those of other packages than ours, with their registry.
-        undo: Takes one registration out again, of an entry or of something else; in the order of registering.
+        metrics: Paths of metrics that no entry brings.
+        undo: The opposite of every change, of one that took something out too.
     """
 
     entries: list[tuple[Registry[Any], str]] = field(default_factory=list)
-    undo: list[Callable[[], None]] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    undo: ExitStack = field(default_factory=ExitStack)
 
     def withdraw(self) -> None:
-        """Everything as it was before, the last registration first."""
-        while self.undo:
-            self.undo.pop()()
+        """Everything as it was before: undoes the last change first, and all of them even where one cannot be."""
+        self.undo.close()
 
 
 _witnesses: list[Witness] = []
 
 
-def can_be_withdrawn(undo: Callable[[], None]) -> None:
-    """Say how to take out again what has just been registered, to whoever watches."""
-    if _witnesses:
-        _witnesses[-1].undo.append(undo)
+def watching() -> Iterator[Witness]:
+    """Whoever watches what is registered now: one or nobody."""
+    yield from _witnesses[-1:]
 
 
 @contextmanager

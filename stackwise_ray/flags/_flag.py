@@ -82,18 +82,26 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
     from stackwise_ray.config.trial.editing import edit
     from stackwise_ray.config.trial.rules import first_broken
 
+    def edited_by(names: Collection[str]) -> TrialConfig:
+        """The trial with the edits of these flags, which break no rule."""
+        edited = edit(trial, {path: value for path, (value, name) in written.items() if name in names})
+        found = first_broken(edited)
+        if found is not None:
+            raise ConfigError(found[1], path=found[0])
+        return edited
+
     def problem_with(names: Collection[str]) -> ConfigError | None:
         """What these flags together would break."""
         try:
-            found = first_broken(edit(trial, {path: value for path, (value, name) in written.items() if name in names}))
+            edited_by(names)
         except ConfigError as error:
             return error
-        return None if found is None else ConfigError(found[1], path=found[0])
+        return None
 
-    problem = problem_with(trial.flags)
-    if problem is not None:
-        raise _of_the_flags(problem, trial.flags, problem_with)
-    return edit(trial, {path: value for path, (value, _) in written.items()})
+    try:
+        return edited_by(trial.flags)
+    except ConfigError as problem:
+        raise _of_the_flags(problem, trial.flags, problem_with) from None
 
 
 def _of_the_flags(

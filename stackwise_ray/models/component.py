@@ -19,6 +19,7 @@ from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.metric_catalogue import format_metric
+from stackwise_ray.core.plugins import at_fault
 from stackwise_ray.core.registry import Registry
 
 if TYPE_CHECKING:
@@ -137,7 +138,11 @@ class Attached:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` gave."""
+        """Takes over what `state` gave.
+
+        Raises:
+            ConfigError: It is something else; the path is within the state.
+        """
 
 
 class Component:
@@ -163,6 +168,13 @@ class Component:
 
     def refuse(self, trial: TrialConfig, options: Any) -> tuple[str, str] | None:
         """A field of the trial that does not fit these options and what is wrong with it, beside the conflicts."""
+        return None
+
+    def misfit(self, options: Any, *, n_layers: int) -> tuple[str, str] | None:
+        """An option that a model of so many layers has no place for and what is wrong with it; None: they fit.
+
+        Asked before the component is put on a saved model; `refuse` asks it of a trial where that is wanted.
+        """
         return None
 
     def held_out_tokens(self, options: Any) -> int:
@@ -239,15 +251,32 @@ def attach_saved(model: PreTrainedModel, source: str) -> None:
         source: The file of that config, for messages.
 
     Raises:
-        ConfigError: It names a component that is not there, or options that the component does not have.
+        ConfigError: It names a component that is not there, or options or a state that the component does not have.
     """
-    record: Mapping[str, Any] = getattr(model.config, SAVED, None) or {}
+    from stackwise_ray.models.stack_view import stack_view
+
+    record: Any = getattr(model.config, SAVED, {})
     if attached(model):
         return
+    if not isinstance(record, Mapping):
+        problem = f"= {record!r}; it is a mapping from components to their options and states: save the model again"
+        raise ConfigError(problem, path=SAVED, source=source)
     saved = {name: _saved(name, one, source) for name, one in record.items()}
+    for name, (options, _) in saved.items():
+        with at_fault(COMPONENTS, name, "its `misfit`"):
+            wrong = COMPONENTS.get(name).misfit(options, n_layers=len(stack_view(model).blocks))
+        if wrong is not None:
+            raise ConfigError(wrong[1], path=f"{SAVED}.{name}.options.{wrong[0]}", source=source)
     attach_components(model, {name: options for name, (options, _) in saved.items()})
     for name, one in attached(model).items():
-        one.restore(saved[name][1])
+        try:
+            one.restore(saved[name][1])
+        except ConfigError as error:
+            inner = f".{error.path}" if error.path else ""
+            raise ConfigError(error.problem, path=f"{SAVED}.{name}.state{inner}", source=source) from None
+        except (LookupError, TypeError, ValueError, AttributeError) as error:  # of a component that does not look
+            problem = f"= {saved[name][1]!r} is not what {name} saves ({type(error).__name__}: {error})"
+            raise ConfigError(f"{problem}; save the model again", path=f"{SAVED}.{name}.state", source=source) from None
 
 
 def component_parameters(model: PreTrainedModel) -> set[str]:

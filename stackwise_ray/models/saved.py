@@ -108,8 +108,8 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
         ConfigError: Nothing readable is there, weights are missing, which would be drawn at random, or its components
             are not what they were.
     """
-    from stackwise_ray.models.component import attach_saved, component_parameters
-    from stackwise_ray.models.growth.insertion import load_own, take_form
+    from stackwise_ray.models.component import SAVED, attach_saved, component_parameters
+    from stackwise_ray.models.growth.insertion import load_own, own_names, take_form
 
     settings = {"config": saved_config(folder, path=path)} | settings
     try:
@@ -124,7 +124,9 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
     take_form(model, names)
     attach_saved(model, str(folder / "config.json"))
     own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    absent = sorted({*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])} & own)
+    besides = own_names(model) | component_parameters(model)
+    lost = {*told["missing_keys"], *(str(key) for key in told["mismatched_keys"])} & own
+    absent = sorted(lost | (besides - names.keys()))
     if absent:
         what = "masked language model" if role == "encoder" else "language model"
         raise ConfigError(
@@ -132,7 +134,15 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
             "would stay random; give a model that was trained as one",
             path=path,
         )
-    load_own(model, names, component_parameters(model))
+    left = sorted(set(told["unexpected_keys"]) - model.state_dict().keys())
+    if left and hasattr(model.config, SAVED):  # this program saved it, and saves nothing that is not the model's
+        shown = f"{', '.join(left[:3])}{', …' if len(left) > 3 else ''}"
+        raise ConfigError(
+            f"does not go with its weights: {shown} would be left out; give config.json as it was saved",
+            path=SAVED,
+            source=str(folder / "config.json"),
+        )
+    load_own(model, names, besides)
     loaded: PreTrainedModel = model
     return loaded
 

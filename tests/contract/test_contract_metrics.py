@@ -15,9 +15,9 @@ from stackwise_ray.core.metric_catalogue import (
     metric_paths,
     register_metrics,
     resolve_direction,
-    withdraw_metrics,
 )
 from stackwise_ray.core.registries import COMPONENTS, TASKS
+from stackwise_ray.core.registry import registrations
 from stackwise_ray.data.corpora.associative_recall import AssociativeRecallSource
 from tests.small_trials import TRIAL, run, with_data, with_model, with_training
 
@@ -116,16 +116,18 @@ def test_the_direction_of_every_metric_is_the_one_written_down_here() -> None:
 
 def test_a_path_belongs_to_one_record_and_a_second_one_is_refused() -> None:
     first = Metric(path="ours/score", unit="points", direction="maximize", reported_by="a test")
-    register_metrics(first)
-    register_metrics(replace(first))  # the same again, as when a plugin is loaded twice
+    with registrations() as once:
+        register_metrics(first)
+    with registrations() as again:
+        register_metrics(replace(first))
     for other in (replace(first, direction="minimize"), replace(first, unit="per cent")):
         with pytest.raises(NameTakenError, match=r"'ours/score' is registered already .*choose another path, or give"):
             register_metrics(replace(first, path="ours/new"), other)
         assert find_metric("ours/score") == first
         assert find_metric("ours/new") is None
-    withdraw_metrics(first)
+    again.withdraw()
     assert find_metric("ours/score") == first
-    withdraw_metrics(first)
+    once.withdraw()
     assert find_metric("ours/score") is None
 
 

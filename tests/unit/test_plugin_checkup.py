@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REGISTERS = """
 from types import SimpleNamespace
 from stackwise_ray.core.registries import SCHEDULERS
@@ -25,12 +27,37 @@ def loading(folder: Path, text: str) -> list[dict[str, str]]:
         "print(json.dumps([asdict(check) for check in found]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    lines: list[dict[str, str]] = json.loads(done.stdout.splitlines()[-1])
+    (found,) = (line for line in done.stdout.splitlines() if "[{" in line)
+    lines: list[dict[str, str]] = json.loads(found[found.index("[{") :])
     return lines
 
 
-def test_a_plugin_that_prints_while_it_loads_is_well(tmp_path: Path) -> None:
-    assert [line["status"] for line in loading(tmp_path, REGISTERS + "print('torch, hello')")] == ["ok", "ok"]
+AT_THE_END = "import atexit; atexit.register(print, 'torch, goodbye')"
+
+
+@pytest.mark.parametrize("prints", ["print('torch, hello')", AT_THE_END, "print('torch', end='')"])
+def test_a_plugin_that_prints_when_it_loads_or_ends_is_well(prints: str, tmp_path: Path) -> None:
+    lines = loading(tmp_path, REGISTERS + prints)
+    assert [line["status"] for line in lines] == ["ok", "ok"]
+    assert "It loads none of torch" in lines[1]["detail"]
+
+
+def test_a_plugin_that_ends_the_second_process_fails(tmp_path: Path) -> None:
+    ends = "import os\nif os.path.exists('made'): os._exit(0)\nos.mkdir('made')"
+    _, second = loading(tmp_path, REGISTERS + ends)
+    assert second["status"] == "fails"
+    assert "a second process cannot load it (exit code 0)" in second["detail"]
+
+
+def test_a_plugin_of_metrics_alone_is_well(tmp_path: Path) -> None:
+    first, second = loading(
+        tmp_path,
+        "from stackwise_ray.core.metric import Metric\n"
+        "from stackwise_ray.core.metric_catalogue import register_metrics\n"
+        "register_metrics(Metric(path='mine/score', unit='points', reported_by='a test'))\n",
+    )
+    assert (first["status"], second["status"]) == ("ok", "ok")
+    assert first["detail"].startswith("registers metric 'mine/score' (sha256 ")
 
 
 def test_a_plugin_that_loads_only_once_fails_with_the_reason(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 The shipped ones lie in `stackwise_ray/presets`; a user's folder of the same layout adds to them (the key `presets`
 of a search-space file, the word `presets=DIR` of a command, or an entry point in the group `stackwise_ray.presets`
-that names a package). A name that two folders share is refused: which file was meant would be a guess. What is wrong
-with an installed package of presets stops only who asks for the preset; others get a warning.
+that names a package). A name that two folders share is refused: which file was meant would be a guess. An installed
+package stops nobody who asks for nothing of it: what is wrong with it is a warning, and a shipped preset stays what it
+is where a package has one of its name.
 
 Hydra composes (defaults lists, interpolation, `@package`); it validates nothing here. `config.trial.editing` turns what
 comes out, with the overrides, into a `TrialConfig`.
@@ -147,8 +148,11 @@ class PresetCatalogue:
             for file in sorted((directory / group).rglob("*.yaml")):
                 name = file.relative_to(directory / group).with_suffix("").as_posix()
                 if name in found:
-                    problem = f"the {group} preset '{name}' is also {_short(found[name])}; rename one of them"
-                    clash = ConfigError(problem, source=str(file))
+                    problem = f"the {group} preset '{name}' is also {_short(found[name])}"
+                    if found[name].is_relative_to(SHIPPED) and directory not in self._user:
+                        note_problem(f"{file}: {problem}, which is taken; the installed plugin's is left out")
+                        continue
+                    clash = ConfigError(f"{problem}; rename one of them", source=str(file))
                     if directory in self._user:
                         raise clash
                     self._clashes.setdefault((group, name), clash)

@@ -36,7 +36,7 @@ def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
 
     Raises:
         ConfigError: There is no such flag.
-        PluginError: It raises, or answers with no mapping.
+        PluginError: It raises, answers with no mapping, or sets a field twice.
     """
     flag = FLAGS.get(name)
     with at_fault(FLAGS, name, "its `edits`"):
@@ -44,7 +44,12 @@ def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
     if not isinstance(edits, Mapping) or not _named_by_text(edits):
         problem = f"its `edits` gives {edits!r}; return a mapping from dotted paths to values"
         raise PluginError(f"{origin(FLAGS, name)}: {problem}")
-    return flatten(edits)
+    flat = flatten(edits)
+    twice = next(_written_twice(edits), None)
+    if twice is not None:
+        problem = f"its `edits` sets {twice} twice, in a mapping and by its dotted path; keep one of them"
+        raise PluginError(f"{origin(FLAGS, name)}: {problem}")
+    return flat
 
 
 def _named_by_text(edits: Mapping[Any, Any]) -> bool:
@@ -53,6 +58,28 @@ def _named_by_text(edits: Mapping[Any, Any]) -> bool:
         isinstance(path, str) and (not isinstance(value, Mapping) or _named_by_text(value))
         for path, value in edits.items()
     )
+
+
+def _written_twice(edits: Mapping[str, Any]) -> Iterator[str]:
+    """Paths that are set more than once, or of which a part is set as well."""
+    seen: set[str] = set()
+    parents: set[str] = set()
+    for path in _leaves(edits):
+        above = [path[:dot] for dot, letter in enumerate(path) if letter == "."]
+        if path in seen or path in parents:
+            yield path
+        yield from (one for one in above if one in seen)
+        seen.add(path)
+        parents.update(above)
+
+
+def _leaves(edits: Mapping[str, Any]) -> Iterator[str]:
+    """The path of every value, as often as it is set."""
+    for path, value in edits.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{path}.{below}" for below in _leaves(value))
+        else:
+            yield path
 
 
 def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:

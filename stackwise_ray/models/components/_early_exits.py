@@ -18,7 +18,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -26,9 +26,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stackwise_ray.config.trial.validation import validate
 from stackwise_ray.core.seeding import stream_seed
 from stackwise_ray.models.component import Attached, Cost, Scorer, Work
-from stackwise_ray.models.components.early_exit import CANDIDATES, CURVE, EarlyExitOptions, exit_layers
+from stackwise_ray.models.components.early_exit import (
+    CANDIDATES,
+    CURVE,
+    EarlyExitOptions,
+    EarlyExitState,
+    exit_layers,
+)
 from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.models.stack_view import stack_view
 
@@ -282,10 +289,10 @@ class EarlyExits(Attached):
         return _Point(loss=scored.loss, depth=depth, flops=scored.flops / scored.tokens)
 
     def state(self) -> dict[str, Any]:
-        return {"threshold": self.threshold}
+        return asdict(EarlyExitState(threshold=self.threshold))
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.threshold = state["threshold"]
+        self.threshold = validate(EarlyExitState, state).threshold
 
 
 class _Exiting(nn.Module):

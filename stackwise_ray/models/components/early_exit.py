@@ -30,6 +30,16 @@ CANDIDATES = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """Thresholds that calibration tries, from the most careful on."""
 
 
+Confidence = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyExitState(Strict):
+    """What a checkpoint and a saved model hold of the component beside tensors."""
+
+    threshold: Confidence | None  # at which a token exits; None: none does
+
+
 @dataclass(frozen=True, kw_only=True)
 class EarlyExitOptions(Strict):
     """Options of `model.components.early_exit`."""
@@ -38,7 +48,7 @@ class EarlyExitOptions(Strict):
     loss_scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the exits' losses; 1: LayerSkip's own weights
     layer_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the last layer at the end of training; 0: none
     curriculum: Literal["gradual", "none"] = "gradual"  # exits train one by one from the last, all after half the run
-    threshold: Annotated[float, Field(gt=0, le=1)] | None = None  # confidence at which a token exits; None: calibrated
+    threshold: Confidence | None = None  # confidence at which a token exits; None: calibrated
     tolerance: NonNegative = 0.01  # nats per token that the calibrated loss may lie above the full depth's
     calibration_tokens: Positive = 8_192  # of validation text outside the fixed windows, at most
 
@@ -112,12 +122,16 @@ class EarlyExit(Component):
                 "model.n_layers",
                 f"= {n_layers} leaves no layer to exit before; give at least 2, or leave {path} out",
             )
+        wrong = self.misfit(options, n_layers=n_layers)
+        return None if wrong is None else (f"{path}.{wrong[0]}", wrong[1])
+
+    def misfit(self, options: Any, *, n_layers: int) -> tuple[str, str] | None:
         if options.exits is not None:
             wrong = [one for one in options.exits if one >= n_layers]
             if wrong or not options.exits or list(options.exits) != sorted(set(options.exits)):
                 shown = list(options.exits)
                 problem = f"= {shown} must be layers from 1 to {n_layers - 1} in rising order, each once"
-                return f"{path}.exits", f"{problem}; after layer {n_layers} comes the model's own head"
+                return "exits", f"{problem}; after layer {n_layers} comes the model's own head"
         return None
 
     def report(self, metrics: Mapping[str, float]) -> list[str]:

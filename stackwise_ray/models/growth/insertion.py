@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.growth.time_input import TIME, make_timed
 from stackwise_ray.models.stack_view import stack_view
 
@@ -117,18 +118,30 @@ def take_form(model: PreTrainedModel, stored: Collection[str]) -> None:
             setattr(model.get_submodule(module), leaf, None)
 
 
+def own_names(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters that `take_form` gave a model, whose values transformers leaves out."""
+    return {name for name, _ in model.named_parameters() if name.endswith(GATE) or name.startswith(f"{TIME}.")}
+
+
 @torch.no_grad()
-def load_own(model: PreTrainedModel, stored: Mapping[str, Path], besides: Collection[str] = ()) -> None:
-    """Gives a model in the form of its weights (see `take_form`) the values that transformers leaves out.
+def load_own(model: PreTrainedModel, stored: Mapping[str, Path], names: Collection[str]) -> None:
+    """Gives parameters of a model the values that transformers leaves out.
 
     Args:
         stored: The file that holds each tensor, by its name.
-        besides: Names of other parameters that are given theirs, such as those of components.
+        names: Of the parameters, each of which is stored: `own_names` and those of components.
+
+    Raises:
+        ConfigError: A tensor has another shape than the parameter.
     """
-    for name, parameter in model.named_parameters():
-        if name.endswith(GATE) or name.startswith(f"{TIME}.") or name in besides:
-            with safe_open(stored[name], framework="pt") as file:
-                parameter.copy_(file.get_tensor(name))
+    for name in names:
+        parameter = model.get_parameter(name)
+        with safe_open(stored[name], framework="pt") as file:
+            tensor = file.get_tensor(name)
+        if tensor.shape != parameter.shape:
+            problem = f"has {name} in the shape {tuple(tensor.shape)}, and the model in {tuple(parameter.shape)}"
+            raise ConfigError(f"{problem}; give a model as it was saved", source=str(stored[name]))
+        parameter.copy_(tensor)
 
 
 def set_two_sided(model: PreTrainedModel, two_sided: bool) -> None:

@@ -130,25 +130,47 @@ def test_a_broken_package_of_presets_stops_only_who_asks_for_its_presets(
 ) -> None:
     (tmp_path / "raises").mkdir()
     (tmp_path / "raises" / "__init__.py").write_text("raise RuntimeError('not today')\n")
-    theirs = user_preset(tmp_path / "theirs_of_a_test", "training/append", "lr: 1e-2\n")
-    user_preset(theirs, "training/theirs", "lr: 1e-2\n")
+    theirs = user_preset(tmp_path / "theirs_of_a_test", "training/theirs", "lr: 1e-2\n")
+    others = tmp_path / "others_of_a_test"
+    for folder in (theirs, others):
+        user_preset(folder, "training/same", "lr: 1e-2\n")
     user_preset(theirs, "model/theirs/tiny", "family: [\n")
     (theirs / "data").mkdir()
     (theirs / "data" / "gone.yaml").symlink_to(tmp_path / "nowhere.yaml")
-    for name, package in (("absent", "no_such_package"), ("raising", "raises.presets"), ("theirs", theirs.name)):
+    named = {"absent": "no_such_package", "raising": "raises.presets", "theirs": theirs.name, "others": others.name}
+    for name, package in named.items():
         install_presets(tmp_path, name, package)
     monkeypatch.syspath_prepend(tmp_path)
     assert load_trial(["model=decoder/gpt2_family/tiny", "training=theirs", "training.budget={steps: 1}"]).training.lr
     told = "\n".join(problems())
-    for part in ("no_such_package, which is no installed package", "RuntimeError: not today", "'append' is also"):
+    for part in ("no_such_package, which is no installed package", "RuntimeError: not today", "'same' is also"):
         assert part in told
     load_trial(["model=decoder/gpt2_family/tiny"])
     assert not problems(), "each is told once"
-    with pytest.raises(ConfigError, match=f"{theirs}/training/append.yaml: the training preset 'append' is also "):
-        load_trial(["model=decoder/gpt2_family/tiny", "training=append"])
+    with pytest.raises(ConfigError, match=r"_of_a_test/training/same.yaml: the training preset 'same' is also "):
+        load_trial(["model=decoder/gpt2_family/tiny", "training=same"])
     with pytest.raises(ConfigError, match=r"= lost is no training preset; .*no_such_package"):
         load_trial(["model=decoder/gpt2_family/tiny", "training=lost"])
     assert "model=theirs/tiny" in tiny_trials(), "measuring it says what is wrong"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_shipped_preset_stays_what_it_is_where_an_installed_package_has_one_of_its_name(
+    group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = list_presets(group)[0]
+    choice = {"model": "decoder/gpt2_family/tiny", group: name}
+    shipped = compose(choice)
+    theirs = user_preset(tmp_path / f"takes_{group}_of_a_test", f"{group}/{name}", "nonsense: 1\n")
+    user_preset(theirs, f"{group}/theirs_alone", f"defaults: [/{group}/{name}@_here_, _self_]\n")
+    install_presets(tmp_path, "takes", theirs.name)
+    monkeypatch.syspath_prepend(tmp_path)
+    problems()
+    assert compose(choice) == shipped
+    assert compose({**choice, group: "theirs_alone"}) == shipped
+    (told,) = (line for line in problems() if str(theirs) in line)
+    assert f"{name}.yaml: the {group} preset '{name}' is also stackwise_ray/presets/{group}/" in told
+    assert told.endswith("which is taken; the installed plugin's is left out")
 
 
 def test_a_changed_preset_is_read_again(tmp_path: Path) -> None:

@@ -44,6 +44,19 @@ MISTAKES = {
         FLAG.format(needs="lambda trial: None", edits="lambda trial: 3"),
         "flags: the flag 'mine' of the plugin FILE: its `edits` gives 3; return a mapping",
     ),
+    "edits a field twice": (
+        FLAG.format(
+            needs="lambda trial: None",
+            edits="lambda trial: {'training': {'lr': 1e-3}, 'training.lr': 1e-2}",
+        ),
+        "flags: the flag 'mine' of the plugin FILE: its `edits` sets training.lr twice, in a mapping and by its",
+    ),
+    "edits a field and a part of it": (
+        FLAG.format(
+            needs="lambda trial: None", edits="lambda trial: {'training.budget.steps': 3, 'training.budget': None}"
+        ),
+        "flags: the flag 'mine' of the plugin FILE: its `edits` sets training.budget twice, in a mapping and by its",
+    ),
     "edits an unknown field": (
         FLAG.format(needs="lambda trial: None", edits="lambda trial: {'model.nosuch': 3}"),
         "flags: the flag 'mine' of the plugin FILE cannot be applied: model.nosuch",

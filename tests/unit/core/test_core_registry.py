@@ -48,7 +48,7 @@ READ = {
     "corpora": {"signature"},
     "regimes": {"masks"},
     "flags": {"measured_by"},
-    "components": {"one_stage", "report", "held_out_tokens", "evaluation_bound"},
+    "components": {"one_stage", "report", "misfit", "held_out_tokens", "evaluation_bound"},
     "analyses": {"check", "reads", "comparison", "refuses_search"},
 }
 """What rules, plans and reports read of an entry without asking whether it is there."""

@@ -287,6 +287,14 @@ def test_where_calibration_lets_no_token_leave_the_threshold_is_absent_and_the_m
     assert any(line.startswith("| none (full depth) | 1.0000 |") for line in EarlyExit().report(metrics))
 
 
+@pytest.mark.parametrize(("chosen", "after"), [(None, 0.1), (0.9, 0.9)])
+def test_the_end_of_training_calibrates_anew_what_was_calibrated_before_and_nothing_that_was_chosen(chosen, after):
+    _, exits = _model(MODELS["gpt2"], threshold=chosen)
+    exits.restore({"threshold": 0.5 if chosen is None else chosen})
+    _result(exits.after_training(_Windows()))  # on these, no candidate has a higher loss
+    assert exits.state() == {"threshold": after}
+
+
 def _nothing(scorer: Any) -> Any:
     """A calibration that finds no candidate within the tolerance."""
     yield

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from stackwise_ray.config.trial.registered import NamedOptions
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models.component import Attached, attached, begin_step, write_components
+from stackwise_ray.models.components._early_exits import EarlyExits
 from stackwise_ray.models.components.early_exit import EarlyExitOptions
 from stackwise_ray.models.saved import load_saved
 from stackwise_ray.training.assembly import build_training_model
@@ -56,8 +58,26 @@ def test_a_saved_component_comes_back_with_its_options_and_state(folder: Path) -
         (lambda all: all["early_exit"]["options"].update(treshold=0.5), r"options\.treshold.*threshold"),
         (lambda all: all["early_exit"].pop("state"), r"stackwise_components\.early_exit\.state"),
         (lambda all: all.update(early_exits=all.pop("early_exit")), r"early_exits.*'early_exits'.*early_exit"),
+        (lambda all: all["early_exit"]["options"].update(exits=[99]), r"early_exit\.options\.exits = \[99\] must be"),
+        (lambda all: all["early_exit"]["options"].update(exits=[]), r"early_exit\.options\.exits = \[\] must be"),
+        (lambda all: all["early_exit"].update(state={}), r"early_exit\.state\.threshold: is required"),
+        (lambda all: all["early_exit"].update(state={"threshold": "abc"}), r"early_exit\.state\.threshold = .abc. is"),
+        (lambda all: all["early_exit"].update(state={"threshold": 7}), r"early_exit\.state\.threshold = 7 is out of"),
+        (lambda all: all.clear(), r"components: does not go with its weights: early_exit_norms\.0.* would be left out"),
     ],
-    ids=["a value out of range", "a value of another type", "an unknown option", "no state", "an unknown component"],
+    ids=[
+        "a value out of range",
+        "a value of another type",
+        "an unknown option",
+        "no state",
+        "an unknown component",
+        "an exit beyond the model",
+        "no exits",
+        "an empty state",
+        "a state of another type",
+        "a state out of range",
+        "no component",
+    ],
 )
 def test_a_saved_component_that_is_not_as_declared_is_refused_with_file_and_place(
     folder: Path, tmp_path: Path, changes: Any, message: str
@@ -65,6 +85,37 @@ def test_a_saved_component_that_is_not_as_declared_is_refused_with_file_and_plac
     with pytest.raises(ConfigError, match=message) as refused:
         load_saved(changed(folder, tmp_path, changes), "decoder", path="--model")
     assert str(refused.value).startswith(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("record", [[1, 2], "early_exit", None], ids=["a list", "text", "nothing"])
+def test_a_record_of_components_that_is_no_mapping_is_refused_with_its_file(
+    folder: Path, tmp_path: Path, record: Any
+) -> None:
+    changed(folder, tmp_path, lambda all: None)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"stackwise_components": record}))
+    with pytest.raises(ConfigError, match=r"config\.json: stackwise_components = .* it is a mapping from components"):
+        load_saved(tmp_path, "decoder", path="--model")
+
+
+def test_weights_of_a_component_that_are_absent_or_of_another_shape_are_named(folder: Path, tmp_path: Path) -> None:
+    changed(folder, tmp_path, lambda all: None)
+    tensors = load_file(tmp_path / "model.safetensors")
+    weight = tensors.pop("early_exit_norms.0.weight")
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"= {tmp_path} is no whole .* it lacks early_exit_norms\.0\.weight, which"):
+        load_saved(tmp_path, "decoder", path="--model")
+    save_file({**tensors, "early_exit_norms.0.weight": weight[:1]}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"model\.safetensors: has early_exit_norms\.0\.weight in the shape \(1,\)"):
+        load_saved(tmp_path, "decoder", path="--model")
+
+
+def test_a_state_that_a_component_cannot_take_over_is_refused_also_where_the_component_does_not_look(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EarlyExits, "restore", lambda self, state: state["depth"])
+    with pytest.raises(ConfigError, match=r"early_exit\.state = .* is not what early_exit saves \(KeyError: 'depth'\)"):
+        load_saved(changed(folder, tmp_path, lambda all: None), "decoder", path="--model")
 
 
 def test_what_a_steps_flops_depend_on_is_every_components_own_word() -> None:

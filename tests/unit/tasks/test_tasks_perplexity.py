@@ -78,3 +78,29 @@ def test_a_floor_is_counted_once_per_text_and_again_where_it_was_damaged_or_the_
     monkeypatch.setattr(Counted, "version", 2)
     assert kept_unigram_nll(corpus) == wanted
     assert read == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("recipe", lambda corpus: {"how": "otherwise"}),
+        ("signature", lambda corpus: {"files": [["text.txt", 2]]}),
+        ("word_rule", "whitespace"),
+    ],
+)
+def test_a_floor_is_of_one_recipe_one_signature_and_one_rule_of_words(
+    part: str, other: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
+    config = data_config(corpus="python_stdlib")
+
+    class Longer(Sentences):
+        def documents(self) -> Iterator[Document]:
+            yield from super().documents()
+            yield Document("train", "c c c \n", "more")
+
+    changed = type("Changed", (Longer,), {part: other})(config)
+    before, wanted = kept_unigram_nll(Sentences(config)), unigram_nll(changed)
+    assert before != wanted
+    assert kept_unigram_nll(changed) == wanted
+    assert kept_unigram_nll(Sentences(config)) == before
