@@ -58,7 +58,8 @@ def test_a_sweep_whose_time_is_up_says_so_and_continues_with_more(tmp_path: Path
 
 
 def test_a_worker_that_stands_still_is_ended_and_its_trial_is_finished_by_another(tmp_path: Path) -> None:
-    file = write(tmp_path, seconds=10, seeds=1, limits="{trial_minutes: 0.25}")  # 15 s, and 30 s until the driver acts
+    # 30 s for an attempt of 8 s and the start of its worker, which takes as long again on a loaded machine.
+    file = write(tmp_path, seconds=8, seeds=1, limits="{trial_minutes: 0.5}")
     sweep = SweepProcess(file, tmp_path)
     wait_until(lambda: any((tmp_path / "limited" / "trials").glob("*/checkpoints/step_*")), sweep)
     (record,) = trials(tmp_path / "limited")
