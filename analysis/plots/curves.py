@@ -252,7 +252,7 @@ def _common(
 
 
 def _dots(axes: Axes, runs: pd.DataFrame, metric: str, arms: Sequence[str]) -> None:
-    """A dot a seed and a bar to the mean, one row per arm."""
+    """One dot per seed and a bar to the mean, one row per arm."""
     from matplotlib.ticker import FuncFormatter
 
     axes.set_yticks(range(len(arms)), arms)

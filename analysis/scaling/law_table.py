@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FLOPS_PER_PARAM_AND_TOKEN = 6.0
-"""Kaplan et al. (2020): two FLOPs forward and four backward a parameter and token."""
+"""Kaplan et al. (2020): two FLOPs forward and four backward per parameter and token."""
 FEWEST_SIZES = 4
 """A valley through three points is exact whatever the noise, so its floor would be believed for no reason."""
 SAME_BUDGET = 0.02

@@ -14,9 +14,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackwise_ray.config.space.domains import DOMAIN_NAMES, overlap
+from stackwise_ray.config.space.domains import DOMAIN_NAMES
 from stackwise_ray.config.space.sweep_config import NOT_KEYS, SweepConfig
 from stackwise_ray.config.trial import paths
+from stackwise_ray.config.trial.paths import overlap
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
 COMMAND_LINE = "command line"

@@ -88,7 +88,7 @@ class Corpus(ABC):
 
     @classmethod
     def offers(cls) -> frozenset[Needs]:
-        """What metrics need of a corpus and this one has: `entropy_rate` and its oracle, `answers`."""
+        """What this corpus has of all that metrics may need: a known law (`entropy_rate`), questions (`answers`)."""
         methods: dict[Needs, str] = {"known law": "entropy_rate", "answers": "answers"}
         return frozenset(need for need, name in methods.items() if getattr(cls, name) is not getattr(Corpus, name))
 

@@ -1,8 +1,8 @@
 """Counts the FLOPs of what really runs, by the one convention that plan and run share (`flop_rules`).
 
 The planner counts on the meta device, the training loop wraps one step of every new batch shape (the counter sees
-every operation, so a counted step is slow), evaluation is counted apart by the loop. Forward, backward and
-the counter itself keeps recomputed operations apart.
+every operation, so a counted step is slow), the loop counts evaluation apart. The counter itself keeps
+forward, backward and recomputed operations apart.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def count_flops(model: nn.Module, input_ids: torch.Tensor) -> FlopCount:
 
 
 def optimizer_flops(model: nn.Module) -> int:
-    """FLOPs of one AdamW update: 15 a trained parameter; a tied matrix is one.
+    """FLOPs of one AdamW update: 15 per trained parameter; a tied matrix is one.
 
     Counted from the algorithm as Loshchilov & Hutter 2019 (1711.05101, algorithm 2) write it, each multiplication,
     addition, division and square root once; factors that are one number per step (1 − β, 1 − βᵗ, 1 − ηλ) are free:

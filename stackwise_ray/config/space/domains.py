@@ -15,6 +15,7 @@ from typing import Any, Union
 from stackwise_ray.config.space.expressions import Expression, parse_expression
 from stackwise_ray.config.trial import paths
 from stackwise_ray.config.trial.editing import value_at
+from stackwise_ray.config.trial.paths import overlap
 from stackwise_ray.config.trial.validation import describe, show
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 
@@ -171,11 +172,6 @@ def parse_require(raw: Sequence[Any], *, source: str | None, place: str) -> tupl
     return tuple(
         parse_expression(text, source=source, place=f"{place.lstrip('.')}.{number}") for number, text in enumerate(raw)
     )
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether two paths are equal, or one holds the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def active(factor: Factor, point: Mapping[str, Any], resolve: Resolve) -> bool:

@@ -14,7 +14,7 @@ from stackwise_ray.config.space.analysis_rules import (
     metrics_read,
 )
 from stackwise_ray.config.space.designs import Design, arm_resolve, draw, expand
-from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken, overlap
+from stackwise_ray.config.space.domains import Choice, Factor, Normal, Resolve, Space, Subsets, first_broken
 from stackwise_ray.config.space.metric_names import on_whole_splits, require_metric
 from stackwise_ray.config.space.resolver import Resolver
 from stackwise_ray.config.space.seeds import replicate_seeds
@@ -28,7 +28,7 @@ from stackwise_ray.config.space.sweep_config import (
 )
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.editing import edit, to_plain
-from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS
+from stackwise_ray.config.trial.paths import BUDGET, GROUPS, MAX_STEPS, overlap
 from stackwise_ray.config.trial.rules import unknown_names
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.records import Role

@@ -6,9 +6,11 @@ Asked by `flags.apply_flags`, by a trial's identity and by the check of metric n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stackwise_ray.config.trial.paths import overlap
 from stackwise_ray.config.trial.trial_config import TrialConfig
 from stackwise_ray.core.errors import PluginError
 from stackwise_ray.core.plugins import at_fault, origin
@@ -44,12 +46,12 @@ def edits_of(name: str, trial: TrialConfig) -> Mapping[str, Any]:
     if not isinstance(edits, Mapping) or not _named_by_text(edits):
         problem = f"its `edits` gives {edits!r}; return a mapping from dotted paths to values"
         raise PluginError(f"{origin(FLAGS, name)}: {problem}")
-    flat = flatten(edits)
-    twice = next(_written_twice(edits), None)
+    paths = [path for path, _ in _leaves(edits)]
+    twice = next((min(pair, key=len) for pair in itertools.combinations(paths, 2) if overlap(*pair)), None)
     if twice is not None:
         problem = f"its `edits` sets {twice} twice, in a mapping and by its dotted path; keep one of them"
         raise PluginError(f"{origin(FLAGS, name)}: {problem}")
-    return flat
+    return flatten(edits)
 
 
 def _named_by_text(edits: Mapping[Any, Any]) -> bool:
@@ -60,37 +62,18 @@ def _named_by_text(edits: Mapping[Any, Any]) -> bool:
     )
 
 
-def _written_twice(edits: Mapping[str, Any]) -> Iterator[str]:
-    """Paths that are set more than once, or of which a part is set as well."""
-    seen: set[str] = set()
-    parents: set[str] = set()
-    for path in _leaves(edits):
-        above = [path[:dot] for dot, letter in enumerate(path) if letter == "."]
-        if path in seen or path in parents:
-            yield path
-        yield from (one for one in above if one in seen)
-        seen.add(path)
-        parents.update(above)
-
-
-def _leaves(edits: Mapping[str, Any]) -> Iterator[str]:
-    """The path of every value, as often as it is set."""
-    for path, value in edits.items():
-        if isinstance(value, Mapping) and value:
-            yield from (f"{path}.{below}" for below in _leaves(value))
-        else:
-            yield path
-
-
 def flatten(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted path to leaf: ``{"model.mixer": {"kind": "none"}}`` becomes ``{"model.mixer.kind": "none"}``."""
-    flat: dict[str, Any] = {}
+    return dict(_leaves(changes))
+
+
+def _leaves(changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted path, as often as it is set."""
     for path, value in changes.items():
         if isinstance(value, Mapping) and value:
-            flat.update({f"{path}.{key}": below for key, below in flatten(value).items()})
+            yield from ((f"{path}.{key}", below) for key, below in _leaves(value))
         else:
-            flat[path] = value
-    return flat
+            yield path, value
 
 
 def components_selected(trial: TrialConfig) -> Iterator[str]:

@@ -146,6 +146,11 @@ def is_trial_path(path: str) -> bool:
     return path == MAX_STEPS or path in trial_paths()
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether two dotted paths are equal, or one holds the other."""
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
 def require_trial_path(path: str, *, place: str | None = None, source: str | None = None) -> None:
     """Refuse a dotted path that no trial has.
 

@@ -31,6 +31,9 @@ class Origin(NamedTuple):
 
 Locate = Callable[[str], Origin]
 
+_UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+"""What pydantic calls a key that a class does not have."""
+
 
 def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Locate | None = None) -> T:
     """`plain` as a `kind`.
@@ -57,7 +60,7 @@ def validate(kind: type[T], plain: Any, *, source: str | None = None, locate: Lo
 
 def _rank(problem: Any) -> int:
     """Unknown keys first; a list or number that is no literal last, since another branch of the union says more."""
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+    if problem["type"] in _UNKNOWN_KEY:
         return 0
     return 2 if problem["type"] == "literal_error" and not isinstance(problem["input"], str) else 1
 
@@ -97,8 +100,8 @@ def _translate(kind: type, plain: Any, problems: list[Any], find: Locate) -> Con
     else:
         text = _explain(problem, path[-1] if path else "", holder, _kinds(components), bool(components))
     origin = find(".".join(path))
-    if text.endswith("; leave it out") and path[:1] == [origin.path.partition(".")[0]]:
-        text += f" (or the preset of {path[0]} that brings it)"  # in no file's own place
+    if path and path[0] == origin.path.partition(".")[0] and _of_another_entry(problem, path[-1], holder):
+        text += f" (or the preset of {path[0]} that brings it)"  # written in no file's own place
     if problem["type"] == "literal_error" and any(other["type"] == "tuple_type" for other in problems[1:]):
         text += " (or give a list)"
     if len(problems) > 1:
@@ -170,8 +173,8 @@ def _of_kind(components: tuple[SchemaPart, ...], tag: str) -> SchemaPart | None:
 def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_component: bool) -> str:
     """One of pydantic's errors in our words: value first where there is one, the fix last."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return _explain_unknown_key(name, value, holder)
+    if kind in _UNKNOWN_KEY:
+        return _of_another_entry(problem, name, holder) or _explain_unknown_key(name, holder)
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
         registered = holder.among[0] if len(holder.among) == 1 else None
         if isinstance(registered, Alternatives) and name not in field_names(registered.base):
@@ -205,14 +208,18 @@ def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_comp
     return f"= {show(value)}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
-def _explain_unknown_key(name: str, value: Any, holder: _Holder) -> str:
+def _of_another_entry(problem: Any, name: str, holder: _Holder) -> str | None:
+    """Why a key has no effect beside the registered entry that is chosen; None where it is no other entry's."""
+    registered = holder.among[0] if len(holder.among) == 1 else None
+    if problem["type"] in _UNKNOWN_KEY and isinstance(registered, Alternatives):
+        return registered.refusal(name, holder.name, problem["input"])
+    return None
+
+
+def _explain_unknown_key(name: str, holder: _Holder) -> str:
     here = holder.among if holder.component is None else (holder.component,)
     keys = [key for key in children(here) if key != "kind"]
-    registered = holder.among[0] if len(holder.among) == 1 else None
-    if isinstance(registered, Alternatives):
-        elsewhere = registered.refusal(name, holder.name, value)
-        if elsewhere is not None:
-            return elsewhere
+    if len(holder.among) == 1 and isinstance(holder.among[0], Alternatives):
         keys += [key for key in children(holder.among) if key not in keys and nearest(name, keys) is None]
     kind_here = "".join(_kinds(here)) if len(here) == 1 else ""
     head = f"kind {kind_here} has no such key" if kind_here else "unknown key"

@@ -288,7 +288,7 @@ def test_where_all_that_was_asked_went_wrong_that_is_the_verdict_and_the_sweep_c
     def ran(*words: Any) -> driver.SweepOutcome:
         return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
 
-    monkeypatch.setattr(driver, "run_sweep", ran)
+    monkeypatch.setattr(driver, "run_sweep", ran)  # nothing is trained; the report and the command are the real ones
     with ANALYSES.registered("wrong", type("Wrong", (BudgetTableStep,), {"compute": _raises})()):
         result = run(sweep_from_plain(DOCUMENT), tmp_path)
     assert result.summary.verdict == result.summary.failed[0].sentence

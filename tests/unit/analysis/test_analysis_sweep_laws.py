@@ -81,8 +81,8 @@ def test_the_command_writes_and_prints_a_report_from_one_fit(
         fits.append(fit_isoflop(*arguments, **options))
         return fits[-1]
 
-    monkeypatch.setattr(isoflop_valleys, "fit_isoflop", counted)
-    monkeypatch.setattr(sys, "argv", ["analysis", "report", str(folder), "--json"])
+    monkeypatch.setattr(isoflop_valleys, "fit_isoflop", counted)  # counts; the fit itself runs
+    monkeypatch.setattr(sys, "argv", ["analysis", "report", str(folder), "--json"])  # as typed
     with pytest.raises(SystemExit):
         main()
     assert len(fits) == 1

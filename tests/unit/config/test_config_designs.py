@@ -202,7 +202,7 @@ def test_a_search_has_a_space_and_no_arms() -> None:
 
 
 def test_a_sweep_is_expanded_once_and_a_changed_copy_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    expanded = []
+    expanded = []  # looks on; the function itself runs
     monkeypatch.setattr(designs, "_cells", lambda sweep, make=designs._cells: expanded.append(sweep) or make(sweep))
     loaded = sweep({"kind": "arms", "arms": {"a": {}, "b": {"training.lr": 1e-3}}})
     assert expand(loaded) is expand(loaded)

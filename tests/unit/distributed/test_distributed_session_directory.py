@@ -22,7 +22,7 @@ def test_a_directory_that_a_session_made_is_removed_and_no_other(tmp_path: Path)
 
 
 def test_a_parent_that_is_too_deep_for_sockets_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("deep" * 10)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("deep" * 10)))  # as TMPDIR, read once
     made = private_directory()
     assert made.parent == Path("/tmp")
     remove_stale_directory(str(made))

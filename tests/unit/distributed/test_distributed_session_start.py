@@ -16,7 +16,7 @@ from stackwise_ray.terminal import EXIT_FAILED, exit_codes
 @pytest.fixture(autouse=True)
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray itself is real; the folder that it is given for its session cannot be made."""
-    monkeypatch.setattr(session, "private_directory", lambda: Path("/proc/none/ray"))
+    monkeypatch.setattr(session, "private_directory", lambda: Path("/proc/none/ray"))  # Ray fails for real
 
 
 def test_a_ray_that_does_not_start_says_so_and_what_to_do() -> None:

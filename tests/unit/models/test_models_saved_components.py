@@ -113,6 +113,7 @@ def test_weights_of_a_component_that_are_absent_or_of_another_shape_are_named(fo
 def test_a_state_that_a_component_cannot_take_over_is_refused_also_where_the_component_does_not_look(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # a component that does not look, as a plugin's may be; what is under test is who calls it
     monkeypatch.setattr(EarlyExits, "restore", lambda self, state: state["depth"])
     with pytest.raises(ConfigError, match=r"early_exit\.state = .* is not what early_exit saves \(KeyError: 'depth'\)"):
         load_saved(changed(folder, tmp_path, lambda all: None), "decoder", path="--model")

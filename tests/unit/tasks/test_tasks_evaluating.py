@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from stackwise_ray.config.trial import TrialConfig, data_config, replace_data, replace_training
-from stackwise_ray.core import metric_catalogue
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.metric import Metric
 from stackwise_ray.core.registries import TASKS
@@ -101,9 +100,8 @@ def own_text() -> type[Task]:
 
 
 @pytest.fixture(autouse=True)
-def tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both tasks are registered, and no other test sees them."""
-    monkeypatch.setattr(metric_catalogue, "_KNOWN", dict(metric_catalogue._KNOWN))  # their metrics go with them
+def tasks() -> Iterator[None]:
+    """Both tasks are registered, and no other test sees them or their metrics."""
     with ExitStack() as registered:
         for make in (tiny_choice, own_text):
             task = make()

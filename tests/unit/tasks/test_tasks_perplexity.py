@@ -75,7 +75,7 @@ def test_a_floor_is_counted_once_per_text_and_again_where_it_was_damaged_or_the_
     file.write_text("{")
     assert kept_unigram_nll(corpus) == wanted
     assert read == [1, 1]
-    monkeypatch.setattr(Counted, "version", 2)
+    monkeypatch.setattr(Counted, "version", 2)  # the test's own corpus changes
     assert kept_unigram_nll(corpus) == wanted
     assert read == [1, 1, 2]
 
