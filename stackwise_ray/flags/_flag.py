@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.flag_answers import edits_of, lack_of
+from stackwise_ray.config.trial.paths import overlap
 from stackwise_ray.core import registries
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import origin
@@ -124,7 +125,7 @@ def _refuse_conflict(name: str, path: str, value: Any, written: Mapping[str, tup
     for other_path, (other_value, other) in written.items():
         if path == other_path and value == other_value:
             continue
-        if path == other_path or path.startswith(f"{other_path}.") or other_path.startswith(f"{path}."):
+        if overlap(path, other_path):
             raise ConfigError(
                 f"'{other}' sets {other_path} = {other_value!r} and '{name}' sets {path} = {value!r}; "
                 "these two do not go together: leave one of them out",
