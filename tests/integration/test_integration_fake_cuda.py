@@ -1,0 +1,121 @@
+"""Whole trials on a CUDA device that has sizes and no data (`tests.fake_cuda`): what a GPU would refuse or wait for.
+
+It shows that devices do not mix, that a plain step waits for nothing, that counted FLOPs are planned FLOPs with CUDA's
+own attention, and that no float64 tensor is computed with. It cannot show values, speed, or what a kernel does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_cuda.faults import FAULTS
+from tests.fake_cuda.trials import COUNTED, PLAIN, TRIALS
+
+ROOT = Path(__file__).parents[2]
+COMPILER = shutil.which("g++") or shutil.which("c++")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(COMPILER is None or sys.platform != "linux", reason="the guard needs a C++ compiler and Linux"),
+]
+
+Report = dict[str, Any]
+ALLOWED = {"transfer to the device, pinned"}
+"""What a plain step may do beside computing: its batch comes without anybody waiting."""
+TRAINED = [name for name in TRIALS if name != "evaluation" and not name.startswith("generate")]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """One process runs all of them: torch is imported once."""
+    import torch
+
+    folder, home = tmp_path_factory.mktemp("fake_cuda"), Path(torch.__file__).parent
+    guard, written = folder / "guard.so", folder / "reports.json"
+    headers = [f"-isystem{home / 'include'}", f"-isystem{home / 'include/torch/csrc/api/include'}"]
+    libraries = [f"-L{home / 'lib'}", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{home / 'lib'}"]
+    source = str(ROOT / "tests/fake_cuda/guard.cpp")
+    words = [str(COMPILER), "-w", "-O1", "-std=c++17", "-shared", "-fPIC", *headers, source, *libraries]
+    subprocess.run([*words, "-o", str(guard)], check=True)
+    environment = {**os.environ, "LD_PRELOAD": str(guard), "STACKWISE_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "tests.fake_cuda.trials", str(written)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Report] = json.loads(written.read_text())
+    return found
+
+
+def noted(report: Report, during: str, *, but: Collection[str] = ()) -> set[tuple[str, str]]:
+    """What was noted while the program did this, and where."""
+    return {(what, where) for at, what, where, _ in report["events"] if at == during and what not in but}
+
+
+def doubles(report: Report) -> set[tuple[str, str]]:
+    return {(what, where) for at, what, where, _ in report["doubles"] if at in (PLAIN, COUNTED)}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_nothing_mixes_devices_or_lacks_a_rule(reports: dict[str, Report], name: str) -> None:
+    assert reports[name]["failure"] is None
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_plain_step_waits_for_nothing(reports: dict[str, Report], name: str) -> None:
+    assert reports[name]["plain_steps"] >= 4
+    assert noted(reports[name], PLAIN, but=ALLOWED) == set()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_counted_flops_are_planned_flops(reports: dict[str, Report], name: str) -> None:
+    assert reports[name]["counted"] == reports[name]["planned"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_step_computes_in_float64(reports: dict[str, Report], name: str) -> None:
+    assert doubles(reports[name]) == set()
+
+
+def test_attention_runs_in_cudas_own_kernels(reports: dict[str, Report]) -> None:
+    for name, kernel in (("gpt2, bf16", "flash"), ("llama, bf16", "flash"), ("gpt2, float32", "efficient")):
+        seen = {operation for during, operation, _ in reports[name]["operations"] if during == PLAIN}
+        forward = f"aten::_scaled_dot_product_{kernel}_attention"
+        assert {forward, f"{forward}_backward"} <= seen, name
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint(reports: dict[str, Report]) -> None:
+    assert reports["interruption"]["checkpoints"]
+    assert reports["interruption"]["continued"]
+
+
+def test_a_saved_model_is_scored_and_tokens_are_generated(reports: dict[str, Report]) -> None:
+    assert "test/perplexity_byte" in reports["evaluation"]["scores"]
+    for name in ("generate", "generate of bk"):
+        batch, length = reports[name]["shape"]
+        assert batch == 2
+        assert length > 5
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(reports: dict[str, Report], fault: str) -> None:
+    report = reports[fault]
+    found = (report["failure"] or "") + str(noted(report, PLAIN, but=ALLOWED)) + str(doubles(report))
+    assert SIGNS[fault] in found
+
+
+SIGNS = {
+    "a tensor of the CPU": "tensors of cuda and of cpu",
+    "a value that is read": "value read",
+    "a generator of the CPU": "expected a generator of cuda",
+    "a float64 buffer": "aten::zeros",
+    "a copy from pageable memory": "transfer to the device, waiting",
+    "an operation without a FLOP rule": "no FLOP rule for operation aten::special_bessel_j0",
+}
