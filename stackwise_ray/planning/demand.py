@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stackwise_ray.config.space.sweep_config import Resources
-from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.core.environment import usable_cores, usable_gpus
 from stackwise_ray.core.errors import ConfigError
 
 _ELSEWHERE = " (name a cluster with --address to plan or run there)"
@@ -60,8 +60,6 @@ class Demand:
         cpus = usable_cores()
         self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
         if self.gpus:
-            import torch  # here: seconds, and only a GPU needs it
-
-            gpus = torch.cuda.device_count()
+            gpus = usable_gpus()
             self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")
         return cpus
