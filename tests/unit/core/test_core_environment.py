@@ -51,7 +51,7 @@ def test_logical_gpus_stand_for_those_that_torch_sees_and_are_recorded(monkeypat
 @pytest.mark.parametrize("value", ["", "two", "0.5", "-1"])
 def test_a_number_of_logical_gpus_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("STACKWISE_GPUS", value)
-    with pytest.raises(ConfigError, match="STACKWISE_GPUS.*is no number of GPUs; give a whole number"):
+    with pytest.raises(ConfigError, match=r"STACKWISE_GPUS = .* is no number of GPUs; give a whole number"):
         usable_gpus()
 
 
