@@ -15,15 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import records
 from stackwise_ray.core.version import VERSION
 
 PACKAGES = ("torch", "ray", "transformers", "tokenizers", "optuna", "mlflow", "numpy")
 PLACES = ("STACKWISE_DATA", "STACKWISE_CACHE")
 """Variables that say where something lies: they change no number, and a path is nobody else's business."""
-GPUS_VARIABLE = "STACKWISE_GPUS"
-"""How many GPUs a sweep counts with, instead of those that torch sees (see `usable_gpus`)."""
 
 
 def describe_environment() -> dict[str, Any]:
@@ -72,29 +69,6 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def usable_gpus() -> int:
-    """GPUs that this process may use: those that torch sees, or as many as ``STACKWISE_GPUS`` says.
-
-    With the variable, a machine without a GPU runs a sweep's placement: its trials hold GPUs that only Ray counts, and
-    train with ``training.device: cpu``. Imports torch (seconds) where the variable is not set, so ask for it only where
-    a trial is to have a GPU.
-
-    Raises:
-        ConfigError: The variable is no number of devices.
-    """
-    asked = os.environ.get(GPUS_VARIABLE)
-    if asked is None:
-        import torch  # here: seconds, and only a trial with a GPU needs it
-
-        return torch.cuda.device_count()
-    if not (asked.isascii() and asked.isdecimal()):
-        raise ConfigError(
-            f"= {asked!r} is no number of GPUs; give a whole number, or unset it to count those that torch sees",
-            path=GPUS_VARIABLE,
-        )
-    return int(asked)
 
 
 def package_version(name: str) -> str | None:

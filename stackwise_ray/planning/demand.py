@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from stackwise_ray.config.space.sweep_config import Resources
-from stackwise_ray.core.environment import usable_cores, usable_gpus
+from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 
+GPUS_VARIABLE = "STACKWISE_GPUS"
+"""How many GPUs a sweep counts with, instead of those that torch sees (see `usable_gpus`)."""
 _ELSEWHERE = " (name a cluster with --address to plan or run there)"
 
 
@@ -63,3 +66,26 @@ class Demand:
             gpus = usable_gpus()
             self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")
         return cpus
+
+
+def usable_gpus() -> int:
+    """GPUs that this process may use: those that torch sees, or as many as ``STACKWISE_GPUS`` says.
+
+    With the variable, a machine without a GPU runs a sweep's placement: its trials hold GPUs that only Ray counts, and
+    train with ``training.device: cpu``. Imports torch (seconds) where the variable is not set, so ask for it only where
+    a trial is to have a GPU.
+
+    Raises:
+        ConfigError: The variable is no number of devices.
+    """
+    asked = os.environ.get(GPUS_VARIABLE)
+    if asked is None:
+        import torch  # here: seconds, and only a trial with a GPU needs it
+
+        return torch.cuda.device_count()
+    if not (asked.isascii() and asked.isdecimal()):
+        raise ConfigError(
+            f"= {asked!r} is no number of GPUs; give a whole number, or unset it to count those that torch sees",
+            path=GPUS_VARIABLE,
+        )
+    return int(asked)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import stackwise_ray
-from stackwise_ray.core.environment import describe_environment, package_version, source_revision, usable_gpus
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.environment import describe_environment, package_version, source_revision
 
 
 def test_it_names_versions_and_machine_and_is_plain_json() -> None:
@@ -37,22 +36,6 @@ def test_variables_that_change_what_runs_are_named_and_places_are_not(monkeypatc
     monkeypatch.setenv("STACKWISE_DATA", "/somewhere")
     assert describe_environment()["variables"]["STACKWISE_BK_BACKEND"] == "reference"
     assert "STACKWISE_DATA" not in describe_environment()["variables"]
-
-
-def test_logical_gpus_stand_for_those_that_torch_sees_and_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    monkeypatch.delenv("STACKWISE_GPUS", raising=False)
-    assert usable_gpus() == 3
-    monkeypatch.setenv("STACKWISE_GPUS", "2")
-    assert usable_gpus() == 2
-    assert describe_environment()["variables"]["STACKWISE_GPUS"] == "2"
-
-
-@pytest.mark.parametrize("value", ["", "two", "0.5", "-1"])
-def test_a_number_of_logical_gpus_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("STACKWISE_GPUS", value)
-    with pytest.raises(ConfigError, match=r"STACKWISE_GPUS = .* is no number of GPUs; give a whole number"):
-        usable_gpus()
 
 
 def test_an_absent_package_has_no_version() -> None:
