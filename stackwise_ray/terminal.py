@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from stackwise_ray.core.errors import ConfigError, DiskFullError, RayStartError
+from stackwise_ray.core.errors import ConfigError, DeviceLostError, DiskFullError, RayStartError
 from stackwise_ray.core.plugins import ask_again, load_plugin, problems
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -91,7 +91,7 @@ def exit_codes(*, resumable: bool = True) -> Iterator[None]:
     except ConfigError as error:
         complain(f"error: {error}")
         raise typer.Exit(EXIT_MISTAKE) from None
-    except (DiskFullError, RayStartError) as error:
+    except (DeviceLostError, DiskFullError, RayStartError) as error:
         complain(f"error: {error}")
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:

@@ -75,6 +75,10 @@ class StaleAttemptError(StackwiseError):
     """This worker's attempt has been superseded: it must not write another byte into the trial's folder."""
 
 
+class DeviceLostError(StackwiseError):
+    """This process cannot use its device again: it ends, and the trial continues in another from its checkpoint."""
+
+
 class WorkersLostError(StackwiseError):
     """A worker process of a trial with several workers died: the trial continues from its last checkpoint."""
 

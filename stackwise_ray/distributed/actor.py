@@ -16,10 +16,19 @@ from typing import Any
 
 from ray import tune
 
-from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError, TrialError, WorkersLostError
+from stackwise_ray.core.device_errors import spoils_process
+from stackwise_ray.core.errors import (
+    ConfigError,
+    DeviceLostError,
+    DiskFullError,
+    StaleAttemptError,
+    TrialError,
+    WorkersLostError,
+)
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.messages import (
     Assignment,
+    DeviceLost,
     DiskFull,
     Failed,
     Finished,
@@ -46,6 +55,7 @@ class TrialActor(tune.Trainable):
 
         torch.set_num_threads(assignment.settings.cpus)
         self._watchdog = HangWatchdog()
+        self._spoiled = False
         self._begin(assignment)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -55,7 +65,13 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for about `STEP_SECONDS` and hand over what was measured."""
+        """Train for about `STEP_SECONDS` and hand over what was measured.
+
+        A process that cannot use its device again hands over how its trial ended, says that it is not done, and ends
+        in the next step: an actor that dies takes no further trial, and one that is done would.
+        """
+        if self._spoiled:
+            os._exit(EXIT_SPOILED)
         records: list[MetricRecord] = []
         outcome: Outcome | None = None
         deadline = time.monotonic() + STEP_SECONDS
@@ -65,7 +81,7 @@ class TrialActor(tune.Trainable):
         report = Report(records=tuple(records), outcome=outcome, pid=os.getpid())
         if outcome is not None:
             self._watchdog.stop()  # and a trial at its end is not stopped any more
-            return {"report": encode(report), "done": True}
+            return {"report": encode(report), "done": not self._spoiled}
         return {"report": encode(report), "done": False, **self._for_the_scheduler(records)}
 
     def cleanup(self) -> None:
@@ -94,7 +110,11 @@ class TrialActor(tune.Trainable):
         except StopIteration as end:
             return Finished(metrics=end.value.metrics, environment=end.value.environment)
         except (TrialError, ConfigError) as error:
+            self._spoiled = spoils_process(error)
             return Failed(reason=str(error))
+        except DeviceLostError as error:
+            self._spoiled = True
+            return DeviceLost(reason=str(error))
         except MemoryError as error:
             return Failed(reason=f"out of memory: {error}")
         except DiskFullError as error:
@@ -104,7 +124,9 @@ class TrialActor(tune.Trainable):
         except WorkersLostError as error:
             return WorkersLost(reason=str(error))
         except Exception as error:  # a bug, ours or a plugin's: this trial's reason, not the end of the sweep
-            return Failed(reason=self._unexpected(error))
+            reason = self._unexpected(error)
+            self._spoiled = spoils_process(error)
+            return DeviceLost(reason=reason) if self._spoiled else Failed(reason=reason)
         return None
 
     def _for_the_scheduler(self, records: Sequence[MetricRecord]) -> dict[str, float]:
@@ -163,3 +185,5 @@ class HangWatchdog:
 
 EXIT_HUNG = 75
 """Exit status of a worker that ended itself (EX_TEMPFAIL: its trial is tried once more)."""
+EXIT_SPOILED = 74
+"""Exit status of a worker whose device answers no more (EX_IOERR); how its trial ended has been told."""

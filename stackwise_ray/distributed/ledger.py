@@ -23,6 +23,7 @@ from stackwise_ray.core.plugins import to_workers
 from stackwise_ray.core.records import FINAL, Role, TrialRecord
 from stackwise_ray.distributed.messages import (
     Assignment,
+    DeviceLost,
     DiskFull,
     Failed,
     Finished,
@@ -301,7 +302,7 @@ class Ledger:
                 self._notify_source(attempt)
             case Failed(reason=reason):
                 self._fail(attempt, reason)
-            case WorkersLost(reason=reason):
+            case WorkersLost(reason=reason) | DeviceLost(reason=reason):
                 self._retry_or_fail(attempt, reason)
             case DiskFull(reason=reason) | Superseded(reason=reason) | Interrupted(reason=reason):
                 self.journal.interrupt(attempt.trial_id, attempt.number, reason)

@@ -37,7 +37,7 @@ class RunSettings:
         objective: Metric by which a scheduler stops trials.
         cpus: Threads per worker.
         workers: Workers per trial; more than one goes through Ray Train.
-        gpus: GPUs per worker.
+        gpus: GPUs per worker; 0: it trains on a CPU, also where it could see a GPU.
         heartbeat_timeout_s: A trial that gives no sign of life for so long is ended and tried once more.
         attempt_timeout_s: So is an attempt that takes longer than this; None: no limit.
         keep_models: Whether a replicate writes its final weights.
@@ -113,6 +113,7 @@ class Assignment:
             "weights_fingerprint": self.weights_fingerprint,
             "keep_model": self.keep_model,
             "final_evaluation": self.final_evaluation,
+            "gpus": self.settings.gpus,
         }
 
 
@@ -155,6 +156,13 @@ class WorkersLost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceLost:
+    """The process of the trial cannot use its device again, and ends; the trial continues in a new attempt."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interrupted:
     """The trial was asked to stop and has left a checkpoint where it could."""
 
@@ -175,7 +183,7 @@ class Superseded:
     reason: str
 
 
-Outcome: TypeAlias = Finished | Failed | WorkersLost | Interrupted | DiskFull | Superseded
+Outcome: TypeAlias = Finished | Failed | WorkersLost | DeviceLost | Interrupted | DiskFull | Superseded
 """How an attempt ended. A process that was killed sends none: Tune says so instead."""
 
 

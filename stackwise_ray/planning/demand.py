@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 
 from stackwise_ray.config.space.sweep_config import Resources
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 
+GPUS_VARIABLE = "STACKWISE_GPUS"
+"""How many GPUs a sweep counts with, instead of those that torch sees (see `usable_gpus`)."""
 _ELSEWHERE = " (name a cluster with --address to plan or run there)"
+
+_RAY_UNITS = 10_000
+"""Ray counts resources in ten-thousandths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +24,7 @@ class Demand:
 
     Attributes:
         cpus: CPUs per worker; also its number of torch threads.
-        gpus: GPUs per worker.
+        gpus: GPUs per worker; below 1, a share of one device.
         workers: Workers per trial.
         max_concurrent: Most trials at once; None: as many as fit.
     """
@@ -51,6 +58,33 @@ class Demand:
                 path="resources",
             )
 
+    def slots(self, cpus: float, gpus: float) -> int:
+        """Trials that so many CPUs and GPUs hold at once, at most `max_concurrent`.
+
+        >>> Demand(gpus=0.4).slots(cpus=16, gpus=2)  # two per device: a share lies on one device
+        4
+        """
+        fits = int(cpus // (self.cpus * self.workers))
+        if 0 < self.gpus < 1:
+            fits = min(fits, int(gpus) * _shares(self.gpus) // self.workers)
+        elif self.gpus:
+            fits = min(fits, int(gpus // (self.gpus * self.workers)))
+        return fits if self.max_concurrent is None else min(fits, self.max_concurrent)
+
+    def gpus_to_hold(self, at_once: int, gpus: int) -> float:
+        """GPUs that a worker holds while `at_once` trials run on so many GPUs: what it asks for, or more of a device.
+
+        Ray fills one device with shares before it begins the next. So a share is as large as it can be with this many
+        trials at once, and then no device holds more of them than it must.
+
+        >>> Demand(gpus=0.25).gpus_to_hold(at_once=2, gpus=2), Demand(gpus=0.25).gpus_to_hold(at_once=6, gpus=2)
+        (1.0, 0.3333)
+        """
+        if not 0 < self.gpus < 1:
+            return self.gpus
+        per_device = min(_shares(self.gpus), math.ceil(max(1, at_once) / gpus))
+        return math.floor(_RAY_UNITS / per_device) / _RAY_UNITS
+
     def require_this_machine(self) -> int:
         """The CPUs of this machine, which hold at least one trial.
 
@@ -60,8 +94,34 @@ class Demand:
         cpus = usable_cores()
         self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
         if self.gpus:
-            import torch  # here: seconds, and only a GPU needs it
-
-            gpus = torch.cuda.device_count()
+            gpus = usable_gpus()
             self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")
         return cpus
+
+
+def _shares(share: float) -> int:
+    """How many shares of this size one device holds."""
+    return math.floor(1 / share + 1e-9)
+
+
+def usable_gpus() -> int:
+    """GPUs that this process may use: those that torch sees, or as many as ``STACKWISE_GPUS`` says.
+
+    With the variable, a machine without a GPU runs a sweep's placement: its trials hold GPUs that only Ray counts, and
+    train with ``training.device: cpu``. Imports torch (seconds) where the variable is not set, so ask for it only where
+    a trial is to have a GPU.
+
+    Raises:
+        ConfigError: The variable is no number of devices.
+    """
+    asked = os.environ.get(GPUS_VARIABLE)
+    if asked is None:
+        import torch  # here: seconds, and only a trial with a GPU needs it
+
+        return torch.cuda.device_count()
+    if not (asked.isascii() and asked.isdecimal()):
+        raise ConfigError(
+            f"= {asked!r} is no number of GPUs; give a whole number, or unset it to count those that torch sees",
+            path=GPUS_VARIABLE,
+        )
+    return int(asked)

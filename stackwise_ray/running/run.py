@@ -20,8 +20,9 @@ import torch
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
+from stackwise_ray.core.device_errors import is_out_of_memory, spoils_process
 from stackwise_ray.core.environment import describe_environment
-from stackwise_ray.core.errors import DiskFullError, TrialError
+from stackwise_ray.core.errors import DeviceLostError, DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.models.component import write_components
@@ -72,6 +73,7 @@ def run_trial(
     final_evaluation: bool = True,
     keep_model: bool = True,
     calibrate: bool = True,
+    gpus: float | None = None,
 ) -> Run:
     """Trains a trial to the end of its budget, from its newest checkpoint on.
 
@@ -91,6 +93,8 @@ def run_trial(
         keep_model: Whether the final weights are written to ``model/``.
         calibrate: Whether what the run measured is stored for later plans on this machine.
 
+        gpus: GPUs that this worker was given (see `choose_device`).
+
     Yields:
         Records: at least about every `training.report_seconds`, and one at each evaluation, with ``progress`` in
         [0, 1] among the metrics. One without metrics is a sign of life. Only the first worker's count.
@@ -101,6 +105,7 @@ def run_trial(
     Raises:
         TrialError: The trial failed by its own doing: loss or gradient not finite, out of memory, a leak, no intact
             checkpoint left, other data or initial weights than planned.
+        DeviceLostError: This process cannot use its device again; another one can continue the trial.
         DiskFullError: The disk filled up; nothing is half-written.
         StaleAttemptError: A newer attempt has taken over.
         ConfigError: What was asked contradicts itself.
@@ -115,7 +120,7 @@ def run_trial(
         return known
     with unwritable_is_named(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    device = choose_device(trial.training.device)
+    device = choose_device(trial.training.device, gpus=gpus)
     if collectives is None:
         collectives = Alone() if world_size == 1 else TorchCollectives(device)
     with TrialLog(directory, enabled=rank == 0) as log, deterministic(device), _own_failures(log):
@@ -331,29 +336,25 @@ def _device_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _own_failures(log: TrialLog) -> Iterator[None]:
-    """Turns running out of memory into a trial's failure, and logs why a trial ends."""
+    """Turns running out of memory into a trial's failure and a lost device into its error; logs why a trial ends."""
     try:
         yield
     except TrialError as error:
         log.warning(f"failed: {error}")
         raise
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no memory is left"
+        if not is_out_of_memory(error):
+            if not spoils_process(error):
+                raise
+            log.warning(f"this process cannot use its device again: {reason}")
+            raise DeviceLostError(reason) from error
         message = (
             f"out of memory: {reason}; raise training.accumulation, lower training.memory_bytes, or set "
             "training.activation_checkpointing"
         )
         log.warning(f"failed: {message}")
         raise TrialError(message) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text  # torch's CPU allocator
 
 
 def _last_record(trial_id: str, attempt: int, result: TrialResult) -> MetricRecord:

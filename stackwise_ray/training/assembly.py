@@ -268,21 +268,36 @@ def autocast(trial: TrialConfig, device_type: str) -> contextlib.AbstractContext
     return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype=dtype)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device that `training.device` names; `auto` is a GPU where this process sees one.
+def choose_device(wanted: str, *, gpus: float | None = None) -> torch.device:
+    """The device that `training.device` names; a share of a GPU is also a share of its memory.
+
+    Args:
+        gpus: GPUs that this process was given: `auto` is the CPU without one, and a GPU with one. None: nobody gave
+            any out, and `auto` is a GPU where this process sees one.
 
     Raises:
-        ConfigError: `cuda` was asked for and there is none.
+        ConfigError: A GPU was asked for or given, and there is none; or `cuda` was asked for and none was given.
     """
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    if wanted == "cpu" or (wanted == "auto" and gpus == 0):
         return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if gpus == 0:
         raise ConfigError(
-            "= cuda, but torch sees no CUDA device here; choose cpu or auto, or give the trial a GPU "
-            "(resources.gpus_per_trial)",
+            "= cuda, but this trial was given no GPU (resources.gpus_per_trial = 0); give it one, or choose cpu",
             path="training.device",
         )
-    return torch.device("cuda", torch.cuda.current_device())
+    if not torch.cuda.is_available():
+        if wanted == "auto" and gpus is None:
+            return torch.device("cpu")
+        raise ConfigError(
+            f"= {wanted}, but torch sees no CUDA device here; choose cpu, or install a torch for CUDA"
+            if gpus
+            else "= cuda, but torch sees no CUDA device here; choose cpu or auto, or install a torch for CUDA",
+            path="training.device",
+        )
+    device = torch.device("cuda", torch.cuda.current_device())
+    if gpus is not None and gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus, device)  # else one trial can take what the next one counts on
+    return device
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -11,11 +11,12 @@ import pytest
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import to_plain
-from stackwise_ray.core.errors import DiskFullError, StaleAttemptError, TrialError, WorkersLostError
+from stackwise_ray.core.errors import DeviceLostError, DiskFullError, StaleAttemptError, TrialError, WorkersLostError
 from stackwise_ray.core.records import MetricRecord
-from stackwise_ray.distributed.actor import TrialActor
+from stackwise_ray.distributed.actor import EXIT_SPOILED, TrialActor
 from stackwise_ray.distributed.messages import (
     Assignment,
+    DeviceLost,
     DiskFull,
     Failed,
     Finished,
@@ -59,7 +60,11 @@ RAISED: dict[str, Exception] = {
     "stale": StaleAttemptError("attempt 2 runs"),
     "lost": WorkersLostError("rank 1 is gone"),
     "bug": ZeroDivisionError("by zero"),
+    "device": DeviceLostError("CUDA error: an illegal memory access was encountered"),
+    "kernel": RuntimeError("CUDA error: unspecified launch failure"),
+    "full": TrialError("out of memory: raise training.accumulation"),
 }
+RAISED["full"].__cause__ = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
 
 def raising(*, directory: Path, **rest: Any) -> Generator[MetricRecord, None, Result]:
@@ -116,6 +121,27 @@ def test_a_worker_that_cannot_be_loaded_is_the_trials_failure_with_its_reason(tm
 def test_what_a_trial_raises_travels_as_its_outcome(tmp_path: Path, name: str, expected: type[Outcome]) -> None:
     _, outcome = ended(assignment(tmp_path, f"{HERE}:raising", trial_id=name))
     assert type(outcome) is expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("device", DeviceLost), ("kernel", DeviceLost), ("full", Failed)])
+def test_a_process_that_cannot_use_its_device_again_tells_how_its_trial_ended_and_then_ends_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: type[Outcome]
+) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    actor: TrialActor = TrialActor.__new__(TrialActor)
+    actor.setup({"assignment": encode(assignment(tmp_path, f"{HERE}:raising", trial_id=name))})
+    result = actor.step()
+    report = decode(Report, result["report"])
+    assert type(report.outcome) is expected
+    assert str(RAISED[name]) in getattr(report.outcome, "reason")  # noqa: B009  # not every outcome has one
+    assert not result["done"], "else the next trial comes here"
+    monkeypatch.setattr("os._exit", leave)  # else this process ends, not a child
+    with pytest.raises(SystemExit) as ended:
+        actor.step()
+    assert ended.value.code == EXIT_SPOILED
+    actor.cleanup()
 
 
 def test_a_sweep_that_is_stopped_interrupts_its_trials(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from stackwise_ray.core.errors import DiskFullError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.distributed.ledger import MOST_DEATHS, Ledger
-from stackwise_ray.distributed.messages import Assignment, DiskFull, Failed, Finished, Outcome, Report, RunSettings
+from stackwise_ray.distributed.messages import (
+    Assignment,
+    DeviceLost,
+    DiskFull,
+    Failed,
+    Finished,
+    Outcome,
+    Report,
+    RunSettings,
+)
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.sources import FixedSource, Proposal
 
@@ -92,6 +101,19 @@ def test_a_dead_worker_gives_the_trial_a_new_attempt_whose_number_stands_in_its_
     assert second.trial_id == first.trial_id
     assert second.attempt == 2
     assert (second.directory / "attempt").read_text() == "2"
+
+
+def test_a_trial_whose_device_was_lost_is_tried_once_more_with_the_reason_kept(journal: Journal) -> None:
+    ledger = ledger_over(journal, FixedSource(replicates(1)))
+    first = ledger.next("t1")
+    assert first is not None
+    ledger.result("t1", 1, report(first, outcome=DeviceLost(reason="CUDA error: an illegal memory access")))
+    ledger.died("t1", "its process was killed or crashed")  # as Tune says of the process that then ended itself
+    (record,) = journal.trials()
+    assert (record.status, record.reason) == ("interrupted", "worker died: CUDA error: an illegal memory access")
+    second = ledger.next("t2")
+    assert second is not None
+    assert (second.trial_id, second.attempt) == (first.trial_id, 2)
 
 
 def test_what_a_superseded_attempt_still_reports_is_not_booked(journal: Journal) -> None:

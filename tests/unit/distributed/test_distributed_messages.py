@@ -60,6 +60,7 @@ def test_every_field_of_an_assignment_reaches_the_workers_arguments() -> None:
     told = {entry for entry in dataclasses.fields(sent) if entry.name not in OF_THE_DRIVER}
     assert all(getattr(sent, entry.name) != entry.default for entry in told)  # what is left out would not show
     expected = {entry.name: getattr(sent, entry.name) for entry in told} | {"trial": TRIAL, "directory": sent.directory}
+    expected["gpus"] = 0.5  # of the settings, what the worker function needs to choose its device
     assert decode(Assignment, encode(sent)).arguments() == expected
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stackwise_ray.config.trial import Budget
-from stackwise_ray.core.errors import ConfigError, StaleAttemptError, TrialError
+from stackwise_ray.core.errors import ConfigError, DeviceLostError, StaleAttemptError, TrialError
 from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.checkpoints import list_checkpoints
 from tests.small_trials import TRIAL, run, with_training
@@ -53,6 +53,23 @@ def test_a_superseded_attempt_writes_no_checkpoint_and_no_result(tmp_path):
             pass
     assert not (tmp_path / "outputs").exists()
     assert not (tmp_path / "model").exists()
+
+
+def test_an_attempt_whose_device_is_lost_says_so_and_another_process_can_go_on(tmp_path):
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1, keep_model=False)
+    next(generator)
+    with pytest.raises(DeviceLostError, match=r"^CUDA error: unspecified launch failure$"):
+        generator.throw(RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be late"))
+    assert "cannot use its device again: CUDA error" in (tmp_path / "logs/train.log").read_text()
+    _, result = run(TRIAL, tmp_path, attempt=2)
+    assert result.metrics["progress"] == 1.0
+
+
+def test_memory_that_a_library_of_the_device_did_not_get_fails_the_trial_as_out_of_memory(tmp_path):
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1, keep_model=False)
+    next(generator)
+    with pytest.raises(TrialError, match=r"out of memory: CUDA error: CUBLAS_STATUS_ALLOC_FAILED .*; raise"):
+        generator.throw(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
 
 
 def test_a_damaged_checkpoint_is_named_in_the_log_and_the_one_before_is_used(tmp_path):

@@ -212,6 +212,35 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_the_cpu():
         choose_device("cuda")
 
 
+def test_a_trial_that_was_given_no_gpu_trains_on_the_cpu_also_where_it_sees_one(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # what a worker sees beside other workers' GPUs
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    assert choose_device("auto", gpus=0) == CPU
+    assert choose_device("cpu", gpus=1) == CPU
+    assert choose_device("auto", gpus=1) == choose_device("auto") == torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match=r"training\.device = cuda, .* no GPU \(resources\.gpus_per_trial = 0"):
+        choose_device("cuda", gpus=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_trial_that_was_given_a_gpu_and_finds_none_is_refused_and_not_trained_on_the_cpu(wanted):
+    with pytest.raises(ConfigError, match=rf"training\.device = {wanted}, but torch sees no CUDA device here"):
+        choose_device(wanted, gpus=1)
+
+
+def test_a_share_of_a_gpu_is_a_share_of_its_memory(monkeypatch):
+    shares = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", lambda *words: shares.append(words))
+    for gpus in (None, 1, 2):
+        choose_device("auto", gpus=gpus)
+    assert shares == []
+    choose_device("auto", gpus=0.25)
+    assert shares == [(0.25, torch.device("cuda", 0))]
+
+
 def test_an_evaluation_in_which_nothing_can_be_masked_says_so(data):
     """A window of special tokens alone; one of ordinary tokens has a mask at any share."""
     assembly = assemble(ENCODER, data, CPU)
