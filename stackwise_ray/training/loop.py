@@ -6,17 +6,19 @@ on is in `TrainingProgress`, the model, the optimizer and the scaler: that is wh
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from stackwise_ray.core.errors import TrialError
+from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.models.component import attached, begin_step
 from stackwise_ray.training.assembly import Assembly
 from stackwise_ray.training.budget import TOLERANCE, StageFlops, StageSteps, batch_sequences, shares, stage_costs
+from stackwise_ray.training.checkpoint_writer import CheckpointWriter
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.clock import BudgetClock
 from stackwise_ray.training.component_scorer import ComponentScorer
@@ -41,7 +43,7 @@ class TrainingLoop:
     Args:
         steps: Steps of each stage; None where the budget is wall-clock time, or FLOPs of steps that differ in cost.
         planned: FLOPs of each stage as the planner counts them.
-        save: Writes a checkpoint (the first worker does).
+        save: Writes a checkpoint (the first worker does, in a thread).
         cache: Keeps what the frozen prefix gives, where a stage of the plan is cached.
 
     Attributes:
@@ -65,7 +67,7 @@ class TrainingLoop:
     ) -> None:
         self.assembly, self.collectives, self.log = assembly, collectives, log
         self.training = assembly.trial.training
-        self._planned, self._save, self._cache = planned, save, cache
+        self._planned, self._cache = planned, cache
         self._trial_id, self._attempt = trial_id, attempt
         costs = stage_costs(assembly.plan, planned)
         self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank, costs)
@@ -80,7 +82,13 @@ class TrainingLoop:
         self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
-        self._last_report = self._last_checkpoint = self._clock()
+        self._last_report = self._clock()
+        self._writer = CheckpointWriter(
+            save,
+            least_seconds=self.training.checkpoint_seconds,
+            clock=self._clock,
+            thread_costs=assembly.device.type == "cpu",
+        )
         self._report_tokens, self._report_seconds = 0, 0.0
         self._enter_stage()
 
@@ -266,7 +274,7 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- looking and telling
 
     def _checkpoint_due(self) -> bool:
-        due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
+        due = self.assembly.rank == 0 and self._writer.due()
         return self.assembly.parallelism.checkpoint_due(due, self.assembly.rank, self.collectives)
 
     def _evaluate(self) -> Records:
@@ -371,16 +379,43 @@ class TrainingLoop:
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Writes a checkpoint of now, after looking at every step before it."""
+        """Copies a checkpoint of now, after looking at every step before it; it is written while training goes on.
+
+        Raises:
+            DiskFullError, StaleAttemptError: The checkpoint before could not be written.
+        """
         self._synchronise()
+        with self._waiting_for_checkpoints() as began:
+            self._writer.wait()  # first: its copy is freed before another is made
+            self._count_total_seconds()
+            if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
+                checkpoint = self._checkpoint()
+                if self.assembly.rank == 0:
+                    self._writer.write(checkpoint, began=began)
+
+    def finish_checkpoints(self) -> None:
+        """Waits until the last checkpoint is there.
+
+        Raises:
+            DiskFullError, StaleAttemptError: It could not be written.
+        """
+        with self._waiting_for_checkpoints():
+            self._writer.wait()
+
+    @contextlib.contextmanager
+    def _waiting_for_checkpoints(self) -> Iterator[float]:
+        """Counts the time inside, when training waits; gives its beginning."""
         began = self._clock()
-        self._count_total_seconds()
-        if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
-            checkpoint = self._checkpoint()
-            if self.assembly.rank == 0:
-                self._save(checkpoint)
-        self._last_checkpoint = self._clock()
-        self.progress.seconds.checkpoint += self._last_checkpoint - began
+        yield began
+        self.progress.seconds.checkpoint += self._clock() - began
+
+    def close(self) -> None:
+        """Leaves neither a thread nor a cache: this process may train other trials."""
+        self.drop_cache()
+        failure = self._writer.close()
+        if failure is not None:
+            with contextlib.suppress(DiskFullError):  # then there is no room for the line, either
+                self.log.warning(f"the last checkpoint could not be written: {failure}")
 
     def _count_total_seconds(self) -> None:
         self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start
