@@ -152,7 +152,7 @@ _costs = (
     _count(path="steps/total", label="training steps", also_called=("steps",)),
     _memory(
         path="memory/peak_bytes",
-        unit="of the device, or of live tensors on a CPU",
+        unit="in a training step, of the device or of live tensors on a CPU",
         label="peak memory",
         also_called=("peak_bytes",),
     ),
@@ -162,9 +162,9 @@ _costs = (
     _memory(path="memory/saved_activation_bytes", unit="kept for the backward pass", label="saved activations"),
     _time(path="time/build_s", label="time of building data and model"),
     _time(path="time/train_s", label="time in training steps", also_called=("wall_seconds",)),
-    _time(path="time/compile_s", label="time in compiling", reported_by="trials with training.compile"),
+    _time(path="time/compile_s", label="time in compiling", reported_by="trials with training.compile or on a GPU"),
     _time(path="time/evaluation_s", label="time in evaluation"),
-    _time(path="time/checkpoint_s", label="time of checkpoints"),
+    _time(path="time/checkpoint_s", label="time that training waited for checkpoints"),
     _time(path="time/total_s", label="time in all"),
     Metric(
         path="throughput/tokens_per_s",

@@ -1,6 +1,6 @@
 """Memory that a step needs: live tensors, activations saved for the backward pass, and the peaks of process and device.
 
-On a GPU `memory/peak_bytes` is the allocator's peak; on a CPU it is `LiveTensorPeak` over a training step. The
+`memory/peak_bytes` is the peak of training steps: on a GPU the allocator's, on a CPU that of `LiveTensorPeak`. The
 planner runs the same step on fake tensors (`torch._subclasses.FakeTensorMode`), which have sizes and no data. The
 two dispatching counters see every operation, so they wrap one step of every new batch shape and not all steps.
 """

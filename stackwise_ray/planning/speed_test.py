@@ -66,8 +66,8 @@ def measure(
                 step.take(step=number, first_sequence=number * sequences, n_sequences=sequences, lr=lr, passes=passes)
 
     with deterministic(device):
-        if assembly.trial.training.compile:
-            step.compile(sequences)
+        if not step.warm:
+            step.warm_up(sequences)
         take(0)
         startup_s = time.perf_counter() - began
         for number in range(1, _WARM_UP):

@@ -193,13 +193,15 @@ class _Worker:
                 yield from loop.score_whole_splits()
             if assembly.trial.fills_masks:
                 yield from loop.score_masked_ratios()
+            loop.finish_checkpoints()
         except KeyboardInterrupt:
             if loop.at_rest and not assembly.parallelism.gathers_checkpoints:  # this worker alone was asked
                 loop.save()
+                loop.finish_checkpoints()
                 self._log.info(f"interrupted after step {loop.progress.step}; a checkpoint is there")
             raise
         finally:
-            loop.drop_cache()
+            loop.close()
         if keep_model or assembly.plan.stages[-1].trainable.adapters:  # which are merged into whole matrices
             assembly.parallelism.make_whole()
         fold_gains(assembly.model)

@@ -22,6 +22,18 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A step that costs other FLOPs than those it was planned with.
+
+    Attributes:
+        beyond_tolerance: Whether the budget is missed by more than `TOLERANCE` if all steps do.
+    """
+
+    message: str
+    beyond_tolerance: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageFlops:
     """FLOPs of one stage: forward and backward of one sequence, the optimizer's of one step.
 
@@ -54,6 +66,17 @@ class StageFlops:
     def least_per_sequence(self) -> int:
         """Those in the cheapest step: the same where every step costs the same."""
         return self.most_per_sequence if self.cheapest_per_sequence is None else self.cheapest_per_sequence
+
+    def difference(self, counted: int, n_sequences: int) -> Difference | None:
+        """How a step's counted forward and backward FLOPs differ from the planned ones; None: they do not."""
+        least, most = n_sequences * self.least_per_sequence, n_sequences * self.most_per_sequence
+        if least <= counted <= most:
+            return None
+        planned = f"{most}" if least == most else f"{least} to {most}"
+        return Difference(
+            message=f"a step of {n_sequences} sequences costs {counted} FLOPs and was planned with {planned}",
+            beyond_tolerance=counted < (1 - TOLERANCE) * least or counted > (1 + TOLERANCE) * most,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,14 @@ def require_compiler(device: torch.device) -> None:
         )
 
 
+def kernels_come_late(device: torch.device) -> bool:
+    """Whether kernels are compiled or loaded at their first call, as Triton's are and those of CUDA's libraries.
+
+    Those of a CPU are there when a backend is chosen.
+    """
+    return device.type == "cuda"
+
+
 @contextlib.contextmanager
 def compiling(model: torch.nn.Module, what: str) -> Iterator[Network]:
     """Gives the model's forward pass, which the first passes inside the ``with`` block compile, forward and backward.

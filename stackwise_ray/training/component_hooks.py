@@ -1,6 +1,7 @@
-"""What training asks of a model's components before its last step: their losses, and the text that they calibrate on.
+"""What training asks of a model's components before its last step: their losses and FLOPs, and their held-out text.
 
-`step` and the planner ask `whole_loss`, the assembly asks `held_out_of`. No component is known here by name.
+`step` and the planner ask `whole_loss`, the loop `modelled_per_sequence`, the assembly `held_out_of`. No component is
+known here by name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import held_out_windows
 from stackwise_ray.metrics.losses import with_auxiliary
 from stackwise_ray.models.component import COMPONENTS, attached
+from stackwise_ray.training.budget import StageFlops
 
 
 def whole_loss(part: Tensor, model: nn.Module, output: Any, share: float, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -34,6 +36,15 @@ def whole_loss(part: Tensor, model: nn.Module, output: Any, share: float, loss: 
         if added is not None:
             whole = whole + added
     return whole
+
+
+def modelled_per_sequence(model: nn.Module, cost: StageFlops) -> float:
+    """FLOPs of one sequence of the step that comes, by formula, with what components add and leave out."""
+    own = (
+        one.modelled_flops(block=cost.modelled_block_per_sequence, head=cost.modelled_head_per_sequence)
+        for one in attached(model).values()
+    )
+    return cost.modelled_per_sequence + sum(own)
 
 
 def held_out_of(trial: TrialConfig, n_tokens: int) -> NDArray[np.int64] | None:

@@ -6,19 +6,22 @@ on is in `TrainingProgress`, the model, the optimizer and the scaler: that is wh
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from stackwise_ray.core.errors import TrialError
+from stackwise_ray.core.errors import DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.models.component import attached, begin_step
 from stackwise_ray.training.assembly import Assembly
-from stackwise_ray.training.budget import TOLERANCE, StageFlops, StageSteps, batch_sequences, shares, stage_costs
+from stackwise_ray.training.budget import StageFlops, StageSteps, batch_sequences, shares, stage_costs
+from stackwise_ray.training.checkpoint_writer import CheckpointWriter
 from stackwise_ray.training.checkpoints import Checkpoint
 from stackwise_ray.training.clock import BudgetClock
+from stackwise_ray.training.component_hooks import modelled_per_sequence
 from stackwise_ray.training.component_scorer import ComponentScorer
 from stackwise_ray.training.evaluation import WITHOUT_FINISH, Evaluator
 from stackwise_ray.training.final import final_metrics
@@ -41,7 +44,7 @@ class TrainingLoop:
     Args:
         steps: Steps of each stage; None where the budget is wall-clock time, or FLOPs of steps that differ in cost.
         planned: FLOPs of each stage as the planner counts them.
-        save: Writes a checkpoint (the first worker does).
+        save: Writes a checkpoint (the first worker does, in a thread).
         cache: Keeps what the frozen prefix gives, where a stage of the plan is cached.
 
     Attributes:
@@ -65,7 +68,7 @@ class TrainingLoop:
     ) -> None:
         self.assembly, self.collectives, self.log = assembly, collectives, log
         self.training = assembly.trial.training
-        self._planned, self._save, self._cache = planned, save, cache
+        self._planned, self._cache = planned, cache
         self._trial_id, self._attempt = trial_id, attempt
         costs = stage_costs(assembly.plan, planned)
         self._budget = BudgetClock(assembly.trial, assembly.plan, steps, collectives, assembly.rank, costs)
@@ -80,7 +83,13 @@ class TrainingLoop:
         self.at_rest, self.bit_exact = True, True
         self._clock = time.perf_counter
         self._attempt_start, self._total_before = started, 0.0
-        self._last_report = self._last_checkpoint = self._clock()
+        self._last_report = self._clock()
+        self._writer = CheckpointWriter(
+            save,
+            least_seconds=self.training.checkpoint_seconds,
+            clock=self._clock,
+            thread_costs=assembly.device.type == "cpu",
+        )
         self._report_tokens, self._report_seconds = 0, 0.0
         self._enter_stage()
 
@@ -99,6 +108,7 @@ class TrainingLoop:
             if self.progress.step and self._checkpoint_due():
                 self.save()
             if self._budget.finished(self.progress):
+                self.meter.end_steps()
                 return
             if self._budget.stage_is_over(self.progress):
                 self.progress.stage, self.progress.stage_step = self.progress.stage + 1, 0
@@ -107,7 +117,7 @@ class TrainingLoop:
                 self._synchronise()
                 yield from self.timed_evaluation(self._evaluator.without_finish(self._tools.objective))
             yield from self._fill_cache()
-            yield from self._compile()
+            yield from self._warm_up()
             self.at_rest = False
             self._step()
             self.at_rest = True
@@ -133,6 +143,7 @@ class TrainingLoop:
             lr=lr,
         )
         if plain:
+            self.meter.begin_steps()
             values = take()
         else:
             tools = self._tools
@@ -152,7 +163,9 @@ class TrainingLoop:
         row = progress.stages[-1]
         row["tokens"] += tokens
         row["flops_counted"] += flops.forward + flops.backward
-        row["flops_modelled"] += round(n_sequences * self._modelled_per_sequence())
+        row["flops_modelled"] += round(
+            n_sequences * modelled_per_sequence(self.assembly.model, self._planned[progress.stage])
+        )
         row["saved_activation_bytes"] = self.meter.saved_bytes
         if not plain or self._pending.full:
             self._pending.take_in(progress, self._tools.scaler)
@@ -168,28 +181,15 @@ class TrainingLoop:
             self.progress.plain_seconds += seconds
             self._report_seconds += seconds
 
-    def _modelled_per_sequence(self) -> float:
-        """FLOPs of one sequence of the step that comes, by formula, with what components add and leave out."""
-        cost = self._planned[self.progress.stage]
-        own = (
-            one.modelled_flops(block=cost.modelled_block_per_sequence, head=cost.modelled_head_per_sequence)
-            for one in attached(self.assembly.model).values()
-        )
-        return cost.modelled_per_sequence + sum(own)
-
     def _compare_with_plan(self, n_sequences: int, form: str) -> None:
         """The budget was solved from planned FLOPs: a step that costs others must not pass unnoticed."""
-        flops, cost = self.meter.flops_of(self.progress.stage, n_sequences, form), self._planned[self.progress.stage]
-        counted = flops.forward + flops.backward
-        least, most = n_sequences * cost.least_per_sequence, n_sequences * cost.most_per_sequence
-        if least <= counted <= most:
+        flops = self.meter.flops_of(self.progress.stage, n_sequences, form)
+        difference = self._planned[self.progress.stage].difference(flops.forward + flops.backward, n_sequences)
+        if difference is None:
             return
-        planned = f"{most}" if least == most else f"{least} to {most}"
-        message = f"a step of {n_sequences} sequences costs {counted} FLOPs and was planned with {planned}"
-        beyond = counted < (1 - TOLERANCE) * least or counted > (1 + TOLERANCE) * most
-        if self.training.budget.flops is not None and beyond:
-            raise TrialError(f"{message}: the budget of FLOPs cannot be kept")
-        self.log.warning(message)
+        if self.training.budget.flops is not None and difference.beyond_tolerance:
+            raise TrialError(f"{difference.message}: the budget of FLOPs cannot be kept")
+        self.log.warning(difference.message)
 
     def _synchronise(self) -> None:
         """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
@@ -201,6 +201,7 @@ class TrainingLoop:
     # ------------------------------------------------------------------------------------------- stages
 
     def _enter_stage(self) -> None:
+        self.meter.end_steps()
         stage = self.assembly.plan.stages[self.progress.stage]
         self._tools = self.assembly.enter(stage)
         self.drop_cache()
@@ -229,6 +230,7 @@ class TrainingLoop:
         stage, cache, progress = self._tools.stage, self._cache, self.progress
         if cache is None or not stage.cached or cache.filled:
             return
+        self.meter.end_steps()
         began = self._clock()
         flops = yield from self._while_alive(cache.fill(stage, self._tools.objective, self._evaluator.batch_windows))
         progress.seconds.train += self._clock() - began
@@ -244,19 +246,21 @@ class TrainingLoop:
         progress.stages[-1]["flops_counted"] += flops
         progress.stages[-1]["flops_modelled"] += round(windows * cost.modelled_prefix_per_sequence)
 
-    def _compile(self) -> Records:
-        """Compiles the stage's step, before the first one in this attempt; no part of training, in FLOPs or in time."""
-        if not self.training.compile or self._training_step.compiled:
+    def _warm_up(self) -> Records:
+        """Compiles the stage's passes, before its first step in this attempt; no part of training, in FLOPs or time."""
+        if self._training_step.warm:
             return
         self._synchronise()
-        self.log.info(f"{self._tools.stage.name}: compiling")
-        yield replace(self.record({}), doing=f"compiling {self._tools.stage.name}")
+        self.meter.end_steps()
+        stage, doing = self._tools.stage.name, "compiling" if self.training.compile else "warming up"
+        self.log.info(f"{stage}: {doing}")
+        yield replace(self.record({}), doing=f"{doing} {stage}")
         began = self._clock()
-        self._training_step.compile(self._budget.sequences(self.progress))
+        self._training_step.warm_up(self._budget.sequences(self.progress))
         self.collectives.sum_number(0)  # else a worker that compiles longer is time of the others' first step
         seconds = self._clock() - began
         self.progress.seconds.compile += seconds
-        self.log.info(f"{self._tools.stage.name}: compiled in {seconds:.1f} s")
+        self.log.info(f"{stage}: {doing} took {seconds:.1f} s")
 
     def drop_cache(self) -> None:
         """Removes the cache of the frozen prefix where there is one."""
@@ -266,7 +270,7 @@ class TrainingLoop:
     # ---------------------------------------------------------------------------------------- looking and telling
 
     def _checkpoint_due(self) -> bool:
-        due = self._clock() - self._last_checkpoint >= self.training.checkpoint_seconds
+        due = self.assembly.rank == 0 and self._writer.due()
         return self.assembly.parallelism.checkpoint_due(due, self.assembly.rank, self.collectives)
 
     def _evaluate(self) -> Records:
@@ -290,6 +294,7 @@ class TrainingLoop:
         self, evaluation: Generator[None, None, dict[str, float]]
     ) -> Generator[MetricRecord, None, dict[str, float]]:
         """Runs an evaluation, showing signs of life; its metrics become the latest."""
+        self.meter.end_steps()
         began = self._clock()
         metrics = yield from self._while_alive(evaluation)
         self.progress.flops_evaluation += self.meter.take_evaluation_flops()
@@ -371,16 +376,44 @@ class TrainingLoop:
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Writes a checkpoint of now, after looking at every step before it."""
+        """Copies a checkpoint of now, after looking at every step before it; it is written while training goes on.
+
+        Raises:
+            DiskFullError, StaleAttemptError: The checkpoint before could not be written.
+        """
         self._synchronise()
+        self.meter.end_steps()
+        with self._waiting_for_checkpoints() as began:
+            self._writer.wait()  # first: its copy is freed before another is made
+            self._count_total_seconds()
+            if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
+                checkpoint = self._checkpoint()
+                if self.assembly.rank == 0:
+                    self._writer.write(checkpoint, began=began)
+
+    def finish_checkpoints(self) -> None:
+        """Waits until the last checkpoint is there.
+
+        Raises:
+            DiskFullError, StaleAttemptError: It could not be written.
+        """
+        with self._waiting_for_checkpoints():
+            self._writer.wait()
+
+    @contextlib.contextmanager
+    def _waiting_for_checkpoints(self) -> Iterator[float]:
+        """Counts the time inside, when training waits; gives its beginning."""
         began = self._clock()
-        self._count_total_seconds()
-        if self.assembly.parallelism.gathers_checkpoints or self.assembly.rank == 0:
-            checkpoint = self._checkpoint()
-            if self.assembly.rank == 0:
-                self._save(checkpoint)
-        self._last_checkpoint = self._clock()
-        self.progress.seconds.checkpoint += self._last_checkpoint - began
+        yield began
+        self.progress.seconds.checkpoint += self._clock() - began
+
+    def close(self) -> None:
+        """Leaves neither a thread nor a cache: this process may train other trials."""
+        self.drop_cache()
+        failure = self._writer.close()
+        if failure is not None:
+            with contextlib.suppress(DiskFullError):  # then there is no room for the line, either
+                self.log.warning(f"the last checkpoint could not be written: {failure}")
 
     def _count_total_seconds(self) -> None:
         self.progress.seconds.total = self._total_before + self._clock() - self._attempt_start

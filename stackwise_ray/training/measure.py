@@ -37,7 +37,8 @@ class Meter:
         count: Whether evaluation is counted; a foreign model may run operations that have no FLOP rule.
 
     Attributes:
-        peak_bytes: Most bytes in live tensors of a step (CPU) or of the allocator (GPU); None before a measurement.
+        peak_bytes: Most bytes of a training step, in live tensors (CPU) or of the allocator (GPU); None before a
+            measurement. Evaluation, checkpoints and what happens between two stages are not in it.
         saved_bytes: Bytes saved for the backward pass in the current stage.
     """
 
@@ -50,12 +51,22 @@ class Meter:
         self.evaluation_flops = 0  # counted by this worker since the last call of `take_evaluation_flops`
         self.peak_bytes: int | None = None
         self.saved_bytes: int | None = None
-        reset_device_peak(device)
+        self._in_steps = False
 
     def enter_stage(self) -> None:
         """Forgets what was measured of the model as it was in another stage."""
         self.forget_evaluations()
         self.saved_bytes = None
+
+    def begin_steps(self) -> None:
+        """A training step comes: a GPU's peak counts from here to `end_steps`."""
+        if not self._in_steps:
+            reset_device_peak(self._device)
+            self._in_steps = True
+
+    def end_steps(self) -> None:
+        """What comes is no training step, and its memory does not count."""
+        self.peak_bytes, self._in_steps = self.device_peak(), False
 
     def forget_evaluations(self) -> None:
         """Forgets what was counted of evaluation, as other blocks are active from now on."""
@@ -91,6 +102,7 @@ class Meter:
         """
         counter = FlopCounter()
         saved = SavedActivations(self._model) if stage_step == 0 or self.saved_bytes is None else None
+        self.begin_steps()
         stack = contextlib.ExitStack()
         live = None
         with stack:
@@ -145,8 +157,8 @@ class Meter:
         return spent
 
     def device_peak(self) -> int | None:
-        """Peak memory so far: the allocator's on a GPU, the measured steps' on a CPU."""
-        on_device = device_peak_bytes(self._device)
+        """Peak memory of the training steps so far: the allocator's on a GPU, the measured steps' on a CPU."""
+        on_device = device_peak_bytes(self._device) if self._in_steps else None
         return self.peak_bytes if on_device is None else max(on_device, self.peak_bytes or 0)
 
     def to_plain(self) -> dict[str, Any]:

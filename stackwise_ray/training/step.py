@@ -23,7 +23,7 @@ from stackwise_ray.models.growth.prefix import forward_from
 from stackwise_ray.models.growth.time_input import takes_time
 from stackwise_ray.training.assembly import Assembly, StageTools, seed_step
 from stackwise_ray.training.budget import shares
-from stackwise_ray.training.compiled import Network, as_compiled, compiling
+from stackwise_ray.training.compiled import Network, as_compiled, compiling, kernels_come_late
 from stackwise_ray.training.component_hooks import whole_loss
 from stackwise_ray.training.consistency import stack_output, summed_distance
 from stackwise_ray.training.objectives import Batch
@@ -65,25 +65,40 @@ class TrainingStep:
         self._training = assembly.trial.training
         self._network: Network = assembly.model
         self.compiled = False
+        self.warm = not (self._training.compile or kernels_come_late(assembly.device))
 
-    def compile(self, n_sequences: int) -> None:
-        """Compiles the passes of steps of `n_sequences`, by passes over sequences whose gradients go nowhere.
+    def warm_up(self, n_sequences: int) -> None:
+        """Makes what passes of steps of `n_sequences` need at their first call, by passes whose gradients go nowhere.
 
-        Steps with instruments are left as they are: the operations that an instrument sees are not those of a graph.
+        With `training.compile` that is their graph. On a GPU it is what Triton compiles and CUDA's libraries load, also
+        for the steps with instruments, which stay uncompiled: an instrument does not see the operations of a graph.
+        The random streams are left as they were.
 
         Raises:
             TrialError: They cannot be compiled.
         """
+        device = self._assembly.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            if kernels_come_late(device):
+                self._pass_once(self._assembly.model, n_sequences)
+            if self._training.compile:
+                with compiling(self._assembly.model, self._tools.stage.name) as self._network:
+                    self._pass_once(self._network, n_sequences)
+                self.compiled = True
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # else these passes are time of the first step
+        self.warm = True
+
+    def _pass_once(self, network: Network, n_sequences: int) -> None:
+        """A pass over each size of micro-batch; where passes are collectives, every worker makes one alone."""
         mine = shares(0, n_sequences, self._assembly.world_size)[self._assembly.rank]
-        sizes = {len(piece) for piece in shares(0, len(mine), self._training.accumulation) if piece}
-        with compiling(self._assembly.model, self._tools.stage.name) as self._network:
-            for size in sorted(sizes):
-                batch = self._tools.objective.training_batch(range(size))
-                self._backward(self._network, range(size), batch, count=1, revealed=0, share=1.0)
+        sizes = sorted({len(piece) for piece in shares(0, len(mine), self._training.accumulation) if piece})
+        if self._assembly.parallelism.pads_passes:
+            sizes = sizes[-1:] or [1]
+        for size in sizes:
+            batch = self._tools.objective.training_batch(range(size))
+            self._backward(network, range(size), batch, count=1, revealed=0, share=1.0)
         self._tools.optimizer.zero_grad(set_to_none=True)
-        if self._assembly.device.type == "cuda":
-            torch.cuda.synchronize(self._assembly.device)  # else these passes are time of the first step
-        self.compiled = True
 
     def take(
         self,

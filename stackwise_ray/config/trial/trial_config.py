@@ -230,7 +230,7 @@ class TrainingConfig(AbsentOptions, Strict):
     evaluations: Positive = 10  # validations spread evenly over the budget, the last one at its end
     report_seconds: NonNegative = 1.0  # least time between two reports of train/loss
     parallel: Literal["replicated", "sharded"] = "replicated"  # several workers: all hold the model, or shards (FSDP2)
-    checkpoint_seconds: NonNegative = 20.0  # least time between two checkpoints; 0: one after every step
+    checkpoint_seconds: NonNegative = 20.0  # least time between two; more while they cost over 2 % of it; 0: every step
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where the trial was given one
 
 

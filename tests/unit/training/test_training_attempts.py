@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from stackwise_ray.config.trial import Budget
-from stackwise_ray.core.errors import ConfigError, DeviceLostError, StaleAttemptError, TrialError
+from stackwise_ray.core.errors import ConfigError, DeviceLostError, DiskFullError, StaleAttemptError, TrialError
 from stackwise_ray.running.run import run_trial
-from stackwise_ray.training.checkpoints import list_checkpoints
+from stackwise_ray.training.checkpoints import Checkpoint, list_checkpoints, save_checkpoint
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -129,3 +134,66 @@ def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path):
     next(generator)
     generator.close()
     assert not half.exists()
+
+
+def writing_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(monkeypatch, tmp_path):
+    later = threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Path:
+        assert later.wait(20), "training waited for the write"
+        return save_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
+    for record in generator:
+        if record.step == 4:
+            assert not list_checkpoints(tmp_path / "checkpoints")
+            later.set()
+    assert not (tmp_path / "checkpoints").exists()
+    assert not writing_threads()
+
+
+def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written(monkeypatch, tmp_path):
+    began = threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Path:
+        began.set()
+        time.sleep(0.2)
+        return save_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
+    while not began.is_set():
+        next(generator)
+    generator.close()
+    assert not writing_threads()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000000000001"]
+
+
+def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(monkeypatch, tmp_path):
+    def full(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
+        if checkpoint.step == 2:
+            raise DiskFullError("step_2: no space left on device")
+        return save_checkpoint(directory, checkpoint, **options)
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    with pytest.raises(DiskFullError, match="no space left"):
+        run(with_training(checkpoint_seconds=0.0), tmp_path)
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_000000000001"]
+    assert not writing_threads()
+
+
+def test_a_failure_of_the_write_after_the_last_step_is_no_success(monkeypatch, tmp_path):
+    def full(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
+        if checkpoint.step == 6:
+            raise DiskFullError("step_6: no space left on device")
+        return save_checkpoint(directory, checkpoint, **options)
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    with pytest.raises(DiskFullError, match="step_6"):
+        run(with_training(checkpoint_seconds=0.0), tmp_path)
+    assert not (tmp_path / "outputs").exists()

@@ -91,7 +91,7 @@ def test_a_growing_run_compiles_each_stage_outside_its_clock_and_goes_on_bit_for
     whole = run(trial, tmp_path / "whole", keep_model=True)
     plain = run(GROWING, tmp_path / "plain", keep_model=True)
     assert_same_but_for_rounding(whole, plain)
-    assert (tmp_path / "whole" / "logs" / "train.log").read_text().count(": compiled in ") == 2
+    assert (tmp_path / "whole" / "logs" / "train.log").read_text().count(": compiling took ") == 2
     stages = [f"compiling {stage.name}" for stage in stage_plan(trial).stages]
     assert [record.doing for record in whole[0] if record.doing] == stages
     assert not any(record.doing for record in plain[0])
@@ -152,7 +152,7 @@ def test_the_passes_that_compile_leave_no_gradient_behind(uncompiled):
     trial = with_training(GROWING, compile=True)
     assembly = assemble(trial, prepare(trial.data), torch.device("cpu"))
     step = TrainingStep(assembly, assembly.enter(assembly.plan.stages[0]), Alone())
-    step.compile(8)
+    step.warm_up(8)
     assert step.compiled
     assert uncompiled == [100]
     assert all(parameter.grad is None for parameter in assembly.model.parameters())
@@ -185,3 +185,60 @@ def test_what_is_not_one_graph_or_would_be_compiled_anew_is_refused(temporary):
     model.on = True
     with pytest.raises(TrialError, match="the model has changed at step 7"), as_compiled(7):
         network(torch.ones(2, 2))
+
+
+@pytest.fixture
+def late_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose kernels are compiled at their first call."""
+    for module in ("step", "compiled"):
+        monkeypatch.setattr(f"stackwise_ray.training.{module}.kernels_come_late", lambda device: True)
+
+
+def test_the_seconds_of_kernels_that_come_late_are_none_of_training(late_kernels, uncompiled, monkeypatch, tmp_path):
+    backward = TrainingStep._backward
+
+    def slow_at_first(self: TrainingStep, *arguments: Any, **options: Any) -> torch.Tensor:
+        uncompiled[0] += 0 if self.warm else 50
+        return backward(self, *arguments, **options)
+
+    monkeypatch.setattr(TrainingStep, "_backward", slow_at_first)
+    records, result = run(TRIAL, tmp_path)
+    assert (result.metrics["time/train_s"], result.metrics["time/compile_s"]) == (6, 50)
+    assert [record.doing for record in records if record.doing] == ["warming up classical"]
+
+
+def test_every_size_of_micro_batch_gets_a_first_pass(late_kernels, monkeypatch):
+    trial = with_training(TRIAL, accumulation=3)  # of 8 sequences: 3, 3 and 2
+    assembly = assemble(trial, prepare(trial.data), torch.device("cpu"))
+    step = TrainingStep(assembly, assembly.enter(assembly.plan.stages[0]), Alone())
+    sizes: list[int] = []
+    backward = step._backward
+
+    def noted(network: Any, piece: range, *arguments: Any, **options: Any) -> torch.Tensor:
+        sizes.append(len(piece))
+        return backward(network, piece, *arguments, **options)
+
+    monkeypatch.setattr(step, "_backward", noted)
+    assert not step.warm
+    step.warm_up(8)
+    assert step.warm
+    assert sizes == [2, 3]
+    assert all(parameter.grad is None for parameter in assembly.model.parameters())
+
+
+@pytest.mark.parametrize("regime", ["classical", "depth_time"])
+def test_first_passes_change_no_number(monkeypatch, regime, tmp_path):
+    trial = with_training(with_model(n_layers=3, dropout=0.3), regime=regime, accumulation=2)
+    plain = run(trial, tmp_path / "plain", keep_model=True)
+    for module in ("step", "compiled"):
+        monkeypatch.setattr(f"stackwise_ray.training.{module}.kernels_come_late", lambda device: True)
+    before = torch.get_rng_state()
+    warmed = run(trial, tmp_path / "warmed", keep_model=True)
+    assert torch.get_rng_state().equal(before)
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("plain", "warmed")]
+    assert weights[0] == weights[1]
+    assert step_losses(plain[0]) == step_losses(warmed[0])
+    counted = [name for name in plain[1].metrics if not name.startswith(("time/", "throughput/", "memory/process"))]
+    assert {name: plain[1].metrics[name] for name in counted} == {name: warmed[1].metrics[name] for name in counted}
+    assert warmed[1].metrics["time/compile_s"] > 0
+    assert "time/compile_s" not in plain[1].metrics
