@@ -83,5 +83,5 @@ class PendingSteps:
             torch.stack([step.values.loss, step.values.gradient_norm, *(step.values.scales or ())])
             for step in self._steps
         ]
-        numbers: list[list[float]] = torch.stack(rows).tolist() if rows else []
+        numbers: list[list[float]] = torch.stack(rows).cpu().tolist() if rows else []
         return numbers
