@@ -109,24 +109,25 @@ class TrainingStep:
         mine = shares(first_sequence, n_sequences, assembly.world_size)[assembly.rank]
         pieces = [piece for piece in shares(mine.start, len(mine), self._training.accumulation) if piece]
         batches = [tools.objective.training_batch(piece) for piece in pieces]
-        count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
+        count, revealed = self._collectives.sum_numbers(
+            [sum(batch.loss_positions for batch in batches), sum(batch.revealed_positions for batch in batches)]
+        )
         if count == 0:
             raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
-        revealed = 0
-        if tools.stage.next_level is not None:
-            revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         network = self._network if passes is None else assembly.model
         with passes or (as_compiled(step) if self.compiled else contextlib.nullcontext()):
             for piece, batch in zip(pieces, batches, strict=True):
+                if piece is pieces[-1] and passes is None:  # instruments see the model's operations alone
+                    assembly.parallelism.begin_sums(tools.parameters, self._collectives)
                 loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.parallelism.pads_passes:
             self._pad_collectives(len(batches), first_sequence, n_sequences, count)
+        assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         if varying(assembly.model):
             for parameter in tools.parameters:
                 if parameter.grad is None:  # left out of this step alone: its momentum and its decay go on
                     parameter.grad = torch.zeros_like(parameter)
-        assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         norm, scales = self._update(lr)
         return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, scales=scales)
 
