@@ -35,6 +35,9 @@ from stackwise_ray.training.step import model_inputs, to_device
 WITHOUT_FINISH = "_without_finish"
 """What the names of losses end in that were measured right before `training.finish`."""
 
+_GPU_BATCHES = 32
+"""Batches after which a GPU is waited for, so that signs of life tell of work that is done."""
+
 MakeBatch = Callable[[NDArray[np.int64]], Batch]
 """From positions in the list of windows to their batch."""
 
@@ -88,19 +91,21 @@ class Evaluator:
         Raises:
             TrialError: A loss is not finite, or there is none.
         """
-        table = torch.zeros(2 if answers is None else 5, n_windows, dtype=torch.float64)
+        device = self.assembly.device
+        table = torch.zeros(2 if answers is None else 5, n_windows, dtype=torch.float64, device=device)
         mine = shares(0, n_windows, self.assembly.world_size)[self.assembly.rank]
         with evaluation_mode(self.assembly.model):
-            for start in range(mine.start, mine.stop, self.batch_windows):
+            for batches, start in enumerate(range(mine.start, mine.stop, self.batch_windows), 1):
                 numbers = np.arange(start, min(start + self.batch_windows, mine.stop))
                 asked = None if answers is None else answers[numbers]
-                table[:, numbers] = self._losses(make_batch(numbers), asked, forward)
+                table[:, start : start + len(numbers)] = self._losses(make_batch(numbers), asked, forward)
+                if device.type == "cuda" and batches % _GPU_BATCHES == 0:
+                    torch.cuda.synchronize(device)
                 yield
             if self.assembly.parallelism.pads_passes:
                 self._pad_collectives(-(-len(mine) // self.batch_windows), n_windows, make_batch)
-        on_device = table.to(self.assembly.device)
-        self.collectives.sum_([on_device])
-        sums, counts, *of_answers = on_device.cpu().numpy()
+        self.collectives.sum_([table])
+        sums, counts, *of_answers = table.cpu().numpy()
         result = WindowLosses(
             sums=sums,
             counts=counts.astype(np.int64),
@@ -132,7 +137,8 @@ class Evaluator:
 
     @torch.no_grad()
     def _losses(self, batch: Batch, answers: NDArray[np.bool_] | None, forward: Forward | None) -> torch.Tensor:
-        """Sums over each window, shape (2 or 5, windows): loss, positions; of the answers loss, positions, hits."""
+        """Sums over each window, left on the device, shape (2 or 5, windows): loss, positions; of the answers loss,
+        positions, hits."""
         assembly = self.assembly
         targets = to_device(batch.targets, assembly.device)
         inputs = model_inputs(assembly.model, batch, assembly.device)
@@ -146,7 +152,7 @@ class Evaluator:
         if answers is not None:
             asked = scored & to_device(answers, assembly.device)
             rows += [losses * asked, asked, asked & (logits.argmax(-1) == targets)]
-        return torch.stack([row.double().sum(1) for row in rows]).cpu()
+        return torch.stack([row.double().sum(1) for row in rows])
 
     def validate(self, objective: Objective) -> Generator[None, None, dict[str, float]]:
         """The fixed validation set: `validation/loss`, and for left-to-right objectives its perplexity.

@@ -168,7 +168,7 @@ class TrainingLoop:
         )
         row["saved_activation_bytes"] = self.meter.saved_bytes
         if not plain or self._pending.full:
-            self._pending.take_in(progress, self._tools.scaler)
+            self._pending.take_in(progress)
         if plain:
             progress.plain_tokens += tokens
             self._report_tokens += tokens
@@ -195,7 +195,7 @@ class TrainingLoop:
         """Waits for the steps not yet looked at, which is time of theirs; none of them had instruments."""
         if self._pending:
             began = self._clock()
-            self._pending.take_in(self.progress, self._tools.scaler)
+            self._pending.take_in(self.progress)
             self._spend(self._clock() - began, plain=True)
 
     # ------------------------------------------------------------------------------------------- stages

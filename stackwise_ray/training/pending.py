@@ -48,37 +48,40 @@ class PendingSteps:
         """A step that has just been started."""
         self._steps.append(_Step(step=step, lr=lr, values=values))
 
-    def take_in(self, progress: TrainingProgress, scaler: torch.amp.GradScaler | None) -> None:
+    def take_in(self, progress: TrainingProgress) -> None:
         """Waits for all of them and puts their numbers into `progress`.
 
         Raises:
             TrialError: A loss or gradient is not finite, or the loss scale of fp16 has collapsed.
         """
-        for pending in self._steps:
-            values = pending.values
-            loss, norm = float(values.loss), float(values.gradient_norm)
-            if not math.isfinite(loss) or not (math.isfinite(norm) or values.skipped):
+        for pending, (loss, norm, *scales) in zip(self._steps, self._numbers(), strict=True):
+            skipped = bool(scales) and scales[1] < scales[0]
+            where = f"loss = {loss:.6g}, lr = {pending.lr:.6g}, gradient norm = {norm:.6g}"
+            if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
                 what = "loss" if not math.isfinite(loss) else "gradient"
                 raise TrialError(
-                    f"non-finite {what} at step {pending.step}: loss = {loss:.6g}, lr = {pending.lr:.6g}, "
-                    f"gradient norm = {norm:.6g}; a lower training.lr is the usual cure"
+                    f"non-finite {what} at step {pending.step}: {where}; a lower training.lr is the usual cure"
                 )
-            progress.since_report.add(loss, values.loss_positions)
-            progress.since_evaluation.add(loss, values.loss_positions)
+            positions = pending.values.loss_positions
+            progress.since_report.add(loss, positions)
+            progress.since_evaluation.add(loss, positions)
             progress.latest["train/lr"] = pending.lr
-            if values.skipped:
-                progress.skipped_steps += 1
-                _check_scale(pending, scaler)
-            else:
+            if not skipped:
                 progress.latest["train/grad_norm"] = norm
+                continue
+            progress.skipped_steps += 1
+            if scales[1] < _SMALLEST_SCALE:
+                raise TrialError(
+                    f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scales[1]:g}: "
+                    f"{where}; choose training.precision bf16, or a lower training.lr"
+                )
         self._steps.clear()
 
-
-def _check_scale(pending: _Step, scaler: torch.amp.GradScaler | None) -> None:
-    scale = scaler.get_scale() if scaler is not None else math.inf
-    if scale < _SMALLEST_SCALE:
-        raise TrialError(
-            f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scale:g}: "
-            f"loss = {float(pending.values.loss):.6g}, lr = {pending.lr:.6g}, gradient norm = "
-            f"{float(pending.values.gradient_norm):.6g}; choose training.precision bf16, or a lower training.lr"
-        )
+    def _numbers(self) -> list[list[float]]:
+        """Of each step loss, gradient norm and, in fp16, the loss scale before and after, in one copy."""
+        rows = [
+            torch.stack([step.values.loss, step.values.gradient_norm, *(step.values.scales or ())])
+            for step in self._steps
+        ]
+        numbers: list[list[float]] = torch.stack(rows).cpu().tolist() if rows else []
+        return numbers

@@ -33,7 +33,7 @@ from stackwise_ray.training.budget import shares
 from stackwise_ray.training.objectives import Objective
 from stackwise_ray.training.parallel.collectives import Collectives
 from stackwise_ray.training.stage import Stage
-from stackwise_ray.training.step import model_inputs
+from stackwise_ray.training.step import model_inputs, to_device
 
 FILE = "prefix_cache"
 """Beginning of the file's name in the trial's folder; the attempt's number follows."""
@@ -115,6 +115,7 @@ class PrefixCache:
         if self._n_windows < assembly.world_size:
             raise TrialError(f"{assembly.world_size} workers cannot share {self._n_windows} windows: training.cache")
         rows = self._create()
+        last: tuple[NDArray[np.int64], _HostCopy] | None = None
         mine = shares(0, self._n_windows, assembly.world_size)[assembly.rank]
         for start in range(mine.start, mine.stop, batch_windows):
             # The first epoch holds every window once, and its masks are those of all epochs.
@@ -130,8 +131,13 @@ class PrefixCache:
                 raise TrialError(
                     f"the prefix gives {output.dtype}, and a cache keeps float32: set training.cache: false"
                 )
-            rows[self._windows(sequences)] = output.cpu().numpy()
+            copy = _HostCopy(output)
+            if last is not None:  # written while a GPU is at work on this batch
+                rows[last[0]] = last[1].array()
+            last = self._windows(sequences), copy
             yield
+        assert last is not None, "every worker has a window"
+        rows[last[0]] = last[1].array()
         rows.flush()
         total = self._collectives.sum_number(flops)  # from here on every worker has written its part
         self._rows = np.memmap(self._file, dtype=np.float32, mode="r", shape=rows.shape)
@@ -140,8 +146,7 @@ class PrefixCache:
     def read(self, sequences: range) -> Tensor:
         """What the prefix gives for training sequences, (n_sequences, seq_len, d_model), on the worker's device."""
         assert self._rows is not None, "a stage's cache is filled before its first step"
-        rows = torch.from_numpy(np.array(self._rows[self._windows(sequences)]))
-        return rows.to(self._assembly.device)
+        return to_device(np.array(self._rows[self._windows(sequences)]), self._assembly.device)
 
     def drop(self) -> None:
         """Removes the attempt's file, and those that earlier attempts left when they were killed."""
@@ -166,3 +171,20 @@ class PrefixCache:
         """Numbers of the sequences' windows on the grid of the train split."""
         order = self._assembly.order
         return order.windows(sequences.start, len(sequences)) // order.seq_len
+
+
+class _HostCopy:
+    """A copy in the host's memory that is under way; of a tensor on a CPU the tensor itself."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copy = tensor.to("cpu", non_blocking=True)  # from a GPU into pinned memory
+        self._made: torch.Event | None = None
+        if tensor.device.type != "cpu":
+            self._made = torch.Event(device=tensor.device)
+            self._made.record()
+
+    def array(self) -> NDArray[np.float32]:
+        """Its values, once they are there."""
+        if self._made is not None:
+            self._made.synchronize()
+        return self._copy.numpy()

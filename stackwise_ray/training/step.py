@@ -42,13 +42,14 @@ class StepValues:
         loss: Mean over the global batch's loss positions, nats; shape ().
         gradient_norm: Global norm before clipping; shape ().
         loss_positions: Of the global batch.
-        skipped: fp16 only: the scaled gradient overflowed, the update was left out and the scale halved.
+        scales: fp16 only: the loss scale before and after the step, shapes (). It falls where the scaled gradient
+            overflowed; then the update was left out.
     """
 
     loss: Tensor
     gradient_norm: Tensor
     loss_positions: int
-    skipped: bool = False
+    scales: tuple[Tensor, Tensor] | None = None
 
 
 class TrainingStep:
@@ -123,26 +124,27 @@ class TrainingStep:
         mine = shares(first_sequence, n_sequences, assembly.world_size)[assembly.rank]
         pieces = [piece for piece in shares(mine.start, len(mine), self._training.accumulation) if piece]
         batches = [tools.objective.training_batch(piece) for piece in pieces]
-        count = self._collectives.sum_number(sum(batch.loss_positions for batch in batches))
+        count, revealed = self._collectives.sum_numbers(
+            [sum(batch.loss_positions for batch in batches), sum(batch.revealed_positions for batch in batches)]
+        )
         if count == 0:
             raise TrialError(f"step {step}: none of the batch's {n_sequences} sequences has a position with a loss")
-        revealed = 0
-        if tools.stage.next_level is not None:
-            revealed = self._collectives.sum_number(sum(batch.revealed_positions for batch in batches))
         loss = torch.zeros((), dtype=torch.float64, device=assembly.device)
         network = self._network if passes is None else assembly.model
         with passes or (as_compiled(step) if self.compiled else contextlib.nullcontext()):
             for piece, batch in zip(pieces, batches, strict=True):
+                if piece is pieces[-1] and passes is None:  # instruments see the model's operations alone
+                    assembly.parallelism.begin_sums(tools.parameters, self._collectives)
                 loss += self._backward(network, piece, batch, count, revealed, share=len(piece) / n_sequences)
         if assembly.parallelism.pads_passes:
             self._pad_collectives(len(batches), first_sequence, n_sequences, count)
+        assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
         if varying(assembly.model):
             for parameter in tools.parameters:
                 if parameter.grad is None:  # left out of this step alone: its momentum and its decay go on
                     parameter.grad = torch.zeros_like(parameter)
-        assembly.parallelism.sum_gradients(loss, tools.parameters, self._collectives)
-        norm, skipped = self._update(lr)
-        return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, skipped=skipped)
+        norm, scales = self._update(lr)
+        return StepValues(loss=loss, gradient_norm=norm, loss_positions=count, scales=scales)
 
     def _backward(
         self, network: Network, piece: range, batch: Batch, count: int, revealed: int, share: float
@@ -189,8 +191,12 @@ class TrainingStep:
             return network(**inputs)
         return forward_from(self._assembly.model, self._tools.stage.lowest_trained, self._cached(piece))
 
-    def _update(self, lr: float) -> tuple[Tensor, bool]:
-        """Clips and updates; (gradient norm before clipping, whether the update was skipped)."""
+    def _update(self, lr: float) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Clips and updates; (gradient norm before clipping, loss scale before and after).
+
+        Nothing here waits for a GPU, but for an optimizer without a fused form in fp16: there torch reads whether the
+        gradient overflowed before it updates.
+        """
         optimizer, scaler, clip = self._tools.optimizer, self._tools.scaler, self._training.gradient_clip
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -200,17 +206,18 @@ class TrainingStep:
         norm = self._assembly.parallelism.gathered(torch.nn.utils.get_total_norm(gradients, foreach=True))
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._tools.parameters, clip, norm, foreach=True)
-        skipped = False
+        scales = None
         if scaler is None:
             optimizer.step()
         else:
-            scale = scaler.get_scale()
+            one = torch.ones((), device=self._assembly.device)
+            before = scaler.scale(one)  # the scale itself, left on the device; `get_scale` would wait for it
             scaler.step(optimizer)
             scaler.update()
-            skipped = scaler.get_scale() < scale
+            scales = before, scaler.scale(one)
         cap_spectral_norms(self._tools.capped)
         optimizer.zero_grad(set_to_none=True)
-        return norm, skipped
+        return norm, scales
 
 
 def model_inputs(model: torch.nn.Module, batch: Batch, device: torch.device) -> dict[str, Tensor]:

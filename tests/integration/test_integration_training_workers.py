@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.config.trial.registered import NamedOptions
 from stackwise_ray.data.corpora.markov import MarkovSource
+from stackwise_ray.models.components.early_exit import EarlyExitOptions
 from stackwise_ray.training.growth_options import Lora
 from tests.small_trials import with_data, with_model, with_training
 
@@ -48,13 +50,23 @@ CASES = {
 }
 
 
-def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, attempt: int, pipe: Connection) -> None:
+def worker(
+    trial: TrialConfig,
+    directory: Path,
+    rank: int,
+    world_size: int,
+    attempt: int,
+    bucket_bytes: int | None,
+    pipe: Connection,
+) -> None:
     import torch
     import torch.distributed as dist
 
     from stackwise_ray.running.run import run_trial
+    from stackwise_ray.training.parallel import collectives
 
     torch.set_num_threads(1)
+    collectives._BUCKET_BYTES = bucket_bytes or collectives._BUCKET_BYTES
     if world_size > 1:
         store = f"file://{directory}.{attempt}.store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
@@ -65,7 +77,12 @@ def worker(trial: TrialConfig, directory: Path, rank: int, world_size: int, atte
 
 
 def train(
-    trial: TrialConfig, directory: Path, world_size: int, attempt: int = 1, kill_after: int | None = None
+    trial: TrialConfig,
+    directory: Path,
+    world_size: int,
+    attempt: int = 1,
+    kill_after: int | None = None,
+    bucket_bytes: int | None = None,
 ) -> list:
     """The first worker's records of metrics; all workers are killed once it has reported `kill_after` steps."""
     context = multiprocessing.get_context("forkserver")
@@ -73,7 +90,9 @@ def train(
     processes, pipes = [], []
     for rank in range(world_size):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=worker, args=(trial, directory, rank, world_size, attempt, theirs))
+        process = context.Process(
+            target=worker, args=(trial, directory, rank, world_size, attempt, bucket_bytes, theirs)
+        )
         process.start()
         theirs.close()
         processes.append(process)
@@ -138,6 +157,22 @@ def assert_same_curve(one, two, folder):
             assert (name in metrics) == (name in expected)
             if name in expected:
                 assert metrics[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+VARYING = with_model(
+    DECODER, n_layers=3, components=NamedOptions({"early_exit": EarlyExitOptions(layer_dropout=0.5, threshold=0.9)})
+)
+
+
+@pytest.mark.parametrize("trial", [with_training(DECODER, accumulation=2), VARYING], ids=["micro-batches", "varying"])
+def test_gradients_summed_inside_the_backward_pass_are_those_summed_after_it(trial, tmp_path):
+    """In a hundred buckets, of which most begin inside the pass, and in one, which the tied embedding ends."""
+    import torch
+
+    for name, size in (("many", 64), ("one", None)):
+        train(trial, tmp_path / name, 2, bucket_bytes=size)
+    many, one = weights(tmp_path / "many"), weights(tmp_path / "one")
+    assert all(torch.equal(many[key], tensor) for key, tensor in one.items())
 
 
 def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):

@@ -6,7 +6,7 @@ so adding up the workers' gradients gives the gradient of the global mean: there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Protocol
 
@@ -23,8 +23,18 @@ class Collectives(Protocol):
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the workers, in place."""
 
+    def begin_sum(self, bucket: Sequence[Tensor]) -> Callable[[], None]:
+        """Begin to; the call that is given back ends it, and no tensor may be used before.
+
+        Args:
+            bucket: Of one type and device.
+        """
+
+    def sum_numbers(self, values: Sequence[int]) -> list[int]:
+        """The sum of each integer over the workers, exactly; no GPU is waited for."""
+
     def sum_number(self, value: int) -> int:
-        """The sum of an integer over the workers, exactly."""
+        """The same of one."""
 
 
 class Alone:
@@ -33,6 +43,12 @@ class Alone:
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Nothing to add."""
 
+    def begin_sum(self, bucket: Sequence[Tensor]) -> Callable[[], None]:
+        return lambda: None
+
+    def sum_numbers(self, values: Sequence[int]) -> list[int]:
+        return list(values)
+
     def sum_number(self, value: int) -> int:
         return value
 
@@ -40,29 +56,42 @@ class Alone:
 class TorchCollectives:
     """Sums over the default process group of `torch.distributed`, which the caller has set up.
 
+    Integers are summed between the hosts (gloo), whatever sums the tensors: summed by nccl they would be there once
+    the GPU has done all steps before.
+
     Args:
-        device: Where the numbers of `sum_number` lie (nccl sums only on a GPU).
+        device: The worker's.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._hosts = dist.group.WORLD if device.type == "cpu" else dist.new_group(backend="gloo")
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            dist.all_reduce(flat)
+        for bucket in buckets(tensors):
+            self.begin_sum(bucket)()
+
+    def begin_sum(self, bucket: Sequence[Tensor]) -> Callable[[], None]:
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        work = dist.all_reduce(flat, async_op=True)
+
+        def end() -> None:
+            work.wait()  # for the host with gloo; with nccl what the GPU does next waits, and the host does not
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):  # type: ignore[no-untyped-call]
                 tensor.copy_(part.view_as(tensor))
 
-    def sum_number(self, value: int) -> int:
+        return end
+
+    def sum_numbers(self, values: Sequence[int]) -> list[int]:
         # FLOP counts exceed 2**63 in no single step, but their sum over a cluster might: two halves stay exact.
-        halves = torch.tensor([value >> 31, value & 0x7FFFFFFF], dtype=torch.int64, device=self._device)
-        dist.all_reduce(halves)
-        high, low = halves.tolist()
-        return (int(high) << 31) + int(low)
+        halves = torch.tensor([[value >> 31, value & 0x7FFFFFFF] for value in values], dtype=torch.int64)
+        dist.all_reduce(halves, group=self._hosts)
+        return [(high << 31) + low for high, low in halves.tolist()]
+
+    def sum_number(self, value: int) -> int:
+        return self.sum_numbers([value])[0]
 
 
-def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+def buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """Neighbours of one type and device, up to `_BUCKET_BYTES` together."""
     buckets: list[list[Tensor]] = []
     for _, group in groupby(tensors, key=lambda tensor: (tensor.dtype, tensor.device)):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from stackwise_ray.training.parallel.collectives import Collectives
+from stackwise_ray.training.parallel.gradient_sums import GradientSums
 
 
 class Parallelism(ABC):
@@ -34,6 +34,10 @@ class Parallelism(ABC):
     @abstractmethod
     def make_whole(self) -> None:
         """A stage ends: gives every worker all of the model."""
+
+    @abstractmethod
+    def begin_sums(self, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
+        """The backward pass that comes is a step's last: sums of gradients may begin inside it."""
 
     @abstractmethod
     def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
@@ -68,6 +72,9 @@ class SingleWorker(Parallelism):
     def make_whole(self) -> None:
         """It is whole."""
 
+    def begin_sums(self, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
+        """There is nothing to add."""
+
     def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
         """There is nothing to add."""
 
@@ -85,21 +92,15 @@ class SingleWorker(Parallelism):
 
 
 class Replicated(SingleWorker):
-    """Every worker holds the whole model; gradients are summed after the backward pass."""
+    """Every worker holds the whole model; gradients are summed during and after the last backward pass of a step."""
+
+    def __init__(self) -> None:
+        self._begun: GradientSums | None = None
+
+    def begin_sums(self, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
+        self._begun = GradientSums(parameters, collectives)
+        self._begun.watch()
 
     def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
-        """A gradient that this worker alone lacks counts as 0: it had no sequence of a short batch.
-
-        One that no worker has stays absent, as on a single worker: the optimizer leaves such a parameter alone.
-        """
-        lacking = any(parameter.grad is None for parameter in parameters)
-        held = torch.ones(len(parameters), dtype=torch.int32, device=loss.device)  # made there: no copy to wait for
-        for number, parameter in enumerate(parameters):
-            if parameter.grad is None:
-                held[number] = 0
-                parameter.grad = torch.zeros_like(parameter)
-        collectives.sum_([loss, *(p.grad for p in parameters if p.grad is not None), held])
-        if lacking:  # else every gradient is there, and a GPU need not be waited for
-            for parameter, workers in zip(parameters, held.tolist(), strict=True):
-                if not workers:
-                    parameter.grad = None
+        sums, self._begun = self._begun or GradientSums(parameters, collectives), None
+        sums.finish(loss)

@@ -73,6 +73,9 @@ class Sharded(Parallelism):
             _module_state_mapping.pop(module, None)
         self._bare = []
 
+    def begin_sums(self, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
+        """Every backward pass sums its gradients."""
+
     def sum_gradients(self, loss: Tensor, parameters: Sequence[nn.Parameter], collectives: Collectives) -> None:
         """Sums the loss alone: the backward pass has summed the gradients."""
         collectives.sum_([loss])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.errors import ConfigError, TrialError
@@ -82,6 +83,25 @@ def test_validation_does_not_depend_on_the_batching(trial, data):
     assembly = assemble(trial, data, CPU)
     losses = [result(evaluator(assembly, n).validate(objective(assembly)))["validation/loss"] for n in (1, 7, 32)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
+class Reads(TorchFunctionMode):
+    """Counts what is read from tensors to the host."""
+
+    READING = (torch.Tensor.cpu, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__float__)
+    count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += func in self.READING
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("batch_windows", [1, 8])
+def test_the_losses_of_all_batches_are_read_from_the_device_at_once(batch_windows, data):
+    assembly = assemble(DECODER, data, CPU)
+    with Reads() as reads:
+        result(evaluator(assembly, batch_windows).whole_split("validation"))
+    assert reads.count == 1
 
 
 def test_counting_flops_changes_no_bit_of_a_loss(data):

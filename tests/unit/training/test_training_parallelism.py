@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,16 @@ from tests.small_trials import TRIAL, with_training
 CPU = torch.device("cpu")
 
 
-class TwoAlike:
+class TwoAlike(Alone):
     """The sums of two workers that compute the same."""
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        for tensor in tensors:
+    def begin_sum(self, bucket: Sequence[Tensor]) -> Callable[[], None]:
+        for tensor in bucket:
             tensor.mul_(2)
+        return lambda: None
+
+    def sum_numbers(self, values: Sequence[int]) -> list[int]:
+        return [2 * value for value in values]
 
     def sum_number(self, value: int) -> int:
         return 2 * value
@@ -40,16 +44,17 @@ def parameters() -> tuple[nn.Parameter, nn.Parameter]:
 
 
 class OtherHasAll(TwoAlike):
-    """The sums of this worker and one that has every gradient, each equal to `gradient`, and a loss of 0."""
+    """The sums of this worker and one that has every gradient and the loss, each equal to `other`."""
 
-    gradient = 3.0
+    other = 3.0
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        _, *gradients, held = tensors
-        assert len(gradients) == len(held)
-        for tensor in gradients:
-            tensor.add_(self.gradient)
-        held.add_(1)
+    def begin_sum(self, bucket: Sequence[Tensor]) -> Callable[[], None]:
+        for tensor in bucket:
+            tensor.add_(self.other)
+        return lambda: None
+
+    def sum_numbers(self, values: Sequence[int]) -> list[int]:
+        return [value + 1 for value in values]
 
 
 def test_replicas_sum_loss_and_gradients_and_leave_out_a_gradient_that_no_worker_has() -> None:
