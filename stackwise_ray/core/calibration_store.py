@@ -40,6 +40,7 @@ class CalibrationKey:
         backend: Backend of the resolvent kernels, None where the model has none.
         precision: Autocast type.
         compiled: Whether the passes of a step are compiled.
+        tf32: Whether a GPU computes float32 matrix products in TF32.
     """
 
     family: str
@@ -49,12 +50,13 @@ class CalibrationKey:
     backend: str | None = None
     precision: str = "float32"
     compiled: bool = False
+    tf32: bool = False
 
     def text(self) -> str:
         """One line, as the file has it."""
         parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
-        compiled = ("compiled",) if self.compiled else ()
-        return " | ".join("-" if part is None else str(part) for part in (*parts, *compiled))
+        switched_on = [name for name, on in (("compiled", self.compiled), ("tf32", self.tf32)) if on]
+        return " | ".join("-" if part is None else str(part) for part in (*parts, *switched_on))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@
     stack.py          the parts of a model whatever its family calls them (`StackView`)
     stack_view.py     that view of any model; activation checkpointing per block
     unpacked.py       models where values cannot be read: on the meta device and on fake tensors
+    grouped_heads.py  grouped-query attention in float32 on a GPU by a fused kernel
     component.py      the protocol of what flags select in a model; components/ has one file per component
     growth/           blocks that enter as the identity (insertion), low-rank adapters (adapters), matrices in four bits
                       (quantised), time as an input (time_input), forward passes that begin at a block (prefix),

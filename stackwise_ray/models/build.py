@@ -79,6 +79,7 @@ def build_model(
         built = _from_config(config, model.role, device)
     else:
         built = _from_pretrained(family, model, vocab_size=vocab_size, seq_len=seq_len, device=device)
+    import stackwise_ray.models.grouped_heads  # noqa: F401 (transformers then repeats heads where torch needs it)
     from stackwise_ray.models.unpacked import skip_search_for_packing
 
     skip_search_for_packing(built)

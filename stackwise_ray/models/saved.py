@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _WEIGHTS = "model*.safetensors"
 """One file or its shards. Nothing pickled is ever read: a stranger's file could run code."""
 
+IN_ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
+"""Activations of transformers that are a chain of operations, to those of the same definition that are one kernel.
+
+GPT-2's GELU, ½x (1 + tanh √(2/π) (x + 0.044715 x³)), is eight operations as `gelu_new`, all of them in float32 under
+autocast. The values differ by rounding in float32.
+"""
+_ACTIVATION_FIELDS = ("activation_function", "hidden_act", "hidden_activation")
+"""Names under which transformers configs keep the activation of the channel mixer."""
+
 
 def saved_folder(source: str, *, path: str) -> Path:
     """The folder of a saved model; one of the hub is fetched into the hub's own cache.
@@ -83,7 +92,7 @@ def _digest(file: Path, size: int, modified: int, inode: int) -> str:
 
 
 def saved_config(folder: Path, *, path: str) -> PretrainedConfig:
-    """The transformers config of a saved model.
+    """The transformers config of a saved model, with an activation that is one kernel where there is one.
 
     Raises:
         ConfigError: There is none that transformers can read.
@@ -95,6 +104,10 @@ def saved_config(folder: Path, *, path: str) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise _unreadable(str(folder), error, path) from None
+    for field in _ACTIVATION_FIELDS:
+        activation = getattr(config, field, None)
+        if activation in IN_ONE_KERNEL:
+            setattr(config, field, IN_ONE_KERNEL[activation])
     return config
 
 

@@ -26,6 +26,7 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
         backend=backend,
         precision=trial.training.precision,
         compiled=trial.training.compile,
+        tf32=trial.training.tf32,
     )
 
 

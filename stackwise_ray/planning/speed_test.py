@@ -22,7 +22,7 @@ from stackwise_ray.core.plugins import load_plugin
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.planning.calibration_key import backend_of, calibration_key
 from stackwise_ray.planning.trial_plan import plan_trial
-from stackwise_ray.training.assembly import assemble, choose_device, deterministic
+from stackwise_ray.training.assembly import assemble, choose_device, deterministic, float32_products
 from stackwise_ray.training.budget import batch_sequences
 from stackwise_ray.training.measure import Meter
 from stackwise_ray.training.parallel.collectives import Alone
@@ -65,7 +65,7 @@ def measure(
             with meter.step(0, sequences, number, tools.optimizer, tools.capped) as passes:
                 step.take(step=number, first_sequence=number * sequences, n_sequences=sequences, lr=lr, passes=passes)
 
-    with deterministic(device):
+    with deterministic(device), float32_products(trial, device):
         if not step.warm:
             step.warm_up(sequences)
         take(0)

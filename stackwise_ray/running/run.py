@@ -37,7 +37,7 @@ from stackwise_ray.planning.trial_plan import (
     split_by_cost,
     wants_full_evaluation,
 )
-from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic
+from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic, float32_products
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
 from stackwise_ray.training.initial import initial_fingerprint, initial_metrics
 from stackwise_ray.training.loop import TrainingLoop
@@ -123,7 +123,8 @@ def run_trial(
     device = choose_device(trial.training.device, gpus=gpus)
     if collectives is None:
         collectives = Alone() if world_size == 1 else TorchCollectives(device)
-    with TrialLog(directory, enabled=rank == 0) as log, deterministic(device), _own_failures(log):
+    log = TrialLog(directory, enabled=rank == 0)
+    with log, deterministic(device), float32_products(trial, device), _own_failures(log):
         if data is None:
             data = prepare(trial.data)
         if data_fingerprint is not None and data.fingerprint != data_fingerprint:

@@ -321,6 +321,35 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 @contextlib.contextmanager
+def float32_products(trial: TrialConfig, device: torch.device) -> Iterator[None]:
+    """A GPU's float32 matrix products and convolutions as `training.tf32` says; the process's settings come back after.
+
+    A trial on a CPU leaves them alone.
+
+    Raises:
+        ConfigError: TF32 was asked for, and the trial runs on a CPU.
+    """
+    tf32 = apply_flags(trial).training.tf32
+    if device.type == "cpu":
+        if tf32:
+            raise ConfigError(
+                "= true is about the matrix products of a GPU, and this trial runs on a CPU; write false, or give it a "
+                "GPU",
+                path="training.tf32",
+            )
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32  # which torch has on otherwise
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextlib.contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic algorithms on a CPU, where they cost nothing measurable; the process's settings come back after.
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import PreparedData, gather, leak_check, strided_windows
-from stackwise_ray.metrics.losses import IGNORED
+from stackwise_ray.metrics.losses import IGNORED, cross_entropies
 from stackwise_ray.models.component import Forward
 from stackwise_ray.models.growth.insertion import set_active
 from stackwise_ray.training.assembly import Assembly
@@ -144,10 +143,7 @@ class Evaluator:
         inputs = model_inputs(assembly.model, batch, assembly.device)
         with self.meter.evaluation(len(targets), alike=forward is None), assembly.autocast():
             logits = assembly.model(**inputs).logits if forward is None else forward(inputs)
-        losses = functional.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        losses, scored = losses.view_as(targets), targets != IGNORED
+        losses, scored = cross_entropies(logits, targets), targets != IGNORED
         rows = [losses, scored]
         if answers is not None:
             asked = scored & to_device(answers, assembly.device)

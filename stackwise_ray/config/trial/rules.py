@@ -194,6 +194,13 @@ def _compiled(trial: TrialConfig) -> Found:
     return None
 
 
+def _tf32(trial: TrialConfig) -> Found:
+    if trial.training.tf32 and trial.training.device == "cpu":
+        problem = "= true is about the matrix products of a GPU, and training.device = cpu; write false"
+        return "training.tf32", f"{problem}, or training.device: cuda"
+    return None
+
+
 RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _family,
     _corpus,
@@ -204,6 +211,7 @@ RULES: tuple[Callable[[TrialConfig], Found], ...] = (
     _sharded,
     _memory,
     _compiled,
+    _tf32,
     components_fit,
 )
 """Of every trial, in the order in which they are asked."""

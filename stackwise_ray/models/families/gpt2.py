@@ -30,6 +30,8 @@ class GPT2Family(ModelFamily):
     ) -> PretrainedConfig:
         from transformers import GPT2Config
 
+        from stackwise_ray.models.saved import IN_ONE_KERNEL
+
         return GPT2Config(
             vocab_size=vocab_size,
             n_positions=self.n_positions(model, seq_len),
@@ -37,6 +39,7 @@ class GPT2Family(ModelFamily):
             n_layer=model.n_layers,
             n_head=self.heads(model),
             n_inner=model.d_ff,
+            activation_function=IN_ONE_KERNEL["gelu_new"],
             **settings,
         )
 

@@ -116,6 +116,10 @@ BK = {"model": {"family": "bk", "n_heads": None}, "model.mixer": {"kind": "atten
         ),
         ({"training.compile": True, "training.memory_bytes": 10**9}, "set training.accumulation, or training.compile"),
         ({"training.parallel": "sharded", "training.precision": "fp16"}, "would see different ones; c"),
+        (
+            {"training.tf32": True, "training.device": "cpu"},
+            "training.tf32 = true is about the matrix products of a GPU, and training.device = cpu; write false",
+        ),
     ],
 )
 def test_a_contradiction_names_both_values_and_what_to_choose(edits: dict[str, Any], message: str) -> None:

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stackwise_ray.metrics import losses
 from stackwise_ray.metrics.losses import IGNORED, summed_cross_entropy
+from stackwise_ray.metrics.memory import LiveTensorPeak
 
 
 def case(batch: int, n: int, vocab: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,6 +68,50 @@ def test_half_precision_logits_are_widened_before_the_softmax() -> None:
     logits, targets = case(2, 5, 7, torch.float32)
     half = logits.bfloat16()
     assert summed_cross_entropy(half, targets)[0].item() == summed_cross_entropy(half.float(), targets)[0].item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_gradients_are_rounded_once_and_pieces_change_nothing(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, targets = case(4, 50, 37, torch.float32)
+    targets[1, :7] = IGNORED
+    wide = (3 * logits).to(dtype).double().requires_grad_()
+    exact = torch.nn.functional.cross_entropy(wide.flatten(0, 1), targets.flatten(), reduction="none")
+    weights = torch.linspace(0.1, 2, exact.numel()).double()  # every position has a gradient of its own
+    (exact * weights).sum().backward()
+    gradients = []
+    for piece in (losses.PIECE, 37 * 7):  # whole; 7 positions at a time, the last 4 positions being fewer
+        monkeypatch.setattr(losses, "PIECE", piece)
+        half = (3 * logits).to(dtype).requires_grad_()
+        found = losses.cross_entropies(half, targets)
+        assert (found.dtype, found.shape) == (torch.float32, targets.shape)
+        torch.testing.assert_close(found.flatten().double(), exact, rtol=1e-5, atol=1e-6)
+        (found.flatten().double() * weights).sum().backward()
+        gradients.append(half.grad)
+    assert torch.equal(*gradients)
+    # Half a unit in the last place of the type, and where a number is tiny the least step that float16 has.
+    torch.testing.assert_close(gradients[0].double(), wide.grad, rtol=0.51 * torch.finfo(dtype).eps, atol=3.1e-8)
+    assert torch.equal(gradients[0][1, :7], torch.zeros(7, 37, dtype=dtype))
+
+
+def test_half_precision_logits_have_no_float32_copy_in_either_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "PIECE", 4096)
+    logits = torch.zeros(64, 1024, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.zeros(64, dtype=torch.int64)
+    with LiveTensorPeak([logits, targets]) as memory:
+        summed_cross_entropy(logits, targets)[0].backward()
+    # Logits and gradient, and of pieces of 16 KiB as many as a kernel reads and writes; float32 logits are 256 KiB.
+    assert memory.peak_bytes < 2 * logits.nbytes + 4 * 4 * 4096
+
+
+def test_float32_losses_and_gradients_are_those_of_torch_bit_for_bit() -> None:
+    logits, targets = case(3, 5, 7, torch.float32)
+    own, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    summed_cross_entropy(own, targets)[0].backward()
+    each = torch.nn.functional.cross_entropy(theirs.flatten(0, 1), targets.flatten(), reduction="none")
+    each.sum(dtype=torch.float64).backward()
+    assert torch.equal(own.grad, theirs.grad)
 
 
 def test_a_million_positions_are_added_without_drift() -> None:

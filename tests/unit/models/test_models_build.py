@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from stackwise_ray.config.trial import ExpertsChannelMixer, ModelConfig, NoMixer, ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
@@ -187,3 +189,48 @@ def test_checkpointed_blocks_run_plainly_in_evaluation() -> None:
     model = build_model(GPT2, vocab_size=50, seq_len=8, device="meta").eval()
     enable_activation_checkpointing(model)
     assert count_flops(model, torch.zeros(1, 8, dtype=torch.int64, device="meta")).recomputed == 0
+
+
+def test_the_gelu_of_gpt2_is_its_definition_in_one_kernel() -> None:
+    mlp = build_model(GPT2, vocab_size=50, seq_len=8).transformer.h[0].mlp
+    x = torch.linspace(-12, 12, 10_001)
+    with Operations() as seen:
+        result = mlp.act(x)
+    assert seen.names == ["aten::gelu"]
+    exact = x.double()
+    defined = 0.5 * exact * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (exact + 0.044715 * exact**3)))
+    # Rounding in float32 of values up to 12: half a unit in the last place is 4.8e-7.
+    assert (result - defined).abs().max() <= 1e-6
+
+
+def test_published_weights_of_gpt2_give_the_published_logits_with_gelu_in_one_kernel(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4, n_inner=64))
+    with torch.no_grad():
+        for parameter in published.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))  # activations of order 1, where GELU bends
+    published.save_pretrained(tmp_path / "published")
+    assert published.config.activation_function == "gelu_new"
+    ours = build_model(replace(GPT2, pretrained=str(tmp_path / "published")), vocab_size=50, seq_len=16).eval()
+    ours.save_pretrained(tmp_path / "ours")
+    again = GPT2LMHeadModel.from_pretrained(tmp_path / "ours").eval()
+    tokens = torch.randint(0, 50, (2, 16))
+    with torch.no_grad():
+        wanted = published.eval()(input_ids=tokens).logits
+        with Operations() as seen:
+            logits = ours(input_ids=tokens).logits
+        assert (seen.names.count("aten::gelu"), seen.names.count("aten::tanh")) == (2, 0)
+        torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(again(input_ids=tokens).logits, wanted, rtol=0, atol=1e-5)
+
+
+class Operations(TorchDispatchMode):
+    """The operations that run inside the block, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
