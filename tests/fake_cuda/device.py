@@ -133,7 +133,8 @@ class FakeCuda(TorchDispatchMode):
             return None
         host = source if source.device.type == "cpu" else args[0] if to_self else None
         pinned = host is not None and host.untyped_storage()._cdata in self._pinned
-        waits = not (pinned and (args[2] if to_self and len(args) > 2 else kwargs.get("non_blocking")))
+        asked = args[2] if to_self and len(args) > 2 else kwargs.get("non_blocking", False)
+        waits = not asked or not (pinned or host is None)  # a new copy on the host is in pinned memory, where asked
         direction = "to" if target.type == "cuda" else "from"
         self.note(f"transfer {direction} the device, {'waiting' if waits else 'pinned'}")
         if target.type == "cuda":
@@ -214,7 +215,7 @@ def fake_cuda() -> Iterator[FakeCuda]:
         "is_current_stream_capturing": lambda: False,
         "synchronize": lambda device=None: mode.note("synchronize"),
         "current_stream": lambda device=None: SimpleNamespace(**stream),
-        "Event": lambda **_: SimpleNamespace(**event),
+        "Event": lambda *_, **__: SimpleNamespace(**event),
         "Stream": lambda *_, **__: SimpleNamespace(**stream),
         "stream": lambda stream: contextlib.nullcontext(),
         "device_of": lambda tensor: contextlib.nullcontext(),
@@ -228,6 +229,7 @@ def fake_cuda() -> Iterator[FakeCuda]:
                 stack.enter_context(mock.patch.object(module, "amp_definitely_not_available", return_value=False))
         stack.enter_context(mock.patch.object(nn.Module, "to", _moving(mode, nn.Module.to)))
         stack.enter_context(mock.patch.object(torch, "tensor", _from_data(torch.tensor)))
+        stack.enter_context(mock.patch.object(torch, "Event", answers["Event"]))
         composite = functional.scaled_dot_product_attention
         stack.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", _attending(composite)))
         stack.enter_context(mode)
