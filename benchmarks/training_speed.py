@@ -5,8 +5,8 @@
 
 All of them train the same model on the same batches with fused AdamW, one after the other in each round, and the ratio
 to the bare loop is taken within a round: what else the machine does then falls on all of them. With `--compile` the
-bare loop and ours compile their passes, outside the clock; Trainer does by its own option, in its first steps, which are
-not timed. Writes `training_speed.json` with the device and the versions.
+bare loop and ours compile their passes outside the clock; Trainer does so by its own option in its first steps, which
+are not timed. Writes `training_speed.json` with the device and the versions.
 """
 
 from __future__ import annotations

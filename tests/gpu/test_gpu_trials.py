@@ -40,8 +40,8 @@ base:
 design:
   kind: arms
   arms:
-    - {name: gpt2}
-    - {name: llama, model: decoder/llama_family/tiny}
+    gpt2: {}
+    llama: {model: decoder/llama_family/tiny}
 replicates: {seeds: 2}
 resources: {cpus_per_trial: 1, gpus_per_trial: 1}
 """
