@@ -174,6 +174,21 @@ def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000000000001"]
 
 
+def test_an_interrupt_waits_for_its_checkpoint(monkeypatch, tmp_path):
+    def slow(*arguments: Any, **options: Any) -> Path:
+        time.sleep(0.2)
+        return save_checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
+    while next(generator).step < 3:
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        generator.throw(KeyboardInterrupt())
+    assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_000000000003"]
+    assert not writing_threads()
+
+
 def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(monkeypatch, tmp_path):
     def full(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
         if checkpoint.step == 2:
