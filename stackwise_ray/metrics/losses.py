@@ -58,7 +58,7 @@ def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     flat, flat_targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
     losses: torch.Tensor
     if flat.dtype in (torch.float16, torch.bfloat16):
-        losses = _InPieces.apply(flat, flat_targets)  # type: ignore[no-untyped-call]
+        losses = _InPieces.apply(flat, flat_targets)
     else:
         losses = _each(flat, flat_targets)
     return losses.view_as(targets)

@@ -7,6 +7,7 @@ keeps statistics of each position that a fake one does not: some bytes in a thou
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from stackwise_ray.metrics.losses import summed_cross_entropy
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
 from stackwise_ray.models.component import attached
 from stackwise_ray.models.counting import count_parameters
+from stackwise_ray.models.grouped_heads import repeated
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.growth.prefix import forward_from, prefix_output
 from stackwise_ray.models.growth.time_input import takes_time
@@ -136,7 +138,7 @@ def _stage_bytes(
     trial: TrialConfig, stage: Stage, vocab_size: int, special_ids: tuple[tuple[str, int], ...]
 ) -> StageBytes:
     pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
-    with FakeTensorMode():
+    with FakeTensorMode(), _attention_of_its_device(trial):
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
         enter_stage(model, stage)
         optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
@@ -164,6 +166,13 @@ def _stage_bytes(
             params=count.total,
             params_non_embedding=count.non_embedding,
         )
+
+
+def _attention_of_its_device(trial: TrialConfig) -> contextlib.AbstractContextManager[None]:
+    """Float32 on a GPU repeats the keys and values of grouped heads, which takes memory and no FLOPs."""
+    device = trial.training.device
+    on_a_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return repeated() if on_a_gpu and trial.training.precision == "float32" else contextlib.nullcontext()
 
 
 def _capped(trial: TrialConfig, model: PreTrainedModel) -> list[torch.Tensor]:

@@ -27,7 +27,7 @@ from stackwise_ray.data import prepare
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import calibration_key
-from stackwise_ray.planning.counted_costs import _stage_flops, stage_flops
+from stackwise_ray.planning.counted_costs import _stage_flops, stage_bytes, stage_flops
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial, planned_steps, split_by_cost
@@ -267,6 +267,23 @@ def test_a_run_on_a_gpu_is_filed_where_the_plan_looks_whatever_the_threads() -> 
     planned, measured = (calibration_key(trial, device="NVIDIA H200", threads=n, backend=None) for n in (4, 16))
     assert planned == measured
     assert planned.threads == 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_float32_on_a_gpu_plans_for_repeated_keys_and_values_of_grouped_heads(checkpointing: bool) -> None:
+    llama = with_model(family="llama", d_ff=24, n_heads=4, n_kv_heads=2)
+
+    def costs(device: str, precision: str) -> tuple[int, int]:  # FLOPs per sequence, bytes saved per step
+        trial = with_training(llama, device=device, precision=precision, activation_checkpointing=checkpointing)
+        (stage,) = stage_plan(trial).stages
+        flops = stage_flops(trial, stage, vocab_size=256)
+        memory = stage_bytes(trial, stage, vocab_size=256)  # with checkpointing, recomputation has to save the same
+        return flops.forward_per_sequence + flops.backward_per_sequence, memory.saved_activations
+
+    assert costs("cuda", "float32")[0] == costs("cpu", "float32")[0]
+    more = costs("cuda", "float32")[1] - costs("cpu", "float32")[1]
+    assert (more == 0) if checkpointing else (more > 0)  # checkpoints keep what goes into a block
+    assert costs("cuda", "bf16") == costs("cpu", "bf16")
 
 
 def test_arms_that_differ_in_their_masks_alone_are_counted_once() -> None:
