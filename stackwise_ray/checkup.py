@@ -223,6 +223,26 @@ def check_cxx_compiler() -> Check:
     return _compiles("c++ compiler", compiler, "probe.cpp", source, (headers,), fix)
 
 
+def check_triton() -> Check | None:
+    """What triton needs for its kernels on a GPU: itself, a C compiler and Python's headers; None without a GPU."""
+    try:
+        import torch
+
+        from stackwise_ray.kernels.backends.triton import unusable
+    except Exception as error:
+        return Check(name="triton", status="note", detail=f"unknown: {_first_line(error)}", fix="see torch")
+    if not torch.cuda.is_available():
+        return None
+    reason = unusable()
+    if reason is None:
+        return Check(name="triton", status="ok", detail=f"{package_version('triton')}, a C compiler and Python.h")
+    fix = (
+        "install what is missing (Debian, Ubuntu: apt-get install gcc python3-dev; pip install triton); without it the "
+        "resolvent kernels run in the torch backend, and there is no training.compile on a GPU"
+    )
+    return Check(name="triton", status="note", detail=reason, fix=fix)
+
+
 _PROBE = "int probe(void) { return omp_get_max_threads(); }"
 
 

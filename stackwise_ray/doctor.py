@@ -117,6 +117,9 @@ def _diagnose(
     tell("compiling")
     yield checkup.check_compiler()
     yield checkup.check_cxx_compiler()
+    triton = checkup.check_triton()
+    if triton is not None:
+        yield triton
     tell("writing to the tracking store")
     yield checkup.check_tracking()
     if ray:

@@ -25,6 +25,7 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DeviceLostError, DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.kernels import passed_over
 from stackwise_ray.models.component import write_components
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
@@ -327,6 +328,8 @@ class _Worker:
         backend = backend_of(assembly.trial, self._device.type)
         if backend is not None:
             environment["backend"] = backend
+            for name, reason in passed_over(backend, self._device.type).items():
+                self._log.warning(f"the kernels run in the {backend} backend, not in {name}: {reason}")
         return environment
 
 

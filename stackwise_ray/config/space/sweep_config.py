@@ -213,9 +213,7 @@ class Resources(Strict):
     """
 
     cpus_per_trial: Positive = 1  # CPUs per worker, its threads of torch; recorded with the trial
-    gpus_per_trial: NonNegative = (
-        0.0  # GPUs per worker: 1; a fraction (of one worker) shares a device; 0: the CPU
-    )
+    gpus_per_trial: NonNegative = 0.0  # GPUs per worker: 1; a fraction (of one worker) shares a device; 0: the CPU
     workers: Positive = 1  # processes of a trial; above 1 it runs data-parallel
     max_concurrent: Literal["auto"] | Positive = "auto"  # auto: as many as the machine's CPUs and GPUs hold
 
