@@ -14,15 +14,19 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.environment import cpu_model, package_version, usable_cores
 from stackwise_ray.core.processes import last_line, process_group
 from stackwise_ray.core.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from stackwise_ray.training.device_facts import DeviceFacts
 
 Status = Literal["ok", "note", "fails"]
 """`note`: works, but something is missing that somebody may want. Only `fails` changes the exit code."""
@@ -108,11 +112,9 @@ def check_cuda() -> Check:
     except Exception as error:
         return Check(name="cuda", status="note", detail=f"unknown: {_first_line(error)}", fix="see torch")
     if torch.cuda.is_available():
-        names = ", ".join(
-            f"{torch.cuda.get_device_name(i)} ({format_bytes(torch.cuda.get_device_properties(i).total_memory)})"
-            for i in range(torch.cuda.device_count())
-        )
-        return Check(name="cuda", status="ok", detail=f"CUDA {torch.version.cuda}: {names}")
+        from stackwise_ray.training.device_facts import read_facts
+
+        return describe_gpus([read_facts(number) for number in range(torch.cuda.device_count())])
     if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi"):
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
         return Check(
@@ -122,6 +124,32 @@ def check_cuda() -> Check:
             fix="install a torch build for your driver's CUDA version, from https://pytorch.org/get-started/locally",
         )
     return Check(name="cuda", status="ok", detail="no GPU; everything runs on the processor")
+
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def describe_gpus(gpus: Sequence[DeviceFacts]) -> Check:
+    """The GPUs, and what they compute slowly: a note where it is bf16, which a trial can avoid."""
+    from stackwise_ray.training.device_facts import EMULATED_BF16, slow_float64_text
+
+    names = ", ".join(f"{gpu.name} ({format_bytes(gpu.memory_bytes)})" for gpu in gpus)
+    versions = [f"CUDA {gpus[0].cuda}", *([f"driver {gpus[0].driver}"] if gpus[0].driver else [])]
+    parts = [f"{', '.join(versions)}: {names}"]
+    emulating = list(dict.fromkeys(gpu.name for gpu in gpus if gpu.emulates_bf16))
+    parts += [f"{name} {EMULATED_BF16}" for name in emulating]
+    slow = {gpu.name: gpu.slow_float64 for gpu in gpus if gpu.slow_float64 is not None}
+    parts += [f"{name} {slow_float64_text(times)}" for name, times in slow.items()]
+    return Check(
+        name="cuda",
+        status="note" if emulating else "ok",
+        detail="; ".join(parts),
+        fix="write training.precision: fp16 where a file says bf16" if emulating else None,
+    )
 
 
 def check_ray(seconds: float = 90.0) -> Check:
@@ -221,6 +249,24 @@ def check_cxx_compiler() -> Check:
     headers = "-I" + sysconfig.get_path("include")
     source = ("#include <omp.h>", "#include <Python.h>", _PROBE)
     return _compiles("c++ compiler", compiler, "probe.cpp", source, (headers,), fix)
+
+
+def check_triton() -> Check | None:
+    """What triton needs for its kernels on a GPU: itself, a C compiler and Python's headers; None without a GPU."""
+    try:
+        from stackwise_ray.kernels.backends.triton import unusable
+    except Exception as error:
+        return Check(name="triton", status="note", detail=f"unknown: {_first_line(error)}", fix="see torch")
+    if not has_gpu():
+        return None
+    reason = unusable()
+    if reason is None:
+        return Check(name="triton", status="ok", detail=f"{package_version('triton')}, a C compiler and Python.h")
+    fix = (
+        "install what is missing (Debian, Ubuntu: apt-get install gcc python3-dev; pip install triton); without it the "
+        "resolvent kernels run in the torch backend, and there is no training.compile on a GPU"
+    )
+    return Check(name="triton", status="note", detail=reason, fix=fix)
 
 
 _PROBE = "int probe(void) { return omp_get_max_threads(); }"

@@ -117,6 +117,9 @@ def _diagnose(
     tell("compiling")
     yield checkup.check_compiler()
     yield checkup.check_cxx_compiler()
+    triton = checkup.check_triton()
+    if triton is not None:
+        yield triton
     tell("writing to the tracking store")
     yield checkup.check_tracking()
     if ray:
@@ -129,23 +132,27 @@ def _diagnose(
     if load.status != "ok" and not busy:
         return
     for number in threads:
-        yield from _measure_speed(number, seconds, tell)
+        yield from _measure_speed("cpu", number, seconds, tell)
+    if checkup.has_gpu():
+        yield from _measure_speed("cuda", threads[0], seconds, tell)  # threads do not count there
     yield Check(name="calibration", status="ok", detail=f"for plans, in {calibration_path()}")
 
 
-def _measure_speed(threads: int, seconds: float, tell: Callable[[str], None]) -> Iterator[Check]:
-    from stackwise_ray.planning.calibration_runs import calibrate, processes_at_once, tiny_trials
+def _measure_speed(device: str, threads: int, seconds: float, tell: Callable[[str], None]) -> Iterator[Check]:
+    from stackwise_ray.planning.calibration_runs import calibrate, places_here, tiny_trials
 
     try:
         trials = tiny_trials()
     except ConfigError as error:
         yield Check(name="speed", status="fails", detail=str(error), fix="correct the preset")
         return
-    how = f"{threads} thread(s), {processes_at_once(threads)} at once"
+    at = places_here(device, threads)
+    how = f"{threads} thread(s), {len(at)} at once" if device == "cpu" else f"one trial on each of {len(at)} GPU(s)"
     waiting = iter(trials)
     tell(f"measuring {next(waiting, None)} with {how}")
-    for measurement in calibrate(trials, threads=threads, seconds=seconds):
-        name = "speed, " + measurement.words.replace("model=", "").replace("model.mixer.kind=", "")
+    for measurement in calibrate(trials, at=at, threads=threads, seconds=seconds):
+        trial = measurement.words.replace("model=", "").replace("model.mixer.kind=", "")
+        name = f"speed, {trial}" if device == "cpu" else f"speed on the GPU, {trial}"
         if measurement.problem is not None:
             fix = "correct the preset if it is yours; else see the lines of torch and packages"
             yield Check(name=name, status="fails", detail=measurement.problem, fix=fix)

@@ -73,11 +73,12 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
     Args:
-        address: The Ray cluster on which it is meant to run; None: this machine, which must hold at least one trial.
+        address: The Ray cluster on which it is meant to run; None: this machine, whose CPUs must hold at least one
+            trial. Where it lacks the GPUs, the plan says so in a note.
         max_concurrent: Most trials at once.
 
     Raises:
-        ConfigError: The data cannot be found, the design is refused, or one trial asks for more than there is.
+        ConfigError: The data cannot be found, the design is refused, or one trial asks for more CPUs than there are.
     """
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.planning.demand import Demand
@@ -85,7 +86,7 @@ def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int 
     from stackwise_ray.trials.proposals import plan_sweep
 
     if address is None:
-        Demand.of(sweep.resources).require_this_machine()
+        Demand.of(sweep.resources).require_processors()
     corpora = PreparedCorpora(make_console(stderr=True))
     return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
 

@@ -161,8 +161,8 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
         _title(trial),
         [cell],
         slots=1,
-        threads=0 if gpu else threads or torch.get_num_threads(),
-        device=torch.cuda.get_device_name() if gpu else "cpu",
+        threads=threads or torch.get_num_threads(),
+        gpus=1 if gpu else 0,
     )
     (row,) = plan.rows
     return replace(plan, notes=(*plan.notes, stages_text(row))) if len(row.stages) > 1 else plan

@@ -28,10 +28,16 @@ BUDGETS = ("flops", "tokens", "wall_seconds", "steps", "peak_bytes")
 _MIXED = {
     "device": "devices",
     "backend": "backends",
+    "cuda": "versions of CUDA",
+    "driver": "drivers",
+    "gpu_share": "shares of a GPU",
     "version": "versions of stackwise_ray",
     "torch": "versions of torch",
     "git": "commits",
 }
+
+_SPEEDS = ("throughput/", "time/")
+"""What depends on the machine as much as on the model."""
 
 _APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
 """As what a column that tells runs apart is named, by what the places of runs are called."""
@@ -113,7 +119,7 @@ def pair(
     if len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
     refuse_incomparable(usable, metric)
-    notes += mixtures(usable)
+    notes += mixtures(usable) + _hampered(usable, metric, equal)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
     for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
@@ -256,6 +262,21 @@ def mixtures(table: pd.DataFrame) -> list[str]:
             notes.append(f"mixed {words}: {shown}")
     if "data_fingerprint" in table.columns and 0 < table["data_fingerprint"].isna().sum() < len(table):
         notes.append(f"{int(table['data_fingerprint'].isna().sum())} runs carry no data fingerprint")
+    return notes
+
+
+def _hampered(table: pd.DataFrame, metric: str, equal: str | None) -> list[str]:
+    """What a reader must know of runs whose speed is not that of a GPU of their own that computes their type."""
+    if equal != "wall_seconds" and not metric_path(metric).startswith(_SPEEDS):
+        return []
+    notes = []
+    if "gpu_share" in table.columns:
+        sharing = dict.fromkeys(table.loc[table["gpu_share"].astype(float) < 1, "_arm"])
+        if sharing:
+            notes.append(f"ran on a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}")
+    if "computes_slowly" in table.columns:
+        for kind, part in table.dropna(subset=["computes_slowly"]).groupby("computes_slowly"):
+            notes.append(f"ran on a GPU that computes {kind} slowly: {', '.join(dict.fromkeys(part['_arm']))}")
     return notes
 
 

@@ -27,6 +27,8 @@ SAME_SIZE = 4.0
 matrices, so where there are samples this near, those farther off are left out."""
 _SIZE = "flops_per_step"
 _VERSION = 1
+CPU = "cpu"
+_APART, _DEVICE_PART = " | ", 2  # of a key's text: what lies between its parts, and which of them is the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class CalibrationKey:
         """One line, as the file has it."""
         parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
         switched_on = [name for name, on in (("compiled", self.compiled), ("tf32", self.tf32)) if on]
-        return " | ".join("-" if part is None else str(part) for part in (*parts, *switched_on))
+        return _APART.join("-" if part is None else str(part) for part in (*parts, *switched_on))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +166,23 @@ class Calibration:
             return None
         return measured.memory_ratio * live_peak_bytes
 
+    def gpus(self) -> tuple[str, ...]:
+        """Names of the GPUs, of whatever machine, that something was measured on."""
+        kinds = (text for kinds in self._load()["machines"].values() for text in kinds)
+        devices = (text.split(_APART)[_DEVICE_PART] for text in kinds if text.count(_APART) > _DEVICE_PART)
+        return tuple(sorted({device for device in devices if device != CPU}))
+
     def _samples(self, key: CalibrationKey) -> list[Sample]:
-        """What is stored of a kind; an entry that is none counts as not there, as a damaged file does."""
+        """What is stored of a kind; an entry that is none counts as not there, as a damaged file does.
+
+        What this machine has not measured on a GPU, other machines with a GPU of this name have.
+        """
+        machines, text = self._load()["machines"], key.text()
+        stored = machines.get(machine_signature(), {}).get(text, [])
+        if not stored and key.device != CPU:
+            stored = [entry for kinds in machines.values() for entry in kinds.get(text, [])]
         samples = []
-        for entry in self._load()["machines"].get(machine_signature(), {}).get(key.text(), []):
+        for entry in stored:
             with contextlib.suppress(TypeError, ValueError):
                 samples.append(Sample(**entry))
         return samples

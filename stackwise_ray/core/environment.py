@@ -56,6 +56,19 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def nvidia_driver(said: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of the NVIDIA driver as the kernel module gives it; None: there is none, or it does not say.
+
+    Args:
+        said: The file in which it does.
+    """
+    try:
+        words = said.read_text(errors="replace").splitlines()[0].split()
+    except (OSError, IndexError):
+        return None  # no driver, or a system that keeps it elsewhere
+    return next((word for word in words if word[0].isdigit() and word.replace(".", "").isdigit()), None)
+
+
 def cache_directory() -> Path:
     """Where what can be made again is kept: $STACKWISE_CACHE, else $XDG_CACHE_HOME/stackwise_ray, else ~/.cache/…"""
     if own := os.environ.get("STACKWISE_CACHE"):

@@ -66,6 +66,10 @@ TABLE_COLUMNS = (
     "torch",
     "device",
     "backend",
+    "cuda",
+    "driver",
+    "gpu_share",
+    "computes_slowly",
 )
 """The leading columns of the one table; every metric follows under its own path."""
 
@@ -153,6 +157,10 @@ def table_row(trial: TrialRecord) -> dict[str, Any]:
         "torch": environment.get("torch"),
         "device": environment.get("device"),
         "backend": environment.get("backend"),
+        "cuda": environment.get("cuda"),
+        "driver": environment.get("driver"),
+        "gpu_share": environment.get("gpu_share"),
+        "computes_slowly": environment.get("computes_slowly"),
     }
     row.update(metrics)
     row.update({f"parameters/{path}": value for path, value in trial.parameters.items()})

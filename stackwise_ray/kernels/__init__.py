@@ -21,6 +21,7 @@ from stackwise_ray.kernels.backend import (
     available_backends,
     choose_backend,
     forced_backend,
+    passed_over,
 )
 from stackwise_ray.kernels.flop_formulas import FLOP_FORMULAS
 from stackwise_ray.kernels.ops import resolvent_apply, resolvent_diagonal
@@ -33,6 +34,7 @@ __all__ = [
     "available_backends",
     "choose_backend",
     "forced_backend",
+    "passed_over",
     "resolvent_apply",
     "resolvent_diagonal",
 ]

@@ -113,6 +113,19 @@ def choose_backend(name: str | None = None, device: str | None = None) -> str:
     return name
 
 
+def passed_over(chosen: str, device: str) -> dict[str, str]:
+    """Why no faster backend than `chosen` computes on a type of device: the reason of each that was passed over.
+
+    Empty where the environment forces one.
+    """
+    if forced_backend() is not None:
+        return {}
+    rank = BACKENDS.get(chosen).rank
+    faster = [backend for _, backend in BACKENDS.items() if backend.rank < rank and backend.computes_on(device)]
+    reasons = {backend.name: backend.unusable() for backend in faster}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
 def _computing_on(device: str) -> list[str]:
     return [name for name in available_backends() if BACKENDS.get(name).computes_on(device)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackwise_ray.config.trial import ResolventApplyMixer, ResolventDiagonalMixer, TrialConfig
-from stackwise_ray.core.calibration_store import CalibrationKey
+from stackwise_ray.core.calibration_store import CPU, CalibrationKey
 from stackwise_ray.flags import apply_flags
 
 
@@ -22,7 +22,7 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
         family=trial.model.family,
         mixer=None if mixer is None else mixer.kind,
         device=device,
-        threads=threads if device == "cpu" else 0,
+        threads=threads if device == CPU else 0,
         backend=backend,
         precision=trial.training.precision,
         compiled=trial.training.compile,

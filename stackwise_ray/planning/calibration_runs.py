@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import get_args
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.reading.presets import list_presets
 from stackwise_ray.config.trial import Mixer
-from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
+from stackwise_ray.core.calibration_store import CPU, Calibration, CalibrationKey, Sample
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import loaded
@@ -42,9 +43,45 @@ class Measurement:
     problem: str | None = None
 
 
-def processes_at_once(threads: int) -> int:
-    """Trials of so many threads that this machine runs at once, bounded by `MOST_AT_ONCE`."""
-    return max(1, min(usable_cores() // threads, MOST_AT_ONCE))
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where one measuring process trains.
+
+    Attributes:
+        device: What `training.device` is: cpu or cuda.
+        variables: The environment of the process, over this one's: what pins it to its GPU.
+    """
+
+    device: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def places(device: str, threads: int, *, cores: int, gpus: int, visible: str | None = None) -> tuple[Place, ...]:
+    """The processes that measure at once, as many as trials of so many threads would run: one per GPU, or on the CPU.
+
+    Args:
+        device: cpu or cuda.
+        cores, gpus: What this machine has of them.
+        visible: The variable CUDA_VISIBLE_DEVICES: the names of the GPUs; None: 0, 1, …
+
+    >>> [place.variables["CUDA_VISIBLE_DEVICES"] for place in places("cuda", 1, cores=16, gpus=2, visible="3,5")]
+    ['3', '5']
+    """
+    fit = max(1, min(cores // threads, MOST_AT_ONCE))
+    if device == CPU:
+        return (Place(device=CPU),) * fit
+    names = [str(number) for number in range(gpus)] if visible is None else visible.split(",")[:gpus]
+    return tuple(Place(device=device, variables={"CUDA_VISIBLE_DEVICES": name.strip()}) for name in names[:fit])
+
+
+def places_here(device: str, threads: int) -> tuple[Place, ...]:
+    """The `places` of this machine."""
+    if device == CPU:
+        return places(device, threads, cores=usable_cores(), gpus=0)
+    import torch  # which the doctor has loaded
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or None
+    return places(device, threads, cores=usable_cores(), gpus=torch.cuda.device_count(), visible=visible)
 
 
 def tiny_trials() -> list[str]:
@@ -66,12 +103,18 @@ def tiny_trials() -> list[str]:
 
 
 def calibrate(
-    trials: Sequence[str], *, threads: int, seconds: float, calibration: Calibration | None = None
+    trials: Sequence[str],
+    *,
+    at: Sequence[Place],
+    threads: int,
+    seconds: float,
+    calibration: Calibration | None = None,
 ) -> Iterator[Measurement]:
-    """Measures each trial in `processes_at_once` processes and stores every sample.
+    """Measures each trial in one process per place, all at once, and stores every sample.
 
     Args:
         trials: Each as command-line words joined by blanks.
+        at: The places.
         threads: torch threads per trial.
         seconds: Of training, per measurement.
         calibration: Where the samples go; None: the machine's.
@@ -81,9 +124,15 @@ def calibrate(
     """
     calibration = calibration or Calibration()
     plugins = json.dumps([plugin.name for plugin in loaded()])
-    command = [sys.executable, "-m", "stackwise_ray.planning.speed_test", str(threads), str(seconds), plugins, *trials]
+    command = [sys.executable, "-m", "stackwise_ray.planning.speed_test", str(threads), str(seconds), plugins]
     with contextlib.ExitStack() as stack:
-        groups = [process_group(command, {"OMP_NUM_THREADS": str(threads)}) for _ in range(processes_at_once(threads))]
+        groups = [
+            process_group(
+                [*command, *(f"{words} training.device={place.device}" for words in trials)],
+                {"OMP_NUM_THREADS": str(threads), **place.variables},
+            )
+            for place in at
+        ]
         processes = [stack.enter_context(group) for group in groups]
         errors = [ErrorLines(process) for process in processes]
         for words in trials:

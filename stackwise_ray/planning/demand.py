@@ -71,6 +71,19 @@ class Demand:
             fits = min(fits, int(gpus // (self.gpus * self.workers)))
         return fits if self.max_concurrent is None else min(fits, self.max_concurrent)
 
+    def slots_here(self) -> tuple[int, str | None]:
+        """Trials that this machine holds at once, at least 1, and what to say where its GPUs hold none."""
+        gpus = usable_gpus() if self.gpus else 0
+        slots = self.slots(usable_cores(), gpus)
+        if self.gpus * self.workers <= gpus:
+            return max(1, slots), None
+        needed = f"{self.gpus * self.workers:g} GPU{'s' if self.gpus * self.workers > 1 else ''}"
+        has = f"this machine has {gpus}" if gpus else "this machine has none"
+        return 1, (
+            f"a trial needs {needed}, and {has}: times are for one trial at a time; it runs on a machine that has "
+            "them, or on a cluster (--address)"
+        )
+
     def gpus_to_hold(self, at_once: int, gpus: int) -> float:
         """GPUs that a worker holds while `at_once` trials run on so many GPUs: what it asks for, or more of a device.
 
@@ -85,7 +98,7 @@ class Demand:
         per_device = min(_shares(self.gpus), math.ceil(max(1, at_once) / gpus))
         return math.floor(_RAY_UNITS / per_device) / _RAY_UNITS
 
-    def require_this_machine(self) -> int:
+    def require_processors(self) -> int:
         """The CPUs of this machine, which hold at least one trial.
 
         Raises:
@@ -93,6 +106,15 @@ class Demand:
         """
         cpus = usable_cores()
         self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
+        return cpus
+
+    def require_this_machine(self) -> int:
+        """The CPUs of this machine, which holds at least one trial, GPUs included.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        cpus = self.require_processors()
         if self.gpus:
             gpus = usable_gpus()
             self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")

@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
+from stackwise_ray.planning.plan_device import UNKNOWN_GPU
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 
 CHEAPER_EVALUATION = "fewer training.evaluations or data.validation_tokens"
 NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
+NO_GPU_CALIBRATED = "not calibrated for a GPU: run python -m stackwise_ray.doctor on a machine that has one"
 
 
 def plan_table(plan: SweepPlan) -> RenderableType:
@@ -82,15 +84,17 @@ def _flops_text(plan: SweepPlan, ends: Sequence[SweepPlan]) -> str:
 
 def _not_calibrated(plan: SweepPlan) -> list[str]:
     """What no measurement of this machine predicts, and of which cells where others are predicted."""
-    lacking: dict[tuple[str, ...], list[str]] = {}
+    lacking: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for what, column in (("time", "seconds"), ("peak", "peak_bytes")):
-        cells = tuple(row.name for row in plan.accepted if getattr(row, column) is None)
-        if cells:
-            lacking.setdefault(cells, []).append(what)
+        rows = [row for row in plan.accepted if getattr(row, column) is None]
+        for unknown, why in ((False, NOT_CALIBRATED), (True, NO_GPU_CALIBRATED)):
+            cells = tuple(row.name for row in rows if (row.device == UNKNOWN_GPU) is unknown)
+            if cells:
+                lacking.setdefault((cells, why), []).append(what)
     every = tuple(row.name for row in plan.accepted)
     return [
-        f"{' and '.join(what)}{'' if cells == every else ' of ' + ', '.join(cells)}: {NOT_CALIBRATED}"
-        for cells, what in lacking.items()
+        f"{' and '.join(what)}{'' if cells == every else ' of ' + ', '.join(cells)}: {why}"
+        for (cells, why), what in lacking.items()
     ]
 
 

@@ -16,7 +16,8 @@ from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role
 from stackwise_ray.data import PreparedData
-from stackwise_ray.planning.calibration_key import backend_of, calibration_key
+from stackwise_ray.planning.calibration_key import calibration_key
+from stackwise_ray.planning.plan_device import PlanDevice
 from stackwise_ray.training.initial import charged, check_tokenizer
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class PlanRow:
         whole_splits: Whether a trial scores whole splits at its end.
         stages: Names, shares of the budget and steps of a trial's stages.
         charged: What the checkpoint that a trial starts from had cost, where the budget pays for that, in its unit.
+        device: "cpu", the name of the GPU, or "cuda" for a GPU of unknown name: what `seconds` and `peak_bytes` are of.
     """
 
     arm: str
@@ -112,6 +114,7 @@ class PlanRow:
     charged: float | None = None
     flops_least: int | None = None
     steps_most: int | None = None
+    device: str | None = None
 
     @property
     def name(self) -> str:
@@ -221,21 +224,22 @@ class SweepPlan:
 
 
 def plan_cells(
-    name: str, cells: Iterable[Cell], *, slots: int, threads: int, device: str = "cpu", notes: Iterable[str] = ()
+    name: str, cells: Iterable[Cell], *, slots: int, threads: int, gpus: float = 0, notes: Iterable[str] = ()
 ) -> SweepPlan:
     """Count and solve every cell; one that cannot run becomes a refused row.
 
     Args:
         slots: Trials at once.
         threads: torch threads per trial, a key of the calibration.
-        device: "cpu" or the name of the GPU, as the calibration knows it.
+        gpus: GPUs that each worker of a trial is given; 0: the CPU.
     """
     calibration = Calibration()
-    rows = tuple(_row(cell, calibration, threads, device) for cell in cells)
+    device = PlanDevice.given(gpus, calibration)
+    rows = tuple(_row(cell, calibration, threads, device.of(cell.trial)) for cell in cells)
     return SweepPlan(name=name, rows=rows, slots=slots, notes=tuple(notes))
 
 
-def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> PlanRow:
+def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice) -> PlanRow:
     from stackwise_ray.planning.trial_plan import (
         plan_trial,
         wants_full_evaluation,
@@ -255,8 +259,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
     differ = (cost.flops_least, cost.steps_most) != (cost.flops_total, cost.steps)
-    backend = backend_of(trial, "cpu" if device == "cpu" else "cuda")
-    kind = calibration_key(trial, device=device, threads=threads, backend=backend)
+    kind = calibration_key(trial, device=device.name, threads=threads, backend=device.backend(trial))
     tokens_per_step = cost.full_step_sequences * trial.data.seq_len
     per_step = (
         tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step
@@ -294,6 +297,7 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: str) -> Pla
         stages=cost.stages,
         flops_least=cost.flops_least if differ else None,
         steps_most=cost.steps_most if differ else None,
+        device=device.name,
         charged=(trial.training.budget.amount - charged(trial).training.budget.amount) or None,
     )
 

@@ -25,6 +25,7 @@ from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import DeviceLostError, DiskFullError, TrialError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.data import PreparedData, prepare
+from stackwise_ray.kernels import passed_over
 from stackwise_ray.models.component import write_components
 from stackwise_ray.models.growth.adapters import merge_adapters
 from stackwise_ray.models.sizes import describe_parameters
@@ -39,6 +40,7 @@ from stackwise_ray.planning.trial_plan import (
 )
 from stackwise_ray.training.assembly import Assembly, assemble, choose_device, deterministic, float32_products
 from stackwise_ray.training.checkpoints import clear_unfinished, load_newest, save_checkpoint
+from stackwise_ray.training.device_facts import read_facts
 from stackwise_ray.training.initial import initial_fingerprint, initial_metrics
 from stackwise_ray.training.loop import TrainingLoop
 from stackwise_ray.training.parallel.collectives import Alone, Collectives, TorchCollectives
@@ -139,7 +141,7 @@ def run_trial(
                 f"{weights_fingerprint[:12]}: they have been written anew since"
             )
         resident = psutil.Process().memory_info().rss
-        worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started)
+        worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started, gpus)
         return (yield from worker.run(data, rank, world_size, final_evaluation, keep_model, calibrate, resident))
 
 
@@ -156,7 +158,9 @@ class _Worker:
         collectives: Collectives,
         log: TrialLog,
         started: float,
+        gpus: float | None,
     ) -> None:
+        self._gpus = gpus
         self._trial, self._trial_id, self._attempt, self._device = trial, trial_id, attempt, device
         self._collectives, self._log, self._started = collectives, log, started
         self._folder = TrialFolder(directory, attempt_fence(directory, attempt))
@@ -328,9 +332,23 @@ class _Worker:
         if started_from is not None:
             environment["weights_fingerprint"] = started_from
         backend = backend_of(assembly.trial, self._device.type)
+        if self._device.type == "cuda":
+            environment |= self._gpu_record(assembly, resolvent=backend is not None)
         if backend is not None:
             environment["backend"] = backend
+            for name, reason in passed_over(backend, self._device.type).items():
+                self._log.warning(f"the kernels run in the {backend} backend, not in {name}: {reason}")
         return environment
+
+    def _gpu_record(self, assembly: Assembly, *, resolvent: bool) -> dict[str, Any]:
+        """What the GPU is, how many of them and which share of each the trial has, and what it computes slowly."""
+        facts = read_facts(self._device)
+        remarks = facts.remarks(precision=assembly.trial.training.precision, resolvent=resolvent)
+        for remark in remarks.values():
+            self._log.warning(remark)
+        share = {} if self._gpus is None else {"gpu_share": min(1.0, self._gpus)}
+        slow = {"computes_slowly": ", ".join(remarks)} if remarks else {}
+        return {**facts.record(), "gpus": assembly.world_size, **share, **slow}
 
 
 def _device_name(device: torch.device) -> str:

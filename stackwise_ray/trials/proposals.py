@@ -16,7 +16,6 @@ from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tunin
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, Search, SearchDesign, SweepConfig
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.config.trial.editing import edit
-from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
 from stackwise_ray.planning.demand import Demand
@@ -99,10 +98,8 @@ def plan_sweep(
             no verdict is possible within the seeds that there may be.
     """
     resources = sweep.resources
-    slots = max(1, usable_cores() // (resources.cpus_per_trial * resources.workers))
-    asked = Demand.of(resources, max_concurrent).max_concurrent
-    slots = min(slots, asked) if asked is not None else slots
-    notes = [*design.notes]
+    slots, elsewhere = Demand.of(resources, max_concurrent).slots_here()
+    notes = [*design.notes, *([] if elsewhere is None else [elsewhere])]
     if sweep.tune is None and not isinstance(sweep.design, SearchDesign):
         notes.append(NOT_TUNED)
     if isinstance(sweep.design, SearchDesign):
@@ -114,7 +111,7 @@ def plan_sweep(
         _cells(sweep, design, corpora, possible),
         slots=slots,
         threads=resources.cpus_per_trial,
-        device=_device(resources.gpus_per_trial),
+        gpus=resources.gpus_per_trial,
         notes=[*notes, *rule],
     )
     refused = tuple(
@@ -327,11 +324,3 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:
     return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
-
-
-def _device(gpus: float) -> str:
-    if not gpus:
-        return "cpu"
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cuda"

@@ -14,6 +14,7 @@ from stackwise_ray import checkup
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.training.device_facts import DeviceFacts
 from tests.heavy_modules import run_and_list
 
 
@@ -80,6 +81,24 @@ def test_a_compiler_that_is_missing_or_broken_is_a_note_with_a_fix(
     assert missing.detail == "no cc, gcc or clang"
     assert missing.fix is not None
     assert broken.fix is not None
+
+
+H200 = DeviceFacts(name="NVIDIA H200", capability=(9, 0), memory_bytes=141 * 2**30, cuda="13.0", driver="580.65.06")
+T4 = DeviceFacts(name="Tesla T4", capability=(7, 5), memory_bytes=16 * 2**30, cuda="12.8")
+L4 = DeviceFacts(name="NVIDIA L4", capability=(8, 9), memory_bytes=24 * 2**30, cuda="13.0")
+
+
+def test_gpus_are_listed_with_versions_and_with_what_they_compute_slowly() -> None:
+    large = checkup.describe_gpus([H200, H200])
+    assert (large.status, large.fix) == ("ok", None)
+    assert large.detail == "CUDA 13.0, driver 580.65.06: NVIDIA H200 (141.0 GiB), NVIDIA H200 (141.0 GiB)"
+    small = checkup.describe_gpus([L4])
+    assert small.status == "ok"
+    assert "NVIDIA L4 computes in float64 at 1/64 of its rate in float32" in small.detail
+    assert "an estimate from data-sheet rates is 30 to 55 % more time per step" in small.detail
+    old = checkup.describe_gpus([T4])
+    assert (old.status, old.fix) == ("note", "write training.precision: fp16 where a file says bf16")
+    assert "Tesla T4 computes bf16 by emulation" in old.detail
 
 
 def test_more_threads_than_cores_are_refused() -> None:
@@ -153,14 +172,15 @@ def test_a_ray_that_does_not_start_in_time_fails_with_a_fix() -> None:
 
 @pytest.mark.slow
 def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
-    from stackwise_ray.planning.calibration_runs import calibrate, processes_at_once
+    from stackwise_ray.planning.calibration_runs import calibrate, places_here
     from stackwise_ray.planning.trial_plan import plan_trial
 
     calibration = Calibration(tmp_path / "calibration.json")
     words = "model=decoder/gpt2_family/tiny data=markov training.batch_tokens=1024"
-    (measurement,) = calibrate([words], threads=1, seconds=0.2, calibration=calibration)
+    at = places_here("cpu", 1)
+    (measurement,) = calibrate([words], at=at, threads=1, seconds=0.2, calibration=calibration)
     assert measurement.problem is None
-    assert len(measurement.samples) == processes_at_once(1)
+    assert len(measurement.samples) == len(at)
     trial = load_trial(words.split())
     plan = plan_trial(trial, vocab_size=260)
     per_token = plan.flops_forward_per_token + plan.flops_backward_per_token
@@ -178,11 +198,11 @@ def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_trial_that_cannot_be_built_is_named_and_the_next_is_measured(tmp_path: Path) -> None:
-    from stackwise_ray.planning.calibration_runs import calibrate
+    from stackwise_ray.planning.calibration_runs import calibrate, places_here
 
     trials = ["model=decoder/gpt2_family/tiny model.n_heads=7", "model=decoder/gpt2_family/tiny data=markov"]
     calibration = Calibration(tmp_path / "calibration.json")
-    wrong, right = calibrate(trials, threads=1, seconds=0.1, calibration=calibration)
+    wrong, right = calibrate(trials, at=places_here("cpu", 1), threads=1, seconds=0.1, calibration=calibration)
     assert wrong.problem is not None
     assert "n_heads" in wrong.problem
     assert right.problem is None

@@ -207,10 +207,13 @@ class Scheduler(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Resources(Strict):
-    """What one trial occupies, and how many run at once."""
+    """What one trial occupies, and how many run at once.
 
-    cpus_per_trial: Positive = 1  # threads of torch in a trial; recorded with it
-    gpus_per_trial: NonNegative = 0.0  # a fraction shares a device
+    A trial of several workers occupies its CPUs and GPUs once per worker.
+    """
+
+    cpus_per_trial: Positive = 1  # CPUs per worker, its threads of torch; recorded with the trial
+    gpus_per_trial: NonNegative = 0.0  # GPUs per worker: 1; a fraction (of one worker) shares a device; 0: the CPU
     workers: Positive = 1  # processes of a trial; above 1 it runs data-parallel
     max_concurrent: Literal["auto"] | Positive = "auto"  # auto: as many as the machine's CPUs and GPUs hold
 

@@ -52,6 +52,8 @@ def check_sweep(sweep: SweepConfig) -> Design:
     check_reported(sweep, design)
     check_analysis(sweep, design)
     _check_workers(sweep, design)
+    for arm in design.arms:
+        _check_device(sweep, arm.name, arm.trial)
     _check_spaces(sweep, design)
     _check_number(sweep, design)
     return design
@@ -197,6 +199,23 @@ def _check_fixed_paths(sweep: SweepConfig) -> None:
             raise _refuse(sweep, f"tune.space.{path}", "defines the arm, and is not tuned; make it a factor or an arm")
 
 
+def _check_gpus(sweep: SweepConfig) -> None:
+    """A worker trains on one GPU or on a share of one; workers that exchange gradients hold a whole one each."""
+    gpus, workers = sweep.resources.gpus_per_trial, sweep.resources.workers
+    if gpus > 1:
+        problem = f"= {gpus:g} per worker, and a worker trains on one GPU"
+        if gpus != int(gpus):
+            fix = "write 1, or a fraction below 1 to share a GPU"
+        elif workers == 1:
+            fix = f"write gpus_per_trial: 1, workers: {gpus:g}"
+        else:
+            fix = f"write gpus_per_trial: 1, which gives each of the {workers} workers its own"
+        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; {fix}")
+    if 0 < gpus < 1 and workers > 1:
+        problem = f"= {gpus:g}, and {workers} workers of one trial cannot share a GPU (nccl needs one GPU per worker)"
+        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; write gpus_per_trial: 1, or workers: 1")
+
+
 _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_search,
     _check_replicates,
@@ -207,6 +226,7 @@ _RULES: tuple[Callable[[SweepConfig], None], ...] = (
     _check_scheduler,
     _check_objectives,
     _check_fixed_paths,
+    _check_gpus,
 )
 
 
@@ -228,6 +248,13 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
         raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
 
 
+def _check_device(sweep: SweepConfig, name: str, trial: TrialConfig) -> None:
+    if trial.training.device == "cuda" and not sweep.resources.gpus_per_trial:
+        problem = f"= 0 gives no GPU to the trials of {name}, whose training.device is cuda"
+        fix = "write gpus_per_trial: 1, or training.device: auto, which is the CPU without a GPU"
+        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; {fix}")
+
+
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:
     """Build the trials at their first and last values: a wrong type is found here."""
     if sweep.tune is not None:
@@ -241,6 +268,8 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
                 place = f"tune.space.{error.path}" if error.path else "tune.space"
                 raise _refuse(sweep, place, f"{error.problem} (arm {arm.name})") from None
             _check_names(sweep, points, "tune.space")
+            for point in points:
+                _check_device(sweep, f"{arm.name} in tune.space", point)
             if space.factors:
                 check_optimised(sweep, _allowed(space, points), f"tune.space (arm {arm.name})")
     if sweep.search is not None:
@@ -249,6 +278,8 @@ def _check_spaces(sweep: SweepConfig, design: Design) -> None:
         drawn = _typical(space, resolver.resolve("search.space"))
         points = [resolver.draft(point, place="search.space").build() for point in drawn]
         _check_names(sweep, points, "search.space")
+        for point in points:
+            _check_device(sweep, "search.space", point)
         check_optimised(sweep, _allowed(space, points), "search.space")
 
 

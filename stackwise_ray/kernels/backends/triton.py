@@ -13,8 +13,11 @@ Called through `stackwise_ray.kernels.ops`. Shape letters: B batch, H heads, N p
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import shutil
+import sysconfig
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +49,33 @@ def unusable() -> str | None:
         return "triton is not installed"
     if not INTERPRETED and not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    if not INTERPRETED:
+        return launcher_problem(os.environ.get("CC"), os.environ.get("PATH"), python_headers())
     return None
+
+
+@functools.lru_cache(maxsize=8)
+def launcher_problem(cc: str | None, path: str | None, headers: str) -> str | None:
+    """Why triton cannot build what launches its kernels, or None; it does so with a C compiler at their first use.
+
+    Args:
+        cc: The variable CC. Triton takes it as one word, and without it gcc or clang.
+        path: The variable PATH.
+        headers: Folder in which Python.h should be.
+    """
+    if cc is not None and shutil.which(cc, path=path) is None:
+        return f"triton builds its launcher with a C compiler, and CC = {cc!r} is no program on PATH"
+    if cc is None and not any(shutil.which(name, path=path) for name in ("gcc", "clang")):
+        return "triton builds its launcher with a C compiler, and neither gcc nor clang is on PATH"
+    if not os.path.isfile(os.path.join(headers, "Python.h")):
+        return f"triton builds its launcher with Python's headers, and there is no Python.h in {headers}"
+    return None
+
+
+def python_headers() -> str:
+    """The folder in which triton looks for Python.h."""
+    scheme = sysconfig.get_default_scheme()
+    return sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"]  # Debian's own scheme
 
 
 # ---------------------------------------------------------------------------------------------------- how it is cut

@@ -97,6 +97,30 @@ def test_mixed_data_fingerprints_are_refused_and_mixed_machines_are_stated():
     assert not any("backends" in note for note in notes)
 
 
+def test_devices_drivers_and_shares_that_differ_are_stated_and_shared_gpus_where_speed_counts():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}).assign(
+        device="NVIDIA T4", cuda=["12.8"] * 3 + ["13.0"] * 3, driver=["570.1"] * 3 + ["580.65"] * 3
+    )
+    runs["gpu_share"] = [1.0] * 3 + [0.5] * 3
+    runs["computes_slowly"] = [None] * 3 + ["bf16"] * 3
+    runs["throughput/tokens_per_s"] = [100.0, 101.0, 102.0, 50.0, 51.0, 53.0]
+    runs["wall_seconds"] = 60.0
+    mixed = {
+        "mixed versions of CUDA: 12.8 (a); 13.0 (b)",
+        "mixed drivers: 570.1 (a); 580.65 (b)",
+        "mixed shares of a GPU: 0.5 (b); 1.0 (a)",
+    }
+    slow = {
+        "ran on a share of a GPU, so that the speed depends on what ran beside: b",
+        "ran on a GPU that computes bf16 slowly: b",
+    }
+    losses = set(compare(runs, "loss", baseline="a", equal=None).notes)
+    assert mixed <= losses
+    assert not slow & losses
+    assert mixed | slow <= set(compare(runs, "throughput/tokens_per_s", baseline="a", equal=None).notes)
+    assert slow <= set(compare(runs, "loss", baseline="a", equal="wall_seconds").notes)
+
+
 def test_budgets_that_differ_are_refused_with_the_worst_pair_and_within_tolerance_they_pass():
     runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}, flops=[1e12, 1e12, 1e12, 1.005e12, 0.995e12, 1e12])
     assert compare(runs, "loss", baseline="a").budgets == "flops"

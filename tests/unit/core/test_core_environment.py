@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stackwise_ray
-from stackwise_ray.core.environment import describe_environment, package_version, source_revision
+from stackwise_ray.core.environment import describe_environment, nvidia_driver, package_version, source_revision
 
 
 def test_it_names_versions_and_machine_and_is_plain_json() -> None:
@@ -61,3 +61,18 @@ def test_the_revision_of_a_checkout_says_whether_the_package_was_changed(tmp_pat
     assert source_revision(package) == {"git": revision, "git_dirty": False}
     (package / "module.py").write_text("a = 2\n")
     assert source_revision(package) == {"git": revision, "git_dirty": True}
+
+
+def test_the_driver_is_read_from_what_its_kernel_module_says(tmp_path: Path) -> None:
+    said = tmp_path / "version"
+    assert nvidia_driver(said) is None
+    for text, version in (
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC: 12\n",
+            "535.104.05",
+        ),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
+        ("", None),
+    ):
+        said.write_text(text)
+        assert nvidia_driver(said) == version

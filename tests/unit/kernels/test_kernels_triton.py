@@ -6,13 +6,16 @@ import importlib
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from stackwise_ray import checkup
 from stackwise_ray.kernels import available_backends, choose_backend
+from stackwise_ray.kernels.backend import passed_over
 from stackwise_ray.kernels.backends import triton as backend
 
 HERE = Path(__file__).parent
@@ -62,10 +65,46 @@ def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.Monkey
     assert backend.unusable() == "triton is not installed"
 
 
+def test_without_a_compiler_or_headers_the_kernels_fall_to_torch_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "INTERPRETED", False)
+    monkeypatch.setattr(backend, "_INSTALLED", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    compiler = tmp_path / "gcc"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    (tmp_path / "Python.h").write_text("")
+    monkeypatch.setattr(backend, "python_headers", lambda: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert (backend.unusable(), choose_backend(device="cuda")) == (None, "triton")
+    monkeypatch.setenv("CC", "ccache gcc")
+    assert "CC = 'ccache gcc' is no program on PATH" in str(backend.unusable())
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr(backend, "python_headers", lambda: str(tmp_path / "elsewhere"))
+    assert "no Python.h in" in str(backend.unusable())
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    reason = "triton builds its launcher with a C compiler, and neither gcc nor clang is on PATH"
+    assert (backend.unusable(), choose_backend(device="cuda")) == (reason, "torch")
+    assert passed_over("torch", "cuda") == {"triton": reason}
+    note = checkup.check_triton()
+    assert note is not None
+    assert (note.status, note.detail) == ("note", reason)
+    assert "torch backend" in str(note.fix)
+
+
+def test_where_the_headers_are_is_where_this_python_has_them() -> None:
+    assert backend.python_headers() == sysconfig.get_paths()["include"]
+
+
 def test_first_choice_on_a_gpu_and_none_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
     monkeypatch.setattr(backend, "_INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backend, "launcher_problem", lambda *given: None)
     assert choose_backend() == choose_backend(device="cuda") == "triton"
     assert choose_backend(device="cpu") != "triton"
 

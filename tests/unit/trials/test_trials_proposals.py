@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
 from stackwise_ray.planning.demand import Demand
+from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.sweep import SweepResult, _answer
@@ -321,10 +323,33 @@ def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path
     assert Demand.of(asked.resources).max_concurrent is None
 
 
-def test_a_plan_refuses_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # of a machine that may have some
-    with pytest.raises(ConfigError, match="this machine has 0 GPUs"):
-        sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n"))
+def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_GPUS", "0")
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    asked = sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n")
+    planned = sw.plan(asked)
+    assert (planned.slots, planned.seconds, bool(planned.flops)) == (1, None, True)
+    assert any(note.startswith("a trial needs 1 GPU, and this machine has none: times are") for note in planned.notes)
+    assert {row.device for row in planned.rows} == {"cuda"}
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_table(planned))
+    assert "not calibrated for a GPU: run python -m stackwise_ray.doctor on a machine that has one" in (
+        console.export_text()
+    )
+
+
+def test_a_plan_divides_by_the_trials_that_the_gpus_hold_and_not_by_cores_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stackwise_ray.planning.demand.usable_cores", lambda: 16)
+    monkeypatch.setenv("STACKWISE_GPUS", "1")
+    text = ARMS.replace("  overrides: {", "  overrides: {training.device: cpu, ")
+    for gpus, slots in (("0", 16), ("1", 1), ("0.5", 2)):
+        planned = sw.plan(sweep(tmp_path, text + f"resources: {{gpus_per_trial: {gpus}}}\n"))
+        assert planned.slots == slots
+        assert {row.device for row in planned.rows} == {"cpu"}, "what trains on the CPU is timed on the CPU"
 
 
 @pytest.mark.slow

@@ -1,0 +1,62 @@
+"""The device that a plan takes its trials to run on: under its name the calibration is asked, as a run records it.
+
+Called by the plans of sweeps and of `train`. What a process trains on is decided in the process, by
+`training.assembly.choose_device`; both follow `training.device` and the GPUs that a trial is given.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from stackwise_ray.config.trial import TrialConfig
+from stackwise_ray.core.calibration_store import Calibration
+from stackwise_ray.planning.calibration_key import backend_of
+
+CPU = "cpu"
+UNKNOWN_GPU = "cuda"
+"""A GPU of which nobody knows the name: this machine has none, and not exactly one kind was measured on another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanDevice:
+    """Where trials run that may use a GPU.
+
+    Attributes:
+        name: "cpu", the name of the GPU, or `UNKNOWN_GPU`.
+        here: Whether it is a device of this machine.
+    """
+
+    name: str = CPU
+    here: bool = True
+
+    @classmethod
+    def given(cls, gpus: float, calibration: Calibration) -> PlanDevice:
+        """Where a trial runs that is given so many GPUs.
+
+        Without a GPU on this machine it is the one kind whose speed is stored: a cache in a shared home directory
+        holds what its nodes have measured.
+        """
+        if not gpus:
+            return cls()
+        import torch  # seconds, and only a GPU needs it
+
+        if torch.cuda.is_available():
+            return cls(name=torch.cuda.get_device_name(0))
+        measured = calibration.gpus()
+        return cls(name=measured[0] if len(measured) == 1 else UNKNOWN_GPU, here=False)
+
+    def of(self, trial: TrialConfig) -> PlanDevice:
+        """Where this trial runs."""
+        return PlanDevice() if trial.training.device == CPU else self
+
+    def backend(self, trial: TrialConfig) -> str | None:
+        """The kernel backend of the trial; on a GPU of another machine, the one that is taken where nothing lacks."""
+        if self.here:
+            return backend_of(trial, CPU if self.name == CPU else "cuda")
+        from stackwise_ray.kernels import BACKEND_VARIABLE, BACKENDS
+
+        if backend_of(trial, CPU) is None:
+            return None
+        able = [backend for _, backend in BACKENDS.items() if backend.computes_on("cuda")]
+        return os.environ.get(BACKEND_VARIABLE) or min(able, key=lambda backend: backend.rank).name

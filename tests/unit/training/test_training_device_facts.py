@@ -1,0 +1,44 @@
+"""What a GPU computes slowly, by the facts of real cards, and what a trial on it records."""
+
+from __future__ import annotations
+
+import pytest
+
+from stackwise_ray.training.device_facts import DeviceFacts
+
+
+def card(name: str, major: int, minor: int) -> DeviceFacts:
+    return DeviceFacts(name=name, capability=(major, minor), memory_bytes=16 * 2**30, cuda="13.0")
+
+
+@pytest.mark.parametrize(
+    ("facts", "emulates", "times"),
+    [
+        (card("NVIDIA H200", 9, 0), False, None),
+        (card("NVIDIA A100", 8, 0), False, None),
+        (card("Tesla V100", 7, 0), True, None),
+        (card("Tesla T4", 7, 5), True, 32),
+        (card("NVIDIA GeForce RTX 3090", 8, 6), False, 64),
+        (card("NVIDIA L4", 8, 9), False, 64),
+        (card("NVIDIA GeForce RTX 5090", 12, 0), False, 64),
+        (card("a card of the future", 13, 7), False, None),
+    ],
+)
+def test_cards_differ_in_bf16_and_float64(facts: DeviceFacts, emulates: bool, times: int | None) -> None:
+    assert (facts.emulates_bf16, facts.slow_float64) == (emulates, times)
+
+
+def test_only_what_a_trial_uses_is_remarked() -> None:
+    turing = card("Tesla T4", 7, 5)
+    assert turing.remarks(precision="fp16", resolvent=False) == {}
+    assert "fp16 is what it computes fast" in turing.remarks(precision="bf16", resolvent=False)["bf16"]
+    assert list(turing.remarks(precision="bf16", resolvent=True)) == ["bf16", "float64"]
+    assert card("NVIDIA H200", 9, 0).remarks(precision="bf16", resolvent=True) == {}
+
+
+def test_what_is_unknown_of_a_card_is_absent_from_the_record() -> None:
+    assert card("NVIDIA L4", 8, 9).record() == {
+        "cuda": "13.0",
+        "device_memory_bytes": 16 * 2**30,
+        "compute_capability": "8.9",
+    }
