@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from rich.console import Console
 from rich.live import Live
@@ -71,7 +71,7 @@ class ProgressDisplay:
         for attempt in list(self._ledger.running.values()) if self._ledger else []:
             latest, proposal = attempt.latest, attempt.proposal
             table.add_row(
-                f"{proposal.arm} · seed {proposal.seed} · {proposal.role}",
+                f"{proposal.arm} · seed {proposal.seed} · {proposal.role}{f' · {attempt.doing}' * bool(attempt.doing)}",
                 str(attempt.step),
                 *(format_metric(path, latest[path]) if path in latest else "" for path in shown),
             )
@@ -87,6 +87,8 @@ class ProgressDisplay:
         count = {status: sum(r.status == status for r in records) for status in ("finished", "failed", "stopped")}
         total = ledger.source.expected()
         parts = [f"{count['finished'] + count['stopped']}/{total} trials done", f"{len(ledger.running)} running"]
+        doing = Counter(attempt.doing for attempt in list(ledger.running.values()) if attempt.doing)
+        parts += [f"{n} {what}" for what, n in sorted(doing.items())]
         parts.append(f"{count['failed']} failed")
         if ledger.known:
             parts.append(f"{ledger.known} kept from before")

@@ -53,6 +53,7 @@ class Attempt:
     last_heartbeat: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
     step: int = 0
+    doing: str | None = None  # what it has begun and measures nothing in
     pid: int | None = None  # of the worker's process, once it has reported
     seen: int = -1  # last Tune iteration that was booked
     over: bool = False
@@ -238,7 +239,7 @@ class Ledger:
                 for record in report.records:
                     attempt.latest.update(record.metrics)
                     attempt.latest.update({"flops/total": record.flops, "tokens/total": record.tokens})
-                    attempt.step = record.step
+                    attempt.step, attempt.doing = record.step, record.doing
                 if report.outcome is not None:
                     self._end(tune_id, attempt, report.outcome)
             except DiskFullError as error:

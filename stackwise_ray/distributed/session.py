@@ -22,7 +22,7 @@ import ray
 
 from stackwise_ray.core.errors import ConfigError, RayStartError
 from stackwise_ray.distributed.session_directory import private_directory
-from stackwise_ray.planning.demand import Demand
+from stackwise_ray.planning.demand import Demand, usable_gpus
 
 TRIAL_SLOT = "trial_slot"
 """Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""
@@ -53,11 +53,13 @@ class Session:
 
     Attributes:
         slots: Trials that run at once.
+        gpus: GPUs of all machines; 0 where no trial asks for one.
         temp_directory: The private directory of a local session, removed at its end; None on a cluster.
         raylet: The local raylet's process; None on a cluster.
     """
 
     slots: int
+    gpus: int
     temp_directory: Path | None
     raylet: psutil.Process | None
 
@@ -88,24 +90,26 @@ def ray_session(
             temp_directory = private_directory()
             on_directory(temp_directory)
             os.environ.pop("RAY_ADDRESS", None)
-            _start(cpus, temp_directory)
+            _start(cpus, usable_gpus() if demand.gpus else 0, temp_directory)
         else:
             _join(address)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # ray.init replaces it by one that aborts
-        slots = _slots(demand)
-        yield Session(slots=slots, temp_directory=temp_directory, raylet=_raylet() if not address else None)
+        slots, gpus = _slots(demand)
+        raylet = None if address else _raylet()
+        yield Session(slots=slots, gpus=gpus, temp_directory=temp_directory, raylet=raylet)
     finally:
         ray.shutdown()
         if temp_directory is not None:
             shutil.rmtree(temp_directory, ignore_errors=True)
 
 
-def _start(cpus: int, temp_directory: Path) -> None:
+def _start(cpus: int, gpus: int, temp_directory: Path) -> None:
     try:
         ray.init(
             address="local",
             num_cpus=cpus,
+            num_gpus=gpus,
             resources={TRIAL_SLOT: cpus},
             include_dashboard=False,
             log_to_driver=False,
@@ -132,17 +136,17 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _slots(demand: Demand) -> int:
+def _slots(demand: Demand) -> tuple[int, int]:
+    """Trials that the session holds at once, and its GPUs where a trial asks for one."""
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
-    fits = [int(cpus // (demand.cpus * demand.workers))]
-    if demand.gpus:
-        fits.append(int(gpus / (demand.gpus * demand.workers) + 1e-9))
+    cpus, gpus = total.get("CPU", 0), int(total.get("GPU", 0))
+    slots = demand.slots(cpus, gpus)
     if demand.workers > 1:
-        fits.append(int(total.get(TRIAL_SLOT, 0)))
-        demand.require(fits[-1] > 0, f"no node declares the resource '{TRIAL_SLOT}' (add it to the cluster file)")
-    demand.require(min(fits) > 0, f"the session has {cpus:g} CPUs and {gpus:g} GPUs")
-    return min(min(fits), demand.max_concurrent or min(fits))
+        declared = int(total.get(TRIAL_SLOT, 0))
+        demand.require(declared > 0, f"no node declares the resource '{TRIAL_SLOT}' (add it to the cluster file)")
+        slots = min(slots, declared)
+    demand.require(slots > 0, f"the session has {cpus:g} CPUs and {gpus} GPUs")
+    return slots, gpus if demand.gpus else 0
 
 
 def _raylet() -> psutil.Process | None:

@@ -53,13 +53,13 @@ def run_trials(
     ledger.deadline = None if wall_seconds is None else time.monotonic() + wall_seconds
     ledger.settings.stop_request.unlink(missing_ok=True)
     tuner = tune.Tuner(
-        tune.with_resources(TrialActor, _resources(demand)),
+        tune.with_resources(TrialActor, _resources(demand, session, ledger)),
         tune_config=tune.TuneConfig(
             search_alg=_LedgerSearcher(id(ledger)),
             scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=session.slots,
-            reuse_actors=True,
+            reuse_actors=demand.workers == 1,  # else its end also ends what a failed start of workers left
             time_budget_s=wall_seconds,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -93,11 +93,14 @@ def run_trials(
                 shutil.rmtree(storage, ignore_errors=True)
 
 
-def _resources(demand: Demand) -> tune.PlacementGroupFactory | dict[str, float]:
+def _resources(demand: Demand, session: Session, ledger: Ledger) -> dict[str, float]:
     if demand.workers > 1:
         return {"cpu": 0, TRIAL_SLOT: 1}  # with a CPU of its own, trials could hold all CPUs and wait for workers
     resources: dict[str, float] = {"cpu": demand.cpus}
-    return {**resources, "gpu": demand.gpus} if demand.gpus else resources
+    if demand.gpus:
+        at_once = min(session.slots, ledger.source.expected() - ledger.known)
+        resources["gpu"] = demand.gpus_to_hold(at_once, session.gpus)
+    return resources
 
 
 class _RunningSweep:

@@ -8,6 +8,7 @@ is why a trial with one worker never comes here.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -24,8 +25,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from stackwise_ray.core.errors import ConfigError, DiskFullError, StaleAttemptError, TrialError, WorkersLostError
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.messages import Assignment, Instruction, Raised, Returned, decode, encode
+from stackwise_ray.distributed.worker_groups import remove_stranded_groups, waits_for_resources
 
 _POLL_S = 0.2
+_START_POLL_S = 2.0
+_START_TIMEOUT_S = 10_000_000
+"""Workers wait for resources for as long as other trials hold them; Ray Train would begin anew every minute."""
+
+_ONCE = FailureConfig(max_failures=0, controller_failure_limit=0)  # type: ignore[call-arg]  # its stub is of Train V1
+"""The ledger tries again, with a new attempt number."""
 
 
 @ray.remote(num_cpus=0)
@@ -54,11 +62,11 @@ class _Channel:
 def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, Any]:
     """Run one trial on several processes; yields and returns what rank 0's `run_trial` does.
 
-    A KeyboardInterrupt thrown into it lets rank 0 leave a checkpoint, where the model is not in shards.
+    A KeyboardInterrupt thrown into it lets rank 0 leave a checkpoint, where the model is not in shards. Until a worker
+    has reported, a record every two seconds says that they wait or start.
 
     Args:
-        assignment: Its settings say how many workers, with how many CPUs (torch threads) and GPUs each; GPUs select the
-            nccl backend, none gloo.
+        assignment: Its settings say how many workers, with how many CPUs (torch threads) and GPUs each.
 
     Raises:
         TrialError, ConfigError, DiskFullError, StaleAttemptError: As the worker function raised them.
@@ -67,6 +75,7 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
     settings = assignment.settings
     channel = _Channel.remote()  # type: ignore[attr-defined]
     failure: list[BaseException] = []
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(_START_TIMEOUT_S)
 
     def fit() -> None:
         with tempfile.TemporaryDirectory(prefix="stackwise-ray-train-") as storage:
@@ -78,8 +87,11 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
                     use_gpu=settings.gpus > 0,
                     resources_per_worker={"CPU": settings.cpus, **({"GPU": settings.gpus} if settings.gpus else {})},
                 ),
-                torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
-                run_config=RunConfig(storage_path=storage, failure_config=FailureConfig(max_failures=0)),
+                torch_config=TorchConfig(backend=backend_of_workers(assignment)),
+                run_config=RunConfig(
+                    storage_path=storage,
+                    failure_config=_ONCE,
+                ),
             )
             try:
                 trainer.fit()
@@ -89,10 +101,12 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
     thread = threading.Thread(target=fit, name="torch-trainer", daemon=True)
     thread.start()
     instruction = Instruction.STOP
+    begun, looked = False, time.monotonic()
     try:
         while True:
             alive = thread.is_alive()  # before taking: what was put before the end must not be missed
             for message in ray.get(channel.take.remote()):
+                begun = True
                 match message:
                     case MetricRecord():
                         yield message
@@ -104,6 +118,10 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
             if not alive:
                 reason = str(failure[0]).strip().splitlines()[-1] if failure else "the workers ended without a result"
                 raise WorkersLostError(reason) from (failure[0] if failure else None)
+            if not begun and time.monotonic() - looked > _START_POLL_S:
+                remove_stranded_groups()
+                yield _starting(assignment)
+                looked = time.monotonic()
             time.sleep(_POLL_S)
     except KeyboardInterrupt:
         instruction = Instruction.CHECKPOINT_AND_STOP
@@ -111,8 +129,30 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
     finally:
         with suppress(RayError):  # where Ray is gone, so are the workers
             ray.get(channel.end.remote(instruction))
-        thread.join(timeout=60)
+        if begun:
+            thread.join(timeout=60)
         ray.kill(channel)
+
+
+def backend_of_workers(assignment: Assignment) -> str:
+    """How the workers add up, by the device on which they train (see `training.assembly.choose_device`)."""
+    on_cpu = assignment.trial["training"]["device"] == "cpu" or not assignment.settings.gpus
+    return "gloo" if on_cpu else "nccl"
+
+
+def _starting(assignment: Assignment) -> MetricRecord:
+    """A sign of life of a trial whose workers have not reported yet."""
+    workers = assignment.settings.workers
+    return MetricRecord(
+        trial_id=assignment.trial_id,
+        attempt=assignment.attempt,
+        step=0,
+        tokens=0,
+        flops=0,
+        time=time.time(),
+        metrics={},
+        doing="waiting for resources" if waits_for_resources() else f"starting {workers} workers",
+    )
 
 
 def _worker_loop(config: dict[str, Any]) -> None:

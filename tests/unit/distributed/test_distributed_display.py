@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,24 @@ def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_tha
     ]
     on_loss = ProgressDisplay(make_console(), slots=2, goal=Goal.of("train/loss")).__rich__()
     assert [column.header for column in on_loss.columns] == ["running", "step", "tokens/s", "train/loss"]
+
+
+def test_what_a_trial_has_begun_and_measures_nothing_in_is_shown_until_it_reports(
+    tmp_path: Path, journal: Journal
+) -> None:
+    asked = sweep(tmp_path, SEARCH)
+    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
+    settings = RunSettings(worker="not:run", directory=tmp_path, objective="validation/loss")
+    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
+    progress.watch(ledger, plan)
+    given = ledger.next("t")
+    assert given is not None
+    record = MetricRecord(
+        trial_id=given.trial_id, attempt=1, step=0, tokens=0, flops=0, time=1.0, metrics={}, doing="waiting"
+    )
+    ledger.result("t", 1, Report(records=(record,)))
+    assert "1 running · 1 waiting · 0 failed" in progress.line()
+    assert str(next(progress.__rich__().columns[0].cells)).endswith("· waiting")
+    ledger.result("t", 2, Report(records=(dataclasses.replace(record, doing=None),)))
+    assert "waiting" not in progress.line()
