@@ -80,9 +80,9 @@ def test_workers_whose_start_fails_give_their_resources_back_and_the_trial_fails
 
 
 def test_a_trial_that_asks_for_more_gpus_than_are_counted_is_refused(tmp_path: Path) -> None:
-    sweep = SweepProcess(write(tmp_path), tmp_path, "resources.gpus_per_trial=3", env=TWO_GPUS)
+    sweep = SweepProcess(write(tmp_path), tmp_path, "resources.gpus_per_trial=1", env={"STACKWISE_GPUS": "0"})
     assert sweep.wait() == 2
-    assert "asks for 1 worker(s) with 1 CPUs and 3 GPUs per trial, but this machine has 2 GPUs" in sweep.text()
+    assert "asks for 1 worker(s) with 1 CPUs and 1 GPUs per trial, but this machine has 0 GPUs" in sweep.text()
     assert not (tmp_path / "small").exists()
 
 
