@@ -58,7 +58,7 @@ def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     flat, flat_targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
     losses: torch.Tensor
     if flat.dtype in (torch.float16, torch.bfloat16):
-        losses = _InPieces.apply(flat, flat_targets)
+        losses = _InPieces.apply(flat, flat_targets)  # type: ignore[no-untyped-call]
     else:
         losses = _each(flat, flat_targets)
     return losses.view_as(targets)
@@ -84,7 +84,7 @@ class _InPieces(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         logits, targets, losses = ctx.saved_tensors
         scored = targets != IGNORED
