@@ -57,7 +57,8 @@ def trained(trial: TrialConfig) -> Trial:
 
     def train(device: FakeCuda, folder: Path) -> dict[str, Any]:
         _, result = run(trial, folder)
-        return {"planned": _planned(trial), "counted": result.metrics["flops/total"], "metrics": dict(result.metrics)}
+        counted = result.metrics["flops/total"]
+        return {"planned": _planned(trial), "counted": counted, "environment": dict(result.environment)}
 
     return train
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.fake_cuda.device import CARD
 from tests.fake_cuda.faults import FAULTS
 from tests.fake_cuda.trials import COUNTED, PLAIN, TRIALS
 
@@ -89,6 +90,14 @@ def test_attention_runs_in_cudas_own_kernels(reports: dict[str, Report]) -> None
         seen = {operation for during, operation, _ in reports[name]["operations"] if during == PLAIN}
         forward = f"aten::_scaled_dot_product_{kernel}_attention"
         assert {forward, f"{forward}_backward"} <= seen, name
+
+
+def test_a_record_says_which_device_it_was_and_how_much_of_it(reports: dict[str, Report]) -> None:
+    found = reports["bk apply, bf16"]["environment"]
+    assert found["device"] == CARD["name"]
+    assert found["device_memory_bytes"] == CARD["total_memory"]
+    assert found["compute_capability"] == f"{CARD['major']}.{CARD['minor']}"
+    assert found["gpus"] == 1
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(reports: dict[str, Report]) -> None:
