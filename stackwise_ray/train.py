@@ -151,12 +151,14 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
     from stackwise_ray.data import prepare
     from stackwise_ray.planning.plan_display import stages_text
     from stackwise_ray.planning.sweep_plan import Cell, plan_cells
-    from stackwise_ray.training.assembly import choose_device
+    from stackwise_ray.training.assembly import choose_device, float32_products
 
     with Waiting(console) as waiting:
         data = prepare(trial.data, progress=waiting)
     cell = Cell.of(trial.training.regime, "replicate", trial, 1, data)
-    gpu = choose_device(trial.training.device).type == "cuda"
+    device = choose_device(trial.training.device)
+    with float32_products(trial, device):
+        gpu = device.type == "cuda"
     plan = plan_cells(
         _title(trial),
         [cell],

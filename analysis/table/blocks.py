@@ -269,9 +269,12 @@ def _hampered(table: pd.DataFrame, metric: str, equal: str | None) -> list[str]:
     """What a reader must know of runs whose speed is not that of a GPU of their own that computes their type."""
     if equal != "wall_seconds" and not metric_path(metric).startswith(_SPEEDS):
         return []
+    import pandas as pd
+
     notes = []
     if "gpu_share" in table.columns:
-        sharing = dict.fromkeys(table.loc[table["gpu_share"].astype(float) < 1, "_arm"])
+        shares = pd.to_numeric(table["gpu_share"], errors="coerce")  # a stranger's column may hold words
+        sharing = dict.fromkeys(table.loc[shares < 1, "_arm"])
         if sharing:
             notes.append(f"ran on a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}")
     if "computes_slowly" in table.columns:

@@ -17,7 +17,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role
 from stackwise_ray.data import PreparedData
 from stackwise_ray.planning.calibration_key import calibration_key
-from stackwise_ray.planning.plan_device import PlanDevice
+from stackwise_ray.planning.plan_device import CPU, PlanDevice
 from stackwise_ray.training.initial import charged, check_tokenizer
 
 if TYPE_CHECKING:
@@ -236,7 +236,9 @@ def plan_cells(
     calibration = Calibration()
     device = PlanDevice.given(gpus, calibration)
     rows = tuple(_row(cell, calibration, threads, device.of(cell.trial)) for cell in cells)
-    return SweepPlan(name=name, rows=rows, slots=slots, notes=tuple(notes))
+    elsewhere = {row.device for row in rows if row.seconds is not None} - {CPU, None} if not device.here else ()
+    said = [f"times on a GPU are those of another machine's {name}" for name in elsewhere]
+    return SweepPlan(name=name, rows=rows, slots=slots, notes=(*said, *notes))
 
 
 def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice) -> PlanRow:

@@ -249,10 +249,16 @@ def _check_workers(sweep: SweepConfig, design: Design) -> None:
 
 
 def _check_device(sweep: SweepConfig, name: str, trial: TrialConfig) -> None:
-    if trial.training.device == "cuda" and not sweep.resources.gpus_per_trial:
-        problem = f"= 0 gives no GPU to the trials of {name}, whose training.device is cuda"
+    """A trial that is given no GPU asks for nothing that only a GPU has."""
+    if sweep.resources.gpus_per_trial:
+        return
+    problem = f"= 0 gives no GPU to the trials of {name}, whose"
+    if trial.training.device == "cuda":
         fix = "write gpus_per_trial: 1, or training.device: auto, which is the CPU without a GPU"
-        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; {fix}")
+        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem} training.device is cuda; {fix}")
+    if trial.training.tf32:
+        fix = "write gpus_per_trial: 1, or training.tf32: false"
+        raise _refuse(sweep, "resources.gpus_per_trial", f"{problem} training.tf32 is true; {fix}")
 
 
 def _check_spaces(sweep: SweepConfig, design: Design) -> None:

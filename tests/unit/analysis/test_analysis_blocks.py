@@ -121,6 +121,14 @@ def test_devices_drivers_and_shares_that_differ_are_stated_and_shared_gpus_where
     assert slow <= set(compare(runs, "loss", baseline="a", equal="wall_seconds").notes)
 
 
+@pytest.mark.parametrize("shares", [["half", None, "50%"] * 2, [None] * 6, [None, None, None, "1", "1", "1"]])
+def test_a_strangers_shares_and_runs_from_before_them_stop_no_comparison_of_speed(shares):
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}).assign(gpu_share=shares, computes_slowly=None)
+    runs["throughput/tokens_per_s"] = [100.0, 101.0, 102.0, 50.0, 51.0, 53.0]
+    notes = compare(runs, "throughput/tokens_per_s", baseline="a", equal=None).notes
+    assert not any("share of a GPU, so" in note or "slowly" in note for note in notes)
+
+
 def test_budgets_that_differ_are_refused_with_the_worst_pair_and_within_tolerance_they_pass():
     runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}, flops=[1e12, 1e12, 1e12, 1.005e12, 0.995e12, 1e12])
     assert compare(runs, "loss", baseline="a").budgets == "flops"

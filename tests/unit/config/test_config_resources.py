@@ -39,7 +39,7 @@ def test_what_a_worker_can_use_is_taken(resources: dict[str, Any]) -> None:
     assert sweep_from_plain(sweep(resources)).resources.gpus_per_trial == resources.get("gpus_per_trial", 0)
 
 
-CUDA = {"training.device": "cuda"}
+CUDA, TF32 = {"training.device": "cuda"}, {"training.tf32": True}
 BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov"}
 
 
@@ -48,6 +48,7 @@ BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov"}
     [
         ({"base": {**BASE, "overrides": CUDA}}, "of a, whose"),
         ({"design": {**ARMS, "arms": {"a": {}, "b": CUDA}}}, "of b, whose"),
+        ({"design": {**ARMS, "arms": {"a": {}, "b": TF32}}}, "of b, whose training.tf32 is true"),
         ({"tune": {"space": {"training.device": ["cpu", "cuda"]}}}, "of a in tune.space, whose"),
         (
             {
@@ -58,7 +59,7 @@ BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov"}
         ),
     ],
 )
-def test_a_trial_on_cuda_is_refused_where_it_is_given_no_gpu(keys: dict[str, Any], whose: str) -> None:
+def test_a_trial_that_asks_for_a_gpu_is_refused_where_it_is_given_no_gpu(keys: dict[str, Any], whose: str) -> None:
     with pytest.raises(ConfigError, match=rf"gpus_per_trial = 0 gives no GPU to the trials {whose}"):
         sweep_from_plain(sweep({"gpus_per_trial": 0}, **keys))
     sweep_from_plain(sweep({"gpus_per_trial": 1}, **keys))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from stackwise_ray.running import run
 from stackwise_ray.training.device_facts import DeviceFacts
 
 
@@ -42,3 +46,14 @@ def test_what_is_unknown_of_a_card_is_absent_from_the_record() -> None:
         "device_memory_bytes": 16 * 2**30,
         "compute_capability": "8.9",
     }
+
+
+@pytest.mark.parametrize(("given", "share"), [(0.5, 0.5), (1.0, 1.0), (None, None)])
+def test_a_record_says_how_many_gpus_and_which_share_of_each(
+    given: float | None, share: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "read_facts", lambda device: card("Tesla T4", 7, 5))
+    worker: Any = SimpleNamespace(_gpus=given, _device=None, _log=SimpleNamespace(warning=lambda text: None))
+    assembly: Any = SimpleNamespace(world_size=2, trial=SimpleNamespace(training=SimpleNamespace(precision="bf16")))
+    record = run._Worker._gpu_record(worker, assembly, resolvent=True)
+    assert (record["gpus"], record.get("gpu_share"), record["computes_slowly"]) == (2, share, "bf16, float64")

@@ -64,7 +64,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def session(*arguments: object, **options: object) -> Iterator[Session]:
-        yield Session(slots=1, temp_directory=None, raylet=None)
+        yield Session(slots=1, gpus=0, temp_directory=None, raylet=None)
 
     monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
 
@@ -338,6 +338,18 @@ def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(
     assert "not calibrated for a GPU: run python -m stackwise_ray.doctor on a machine that has one" in (
         console.export_text()
     )
+
+
+def test_a_plan_names_the_gpu_of_another_machine_whose_speed_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("STACKWISE_GPUS", "0")
+    monkeypatch.setattr("stackwise_ray.core.calibration_store.Calibration.gpus", lambda self: ("NVIDIA H200",))
+    monkeypatch.setattr("stackwise_ray.core.calibration_store.Calibration.predict_seconds", lambda *a, **k: 60.0)
+    said = "times on a GPU are those of another machine's NVIDIA H200"
+    assert said in sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n")).notes
+    assert said not in sw.plan(sweep(tmp_path, ARMS)).notes
 
 
 def test_a_plan_divides_by_the_trials_that_the_gpus_hold_and_not_by_cores_alone(
