@@ -30,11 +30,16 @@ _MIXED = {
     "backend": "backends",
     "cuda": "versions of CUDA",
     "driver": "drivers",
+    "gpus": "numbers of GPUs",
+    "device_memory_bytes": "amounts of device memory",
     "gpu_share": "shares of a GPU",
     "version": "versions of stackwise_ray",
     "torch": "versions of torch",
     "git": "commits",
 }
+
+_VERSIONS = {"cuda": r"\d+(\.\d+)+", "driver": r"\d+(\.\d+)+"}
+"""What values of a column look like whose name a stranger may have given to something else."""
 
 _SPEEDS = ("throughput/", "time/")
 """What depends on the machine as much as on the model."""
@@ -257,6 +262,9 @@ def mixtures(table: pd.DataFrame) -> list[str]:
     notes = []
     for column, words in _MIXED.items():
         if column in table.columns and table[column].dropna().nunique() > 1:
+            values = table[column].dropna().astype(str)
+            if not values.str.fullmatch(_VERSIONS.get(column, ".*")).all():
+                continue
             parts = table.dropna(subset=[column]).groupby(column)["_arm"].unique()
             shown = "; ".join(f"{str(value)[:40]} ({', '.join(arms)})" for value, arms in parts.items())
             notes.append(f"mixed {words}: {shown}")
@@ -276,7 +284,7 @@ def _hampered(table: pd.DataFrame, metric: str, equal: str | None) -> list[str]:
         shares = pd.to_numeric(table["gpu_share"], errors="coerce")  # a stranger's column may hold words
         sharing = dict.fromkeys(table.loc[shares < 1, "_arm"])
         if sharing:
-            notes.append(f"ran on a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}")
+            notes.append(f"asked for a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}")
     if "computes_slowly" in table.columns:
         for kind, part in table.dropna(subset=["computes_slowly"]).groupby("computes_slowly"):
             notes.append(f"ran on a GPU that computes {kind} slowly: {', '.join(dict.fromkeys(part['_arm']))}")

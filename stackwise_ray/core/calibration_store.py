@@ -43,6 +43,7 @@ class CalibrationKey:
         precision: Autocast type.
         compiled: Whether the passes of a step are compiled.
         tf32: Whether a GPU computes float32 matrix products in TF32.
+        gpu_share: Share of one GPU that the run had; 1 on a CPU and on a whole GPU.
     """
 
     family: str
@@ -53,12 +54,14 @@ class CalibrationKey:
     precision: str = "float32"
     compiled: bool = False
     tf32: bool = False
+    gpu_share: float = 1.0
 
     def text(self) -> str:
         """One line, as the file has it."""
         parts = (self.family, self.mixer, self.device, f"{self.threads} threads", self.backend, self.precision)
         switched_on = [name for name, on in (("compiled", self.compiled), ("tf32", self.tf32)) if on]
-        return _APART.join("-" if part is None else str(part) for part in (*parts, *switched_on))
+        shared = [f"share {self.gpu_share:g}"] if self.gpu_share < 1 else []
+        return _APART.join("-" if part is None else str(part) for part in (*parts, *switched_on, *shared))
 
 
 @dataclass(frozen=True, kw_only=True)

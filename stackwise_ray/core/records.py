@@ -68,6 +68,8 @@ TABLE_COLUMNS = (
     "backend",
     "cuda",
     "driver",
+    "gpus",
+    "device_memory_bytes",
     "gpu_share",
     "computes_slowly",
 )
@@ -159,6 +161,8 @@ def table_row(trial: TrialRecord) -> dict[str, Any]:
         "backend": environment.get("backend"),
         "cuda": environment.get("cuda"),
         "driver": environment.get("driver"),
+        "gpus": environment.get("gpus"),
+        "device_memory_bytes": environment.get("device_memory_bytes"),
         "gpu_share": environment.get("gpu_share"),
         "computes_slowly": environment.get("computes_slowly"),
     }

@@ -7,7 +7,9 @@ from stackwise_ray.core.calibration_store import CPU, CalibrationKey
 from stackwise_ray.flags import apply_flags
 
 
-def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: str | None) -> CalibrationKey:
+def calibration_key(
+    trial: TrialConfig, *, device: str, threads: int, backend: str | None, gpu_share: float = 1.0
+) -> CalibrationKey:
     """The calibration's key for a trial: the same in the planner and in the run that records a sample.
 
     What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
@@ -15,6 +17,7 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
     Args:
         device: "cpu", or the name of the GPU.
         threads: torch threads of the process; on a GPU they do not count.
+        gpu_share: Share of one GPU that the trial asks for; others compute beside it, and it is slower by that.
     """
     trial = apply_flags(trial)
     mixer = trial.model.mixer
@@ -27,6 +30,7 @@ def calibration_key(trial: TrialConfig, *, device: str, threads: int, backend: s
         precision=trial.training.precision,
         compiled=trial.training.compile,
         tf32=trial.training.tf32,
+        gpu_share=1.0 if device == CPU else gpu_share,
     )
 
 

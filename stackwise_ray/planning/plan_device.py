@@ -25,10 +25,12 @@ class PlanDevice:
     Attributes:
         name: "cpu", the name of the GPU, or `UNKNOWN_GPU`.
         here: Whether it is a device of this machine.
+        share: Share of it that a trial asks for.
     """
 
     name: str = CPU
     here: bool = True
+    share: float = 1.0
 
     @classmethod
     def given(cls, gpus: float, calibration: Calibration) -> PlanDevice:
@@ -41,10 +43,11 @@ class PlanDevice:
             return cls()
         import torch  # seconds, and only a GPU needs it
 
+        share = min(1.0, gpus)
         if torch.cuda.is_available():
-            return cls(name=torch.cuda.get_device_name(0))
+            return cls(name=torch.cuda.get_device_name(0), share=share)
         measured = calibration.gpus()
-        return cls(name=measured[0] if len(measured) == 1 else UNKNOWN_GPU, here=False)
+        return cls(name=measured[0] if len(measured) == 1 else UNKNOWN_GPU, here=False, share=share)
 
     def of(self, trial: TrialConfig) -> PlanDevice:
         """Where this trial runs."""

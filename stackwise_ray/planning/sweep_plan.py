@@ -261,7 +261,8 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice)
     except ConfigError as error:
         return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
     differ = (cost.flops_least, cost.steps_most) != (cost.flops_total, cost.steps)
-    kind = calibration_key(trial, device=device.name, threads=threads, backend=device.backend(trial))
+    backend = device.backend(trial)
+    kind = calibration_key(trial, device=device.name, threads=threads, backend=backend, gpu_share=device.share)
     tokens_per_step = cost.full_step_sequences * trial.data.seq_len
     per_step = (
         tokens_per_step * (cost.flops_forward_per_token + cost.flops_backward_per_token) + cost.flops_optimizer_per_step

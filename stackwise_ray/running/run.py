@@ -291,6 +291,7 @@ class _Worker:
             device=environment["device"],
             threads=environment["threads"],
             backend=environment.get("backend"),
+            gpu_share=environment.get("gpu_share", 1.0),
         )
 
     def _sample(

@@ -105,13 +105,17 @@ def test_devices_drivers_and_shares_that_differ_are_stated_and_shared_gpus_where
     runs["computes_slowly"] = [None] * 3 + ["bf16"] * 3
     runs["throughput/tokens_per_s"] = [100.0, 101.0, 102.0, 50.0, 51.0, 53.0]
     runs["wall_seconds"] = 60.0
+    runs["gpus"] = [1] * 3 + [2] * 3
+    runs["device_memory_bytes"] = [16e9] * 3 + [80e9] * 3
     mixed = {
+        "mixed numbers of GPUs: 1 (a); 2 (b)",
+        "mixed amounts of device memory: 16000000000.0 (a); 80000000000.0 (b)",
         "mixed versions of CUDA: 12.8 (a); 13.0 (b)",
         "mixed drivers: 570.1 (a); 580.65 (b)",
         "mixed shares of a GPU: 0.5 (b); 1.0 (a)",
     }
     slow = {
-        "ran on a share of a GPU, so that the speed depends on what ran beside: b",
+        "asked for a share of a GPU, so that the speed depends on what ran beside: b",
         "ran on a GPU that computes bf16 slowly: b",
     }
     losses = set(compare(runs, "loss", baseline="a", equal=None).notes)
@@ -119,6 +123,14 @@ def test_devices_drivers_and_shares_that_differ_are_stated_and_shared_gpus_where
     assert not slow & losses
     assert mixed | slow <= set(compare(runs, "throughput/tokens_per_s", baseline="a", equal=None).notes)
     assert slow <= set(compare(runs, "loss", baseline="a", equal="wall_seconds").notes)
+
+
+def test_a_strangers_columns_of_these_names_are_no_versions():
+    runs = table({"a": [2.0, 2.1, 2.2], "b": [1.8, 1.9, 2.01]}).assign(
+        cuda=[True] * 3 + [False] * 3, driver=["ann"] * 3 + ["bob"] * 3
+    )
+    notes = compare(runs, "loss", baseline="a", equal=None).notes
+    assert not any("CUDA" in note or "driver" in note for note in notes)
 
 
 @pytest.mark.parametrize("shares", [["half", None, "50%"] * 2, [None] * 6, [None, None, None, "1", "1", "1"]])

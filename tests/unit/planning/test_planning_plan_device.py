@@ -48,6 +48,15 @@ def test_a_plan_on_a_machine_without_a_gpu_finds_what_the_only_kind_of_gpu_was_m
     assert measured.flops_per_s == 1e13
 
 
+def test_a_share_of_a_gpu_has_not_the_speed_of_a_whole_one(
+    calibration: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_elsewhere(calibration, monkeypatch, "NVIDIA H200")
+    device = PlanDevice.given(0.25, calibration)
+    key = calibration_key(load_trial([GPT2]), device=device.name, threads=8, backend=None, gpu_share=device.share)
+    assert calibration.measured(key, 1e9) is None
+
+
 def test_of_two_kinds_of_gpu_none_is_taken(calibration: Calibration, monkeypatch: pytest.MonkeyPatch) -> None:
     assert PlanDevice.given(1, calibration).name == "cuda"
     measure_elsewhere(calibration, monkeypatch, "NVIDIA H200")
