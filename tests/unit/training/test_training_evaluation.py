@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,3 +276,33 @@ def test_an_evaluation_in_which_nothing_can_be_masked_says_so(data):
         TrialError, match=r"none of the 1 windows of the evaluation has .* raise data\.validation_tokens"
     ):
         result(evaluator(bare).validate(bare.enter(stage).objective))
+
+
+class _OfOthers(Alone):
+    """Adds what the other worker has in its tensors."""
+
+    def __init__(self, theirs: Sequence[torch.Tensor] = ()) -> None:
+        self.theirs, self.mine = theirs, list[torch.Tensor]()
+
+    def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.mine = [tensor.clone() for tensor in tensors]
+        for tensor, other in zip(tensors, self.theirs, strict=False):
+            tensor += other
+
+
+def test_two_workers_score_the_windows_of_one_each_at_its_place(data):
+    alone = assemble(DECODER, data, CPU)
+    wanted = result(evaluator(alone, 3).whole_split("validation"))
+    collectives = _OfOthers()
+    for rank in (1, 0):
+        assembly = replace(alone, rank=rank, world_size=2)
+        collectives = _OfOthers(collectives.mine)
+        worker = with_collectives(assembly, collectives)
+        with contextlib.suppress(TrialError):  # the first knows half of the losses
+            found = result(worker.whole_split("validation"))
+    assert found == wanted
+
+
+def with_collectives(assembly: Assembly, collectives: Alone) -> Evaluator:
+    meter = Meter(assembly.model, CPU, collectives)
+    return Evaluator(assembly=assembly, collectives=collectives, meter=meter, batch_windows=3)
