@@ -81,7 +81,8 @@ def test_half_precision_gradients_are_rounded_once_and_pieces_change_nothing(
     weights = torch.linspace(0.1, 2, exact.numel()).double()  # every position has a gradient of its own
     (exact * weights).sum().backward()
     gradients = []
-    for piece in (losses.PIECE, 37 * 7):  # whole; 7 positions at a time, the last 4 positions being fewer
+    # Whole; 7 positions at a time, the last 4 positions being fewer; one position, which is more than a piece.
+    for piece in (losses.PIECE, 37 * 7, 36):
         monkeypatch.setattr(losses, "PIECE", piece)
         half = (3 * logits).to(dtype).requires_grad_()
         found = losses.cross_entropies(half, targets)
@@ -89,7 +90,8 @@ def test_half_precision_gradients_are_rounded_once_and_pieces_change_nothing(
         torch.testing.assert_close(found.flatten().double(), exact, rtol=1e-5, atol=1e-6)
         (found.flatten().double() * weights).sum().backward()
         gradients.append(half.grad)
-    assert torch.equal(*gradients)
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
     # Half a unit in the last place of the type, and where a number is tiny the least step that float16 has.
     torch.testing.assert_close(gradients[0].double(), wide.grad, rtol=0.51 * torch.finfo(dtype).eps, atol=3.1e-8)
     assert torch.equal(gradients[0][1, :7], torch.zeros(7, 37, dtype=dtype))

@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from stackwise_ray.config.trial import ExpertsChannelMixer, ModelConfig, NoMixer, ResolventApplyMixer
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.models import build_model
+from stackwise_ray.models.saved import saved_config
 from stackwise_ray.models.stack_view import enable_activation_checkpointing, stack_view
 
 GPT2 = ModelConfig(family="gpt2", role="decoder", n_layers=2, d_model=32, n_heads=4, d_ff=64)
@@ -222,6 +223,12 @@ def test_published_weights_of_gpt2_give_the_published_logits_with_gelu_in_one_ke
         assert (seen.names.count("aten::gelu"), seen.names.count("aten::tanh")) == (2, 0)
         torch.testing.assert_close(logits, wanted, rtol=0, atol=1e-5)
         torch.testing.assert_close(again(input_ids=tokens).logits, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "gelu_fast"])
+def test_another_activation_of_a_saved_model_stays(activation: str, tmp_path: Path) -> None:
+    GPT2Config(activation_function=activation).save_pretrained(tmp_path)
+    assert saved_config(tmp_path, path="model.pretrained").activation_function == activation
 
 
 class Operations(TorchDispatchMode):

@@ -13,6 +13,7 @@ from stackwise_ray.config.trial import Budget
 from stackwise_ray.core.errors import ConfigError, DeviceLostError, DiskFullError, StaleAttemptError, TrialError
 from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.checkpoints import Checkpoint, list_checkpoints, save_checkpoint
+from stackwise_ray.training.trial_folder import TrialLog
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -212,3 +213,27 @@ def test_a_failure_of_the_write_after_the_last_step_is_no_success(monkeypatch, t
     with pytest.raises(DiskFullError, match="step_6"):
         run(with_training(checkpoint_seconds=0.0), tmp_path)
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room for a line", "room for no line"])
+def test_a_failed_write_that_nobody_waits_for_is_told_in_the_log_where_there_is_room(room, monkeypatch, tmp_path):
+    later = threading.Event()
+
+    def full(*arguments: Any, **options: Any) -> Path:
+        assert later.wait(20)
+        raise DiskFullError("step_1: no space left on device")
+
+    def no_room(log: TrialLog, message: str) -> None:
+        raise DiskFullError("train.log: no space left on device")
+
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
+    while next(generator).step < 2:
+        pass
+    if not room:
+        monkeypatch.setattr(TrialLog, "warning", no_room)
+    later.set()
+    generator.close()
+    told = "WARNING the last checkpoint could not be written: step_1" in (tmp_path / "logs/train.log").read_text()
+    assert told is room
+    assert not writing_threads()

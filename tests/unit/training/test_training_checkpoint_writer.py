@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -153,6 +154,22 @@ def test_what_a_write_fails_with_is_raised_once_at_the_next_look(failure, look):
         looks[look]()
     writer.wait()
     assert writer.close() is None
+
+
+def test_a_wait_that_is_interrupted_forgets_neither_the_write_nor_its_failure(monkeypatch):
+    disk = Disk()
+    disk.free.clear()
+    writer = make(disk.save)
+    writer.write(checkpoint(), began=100.0)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("concurrent.futures.Future.result", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            writer.wait()
+    disk.failure = DiskFullError("no space left")
+    disk.free.set()
+    with pytest.raises(DiskFullError, match="no space left"):
+        writer.wait()
+    writer.close()
 
 
 def test_closing_ends_the_write_and_the_thread_and_gives_a_failure_that_nobody_saw():

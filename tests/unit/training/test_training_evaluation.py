@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,3 +276,37 @@ def test_an_evaluation_in_which_nothing_can_be_masked_says_so(data):
         TrialError, match=r"none of the 1 windows of the evaluation has .* raise data\.validation_tokens"
     ):
         result(evaluator(bare).validate(bare.enter(stage).objective))
+
+
+class _OfOthers(Alone):
+    """Adds what the other worker has in its tensors."""
+
+    def __init__(self, theirs: Sequence[torch.Tensor] = ()) -> None:
+        self.theirs, self.mine = theirs, list[torch.Tensor]()
+
+    def sum_(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.mine = [tensor.clone() for tensor in tensors]
+        for tensor, other in zip(tensors, self.theirs, strict=False):
+            tensor += other
+
+
+def test_two_workers_score_the_windows_of_one_each_at_its_place(data, monkeypatch):
+    score, seen = Evaluator.score, []
+
+    def noted(self, *arguments, **options):
+        losses = yield from score(self, *arguments, **options)
+        seen.append(losses.sums)
+        return losses
+
+    monkeypatch.setattr(Evaluator, "score", noted)
+    alone = assemble(DECODER, data, CPU)
+    result(evaluator(alone, 1).whole_split("validation"))
+    collectives = _OfOthers()
+    for rank in (1, 0):
+        collectives = _OfOthers(collectives.mine)
+        assembly = replace(alone, rank=rank, world_size=2)
+        meter = Meter(assembly.model, CPU, collectives)
+        worker = Evaluator(assembly=assembly, collectives=collectives, meter=meter, batch_windows=1)
+        with contextlib.suppress(TrialError):  # one of them alone has half of the losses
+            result(worker.whole_split("validation"))
+    np.testing.assert_array_equal(seen[-1], seen[0])

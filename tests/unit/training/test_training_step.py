@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ from stackwise_ray.core.errors import TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.training.assembly import assemble
 from stackwise_ray.training.parallel.collectives import Alone
+from stackwise_ray.training.parallel.parallelism import Replicated
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.progress import TrainingProgress
 from stackwise_ray.training.step import StepValues, TrainingStep
@@ -80,6 +83,14 @@ def test_a_step_whose_scale_fell_is_counted_as_skipped_and_its_gradient_is_not_r
     assert not pending
 
 
+def test_a_step_after_which_the_scale_grew_is_an_update() -> None:
+    pending, progress = PendingSteps(CPU), TrainingProgress()
+    pending.add(step=0, lr=0.1, values=values(0.1, 2.0, (8.0, 16.0)))
+    pending.take_in(progress)
+    assert progress.skipped_steps == 0
+    assert progress.latest["train/grad_norm"] == 2.0
+
+
 def test_a_loss_scale_that_has_collapsed_is_told_with_the_scale_of_that_very_step() -> None:
     pending = PendingSteps(CPU)
     for step, scale in enumerate((2.0, 1.0, 0.5)):
@@ -92,3 +103,39 @@ def test_nothing_is_waited_for_where_no_step_is_pending() -> None:
     progress = TrainingProgress()
     PendingSteps(CPU).take_in(progress)
     assert progress == TrainingProgress()
+
+
+class Begins(Alone):
+    """Notes how many sums begin while a backward pass is at work, and how many at another time."""
+
+    def __init__(self) -> None:
+        self.inside, self.begun = 0, {0: 0, 1: 0, 2: 0}
+
+    def begin_sum(self, bucket: Sequence[torch.Tensor]) -> Callable[[], None]:
+        self.begun[self.inside] += 1
+        return super().begin_sum(bucket)
+
+
+@pytest.mark.usefixtures("module_cache")
+@pytest.mark.parametrize("instruments", [False, True])
+def test_sums_of_gradients_begin_in_the_last_pass_of_a_step_unless_instruments_watch_it(
+    instruments: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = with_training(accumulation=2)
+    assembly = replace(assemble(trial, prepare(trial.data), CPU), parallelism=Replicated())
+    noted = Begins()
+    step = TrainingStep(assembly, assembly.enter(assembly.plan.stages[0]), noted)
+    backward, passes = step._backward, iter((1, 2))
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        noted.inside = next(passes)
+        try:
+            return backward(*arguments, **options)
+        finally:
+            noted.inside = 0
+
+    monkeypatch.setattr(step, "_backward", watched)
+    passing = contextlib.nullcontext() if instruments else None
+    step.take(step=0, first_sequence=0, n_sequences=8, lr=1e-3, passes=passing)
+    buckets = 1  # of a model this small; the loss is summed after the passes
+    assert noted.begun == ({0: buckets + 1, 1: 0, 2: 0} if instruments else {0: 1, 1: 0, 2: buckets})
