@@ -284,7 +284,9 @@ def _hampered(table: pd.DataFrame, metric: str, equal: str | None) -> list[str]:
         shares = pd.to_numeric(table["gpu_share"], errors="coerce")  # a stranger's column may hold words
         sharing = dict.fromkeys(table.loc[shares < 1, "_arm"])
         if sharing:
-            notes.append(f"asked for a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}")
+            notes.append(
+                f"asked for a share of a GPU, so that the speed depends on what ran beside: {', '.join(sharing)}"
+            )
     if "computes_slowly" in table.columns:
         for kind, part in table.dropna(subset=["computes_slowly"]).groupby("computes_slowly"):
             notes.append(f"ran on a GPU that computes {kind} slowly: {', '.join(dict.fromkeys(part['_arm']))}")
