@@ -46,6 +46,19 @@ CREATE TABLE IF NOT EXISTS decisions (
 (on a CPU both hold the same values). `decisions` holds what a searcher or a tuning stage settled, and
 under "prediction" what the plan said of a trial before it ran: flops, seconds and peak_bytes, or null."""
 
+MACHINE_COLUMNS = (
+    "torch",
+    "device",
+    "backend",
+    "cuda",
+    "driver",
+    "gpus",
+    "device_memory_bytes",
+    "gpu_share",
+    "computes_slowly",
+)
+"""Columns that a trial's environment gives under the same names: what its numbers and its speed may depend on."""
+
 TABLE_COLUMNS = (
     "arm",
     "seed",
@@ -63,15 +76,7 @@ TABLE_COLUMNS = (
     "data_fingerprint",
     "version",
     "git",
-    "torch",
-    "device",
-    "backend",
-    "cuda",
-    "driver",
-    "gpus",
-    "device_memory_bytes",
-    "gpu_share",
-    "computes_slowly",
+    *MACHINE_COLUMNS,
 )
 """The leading columns of the one table; every metric follows under its own path."""
 
@@ -156,15 +161,7 @@ def table_row(trial: TrialRecord) -> dict[str, Any]:
         "data_fingerprint": environment.get("data_fingerprint"),
         "version": environment.get("stackwise_ray"),
         "git": environment.get("git"),
-        "torch": environment.get("torch"),
-        "device": environment.get("device"),
-        "backend": environment.get("backend"),
-        "cuda": environment.get("cuda"),
-        "driver": environment.get("driver"),
-        "gpus": environment.get("gpus"),
-        "device_memory_bytes": environment.get("device_memory_bytes"),
-        "gpu_share": environment.get("gpu_share"),
-        "computes_slowly": environment.get("computes_slowly"),
+        **{name: environment.get(name) for name in MACHINE_COLUMNS},
     }
     row.update(metrics)
     row.update({f"parameters/{path}": value for path, value in trial.parameters.items()})

@@ -94,7 +94,6 @@ def run_trial(
         final_evaluation: Whether whole splits may be scored at the end (replicates); `data.final_evaluation` decides.
         keep_model: Whether the final weights are written to ``model/``.
         calibrate: Whether what the run measured is stored for later plans on this machine.
-
         gpus: GPUs that this worker was given (see `choose_device`).
 
     Yields:

@@ -23,6 +23,7 @@ from unittest import mock
 import torch
 
 from stackwise_ray.config.trial import Budget, TrialConfig
+from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.data import prepare
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.models import build_model
@@ -53,13 +54,19 @@ def growing(model: str, regime: str, **training: Any) -> TrialConfig:
     return replace(trial, model=replace(trial.model, n_layers=3))
 
 
-def trained(trial: TrialConfig) -> Trial:
+def trained(trial: TrialConfig, **options: Any) -> Trial:
     """Trains to the end; what the planner had counted beside what was counted."""
 
     def train(device: FakeCuda, folder: Path) -> dict[str, Any]:
-        _, result = run(trial, folder)
+        _, result = run(trial, folder, **options)
         counted = result.metrics["flops/total"]
-        return {"planned": _planned(trial), "counted": counted, "environment": dict(result.environment)}
+        stored = json.loads(calibration_path().read_text())["machines"]
+        return {
+            "planned": _planned(trial),
+            "counted": counted,
+            "environment": dict(result.environment),
+            "measured": sorted({kind for kinds in stored.values() for kind in kinds}),
+        }
 
     return train
 
@@ -119,6 +126,7 @@ _CACHED = with_data(
 
 TRIALS: dict[str, Trial] = {
     **{f"{model}, {p}": trained(on_gpu(model, p)) for model in MODELS for p in ("float32", "bf16")},
+    "a share of the device": trained(on_gpu("gpt2"), gpus=0.25),
     "fp16": trained(on_gpu("gpt2", "fp16")),
     "fp16 of bk": trained(on_gpu("bk apply", "fp16")),
     "accumulation with checkpointed activations": trained(
@@ -194,11 +202,12 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
-    os.environ.setdefault("STACKWISE_CACHE", tempfile.mkdtemp())  # else its speeds stand in the user's calibration
     torch.set_num_threads(1)
-    reports = {name: report_of(TRIALS[name]) for name in asked.names or TRIALS}
-    if not asked.names:
-        reports |= {name: report_of(TRIALS["gpt2, bf16"], fault) for name, fault in FAULTS.items()}
+    # A cache of its own: else the speeds of a device without data would stand in the user's calibration.
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"STACKWISE_CACHE": cache}):
+        reports = {name: report_of(TRIALS[name]) for name in asked.names or TRIALS}
+        if not asked.names:
+            reports |= {name: report_of(TRIALS["gpt2, bf16"], fault) for name, fault in FAULTS.items()}
     asked.report.write_text(json.dumps(reports))
 
 

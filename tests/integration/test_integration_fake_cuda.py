@@ -47,7 +47,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     source = str(ROOT / "tests/fake_cuda/guard.cpp")
     words = [str(COMPILER), "-w", "-O1", "-std=c++17", "-shared", "-fPIC", *headers, source, *libraries]
     subprocess.run([*words, "-o", str(guard)], check=True)
-    environment = {**os.environ, "LD_PRELOAD": str(guard), "STACKWISE_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "LD_PRELOAD": str(guard)}
     command = [sys.executable, "-m", "tests.fake_cuda.trials", str(written)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -98,6 +98,13 @@ def test_a_record_says_which_device_it_was_and_how_much_of_it(reports: dict[str,
     assert found["device_memory_bytes"] == CARD["total_memory"]
     assert found["compute_capability"] == f"{CARD['major']}.{CARD['minor']}"
     assert found["gpus"] == 1
+
+
+def test_a_share_of_the_device_is_recorded_and_measured_as_one(reports: dict[str, Report]) -> None:
+    assert reports["a share of the device"]["environment"]["gpu_share"] == 0.25
+    assert "gpu_share" not in reports["gpt2, bf16"]["environment"]
+    kinds = reports["a share of the device"]["measured"]
+    assert any(kind.endswith("share 0.25") for kind in kinds)
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(reports: dict[str, Report]) -> None:

@@ -14,17 +14,23 @@ from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Finished, Report, RunSettings
 from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 
 
-def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
-    asked = sweep(tmp_path, SEARCH)
+def begun(directory: Path, journal: Journal) -> tuple[SweepPlan, Ledger]:
+    """A search before its first trial."""
+    asked = sweep(directory, SEARCH)
     plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
-    settings = RunSettings(worker="not:run", objective="validation/loss", directory=tmp_path)
-    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    settings = RunSettings(worker="not:run", directory=directory, objective="validation/loss")
+    return plan, Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+
+
+def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
+    plan, ledger = begun(tmp_path, journal)
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
     left = []
@@ -43,10 +49,7 @@ def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Jou
 def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_that_was_not_measured(
     tmp_path: Path, journal: Journal
 ) -> None:
-    asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
-    settings = RunSettings(worker="not:run", directory=tmp_path, objective="validation/loss")
-    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    plan, ledger = begun(tmp_path, journal)
     metrics = {"train/loss": 2.5, "validation/loss": 2.0, "validation/answer_accuracy": 0.25}
     for number in range(2):
         given = ledger.next(f"t{number}")
@@ -70,10 +73,7 @@ def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_tha
 def test_what_a_trial_has_begun_and_measures_nothing_in_is_shown_until_it_reports(
     tmp_path: Path, journal: Journal
 ) -> None:
-    asked = sweep(tmp_path, SEARCH)
-    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
-    settings = RunSettings(worker="not:run", directory=tmp_path, objective="validation/loss")
-    ledger = Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
+    plan, ledger = begun(tmp_path, journal)
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
     given = ledger.next("t")

@@ -29,7 +29,11 @@ def group(name: str, state: int = CREATED, *, actor: bytes = ACTOR, dead: bool =
 
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The table of groups, to be filled; `ACTOR` is of this process, `OTHER_ACTOR` of another one."""
+    """The table of groups, to be filled; `ACTOR` is of this process, `OTHER_ACTOR` of another one.
+
+    The tables stand in for those of Ray's control service, in its own format: which of a dozen states a group is in
+    cannot be brought about at will. `test_integration_logical_gpus` asks the real service.
+    """
     table: list[bytes] = []
     actors = []
     for actor, owner in ((ACTOR, ME), (OTHER_ACTOR, b"o" * 28)):
@@ -48,7 +52,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_only_groups_of_dead_actors_of_this_sweep_are_given_back(
     groups: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    removed: list[Any] = []
+    removed: list[Any] = []  # in place of the service, which knows none of these groups
     monkeypatch.setattr(worker_groups, "remove_placement_group", lambda group: removed.append(group.id.binary()[:1]))
     groups += [
         group("h", dead=True),

@@ -69,6 +69,7 @@ def test_without_a_compiler_or_headers_the_kernels_fall_to_torch_by_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    # A machine with triton and a GPU; what lies on its disk is real files of this test.
     monkeypatch.setattr(backend, "INTERPRETED", False)
     monkeypatch.setattr(backend, "_INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -104,7 +105,7 @@ def test_first_choice_on_a_gpu_and_none_on_the_processor(monkeypatch: pytest.Mon
     monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
     monkeypatch.setattr(backend, "_INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(backend, "launcher_problem", lambda *given: None)
+    monkeypatch.setattr(backend, "launcher_problem", lambda *given: None)  # this machine may lack a compiler
     assert choose_backend() == choose_backend(device="cuda") == "triton"
     assert choose_backend(device="cpu") != "triton"
 

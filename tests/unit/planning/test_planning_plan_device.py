@@ -19,6 +19,7 @@ BK = "model=decoder/bk_family/tiny"
 
 @pytest.fixture
 def calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calibration:
+    """What a machine without a GPU has stored, whatever machine this is."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
     return Calibration(tmp_path / "calibration.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +191,19 @@ def test_an_interrupt_waits_for_its_checkpoint(monkeypatch, tmp_path):
     assert not writing_threads()
 
 
-def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(monkeypatch, tmp_path):
-    def full(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
-        if checkpoint.step == 2:
-            raise DiskFullError("step_2: no space left on device")
+def full_at(step: int) -> Callable[..., Path]:
+    """Writes checkpoints to a disk that has no room for the one of this step."""
+
+    def save(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
+        if checkpoint.step == step:
+            raise DiskFullError(f"step_{step}: no space left on device")
         return save_checkpoint(directory, checkpoint, **options)
 
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    return save
+
+
+def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(monkeypatch, tmp_path):
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full_at(2))
     with pytest.raises(DiskFullError, match="no space left"):
         run(with_training(checkpoint_seconds=0.0), tmp_path)
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_000000000001"]
@@ -204,12 +211,7 @@ def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(mon
 
 
 def test_a_failure_of_the_write_after_the_last_step_is_no_success(monkeypatch, tmp_path):
-    def full(directory: Path, checkpoint: Checkpoint, **options: Any) -> Path:
-        if checkpoint.step == 6:
-            raise DiskFullError("step_6: no space left on device")
-        return save_checkpoint(directory, checkpoint, **options)
-
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full_at(6))
     with pytest.raises(DiskFullError, match="step_6"):
         run(with_training(checkpoint_seconds=0.0), tmp_path)
     assert not (tmp_path / "outputs").exists()

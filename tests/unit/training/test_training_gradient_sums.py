@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from stackwise_ray.training.parallel import collectives
@@ -91,13 +89,6 @@ def test_a_gradient_that_comes_after_its_sum_has_begun_is_no_silent_error(chain:
     loss_of(chain).backward()
     with pytest.raises(RuntimeError, match="after its sum over the workers had begun"):
         loss_of(chain).backward()
-
-
-@pytest.fixture
-def process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("process_group")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from stackwise_ray.config.trial import ModelConfig
@@ -112,13 +110,6 @@ def test_the_number_of_workers_and_the_trial_choose_the_kind() -> None:
     assert type(assemble(TRIAL, data, CPU, 0, 2).parallelism) is Replicated
     with pytest.raises(ConfigError, match="shares the model out among workers, and this trial has one"):
         assemble(with_training(parallel="sharded"), data, CPU)
-
-
-@pytest.fixture
-def process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("process_group")
