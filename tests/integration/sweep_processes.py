@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import psutil
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import replicate_seeds, with_seed
-from stackwise_ray.core.records import TrialRecord, open_journal, read_trials
+from stackwise_ray.core.records import TrialRecord, open_journal, read_reports, read_trials
 from stackwise_ray.running.single import train
 
 DEADLINE_S = 240.0
@@ -145,6 +146,20 @@ def trials(directory: Path) -> list[TrialRecord]:
         return read_trials(connection)
     except Exception:  # the tables are being made
         return []
+    finally:
+        connection.close()
+
+
+def trains(directory: Path) -> bool:
+    """Whether a trial has reported a step, so that an interruption has something to keep."""
+    try:
+        connection = open_journal(directory / "journal.sqlite")
+    except FileNotFoundError:
+        return False
+    try:
+        return any(record.step for _, record in read_reports(connection))
+    except sqlite3.OperationalError:  # the tables are being made
+        return False
     finally:
         connection.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sweep_processes import BASE, SweepProcess, results, trials, wait_until
+from tests.integration.sweep_processes import BASE, SweepProcess, results, trains, trials, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -126,7 +126,7 @@ def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_
     seldom = "training.checkpoint_seconds=1000"  # so that a checkpoint is that of the interruption
     words = ("replicates.seeds=1", "design.arms={base: {}}", "analysis=[]", seldom)
     first = SweepProcess(file, tmp_path, *words)
-    wait_until(lambda: any(trial_logs(tmp_path / "small")), first)
+    wait_until(lambda: trains(tmp_path / "small"), first)
     second = SweepProcess(file, tmp_path)
     assert second.wait(60) == 2
     assert str(first.process.pid) in second.text()

@@ -11,8 +11,8 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import with_seed
 from stackwise_ray.running.single import train
-from tests.integration.sweep_processes import SweepProcess, trials, wait_until
-from tests.integration.test_integration_sweep import trial_logs, write
+from tests.integration.sweep_processes import SweepProcess, trains, trials, wait_until
+from tests.integration.test_integration_sweep import write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,9 +33,9 @@ def test_a_trial_with_two_workers_leaves_a_checkpoint_on_ctrl_c_and_ends_with_th
 ) -> None:
     seldom = "training.checkpoint_seconds=1000"  # so that a checkpoint is that of the interruption
     words = (*ONE_TRIAL, "resources.workers=2", seldom)
-    file = write(tmp_path, steps=300)
+    file = write(tmp_path, steps=600)
     double = SweepProcess(file, tmp_path, *words)
-    wait_until(lambda: trial_logs(tmp_path / "small"), double)
+    wait_until(lambda: trains(tmp_path / "small"), double)
     double.interrupt()
     assert double.wait(90) == 130, double.text()
     assert not double.leftovers()
