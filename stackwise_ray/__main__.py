@@ -13,11 +13,12 @@ from stackwise_ray.completion.shell_scripts import install, script_for
 from stackwise_ray.core.invocation import as_started
 from stackwise_ray.doctor import app as doctor
 from stackwise_ray.evaluate import app as evaluate
+from stackwise_ray.new import app as new
 from stackwise_ray.sweep import app as sweep
 from stackwise_ray.terminal import exit_codes, make_console, say
 from stackwise_ray.train import app as train
 
-COMMANDS = {"sweep": sweep, "train": train, "evaluate": evaluate, "doctor": doctor}
+COMMANDS = {"new": new, "sweep": sweep, "train": train, "evaluate": evaluate, "doctor": doctor}
 
 app = typer.Typer(
     name="stackwise",

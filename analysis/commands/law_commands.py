@@ -49,7 +49,7 @@ a budget, unless --budgets names a column. A budget without an optimum among its
     epilog=examples(
         "fit",
         "runs.csv",
-        'runs.csv --law chinchilla --map params="Model Size" --map flops="Training FLOP" --map loss=loss --tokens-from 6N --drop-highest 5',
+        'runs.csv --map params="Model Size" --map flops="Training FLOP" --tokens-from 6N --drop-highest 5',
         "experiments/scaling_study --law power_offset --variable flops --figure law.png",
         "runs.csv --allocate 1e21 --json",
     ),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import typer
 import typer.models
 
+from stackwise_ray.completion.shell_scripts import SCRIPTS
 from stackwise_ray.config.loading import shipped_search_spaces
 from stackwise_ray.config.reading.presets import PresetCatalogue
 from stackwise_ray.config.reading.yaml import load_yaml
@@ -34,6 +35,7 @@ from stackwise_ray.core import registries
 from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import loaded
+from stackwise_ray.drafting.contests import OTHER_WORDS
 
 Takes = dict[str, Any]
 """What a value can be; see `candidates._values`."""
@@ -56,15 +58,14 @@ def collect() -> tuple[dict[str, Any], list[str]]:
 
     trial = dict(_leaves((TrialConfig,), ""))
     trial[MAX_STEPS] = {}
-    catalogue = PresetCatalogue()
-    groups: dict[str, Takes] = {group: {"values": dict.fromkeys(catalogue.names(group), "")} for group in GROUPS}
+    groups = {group: _presets(group) for group in GROUPS}
     sweep = {path: takes for path, takes in _leaves((SweepConfig,), "") if path not in (*NOT_KEYS, "base.overrides")}
     below = {path: takes for path, takes in trial.items() if path.partition(".")[0] in (*GROUPS, "flags")}
     of_data = {path: takes for path, takes in trial.items() if path.startswith("data.")}
     table = {
         "programs": {
             "stackwise": {
-                "options": _options(_callback(app)),
+                "options": _options(_callback(app), "root"),
                 "commands": {_name(one): _command(one) for one in app.registered_commands},
             },
             "stackwise-analysis": {
@@ -141,16 +142,32 @@ def _taken(command: str, name: str, kind: Any) -> Takes:
     if name == "words":
         return {"paths": command}
     by_name: dict[str, Callable[[], Takes]] = {
+        "new model": lambda: _presets("model"),
+        "new data": lambda: {**_presets("data"), "files": ANY},
+        "new against": _against,
+        "root shell": lambda: {"values": dict.fromkeys(SCRIPTS, "")},
         "file": search_spaces,
         "source": lambda: {"files": ANY},
         "other": lambda: {"files": ANY},
         "plugin": lambda: {"files": PYTHON},
         "tasks": lambda: {**_entries(registries.TASKS), "list": True},
     }
-    if name in by_name:
-        return by_name[name]()
+    found = by_name.get(f"{command} {name}") or by_name.get(name)
+    if found is not None:
+        return found()
     takes = _of_type(kind)
     return {"files": ANY} if not takes and _holds(kind, Path) else takes
+
+
+def _presets(group: str) -> Takes:
+    return {"values": dict.fromkeys(PresetCatalogue().names(group), "")}
+
+
+def _against() -> Takes:
+    """What `new` compares a model with: words of its own, or path=value."""
+    words = dict.fromkeys((*PresetCatalogue().names("model"), *PresetCatalogue().names("training")), "")
+    flags = {name: registries.FLAGS.get(name).summary for name in registries.FLAGS.names()}
+    return {"values": {**words, **flags, **OTHER_WORDS}, "paths": "train"}
 
 
 def _holds(kind: Any, wanted: type) -> bool:
@@ -183,10 +200,10 @@ def _leaves(components: tuple[SchemaPart, ...], prefix: str) -> Iterator[tuple[s
                 _add(found.setdefault(name, {}), _of_type(annotation))
         if isinstance(component, Alternatives):
             _add(found.setdefault(component.field, {}), _entries(component.registry))
-    for name, parts in below.items():
+    for name, deeper in below.items():
         path = f"{prefix}{name}"
-        if parts:
-            yield from _leaves(tuple(parts), f"{path}.")
+        if deeper:
+            yield from _leaves(tuple(deeper), f"{path}.")
         if name not in found:
             continue
         if path in _NAMED_ENTRIES:
