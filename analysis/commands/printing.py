@@ -120,8 +120,6 @@ def completed(
     if asked.get("baseline") is None:
         arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
         raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
-    if asked.get("equal") == "none":
-        asked["equal"] = None
     return asked
 
 
