@@ -27,9 +27,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: the texts of its cells."""
+    """One row of a table: the texts of its cells, and its header's first cell."""
 
     page: Path
+    header: str
     cells: tuple[str, ...]
 
     @property
@@ -54,10 +55,12 @@ def rows() -> Iterator[Row]:
     """Every row of every table, headers and rules left out."""
     for page in PAGES:
         lines = without_blocks(page).splitlines()
+        header = ""
         for number, line in enumerate(lines):
-            following = lines[number + 1] if number + 1 < len(lines) else ""
-            if line.startswith("|") and not line.startswith("|---") and not following.startswith("|---"):
-                yield Row(page, tuple(cell.strip() for cell in line.strip().strip("|").split("|")))
+            if number + 1 < len(lines) and lines[number + 1].startswith("|---"):
+                header = line.strip("| ").partition(" |")[0]
+            elif line.startswith("|") and not line.startswith("|---"):
+                yield Row(page, header, tuple(cell.strip() for cell in line.strip().strip("|").split("|")))
 
 
 def anchors(page: Path) -> set[str]:
@@ -102,8 +105,19 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
         from analysis.__main__ import app
     else:
         from stackwise_ray.__main__ import app
-    if words[1] == "--help":
-        return "--help", {}
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    if words[1].startswith("--"):
+        assert words[1] in {"--help", *option_names(group)}, line
+        return words[1], {}
+    commands = group.commands  # type: ignore[attr-defined]
     assert words[1] in commands, f"there is no command {words[1]}: {line}"
     return words[1], commands[words[1]].make_context(words[1], words[2:]).params
+
+
+def option_names(command: Any) -> set[str]:
+    """The long options of a command, each by its first name; hidden ones left out."""
+    return {
+        next(name for name in parameter.opts if name.startswith("--"))
+        for parameter in command.params
+        if parameter.opts[0].startswith("-") and not getattr(parameter, "hidden", False)
+    }

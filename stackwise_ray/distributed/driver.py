@@ -28,6 +28,7 @@ from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
@@ -365,5 +366,5 @@ def _report(directory: Path, options: Options, problems: list[str], console: Con
     except DiskFullError:
         raise
     except Exception as error:  # the trials are there and the report can be written again
-        problems.append(f"the report could not be written: {error}; python -m analysis report {directory}")
+        problems.append(f"the report could not be written: {error}; {as_started(ANALYSIS)} report {directory}")
         return None

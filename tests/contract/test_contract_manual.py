@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 import stackwise_ray
+from stackwise_ray.__main__ import COMMANDS
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.reading.shipped import shipped_search_spaces
 from stackwise_ray.config.space.sweep_config import NOT_KEYS, SweepConfig
@@ -22,7 +24,7 @@ from stackwise_ray.config.trial.paths import annotations_of, classes_of, compone
 from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.metric_catalogue import metric_paths
 from stackwise_ray.core.registries import BY_KIND
-from tests.manual import PAGES, ROOT, anchors, blocks, command_lines, is_ours, links, parsed, rows
+from tests.manual import PAGES, ROOT, anchors, blocks, command_lines, is_ours, links, option_names, parsed, rows
 
 OURS = [line for line in command_lines() if is_ours(line)]
 REQUIRED = "required"
@@ -162,6 +164,13 @@ def test_the_pages_show_commands() -> None:
 @pytest.mark.parametrize("line", OURS)
 def test_a_command_has_the_options_that_it_is_shown_with(line: str) -> None:
     parsed(line)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_table_of_a_command_has_all_its_options(name: str) -> None:
+    command = typer.main.get_command(COMMANDS[name])
+    told = [row for row in rows() if row.header == f"option of `stackwise {name}`"]
+    assert {subject for row in told for subject in row.subjects[:1]} == option_names(command) - {"--help"}
 
 
 @pytest.fixture

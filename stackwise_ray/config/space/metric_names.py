@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.config.trial.flag_answers import components_selected
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
 from stackwise_ray.core.registries import COMPONENTS, CORPORA, TASKS
 
@@ -58,7 +59,7 @@ def require_metric(metric: str, *, place: str, source: str | None) -> None:
     if task in TASKS:
         raise ConfigError(
             f"= {metric} belongs to the task {task}, and a sweep does not run tasks. Name a metric that trials report, "
-            f"such as validation/loss. Score trained models on the task with: python -m stackwise_ray.evaluate "
+            f"such as validation/loss. Score trained models on the task with: {as_started('evaluate')} "
             f"--run DIR --tasks {task}",
             path=place,
             source=source,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.config.identity import plan_hash
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.trial.editing import to_plain
@@ -355,3 +356,19 @@ def test_a_component_without_options_is_asked_for_as_an_empty_mapping(tmp_path: 
     file.write_text(f"{text % '{early_exit: }'}design: {{kind: arms, arms: {{a: {{}}}}}}\n")
     with pytest.raises(ConfigError, match=r"overrides\.model\.components\.early_exit = null .* early_exit: \{\}"):
         load_sweep(file)
+
+
+def test_no_equal_budget_is_asked_for_by_none_and_by_null_in_the_file_and_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = MASKED % "validation/masked_loss"
+    sweeps = []
+    for written in ("null", "none", "None"):
+        file.write_text(text.replace("equal: null", f"equal: {written}"))
+        sweeps.append(load_sweep(file))
+    file.write_text(text.replace(", equal: null", ""))
+    assert expand(load_sweep(file)).questions.comparisons[0].equal == "steps"
+    for word in ("null", "none", "None"):
+        entry = f"{{compare: {{metric: validation/masked_loss, baseline: classical, equal: {word}}}}}"
+        sweeps.append(load_sweep(file, overrides=[f"analysis=[{entry}]"]))
+    assert [expand(sweep).questions.comparisons[0].equal for sweep in sweeps] == [None] * 6
+    assert len({plan_hash(sweep) for sweep in sweeps}) == 1, "another spelling is no amendment"
