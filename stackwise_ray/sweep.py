@@ -23,8 +23,10 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
+    HydraOption,
     PluginOption,
     Waiting,
+    examples,
     exit_codes,
     load_plugins,
     make_console,
@@ -186,20 +188,15 @@ def run_multirun(words: Sequence[str], output: str | Path | None = None) -> Swee
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.sweep ablation   [dim]# run it, or finish what is missing[/dim]
-
-python -m stackwise_ray.sweep ablation --plan   [dim]# what would run, at what cost[/dim]
-
-python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seeds[/dim]
-
-python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
-
-python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: \\[my_flag] is yours[/dim]
-
-python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
-"""
+    epilog=examples(
+        "sweep",
+        "ablation   # run it, or finish what is missing",
+        "ablation --plan   # what would run, at what cost",
+        "ablation replicates.seeds=5   # two more seeds",
+        "my.yaml training.lr=1e-3 --output results",
+        "my.yaml --plugin my_flag.py",
+        "ablation --status --json   # for a program",
+    )
 )
 def main(
     file: Annotated[str | None, typer.Argument(help="A search-space file, or the name of a shipped one.")] = None,
@@ -215,6 +212,7 @@ def main(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
     plugin: PluginOption = None,
+    hydra: HydraOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 

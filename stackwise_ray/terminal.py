@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stackwise_ray.core.errors import ConfigError, DeviceLostError, DiskFullError, RayStartError
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.plugins import ask_again, load_plugin, problems
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -38,6 +39,45 @@ PluginOption = Annotated[
     ),
 ]
 """The option of every command that takes plugins."""
+
+
+def examples(command: str, *lines: str) -> str:
+    """The end of a command's help: examples in the form in which the program was started.
+
+    Args:
+        lines: What follows the command, with what it is for after three spaces and a #.
+    """
+    shown = ["[bold]Examples[/bold]"]
+    for line in lines:
+        words, mark, purpose = line.replace("[", "\\[").partition("   #")
+        shown.append(f"{as_started(command)} {words}".rstrip() + (f"   [dim]#{purpose}[/dim]" if mark else ""))
+    return "\n\n".join(shown)
+
+
+HYDRA_OPTIONS = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
+
+def refuse_hydra_option(value: str | None) -> str | None:
+    """Hydra's options are not ours; the error says what is written here instead.
+
+    Raises:
+        ConfigError: One was given.
+    """
+    if value is not None:
+        name = value.removesuffix(".yaml").removeprefix("search_spaces/")
+        with exit_codes(resumable=False):
+            raise ConfigError(
+                f"= {value}: this option of Hydra does not exist here. The first word is a file, or the name of a "
+                f"shipped one; write: {as_started('sweep')} {name}",
+                path="--config-name",
+            )
+    return value
+
+
+HydraOption = Annotated[
+    str | None, typer.Option(*HYDRA_OPTIONS, hidden=True, is_eager=True, callback=refuse_hydra_option)
+]
+"""The option of commands that may be typed as Hydra's are."""
 
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:

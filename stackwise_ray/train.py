@@ -25,9 +25,11 @@ from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
 from stackwise_ray.terminal import (
     EXIT_FAILED,
+    HydraOption,
     PluginOption,
     Waiting,
     complain,
+    examples,
     exit_codes,
     load_plugins,
     make_console,
@@ -63,18 +65,14 @@ sys.modules[__name__].__class__ = _CallableModule
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.train model=decoder/bk_family/tiny data=python_stdlib --output runs/bk
-
-python -m stackwise_ray.train model=decoder/gpt2_family/tiny data=markov training.max_steps=100
-
-python -m stackwise_ray.train training.budget={flops: 1e12} training.lr=3e-4 flags=\\[mixed_precision]
-
-python -m stackwise_ray.train flags=\\[my_flag] --plugin my_flag.py   [dim]# a flag of your own[/dim]
-
-python -m stackwise_ray.train --multirun training.lr=1e-3,3e-3   [dim]# a sweep: the same trials as a grid[/dim]
-"""
+    epilog=examples(
+        "train",
+        "model=decoder/bk_family/tiny --output runs/bk",
+        "model=decoder/gpt2_family/tiny data=markov --plan",
+        "training.lr=3e-4 flags=[mixed_precision]",
+        "flags=[my_flag] --plugin my_flag.py",
+        "--multirun training.lr=1e-3,3e-3   # a sweep",
+    )
 )
 def main(
     words: Annotated[
@@ -89,6 +87,7 @@ def main(
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what it would cost, and train nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     plugin: PluginOption = None,
+    hydra: HydraOption = None,
 ) -> None:
     """Train one trial here: progress on the terminal, everything else in its folder.
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.atomic import atomic_write_json
-from stackwise_ray.core.environment import cache_directory, cpu_model, usable_cores
+from stackwise_ray.core.cache_place import cache_directory
+from stackwise_ray.core.environment import cpu_model, usable_cores
 
 SAMPLES_KEPT = 15
 SAME_SIZE = 4.0

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stackwise_ray.config.trial import DataConfig
-from stackwise_ray.core import environment
+from stackwise_ray.core import cache_place
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import owner
@@ -50,7 +50,7 @@ def prepare(
     """The corpus that `config` names as token streams, from the cache where they are there.
 
     Args:
-        cache_directory: Where prepared data lies; None: `core.environment.cache_directory()`.
+        cache_directory: Where prepared data lies; None: `core.cache_place.cache_directory()`.
         progress: Told how far the work is.
         verify: Read the cached streams in full against their hashes instead of in samples.
 
@@ -61,7 +61,7 @@ def prepare(
     """
     corpus = CORPORA.get(config.corpus)(config)
     tokenizer = tokenizer_source(config.tokenizer)
-    root = (cache_directory or environment.cache_directory()) / "tokens"
+    root = (cache_directory or cache_place.cache_directory()) / "tokens"
     plugin = owner("corpora", config.corpus)
     key = cache.key_of(
         {

@@ -30,6 +30,7 @@ from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.callbacks import NoWaitingLine, WaitingLine
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
@@ -398,7 +399,7 @@ def _report(directory: Path, options: Options, problems: list[str]) -> Path | No
     except DiskFullError:
         raise
     except Exception as error:  # the trials are there and the report can be written again
-        problems.append(f"the report could not be written: {error}; python -m analysis report {directory}")
+        problems.append(f"the report could not be written: {error}; {as_started(ANALYSIS)} report {directory}")
         return None
     finally:
         options.waiting.clear()

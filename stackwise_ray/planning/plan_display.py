@@ -9,13 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.planning.plan_device import UNKNOWN_GPU
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 
 CHEAPER_EVALUATION = "fewer training.evaluations or data.validation_tokens"
-NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
-NO_GPU_CALIBRATED = "not calibrated for a GPU: run python -m stackwise_ray.doctor on a machine that has one"
+NOT_CALIBRATED = f"not calibrated: run {as_started('doctor')}"
+NO_GPU_CALIBRATED = f"not calibrated for a GPU: run {as_started('doctor')} on a machine that has one"
 
 
 def plan_table(plan: SweepPlan) -> RenderableType:

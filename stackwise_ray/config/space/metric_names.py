@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.config.trial.flag_answers import components_selected
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
 from stackwise_ray.core.registries import COMPONENTS, CORPORA, TASKS
 
@@ -58,7 +59,7 @@ def require_metric(metric: str, *, place: str, source: str | None) -> None:
     if task in TASKS:
         raise ConfigError(
             f"= {metric} is of the task {task}, and no trial reports it: a sweep runs no tasks. Name a metric that "
-            f"trials report, such as validation/loss, and score trained models with: python -m stackwise_ray.evaluate "
+            f"trials report, such as validation/loss, and score trained models with: {as_started('evaluate')} "
             f"--run DIR --tasks {task}",
             path=place,
             source=source,

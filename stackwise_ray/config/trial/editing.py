@@ -84,7 +84,11 @@ def edit(trial: TrialConfig, edits: Mapping[str, Any], *, source: str | None = N
     Raises:
         ConfigError: Unknown path (with the nearest), wrong type, one field given twice, several budget units.
 
-    >>> faster = edit(trial, {"training.lr": 1e-2, "training.max_steps": 10})  # doctest: +SKIP
+    >>> from stackwise_ray.config.loading import load_trial
+    >>> trial = load_trial(["model=decoder/gpt2_family/tiny"])
+    >>> faster = edit(trial, {"training.lr": 1e-2, "training.max_steps": 10})
+    >>> faster.training.lr, faster.training.budget.steps
+    (0.01, 10)
     """
     return Draft(plain=to_plain(trial)).edited(edits, source=source).build()
 

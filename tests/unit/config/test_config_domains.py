@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.space.designs import draw
 from stackwise_ray.config.space.domains import (
+    DOMAIN_NAMES,
     Choice,
     Domain,
     IntRange,
@@ -200,26 +201,42 @@ def test_a_space_less_what_an_arm_sets() -> None:
     assert both.without(["training.l"]).paths == both.paths
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=4),
-    lambda below: (
-        st.lists(below, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["uniform", "int", "choice", "when", "subsets_of"]) | st.text(max_size=3), below
-        )
-    ),
-    max_leaves=6,
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-9, 9), st.floats(), st.sampled_from(["", "a", "1", "model.n_heads"])
+)
+values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.sampled_from(["model.n_heads", "x"]), scalars)
+numbers = st.lists(st.integers(-2, 9) | st.floats(0, 1), min_size=2, max_size=2)  # limits in order and out of it
+names = st.sampled_from([*DOMAIN_NAMES, "unifrom"])
+written = st.one_of(
+    values, st.dictionaries(names, numbers | values, max_size=1), st.fixed_dictionaries({"when": values})
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first space loads what validates it
-@given(st.dictionaries(st.sampled_from(["training.lr", "model.n_heads", "flags", "model", "x"]), anything, max_size=2))
-def test_any_mapping_gives_a_space_or_a_config_error(raw: dict[str, Any]) -> None:
+def is_sound(domain: Domain) -> bool:
+    """Whether a point can be drawn from a domain."""
+    match domain:
+        case Choice(items) | Subsets(items):
+            return len(items) > 0
+        case Normal(mean, deviation):
+            return math.isfinite(mean) and 0 < deviation < math.inf
+        case LogUniform(low, high) | LogIntRange(low, high):
+            return 0 < low < high < math.inf
+        case Uniform(low, high) | IntRange(low, high):
+            return -math.inf < low < high < math.inf
+
+
+@settings(deadline=None)  # the first space loads what validates it
+@given(st.dictionaries(st.sampled_from(["training.lr", "model.n_heads", "flags", "model", "x"]), written, max_size=2))
+def test_any_mapping_gives_sound_domains_or_an_error_that_says_where(raw: dict[str, Any]) -> None:
     try:
         parsed = space(raw)
-    except ConfigError:
-        return
-    assert set(parsed.paths) == set(raw)
+    except ConfigError as error:
+        place = error.path or ""
+    else:
+        place = "search.space"
+        assert set(parsed.paths) == set(raw)
+        assert all(is_sound(factor.domain) for factor in parsed.factors)
+    assert place.startswith("search.space")
 
 
 @given(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stackwise_ray.config.trial import data_config
-from stackwise_ray.core.environment import cache_directory
+from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.data.corpora.markov import MarkovSource
