@@ -6,4 +6,4 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 ProgressCallback: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, done so far, total or None): at the start, then about twice a second."""
+"""Called with (what is being done, done so far, total or None): at the start, then about twice per second."""

@@ -36,7 +36,7 @@ class Goal:
     """A metric and which way of it is better.
 
     Attributes:
-        assumed: Whether nobody knows the direction, so that lower counts as better.
+        assumed: Whether the direction is unknown, so that lower counts as better.
     """
 
     metric: str
@@ -64,7 +64,7 @@ class ResolvedComparison:
     """A paired comparison of arms with a baseline, nothing left open.
 
     Attributes:
-        assumed: Whether nobody knows the direction, so that lower counts as better.
+        assumed: Whether the direction is unknown, so that lower counts as better.
         baseline: None where a file declares the comparison and names no baseline.
         margin: Differences within ± margin (in the metric's unit) count as equivalent; None: not tested.
         equal: The budget that must agree in every pair, by its unit; None: none.

@@ -22,7 +22,7 @@ class ConfigError(StackwiseError):
         problem: What is wrong and what to write, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
             or 16``.
         path: Dotted path of the offending key, e.g. ``base.model.n_heads``.
-        source: File (or "command line") in which the key stands.
+        source: File (or "command line") of the key.
     """
 
     def __init__(self, problem: str, *, path: str | None = None, source: str | None = None) -> None:

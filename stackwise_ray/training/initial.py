@@ -84,7 +84,7 @@ def charged(trial: TrialConfig) -> TrialConfig:
     """The trial with what its initial weights leave of its budget; nothing more is charged to that.
 
     Raises:
-        ConfigError: Nothing is left, or nobody knows what the weights cost.
+        ConfigError: Nothing is left, or the cost of the weights is unknown.
     """
     training = trial.training
     if training.init_from is None or not training.charge_init:

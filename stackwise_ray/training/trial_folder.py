@@ -138,7 +138,7 @@ class TrialFolder:
 
 
 class TrialLog:
-    """logs/train.log: one line an event, flushed at once; a worker that is not the first writes none."""
+    """logs/train.log: one line per event, flushed at once; a worker that is not the first writes none."""
 
     def __init__(self, directory: Path, *, enabled: bool) -> None:
         self._path = directory / "logs" / "train.log"
