@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from stackwise_ray.core.errors import ConfigError, nearest
+from stackwise_ray.core.errors import ConfigError, NotOnThisMachineError, nearest
 from stackwise_ray.data.corpus import file_signature
 from stackwise_ray.data.encoder import Encoder, FastEncoder, TokenizerSource, TrainTexts
 from stackwise_ray.data.hub_access import hub_or_offline
@@ -83,14 +83,15 @@ class PretrainedSource(TokenizerSource):
     def _from_hub(self) -> PreTrainedTokenizerFast:
         from transformers import AutoTokenizer
 
+        reachable = True
         try:
-            with hub_or_offline():
+            with hub_or_offline() as reachable:
                 return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(self.spec))
         # transformers reports "not there", "no network" and "no such repository" as OSError or ValueError.
         except (OSError, ValueError) as error:
             near = nearest(self.spec, ("bytes", "words"))
             hint = f"; did you mean '{near}'?" if near else "."
-            raise ConfigError(
+            raise (ConfigError if reachable else NotOnThisMachineError)(
                 f"= {self.spec}: no such tokenizer{hint} Looked in {', '.join(self._tried)} and on the Hugging Face "
                 f"hub ({type(error).__name__}). Fetch it with: hf download {self.spec} --local-dir {self.spec}",
                 path="data.tokenizer",

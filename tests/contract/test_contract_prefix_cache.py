@@ -23,6 +23,7 @@ from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_prefix_flops
 from stackwise_ray.planning.plan_display import plan_table
+from stackwise_ray.planning.preparation import DataFacts
 from stackwise_ray.planning.sweep_plan import Cell, plan_cells
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial
 from stackwise_ray.training.parallel.collectives import Alone
@@ -125,16 +126,7 @@ def test_the_plan_and_the_log_state_the_size_and_the_file_is_gone_at_the_end(tmp
     assert plan.cache_bytes == size
     assert plan.disk_bytes == planned(cached(MODELS["bert"], cache=False)).disk_bytes + size
     data = prepare(trial.data)
-    cell = Cell(
-        arm="cached",
-        role="replicate",
-        trial=trial,
-        trials=1,
-        vocab_size=data.vocab_size,
-        special_ids=data.special_ids,
-        tokenizer=data.directory / "tokenizer",
-        split_tokens={name: split.n_tokens for name, split in data.splits.items()},
-    )
+    cell = Cell(arm="cached", role="replicate", trial=trial, trials=1, data=DataFacts.of(data))
     sweep = plan_cells("s", [cell], slots=1, threads=1)
     assert sweep.to_dict()["rows"][0]["cache_bytes"] == size
     console = Console(width=100, record=True, file=io.StringIO())

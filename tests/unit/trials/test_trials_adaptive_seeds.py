@@ -67,7 +67,7 @@ def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
 
 
 def planned(asked: SweepConfig) -> SweepPlan:
-    return plan_sweep(asked, expand(asked), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+    return plan_sweep(asked, expand(asked), PreparedCorpora(), verdicts=_anytime_verdicts())
 
 
 def drive(
