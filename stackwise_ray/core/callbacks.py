@@ -1,4 +1,4 @@
-"""The signatures of what is told how far a long piece of work is: preparing data, scoring a task, starting Ray."""
+"""Signatures of callbacks that report how far a long piece of work is: preparing data, scoring a task, starting Ray."""
 
 from __future__ import annotations
 
