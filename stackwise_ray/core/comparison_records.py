@@ -1,4 +1,4 @@
-"""What a sweep optimises and compares, with nothing left open: resolved once, journaled, and read by everybody.
+"""What a sweep optimises and compares, fully resolved: once, written to the journal, and read from there.
 
 `config.space.comparisons` makes these records from a search space, once, with its design; the driver writes them into
 the journal's meta. The driver, the report, `analysis` and `verify` read them, and none of them decides again what a

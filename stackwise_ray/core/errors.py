@@ -1,4 +1,4 @@
-"""The errors of the program, by who is to act on them.
+"""The errors of the program, by who has to act on them.
 
 A `ConfigError` is a mistake in what was asked (exit code 2, one message, no traceback). A `TrialError` is a
 trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. An

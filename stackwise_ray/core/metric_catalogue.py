@@ -1,4 +1,4 @@
-"""Every metric that somebody reports: its path, unit, direction, label and digits, said once.
+"""Every metric that is reported: its path, unit, direction, label and digits, declared once.
 
 Whatever shows, compares, validates or stores a metric asks here, and here alone is known which way of one is better.
 A task and a component bring theirs while they are registered; a plugin may register more. How a number is written is

@@ -1,4 +1,4 @@
-"""Where a trial's weights come from when they are not drawn: their content, their cost, what it leaves of the budget.
+"""Initial weights that are not random: where they come from, what they cost, what is left of the budget.
 
 `model.pretrained` names a saved model. `training.init_from`, of the regime hybrid, names a finished run or a saved
 model and must have the trial's own tokenizer; what the run spent is charged to the trial's budget. What a trial starts

@@ -1,4 +1,4 @@
-"""A search-space file that `extends` another: it has its own keys whole, and the others from there.
+"""A search-space file that `extends` another: its own keys are taken whole, all others from there.
 
 Called by `config.loading`. No key is merged with the other file's, so that what a file says about a key is all that
 there is to it.
