@@ -102,6 +102,6 @@ def texts(dataset: Dataset, column: str) -> Iterator[str]:
         text = row[column]
         if not isinstance(text, str):
             raise ConfigError(
-                f"= {column}: row {i} holds {type(text).__name__} instead of text", path="data.text_field"
+                f"= {column}: row {i} is a {type(text).__name__}; it must be text", path="data.text_field"
             )
         yield text

@@ -51,7 +51,7 @@ class Benchmark:
             files = self._files(Path(config.path).expanduser())
             if files is None:
                 raise ConfigError(
-                    f"= {config.path}: no {config.corpus} there; expected a folder with {self._expected()}",
+                    f"= {config.path}: {config.corpus} is not there; give a folder with {self._expected()}",
                     path="data.path",
                 )
             return files

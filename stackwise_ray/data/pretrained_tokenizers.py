@@ -48,8 +48,8 @@ class PretrainedSource(TokenizerSource):
             if place.is_dir():
                 if not _files(place):
                     raise ConfigError(
-                        f"= {spec}: {place} holds no tokenizer; expected tokenizer.json, vocab.json and merges.txt, "
-                        "vocab.txt, or tokenizer.model",
+                        f"= {spec}: {place} contains no tokenizer; it must contain tokenizer.json, "
+                        "vocab.json and merges.txt, vocab.txt, or tokenizer.model",
                         path="data.tokenizer",
                     )
                 self.folder = place
@@ -74,8 +74,8 @@ class PretrainedSource(TokenizerSource):
         tokenizer = self._from_hub() if self.folder is None else _from_folder(self.folder)
         if not tokenizer.is_fast:
             raise ConfigError(
-                f"= {self.spec}: {type(tokenizer).__name__} has no fast implementation (tokenizer.json), without which "
-                "a corpus takes hours; choose another tokenizer",
+                f"= {self.spec}: {type(tokenizer).__name__} has no fast implementation (tokenizer.json), "
+                "and a slow one takes hours per corpus; choose another tokenizer",
                 path="data.tokenizer",
             )
         return tokenizer
@@ -157,8 +157,8 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     if trainer.model_type != _SENTENCEPIECE_BPE or normalizer.precompiled_charsmap or not normalizer.add_dummy_prefix:
         raise ConfigError(
-            f"= {path}: only SentencePiece models of type BPE with identity normalisation (Llama, Mistral) are read; "
-            "convert this one to tokenizer.json",
+            f"= {path}: this SentencePiece model cannot be read: only BPE with identity normalisation can "
+            "(Llama, Mistral); convert this one to tokenizer.json",
             path="data.tokenizer",
         )
     vocabulary = {piece.piece: i for i, piece in enumerate(model.pieces)}

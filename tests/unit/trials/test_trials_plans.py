@@ -44,7 +44,7 @@ def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plan_refuses_the_grid_that_its_run_would_refuse(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a grid needs a list"):
+    with pytest.raises(ConfigError, match="a grid cannot try all of its values; write a list"):
         plan(tmp_path, SEARCH.replace("random", "grid"))
 
 
