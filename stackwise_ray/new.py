@@ -181,21 +181,21 @@ def _fitted(draft: Draft, ask: Questions, console: Console, *, even_if_busy: boo
     """
     from stackwise_ray.drafting.sizing import NotMeasuredError, fitted, measure
 
+    say(console, "planning …")
     try:
-        with Waiting(console) as waiting:
-            return fitted(draft, waiting)
+        return fitted(draft)
     except NotMeasuredError as error:
         lacking = error.arms
     say(console, f"This machine has not been measured on: {', '.join(lacking)}. Without that there is no time to plan.")
     if not ask.agrees("Measure it now, with a few seconds of training per arm?", "--yes"):
         raise ConfigError(f"there is no plan without a measurement; {as_started('doctor')} measures all tiny models")
     with Waiting(console) as waiting:
-        waiting("measuring")
         measure(draft, lacking, waiting, even_if_busy=even_if_busy)
-        try:
-            return fitted(draft, waiting)
-        except NotMeasuredError as error:
-            raise ConfigError(f"{', '.join(error.arms)}: no time could be measured") from None
+    say(console, "planning …")
+    try:
+        return fitted(draft)
+    except NotMeasuredError as error:
+        raise ConfigError(f"{', '.join(error.arms)}: no time could be measured") from None
 
 
 def _answer(file: Path, draft: Draft, plan: SweepPlan, console: Console) -> None:

@@ -200,6 +200,7 @@ class Waiting:
         self._status = self._console.status("") if self._console.is_terminal else None
         self._what = ""
         self._next = 0.0
+        self._late: threading.Timer | None = None
 
     def __enter__(self) -> Waiting:
         return self
@@ -211,6 +212,18 @@ class Waiting:
         """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
         if self._status is not None:
             self._status.stop()
+        self._what = ""
+        self._wait_for(None)
+
+    def _wait_for(self, text: str | None) -> None:
+        """Prints this line in two seconds, unless something else is waited for by then."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None
+        if text is not None:
+            self._late = threading.Timer(FIRST_SECONDS, say, (self._console, f"{text} …"))
+            self._late.daemon = True
+            self._late.start()
 
     def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
         """Takes in how far something is; a `ProgressCallback` of data and tasks."""
@@ -221,6 +234,8 @@ class Waiting:
             self._status.start()
         elif what != self._what:
             self._what, self._next = what, now + FIRST_SECONDS
+            self._wait_for(what)
         elif now >= self._next:
             self._next = now + LINE_SECONDS
+            self._wait_for(None)
             say(self._console, text)

@@ -6,6 +6,7 @@ a function, this module is `sw.train`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -147,16 +148,17 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
     _check(trial)
     import torch
 
-    from stackwise_ray.data import prepare
     from stackwise_ray.planning.plan_display import stages_text
+    from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.planning.sweep_plan import Cell, plan_cells
     from stackwise_ray.training.assembly import choose_device, float32_products
 
     with Waiting(console) as waiting:
-        data = prepare(trial.data, progress=waiting)
-    cell = Cell.of(trial.training.regime, "replicate", trial, 1, data)
-    device = choose_device(trial.training.device)
-    with float32_products(trial, device):
+        facts = PreparedCorpora(waiting).facts(trial)
+    cell = Cell(arm=trial.training.regime, role="replicate", trial=trial, trials=1, data=facts)
+    here = trial.training.device != "cuda" or torch.cuda.is_available()
+    device = choose_device(trial.training.device) if here else torch.device("cuda")
+    with float32_products(trial, device) if here else contextlib.nullcontext():
         gpu = device.type == "cuda"
     plan = plan_cells(
         _title(trial),
@@ -166,7 +168,9 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
         gpus=1 if gpu else 0,
     )
     (row,) = plan.rows
-    return replace(plan, notes=(*plan.notes, stages_text(row))) if len(row.stages) > 1 else plan
+    there = [] if here else ["this trial needs a GPU; this machine has none: run it on a machine that has one"]
+    stages = [stages_text(row)] if len(row.stages) > 1 else []
+    return replace(plan, sweep=False, notes=(*there, *plan.notes, *stages))
 
 
 def _title(trial: TrialConfig) -> str:

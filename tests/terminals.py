@@ -30,12 +30,19 @@ class Terminal:
     ) -> None:
         self.keys = 0
         self.shown = ""
+        self._read = 0
         self._patience = patience
-        self.pid, self._terminal = pty.fork()
-        if self.pid == 0:
+        self._pid, self._terminal = pty.fork()
+        if self._pid == 0:
             os.chdir(cwd)
             os.execvpe(command[0], list(command), dict(env))
         ioctl(self._terminal, TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def type(self, keys: str) -> None:
         """Press keys."""
@@ -45,38 +52,36 @@ class Terminal:
     def read_until(self, wanted: str, *, patience: float | None = None) -> str:
         """What appears until a text does, without what moves the cursor or changes colours."""
         end = time.monotonic() + (patience or self._patience)
-        before = len(self.shown)
-        while wanted not in self.shown[before:]:
-            left = end - time.monotonic()
-            assert left > 0, f"{wanted!r} did not appear in: {self.shown[before:]!r}"
-            if select.select([self._terminal], [], [], left)[0]:
-                try:
-                    self.shown += _CONTROL.sub("", os.read(self._terminal, 65536).decode(errors="replace"))
-                except OSError:
-                    raise AssertionError(f"it ended before {wanted!r}: {self.shown[before:]!r}") from None
-        found = self.shown[before : self.shown.index(wanted, before) + len(wanted)]
-        self.shown = self.shown[: before + len(found)] + self.shown[before + len(found) :]
-        return found
+        while (place := self.shown.find(wanted, self._read)) < 0:
+            unread = self.shown[self._read :][-2000:]
+            assert time.monotonic() < end, f"{wanted!r} did not appear in: {unread!r}"
+            assert self._receive(end), f"it ended before {wanted!r}: {unread!r}"
+        begin, self._read = self._read, place + len(wanted)
+        return self.shown[begin : self._read]
 
     def wait(self) -> int:
         """The exit code of the program, once it has ended."""
         end = time.monotonic() + self._patience
-        while time.monotonic() < end:
-            if select.select([self._terminal], [], [], 0.2)[0]:
-                try:
-                    self.shown += _CONTROL.sub("", os.read(self._terminal, 65536).decode(errors="replace"))
-                    continue
-                except OSError:
-                    pass
-            _, status = os.waitpid(self.pid, 0)
-            self.pid = 0
-            return os.waitstatus_to_exitcode(status)
-        raise AssertionError(f"it did not end: {self.shown[-2000:]!r}")
+        while self._receive(end):
+            assert time.monotonic() < end, f"it did not end: {self.shown[-2000:]!r}"
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
         """End it where it has not ended."""
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
         os.close(self._terminal)
+
+    def _receive(self, end: float) -> bool:
+        """Takes in what is there within the time; False where the program has closed its terminal."""
+        if select.select([self._terminal], [], [], max(0.0, end - time.monotonic()))[0]:
+            try:
+                received = os.read(self._terminal, 65536)
+            except OSError:
+                return False
+            self.shown += _CONTROL.sub("", received.decode(errors="replace"))
+        return True

@@ -143,8 +143,8 @@ def read_questions(meta: Mapping[str, Any]) -> Questions:
     plain = meta.get("questions")
     if plain is None:
         raise AnalysisError(
-            "the journal does not say what its sweep asks, so another version wrote it; run the sweep command again "
-            "with this version"
+            "the journal does not contain the question of its sweep, so another version wrote it; run the "
+            "sweep command again with this version"
         )
     return Questions(
         arms=tuple(plain["arms"]),

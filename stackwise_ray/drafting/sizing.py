@@ -57,7 +57,7 @@ def planned(draft: Draft) -> SweepPlan:
     return made
 
 
-def fitted(draft: Draft, tell: Callable[[str], None]) -> tuple[Draft, SweepPlan]:
+def fitted(draft: Draft) -> tuple[Draft, SweepPlan]:
     """The draft with the largest budget of two digits whose plan fits its time, and that plan.
 
     Raises:
@@ -65,7 +65,6 @@ def fitted(draft: Draft, tell: Callable[[str], None]) -> tuple[Draft, SweepPlan]
         NotMeasuredError: There are no times to plan with.
     """
     most = SHARE * draft.seconds
-    tell("planning")
     short = planned(draft.with_budget(steps=FEWEST_STEPS))
     least = float(max(row.flops or 0 for row in short.rows))
     flops = _solved(short, planned(draft.with_budget(flops=8 * least)), 8 * least, most)
@@ -143,8 +142,10 @@ def measure(draft: Draft, arms: Sequence[str], tell: Callable[[str], None], *, e
     data = "python_stdlib" if draft.path is not None else draft.data
     fixed = [f"model={draft.model}", f"data={data}", f"training.batch_tokens={BATCH_TOKENS}"]
     trials = [" ".join([*_without(fixed, changes), *changes]) for changes in map(draft.contest.words, arms)]
+    waiting = iter(arms)
+    tell(f"measuring {next(waiting, None)}")
     for measurement in calibrate(trials, at=places_here("cpu", 1), threads=1, seconds=1.5):
-        tell(f"measuring {measurement.words}")
+        tell(f"measuring {next(waiting, 'done')}")
         if measurement.problem is not None:
             raise ConfigError(f"{measurement.words}: {measurement.problem}")
 

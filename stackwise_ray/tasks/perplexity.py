@@ -58,9 +58,9 @@ class Perplexity(Task):
         super().check(trained, limit)
         if trained.trial.fills_masks:
             raise ConfigError(
-                f"= {self.facts.name}: the model at {trained.source} fills in masks from both sides and gives no "
-                "probability of a text from left to right, so it has no perplexity; take a decoder that predicts next "
-                "tokens, or leave --tasks out: the run's own evaluation has its losses of masked tokens",
+                f"= {self.facts.name}: the model at {trained.source} fills in masks and does not predict a text from "
+                "left to right, so it has no perplexity; give a decoder that predicts next tokens, or leave --tasks "
+                "out: the run's own evaluation reports its losses on masked tokens",
                 path="--tasks",
             )
 

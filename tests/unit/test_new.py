@@ -57,6 +57,7 @@ def test_the_plan_of_the_file_fits_the_time_and_fills_it(measured: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_seeds_and_tuning_are_in_the_time(measured: Path) -> None:
     assert new(*ANSWERS, "--hours", "0.25", "--yes", "--output", "x.yaml")[0] == 0
     made = plan(load_sweep("x.yaml"))
@@ -81,6 +82,7 @@ def test_without_a_measurement_there_is_no_time_and_no_file(empty: Path) -> None
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_measured(empty: Path) -> None:
     code, said = new(*ANSWERS, "--yes", "--even-if-busy", "--time", "3min")
     assert code == 0, said
@@ -105,7 +107,7 @@ def test_a_file_that_is_there_is_kept_unless_it_is_forced(measured: Path) -> Non
 def test_where_nobody_can_be_asked_the_missing_option_is_named(empty: Path, given: int) -> None:
     code, said = new("--claim", "x", *ANSWERS[:given])
     assert code == 2
-    assert f"error: {ANSWERS[given]} is not given, and standard input is no terminal" in said
+    assert f"error: {ANSWERS[given]}: is not given, and standard input is no terminal" in said
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,7 @@ def test_a_mistake_is_answered_with_what_to_write(empty: Path, words: list[str],
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_text_of_ones_own_is_data(measured: Path) -> None:
     text = measured / "my text.txt"
     text.write_text("\n\n".join(f"This is paragraph {number} of a text." for number in range(6000)))

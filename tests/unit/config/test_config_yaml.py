@@ -48,7 +48,7 @@ def test_a_key_is_text_whatever_it_looks_like() -> None:
 def test_a_duplicate_key_is_refused_with_file_and_both_lines(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("design:\n  arms:\n    a: {}\n    b: {}\n    a: {}\n")
-    with pytest.raises(ConfigError, match=r"x\.yaml:5: the key 'a' stands twice, in lines 3 and 5"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:5: the key 'a' is given twice, in lines 3 and 5"):
         load_yaml(file)
 
 
@@ -67,7 +67,7 @@ def test_missing_files_folders_and_other_documents_are_refused_by_name(tmp_path:
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="is a folder"):
         load_yaml(tmp_path)
-    for content, problem in ((b"- 1\n", "holds a list"), (b"\xff\xfe", "not UTF-8"), (b"a: [1\n", "column")):
+    for content, problem in ((b"- 1\n", "contains a list"), (b"\xff\xfe", "not UTF-8"), (b"a: [1\n", "column")):
         file = tmp_path / "x.yaml"
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=problem):

@@ -30,7 +30,7 @@ def test_every_choice_beside_a_decoder_makes_a_valid_file(against: str, tmp_path
     sweep = load_sweep(file)
     assert {arm.name for arm in expand(sweep).arms} == set(found.arms)
     assert sweep.question == "Is 'this': better?\n# no comment"
-    assert [step.metric for step in sweep.comparisons][0] == "validation/loss"
+    assert sweep.comparisons[0].metric == "validation/loss"
     assert 20 <= len(file.read_text().splitlines()) <= 27
     assert file.read_text().count(" # ") >= 6, "it is commented"
 
