@@ -17,6 +17,7 @@ import typer
 
 from stackwise_ray.core.atomic import disk_full_is_named
 from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError, StackwiseError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import problems
 
 from .commands import law_commands, statistics_commands
@@ -25,8 +26,10 @@ from .commands.printing import (
     Latex,
     Markdown,
     Plugins,
+    WholeHelp,
     completed,
     declared_arguments,
+    examples,
     excluded,
     read_source,
     show,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="analysis",
+    cls=WholeHelp,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -53,17 +57,19 @@ _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
 SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
 given here is as its file declares it. With two sources, each
 is an arm named after its file or experiment, and the first is the baseline.
-
-\b
-Examples:
-  python -m analysis compare experiments/ablation
-  python -m analysis compare runs.csv --metric loss --baseline adam --arm optimizer --margin 0.02
-  python -m analysis compare old.csv new.csv --metric accuracy --equal none
-  python -m analysis compare "sqlite:///mlflow.db#lm" --metric val_loss --baseline a --latex
 """
 
 
-@app.command(help=_COMPARE_HELP)
+@app.command(
+    help=_COMPARE_HELP,
+    epilog=examples(
+        "compare",
+        "experiments/ablation",
+        "runs.csv --metric loss --baseline adam --arm optimizer --margin 0.02",
+        "old.csv new.csv --metric accuracy --equal none",
+        '"sqlite:///mlflow.db#lm" --metric val_loss --baseline a --latex',
+    ),
+)
 def compare(
     source: Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")],
     other: Annotated[str | None, typer.Argument(help="A second source, compared with the first.")] = None,
@@ -115,7 +121,7 @@ def compare(
     show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
 
 
-@app.command()
+@app.command(epilog=examples("report", "experiments/ablation", "experiments/ablation --latex > table.tex"))
 def report(
     directory: Annotated[Path, typer.Argument(help="Folder of a sweep, e.g. experiments/ablation.")],
     plugin: Plugins = None,
@@ -123,13 +129,7 @@ def report(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Write the report of a sweep and print its answer; exit code 1 where a plugin's analysis went wrong.
-
-    \b
-    Examples:
-      python -m analysis report experiments/ablation
-      python -m analysis report experiments/ablation --latex > table.tex
-    """
+    """Write the report of a sweep and print its answer; exit code 1 where a plugin's analysis went wrong."""
     from .report.compose import write_report
 
     summary = write_report(directory)
@@ -148,18 +148,13 @@ def report(
         raise SystemExit(1)
 
 
-@app.command()
+@app.command(epilog=examples("verify", "experiments/ablation"))
 def verify(
     directory: Annotated[Path, typer.Argument(help="Folder of a sweep with a report, e.g. experiments/ablation.")],
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Compute a report again; exit code 1 where a number differs or an input has changed, naming each.
-
-    \b
-    Example:
-      python -m analysis verify experiments/ablation
-    """
+    """Compute a report again; exit code 1 where a number differs or an input has changed, naming each."""
     from .report.verification import verify_report
 
     found = verify_report(directory)
@@ -185,7 +180,7 @@ def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:
     if sweep is not None and sweep.is_adaptive:
         raise AnalysisError(
             f"{source}: its seeds were added until the verdicts decided, so no test of a fixed number of seeds holds; "
-            f"use python -m analysis sequential {source}"
+            f"use {as_started(ANALYSIS)} sequential {source}"
         )
 
 

@@ -22,6 +22,7 @@ from stackwise_ray.checkup import Check
 from stackwise_ray.core.calibration_store import calibration_path
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.quantities import format_count
 from stackwise_ray.plugin_checkup import check_plugins
 from stackwise_ray.terminal import (
@@ -29,6 +30,7 @@ from stackwise_ray.terminal import (
     EXIT_FAILED,
     PluginOption,
     Waiting,
+    examples,
     exit_codes,
     make_console,
     print_json,
@@ -39,18 +41,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.doctor                       check everything and measure the speed (about two minutes)
-
-python -m stackwise_ray.doctor --no-calibrate        check only (half a minute)
-
-python -m stackwise_ray.doctor --threads 4           measure trials with resources.cpus_per_trial: 4
-
-python -m stackwise_ray.doctor --plugin my_flag.py   also whether what the plugin registers keeps its contract
-
-python -m stackwise_ray.doctor --json                the same for a program
-"""
+    epilog=examples(
+        "doctor",
+        "   # check and measure (about two minutes)",
+        "--no-calibrate   # check only (half a minute)",
+        "--threads 4   # trials of four threads",
+        "--plugin my_flag.py   # a plugin too",
+        "--json   # for a program",
+    )
 )
 def main(
     calibrate_: Annotated[
@@ -93,7 +91,7 @@ def main(
         elif failing:
             say(console, f"{len(failing)} of {len(checks)} checks fail", style="red")
         else:
-            say(console, f"all {len(checks)} checks pass; next: python -m stackwise_ray.sweep smoke", style="green")
+            say(console, f"all {len(checks)} checks pass; next: {as_started('sweep')} smoke", style="green")
         raise typer.Exit(EXIT_FAILED if failing else EXIT_DONE)
 
 

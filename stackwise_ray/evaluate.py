@@ -20,6 +20,7 @@ from stackwise_ray.terminal import (
     PluginOption,
     Waiting,
     complain,
+    examples,
     exit_codes,
     load_plugins,
     make_console,
@@ -38,20 +39,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.evaluate --run runs/bk   [dim]# on the run's own data[/dim]
-
-python -m stackwise_ray.evaluate --run runs/bk --tasks wikitext2,ptb
-
-python -m stackwise_ray.evaluate --list   [dim]# the tasks, and where their data are[/dim]
-
-python -m stackwise_ray.evaluate --model runs/bk/model data=text_files data.path=notes.txt
-
-python -m stackwise_ray.evaluate --model gpt2 --tasks wikitext2 data.seq_len=1024 --output scores
-
-python -m stackwise_ray.evaluate --run runs/mine --plugin my_corpus.py   [dim]# a run with a plugin[/dim]
-"""
+    epilog=examples(
+        "evaluate",
+        "--run runs/bk   # on its own data",
+        "--run runs/bk --tasks wikitext2,ptb",
+        "--list   # the tasks, and their data",
+        "--model gpt2 --tasks wikitext2",
+        "--model runs/bk/model data=text_files data.path=my.txt",
+        "--run runs/mine --plugin my_corpus.py",
+    )
 )
 def main(
     words: Annotated[

@@ -23,7 +23,10 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
+    HydraOption,
     PluginOption,
+    Waiting,
+    examples,
     exit_codes,
     load_plugins,
     make_console,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from stackwise_ray.distributed.driver import SweepOutcome
     from stackwise_ray.planning.sweep_plan import SweepPlan
     from stackwise_ray.trials.adaptive_seeds import AnytimeVerdicts
+    from stackwise_ray.trials.detectable_effects import EffectSizes
 
 OUTPUT = Path("experiments")
 
@@ -69,26 +73,43 @@ class SweepResult:
         return table
 
 
-def plan(sweep: SweepConfig, *, address: str | None = None, max_concurrent: int | None = None) -> SweepPlan:
+def plan(
+    sweep: SweepConfig,
+    *,
+    output: str | Path = OUTPUT,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+) -> SweepPlan:
     """Count and cost every cell of a sweep; allocates no weights and starts no Ray.
 
+    What this machine lacks (CPUs, GPUs, memory, data) is no reason to refuse: the plan says in its notes where the
+    sweep can run.
+
     Args:
-        address: The Ray cluster on which it is meant to run; None: this machine, whose CPUs must hold at least one
-            trial. Where it lacks the GPUs, the plan says so in a note.
+        output: As in `run`: trials that have ended there are told apart from those that are left.
+        address: The Ray cluster on which it is to run; None: this machine.
         max_concurrent: Most trials at once.
 
     Raises:
-        ConfigError: The data cannot be found, the design is refused, or one trial asks for more CPUs than there are.
+        ConfigError: The design is refused, or the data are not what the file says.
     """
     from stackwise_ray.config.space.designs import expand
-    from stackwise_ray.planning.demand import Demand
     from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.trials.proposals import plan_sweep
 
-    if address is None:
-        Demand.of(sweep.resources).require_processors()
-    corpora = PreparedCorpora(make_console(stderr=True))
-    return plan_sweep(sweep, expand(sweep), corpora, max_concurrent=max_concurrent, verdicts=_anytime_verdicts())
+    with Waiting() as waiting:
+        waiting(f"planning {sweep.name}")
+        return plan_sweep(
+            sweep,
+            expand(sweep),
+            PreparedCorpora(waiting),
+            max_concurrent=max_concurrent,
+            address=address,
+            verdicts=_anytime_verdicts(),
+            sizes=_effect_sizes(),
+            directory=Path(output) / sweep.name,
+            progress=waiting,
+        )
 
 
 def run(
@@ -122,15 +143,17 @@ def run(
         path: Path = written[-1].report
         return path
 
+    console = console or make_console(stderr=True)
     options = Options(
         address=address,
         max_concurrent=max_concurrent,
         retry_failed=retry_failed,
         report=report,
         verdicts=_anytime_verdicts(),
+        waiting=Waiting(console),
     )
     directory = Path(output) / sweep.name
-    outcome = run_sweep(sweep, expand(sweep), directory, console or make_console(stderr=True), options)
+    outcome = run_sweep(sweep, expand(sweep), directory, console, options)
     summary = written[-1] if written else None
     if summary is not None:
         wrong = (f"{answer.called} could not be computed; the report says why" for answer in summary.failed)
@@ -147,6 +170,13 @@ def _anytime_verdicts() -> AnytimeVerdicts:
     )
 
 
+def _effect_sizes() -> EffectSizes:
+    from stackwise_ray.trials.detectable_effects import EffectSizes
+
+    detectable = analysis_module("anytime.detectable")
+    return EffectSizes(smallest=detectable.smallest_effect, noise=detectable.observed_noise)
+
+
 def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:
     """`train --multirun`: the same trials as a grid over the words that hold several values."""
     from stackwise_ray.config.loading import sweep_from_words
@@ -158,20 +188,15 @@ def run_multirun(words: Sequence[str], output: str | Path | None = None) -> Swee
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.sweep ablation   [dim]# run it, or finish what is missing[/dim]
-
-python -m stackwise_ray.sweep ablation --plan   [dim]# what would run, at what cost[/dim]
-
-python -m stackwise_ray.sweep ablation replicates.seeds=5   [dim]# two more seeds[/dim]
-
-python -m stackwise_ray.sweep my.yaml training.lr=1e-3 --output results
-
-python -m stackwise_ray.sweep my.yaml --plugin my_flag.py   [dim]# flags: \\[my_flag] is yours[/dim]
-
-python -m stackwise_ray.sweep ablation --status --json   [dim]# for a program[/dim]
-"""
+    epilog=examples(
+        "sweep",
+        "ablation   # run it, or finish what is missing",
+        "ablation --plan   # what would run, at what cost",
+        "ablation replicates.seeds=5   # two more seeds",
+        "my.yaml training.lr=1e-3 --output results",
+        "my.yaml --plugin my_flag.py",
+        "ablation --status --json   # for a program",
+    )
 )
 def main(
     file: Annotated[str | None, typer.Argument(help="A search-space file, or the name of a shipped one.")] = None,
@@ -187,6 +212,7 @@ def main(
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Most trials at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
     plugin: PluginOption = None,
+    hydra: HydraOption = None,
 ) -> None:
     """Plan, run and answer one search-space file: finished trials are kept, the rest is trained, a report is written.
 
@@ -206,7 +232,8 @@ def main(
         if status:
             _status(sweep, output / sweep.name, console, as_json)
         elif plan_only:
-            print_plan(plan(sweep, address=address, max_concurrent=max_concurrent), console, as_json=as_json)
+            made = plan(sweep, output=output, address=address, max_concurrent=max_concurrent)
+            print_plan(made, console, as_json=as_json)
         else:
             result = run(
                 sweep,

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stackwise_ray.core.errors import ConfigError, DeviceLostError, DiskFullError, RayStartError
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.plugins import ask_again, load_plugin, problems
 
 EXIT_DONE, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -38,6 +39,45 @@ PluginOption = Annotated[
     ),
 ]
 """The option of every command that takes plugins."""
+
+
+def examples(command: str, *lines: str) -> str:
+    """The end of a command's help: examples in the form in which the program was started.
+
+    Args:
+        lines: What follows the command, with what it is for after three spaces and a #.
+    """
+    shown = ["[bold]Examples[/bold]"]
+    for line in lines:
+        words, mark, purpose = line.replace("[", "\\[").partition("   #")
+        shown.append(f"{as_started(command)} {words}".rstrip() + (f"   [dim]#{purpose}[/dim]" if mark else ""))
+    return "\n\n".join(shown)
+
+
+HYDRA_OPTIONS = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+
+
+def refuse_hydra_option(value: str | None) -> str | None:
+    """Hydra's options are not ours; the error says what is written here instead.
+
+    Raises:
+        ConfigError: One was given.
+    """
+    if value is not None:
+        name = value.removesuffix(".yaml").removeprefix("search_spaces/")
+        with exit_codes(resumable=False):
+            raise ConfigError(
+                f"= {value}: this option of Hydra does not exist here. The first word is a file, or the name of a "
+                f"shipped one; write: {as_started('sweep')} {name}",
+                path="--config-name",
+            )
+    return value
+
+
+HydraOption = Annotated[
+    str | None, typer.Option(*HYDRA_OPTIONS, hidden=True, is_eager=True, callback=refuse_hydra_option)
+]
+"""The option of commands that may be typed as Hydra's are."""
 
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -160,6 +200,7 @@ class Waiting:
         self._status = self._console.status("") if self._console.is_terminal else None
         self._what = ""
         self._next = 0.0
+        self._late: threading.Timer | None = None
 
     def __enter__(self) -> Waiting:
         return self
@@ -171,6 +212,18 @@ class Waiting:
         """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
         if self._status is not None:
             self._status.stop()
+        self._what = ""
+        self._wait_for(None)
+
+    def _wait_for(self, text: str | None) -> None:
+        """Prints this line in two seconds, unless something else is waited for by then."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None
+        if text is not None:
+            self._late = threading.Timer(FIRST_SECONDS, say, (self._console, f"{text} …"))
+            self._late.daemon = True
+            self._late.start()
 
     def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
         """Takes in how far something is; a `ProgressCallback` of data and tasks."""
@@ -181,6 +234,8 @@ class Waiting:
             self._status.start()
         elif what != self._what:
             self._what, self._next = what, now + FIRST_SECONDS
+            self._wait_for(what)
         elif now >= self._next:
             self._next = now + LINE_SECONDS
+            self._wait_for(None)
             say(self._console, text)

@@ -6,6 +6,7 @@ a function, this module is `sw.train`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -24,9 +25,11 @@ from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.sweep import print_plan
 from stackwise_ray.terminal import (
     EXIT_FAILED,
+    HydraOption,
     PluginOption,
     Waiting,
     complain,
+    examples,
     exit_codes,
     load_plugins,
     make_console,
@@ -62,18 +65,14 @@ sys.modules[__name__].__class__ = _CallableModule
 
 
 @app.command(
-    epilog="""[bold]Examples[/bold]
-
-python -m stackwise_ray.train model=decoder/bk_family/tiny data=python_stdlib --output runs/bk
-
-python -m stackwise_ray.train model=decoder/gpt2_family/tiny data=markov training.max_steps=100
-
-python -m stackwise_ray.train training.budget={flops: 1e12} training.lr=3e-4 flags=\\[mixed_precision]
-
-python -m stackwise_ray.train flags=\\[my_flag] --plugin my_flag.py   [dim]# a flag of your own[/dim]
-
-python -m stackwise_ray.train --multirun training.lr=1e-3,3e-3   [dim]# a sweep: the same trials as a grid[/dim]
-"""
+    epilog=examples(
+        "train",
+        "model=decoder/bk_family/tiny --output runs/bk",
+        "model=decoder/gpt2_family/tiny data=markov --plan",
+        "training.lr=3e-4 flags=[mixed_precision]",
+        "flags=[my_flag] --plugin my_flag.py",
+        "--multirun training.lr=1e-3,3e-3   # a sweep",
+    )
 )
 def main(
     words: Annotated[
@@ -88,6 +87,7 @@ def main(
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what it would cost, and train nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
     plugin: PluginOption = None,
+    hydra: HydraOption = None,
 ) -> None:
     """Train one trial here: progress on the terminal, everything else in its folder.
 
@@ -148,16 +148,17 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
     _check(trial)
     import torch
 
-    from stackwise_ray.data import prepare
     from stackwise_ray.planning.plan_display import stages_text
+    from stackwise_ray.planning.preparation import PreparedCorpora
     from stackwise_ray.planning.sweep_plan import Cell, plan_cells
     from stackwise_ray.training.assembly import choose_device, float32_products
 
     with Waiting(console) as waiting:
-        data = prepare(trial.data, progress=waiting)
-    cell = Cell.of(trial.training.regime, "replicate", trial, 1, data)
-    device = choose_device(trial.training.device)
-    with float32_products(trial, device):
+        facts = PreparedCorpora(waiting).facts(trial)
+    cell = Cell(arm=trial.training.regime, role="replicate", trial=trial, trials=1, data=facts)
+    here = trial.training.device != "cuda" or torch.cuda.is_available()
+    device = choose_device(trial.training.device) if here else torch.device("cuda")
+    with float32_products(trial, device) if here else contextlib.nullcontext():
         gpu = device.type == "cuda"
     plan = plan_cells(
         _title(trial),
@@ -167,7 +168,9 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
         gpus=1 if gpu else 0,
     )
     (row,) = plan.rows
-    return replace(plan, notes=(*plan.notes, stages_text(row))) if len(row.stages) > 1 else plan
+    there = [] if here else ["this trial needs a GPU; this machine has none: run it on a machine that has one"]
+    stages = [stages_text(row)] if len(row.stages) > 1 else []
+    return replace(plan, sweep=False, notes=(*there, *plan.notes, *stages))
 
 
 def _title(trial: TrialConfig) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stackwise_ray.core.comparison_records import required_budget
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness
@@ -102,7 +103,7 @@ def compare_sequentially(
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
-    direction, assumed = resolve(metric, direction, assumed)
+    direction, assumed, equal = *resolve(metric, direction, assumed), required_budget(equal)
     check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     arms = list(pairing.values)[1:]

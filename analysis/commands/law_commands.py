@@ -9,7 +9,7 @@ import typer
 
 from stackwise_ray.core.errors import AnalysisError
 
-from .printing import Json, Latex, Markdown, Plugins, show
+from .printing import Json, Latex, Markdown, Plugins, examples, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,29 +36,24 @@ _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
 loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
 flops, or what --variable says).
-
-\b
-Examples:
-  python -m analysis fit runs.csv
-  python -m analysis fit runs.csv --law chinchilla --map params="Model Size" --map flops="Training FLOP" --map loss=loss
-      --tokens-from 6N --drop-highest 5
-  python -m analysis fit experiments/scaling_study --law power_offset --variable flops --figure law.png
-  python -m analysis fit runs.csv --allocate 1e21 --json
 """
 _ISOFLOP_HELP = """The optimal model size of each budget, and how it grows with the budget.
 
 SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growth). Runs whose flops lie within 2 % form
 a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
-
-\b
-Examples:
-  python -m analysis isoflop experiments/scaling_study --budgets budget
-  python -m analysis isoflop runs.csv --map params=N --map flops=C --tokens-from 6N --latex
-  python -m analysis isoflop runs.csv --figure isoflop.png --allocate 1e21
 """
 
 
-@app.command(help=_FIT_HELP)
+@app.command(
+    help=_FIT_HELP,
+    epilog=examples(
+        "fit",
+        "runs.csv",
+        'runs.csv --map params="Model Size" --map flops="Training FLOP" --tokens-from 6N --drop-highest 5',
+        "experiments/scaling_study --law power_offset --variable flops --figure law.png",
+        "runs.csv --allocate 1e21 --json",
+    ),
+)
 def fit(
     source: Source,
     law: Annotated[str, typer.Option(help="power, power_offset, chinchilla, bnsl or data_constrained.")] = "chinchilla",
@@ -97,7 +92,15 @@ def fit(
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
-@app.command(help=_ISOFLOP_HELP)
+@app.command(
+    help=_ISOFLOP_HELP,
+    epilog=examples(
+        "isoflop",
+        "experiments/scaling_study --budgets budget",
+        "runs.csv --map params=N --map flops=C --tokens-from 6N --latex",
+        "runs.csv --figure isoflop.png --allocate 1e21",
+    ),
+)
 def isoflop(
     source: Source,
     budgets: Annotated[str | None, typer.Option(help="Column with the nominal budget. [flops within 2 %]")] = None,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import load_plugin
 
 if TYPE_CHECKING:
@@ -42,6 +45,21 @@ Plugins = Annotated[
     ),
 ]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
+
+
+def examples(command: str, *lines: str) -> str:
+    """The end of a command's help, in the form in which the program was started."""
+    return "\n".join(["\b", "Examples:", *(f"  {as_started(ANALYSIS)} {command} {line}" for line in lines)])
+
+
+class WholeHelp(typer.core.TyperGroup):
+    """A list of commands in which no sentence is cut, however long it is."""
+
+    def format_commands(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Each command with the first paragraph of its help."""
+        texts = {name: inspect.cleandoc(command.help or "") for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
 
 
 def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
@@ -102,8 +120,6 @@ def completed(
     if asked.get("baseline") is None:
         arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
         raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
-    if asked.get("equal") == "none":
-        asked["equal"] = None
     return asked
 
 

@@ -18,6 +18,7 @@ from .printing import (
     Plugins,
     completed,
     declared_arguments,
+    examples,
     excluded,
     read_source,
     show,
@@ -49,15 +50,15 @@ Good = Annotated[
 _SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
 
 For a sweep, what is not given here is as its file declares it, and blocks count in the order of their seeds.
-
-\b
-Examples:
-  python -m analysis sequential experiments/ablation
-  python -m analysis sequential runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none
 """
 
 
-@app.command(help=_SEQUENTIAL_HELP)
+@app.command(
+    help=_SEQUENTIAL_HELP,
+    epilog=examples(
+        "sequential", "experiments/ablation", "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none"
+    ),
+)
 def sequential(
     source: Source,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
@@ -104,7 +105,13 @@ def sequential(
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rank",
+        "scores.csv --metric accuracy --direction maximize",
+        "scores.csv --metric accuracy --direction maximize --figure ranks.png --latex",
+    )
+)
 def rank(
     source: Source,
     metric: Metric = "loss",
@@ -119,13 +126,7 @@ def rank(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Rank the arms over several tasks: Friedman, Nemenyi's critical difference, Wilcoxon with Holm.
-
-    \b
-    Examples:
-      python -m analysis rank scores.csv --metric accuracy --direction maximize
-      python -m analysis rank scores.csv --metric accuracy --direction maximize --figure ranks.png --latex
-    """
+    """Rank the arms over several tasks: Friedman, Nemenyi's critical difference, Wilcoxon with Holm."""
     from ..table.runs import load_runs
     from ..tasks.ranking import rank as run
 
@@ -140,7 +141,13 @@ def rank(
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "aggregate",
+        "scores.csv --metric score",
+        "scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown",
+    )
+)
 def aggregate(
     source: Source,
     metric: Metric = "score",
@@ -156,13 +163,7 @@ def aggregate(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """One number per arm over all tasks, with a stratified bootstrap interval.
-
-    \b
-    Examples:
-      python -m analysis aggregate scores.csv --metric score
-      python -m analysis aggregate scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown
-    """
+    """One number per arm over all tasks, with a stratified bootstrap interval."""
     from ..table.runs import load_runs
     from ..tasks.aggregation import aggregate as run
 
@@ -171,7 +172,13 @@ def aggregate(
     _show_intervals(found, statistic, "runs", metric, table, as_json=as_json, markdown=markdown, latex=latex)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "hierarchical",
+        "glue.csv --metric accuracy",
+        "glue.csv --metric accuracy --baseline classical --level seed --item none",
+    )
+)
 def hierarchical(
     source: Source,
     metric: Metric = "score",
@@ -192,11 +199,6 @@ def hierarchical(
     """The mean of an arm where noise has levels, with a bootstrap interval over all of them.
 
     Seeds within seeds, and test items that all share: each level is resampled as it was drawn.
-
-    \b
-    Examples:
-      python -m analysis hierarchical glue.csv --metric accuracy
-      python -m analysis hierarchical glue.csv --metric accuracy --baseline classical --level seed --item none
     """
     from ..table.runs import load_runs
     from ..tasks.hierarchical import hierarchical_bootstrap
@@ -241,7 +243,14 @@ def _show_intervals(
     show(grid, {name: interval.to_dict() for name, interval in found.items()}, *excluded(table), **form)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "power",
+        "--sd 0.01 --effect 0.02",
+        "--sd 0.01 --n 3",
+        "--sd 0.01 --effect 0.012 --sequential --figure power.png",
+    )
+)
 def power(
     sd: Annotated[float, typer.Option(help="Standard deviation of the paired differences, in the metric's unit.")],
     effect: Annotated[float | None, typer.Option(help="True difference to find, in the same unit.")] = None,
@@ -256,14 +265,7 @@ def power(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Power of the paired t test: what n seeds can find, and how many an effect needs.
-
-    \b
-    Examples:
-      python -m analysis power --sd 0.01 --effect 0.02
-      python -m analysis power --sd 0.01 --n 3
-      python -m analysis power --sd 0.01 --effect 0.012 --sequential --figure power.png
-    """
+    """Power of the paired t test: what n seeds can find, and how many an effect needs."""
     from ..paired.power import minimum_detectable_effect, seeds_needed
     from ..paired.power import power as of_test
     from ..render import Grid

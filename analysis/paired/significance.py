@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from stackwise_ray.core.comparison_records import ResolvedComparison
+from stackwise_ray.core.comparison_records import ResolvedComparison, required_budget
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
@@ -76,7 +76,7 @@ def compare(
         direction: Whether small ("minimize") or large values are good; None: what the metric's record says, and
             where it has none, small ones, which the sentence calls assumed.
         test: What decides: "t", "sign_flip" (exact to 2^16) or "wilcoxon".
-        equal: Budget that must agree in every pair: "flops", "tokens", "wall_seconds", "peak_bytes", None for none.
+        equal: Budget that must agree in every pair: "flops", "tokens", "wall_seconds", "peak_bytes"; None: none.
         tolerance: Largest relative difference of budgets.
         alpha: Level of the test after correction, and of each one-sided equivalence test.
         family: How many arms were to be compared, where not all of them may be in the table; None: those that are.
@@ -91,7 +91,7 @@ def compare(
 
     Source: Student (1908); Holm (1979); Schuirmann (1987); Fisher (1935) for sign flips.
     """
-    direction, assumed = resolve(metric, direction, assumed)
+    direction, assumed, equal = *resolve(metric, direction, assumed), required_budget(equal)
     _check_arguments(correction, margin, direction, test, alpha, tolerance)
     pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
     count, notes_of_family = pairing.family(family)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from stackwise_ray.core.analysis_step import MetricRead
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 
 from ..render import Grid
 from .page import Picture, sentence_and_table
@@ -40,7 +41,7 @@ class LawStep(ReportedStep, ABC):
 
     def reads(self, options: Any) -> tuple[MetricRead, ...]:
         """Laws are of the final loss."""
-        later = f"after the sweep: python -m analysis {self.command} DIR --map loss=validation/masked_loss"
+        later = f"after the sweep: {as_started(ANALYSIS)} {self.command} DIR --map loss=validation/masked_loss"
         return (MetricRead(metric="validation/loss", instead=f"fit the common one {later}"),)
 
     def finding(self, fit: Fit, draw: Callable[[Path], Picture] | None, *, believable: bool) -> Finding:

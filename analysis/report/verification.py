@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 
 from .compose import compose
 from .digests import DIGESTS, input_digests, of_file
@@ -78,7 +79,7 @@ def verify_report(sweep_directory: str | Path) -> Verification:
 
 
 def _recorded(path: Path) -> Mapping[str, Mapping[str, str]]:
-    again = f"write the report again (python -m analysis report {path.parent.parent})"
+    again = f"write the report again ({as_started(ANALYSIS)} report {path.parent.parent})"
     if not path.is_file():
         raise AnalysisError(f"{path}: no report here that could be verified; {again}")
     try:

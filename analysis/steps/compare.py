@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from stackwise_ray.core.analysis_step import DeclaredComparison, MetricRead, PlannedArm, PlannedSweep, StepOptions
-from stackwise_ray.core.comparison_records import Correction, ResolvedComparison
+from stackwise_ray.core.comparison_records import Correction, ResolvedComparison, required_budget
 from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.quantities import format_share
@@ -69,9 +69,13 @@ class Compare(StepOptions):
     margin: Annotated[float, Field(gt=0)] | None = None  # within ± margin, in the metric's unit: equivalent
     direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
-    equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes"] | None = "budget"  # budget: its own unit
+    equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes", "none", "None"] | None = "budget"
+    """What must agree in every pair; budget: the unit that the budgets have; none or null: nothing."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01  # largest relative difference of what `equal` names
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "equal", required_budget(self.equal))  # one spelling, so that one plan has one hash
 
 
 class CompareStep(ReportedStep):
@@ -157,7 +161,7 @@ def _check_budgets(options: Compare, arms: tuple[PlannedArm, ...]) -> None:
         if first.budget_unit != arm.budget_unit or far:
             problem = (
                 f"= budget, but {first.name} has {first.budget_unit}: {first.budget:g} and {arm.name} has "
-                f"{arm.budget_unit}: {arm.budget:g}; give every arm one budget, or set equal: flops or null"
+                f"{arm.budget_unit}: {arm.budget:g}; give every arm one budget, or set equal: flops or none"
             )
             raise ConfigError(problem, path="equal")
 

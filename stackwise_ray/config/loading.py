@@ -193,13 +193,17 @@ def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
     design = dict(design)
     if "search" in design:
         if document.get("search") is not None:
-            raise ConfigError("stands inside design and beside it; keep one", path="search", source=source)
+            raise ConfigError(
+                "is given both inside design and beside it; keep one of them", path="search", source=source
+            )
         document["search"] = design.pop("search")
     sizes = design.get("sizes")
     if isinstance(sizes, list) and all(isinstance(preset, str) for preset in sizes):
         design["sizes"] = {name: {"model": preset} for name, preset in zip(level_labels(sizes), sizes, strict=True)}
     if sizes == "auto":
-        problem = "= auto is not available yet: which sizes suit a budget depends on the data; list them"
+        problem = (
+            "= auto is not available: the program cannot know which sizes suit a budget on these data; list the sizes"
+        )
         raise ConfigError(problem, path="design.sizes", source=source)
     for key in ("arms", "sizes"):
         if isinstance(design.get(key), Mapping):
@@ -215,7 +219,10 @@ def _prepare(document: dict[str, Any], source: str | None) -> dict[str, Any]:
 
 def _check_arm_name(name: str, path: str, source: str | None) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=,~-]{0,99}", name):
-        problem = f"'{name[:40]}' is no name for an arm, which is also a file: letters, digits and _ . + = , ~ -"
+        problem = (
+            f"'{name[:40]}' cannot name an arm, because an arm's name is also a file name; use letters, digits "
+            "and _ . + = , ~ -"
+        )
         raise ConfigError(problem, path=path, source=source)
 
 
@@ -240,10 +247,10 @@ def _check_seeds(document: Mapping[str, Any], source: str | None) -> None:
     elif isinstance(seeds, list):
         wrong = next((seed for seed in seeds if not isinstance(seed, int) or isinstance(seed, bool)), None)
         if wrong is not None:
-            problem = f"= {show(seeds)} holds {show(wrong)}; seeds are whole numbers"
+            problem = f"= {show(seeds)} contains {show(wrong)}; seeds are whole numbers"
             raise ConfigError(problem, path=path, source=source)
     elif isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        problem = f"= {show(seeds)} is no number of seeds; give how many (1 or more), or list them"
+        problem = f"= {show(seeds)} is not a number of seeds; give their number (1 or more), or list them"
         raise ConfigError(problem, path=path, source=source)
     resources = document.get("resources")
     slots = resources.get("max_concurrent", 1) if isinstance(resources, Mapping) else 1
@@ -274,10 +281,12 @@ def split_words(words: Sequence[str]) -> list[tuple[str, str]]:
         if not equals or not path:
             raise ConfigError(f"'{word}' is not of the form path=value", source=COMMAND_LINE)
         if path[0] in "+~":
-            problem = f"'{word}' begins with '{path[0]}'; write path=value: a key of the schema is there already"
+            problem = f"'{word}' begins with '{path[0]}'; write path=value without it, because the key exists already"
             raise ConfigError(problem, source=COMMAND_LINE)
         if not text.strip():
-            raise ConfigError("has no value; write null for none", path=path, source=COMMAND_LINE)
+            raise ConfigError(
+                "has no value; write path=VALUE, or path=null for no value", path=path, source=COMMAND_LINE
+            )
         if path in pairs and pairs[path] != text.strip():
             raise ConfigError(f"is given twice, as {pairs[path]} and {text.strip()}", path=path, source=COMMAND_LINE)
         pairs[path] = text.strip()

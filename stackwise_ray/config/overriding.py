@@ -172,13 +172,13 @@ def _walk(document: dict[str, Any], path: str, word: str) -> Any:
             here[name] = {}
         here = here[name]
         if not isinstance(here, (dict, list)):
-            problem = f"'{name}' holds {here!r}, in which there is nothing to set"
+            problem = f"'{name}' is {here!r}, which has no keys of its own; set '{name}' itself"
             raise ConfigError(problem, path=word, source=COMMAND_LINE)
     return here
 
 
 def _index(entries: list[Any], name: str, word: str) -> int:
     if not name.isdecimal() or int(name) >= len(entries):
-        problem = f"'{name}' is no entry of a list of {len(entries)}; entries count from 0"
+        problem = f"'{name}' is not an entry of this list of {len(entries)}; the first entry is 0"
         raise ConfigError(problem, path=word, source=COMMAND_LINE)
     return int(name)

@@ -14,12 +14,14 @@ import json
 import math
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from stackwise_ray.core.atomic import atomic_write_json
-from stackwise_ray.core.environment import cache_directory, cpu_model, usable_cores
+from stackwise_ray.core.cache_place import cache_directory
+from stackwise_ray.core.environment import cpu_model, usable_cores
 
 SAMPLES_KEPT = 15
 SAME_SIZE = 4.0
@@ -119,15 +121,11 @@ class Calibration:
 
     def add(self, key: CalibrationKey, sample: Sample) -> None:
         """Appends a sample; of each field, the newest `SAMPLES_KEPT` of the kind stay. Safe among processes."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            everything = self._load()
+        with self._changed() as everything:
             kinds = everything["machines"].setdefault(machine_signature(), {})
             samples = kinds.setdefault(key.text(), [])
             samples.append({name: value for name, value in asdict(sample).items() if value is not None})
             kinds[key.text()] = _newest(samples)
-            atomic_write_json(self.path, everything)
 
     def measured(self, key: CalibrationKey, flops_per_step: float) -> Measured | None:
         """The medians for a run of this kind and size, from the nearest samples; None where there are none."""
@@ -169,6 +167,18 @@ class Calibration:
             return None
         return measured.memory_ratio * live_peak_bytes
 
+    def add_start(self, seconds: float) -> None:
+        """Appends how long a sweep on this machine took from its command to the first report of a trial."""
+        with self._changed() as everything:
+            starts = everything.setdefault("starts", {}).setdefault(machine_signature(), [])
+            starts.append(seconds)
+            del starts[:-SAMPLES_KEPT]
+
+    def start_seconds(self) -> float | None:
+        """The median of `add_start` on this machine; None: no sweep has run."""
+        starts = self._load().get("starts", {}).get(machine_signature(), [])
+        return statistics.median(starts) if starts else None
+
     def gpus(self) -> tuple[str, ...]:
         """Names of the GPUs, of whatever machine, that something was measured on."""
         kinds = (text for kinds in self._load()["machines"].values() for text in kinds)
@@ -189,6 +199,16 @@ class Calibration:
             with contextlib.suppress(TypeError, ValueError):
                 samples.append(Sample(**entry))
         return samples
+
+    @contextlib.contextmanager
+    def _changed(self) -> Iterator[dict[str, Any]]:
+        """The file's content, written back at the end; one process at a time."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            everything = self._load()
+            yield everything
+            atomic_write_json(self.path, everything)
 
     def _load(self) -> dict[str, Any]:
         """The file's content; a damaged file or one of another version holds no measurements (it is only a cache)."""

@@ -18,6 +18,18 @@ from stackwise_ray.core.metric_catalogue import badness, good_direction, resolve
 Test = Literal["t", "sign_flip", "wilcoxon", "mixture_t"]
 Correction = Literal["holm", "bonferroni", "benjamini_hochberg", "none"]
 
+NO_BUDGET = ("none", "None")
+"""How a file, a command line or a caller may write, beside null and None, that no budget must be equal."""
+
+
+def required_budget(equal: str | None) -> str | None:
+    """The budget that must be equal in a comparison; None: none, however that was written.
+
+    >>> required_budget("none"), required_budget(None), required_budget("flops")
+    (None, None, 'flops')
+    """
+    return None if equal in NO_BUDGET else equal
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
@@ -131,8 +143,8 @@ def read_questions(meta: Mapping[str, Any]) -> Questions:
     plain = meta.get("questions")
     if plain is None:
         raise AnalysisError(
-            "the journal does not say what its sweep asks, so another version wrote it; run the sweep command again "
-            "with this version"
+            "the journal does not contain the question of its sweep, so another version wrote it; run the "
+            "sweep command again with this version"
         )
     return Questions(
         arms=tuple(plain["arms"]),

@@ -69,14 +69,6 @@ def nvidia_driver(said: Path = Path("/proc/driver/nvidia/version")) -> str | Non
     return next((word for word in words if word[0].isdigit() and word.replace(".", "").isdigit()), None)
 
 
-def cache_directory() -> Path:
-    """Where what can be made again is kept: $STACKWISE_CACHE, else $XDG_CACHE_HOME/stackwise_ray, else ~/.cache/…"""
-    if own := os.environ.get("STACKWISE_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "stackwise_ray"
-
-
 def usable_cores() -> int:
     """Cores that this process may use (its affinity, not the machine's count)."""
     if hasattr(os, "sched_getaffinity"):

@@ -47,6 +47,10 @@ class MissingPackageError(ConfigError):
     """What was asked needs a package that is not installed: the message says how to install it."""
 
 
+class NotOnThisMachineError(ConfigError):
+    """Data or a tokenizer that may be on another machine and are not here: a run needs them, a plan does without."""
+
+
 class PluginError(ConfigError):
     """A plugin cannot be loaded, or is not the one that it was: the message names it, its file and the reason."""
 

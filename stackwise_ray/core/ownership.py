@@ -117,7 +117,7 @@ class SweepLock:
         alive = owner.is_alive()
         if alive is None:
             raise ConfigError(
-                f"this sweep belongs to {owner}; if that process is surely gone, delete {self.path} and try again",
+                f"this sweep belongs to {owner}; if that process no longer runs, delete {self.path} and try again",
                 source=str(self.path.parent),
             )
         if alive:
@@ -134,8 +134,8 @@ class SweepLock:
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
                 raise ConfigError(
-                    f"the folder cannot be locked ({os.strerror(error.errno or 0).lower()}); "
-                    "choose an output that you can write",
+                    f"the folder cannot be locked ({os.strerror(error.errno or 0).lower()}); choose an output that you "
+                    "can write",
                     source=str(self.path.parent),
                 ) from error
             try:

@@ -187,8 +187,8 @@ def load_sent(sent: Sequence[Mapping[str, Any]]) -> None:
             here = _load_module(plugin["name"], plugin["module"])
             if here.sha256 != plugin["sha256"]:
                 raise PluginError(
-                    f"= {plugin['name']} is another version on this node (sha256 {here.sha256[:12]}, not "
-                    f"{plugin['sha256'][:12]}); install the same one on every node",
+                    f"= {plugin['name']} has another version on this node (sha256 {here.sha256[:12]}, not "
+                    f"{plugin['sha256'][:12]}); install the same version on every node",
                     path=OPTION,
                 )
 
@@ -261,8 +261,9 @@ def _load_offer(kind: str, name: str, module: str) -> None:
             plugin = _load_module(name, module)
             if (kind, name) not in plugin.entries:
                 raise PluginError(
-                    f"the plugin {module} ({plugin.distribution} {plugin.version}) has the entry point '{name}' in "
-                    f"{GROUP}{kind} and registers no such entry; it registers {_names(plugin)}"
+                    f"the plugin {module} ({plugin.distribution} {plugin.version}) declares the entry "
+                    f"point '{name}' in {GROUP}{kind} but does not register such an entry; it registers "
+                    f"{_names(plugin)}"
                 )
         except PluginError as error:
             if error.path == OPTION:  # which nobody need have written: the plugin is installed
@@ -296,7 +297,7 @@ def _load_file(asked: str, path: Path) -> Plugin:
     except OSError as error:
         raise PluginError(f"= {asked} cannot be read ({error.strerror}); give a Python file", path=OPTION) from None
     except UnicodeDecodeError:
-        raise PluginError(f"= {asked} is no text in UTF-8; give a Python file", path=OPTION) from None
+        raise PluginError(f"= {asked} is not UTF-8 text; give a Python file", path=OPTION) from None
     return _load_source(asked, str(path.resolve()), source)
 
 
@@ -323,7 +324,8 @@ def _load_name(asked: str) -> Plugin:
         names = {point.name for points in _entry_points().values() for point in points}
         hint = f"; {did_you_mean(asked, names)}" if names else ""
         raise PluginError(
-            f"= {asked} is no .py file, no entry point of an installed plugin and no module that can be imported{hint}",
+            f"= {asked} is neither a .py file, nor an entry point of an installed plugin, nor a module "
+            f"that can be imported{hint}",
             path=OPTION,
         )
     if "." not in asked and spec.origin and not spec.submodule_search_locations and not _belongs_to(asked):

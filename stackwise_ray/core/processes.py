@@ -65,4 +65,4 @@ def last_line(text: str) -> str:
     'ValueError: no'
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it ended without a word"
+    return lines[-1][:300] if lines else "it ended without output"

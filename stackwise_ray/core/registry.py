@@ -127,13 +127,16 @@ class Registry(Generic[T]):
 
     def _refuse_name(self, name: str) -> None:
         if not isinstance(name, str):
-            raise EntryError(f"{self.kind} {name!r}: its name is a {type(name).__name__}; give a word in quotes")
+            raise EntryError(
+                f"{self.kind} {name!r}: a name must be text, not a {type(name).__name__}; give a word in quotes"
+            )
         if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() in _YAML_WORDS:
             near = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")
             near = near if _NAME.fullmatch(near) and near != name else f"my_{near}"
             raise EntryError(
-                f"{self.kind} '{name}': a name is a key in YAML and a part of dotted paths, so it has letters, digits "
-                f"and underscores, begins with a letter, and is no word of YAML or Python; write '{near}'"
+                f"{self.kind} '{name}': a name is a key in YAML and a part of dotted paths. It must "
+                "consist of letters, digits and underscores, begin with a letter, and not be a word of YAML or "
+                f"Python; write '{near}'"
             )
 
     def _refuse_shape(self, name: str, entry: T) -> None:

@@ -81,8 +81,8 @@ class Corpus(ABC):
         """
         if cls.symbol_tokens and config.tokenizer != "bytes":
             raise ConfigError(
-                f"= {config.tokenizer}: corpus {config.corpus} has an exact floor per symbol, which needs one token "
-                "per symbol; choose bytes",
+                f"= {config.tokenizer}: the exact floor of the corpus {config.corpus} is per symbol, so "
+                "each symbol must be one token; choose bytes",
                 path="data.tokenizer",
             )
 

@@ -139,8 +139,8 @@ def _checked(
     """Tokens (n_sequences, seq_len), sequence ids (n_sequences, 1), and the ids that are never corrupted."""
     if "mask" not in special_ids:
         raise ConfigError(
-            "this tokenizer has no mask token, which training on masked input needs; choose bytes, bpe:<size> or one "
-            "that has (bert-base-uncased)",
+            "this tokenizer has no mask token, and training on masked input needs one; choose bytes, bpe:<size>, or a "
+            "tokenizer with a mask token (bert-base-uncased)",
             path="data.tokenizer",
         )
     targets = np.asarray(tokens, dtype=np.int64)

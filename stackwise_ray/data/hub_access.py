@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, cast
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, NotOnThisMachineError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -47,28 +47,39 @@ def _answers(endpoint: str) -> bool:
 
 
 def load_hub(
-    hub_path: str, name: str | None, revision: str | None, *, path: str, asked: str, tried: str = ""
+    hub_path: str,
+    name: str | None,
+    revision: str | None,
+    *,
+    path: str,
+    asked: str,
+    tried: str = "",
+    published: bool = False,
 ) -> DatasetDict:
     """A hub dataset, or a folder that `datasets` reads, with all its splits.
 
     Args:
         path: The config key that asked for it, and `asked` its value, for the message.
         tried: Where else it was looked for, for the message.
+        published: Whether the dataset is known to be there.
 
     Raises:
-        ConfigError: There is no such dataset, or the hub cannot be reached.
+        NotOnThisMachineError: The hub cannot be reached, or does not give what is there.
+        ConfigError: There is no such dataset.
     """
     import datasets
 
+    reachable = True
     try:
-        with hub_or_offline():
+        with hub_or_offline() as reachable:
             loaded = datasets.load_dataset(hub_path, name, revision=revision)
     # `datasets` says "no network", "no such dataset", "a script, which is no longer run" and "no such configuration"
     # with errors of many kinds, several of them bare subclasses of Exception.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         arguments = repr(hub_path) + (f", {name!r}" if name else "") + (f", revision={revision!r}" if revision else "")
-        raise ConfigError(
+        kind = NotOnThisMachineError if published or not reachable else ConfigError
+        raise kind(
             f"= {asked}: not found. {tried}Loading {hub_path} from the hub gave {type(error).__name__}: {reason}. "
             f'Where there is a network, fetch it with: python -c "import datasets; datasets.load_dataset({arguments})"',
             path=path,
@@ -91,6 +102,6 @@ def texts(dataset: Dataset, column: str) -> Iterator[str]:
         text = row[column]
         if not isinstance(text, str):
             raise ConfigError(
-                f"= {column}: row {i} holds {type(text).__name__} instead of text", path="data.text_field"
+                f"= {column}: row {i} is a {type(text).__name__}; it must be text", path="data.text_field"
             )
         yield text

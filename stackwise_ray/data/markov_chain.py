@@ -191,16 +191,17 @@ class MarkovChain:
         parts, _ = connected_components(graph, directed=True, connection="strong")
         if parts > 1:
             raise ConfigError(
-                f"concentration = {concentration} leaves probabilities of exactly 0 and contexts that are never "
-                "reached again; raise data.markov.concentration (0.05 is safe for small alphabets)",
+                f"concentration = {concentration} gives some symbols a probability of exactly 0, so that "
+                "some contexts are never reached again; raise data.markov.concentration (0.05 is safe for small "
+                "alphabets)",
                 path="data.markov.concentration",
             )
 
 
 def _too_slow(n_contexts: int) -> ConfigError:
     return ConfigError(
-        f"the source goes so rarely from some of its {n_contexts:,} contexts to others that its entropy rate means "
-        "nothing for a text of any length; raise data.markov.concentration",
+        f"the source almost never leaves some of its {n_contexts:,} contexts, so a text of practical length would not "
+        "show its entropy rate; raise data.markov.concentration",
         path="data.markov",
     )
 

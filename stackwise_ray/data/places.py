@@ -51,7 +51,7 @@ class Benchmark:
             files = self._files(Path(config.path).expanduser())
             if files is None:
                 raise ConfigError(
-                    f"= {config.path}: no {config.corpus} there; expected a folder with {self._expected()}",
+                    f"= {config.path}: {config.corpus} is not there; give a folder with {self._expected()}",
                     path="data.path",
                 )
             return files
@@ -62,7 +62,7 @@ class Benchmark:
         """The rows of a split on the hub.
 
         Raises:
-            ConfigError: It is not there, or the hub cannot be reached; the message lists all places tried.
+            NotOnThisMachineError: It is in none of the places tried, which the message lists.
         """
         shared = os.environ.get("STACKWISE_DATA")
         tried = f"{Path(shared) / self.folder}" if shared else "$STACKWISE_DATA (not set)"
@@ -73,6 +73,7 @@ class Benchmark:
             path="data.corpus",
             asked=config.corpus,
             tried=f"Looked in data.path (not set) and {tried} for {self._expected()}. ",
+            published=True,
         )
         yield from texts(dataset[split], column)
 

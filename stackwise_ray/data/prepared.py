@@ -170,9 +170,10 @@ def leak_check(model_losses: ArrayLike, oracle_losses: ArrayLike) -> float:
     error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
     if mean < -5 * error:
         raise TrialError(
-            f"leak: the model's validation loss {model.mean():.4f} is below the oracle's {oracle.mean():.4f} nats a "
-            f"token by {-mean:.4f}, {_ratio(-mean, error)} standard errors over {len(model)} windows; no honest "
-            "model can beat the source itself, so it sees what it is to predict"
+            f"leak: the validation loss {model.mean():.4f} is below the loss of the source itself, {oracle.mean():.4f} "
+            f"nats per token, by {-mean:.4f} ({_ratio(-mean, error)} standard errors over {len(model)} windows). No "
+            "model can be better than the source, so this one sees the tokens that it has to predict; look for the "
+            "leak in the model, such as a mixer that is not causal"
         )
     return mean
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stackwise_ray.config.trial import DataConfig
-from stackwise_ray.core import environment
+from stackwise_ray.core import cache_place
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import owner
@@ -50,7 +50,7 @@ def prepare(
     """The corpus that `config` names as token streams, from the cache where they are there.
 
     Args:
-        cache_directory: Where prepared data lies; None: `core.environment.cache_directory()`.
+        cache_directory: Where prepared data lies; None: `core.cache_place.cache_directory()`.
         progress: Told how far the work is.
         verify: Read the cached streams in full against their hashes instead of in samples.
 
@@ -61,7 +61,7 @@ def prepare(
     """
     corpus = CORPORA.get(config.corpus)(config)
     tokenizer = tokenizer_source(config.tokenizer)
-    root = (cache_directory or environment.cache_directory()) / "tokens"
+    root = (cache_directory or cache_place.cache_directory()) / "tokens"
     plugin = owner("corpora", config.corpus)
     key = cache.key_of(
         {
@@ -80,7 +80,7 @@ def prepare(
         build=lambda folder: _build(folder, corpus, tokenizer, ticker),
     )
     if damaged:
-        logger.warning("prepared data in %s was damaged; it has been made anew from the source", place)
+        logger.warning("the prepared data in %s were damaged; they were made again from the source", place)
     return _open(place, corpus, rebuilt=damaged)
 
 
@@ -201,7 +201,7 @@ class _Stream:
             self.n_bytes += len(document.text.encode("utf-8"))
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"{document.name}: character {error.start} is half of a surrogate pair, which is no valid text; "
+                f"{document.name}: character {error.start} is half of a surrogate pair, which is not valid text; "
                 "correct or remove this document"
             ) from None
 
@@ -331,18 +331,18 @@ def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
             n_documents = sum(each.n_documents for each in streams.values())
             dropped = corpus.facts().get("duplicates_dropped", 0)
             raise ConfigError(
-                f"= {corpus.config.corpus}: the {name} split is empty; the corpus has {n_documents:,} different "
-                f"documents ({dropped:,} copies were dropped), too few to be split 90/5/5 "
-                f"by their hashes; some fifty do, or one file, which is cut by position",
+                f"= {corpus.config.corpus}: the {name} split is empty. The corpus has {n_documents:,} "
+                f"different documents ({dropped:,} copies were dropped), too few for a split 90/5/5 by their hashes; "
+                f"give fifty or more, or one file, which is split by position",
                 path="data.corpus",
             )
     expected = corpus.expected_words()
     for name, words in (expected or {}).items():
         if streams[name].n_words != words:
             raise ConfigError(
-                f"= {corpus.config.corpus}: the {name} split found has {streams[name].n_words:,} words with one <eos> "
-                f"a line, and the published one has {words:,}, so this is not that corpus; use the official files, "
-                "or corpus: text_files for your own",
+                f"= {corpus.config.corpus}: the {name} split has {streams[name].n_words:,} words with one "
+                f"<eos> per line, but the published one has {words:,}, so this is not that corpus; use the official "
+                "files, or corpus: text_files for your own",
                 path="data.corpus",
             )
 

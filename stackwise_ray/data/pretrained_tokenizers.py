@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from stackwise_ray.core.errors import ConfigError, nearest
+from stackwise_ray.core.errors import ConfigError, NotOnThisMachineError, nearest
 from stackwise_ray.data.corpus import file_signature
 from stackwise_ray.data.encoder import Encoder, FastEncoder, TokenizerSource, TrainTexts
 from stackwise_ray.data.hub_access import hub_or_offline
@@ -48,8 +48,8 @@ class PretrainedSource(TokenizerSource):
             if place.is_dir():
                 if not _files(place):
                     raise ConfigError(
-                        f"= {spec}: {place} holds no tokenizer; expected tokenizer.json, vocab.json and merges.txt, "
-                        "vocab.txt, or tokenizer.model",
+                        f"= {spec}: {place} contains no tokenizer; it must contain tokenizer.json, "
+                        "vocab.json and merges.txt, vocab.txt, or tokenizer.model",
                         path="data.tokenizer",
                     )
                 self.folder = place
@@ -74,8 +74,8 @@ class PretrainedSource(TokenizerSource):
         tokenizer = self._from_hub() if self.folder is None else _from_folder(self.folder)
         if not tokenizer.is_fast:
             raise ConfigError(
-                f"= {self.spec}: {type(tokenizer).__name__} has no fast implementation (tokenizer.json), without which "
-                "a corpus takes hours; choose another tokenizer",
+                f"= {self.spec}: {type(tokenizer).__name__} has no fast implementation (tokenizer.json), "
+                "and a slow one takes hours per corpus; choose another tokenizer",
                 path="data.tokenizer",
             )
         return tokenizer
@@ -83,14 +83,15 @@ class PretrainedSource(TokenizerSource):
     def _from_hub(self) -> PreTrainedTokenizerFast:
         from transformers import AutoTokenizer
 
+        reachable = True
         try:
-            with hub_or_offline():
+            with hub_or_offline() as reachable:
                 return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(self.spec))
         # transformers reports "not there", "no network" and "no such repository" as OSError or ValueError.
         except (OSError, ValueError) as error:
             near = nearest(self.spec, ("bytes", "words"))
             hint = f"; did you mean '{near}'?" if near else "."
-            raise ConfigError(
+            raise (ConfigError if reachable else NotOnThisMachineError)(
                 f"= {self.spec}: no such tokenizer{hint} Looked in {', '.join(self._tried)} and on the Hugging Face "
                 f"hub ({type(error).__name__}). Fetch it with: hf download {self.spec} --local-dir {self.spec}",
                 path="data.tokenizer",
@@ -156,8 +157,8 @@ def _from_sentencepiece(path: Path) -> PreTrainedTokenizerFast:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     if trainer.model_type != _SENTENCEPIECE_BPE or normalizer.precompiled_charsmap or not normalizer.add_dummy_prefix:
         raise ConfigError(
-            f"= {path}: only SentencePiece models of type BPE with identity normalisation (Llama, Mistral) are read; "
-            "convert this one to tokenizer.json",
+            f"= {path}: this SentencePiece model cannot be read: only BPE with identity normalisation can "
+            "(Llama, Mistral); convert this one to tokenizer.json",
             path="data.tokenizer",
         )
     vocabulary = {piece.piece: i for i, piece in enumerate(model.pieces)}

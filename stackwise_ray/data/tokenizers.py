@@ -199,7 +199,7 @@ class BpeSource(TokenizerSource):
         tokenizer.train_from_iterator(train_texts(), trainer)
         if tokenizer.get_vocab_size() < self.size:
             raise ConfigError(
-                f"= bpe:{self.size}: the train split yields only {tokenizer.get_vocab_size()} entries; write "
+                f"= bpe:{self.size}: the train split is enough for only {tokenizer.get_vocab_size()} entries; write "
                 f"bpe:{tokenizer.get_vocab_size()} or less",
                 path="data.tokenizer",
             )

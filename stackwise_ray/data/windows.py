@@ -126,7 +126,7 @@ def gather(
     starts = np.asarray(offsets, dtype=np.int64).reshape(-1)
     if len(starts) and (starts.min() < 0 or starts.max() + seq_len + 1 > len(tokens)):
         raise IndexError(
-            f"windows of {seq_len} + 1 tokens at offsets {starts.min()} to {starts.max()} reach outside of a stream "
+            f"windows of {seq_len} + 1 tokens at offsets {starts.min()} to {starts.max()} reach beyond a stream "
             f"of {len(tokens)} tokens"
         )
     windows = np.asarray(tokens[starts[:, None] + np.arange(seq_len + 1)], dtype=np.int64)
@@ -165,7 +165,9 @@ def strided_windows(n_tokens: int, seq_len: int, stride: int | None = None) -> S
     """
     step = max(1, seq_len // 2) if stride is None else stride
     if not 1 <= step <= seq_len:
-        raise ConfigError(f"a stride of {step} leaves tokens out; choose 1 to seq_len = {seq_len}")
+        raise ConfigError(
+            f"a stride of {step} is more than a window and would skip tokens; choose 1 to seq_len = {seq_len}"
+        )
     count_windows(n_tokens, seq_len, split="whole")
     last = n_tokens - 1 - seq_len
     offsets = np.append(np.arange(0, last, step, dtype=np.int64), last)
@@ -182,8 +184,8 @@ def count_windows(n_tokens: int, seq_len: int, *, split: str) -> int:
     count = (n_tokens - 1) // seq_len
     if count < 1:
         raise ConfigError(
-            f"= {seq_len}: the {split} split has {n_tokens:,} tokens, too few for one window of seq_len + 1 = "
-            f"{seq_len + 1:,} tokens; choose at most {max(n_tokens - 1, 0):,}, or a larger corpus",
+            f"= {seq_len}: the {split} split has {n_tokens:,} tokens, and one window needs seq_len + 1 = "
+            f"{seq_len + 1:,}; choose at most {max(n_tokens - 1, 0):,}, or a larger corpus",
             path="data.seq_len",
         )
     return count

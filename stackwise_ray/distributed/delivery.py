@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from rich.console import Console
 
 from stackwise_ray.config.space.sweep_config import SweepConfig
+from stackwise_ray.core.callbacks import WaitingLine
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.tracking.interface import SweepEnding
 from stackwise_ray.tracking.journal import Journal
@@ -17,7 +17,9 @@ from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_comman
 class Delivery:
     """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
 
-    def __init__(self, sweep: SweepConfig, goal: Goal, directory: Path, journal: Journal, console: Console) -> None:
+    def __init__(
+        self, sweep: SweepConfig, goal: Goal, directory: Path, journal: Journal, console: Console, waiting: WaitingLine
+    ) -> None:
         self._tracker = MlflowTracker(
             journal.path,
             tracking_uri(directory),
@@ -26,7 +28,7 @@ class Delivery:
             tags={"mlflow.note.content": sweep.question},
         )
         self._goal = goal
-        self._console = console
+        self._console, self._waiting = console, waiting
         self._open = False
 
     def start(self) -> None:
@@ -50,7 +52,10 @@ class Delivery:
         if not self._open:
             return
         self._open = False
-        with self._console.status("delivering to MLflow …") if self._console.is_terminal else contextlib.nullcontext():
+        self._waiting("delivering to MLflow")
+        try:
             owed = self._tracker.close(outcome=how)
+        finally:
+            self._waiting.clear()
         if owed:
             self._console.print(f"MLflow: {owed}; the next run of this command delivers them", highlight=False)

@@ -1,7 +1,7 @@
-"""What a person sees while a sweep runs: trials done, running, failed; tokens/s; time left; the best so far.
+"""What a person sees while a sweep runs: how many trials are done, what the others do, tokens/s, time left, the best.
 
-On a terminal it is a live table (rich); elsewhere one line per minute without control characters, so that output can be
-piped.
+On a terminal it is a live table (rich); elsewhere a few lines, the first after two seconds and later one per minute,
+without control characters, so that output can be piped. No line is longer than 80 characters.
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
 from stackwise_ray.core.records import FINAL, Role
-from stackwise_ray.distributed.ledger import Ledger
+from stackwise_ray.distributed.ledger import Attempt, Ledger
 from stackwise_ray.planning.sweep_plan import SweepPlan
 
-PLAIN_PERIOD_S = 60.0
+FIRST_LINES_S, PLAIN_PERIOD_S = (2.0, 18.0), 60.0
+"""How long a pipe waits for its first lines, and for every further one."""
+WIDTH = 80
+"""Characters of a line."""
 _RATE = "throughput/tokens_per_s"
 
 
@@ -41,7 +46,7 @@ class ProgressDisplay:
         self._plan: SweepPlan | None = None
         self._live: Live | None = None
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._lines, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._print_now_and_then, name="progress", daemon=True)
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
@@ -55,55 +60,95 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
         self._end.set()
-        self._console.print(self.line(), highlight=False)
+        self._print()
 
     def watch(self, ledger: Ledger, plan: SweepPlan) -> None:
         """Whom to show from now on, and what was planned."""
         self._ledger, self._plan = ledger, plan
 
-    def __rich__(self) -> Table:
-        """The live table: a line of totals, then a line per running trial."""
-        table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False)
+    def __rich__(self) -> Group:
+        """What a terminal shows: the totals, then a row per trial that has been given out."""
+        totals = (Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines())
+        attempts = list(self._ledger.running.values()) if self._ledger else []
+        return Group(*totals, self.table(attempts)) if attempts else Group(*totals)
+
+    def table(self, attempts: Sequence[Attempt]) -> Table:
+        """A row per trial: how far it is, its pace and its losses, each only once it was measured."""
+        table = Table(box=None, pad_edge=False)
         shown = dict.fromkeys((_RATE, "train/loss", self._goal.metric))
-        table.add_column("running")
+        table.add_column("trial", no_wrap=True, overflow="ellipsis", min_width=12)
         for column in ("step", *("tokens/s" if path == _RATE else path for path in shown)):
-            table.add_column(column, justify="right")
-        for attempt in list(self._ledger.running.values()) if self._ledger else []:
-            latest, proposal = attempt.latest, attempt.proposal
+            table.add_column(column, justify="right", no_wrap=True)
+        for attempt in attempts:
+            latest = attempt.latest
+            measured = {path for path in shown if path in latest and (path != _RATE or latest[path])}
             table.add_row(
-                f"{proposal.arm} · seed {proposal.seed} · {proposal.role}{f' · {attempt.doing}' * bool(attempt.doing)}",
-                str(attempt.step),
-                *(format_metric(path, latest[path]) if path in latest else "" for path in shown),
+                Text(_name(attempt)),
+                self._step(attempt),
+                *(format_metric(path, latest[path]) if path in measured else "" for path in shown),
             )
         return table
 
-    def line(self) -> str:
-        """The totals in one line."""
+    def lines(self) -> list[str]:
+        """The totals, in lines of at most `WIDTH` characters."""
+        lines: list[str] = []
+        for part in self._parts():
+            longer = f"{lines[-1]} · {part}" if lines else part
+            if lines and len(longer) > WIDTH:
+                lines.append(f"  {part}")
+            else:
+                lines[-1:] = [longer]
+        return [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines]
+
+    def _parts(self) -> Iterator[str]:
         ledger = self._ledger
         elapsed = format_seconds(time.monotonic() - self._began)
         if ledger is None:
-            return f"starting … {elapsed}"
-        records = ledger.records()
-        count = {status: sum(r.status == status for r in records) for status in ("finished", "failed", "stopped")}
-        total = ledger.source.expected()
-        parts = [f"{count['finished'] + count['stopped']}/{total} trials done", f"{len(ledger.running)} running"]
-        doing = Counter(attempt.doing for attempt in list(ledger.running.values()) if attempt.doing)
-        parts += [f"{n} {what}" for what, n in sorted(doing.items())]
-        parts.append(f"{count['failed']} failed")
+            yield f"starting · {elapsed}"
+            return
+        records, attempts = ledger.records(), list(ledger.running.values())
+        count = Counter(record.status for record in records)
+        yield f"{count['finished'] + count['stopped']}/{ledger.source.expected()} trials done"
+        if count["failed"]:
+            yield f"{count['failed']} failed"
         if ledger.known:
-            parts.append(f"{ledger.known} kept from before")
-        rate = sum(a.latest[_RATE] for a in list(ledger.running.values()) if _RATE in a.latest)
-        if rate:
-            parts.append(f"{format_count(rate)} tokens/s")
-        parts.append(elapsed)
+            yield f"{ledger.known} kept from before"
+        yield from self._doing(ledger, attempts)
+        yield elapsed
         left = self.seconds_left()
-        if left is not None and ledger.running:
+        if left is not None and attempts:
             open_ended = self._plan is not None and self._plan.seeds_possible is not None
-            parts.append(f"{'at most' if open_ended else 'about'} {format_seconds(left)} left")
+            yield f"{'at most' if open_ended else 'about'} {format_seconds(left)} left"
+        rate = sum(attempt.latest.get(_RATE, 0.0) for attempt in attempts)
+        if rate:
+            yield f"{format_count(rate)} tokens/s"
         best = self._best()
         if best is not None:
-            parts.append(best)
-        return " · ".join(parts)
+            yield best
+
+    def _doing(self, ledger: Ledger, attempts: Sequence[Attempt]) -> Iterator[str]:
+        """What the trials do that have been given out; where there are none, what is waited for."""
+        states = Counter(attempt.state for attempt in attempts)
+        for state in sorted(states, key=lambda state: (state != "running", state)):
+            yield f"{states[state]} {state}"
+        if states or self._end.is_set():
+            return
+        if ledger.halted:
+            yield "stopping"
+        elif ledger.finished:
+            yield "ending Ray"
+        else:
+            yield f"waiting for Ray to start the {'first' if ledger.first_report is None else 'next'} trial"
+
+    def _step(self, attempt: Attempt) -> str:
+        """Step of steps, or what it does before the first one."""
+        if not attempt.step:
+            return attempt.state
+        row = None if self._plan is None else self._plan.row(attempt.proposal.arm, attempt.proposal.role)
+        text = f"{attempt.step:,}"
+        if row is not None and row.steps is not None and row.steps_most is None:
+            text += f"/{row.steps:,}"
+        return f"{text} {attempt.doing}" if attempt.doing else text
 
     def seconds_left(self) -> float | None:
         """Time until the sweep ends, from the seconds per FLOP that each planned cell has shown.
@@ -129,9 +174,9 @@ class ProgressDisplay:
         for attempt in list(ledger.running.values()):
             row = plan.row(attempt.proposal.arm, attempt.proposal.role)
             spent = attempt.latest.get("flops/total", 0.0)  # nothing reported: nothing spent that is known
-            if spent:
-                seconds[row.arm] += time.monotonic() - attempt.began
-                flops[row.arm] += spent
+            if attempt.first_step is not None and spent > attempt.first_step[1]:  # its start says nothing of its pace
+                seconds[row.arm] += time.monotonic() - attempt.first_step[0]
+                flops[row.arm] += spent - attempt.first_step[1]
             if row.flops:
                 done[row.arm, row.role] += min(1.0, spent / row.flops)
         if not any(flops.values()):
@@ -160,6 +205,19 @@ class ProgressDisplay:
         _, arm, value = min(scored)
         return f"best {metric} {format_metric(metric, value)} ({arm})"
 
-    def _lines(self) -> None:
-        while not self._end.wait(PLAIN_PERIOD_S):
-            self._console.print(self.line(), highlight=False)
+    def _print(self) -> None:
+        for line in self.lines():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _print_now_and_then(self) -> None:
+        first = iter(FIRST_LINES_S)
+        while not self._end.wait(next(first, PLAIN_PERIOD_S)):
+            self._print()
+
+
+def _name(attempt: Attempt) -> str:
+    """A trial in few characters: its seed, or its number where the seed was drawn and has 19 digits."""
+    proposal = attempt.proposal
+    if proposal.role == "replicate":
+        return f"{proposal.arm} · seed {proposal.seed}"
+    return proposal.arm if proposal.role == "search" else f"{proposal.arm} · {proposal.role} {attempt.place}"

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,11 @@ from stackwise_ray.config.space.designs import Design
 from stackwise_ray.config.space.sweep_config import SweepConfig, sweep_to_plain
 from stackwise_ray.core import plugins
 from stackwise_ray.core.atomic import atomic_write_json, atomic_write_text
+from stackwise_ray.core.calibration_store import Calibration
+from stackwise_ray.core.callbacks import NoWaitingLine, WaitingLine
 from stackwise_ray.core.environment import describe_environment
 from stackwise_ray.core.errors import ConfigError, DiskFullError
+from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.ownership import SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.delivery import Delivery
@@ -82,7 +85,11 @@ class SweepOutcome:
 
 @dataclass(kw_only=True)
 class Options:
-    """What the command line adds to the file."""
+    """What the command line adds to the file.
+
+    Attributes:
+        waiting: Shows what the command waits for, where it is no trial.
+    """
 
     address: str | None = None
     max_concurrent: int | None = None
@@ -90,6 +97,7 @@ class Options:
     report: Callable[[Path], Path] | None = None
     verdicts: AnytimeVerdicts | None = None
     worker: str = WORKER
+    waiting: WaitingLine = field(default_factory=NoWaitingLine)
 
 
 def run_sweep(sweep: SweepConfig, design: Design, directory: Path, console: Console, options: Options) -> SweepOutcome:
@@ -123,10 +131,11 @@ def _owned(
         remove_stale_directory(journal.get_meta("ray_directory"))
         for record in journal.trials() if options.retry_failed else ():
             journal.reset(record.trial_id)
-        tracker = Delivery(sweep, design.questions.first_goal, directory, journal, console)
+        tracker = Delivery(sweep, design.questions.first_goal, directory, journal, console, options.waiting)
         try:
             return _run(sweep, design, directory, journal, tracker, console, options)
         finally:
+            options.waiting.clear()
             tracker.close("interrupted")  # does nothing where the sweep came to its end
 
 
@@ -139,7 +148,7 @@ def _run(
     console: Console,
     options: Options,
 ) -> SweepOutcome:
-    corpora = PreparedCorpora(console)
+    corpora = PreparedCorpora(options.waiting)
     source = source_for(sweep, design, journal, options.verdicts)
     resources = sweep.resources
     settings = RunSettings(
@@ -173,7 +182,7 @@ def _run(
     problems += unreported(sweep, trials)
     failed = tuple(record for record in trials if record.status == "failed")
     _keep_models(sweep, design, directory, trials)
-    report = _report(directory, options, problems, console)
+    report = _report(directory, options, problems)
     return SweepOutcome(
         directory=directory,
         trials=trials,
@@ -196,6 +205,8 @@ def _run_missing(
     accept: Callable[[], None],
 ) -> None:
     """Run what is left; Ray starts while the plan is made."""
+    began = time.monotonic()
+    options.waiting("loading Ray")
     from stackwise_ray.distributed.session import ray_session
 
     demand = Demand.of(sweep.resources, options.max_concurrent)
@@ -204,17 +215,40 @@ def _run_missing(
         ledger.journal.put_meta("ray_directory", str(temp_directory))  # the next command removes it if this one dies
 
     with ThreadPoolExecutor(1, "plan") as pool:
+        options.waiting("starting Ray")
         planning = pool.submit(
-            plan_sweep, sweep, design, corpora, max_concurrent=options.max_concurrent, verdicts=options.verdicts
+            plan_sweep,
+            sweep,
+            design,
+            corpora,
+            max_concurrent=options.max_concurrent,
+            address=options.address,
+            verdicts=options.verdicts,
         )
         with contextlib.ExitStack() as stack:
-            with console.status("starting Ray …") if console.is_terminal else contextlib.nullcontext():
-                session = stack.enter_context(ray_session(demand, address=options.address, on_directory=note))
-                plan = planning.result()
+            session = stack.enter_context(ray_session(demand, address=options.address, on_directory=note))
+            ray_seconds = time.monotonic() - began
+            options.waiting(f"planning {sweep.name}")
+            plan = planning.result()
+            options.waiting.clear()
             _refuse(plan)
             accept()
             atomic_write_json(ledger.settings.directory / "plan.json", plan.to_dict())
-            _train(sweep, design, ledger, plan, session, demand, tracker, console)
+            began = time.monotonic()
+            try:
+                _train(sweep, design, ledger, plan, session, demand, tracker, console)
+            finally:
+                if ledger.first_report is not None and options.address is None:
+                    _remember_start(ray_seconds + ledger.first_report - began, console)
+
+
+def _remember_start(seconds: float, console: Console) -> None:
+    """Stores how long the start took, for later plans; never a reason to fail."""
+    calibration = Calibration()
+    try:
+        calibration.add_start(seconds)
+    except (OSError, DiskFullError) as error:
+        console.print(f"the calibration at {calibration.path} could not be written: {error}", soft_wrap=True)
 
 
 def _train(
@@ -356,14 +390,16 @@ def _keep_models(sweep: SweepConfig, design: Design, directory: Path, trials: tu
             shutil.rmtree(directory / "trials" / record.trial_id / "model", ignore_errors=True)
 
 
-def _report(directory: Path, options: Options, problems: list[str], console: Console) -> Path | None:
+def _report(directory: Path, options: Options, problems: list[str]) -> Path | None:
     if options.report is None:
         return None
     try:
-        with console.status("writing the report …") if console.is_terminal else contextlib.nullcontext():
-            return options.report(directory)
+        options.waiting("writing the report")
+        return options.report(directory)
     except DiskFullError:
         raise
     except Exception as error:  # the trials are there and the report can be written again
-        problems.append(f"the report could not be written: {error}; python -m analysis report {directory}")
+        problems.append(f"the report could not be written: {error}; {as_started(ANALYSIS)} report {directory}")
         return None
+    finally:
+        options.waiting.clear()

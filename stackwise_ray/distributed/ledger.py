@@ -52,11 +52,18 @@ class Attempt:
     began: float = field(default_factory=time.monotonic)
     last_heartbeat: float = field(default_factory=time.monotonic)
     latest: dict[str, float] = field(default_factory=dict)
+    place: int = 0  # in the order in which the sweep's trials were first started
     step: int = 0
+    first_step: tuple[float, float] | None = None  # time.monotonic() and FLOPs when the first step was reported
     doing: str | None = None  # what it has begun and measures nothing in
     pid: int | None = None  # of the worker's process, once it has reported
     seen: int = -1  # last Tune iteration that was booked
     over: bool = False
+
+    @property
+    def state(self) -> str:
+        """What it does now: "starting" until its first step, what it says of itself, or "running"."""
+        return self.doing or ("running" if self.step else "starting")
 
 
 class Ledger:
@@ -90,6 +97,7 @@ class Ledger:
         self.planned: Callable[[Proposal], Mapping[str, float | None]] = lambda proposal: {}  # `PlanRow.predicted`
         self.known = 0  # trials answered from the journal
         self.halted: str | None = None
+        self.first_report: float | None = None  # time.monotonic() at which a trial first reported
         self.deadline: float | None = None  # time.monotonic() at which limits.wall_hours is used up
 
     # -------------------------------------------------------------------------------------------------- giving out
@@ -162,7 +170,7 @@ class Ledger:
         folder = self.settings.directory / "trials" / trial_id
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / "attempt", str(number))  # a worker checks it before each rename
-        return Attempt(proposal=proposal, trial_id=trial_id, number=number)
+        return Attempt(proposal=proposal, trial_id=trial_id, number=number, place=known.number)
 
     def _enter(self, proposal: Proposal, trial_id: str) -> None:
         """Note that the sweep as it is asked for now holds this trial (one trial may stand under two arms)."""
@@ -240,6 +248,10 @@ class Ledger:
                     attempt.latest.update(record.metrics)
                     attempt.latest.update({"flops/total": record.flops, "tokens/total": record.tokens})
                     attempt.step, attempt.doing = record.step, record.doing
+                    if attempt.first_step is None and record.step:
+                        attempt.first_step = (time.monotonic(), record.flops)
+                if self.first_report is None and any(record.step for record in report.records):
+                    self.first_report = time.monotonic()
                 if report.outcome is not None:
                     self._end(tune_id, attempt, report.outcome)
             except DiskFullError as error:

@@ -68,7 +68,7 @@ def apply_flags(trial: TrialConfig) -> TrialConfig:
     written: dict[str, tuple[Any, str]] = {}
     for position, name in enumerate(trial.flags):
         if name in trial.flags[:position]:
-            raise ConfigError(f"lists '{name}' twice; once is enough", path="flags")
+            raise ConfigError(f"contains '{name}' twice; write it once", path="flags")
         try:
             lack = lack_of(name, trial)
             edits = {} if lack is not None else edits_of(name, trial)
@@ -128,6 +128,6 @@ def _refuse_conflict(name: str, path: str, value: Any, written: Mapping[str, tup
         if overlap(path, other_path):
             raise ConfigError(
                 f"'{other}' sets {other_path} = {other_value!r} and '{name}' sets {path} = {value!r}; "
-                "these two do not go together: leave one of them out",
+                "these two flags do not go together; leave one of them out",
                 path="flags",
             )

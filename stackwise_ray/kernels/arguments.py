@@ -31,12 +31,12 @@ def check_arguments(potential: Tensor, shift: Tensor, bonds: dict[str, Tensor], 
             )
         dtype = argument.dtype
         if dtype not in _ALLOWED:
-            raise ValueError(f"{name} is {dtype}; allowed are float16, bfloat16, float32, float64 and complex")
+            raise ValueError(f"{name} is {dtype}; it must be float16, bfloat16, float32, float64 or complex")
         if argument.device != device:
             raise ValueError(f"{name} is on {argument.device} but potential on {device}; move one")
         if (dtype in _DOUBLE) != is_double:
             raise ValueError(
-                f"{name} is {dtype} but potential {potential.dtype}: single and double precision are not mixed;"
+                f"{name} is {dtype} but potential {potential.dtype}: single and double precision cannot be mixed;"
                 " convert one"
             )
     for name in ("potential", bond):
@@ -65,7 +65,7 @@ def _check_broadcast(name: str, argument: Tensor, target: tuple[int, ...]) -> No
 def check_gradient(gradient: str, allowed: tuple[str, ...]) -> None:
     """Refuses a gradient that the op does not have."""
     if gradient not in allowed:
-        raise ValueError(f"gradient is '{gradient}'; allowed here are {', '.join(allowed)}")
+        raise ValueError(f"gradient is '{gradient}'; here it must be one of {', '.join(allowed)}")
 
 
 def check_values(shift: Tensor, coupling: Tensor | None = None) -> None:

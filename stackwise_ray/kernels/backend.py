@@ -108,7 +108,7 @@ def choose_backend(name: str | None = None, device: str | None = None) -> str:
         return _computing_on(device)[0]
     if device is not None and not BACKENDS.get(name).computes_on(device):
         raise ConfigError(
-            f"kernel backend '{name}' does not compute on {device}; on it do {', '.join(_computing_on(device))}"
+            f"kernel backend '{name}' does not compute on {device}; choose one of {', '.join(_computing_on(device))}"
         )
     return name
 
@@ -136,7 +136,7 @@ def _usable(name: str, source: str | None = None) -> str:
     reason = BACKENDS.get(name).unusable()
     if reason is not None:
         raise ConfigError(
-            f"kernel backend '{name}' cannot run here: {reason}; usable are {', '.join(available_backends())}",
+            f"kernel backend '{name}' cannot run here: {reason}; choose one of {', '.join(available_backends())}",
             source=source,
         )
     return name

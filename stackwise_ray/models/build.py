@@ -69,7 +69,7 @@ def build_model(
     if model.vocab_size is not None:
         if model.vocab_size < vocab_size:
             raise ConfigError(
-                f"= {model.vocab_size} is smaller than the tokenizer's {vocab_size}; remove it or raise it",
+                f"= {model.vocab_size} is smaller than the tokenizer's {vocab_size}; leave it out, or raise it",
                 path="model.vocab_size",
             )
         vocab_size = model.vocab_size
@@ -137,7 +137,7 @@ def _from_pretrained(
     config = saved_config(folder, path="model.pretrained")
     if config.model_type != family.name:
         raise ConfigError(
-            f"= {family.name}, but {source} holds a {config.model_type} model; set model.family: {config.model_type}",
+            f"= {family.name}, but {source} is a {config.model_type} model; write model.family: {config.model_type}",
             path="model.family",
         )
     expected = configure(model, vocab_size=vocab_size, seq_len=seq_len)
@@ -147,10 +147,10 @@ def _from_pretrained(
     for field, want in want_all.items():
         have = have_all[field]
         if have != want:
-            raise ConfigError(f"= {want}, but {source} has {have}; set model.{field}: {have}", path=f"model.{field}")
+            raise ConfigError(f"= {want}, but {source} has {have}; write model.{field}: {have}", path=f"model.{field}")
     if family.has_position_table and seq_len > config.max_position_embeddings:
         raise ConfigError(
-            f"= {seq_len} is beyond the {config.max_position_embeddings} learned positions of {source};"
+            f"= {seq_len} is more than the {config.max_position_embeddings} learned positions of {source};"
             f" choose data.seq_len <= {config.max_position_embeddings}",
             path="data.seq_len",
         )

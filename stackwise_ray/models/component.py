@@ -259,7 +259,7 @@ def attach_saved(model: PreTrainedModel, source: str) -> None:
     if attached(model):
         return
     if not isinstance(record, Mapping):
-        problem = f"= {record!r}; it is a mapping from components to their options and states: save the model again"
+        problem = f"= {record!r}, but it must map components to their options and states; save the model again"
         raise ConfigError(problem, path=SAVED, source=source)
     saved = {name: _saved(name, one, source) for name, one in record.items()}
     for name, (options, _) in saved.items():

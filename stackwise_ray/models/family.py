@@ -121,7 +121,9 @@ class ModelFamily(ABC):
     def heads(self, model: ModelConfig) -> int:
         """The number of attention heads, which a family that `takes_n_heads` cannot do without."""
         if model.n_heads is None:
-            raise ConfigError(f"is missing: family {self.name} needs a number of attention heads", path="model.n_heads")
+            raise ConfigError(
+                f"is absent: the family {self.name} needs a number of attention heads; add it", path="model.n_heads"
+            )
         return model.n_heads
 
     def n_positions(self, model: ModelConfig, seq_len: int) -> int:
@@ -141,7 +143,7 @@ class ModelFamily(ABC):
         """
         if model.role not in self.roles:
             raise ConfigError(
-                f"= {model.role}, but family {self.name} is built as {' or '.join(self.roles)} only; "
+                f"= {model.role}, but the family {self.name} can only be {' or '.join(self.roles)}; "
                 f"write {self.roles[0]}, or choose another family",
                 path="model.role",
             )
@@ -149,7 +151,7 @@ class ModelFamily(ABC):
         self._forbid(model)
         if model.max_positions is not None and seq_len > model.max_positions:
             raise ConfigError(
-                f"= {seq_len} is beyond the {model.max_positions} learned positions of {self.name}"
+                f"= {seq_len} is more than the {model.max_positions} learned positions of {self.name}"
                 f" (model.max_positions); choose data.seq_len <= {model.max_positions} or raise model.max_positions",
                 path="data.seq_len",
             )
@@ -158,8 +160,8 @@ class ModelFamily(ABC):
         if not self.takes_n_heads:
             if model.n_heads is not None:
                 raise ConfigError(
-                    f"= {model.n_heads}, but family {self.name} does not take it (its mixer has heads of its own: "
-                    "mixer.n_heads); remove it",
+                    f"= {model.n_heads}, but the family {self.name} has no such option; leave it out, and "
+                    "set the heads of its mixer by model.mixer.n_heads",
                     path="model.n_heads",
                 )
             return
@@ -176,8 +178,8 @@ class ModelFamily(ABC):
             )
         if self.takes_n_kv_heads and model.n_kv_heads is not None and n_heads % model.n_kv_heads:
             raise ConfigError(
-                f"= {model.n_kv_heads} does not divide n_heads = {n_heads};"
-                f" choose {near_divisors(n_heads, model.n_kv_heads)}",
+                f"= {model.n_kv_heads} does not divide n_heads = {n_heads}; choose "
+                f"{near_divisors(n_heads, model.n_kv_heads)}",
                 path="model.n_kv_heads",
             )
 
@@ -192,12 +194,13 @@ class ModelFamily(ABC):
             if value is not None and not getattr(self, fact):
                 fitting = " or ".join(name for name, family in FAMILIES.items() if getattr(family, fact))
                 raise ConfigError(
-                    f"= {value}, but family {self.name} does not take it; it goes with {fitting}; remove it",
+                    f"= {value}, but the family {self.name} has no such option; leave it out, or choose "
+                    f"the family {fitting}",
                     path=f"model.{field}",
                 )
         if model.dropout > 0 and not self.dropout_fields:
             raise ConfigError(
-                f"= {model.dropout:g}, but family {self.name} has no dropout; set model.dropout: 0",
+                f"= {model.dropout:g}, but the family {self.name} has no dropout; write model.dropout: 0",
                 path="model.dropout",
             )
 
@@ -223,7 +226,10 @@ def special_token_settings(
         if name not in SPECIAL_TOKENS:
             raise ConfigError(f"special token '{name}' is unknown; the names are {', '.join(SPECIAL_TOKENS)}")
         if not 0 <= id_ < vocab_size:
-            raise ConfigError(f"= {vocab_size} does not hold the {name} token {id_}", path="model.vocab_size")
+            raise ConfigError(
+                f"= {vocab_size} is too small for the {name} token {id_}; give at least {id_ + 1}",
+                path="model.vocab_size",
+            )
     return {f"{name}_token_id": id_ for name, id_ in (absent | dict(special_ids)).items()}
 
 

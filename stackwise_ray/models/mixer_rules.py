@@ -73,26 +73,27 @@ def check_mixer(mixer: Mixer, d_model: int) -> None:
     """
     if isinstance(mixer, AttentionMixer) and d_model % (2 * mixer.n_heads):
         raise ConfigError(
-            f"= {mixer.n_heads} does not cut d_model = {d_model} into heads of even width (rotary positions need it);"
-            f" choose {near_divisors(d_model // 2, mixer.n_heads)}",
+            f"= {mixer.n_heads} does not divide d_model = {d_model} into heads of even width, which rotary "
+            f"positions need; choose {near_divisors(d_model // 2, mixer.n_heads)}",
             path="model.mixer.n_heads",
         )
     if not isinstance(mixer, ResolventDiagonalMixer):
         return
     if "potential" not in mixer.learn:
         raise ConfigError(
-            f"= {list(mixer.learn)} lacks potential: the mixer would not read its input; add potential",
+            f"= {list(mixer.learn)} lacks potential, and without it the mixer does not read its input; add potential",
             path="model.mixer.learn",
         )
     if mixer.gradient == "diagonal" and "hop" in mixer.learn:
         raise ConfigError(
-            "= diagonal gives the hop no gradient; take hop out of model.mixer.learn or choose gradient: adjoint",
+            "= diagonal gives the hop no gradient, but model.mixer.learn contains hop; remove it there, "
+            "or write gradient: adjoint",
             path="model.mixer.gradient",
         )
     if mixer.eta is not None and "eta" in mixer.learn and mixer.eta <= ETA_FLOOR:
         raise ConfigError(
-            f"= {mixer.eta:g} is not above the floor {ETA_FLOOR:g} of a learned eta; raise it or take eta out of"
-            " model.mixer.learn",
+            f"= {mixer.eta:g} is not above {ETA_FLOOR:g}, the least value of a learned eta; raise it, or "
+            "remove eta from model.mixer.learn",
             path="model.mixer.eta",
         )
 
@@ -106,6 +107,6 @@ def check_channel_mixer(channel_mixer: ChannelMixer) -> None:
     if isinstance(channel_mixer, ExpertsChannelMixer) and not 1 <= channel_mixer.top_k <= channel_mixer.n_experts:
         most = channel_mixer.n_experts
         raise ConfigError(
-            f"= {channel_mixer.top_k} is not one to all of n_experts = {most}; choose 1 to {most}",
+            f"= {channel_mixer.top_k} is not between 1 and n_experts = {most}; choose 1 to {most}",
             path="model.channel_mixer.top_k",
         )

@@ -132,7 +132,7 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
             )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"= {folder} has no safetensors weights to load ({reason})", path=path) from None
+        raise ConfigError(f"= {folder} has no safetensors weights that can be loaded ({reason})", path=path) from None
     names = stored_names(folder)
     take_form(model, names)
     attach_saved(model, str(folder / "config.json"))
@@ -143,15 +143,15 @@ def load_saved(folder: Path, role: str, *, path: str, **settings: Any) -> PreTra
     if absent:
         what = "masked language model" if role == "encoder" else "language model"
         raise ConfigError(
-            f"= {folder} is no whole {what}: it lacks {', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}, which "
-            "would stay random; give a model that was trained as one",
+            f"= {folder} is not a complete {what}: it lacks {', '.join(absent[:3])}{', …' if len(absent) > 3 else ''}. "
+            "These weights would be random; give a model that was trained as one",
             path=path,
         )
     left = sorted(set(told["unexpected_keys"]) - model.state_dict().keys())
     if left and hasattr(model.config, SAVED):  # this program saved it, and saves nothing that is not the model's
         shown = f"{', '.join(left[:3])}{', …' if len(left) > 3 else ''}"
         raise ConfigError(
-            f"does not go with its weights: {shown} would be left out; give config.json as it was saved",
+            f"does not fit the weights beside it: {shown} would be left out; restore config.json as it was saved",
             path=SAVED,
             source=str(folder / "config.json"),
         )

@@ -75,8 +75,8 @@ def _rule() -> Any:
 def _whole_blocks(trial: TrialConfig) -> Found:
     if trial.training.parallel != "sharded":
         return None
-    problem = "= adamw_8bit keeps one scale for 256 neighbours of a matrix, and sharded training cuts matrices"
-    return "optimizer.kind", f"{problem} at other places; choose adamw, or training.parallel: replicated"
+    problem = "= adamw_8bit does not go with training.parallel: sharded, which would divide its blocks of 256 entries"
+    return "optimizer.kind", f"{problem}; choose adamw, or training.parallel: replicated"
 
 
 OPTIMIZERS.register("adamw_8bit")(UpdateRule(build=adamw_8bit, rules=(_whole_blocks,)))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import psutil
 
 from stackwise_ray.config.space.sweep_config import Resources
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.quantities import format_bytes
 
 GPUS_VARIABLE = "STACKWISE_GPUS"
 """How many GPUs a sweep counts with, instead of those that torch sees (see `usable_gpus`)."""
-_ELSEWHERE = " (name a cluster with --address to plan or run there)"
+_ELSEWHERE = " (name a cluster with --address to run there)"
 
 _RAY_UNITS = 10_000
 """Ray counts resources in ten-thousandths."""
@@ -71,17 +75,33 @@ class Demand:
             fits = min(fits, int(gpus // (self.gpus * self.workers)))
         return fits if self.max_concurrent is None else min(fits, self.max_concurrent)
 
-    def slots_here(self) -> tuple[int, str | None]:
-        """Trials that this machine holds at once, at least 1, and what to say where its GPUs hold none."""
-        gpus = usable_gpus() if self.gpus else 0
-        slots = self.slots(usable_cores(), gpus)
-        if self.gpus * self.workers <= gpus:
-            return max(1, slots), None
-        needed = f"{self.gpus * self.workers:g} GPU{'s' if self.gpus * self.workers > 1 else ''}"
-        has = f"this machine has {gpus}" if gpus else "this machine has none"
-        return 1, (
-            f"a trial needs {needed}, and {has}: times are for one trial at a time; it runs on a machine that has "
-            "them, or on a cluster (--address)"
+    def slots_here(self, address: str | None = None) -> tuple[int, str | None]:
+        """Trials that this machine holds at once, at least 1, and what to say where they run on another one.
+
+        Args:
+            address: The cluster on which they are to run; None: none was named.
+        """
+        has = {"GPU": usable_gpus() if self.gpus else 0, "CPU": usable_cores()}
+        needs = {"GPU": self.gpus * self.workers, "CPU": self.cpus * self.workers}
+        slots = self.slots(has["CPU"], has["GPU"])
+        lacking = [kind for kind in needs if needs[kind] > has[kind]]
+        if not lacking:
+            held = f"hours are for {_many(slots, 'trial')} at a time, as this machine holds; {address} may hold more"
+            return slots, held if address else None
+        wanted = " and ".join(_many(needs[kind], kind) for kind in lacking)
+        there = " and ".join(_many(has[kind], kind) for kind in lacking)
+        where = f"on {address}" if address else "with --address on a cluster that has them, or on a larger machine"
+        return 1, f"a trial needs {wanted}; this machine has {there}: run it {where}. Hours are for one trial at a time"
+
+    def memory_here(self, peak_bytes: Iterable[float | None]) -> str | None:
+        """What to say where a trial's predicted peak (None: not predicted) is more than the memory of this machine."""
+        most = self.workers * max((peak for peak in peak_bytes if peak is not None), default=0.0)
+        total = psutil.virtual_memory().total
+        if most <= total:
+            return None
+        return (
+            f"a trial needs about {format_bytes(most)} of memory; this machine has {format_bytes(total)}: run it with "
+            "--address on a cluster that has it, or lower training.memory_bytes"
         )
 
     def gpus_to_hold(self, at_once: int, gpus: int) -> float:
@@ -98,27 +118,22 @@ class Demand:
         per_device = min(_shares(self.gpus), math.ceil(max(1, at_once) / gpus))
         return math.floor(_RAY_UNITS / per_device) / _RAY_UNITS
 
-    def require_processors(self) -> int:
-        """The CPUs of this machine, which hold at least one trial.
-
-        Raises:
-            ConfigError: They do not.
-        """
-        cpus = usable_cores()
-        self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
-        return cpus
-
     def require_this_machine(self) -> int:
         """The CPUs of this machine, which holds at least one trial, GPUs included.
 
         Raises:
             ConfigError: It does not.
         """
-        cpus = self.require_processors()
+        cpus = usable_cores()
+        self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
         if self.gpus:
             gpus = usable_gpus()
             self.require(self.gpus * self.workers <= gpus, f"this machine has {gpus} GPUs{_ELSEWHERE}")
         return cpus
+
+
+def _many(number: float, what: str) -> str:
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
 
 
 def _shares(share: float) -> int:

@@ -9,23 +9,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.planning.plan_device import UNKNOWN_GPU
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 
 CHEAPER_EVALUATION = "fewer training.evaluations or data.validation_tokens"
-NOT_CALIBRATED = "not calibrated: run python -m stackwise_ray.doctor"
-NO_GPU_CALIBRATED = "not calibrated for a GPU: run python -m stackwise_ray.doctor on a machine that has one"
+NOT_CALIBRATED = f"not calibrated: run {as_started('doctor')}"
+NO_GPU_CALIBRATED = f"not calibrated for a GPU: run {as_started('doctor')} on a machine that has one"
 
 
 def plan_table(plan: SweepPlan) -> RenderableType:
     """The plan in two tables that fit 80 columns; of one that is refused as a whole, the reasons alone."""
-    arms = Table(title=f"Plan of {plan.name}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("arm", "trials", "params", "non-emb.", "forward/token", "backward/token", "optimizer/step"):
-        arms.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
-    budgets = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for name in ("arm", "steps", "tokens", "FLOPs", "evaluation", "time/trial", "peak memory", "disk"):
-        budgets.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm")
+    arms = _table(_ARMS, title=f"Plan of {plan.name}")
+    budgets = _table(_BUDGETS)
     for row in plan.rows:
         name = row.name
         if row.refused is None:
@@ -44,14 +41,38 @@ def plan_table(plan: SweepPlan) -> RenderableType:
     return Group(arms, budgets, *refused, Text(_caption(plan)))
 
 
+_ARMS = (
+    "arm",
+    "trials",
+    "parameters",
+    "without\nembeddings",
+    "forward\nFLOPs/token",
+    "backward\nFLOPs/token",
+    "optimizer\nFLOPs/step",
+)
+_BUDGETS = ("arm", "steps", "tokens", "training\nFLOPs", "evaluation\nFLOPs", "time per\ntrial", "peak\nmemory", "disk")
+
+
+def _table(columns: Sequence[str], title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=name != "arm", vertical="bottom")
+    return table
+
+
 def _caption(plan: SweepPlan) -> str:
+    """What is left to run, and below it what a reader must know beside the tables."""
+    whole, plan = plan, plan.left
     ends = [plan] if plan.least is None else [plan.least, plan]
     trials = _many(plan.trials, "trial") if plan.least is None else f"{plan.least.trials} to {plan.trials} trials"
+    if whole.done:
+        trials = f"{whole.done} of {_many(whole.trials, 'trial')} have ended; {trials} left"
     total = f"{trials}, {_flops_text(plan, ends)}, {plan.slots} at once"
     seconds = [format_seconds(p.known_seconds) for p in ends if p.known_seconds is not None]
     total += f"; about {' to '.join(seconds)}" if seconds else ""
     untimed = [row.name for row in plan.accepted if row.seconds is None]
     total += f" without {', '.join(untimed)}" if seconds and untimed else ""
+    total += f"\n{_start_text(plan)}" if plan.trials and plan.sweep else ""
     counts = [f"{row.arm}: {row.vocabulary}" for row in plan.rows if row.vocabulary is not None]
     counts += [
         f"{row.arm}: the cache of the frozen prefix takes {row.cache_bytes} bytes ({format_bytes(row.cache_bytes)})"
@@ -73,20 +94,29 @@ def _caption(plan: SweepPlan) -> str:
     return "\n".join([total, *counts, *_not_calibrated(plan), *plan.notes])
 
 
+def _start_text(plan: SweepPlan) -> str:
+    """What is not in the time: the start of Ray and of the processes."""
+    if plan.start_seconds is None:
+        return "the start of Ray and of the trials' processes comes on top (not measured on this machine yet)"
+    took = format_seconds(plan.start_seconds)
+    return f"the start of Ray and of the trials' processes comes on top: {took}, as measured on this machine"
+
+
 def _flops_text(plan: SweepPlan, ends: Sequence[SweepPlan]) -> str:
     """The training FLOPs of the sweep: those that are planned, and whose are not."""
-    open_ = [row.name for row in plan.accepted if row.flops is None]
+    open_ = [row for row in plan.accepted if row.flops is None]
+    why = "a budget of time" if all("wall_seconds" in row.budget for row in open_) else "not counted"
     if len(open_) == len(plan.accepted):
-        return "training FLOPs open (a budget of time)"
+        return f"training FLOPs open ({why})"
     known = " to ".join(format_count(end.known_flops) for end in ends) + " training FLOPs"
-    return f"{known} without {', '.join(open_)} (a budget of time)" if open_ else known
+    return f"{known} without {', '.join(row.name for row in open_)} ({why})" if open_ else known
 
 
 def _not_calibrated(plan: SweepPlan) -> list[str]:
     """What no measurement of this machine predicts, and of which cells where others are predicted."""
     lacking: dict[tuple[tuple[str, ...], str], list[str]] = {}
     for what, column in (("time", "seconds"), ("peak", "peak_bytes")):
-        rows = [row for row in plan.accepted if getattr(row, column) is None]
+        rows = [row for row in plan.accepted if getattr(row, column) is None and row.params is not None]
         for unknown, why in ((False, NOT_CALIBRATED), (True, NO_GPU_CALIBRATED)):
             cells = tuple(row.name for row in rows if (row.device == UNKNOWN_GPU) is unknown)
             if cells:

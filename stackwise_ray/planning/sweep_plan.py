@@ -6,18 +6,20 @@ memory come from what this machine was measured to do (`core.calibration_store`)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration_store import Calibration
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role
-from stackwise_ray.data import PreparedData
+from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import calibration_key
 from stackwise_ray.planning.plan_device import CPU, PlanDevice
+from stackwise_ray.planning.preparation import DataFacts
 from stackwise_ray.training.initial import charged, check_tokenizer
 
 if TYPE_CHECKING:
@@ -35,33 +37,15 @@ class Cell:
         trial: One trial of the cell; its seed does not matter to the cost.
         trials: How many of them the sweep holds at most (replicates, tuning trials or search trials).
         trials_least: How many it holds at least, where that is open (adaptive replicates).
-        split_tokens: Tokens of each split, for the cost of scoring them whole.
-        tokenizer: Folder of the data's tokenizer.
+        data: What the cost depends on in the data.
     """
 
     arm: str
     role: Role
     trial: TrialConfig
     trials: int
-    vocab_size: int
-    special_ids: Mapping[str, int]
-    split_tokens: Mapping[str, int]
-    tokenizer: Path
+    data: DataFacts
     trials_least: int | None = None
-
-    @classmethod
-    def of(cls, arm: str, role: Role, trial: TrialConfig, trials: int, data: PreparedData) -> Cell:
-        """The cell of a trial on its prepared data."""
-        return cls(
-            arm=arm,
-            role=role,
-            trial=trial,
-            trials=trials,
-            vocab_size=data.vocab_size,
-            special_ids=data.special_ids,
-            split_tokens={name: split.n_tokens for name, split in data.splits.items()},
-            tokenizer=data.directory / "tokenizer",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +70,7 @@ class PlanRow:
         whole_splits: Whether a trial scores whole splits at its end.
         stages: Names, shares of the budget and steps of a trial's stages.
         charged: What the checkpoint that a trial starts from had cost, where the budget pays for that, in its unit.
+        done: Trials of the cell that have ended; they are among `trials`.
         device: "cpu", the name of the GPU, or "cuda" for a GPU of unknown name: what `seconds` and `peak_bytes` are of.
     """
 
@@ -115,6 +100,7 @@ class PlanRow:
     flops_least: int | None = None
     steps_most: int | None = None
     device: str | None = None
+    done: int = 0
 
     @property
     def name(self) -> str:
@@ -128,8 +114,15 @@ class PlanRow:
 
     @property
     def trials_text(self) -> str:
-        """The number of trials, or the least and the most."""
-        return str(self.trials) if self.trials_least is None else f"{self.trials_least}–{self.trials}"
+        """The number of trials, or the least and the most; of them, how many have ended."""
+        text = str(self.trials) if self.trials_least is None else f"{self.trials_least}–{self.trials}"
+        return f"{text} ({self.done} done)" if self.done else text
+
+    @property
+    def left(self) -> PlanRow:
+        """The same row without the trials that have ended."""
+        least = None if self.trials_least is None else max(0, self.trials_least - self.done)
+        return replace(self, trials=max(0, self.trials - self.done), trials_least=least, done=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +133,9 @@ class SweepPlan:
         slots: Trials at once that the hours are divided by.
         seeds_possible: First number of seeds at which adaptive replicates can decide; None: replicates are fixed.
         notes: Lines that a reader should see, e.g. that the learning rate is not tuned.
+        start_seconds: From the command to the first report of a trial, as earlier sweeps took on this machine, and in
+            no other number here; None: not measured.
+        sweep: Whether Ray runs it; else it is one trial in the process of `train`.
     """
 
     name: str
@@ -147,6 +143,25 @@ class SweepPlan:
     slots: int
     notes: tuple[str, ...] = ()
     seeds_possible: int | None = None
+    start_seconds: float | None = None
+    sweep: bool = True
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended."""
+        return sum(row.done for row in self.rows)
+
+    @property
+    def left(self) -> SweepPlan:
+        """The same plan without the trials that have ended."""
+        return replace(self, rows=tuple(row.left for row in self.rows))
+
+    def with_done(self, ended: Mapping[tuple[str, Role], int]) -> SweepPlan:
+        """The plan in which so many trials of each (arm, role) have ended."""
+        done: Counter[tuple[str, Role]] = Counter()
+        for (arm, role), count in ended.items():
+            done[self.row(arm, role).arm, role] += count
+        return replace(self, rows=tuple(replace(row, done=done[row.arm, row.role]) for row in self.rows))
 
     @property
     def least(self) -> SweepPlan | None:
@@ -192,7 +207,7 @@ class SweepPlan:
 
     @property
     def seconds(self) -> float | None:
-        """Predicted wall time of the whole sweep on this machine, start-up of Ray excluded; None: not calibrated."""
+        """Predicted wall time of the whole sweep on this machine, without `start_seconds`; None: not calibrated."""
         return None if any(row.seconds is None for row in self.accepted) else self.known_seconds
 
     @property
@@ -215,7 +230,9 @@ class SweepPlan:
             "notes": list(self.notes),
             "totals": self._totals(),
             "totals_least": None if self.least is None else self.least._totals(),
+            "totals_left": self.left._totals() if self.done else None,
             "seeds_possible": self.seeds_possible,
+            "start_seconds": self.start_seconds,
             "rows": rows,
         }
 
@@ -224,7 +241,14 @@ class SweepPlan:
 
 
 def plan_cells(
-    name: str, cells: Iterable[Cell], *, slots: int, threads: int, gpus: float = 0, notes: Iterable[str] = ()
+    name: str,
+    cells: Sequence[Cell],
+    *,
+    slots: int,
+    threads: int,
+    gpus: float = 0,
+    notes: Iterable[str] = (),
+    progress: ProgressCallback | None = None,
 ) -> SweepPlan:
     """Count and solve every cell; one that cannot run becomes a refused row.
 
@@ -232,13 +256,21 @@ def plan_cells(
         slots: Trials at once.
         threads: torch threads per trial, a key of the calibration.
         gpus: GPUs that each worker of a trial is given; 0: the CPU.
+        progress: Told how many cells are planned.
     """
     calibration = Calibration()
     device = PlanDevice.given(gpus, calibration)
-    rows = tuple(_row(cell, calibration, threads, device.of(cell.trial)) for cell in cells)
+    rows = []
+    for number, cell in enumerate(cells):
+        if progress is not None:
+            progress(f"planning {name}", number, len(cells))
+        rows.append(_row(cell, calibration, threads, device.of(cell.trial)))
     elsewhere = {row.device for row in rows if row.seconds is not None} - {CPU, None} if not device.here else ()
     said = [f"times on a GPU are those of another machine's {name}" for name in elsewhere]
-    return SweepPlan(name=name, rows=rows, slots=slots, notes=(*said, *notes))
+    said += dict.fromkeys(cell.data.remark for cell in cells if cell.data.remark is not None)
+    return SweepPlan(
+        name=name, rows=tuple(rows), slots=slots, notes=(*said, *notes), start_seconds=calibration.start_seconds()
+    )
 
 
 def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice) -> PlanRow:
@@ -249,17 +281,23 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice)
 
     trial = cell.trial
     budget = {unit: value for unit, value in asdict(trial.training.budget).items() if value is not None}
+    known = PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, trials_least=cell.trials_least, budget=budget)
+    whole_splits = wants_full_evaluation(trial, cell.role == "replicate")
+    data = cell.data
+    if data.vocab_size is None or (data.split_tokens is None and apply_flags(trial).training.cache):
+        return replace(known, whole_splits=whole_splits, device=device.name)  # what it costs follows from the data
     try:
-        check_tokenizer(trial, cell.tokenizer)
+        if data.tokenizer is not None:
+            check_tokenizer(trial, data.tokenizer)
         cost = plan_trial(
             trial,
-            vocab_size=cell.vocab_size,
-            special_ids=cell.special_ids,
-            split_tokens=cell.split_tokens,
+            vocab_size=data.vocab_size,
+            special_ids=data.special_ids,
+            split_tokens=data.split_tokens,
             final_evaluation=cell.role == "replicate",
         )
     except ConfigError as error:
-        return PlanRow(arm=cell.arm, role=cell.role, trials=cell.trials, budget=budget, refused=str(error))
+        return replace(known, trials_least=None, refused=str(error))
     differ = (cost.flops_least, cost.steps_most) != (cost.flops_total, cost.steps)
     backend = device.backend(trial)
     kind = calibration_key(trial, device=device.name, threads=threads, backend=backend, gpu_share=device.share)
@@ -276,11 +314,8 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice)
             flops_evaluation=cost.flops_evaluation or 0,
         )
     peak = calibration.predict_peak_bytes(kind, flops_per_step=per_step, live_peak_bytes=cost.live_peak_bytes)
-    return PlanRow(
-        arm=cell.arm,
-        role=cell.role,
-        trials=cell.trials,
-        budget=budget,
+    return replace(
+        known,
         params=cost.params,
         params_non_embedding=cost.params_non_embedding,
         flops_forward_per_token=cost.flops_forward_per_token,
@@ -289,14 +324,13 @@ def _row(cell: Cell, calibration: Calibration, threads: int, device: PlanDevice)
         steps=cost.steps,
         tokens=cost.tokens_total,
         flops=cost.flops_total,
-        flops_evaluation=cost.flops_evaluation,
+        flops_evaluation=None if data.split_tokens is None and whole_splits else cost.flops_evaluation,
         seconds=seconds,
         peak_bytes=peak,
         disk_bytes=cost.disk_bytes,
         cache_bytes=cost.cache_bytes or None,
         vocabulary=_both_counts(cell),
-        trials_least=cell.trials_least,
-        whole_splits=wants_full_evaluation(trial, cell.role == "replicate"),
+        whole_splits=whole_splits,
         stages=cost.stages,
         flops_least=cost.flops_least if differ else None,
         steps_most=cost.steps_most if differ else None,
@@ -311,7 +345,7 @@ def _both_counts(cell: Cell) -> str | None:
     model = cell.trial.model
     if published_size(model) is None or cell.role == "tuning":
         return None
-    text = describe_parameters(model, vocab_size=cell.vocab_size, seq_len=cell.trial.data.seq_len)
+    text = describe_parameters(model, vocab_size=cell.data.vocab_size or 0, seq_len=cell.trial.data.seq_len)
     return text if ";" in text else None
 
 

@@ -107,7 +107,7 @@ def read_results(folder: Path, weights: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"= {folder}: {file} is no JSON ({error}); delete or rename it", path="--output") from None
+        raise ConfigError(f"= {folder}: {file} is not JSON ({error}); delete or rename it", path="--output") from None
     return content if isinstance(content, dict) and content.get("weights") == weights else {}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from stackwise_ray.config.trial import DataConfig, data_config
-from stackwise_ray.core import environment
+from stackwise_ray.core import cache_place
 from stackwise_ray.core.atomic import atomic_write_json
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
@@ -58,9 +58,9 @@ class Perplexity(Task):
         super().check(trained, limit)
         if trained.trial.fills_masks:
             raise ConfigError(
-                f"= {self.facts.name}: the model at {trained.source} fills in masks from both sides and gives no "
-                "probability of a text from left to right, so it has no perplexity; take a decoder that predicts next "
-                "tokens, or leave --tasks out: the run's own evaluation has its losses of masked tokens",
+                f"= {self.facts.name}: the model at {trained.source} fills in masks and does not predict a text from "
+                "left to right, so it has no perplexity; give a decoder that predicts next tokens, or leave --tasks "
+                "out: the run's own evaluation reports its losses on masked tokens",
                 path="--tasks",
             )
 
@@ -185,7 +185,7 @@ def kept_unigram_nll(corpus: Corpus, progress: ProgressCallback | None = None) -
     text = {"recipe": corpus.recipe(), "signature": corpus.signature(), "words": corpus.word_rule}
     key = cache.key_of({**text, **({} if plugin is None else {"plugin": plugin.sha256})})
     place, _ = cache.entry(
-        environment.cache_directory() / "floors",
+        cache_place.cache_directory() / "floors",
         key,
         intact=lambda folder: _read_floor(folder) is not None,
         build=lambda folder: atomic_write_json(folder / _FLOOR, {"nll": unigram_nll(corpus, progress)}),

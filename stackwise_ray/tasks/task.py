@@ -162,8 +162,8 @@ class Task(ABC):
         """
         if limit is not None and not self.by_item:
             raise ConfigError(
-                f"= {limit}: {self.facts.name} is a {self.facts.kind} of the whole {self.facts.split} split, and has "
-                "no items to take part of; leave --limit out",
+                f"= {limit}: {self.facts.name} is one {self.facts.kind} over the whole {self.facts.split} split; "
+                "it has no items of which some could be left out; leave --limit out",
                 path="--limit",
             )
 

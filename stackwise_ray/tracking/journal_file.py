@@ -42,7 +42,8 @@ class JournalFile:
             self._connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         except sqlite3.OperationalError as error:
             raise ConfigError(
-                f"the journal cannot be opened ({error}); is its folder there and writable?", source=str(path)
+                f"the journal cannot be opened ({error}); check that its folder exists and is writable",
+                source=str(path),
             ) from error
         self._connection.row_factory = sqlite3.Row
         try:
@@ -98,7 +99,7 @@ class JournalFile:
             self._refuse_full_disk(error)
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise ConfigError(
-                    f"the journal cannot be read ({error}); is its disk sound, and is there room on it?",
+                    f"the journal cannot be read ({error}); check that the disk is intact and not full",
                     source=str(self.path),
                 ) from error
             raise ConfigError(

@@ -172,8 +172,8 @@ def _parallelism(trial: TrialConfig, model: PreTrainedModel, device: torch.devic
         return SingleWorker() if world_size == 1 else Replicated()
     if world_size == 1:
         raise ConfigError(
-            "= sharded shares the model out among workers, and this trial has one; give it more in a sweep "
-            "(resources.workers), or write replicated",
+            "= sharded divides the model among several workers, but this trial has one; set resources.workers in a "
+            "sweep, or write replicated",
             path="training.parallel",
         )
     from stackwise_ray.training.parallel.sharding import Sharded  # DTensor: half a second that other runs save
@@ -194,9 +194,9 @@ def build_training_model(
     if trial.model.role == "decoder" and FAMILIES.get(trial.model.family).can_be_two_sided:
         if not trial.fills_masks and not getattr(model.config, "is_causal", True):
             raise ConfigError(
-                "names weights of a decoder that sees both sides (is_causal: false); with its past alone it would be "
-                "another model: choose training.decoder_objective: bidirectional in a regime that has it, or other "
-                "weights",
+                "names weights of a decoder that sees both sides (is_causal: false), but this trial trains a decoder "
+                "that sees only the past; choose training.decoder_objective: bidirectional in a regime that has it, or "
+                "other weights",
                 path="model.pretrained" if trial.training.init_from is None else "training.init_from",
             )
         set_two_sided(model, trial.fills_masks)
@@ -206,8 +206,8 @@ def build_training_model(
         make_timed(model)
     elif takes_time(model):
         raise ConfigError(
-            "= depth, but the weights that this trial starts from are of a model that takes time; choose input, in a "
-            "regime that has it, or other weights",
+            "= depth, but the initial weights are of a model that takes time as an input; choose input in a regime "
+            "that has it, or other weights",
             path="training.time",
         )
     if plan.grows:
@@ -333,8 +333,7 @@ def float32_products(trial: TrialConfig, device: torch.device) -> Iterator[None]
     if device.type == "cpu":
         if tf32:
             raise ConfigError(
-                "= true is about the matrix products of a GPU, and this trial runs on a CPU; write false, or give it a "
-                "GPU",
+                "= true has no effect on a CPU, and this trial runs on one; write false, or give the trial a GPU",
                 path="training.tf32",
             )
         yield

@@ -154,8 +154,8 @@ def check_counted(trial: TrialConfig, costs: Sequence[StageCost]) -> None:
     if one > TOLERANCE * wanted or (len(costs) > 1 and stage > TOLERANCE * wanted):
         smallest = round(max(one, stage if len(costs) > 1 else 0) / TOLERANCE) + 1
         raise ConfigError(
-            f"= {wanted:g} cannot be met within {TOLERANCE:.0%}: steps differ in cost (model.components), so that up "
-            f"to {format_count(smallest * TOLERANCE)} FLOPs are left over; give at least {smallest}",
+            f"= {wanted:g} cannot be met within {TOLERANCE:.0%}: steps differ in cost (model.components), and up to "
+            f"{format_count(smallest * TOLERANCE)} FLOPs are left over; give at least {smallest}",
             path="training.budget.flops",
         )
 
@@ -248,7 +248,8 @@ def split_steps(total: int, shares: Sequence[float]) -> list[int]:
     """
     if total < len(shares):
         raise ConfigError(
-            f"= {total} is fewer than the {len(shares)} stages; give each at least one step",
+            f"= {total} is fewer than the {len(shares)} stages, and each stage needs a step; give at least "
+            f"{len(shares)}",
             path="training.budget.steps",
         )
     spare = total - len(shares)

@@ -112,13 +112,13 @@ def load_newest(directory: Path, *, trial_id: str, warn: Callable[[str], None]) 
             checkpoint = read_checkpoint(path)
         except CheckpointError as error:
             refused.append(str(error))
-            warn(f"refused a damaged checkpoint: {error}")
+            warn(f"a damaged checkpoint is not used: {error}")
             continue
         owner = checkpoint.state.get("trial_id")
         if owner != trial_id:
             raise CheckpointError(f"{path} belongs to trial {owner}, not to {trial_id}; choose another output folder")
         if refused:
-            warn(f"going on from the one before, {path.name}")
+            warn(f"training continues from the checkpoint before it, {path.name}")
         return checkpoint
     if paths:
         raise TrialError(f"no intact checkpoint is left: {'; '.join(refused)}. Delete {directory} to start again.")

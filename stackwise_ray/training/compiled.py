@@ -34,7 +34,7 @@ def require_compiler(device: torch.device) -> None:
         from torch.utils._triton import has_triton
 
         if not has_triton():
-            problem = "= true needs triton, which is not installed or does not know this GPU; pip install triton"
+            problem = "= true needs triton, but it is not installed or does not support this GPU; pip install triton"
             raise ConfigError(f"{problem}, or write false", path="training.compile")
         return
     compiler = os.environ.get("CXX", "g++")  # where torch looks
@@ -96,8 +96,8 @@ def as_compiled(step: int) -> Iterator[None]:
             if "fail_on_recompile" not in str(error):
                 raise
             raise TrialError(
-                f"training.compile = true: the model has changed at step {step}, and its pass would be compiled "
-                f"anew: {_reason(error)}; write false"
+                f"training.compile = true: the model has changed at step {step}, so its pass would be compiled "
+                f"again: {_reason(error)}; write false"
             ) from error
 
 

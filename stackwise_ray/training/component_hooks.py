@@ -65,9 +65,9 @@ def held_out_of(trial: TrialConfig, n_tokens: int) -> NDArray[np.int64] | None:
     if not len(offsets):
         names = " and ".join(f"model.components.{name}" for name in wanted)
         raise ConfigError(
-            f"= {fixed} takes all windows of the validation split ({n_tokens:,} tokens), and {names} calibrates on "
-            f"windows outside of them; choose at most {(n_tokens - 1) // seq_len // 2 * seq_len}, or give the "
-            "component what it would calibrate",
+            f"= {fixed} uses all windows of the validation split ({n_tokens:,} tokens), but {names} needs other "
+            f"windows to calibrate on; choose at most {(n_tokens - 1) // seq_len // 2 * seq_len}, or set the value "
+            "that the component would calibrate",
             path="data.validation_tokens",
         )
     return offsets

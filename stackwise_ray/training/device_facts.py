@@ -28,8 +28,8 @@ FLOAT64_SHARE = {
 arithmetic throughput; what is not listed is not known."""
 
 EMULATED_BF16 = (
-    "computes bf16 by emulation (compute capability below 8.0), no faster than float32; training.precision: fp16 is "
-    "what it computes fast"
+    "computes bf16 by emulation (compute capability below 8.0), no faster than float32; write training.precision: "
+    "fp16, which it computes fast"
 )
 
 

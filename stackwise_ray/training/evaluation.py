@@ -119,8 +119,8 @@ class Evaluator:
             raise TrialError(f"non-finite loss in evaluation: {result.sums[bad]} in window {bad} of {n_windows}")
         if not result.counts.any():
             raise TrialError(
-                f"none of the {n_windows} windows of the evaluation has a position with a loss: they hold special "
-                "tokens alone; raise data.validation_tokens, or look at the text"
+                f"none of the {n_windows} windows of the evaluation has a position with a loss: they contain only "
+                "special tokens; raise data.validation_tokens, or look at the text"
             )
         return result
 

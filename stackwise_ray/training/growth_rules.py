@@ -23,10 +23,13 @@ def is_one_stack(trial: TrialConfig) -> bool:
 def share_of_masks(trial: TrialConfig, ratio: float) -> Found:
     """Classical training masks a fixed share of an encoder's positions; a decoder has no masks there."""
     if trial.model.role == "decoder" and ratio != DEFAULT_MASK_RATIO:
-        problem = f"= {ratio:g} has no effect on a decoder; it goes with classical training of encoders"
+        problem = f"= {ratio:g} has no effect on a decoder; only encoders are trained on masks here"
         return "training.mask_ratio", f"{problem}; leave it out"
     if ratio == 0:
-        return "training.mask_ratio", "= 0 masks nothing, and masked tokens are all that an encoder learns from"
+        return (
+            "training.mask_ratio",
+            "= 0 masks no token, and an encoder learns from masked tokens only; give a share above 0",
+        )
     return None
 
 
@@ -48,10 +51,10 @@ def stage_split(trial: TrialConfig) -> Found:
     if training.stage_split != "flop_proportional" or training.budget.unit in ("flops", "wall_seconds"):
         return None
     problem = (
-        f"= flop_proportional gives a stage tokens in proportion to their cost, of a budget of {training.budget.unit}; "
-        "it is to give all stages equal tokens"
+        "= flop_proportional divides a budget of flops or wall_seconds so that all stages see equal tokens, but this "
+        f"budget is in {training.budget.unit}"
     )
-    return "training.stage_split", f"{problem}: choose uniform, or a budget of flops or wall_seconds"
+    return "training.stage_split", f"{problem}; choose uniform, or a budget of flops or wall_seconds"
 
 
 def noise_of_one_stack(trial: TrialConfig) -> Found:
@@ -82,7 +85,7 @@ def growth_of_one_stack(trial: TrialConfig) -> Found:
 
 def _of_one_stack(trial: TrialConfig, name: str, shown: object) -> Found:
     size = trial.training.blocks_per_stack
-    problem = f"= {shown} has no effect on one stack (training.blocks_per_stack = {size})"
+    problem = f"= {shown} has no effect: the model is one stack (training.blocks_per_stack = {size})"
     return f"training.{name}", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
 
 
@@ -90,7 +93,7 @@ def embeddings(trial: TrialConfig) -> Found:
     """Which policies of embeddings and head a trunk leaves a meaning."""
     training = options_of(trial, GrowingTraining)
     if training.embeddings == "untied_all" and training.trunk == "trainable":
-        problem = "= untied_all has no effect over a trainable trunk, where everything trains and a tie stays"
+        problem = "= untied_all has no effect with trunk: trainable, where all weights train and tied ones stay tied"
         return "training.embeddings", f"{problem}; leave it out"
     if training.embeddings == "tied_frozen" and training.trunk not in ("frozen", *ADAPTED):
         return frozen_head_trains(f"a {training.trunk} trunk")
@@ -110,12 +113,12 @@ def decoder_objective(trial: TrialConfig) -> Found:
         return None
     path, family = "training.decoder_objective", FAMILIES.get(model.family)
     if model.role == "encoder":
-        return path, f"= {objective} has no effect on an encoder, which fills in masks as it is; leave it out"
+        return path, f"= {objective} has no effect: an encoder fills in masks anyway; leave it out"
     if "encoder" in family.roles:
-        return path, f"= {objective} is what the family {model.family} does as an encoder; write model.role: encoder"
+        return path, f"= {objective} would make an encoder of the family {model.family}; write model.role: encoder"
     if not family.can_be_two_sided:
         fitting = " or ".join(name for name, other in FAMILIES.items() if other.can_be_two_sided)
-        return path, f"= {objective} needs a family that can mix both sides, and {model.family} cannot; take {fitting}"
+        return path, f"= {objective} needs a model that sees both sides, and {model.family} cannot; choose {fitting}"
     return None
 
 
@@ -128,7 +131,7 @@ def time_as_input(trial: TrialConfig) -> Found:
         value = getattr(noise, name)
         if value != getattr(default, name):
             shown = list(value) if isinstance(value, tuple) else value
-            problem = f"= {shown} has no effect with training.time: input, where every stage draws from the whole range"
+            problem = f"= {shown} has no effect with training.time: input: every stage draws from the whole range"
             return f"training.noise.{name}", f"{problem} r_last to r_first; leave it out"
     return None
 
@@ -140,18 +143,21 @@ def adapters(trial: TrialConfig) -> Found:
     if training.trunk not in ADAPTED:
         if lora == Lora():
             return None
-        return "training.lora", f"has no effect over a {training.trunk} trunk; set training.trunk to lora or qlora"
+        return (
+            "training.lora",
+            f"has no effect with training.trunk: {training.trunk}; leave it out, or choose trunk: lora or qlora",
+        )
     n_trunk = trial.model.n_layers - (0 if training.finish else training.blocks_per_stack)
     if n_trunk < 1:
-        problem = f"= {training.trunk} has no effect: with one stack there is no trunk"
+        problem = f"= {training.trunk} has no effect: the model is one stack and has no trunk"
         return "training.trunk", f"{problem}; choose a smaller training.blocks_per_stack, or more model.n_layers"
     if lora.pattern != "constant" and (n_trunk == 1 or lora.rank == 1):
         why = "a trunk of one block" if n_trunk == 1 else "rank 1"
-        return "training.lora.pattern", f"= {lora.pattern} has no effect with {why}; write constant, or change that"
+        return "training.lora.pattern", f"= {lora.pattern} has no effect with {why}; write constant"
     smallest = lora.rank if lora.pattern == "constant" else lora.rank - round(lora.rank / 2)
     if lora.dual is not None and lora.dual >= smallest:
-        problem = f"= {lora.dual} is no smaller than the first set's rank, {smallest} where it is least"
-        return "training.lora.dual", f"{problem}; choose less, or raise training.lora.rank"
+        problem = f"= {lora.dual} is not below the least rank of the first set of adapters, {smallest}"
+        return "training.lora.dual", f"{problem}; choose a smaller one, or raise training.lora.rank"
     return None
 
 
@@ -162,18 +168,23 @@ def beside_adapters(trial: TrialConfig) -> Found:
         return None
     for name, value in (("spectral_norm", training.spectral_norm), ("residual_gain", training.residual_gain)):
         if value:
-            problem = f"= {value} is about a projection by itself, and on a {training.trunk} trunk adapters add to it"
+            problem = f"= {value} does not go with trunk: {training.trunk}: it needs a projection without adapters"
             return f"training.{name}", f"{problem}; leave it out, or choose another training.trunk"
     if training.entry != "full":
-        problem = f"= {training.entry} enters at a stack as it was trained, and adapters of a {training.trunk} trunk"
-        return "training.entry", f"{problem} fit it to the stacks before it; leave it out"
+        problem = (
+            f"= {training.entry} does not go with trunk: {training.trunk}: adapters fit a stack to those before it"
+        )
+        return "training.entry", f"{problem}; leave it out"
     return None
 
 
 def compiled_trunk(trial: TrialConfig) -> Found:
     """A graph cannot hold operations of a library that it does not know."""
     if trial.training.compile and options_of(trial, GrowingTraining).trunk == "qlora":
-        problem = "= qlora reads its matrices by operations of bitsandbytes, which were never seen in a compiled graph"
+        problem = (
+            "= qlora does not go with training.compile: true: operations of bitsandbytes were not tested in a "
+            "compiled pass"
+        )
         return "training.trunk", f"{problem}; choose lora, or training.compile: false"
     return None
 
@@ -183,27 +194,40 @@ def cached_prefix(trial: TrialConfig) -> Found:
     training = options_of(trial, GrowingTraining)
     if not training.cache:
         if training.cache_bytes is not None:
-            return "training.cache_bytes", f"= {training.cache_bytes} has no effect without training.cache: true"
+            return (
+                "training.cache_bytes",
+                f"= {training.cache_bytes} has no effect without training.cache: true; leave it out",
+            )
         return None
     if training.trunk not in ("frozen", "random_frozen"):
-        problem = f"= true keeps what a frozen prefix gives, and a {training.trunk} trunk changes at every step"
+        problem = f"= true needs a frozen prefix, but with trunk: {training.trunk} it changes at every step"
         return "training.cache", f"{problem}; choose training.trunk: frozen, or leave the cache out"
     if training.embeddings == "untied_all":
-        problem = "= true keeps what a frozen prefix gives, and training.embeddings: untied_all changes what it reads"
+        problem = "= true needs a prefix with fixed inputs, but training.embeddings: untied_all trains the embeddings"
         return "training.cache", f"{problem}; choose untied_frozen_head, or leave the cache out"
     if isinstance(trial.model.channel_mixer, ExpertsChannelMixer):
-        problem = "= true leaves out the prefix, whose experts are part of the load-balance loss of mixture_of_experts"
+        problem = (
+            "= true does not go with mixture_of_experts: the load-balance loss needs the experts of the prefix too"
+        )
         return "training.cache", f"{problem}; choose the channel mixer swiglu, or leave the cache out"
     if training.stage_split == "flop_proportional":
-        problem = "= true costs a stage something once, which no share of stage_split = flop_proportional can follow"
+        problem = (
+            "= true does not go with stage_split: flop_proportional, which cannot count the cost of filling the cache"
+        )
         return "training.cache", f"{problem}; choose uniform or a list of shares, or leave the cache out"
     if is_one_stack(trial):
-        problem = f"= true has no effect on one stack (training.blocks_per_stack = {training.blocks_per_stack})"
-        return "training.cache", f"{problem}: nothing is below it; leave it out"
+        problem = (
+            f"= true has no effect: the model is one stack (training.blocks_per_stack = {training.blocks_per_stack})"
+        )
+        return "training.cache", f"{problem}; leave it out"
     if training.parallel == "sharded":
-        problem = "= true begins a forward pass inside the model, and shards are gathered where a whole one begins"
+        problem = (
+            "= true does not go with training.parallel: sharded: its passes begin inside the model, without the shards"
+        )
         return "training.cache", f"{problem}; leave it out, or write training.parallel: replicated"
     if training.compile:
-        problem = "= true begins a pass above the frozen prefix, and a compiled one begins at the tokens"
+        problem = (
+            "= true does not go with training.compile: true: a compiled pass begins at the tokens, not inside the model"
+        )
         return "training.cache", f"{problem}; leave it out, or training.compile: false"
     return None

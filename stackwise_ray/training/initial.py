@@ -54,7 +54,8 @@ def initial_model(trial: TrialConfig) -> Path | None:
         return folder / "model"
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"= {folder} holds neither a finished run (config.yaml, model/) nor a saved model (config.json)", path=_PATH
+            f"= {folder} contains neither a finished run (config.yaml, model/) nor a saved model (config.json)",
+            path=_PATH,
         )
     return folder
 
@@ -91,7 +92,7 @@ def charged(trial: TrialConfig) -> TrialConfig:
     unit, amount, spent = training.budget.unit, training.budget.amount, _cost(trial)[training.budget.unit]
     if amount <= spent:
         raise ConfigError(
-            f"= {amount:g}, and training.init_from = {training.init_from} has cost {spent:g} of it: nothing is left; "
+            f"= {amount:g}, but training.init_from = {training.init_from} has cost {spent:g} and nothing is left; "
             f"give more than {spent:g}, or set training.charge_init: false",
             path=f"training.budget.{unit}",
         )
@@ -115,7 +116,7 @@ def check_tokenizer(trial: TrialConfig, tokenizer: Path) -> None:
         return
     if not (folder / "tokenizer.json").is_file():
         raise ConfigError(
-            f"= {folder} has no tokenizer.json beside its weights, so that nobody knows which tokens its ids are; save "
+            f"= {folder} has no tokenizer.json beside its weights, so the meaning of its token ids is unknown; save "
             "its tokenizer there (tokenizer.save_pretrained)",
             path=_PATH,
         )
@@ -127,7 +128,7 @@ def check_tokenizer(trial: TrialConfig, tokenizer: Path) -> None:
     differ = f"such as {odd[0]!r}" if odd else "cut in another way"
     raise ConfigError(
         f"= {folder} has another tokenizer than data.tokenizer = {trial.data.tokenizer} on {trial.data.corpus} "
-        f"({sizes}; they differ, {differ}); train on the checkpoint's tokens: data.tokenizer={folder}",
+        f"({sizes}; {differ}); use the tokenizer of the checkpoint: data.tokenizer={folder}",
         path=_PATH,
     )
 

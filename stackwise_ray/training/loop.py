@@ -188,7 +188,10 @@ class TrainingLoop:
         if difference is None:
             return
         if self.training.budget.flops is not None and difference.beyond_tolerance:
-            raise TrialError(f"{difference.message}: the budget of FLOPs cannot be kept")
+            raise TrialError(
+                f"{difference.message}: the budget of FLOPs would not be met; this is a fault of the "
+                "program, please report it"
+            )
         self.log.warning(difference.message)
 
     def _synchronise(self) -> None:

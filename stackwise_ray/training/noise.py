@@ -52,8 +52,8 @@ def levels(noise: Noise, n_stacks: int) -> tuple[float, ...]:
     falling = all(left > right for left, right in itertools.pairwise(found))
     if not falling or not found[-1] > 0 or found[0] > HEAVIEST:
         raise ConfigError(
-            f"gives r = {', '.join(f'{r:g}' for r in found)}: noise falls from left to right, from at most {HEAVIEST} "
-            "to above 0",
+            f"gives r = {', '.join(f'{r:g}' for r in found)}: the shares must fall from left to right, and "
+            f"lie between 0 and {HEAVIEST}",
             path="training.noise",
         )
     return tuple(round(r, 12) for r in found)
@@ -93,7 +93,7 @@ def bands(trial: TrialConfig, n_stacks: int) -> tuple[tuple[Band, ...], ...]:
         return tuple((band_of(noise, r, number),) for number in range(n_stacks))
     if not 0 < noise.r_last < noise.r_first <= HEAVIEST:
         raise ConfigError(
-            f"= {noise.r_last:g} with r_first = {noise.r_first:g} is no range to draw a time from: give "
+            f"= {noise.r_last:g} and r_first = {noise.r_first:g} do not form a range to draw a time from; give "
             f"0 < r_last < r_first <= {HEAVIEST}, or training.time: depth",
             path="training.noise.r_last",
         )

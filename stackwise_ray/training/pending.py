@@ -60,7 +60,7 @@ class PendingSteps:
             if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
                 what = "loss" if not math.isfinite(loss) else "gradient"
                 raise TrialError(
-                    f"non-finite {what} at step {pending.step}: {where}; a lower training.lr is the usual cure"
+                    f"non-finite {what} at step {pending.step}: {where}; a lower training.lr usually helps"
                 )
             positions = pending.values.loss_positions
             progress.since_report.add(loss, positions)
@@ -72,7 +72,7 @@ class PendingSteps:
             progress.skipped_steps += 1
             if scales[1] < _SMALLEST_SCALE:
                 raise TrialError(
-                    f"fp16 gradients overflow at step {pending.step} with the loss scale down at {scales[1]:g}: "
+                    f"fp16 gradients overflow at step {pending.step} even at the least loss scale {scales[1]:g}: "
                     f"{where}; choose training.precision bf16, or a lower training.lr"
                 )
         self._steps.clear()

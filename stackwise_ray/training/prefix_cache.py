@@ -53,8 +53,8 @@ def check_size(trial: TrialConfig, size: int) -> None:
     limit = trial.training.cache_bytes
     if limit is not None and size > limit:
         raise ConfigError(
-            f"= {limit}, but the cache of the frozen prefix takes {size} bytes ({format_bytes(size)}: every window of "
-            f"the train split); raise it to {size}, or set training.cache: false",
+            f"= {limit}, but the cache of the frozen prefix needs {size} bytes ({format_bytes(size)}) for all windows "
+            f"of the train split; raise it to {size}, or set training.cache: false",
             path="training.cache_bytes",
         )
 
@@ -95,8 +95,8 @@ class PrefixCache:
         free = shutil.disk_usage(self._directory).free
         if self.size > free:
             raise DiskFullError(
-                f"{self._directory}: the cache of the frozen prefix takes {format_bytes(self.size)} and the disk has "
-                f"{format_bytes(free)} left; free some space and run the same command again, or set "
+                f"{self._directory}: the cache of the frozen prefix needs {format_bytes(self.size)}, but the disk has "
+                f"only {format_bytes(free)} left; free some space and run the same command again, or set "
                 "training.cache: false"
             )
 
@@ -113,7 +113,10 @@ class PrefixCache:
         """
         assembly, counts, flops = self._assembly, dict[int, int](), 0
         if self._n_windows < assembly.world_size:
-            raise TrialError(f"{assembly.world_size} workers cannot share {self._n_windows} windows: training.cache")
+            raise TrialError(
+                f"{assembly.world_size} workers are more than the {self._n_windows} windows of the cache; "
+                "use fewer workers, or set training.cache: false"
+            )
         rows = self._create()
         last: tuple[NDArray[np.int64], _HostCopy] | None = None
         mine = shares(0, self._n_windows, assembly.world_size)[assembly.rank]
@@ -129,7 +132,7 @@ class PrefixCache:
             flops += counts[len(sequences)]
             if output.dtype != torch.float32:  # autocast leaves the residual stream of every family as it is
                 raise TrialError(
-                    f"the prefix gives {output.dtype}, and a cache keeps float32: set training.cache: false"
+                    f"the prefix gives {output.dtype}, but the cache stores float32; set training.cache: false"
                 )
             copy = _HostCopy(output)
             if last is not None:  # written while a GPU is at work on this batch

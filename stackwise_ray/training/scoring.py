@@ -87,8 +87,8 @@ class TrainedModel:
         seq_len, size = data.config.seq_len, next(self.model.get_input_embeddings().parameters()).shape[0]
         if data.vocab_size > size:
             raise ConfigError(
-                f"= {data.config.tokenizer} has {data.vocab_size} tokens and the model at {self.source} {size}; give "
-                "its own tokenizer",
+                f"= {data.config.tokenizer} has {data.vocab_size} tokens, but the model at {self.source} has {size}; "
+                "give its own tokenizer",
                 path="data.tokenizer",
             )
         positions = getattr(self.model.config, "max_position_embeddings", None)
@@ -154,7 +154,7 @@ def open_run(directory: Path) -> TrainedModel:
     """
     config = directory / "config.yaml"
     if not config.is_file():
-        raise ConfigError(f"= {directory} is no trial's folder: there is no config.yaml in it", path="--run")
+        raise ConfigError(f"= {directory} is not the folder of a trial: it has no config.yaml", path="--run")
     folder = directory / "model"
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -181,7 +181,7 @@ def open_model(source: str, words: Sequence[str]) -> TrainedModel:
         raise ConfigError(f"= {source}: there is no such folder", path="--model")
     others = [word for word in words if not word.startswith(("data=", "data."))]
     if others:
-        raise ConfigError(f"'{others[0]}' does not belong here: only data=… and data.…=… do", source="command line")
+        raise ConfigError(f"'{others[0]}' cannot be given here; only data=… and data.…=… can", source="command line")
     given = any(word.startswith("data.tokenizer=") for word in words)
     # The preset only makes the trial whole: of the model's part nothing but the role is used.
     trial = load_trial([_CARRIER, *words, *([] if given else [f"data.tokenizer={source}"])])
@@ -206,7 +206,7 @@ def score_run(directory: Path, *, progress: ProgressCallback | None = None) -> S
     then = json.loads((directory / "metadata" / "data.json").read_text())["fingerprint"]
     if then != data.fingerprint:
         raise ConfigError(
-            f"= {directory} was trained on data {then[:12]}, and {data.fingerprint[:12]} is what is found here "
+            f"= {directory} was trained on the data {then[:12]}, but the data here are {data.fingerprint[:12]} "
             "(another Python has another standard library); evaluate it where it was trained, or use --model with "
             "data=…",
             path="--run",
@@ -226,7 +226,7 @@ def score_model(source: str, words: Sequence[str], *, progress: ProgressCallback
     """
     if not words:
         raise ConfigError(
-            "needs data to score on: add data=python_stdlib, data=wikitext2, …, or --tasks wikitext2", path="--model"
+            "needs data to score on; add data=python_stdlib, data=wikitext2, …, or --tasks wikitext2", path="--model"
         )
     trained = open_model(source, words)
     return _score(trained, prepare(trained.trial.data, progress=progress), progress)
@@ -294,8 +294,8 @@ def _role(source: str, folder: Path) -> Any:
     names = " ".join(config.architectures or ())
     if "MaskedLM" not in names and not getattr(config, "is_causal", True):
         raise ConfigError(
-            f"= {source} is a decoder that sees both sides (is_causal: false): a next-token loss of it would mean "
-            "nothing; score the run that it comes from (--run)",
+            f"= {source} is a decoder that sees both sides (is_causal: false), so it has no next-token loss; score "
+            "the run that it comes from (--run)",
             path="--model",
         )
     return "encoder" if "MaskedLM" in names else "decoder"

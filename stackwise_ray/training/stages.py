@@ -72,7 +72,7 @@ def _refuse_several_stages(trial: TrialConfig, plan: StagePlan) -> None:
         reason = COMPONENTS.get(name).one_stage
         if reason is not None:
             raise ConfigError(
-                f"= {trial.training.regime} has {len(plan.stages)} stages, which do not go with "
+                f"= {trial.training.regime} has {len(plan.stages)} stages and does not go with "
                 f"model.components.{name}: {reason}; leave one of them out",
                 path="training.regime",
             )
@@ -139,8 +139,8 @@ def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:
         return (1 / n_stages,) * n_stages
     if len(split) != n_stages or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-9):
         raise ConfigError(
-            f"= {list(split)} is not {n_stages} positive shares that sum to 1 (they sum to {sum(split):g}); give one "
-            "for each stage, in the order of training, or uniform or flop_proportional",
+            f"= {list(split)} must be {n_stages} positive shares with the sum 1, but the sum is {sum(split):g}; give "
+            "one per stage in the order of training, or write uniform or flop_proportional",
             path="training.stage_split",
         )
     return tuple(split)

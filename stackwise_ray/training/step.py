@@ -225,7 +225,7 @@ def model_inputs(model: torch.nn.Module, batch: Batch, device: torch.device) -> 
     inputs = {"input_ids": to_device(batch.inputs, device)}
     if takes_time(model):
         if batch.times is None:
-            raise ValueError("the model takes time, and the objective says nothing of it: Batch.times")
+            raise ValueError("the model takes time as an input, but the objective gives no Batch.times")
         inputs["times"] = to_device(batch.times, device)
     return inputs
 

@@ -181,9 +181,10 @@ def unwritable_is_named(directory: Path) -> Iterator[None]:
         yield
     except (FileExistsError, NotADirectoryError):
         raise ConfigError(
-            f"= {directory} cannot be a folder: a file is in the way; choose another", path="--output"
+            f"= {directory} cannot be a folder, because there is a file of that name; choose another folder",
+            path="--output",
         ) from None
     except PermissionError as error:
         raise ConfigError(
-            f"= {directory} cannot be written ({error.strerror}); choose another", path="--output"
+            f"= {directory} cannot be written ({error.strerror}); choose another folder", path="--output"
         ) from None

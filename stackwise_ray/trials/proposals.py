@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, tuned
 from stackwise_ray.config.space.domains import enumerate_grid
@@ -16,22 +17,33 @@ from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tunin
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, Search, SearchDesign, SweepConfig
 from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.config.trial.editing import edit
+from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import Role, TrialRecord
+from stackwise_ray.core.untuned_rates import ArmRate, untuned_rate
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import Cell, PlanRow, SweepPlan, plan_cells
-from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.adaptive_seeds import AdaptiveSource, AnytimeVerdicts
+from stackwise_ray.trials.detectable_effects import EffectSizes, detectable
+from stackwise_ray.trials.finished_trials import KnownTrials
 from stackwise_ray.trials.samplers import SAMPLERS
 from stackwise_ray.trials.sources import FixedSource, Proposal, SearchedSource, TrialSource, TunedSource, TuningResult
 from stackwise_ray.trials.tuning import tuning_points
 
-NOT_TUNED = "one learning rate for all arms, not tuned"
+
+class Decisions(Protocol):
+    """What a source asks of the journal."""
+
+    def decisions(self, kind: str) -> dict[str, Any]:
+        """What was settled, by key."""
+
+    def put_decision(self, kind: str, key: str, payload: Any, *, replace: bool = False) -> object:
+        """Store what is settled now."""
 
 
 def source_for(
-    sweep: SweepConfig, design: Design, journal: Journal, verdicts: AnytimeVerdicts | None = None
+    sweep: SweepConfig, design: Design, journal: Decisions, verdicts: AnytimeVerdicts | None = None
 ) -> TrialSource:
     """The trials of a sweep, in the order in which they should run.
 
@@ -59,7 +71,7 @@ def source_for(
     )
 
 
-def _first_trials(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
+def _first_trials(sweep: SweepConfig, design: Design, journal: Decisions) -> TrialSource:
     """Every arm on the seeds that it is trained on whatever comes out, after its tuning where there is one."""
     arms = design.arms
     if sweep.tune is None:
@@ -85,41 +97,59 @@ def plan_sweep(
     corpora: PreparedCorpora,
     *,
     max_concurrent: int | None = None,
+    address: str | None = None,
     verdicts: AnytimeVerdicts | None = None,
+    sizes: EffectSizes | None = None,
+    directory: Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> SweepPlan:
-    """Every cell of a sweep with its cost; counts on the meta device.
+    """Every cell of a sweep with its cost; counts on the meta device, and refuses nothing that this machine lacks.
 
     Args:
         design: What the sweep expands to.
+        address: The cluster on which it is to run; None: none was named.
         verdicts: As in `source_for`.
+        sizes: Says which effects the comparisons can see; None: the plan does not say so.
+        directory: The sweep's folder: its trials that have ended are told apart; None: all are to run.
+        progress: Told how many cells are planned.
 
     Raises:
         ConfigError: A sampler is not installed, `limits.flops` is below what is planned, or
             no verdict is possible within the seeds that there may be.
     """
     resources = sweep.resources
-    slots, elsewhere = Demand.of(resources, max_concurrent).slots_here()
+    demand = Demand.of(resources, max_concurrent)
+    slots, elsewhere = demand.slots_here(address)
+    known = KnownTrials.read(directory)
     notes = [*design.notes, *([] if elsewhere is None else [elsewhere])]
-    if sweep.tune is None and not isinstance(sweep.design, SearchDesign):
-        notes.append(NOT_TUNED)
+    rates = [ArmRate(rate=arm.trial.training.lr, parameters=arm.parameters) for arm in design.arms]
+    untuned = untuned_rate(rates, tuned=() if sweep.tune is None else sweep.tune.space)
+    notes += [] if untuned is None else [untuned]
+    notes += [] if sizes is None else detectable(sweep, design.questions, sizes, known.records())
     if isinstance(sweep.design, SearchDesign):
         notes.append("search trials are costed at the middle of the space")
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
     possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
         sweep.name,
-        _cells(sweep, design, corpora, possible),
+        list(_cells(sweep, design, corpora, possible)),
         slots=slots,
         threads=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
         notes=[*notes, *rule],
+        progress=progress,
     )
+    peaks = () if resources.gpus_per_trial else (row.peak_bytes for row in plan.rows)
+    too_large = None if address else demand.memory_here(peaks)
     refused = tuple(
         PlanRow(arm=arm.name, role="replicate", trials=0, budget={}, refused=arm.reason) for arm in design.refused
     )
-    plan = replace(plan, rows=(*plan.rows, *refused), seeds_possible=possible)
+    notes = [*plan.notes, *([] if too_large is None else [too_large])]
+    plan = replace(plan, rows=(*plan.rows, *refused), notes=tuple(notes), seeds_possible=possible)
     _check_flops(sweep, plan)
-    return plan
+    if not known.trials:
+        return plan
+    return plan.with_done(known.ended(source_for(sweep, design, known, verdicts), corpora.fingerprint))
 
 
 def _seeds_possible(
@@ -213,7 +243,7 @@ def _shortened(trial: TrialConfig, share: float) -> TrialConfig:
 # ---------------------------------------------------------------------------------------------------------- search
 
 
-def _search_source(sweep: SweepConfig, design: Design, journal: Journal) -> TrialSource:
+def _search_source(sweep: SweepConfig, design: Design, journal: Decisions) -> TrialSource:
     search = _search(sweep)
     resolver = Resolver(sweep)
     (seed,) = tuning_seeds(sweep, 1)
@@ -323,4 +353,4 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
 
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:
-    return Cell.of(arm, role, trial, trials, corpora.get(trial.data))
+    return Cell(arm=arm, role=role, trial=trial, trials=trials, data=corpora.facts(trial))

@@ -175,7 +175,7 @@ def test_a_validation_split_without_windows_to_calibrate_on_is_refused_before_an
     if not component.held_out_tokens(component.options()):
         _plan(trial)
         return
-    with pytest.raises(ConfigError, match=f"100000 takes all windows .* model.components.{name} calibrates"):
+    with pytest.raises(ConfigError, match=f"100000 uses all windows .* model.components.{name} needs"):
         _plan(trial)
 
 

@@ -33,7 +33,7 @@ FOR_PLUGINS = {
     "item_means": "a task that scores items",
     "register_metrics": "whatever reports a metric of its own",
 }
-"""Functions of ours that only a plugin calls, and what for; the README names them."""
+"""Functions of ours that only a plugin calls, and what for; the manual names them."""
 LOOKED_AT_BY_TESTS = {"live_bytes"}
 """What shows a state that nothing else shows."""
 PLAIN_DECORATORS = {
@@ -92,11 +92,11 @@ def test_no_code_is_there_that_nothing_uses() -> None:
     assert unused == [], "remove it, or let the code that needs it call it; tests alone are no reason to keep it"
 
 
-def test_what_others_call_is_there_and_what_plugins_call_is_in_the_readme() -> None:
+def test_what_others_call_is_there_and_what_plugins_call_is_in_the_manual() -> None:
     defined = {name for path in PACKAGES for _, name in definitions(path)}
     assert CALLED_BY_LIBRARIES.keys() | FOR_PLUGINS.keys() | LOOKED_AT_BY_TESTS <= defined
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in FOR_PLUGINS if f"{name}(" not in readme] == []
+    manual = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    assert [name for name in FOR_PLUGINS if f"{name}(" not in manual] == []
 
 
 def lengths(path: Path) -> Iterator[tuple[str, int, int, int]]:

@@ -255,7 +255,7 @@ def test_what_a_checkpoint_cost_is_charged_in_the_unit_of_the_budget(unit: str, 
 
 def test_a_budget_that_the_checkpoint_has_used_up_is_refused_with_both_numbers(checkpoint: Checkpoints) -> None:
     trial = hybrid("gpt2", checkpoint("gpt2"), budget=Budget(steps=4))
-    with pytest.raises(ConfigError, match=r"training\.budget\.steps = 4, and .* has cost 4 of it: nothing is left"):
+    with pytest.raises(ConfigError, match=r"training\.budget\.steps = 4, but .* has cost 4 and nothing is left"):
         plan_of(trial)
 
 
@@ -299,7 +299,7 @@ def test_the_same_path_with_other_weights_is_another_trial(checkpoint: Checkpoin
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another depth": ({"model": {"n_layers": 2}}, r"model\.n_layers = 2, but .* has 3"),
-    "another family": ({"model": {"family": "llama"}}, r"model\.family = llama, but .* holds a gpt2 model"),
+    "another family": ({"model": {"family": "llama"}}, r"model\.family = llama, but .* is a gpt2 model"),
     "another vocabulary": ({"model": {"vocab_size": 300}}, r"model\.vocab_size = 300, but .* has 260"),
 }
 
@@ -334,7 +334,7 @@ def test_another_tokenizer_is_refused_though_its_size_is_the_same(checkpoint: Ch
 
 
 def test_a_run_that_has_not_finished_or_is_none_is_refused(checkpoint: Checkpoints, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds neither a finished run .* nor a saved model"):
+    with pytest.raises(ConfigError, match=r"contains neither a finished run .* nor a saved model"):
         plan_of(hybrid("gpt2", tmp_path))
     shutil.copytree(checkpoint("gpt2"), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")

@@ -36,6 +36,10 @@ LAYERS = {
     "doctor": 6,
     "contracts": 6,
     "plugin_checkup": 6,
+    "drafting": 6,
+    "new": 6,
+    "completion": 6,
+    "launch": 6,
     "__main__": 6,
 }
 FLOORS = {

@@ -94,7 +94,7 @@ def test_the_options_of_a_new_regime_are_validated_planned_and_part_of_the_ident
 @pytest.mark.usefixtures("own_regime")
 @pytest.mark.parametrize("regime", [name for name in REGIMES.names() if name != "widened"])
 def test_the_options_of_a_new_regime_are_refused_in_every_other_with_its_name(regime: str) -> None:
-    problem = rf"training\.my_width = 4 has no effect in the regime {regime}; it goes with widened; leave it out"
+    problem = rf"training\.my_width = 4 has no effect in the regime {regime}; choose the regime widened"
     with pytest.raises(ConfigError, match=problem):
         load_trial([*SMALL, f"training.regime={regime}", "training.my_width=4"])
 
@@ -166,7 +166,7 @@ def test_the_options_of_a_new_corpus_are_validated_prepared_and_refused_elsewher
         with pytest.raises(ConfigError, match=r"data\.my_first = 2000000 is too far; choose at most 1000000"):
             load_trial([*words[:-1], "data.my_first=2000000"])
         for corpus in set(CORPORA.names()) - {"counted"}:
-            with pytest.raises(ConfigError, match=rf"data\.my_first = 7 has no effect in the corpus {corpus}; it goes"):
+            with pytest.raises(ConfigError, match=rf"data\.my_first = 7 has no effect in the corpus {corpus}; choose"):
                 load_trial([*SMALL, f"data.corpus={corpus}", "data.my_first=7"])
     with pytest.raises(ConfigError, match=r"data\.corpus = counted is an unknown corpus"):
         load_trial([*SMALL, "data.corpus=counted"])
@@ -192,7 +192,7 @@ def test_every_option_is_refused_where_it_has_no_effect_with_the_entries_that_ha
         assert name in fitting
         for other in set(alternatives.registry.names()) - set(fitting):
             edits = {alternatives.field: other, option: _some_value(alternatives, option)}
-            problem = rf"{option}.* has no effect in the {alternatives.field} {other}; it goes with"
+            problem = rf"{option}.* has no effect in the {alternatives.field} {other}; choose"
             with pytest.raises(ConfigError, match=problem):
                 edit(SMALL_TRIAL, {alternatives.place: edits})
 
@@ -221,7 +221,9 @@ def test_a_family_is_asked_what_it_takes_when_a_trial_is_checked(name: str) -> N
     check_trial(trial)
     for field, fact in (("n_kv_heads", family.takes_n_kv_heads), ("max_positions", family.has_position_table)):
         if not fact:
-            with pytest.raises(ConfigError, match=rf"model\.{field} = 2, but family {name} does not take it; it goes"):
+            with pytest.raises(
+                ConfigError, match=rf"model\.{field} = 2, but the family {name} has no such option; leave"
+            ):
                 check_trial(edit(trial, {f"model.{field}": 2}))
 
 

@@ -23,6 +23,7 @@ from stackwise_ray.models.stack_view import stack_view
 from stackwise_ray.planning.counted_costs import stage_flops
 from stackwise_ray.planning.modelled_flops import modelled_prefix_flops
 from stackwise_ray.planning.plan_display import plan_table
+from stackwise_ray.planning.preparation import DataFacts
 from stackwise_ray.planning.sweep_plan import Cell, plan_cells
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial
 from stackwise_ray.training.parallel.collectives import Alone
@@ -125,21 +126,12 @@ def test_the_plan_and_the_log_state_the_size_and_the_file_is_gone_at_the_end(tmp
     assert plan.cache_bytes == size
     assert plan.disk_bytes == planned(cached(MODELS["bert"], cache=False)).disk_bytes + size
     data = prepare(trial.data)
-    cell = Cell(
-        arm="cached",
-        role="replicate",
-        trial=trial,
-        trials=1,
-        vocab_size=data.vocab_size,
-        special_ids=data.special_ids,
-        tokenizer=data.directory / "tokenizer",
-        split_tokens={name: split.n_tokens for name, split in data.splits.items()},
-    )
+    cell = Cell(arm="cached", role="replicate", trial=trial, trials=1, data=DataFacts.of(data))
     sweep = plan_cells("s", [cell], slots=1, threads=1)
     assert sweep.to_dict()["rows"][0]["cache_bytes"] == size
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(plan_table(sweep))
-    assert f"cached: the cache of the frozen prefix takes {size} bytes (24.0 KiB)" in console.export_text()
+    assert f"cached: the cache of the frozen prefix needs {size} bytes (24.0 KiB)" in console.export_text()
     run(trial, tmp_path)
     log = (tmp_path / "logs" / "train.log").read_text()
     assert log.index(f"the cache of the frozen prefix: 24 windows, {size} bytes") < log.index("attempt 1 begins")
@@ -162,7 +154,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_training(tmp_path: Path, mo
         run(small, tmp_path / "limit")
     assert planned(cached(MODELS["bert"], cache_bytes=24_576)).cache_bytes == 24_576
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))  # a disk that is almost full
-    with pytest.raises(DiskFullError, match=r"takes 24\.0 KiB and the disk has 1000 B left"):
+    with pytest.raises(DiskFullError, match=r"needs 24\.0 KiB, but the disk has only 1000 B left"):
         run(cached(MODELS["bert"]), tmp_path / "disk")
     assert "attempt 1 begins" not in (tmp_path / "disk" / "logs" / "train.log").read_text()
 

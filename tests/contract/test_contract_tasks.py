@@ -47,7 +47,7 @@ def test_missing_data_are_refused_with_the_places_and_the_fix(task: Task, nothin
 
 def test_a_path_without_the_data_is_refused_and_nothing_is_looked_for_elsewhere(task: Task, nothing_here: Path) -> None:
     assert str(nothing_here) in task.where(str(nothing_here)).missing
-    with pytest.raises(ConfigError, match=r"data\.path = .* there; expected"):
+    with pytest.raises(ConfigError, match=r"data\.path = .* there; give"):
         task.prepare(DECODER, str(nothing_here), None)
 
 
@@ -62,11 +62,11 @@ def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
     if task.by_item:
         task.check(DECODER, 3)
     else:
-        with pytest.raises(ConfigError, match=r"--limit = 3: .* no items to take part of"):
+        with pytest.raises(ConfigError, match=r"--limit = 3: .* no items of which some"):
             task.check(DECODER, 3)
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.facts.kind == "perplexity"])
 def test_a_perplexity_is_refused_to_a_model_that_fills_masks(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"--tasks = .* fills in masks .* no probability of a text"):
+    with pytest.raises(ConfigError, match=r"--tasks = .* fills in masks .* so it has no perplexity"):
         TASKS.get(name)().check(ENCODER, None)

@@ -131,7 +131,7 @@ def test_every_stage_draws_from_the_whole_range_and_an_empty_one_is_refused() ->
             assert stage.noise == ((0.15, 0.95),)
     finish = stage_plan(timed(MODELS["bert"], finish=0.2)).stages[-1]
     assert (finish.name, finish.noise) == ("finish", ((0.15, 0.95),))
-    with pytest.raises(ConfigError, match=r"training\.noise\.r_last = 0\.5 with r_first = 0\.5 is no range to draw"):
+    with pytest.raises(ConfigError, match=r"training\.noise\.r_last = 0\.5 and r_first = 0\.5 do not form a range"):
         stage_plan(timed(MODELS["bert"], noise=Noise(r_first=0.5, r_last=0.5)))
 
 
@@ -144,6 +144,6 @@ def test_a_control_without_time_draws_as_before() -> None:
 def test_weights_that_take_time_are_refused_where_nothing_tells_it(regime: str, tmp_path: Path) -> None:
     run(timed(MODELS["bert"]), tmp_path, keep_model=True)
     start = replace(MODELS["bert"], pretrained=str(tmp_path / "model"), tie_embeddings=False)
-    with pytest.raises(ConfigError, match=r"training\.time = depth, but the weights that this trial starts"):
+    with pytest.raises(ConfigError, match=r"training\.time = depth, but the initial weights are of"):
         assembled(growing(start, regime))
     assembled(timed(start, regime="append"))

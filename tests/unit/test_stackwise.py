@@ -6,6 +6,8 @@ import pytest
 
 from tests.heavy_modules import run_and_list
 
+COMMANDS = ("new", "sweep", "train", "evaluate", "doctor")
+
 
 def shown(*words: str) -> str:
     """What the command prints, having loaded nothing heavy."""
@@ -17,10 +19,10 @@ def shown(*words: str) -> str:
 
 def test_its_help_lists_the_commands_and_loads_nothing_heavy() -> None:
     output = shown("--help")
-    assert all(word in output for word in ("sweep", "train", "evaluate", "doctor"))
+    assert all(word in output for word in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["sweep", "train", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_commands_help_is_that_of_its_module(command: str) -> None:
     output = shown(command, "--help")
     assert f"stackwise {command}" in output

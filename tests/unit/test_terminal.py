@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.table import Table
@@ -18,10 +20,11 @@ from stackwise_ray.checkup import Check
 from stackwise_ray.doctor import _show
 from stackwise_ray.terminal import Waiting, complain, make_console, say
 
+COMMANDS = ("new", "sweep", "train", "evaluate", "doctor")
 PACKAGE = Path(__file__).parents[2] / "stackwise_ray"
 
 
-@pytest.mark.parametrize("command", ["sweep", "train", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_holds_its_examples_whole(command: str) -> None:
     app = importlib.import_module(f"stackwise_ray.{command}").app
     (registered,) = app.registered_commands
@@ -31,6 +34,39 @@ def test_the_help_of_a_command_holds_its_examples_whole(command: str) -> None:
     assert examples
     for example in examples:
         assert re.sub(r"\[/?(bold|dim)\]", "", example).replace(r"\[", "[") in lines
+
+
+@pytest.mark.parametrize("width", [80, 100, 119])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_cuts_no_sentence_and_no_example(command: str, width: int) -> None:
+    app = importlib.import_module(f"stackwise_ray.{command}").app
+    (registered,) = app.registered_commands
+    size = {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width), "NO_COLOR": "1"}
+    shown = CliRunner().invoke(app, ["--help"], env=size).output
+    assert "…" not in shown
+    assert "..." not in shown.replace("=value ...", "").replace("[ARGS]...", "").replace("]...", "")
+    words = re.sub(r"[│╭╮╰╯─\s]+", " ", shown)
+    for _, option in option_helps(registered.callback):
+        assert all(word in words for word in option.split())
+    for example in registered.epilog.split("\n\n")[1:]:
+        assert re.sub(r"\[/?(bold|dim)\]", "", example).replace(r"\[", "[") in shown, "on one line"
+
+
+def option_helps(callback: Any) -> list[tuple[str, str]]:
+    hints = typing.get_type_hints(callback, include_extras=True)
+    infos = [(name, extra) for name, hint in hints.items() for extra in typing.get_args(hint)[1:]]
+    return [(name, info.help) for name, info in infos if getattr(info, "help", None)]
+
+
+@pytest.mark.parametrize(
+    "words", [["--config-name", "ablation"], ["-cn=search_spaces/ablation.yaml"], ["--config-path=ablation"]]
+)
+@pytest.mark.parametrize("command", ["sweep", "train"])
+def test_an_option_of_hydra_is_answered_with_the_command_of_today(command: str, words: list[str]) -> None:
+    app = importlib.import_module(f"stackwise_ray.{command}").app
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert done.output.endswith("write: python -m stackwise_ray.sweep ablation\n")
 
 
 def test_what_looks_like_an_emoji_code_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,9 +46,14 @@ def extended(file: Path) -> Extended:
     except ConfigError as error:
         raise ConfigError(f"= {name}: {error.problem}", **place) from None
     if "name" not in own or own["name"] == other.get("name"):
-        raise ConfigError(f"= {name}, whose results would be mixed with these; give a name of your own", **place)
+        raise ConfigError(
+            f"= {name} is the name of the extended file, and the results of both would be mixed; give another name",
+            **place,
+        )
     if "extends" in other:
-        raise ConfigError(f"= {name}, which extends {show(other['extends'])}; extend that one", **place)
+        raise ConfigError(
+            f"= {name} extends {show(other['extends'])} itself; write extends: {other['extends']}", **place
+        )
     if isinstance(other.get("presets"), list):
         folder = found.resolve().parent
         other["presets"] = [str(folder / entry) if isinstance(entry, str) else entry for entry in other["presets"]]

@@ -75,7 +75,7 @@ class PresetCatalogue:
             raise ConfigError(problem, path=place.path, source=place.source)
         found = self._files[group].get(choice)
         if found is None:
-            problem = f"= {choice} is no {group} preset; {did_you_mean(choice, self.names(group))}"
+            problem = f"= {choice} is not a preset of the group {group}; {did_you_mean(choice, self.names(group))}"
             problem += "".join(f" ({broken})" for broken in self._not_found)
             raise ConfigError(problem, path=place.path, source=place.source)
         if (group, choice) in self._clashes:
@@ -152,7 +152,7 @@ class PresetCatalogue:
                     if found[name].is_relative_to(SHIPPED) and directory not in self._user:
                         note_problem(f"{file}: {problem}, which is taken; the installed plugin's is left out")
                         continue
-                    clash = ConfigError(f"{problem}; rename one of them", source=str(file))
+                    clash = ConfigError(f"{problem}; rename one of the two", source=str(file))
                     if directory in self._user:
                         raise clash
                     self._clashes.setdefault((group, name), clash)
@@ -190,7 +190,7 @@ def list_presets(group: str, directories: Iterable[str | Path] = ()) -> tuple[st
 def _existing(directory: Path) -> Path:
     if not directory.is_dir():
         raise ConfigError(
-            "= " + str(directory) + " is no folder; give the folder that holds model/, data/ …", path="presets"
+            "= " + str(directory) + " is not a folder; give the folder that contains model/, data/ …", path="presets"
         )
     return directory.resolve()
 
@@ -210,7 +210,7 @@ def _plugin_directories() -> tuple[list[Path], list[str]]:
             problems.append(f"{named}, which cannot be found: {type(error).__name__}: {' '.join(str(error).split())}")
             continue
         if spec is None or not spec.submodule_search_locations:
-            problems.append(f"{named}, which is no installed package")
+            problems.append(f"{named}, which is not an installed package")
             continue
         found.extend(Path(place) for place in spec.submodule_search_locations)
     for problem in problems:

@@ -33,7 +33,7 @@ def find_search_space(name_or_path: str | Path) -> Path:
     if (bare or in_folder) and path.stem in shipped:
         return shipped[path.stem]
     raise ConfigError(
-        f"no such file, and no shipped search space; {did_you_mean(path.stem, shipped)}", source=str(path)
+        f"no such file, and no shipped search space has this name; {did_you_mean(path.stem, shipped)}", source=str(path)
     )
 
 

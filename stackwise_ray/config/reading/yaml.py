@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             if key_node.value in lines:
                 raise _DuplicateKeyError(
-                    problem=f"the key '{key_node.value}' stands twice, in lines {lines[key_node.value]} and {line}",
+                    problem=f"the key '{key_node.value}' is given twice, in lines {lines[key_node.value]} and {line}",
                     problem_mark=key_node.start_mark,
                 )
             lines[key_node.value] = line
@@ -116,7 +116,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"holds a {type(document).__name__} where a mapping (key: value) is wanted", source=str(path))
+        raise ConfigError(f"contains a {type(document).__name__}; it must be a mapping (key: value)", source=str(path))
     return document
 
 

@@ -30,7 +30,7 @@ def _refuse(sweep: SweepConfig, path: str, problem: str) -> ConfigError:
 def _check_entries(sweep: SweepConfig) -> None:
     for number, entry in enumerate(sweep.analysis):
         if len(entry) != 1:
-            problem = f"must hold exactly one of {', '.join(ANALYSES.names())}"
+            problem = f"must have exactly one of {', '.join(ANALYSES.names())}"
             raise _refuse(sweep, f"analysis.{number}", problem)
 
 
@@ -44,8 +44,10 @@ def _check_search(sweep: SweepConfig) -> None:
 def _check_adaptive(sweep: SweepConfig) -> None:
     """Adaptive replicates follow a verdict, so there must be one."""
     if isinstance(sweep.replicates.seeds, AdaptiveSeeds) and not sweep.comparisons:
-        problem = "= {min, max, until: decided} needs an analysis: - compare, whose verdict it waits for"
-        raise _refuse(sweep, "replicates.seeds", f"{problem}; declare one, or give a number of seeds")
+        problem = "= {min, max, until: decided} adds seeds until a comparison is decided, and no comparison is declared"
+        raise _refuse(
+            sweep, "replicates.seeds", f"{problem}; add a compare step to analysis, or give a number of seeds"
+        )
 
 
 def _check_sizes(sweep: SweepConfig) -> None:
@@ -55,7 +57,7 @@ def _check_sizes(sweep: SweepConfig) -> None:
     key = "flops" if isinstance(design, IsoflopDesign) else "tokens_per_parameter"
     for value, count in Counter(f"{value:g}" for value in getattr(design, key)).items():
         if count > 1:  # an arm's name shows six digits of it
-            raise _refuse(sweep, f"design.{key}", f"holds {value} twice; remove one")
+            raise _refuse(sweep, f"design.{key}", f"contains {value} twice; remove one")
 
 
 def metrics_read(sweep: SweepConfig) -> list[tuple[str, MetricRead]]:
@@ -97,9 +99,11 @@ def _check_baseline(sweep: SweepConfig, place: str, baseline: str | None, planne
     """Whoever declares a comparison: what its verdicts are against is an arm."""
     names = [arm.name for arm in planned.arms]
     if baseline is None:
-        raise _refuse(sweep, place, f"is required, as is a design.baseline; {did_you_mean('', names)}")
+        raise _refuse(
+            sweep, place, f"is absent, and so is design.baseline; give one of them: {did_you_mean('', names)}"
+        )
     if baseline not in names:
-        raise _refuse(sweep, place, f"= {baseline} is no arm; {did_you_mean(baseline, names)}")
+        raise _refuse(sweep, place, f"= {baseline} is not an arm; {did_you_mean(baseline, names)}")
 
 
 def check_masks(sweep: SweepConfig, design: Design) -> None:
@@ -116,14 +120,17 @@ def check_masks(sweep: SweepConfig, design: Design) -> None:
     for place, read in metrics_read(sweep):
         if read.metric not in OWN_MASKS:
             continue
-        says = f"= {read.metric}, which" if read.key is not None else f"is fitted to {read.metric}, which"
+        says = f"= {read.metric}" if read.key is not None else f"is fitted to {read.metric}"
         if NEXT_TOKENS in (kinds[first], kinds[other]):
             problem = (
-                f"{says} is a loss of masked tokens in one of {first} and {other} and of next tokens in the other, so "
-                "their values cannot be compared; put them into two search spaces"
+                f"{says} cannot be compared between {first} and {other}: one predicts masked tokens, the "
+                "other next tokens; put them into two search spaces"
             )
         else:
-            problem = f"{says} {first} measures on other masks than {other}; {read.instead}"
+            problem = (
+                f"{says} cannot be compared between {first} and {other}: they are measured on different masks; "
+                f"{read.instead}"
+            )
         raise _refuse(sweep, place, problem)
 
 
@@ -141,7 +148,7 @@ def check_reported(sweep: SweepConfig, design: Design) -> None:
         found = {arm.name: why for arm in design.arms if (why := why_unreported(metric, arm.trial))}
         if found and ((place, metric) in compared or len(found) == len(design.arms)):
             name, why = next(iter(found.items()))
-            raise _refuse(sweep, place, f"= {metric} is not reported by {name}, which {why}")
+            raise _refuse(sweep, place, f"= {metric} is not reported by the arm {name}: it {why}")
 
 
 def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: str) -> None:
@@ -162,12 +169,18 @@ def check_optimised(sweep: SweepConfig, points: Sequence[TrialConfig], place: st
     for path, metric in chosen:
         why = next((why for point in points if (why := why_unreported(metric, point))), None)
         if why is not None:
-            raise _refuse(sweep, path, f"= {metric} is not reported in all of {place}: a trial there {why}")
+            raise _refuse(sweep, path, f"= {metric} is not reported by every point of {place}: one of them {why}")
         fix = None
         if len(texts) > 1:
-            fix = f"search each text apart ({', '.join(texts)})"
+            fix = f"search each text by itself ({', '.join(texts)})"
         elif metric in OWN_MASKS and len(kinds) > 1:
-            fix = "search next tokens and masks apart" if NEXT_TOKENS in kinds else "take validation/masked_loss"
+            fix = (
+                "search next-token and masked-token models by themselves"
+                if NEXT_TOKENS in kinds
+                else "compare validation/masked_loss"
+            )
         if fix is not None:
-            easier = f"asks the points of {place} different questions, so the point with the easiest one would win"
+            easier = (
+                f"cannot choose among the points of {place}: it is not the same task for all, and the easiest would win"
+            )
             raise _refuse(sweep, path, f"= {metric} {easier}; {fix}")

@@ -83,7 +83,7 @@ class DeclaredStep:
             return found
         lacking = self._asked("comparison", lambda: [name for name in _OF_A_COMPARISON if not hasattr(found, name)])
         if lacking:
-            raise self._mistake(f"its `comparison` gives a {type(found).__name__}, which lacks {', '.join(lacking)}")
+            raise self._mistake(f"its `comparison` gives a {type(found).__name__}, and that lacks {', '.join(lacking)}")
         said = self._asked("comparison", lambda: {name: getattr(found, name) for name in _OF_A_COMPARISON})
         try:
             comparison: DeclaredComparison = validate(ANALYSES.get(COMPARE).options, said)

@@ -160,7 +160,7 @@ def _cells(sweep: SweepConfig) -> Cells:
     expanded = _build(points, space, resolver, sweep)
     if not expanded.arms:
         reasons = "; ".join(dict.fromkeys(cell.reason for cell in (*expanded.refused, *expanded.excluded)))
-        problem = f"leaves nothing to run: {reasons[:300]}"
+        problem = f"excludes every arm: {reasons[:300]}"
         raise ConfigError(problem, path="design.factors", source=sweep.source)
     return dataclasses.replace(expanded, notes=notes)
 
@@ -228,7 +228,7 @@ def _named_arms(sweep: SweepConfig, rows: Iterable[Written], constraints: Sequen
         arms.append(Arm(name=name, parameters=flatten(changes), trial=trial))
     if not arms:
         reasons = "; ".join(f"{arm.name} {arm.reason}" for arm in refused)
-        raise ConfigError(f"leaves nothing to run: {reasons[:300]}", path="design.require", source=sweep.source)
+        raise ConfigError(f"excludes every arm: {reasons[:300]}", path="design.require", source=sweep.source)
     return Cells(arms=tuple(arms), refused=tuple(refused))
 
 

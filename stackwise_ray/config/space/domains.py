@@ -217,7 +217,7 @@ def enumerate_grid(
     for factor in space.factors:
         values = levels(factor.domain)
         if values is None:
-            problem = "is a range, whose values cannot all be tried; a grid needs a list (a search takes ranges)"
+            problem = "is a range, and a grid cannot try all of its values; write a list (a search takes ranges)"
             raise ConfigError(problem, path=factor.place, source=source)
         table[factor.path] = values
         product *= len(values)
@@ -249,7 +249,7 @@ def _parse_factor(path: str, written: Any, source: str | None, place: str) -> Fa
     if path not in paths.GROUPS:
         paths.require_trial_path(path, place=place, source=source)
     if path in ("seed", "schema_version"):
-        raise ConfigError("is not a factor; seeds come from replicates", path=place, source=source)
+        raise ConfigError("cannot be a factor; give seeds in replicates.seeds", path=place, source=source)
     when: Mapping[str, Any] = {}
     if isinstance(written, Mapping) and "when" in written:
         when = _parse_when(written["when"], source, f"{place}.when")
@@ -263,7 +263,7 @@ def _parse_factor(path: str, written: Any, source: str | None, place: str) -> Fa
 
 def _parse_when(raw: Any, source: str | None, place: str) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping) or not raw:
-        problem = f"= {show(raw)} is no condition; give path: value, e.g. {{model.mixer.kind: resolvent_apply}}"
+        problem = f"= {show(raw)} is not a condition; write path: value, e.g. {{model.mixer.kind: resolvent_apply}}"
         raise ConfigError(problem, path=place, source=source)
     for path in raw:
         paths.require_trial_path(path, place=f"{place}.{path}", source=source)
@@ -277,17 +277,17 @@ def _parse_domain(written: Any, source: str | None, place: str) -> Domain:
     if isinstance(written, (list, tuple)):
         return Choice(_distinct(written, source, place))
     if not isinstance(written, Mapping):
-        problem = f"= {show(written)} is no domain; give a list, or a mapping with one of {', '.join(DOMAIN_NAMES)}"
+        problem = f"= {show(written)} is not a domain; give a list, or a mapping with one of {', '.join(DOMAIN_NAMES)}"
         raise ConfigError(problem, path=place, source=source)
     if len(written) != 1:
-        problem = f"= {show(written)} must hold exactly one of {', '.join(DOMAIN_NAMES)}"
+        problem = f"= {show(written)} must have exactly one of {', '.join(DOMAIN_NAMES)}"
         raise ConfigError(problem, path=place, source=source)
     ((name, value),) = written.items()
     place = f"{place}.{name}"
     if name not in DOMAIN_NAMES:
-        raise ConfigError(f"is no domain; {did_you_mean(name, DOMAIN_NAMES)}", path=place, source=source)
+        raise ConfigError(f"is not a domain; {did_you_mean(name, DOMAIN_NAMES)}", path=place, source=source)
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"= {show(value)} is {describe(value)} where a list is wanted", path=place, source=source)
+        raise ConfigError(f"= {show(value)} is {describe(value)}; it must be a list", path=place, source=source)
     if name in ("choice", "subsets_of"):
         items = _distinct(value, source, place)
         return Choice(items) if name == "choice" else Subsets(items)
@@ -299,7 +299,7 @@ def _parse_pair(name: str, value: Sequence[Any], source: str | None, place: str)
     wanted = "two whole numbers" if whole else "two numbers"
     fits = (int,) if whole else (int, float)
     if len(value) != 2 or any(isinstance(entry, bool) or not isinstance(entry, fits) for entry in value):
-        hint = "; numbers stand without quotes" if any(isinstance(entry, str) for entry in value) else ""
+        hint = "; write numbers without quotes" if any(isinstance(entry, str) for entry in value) else ""
         raise ConfigError(f"= {show(value)} is not {wanted}{hint}", path=place, source=source)
     low, high = value
     if not all(abs(entry) < float("inf") for entry in value):
@@ -309,9 +309,15 @@ def _parse_pair(name: str, value: Sequence[Any], source: str | None, place: str)
             problem = f"= {show(value)} has the standard deviation {show(high)}; it must be above 0"
             raise ConfigError(problem, path=place, source=source)
     elif low >= high:
-        raise ConfigError(f"= {show(value)} is empty: the first must be below the second", path=place, source=source)
+        raise ConfigError(
+            f"= {show(value)} is empty; the first limit must be below the second", path=place, source=source
+        )
     if name.startswith("log_") and low <= 0:
-        raise ConfigError(f"= {show(value)}: a logarithm needs limits above 0", path=place, source=source)
+        raise ConfigError(
+            f"= {show(value)} has a limit of 0 or below; the limits of a logarithmic domain must be above 0",
+            path=place,
+            source=source,
+        )
     domain: Domain = _PAIRS[name](low, high) if whole else _PAIRS[name](float(low), float(high))
     return domain
 
@@ -321,7 +327,7 @@ def _distinct(values: Sequence[Any], source: str | None, place: str) -> tuple[An
         raise ConfigError("is empty; give at least one value", path=place, source=source)
     for number, value in enumerate(values):
         if any(value == other and type(value) is type(other) for other in values[:number]):
-            raise ConfigError(f"holds {show(value)} twice; keep one", path=place, source=source)
+            raise ConfigError(f"contains {show(value)} twice; keep one", path=place, source=source)
     return tuple(values)
 
 
@@ -359,7 +365,11 @@ def _in_order(factors: Sequence[Factor], source: str | None) -> tuple[Factor, ..
         ready = next((factor for factor in waiting if not _reads_any(factor, waiting)), None)
         if ready is None:
             names = ", ".join(factor.path for factor in waiting)
-            raise ConfigError(f"the conditions of {names} wait for each other", path=waiting[0].place, source=source)
+            raise ConfigError(
+                f"the conditions of {names} depend on each other in a circle; remove one of them",
+                path=waiting[0].place,
+                source=source,
+            )
         waiting.remove(ready)
         placed.append(ready)
     return tuple(placed)

@@ -71,7 +71,7 @@ class Expression:
         """
         value = self._evaluate(self.tree, plain)
         if not isinstance(value, bool):
-            raise self._error(f"gives {show(value)}, which is {describe(value)}; a constraint is true or false")
+            raise self._error(f"gives {show(value)}, which is {describe(value)}; a constraint must give true or false")
         return value
 
     def _evaluate(self, node: ast.expr, plain: Mapping[str, Any]) -> Any:
@@ -103,19 +103,19 @@ class Expression:
     def _truth(self, node: ast.expr, plain: Mapping[str, Any]) -> bool:
         value = self._evaluate(node, plain)
         if not isinstance(value, bool):
-            raise self._error(f"has {_text(node)} = {show(value)} where true or false is wanted")
+            raise self._error(f"has {_text(node)} = {show(value)}; true or false is needed there")
         return value
 
     def _number(self, node: ast.expr, plain: Mapping[str, Any]) -> int | float:
         value = self._evaluate(node, plain)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             guard = f"; guard it: {_text(node)} == null or …" if value is None else ""
-            raise self._error(f"has {_text(node)} = {show(value)} where a number is wanted{guard}")
+            raise self._error(f"has {_text(node)} = {show(value)}; a number is needed there{guard}")
         return value
 
     def _arithmetic(self, operation: type[ast.operator], left: int | float, right: int | float) -> int | float:
         if operation is ast.Pow and abs(right) > 64:
-            raise self._error(f"raises to the power {show(right)}; the exponent may be at most 64")
+            raise self._error(f"raises to the power {show(right)}; the largest exponent is 64")
         try:
             value = _ARITHMETIC[operation](left, right)
         except ZeroDivisionError:
@@ -125,7 +125,7 @@ class Expression:
         if isinstance(value, complex):
             raise self._error(f"raises the negative {show(left)} to the power {show(right)}")
         if not abs(value) <= LARGEST:
-            raise self._error("reaches a number beyond 1e300")
+            raise self._error("gives a number above 1e300; rewrite it with smaller numbers")
         return value  # type: ignore[no-any-return]
 
     def _compare(
@@ -146,7 +146,7 @@ class Expression:
         if isinstance(operation, (ast.Eq, ast.NotEq)):
             return _same(value, other) is isinstance(operation, ast.Eq)
         if not isinstance(other, (list, tuple)):
-            raise self._error(f"has {_text(right)} = {show(other)} where a list is wanted")
+            raise self._error(f"has {_text(right)} = {show(other)}; a list is needed there")
         return any(_same(value, entry) for entry in other) is isinstance(operation, ast.In)
 
     def _error(self, problem: str) -> ConfigError:
@@ -171,7 +171,7 @@ def parse_expression(text: Any, *, source: str | None = None, place: str | None 
     ('training.lr',)
     """
     if not isinstance(text, str):
-        raise ConfigError(f"= {show(text)} is {describe(text)}; a constraint is text", path=place, source=source)
+        raise ConfigError(f"= {show(text)} is {describe(text)}; a constraint must be text", path=place, source=source)
 
     def refuse(problem: str) -> ConfigError:
         return ConfigError(f"the constraint '{text[:80]}' {problem}", path=place, source=source)
@@ -181,18 +181,18 @@ def parse_expression(text: Any, *, source: str | None = None, place: str | None 
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        raise refuse(f"is no expression: {error.msg} (column {error.offset})") from None
+        raise refuse(f"is not an expression: {error.msg} (column {error.offset})") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise refuse(f"is no expression: {error or 'nested too deeply'}") from None
+        raise refuse(f"is not an expression: {error or 'nested too deeply'}") from None
     if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
-        raise refuse(f"has more than {MOST_NODES} parts")
+        raise refuse(f"has more than {MOST_NODES} parts; write several shorter constraints")
     names: list[str] = []
     _check(tree, names, refuse)
     for name in names:
         if not paths.is_trial_path(name) or name == paths.MAX_STEPS:
-            raise refuse(f"reads '{name}', which no trial has; {paths.suggest_path(name)}")
+            raise refuse(f"reads '{name}', but a trial has no such key; {paths.suggest_path(name)}")
         if paths.components_at(name):
-            raise refuse(f"reads '{name}', which is a component; name one of its fields")
+            raise refuse(f"reads '{name}', which is a group of fields; name one of its fields")
     return Expression(text=text, names=tuple(dict.fromkeys(names)), tree=tree, source=source, place=place)
 
 
@@ -200,9 +200,9 @@ def _check(node: ast.AST, names: list[str], refuse: Callable[[str], ConfigError]
     match node:
         case ast.Constant(value=value):
             if value is not None and not isinstance(value, (bool, int, float, str)):
-                raise refuse(f"holds {value!r}; constants are numbers, text, true, false and null")
+                raise refuse(f"contains {value!r}; constants are numbers, text, true, false and null")
             if isinstance(value, float) and not math.isfinite(value):
-                raise refuse("holds a number that is not finite")
+                raise refuse("contains a number that is not finite; give a finite one")
         case ast.Name() | ast.Attribute():
             name = _dotted(node, refuse)
             if name not in _CONSTANTS:
@@ -220,7 +220,7 @@ def _check(node: ast.AST, names: list[str], refuse: Callable[[str], ConfigError]
                 _check(part, names, refuse)
         case _:
             what = _WORDS.get(type(node), type(node).__name__)
-            raise refuse(f"uses {what}; allowed are arithmetic, comparisons, and, or, not, in, lists and dotted paths")
+            raise refuse(f"uses {what}; it may use arithmetic, comparisons, and, or, not, in, lists and dotted paths")
 
 
 _WORDS: dict[type[ast.AST], str] = {

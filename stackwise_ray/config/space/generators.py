@@ -43,7 +43,11 @@ def points_of(
     if isinstance(design, FactorialDesign):
         for factor in space.factors:
             if len(levels(factor.domain) or (1, 2)) < 2:
-                raise ConfigError("needs two levels or more in a factorial", path=factor.place, source=source)
+                raise ConfigError(
+                    "has fewer than two levels; a factorial needs two or more of each factor",
+                    path=factor.place,
+                    source=source,
+                )
     return enumerate_grid(space, resolve=resolve, source=source), ()
 
 
@@ -51,11 +55,17 @@ def _one_at_a_time(space: Space, resolve: Resolve, source: str | None) -> Iterat
     yield {}
     for factor in space.factors:
         if not active(factor, {}, resolve):
-            raise ConfigError("has a condition that the base does not meet", path=factor.place, source=source)
+            raise ConfigError(
+                "has a condition that is false in the base; change the base, or remove the condition",
+                path=factor.place,
+                source=source,
+            )
         values = levels(factor.domain)
         if values is None:
             raise ConfigError(
-                "is a range, whose values cannot all be tried; list its levels", path=factor.place, source=source
+                "is a range, and this design cannot try all of its values; write a list of levels",
+                path=factor.place,
+                source=source,
             )
         yield from ({factor.path: value} for value in values)
 
@@ -67,10 +77,10 @@ def _fraction(
     for factor in space.factors:
         values = levels(factor.domain)
         if factor.when:
-            problem = "has a condition; a fraction needs every factor in every run"
+            problem = "has a condition, but a fraction needs every factor in every run; remove it"
             raise ConfigError(problem, path=factor.place, source=source)
         if not isinstance(factor.domain, Choice) or values is None or len(values) != 2:
-            problem = "needs exactly two levels in a fractional factorial"
+            problem = "does not have two levels; a fractional factorial needs exactly two of each factor"
             raise ConfigError(problem, path=factor.place, source=source)
         pairs.append(values)
     if not 2 <= len(pairs) <= fractions.MOST_FACTORS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.config.trial.flag_answers import components_selected
 from stackwise_ray.core.errors import ConfigError, did_you_mean
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.metric_catalogue import find_metric, metric_called, metric_paths
 from stackwise_ray.core.registries import COMPONENTS, CORPORA, TASKS
 
@@ -28,20 +29,20 @@ def why_unreported(metric: str, trial: TrialConfig) -> str | None:
     needs = found.needs if found is not None else ()
     owner = metric.partition("/")[0]
     if owner in COMPONENTS and owner not in components_selected(trial):
-        return f"has no model.components.{owner}, which reports it"
+        return f"lacks model.components.{owner}, which reports this metric"
     if "finish" in needs and not getattr(trial.training, "finish", 0):  # an option of some regimes
-        return "has no training.finish, and this is measured right before the finish begins"
+        return "has no training.finish, and this metric is measured right before the finish begins"
     offered = CORPORA.get(trial.data.corpus).offers()
     if "answers" in needs and "answers" not in offered:
-        return f"has data.corpus = {trial.data.corpus}, and that text asks no questions; take validation/loss"
+        return f"has data.corpus = {trial.data.corpus}, a text without questions; compare validation/loss"
     if "known law" in needs and "known law" not in offered:
-        return f"has data.corpus = {trial.data.corpus}, whose law is not known; take validation/loss"
+        return f"has data.corpus = {trial.data.corpus}, a text with no known entropy; compare validation/loss"
     if "masked tokens" in needs and not trial.fills_masks:
-        return "predicts next tokens and masks none; take validation/loss"
+        return "predicts next tokens and masks none; compare validation/loss"
     if "next tokens" in needs and trial.fills_masks:
-        return "predicts masked tokens, and this metric is about next tokens; take validation/masked_loss"
+        return "predicts masked tokens, and this metric is about next tokens; compare validation/masked_loss"
     if "whole splits" in needs and trial.data.final_evaluation == "fixed":
-        return "has data.final_evaluation = fixed, which leaves whole splits out; write full"
+        return "has data.final_evaluation = fixed, which does not score whole splits; write full"
     return None
 
 
@@ -57,8 +58,8 @@ def require_metric(metric: str, *, place: str, source: str | None) -> None:
     task = metric.partition("/")[0]
     if task in TASKS:
         raise ConfigError(
-            f"= {metric} is of the task {task}, and no trial reports it: a sweep runs no tasks. Name a metric that "
-            f"trials report, such as validation/loss, and score trained models with: python -m stackwise_ray.evaluate "
+            f"= {metric} belongs to the task {task}, and a sweep does not run tasks. Name a metric that trials report, "
+            f"such as validation/loss. Score trained models on the task with: {as_started('evaluate')} "
             f"--run DIR --tasks {task}",
             path=place,
             source=source,
@@ -67,7 +68,7 @@ def require_metric(metric: str, *, place: str, source: str | None) -> None:
         return
     known = metric_called(metric)
     near = f"did you mean '{known.path}'?" if known is not None else did_you_mean(metric, _of_trials())
-    raise ConfigError(f"= {metric} is reported by nothing; {near}", path=place, source=source)
+    raise ConfigError(f"= {metric} is not a metric of any trial; {near}", path=place, source=source)
 
 
 def _of_trials() -> list[str]:

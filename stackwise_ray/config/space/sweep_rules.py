@@ -68,7 +68,11 @@ def _check_search(sweep: SweepConfig) -> None:
     if searching and sweep.search is None:
         raise _refuse(sweep, "search", "is required with design.kind: search; give sampler, trials and space")
     if not searching and sweep.search is not None:
-        raise _refuse(sweep, "search", f"goes with design.kind: search, not {sweep.design.kind}")
+        raise _refuse(
+            sweep,
+            "search",
+            f"has no effect with design.kind: {sweep.design.kind}; remove it, or write design.kind: search",
+        )
     if sweep.search is not None:
         try:
             SAMPLERS.get(sweep.search.sampler)
@@ -78,7 +82,9 @@ def _check_search(sweep: SweepConfig) -> None:
         problem = f"= {sweep.search.winners} is more than the {sweep.search.trials} trials of the search; lower it"
         raise _refuse(sweep, "search.winners", problem)
     if searching and sweep.tune is not None:
-        raise _refuse(sweep, "tune", "goes with arms; a search tunes already: put its paths into search.space")
+        raise _refuse(
+            sweep, "tune", "does not go with design.kind: search, which tunes already; move its paths to search.space"
+        )
     if searching and sweep.base.model is None and "model" not in (sweep.search.space if sweep.search else {}):
         raise _refuse(sweep, "base.model", "is required; name a model preset")
 
@@ -94,10 +100,16 @@ def _check_scheduler(sweep: SweepConfig) -> None:
         problem = f"has no effect with scheduler.kind: {sweep.scheduler.kind}; leave it out"
         raise _refuse(sweep, f"scheduler.{option}", problem)
     if not isinstance(sweep.design, SearchDesign):
-        problem = f"= {sweep.scheduler.kind}: early stopping is for design.kind: search, not {sweep.design.kind}"
+        problem = (
+            f"= {sweep.scheduler.kind}: trials are stopped early in design.kind: search alone, and this is "
+            f"{sweep.design.kind}"
+        )
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
     for declared in sweep.steps:
-        problem = f"= {sweep.scheduler.kind}: early stopping would truncate the runs of {declared.place()}"
+        problem = (
+            f"= {sweep.scheduler.kind}: runs that are stopped early cannot be analysed, and {declared.place()} "
+            "analyses them"
+        )
         raise _refuse(sweep, "scheduler.kind", f"{problem}; write scheduler: null")
 
 
@@ -105,19 +117,19 @@ def _check_replicates(sweep: SweepConfig) -> None:
     seeds, most = sweep.replicates.seeds, "replicates.seeds"
     if isinstance(seeds, AdaptiveSeeds):
         if seeds.max <= seeds.min:
-            problem = f"= {seeds.max} leaves nothing to add to min = {seeds.min}; raise it, or write seeds: {seeds.min}"
+            problem = f"= {seeds.max} is not above min = {seeds.min}; raise it, or write seeds: {seeds.min}"
             raise _refuse(sweep, "replicates.seeds.max", problem)
         seeds, most = seeds.max, "replicates.seeds.max"
     if isinstance(seeds, int) and seeds > MOST_SEEDS:
-        raise _refuse(sweep, most, f"= {seeds:,}: more than {MOST_SEEDS:,} replicates an arm; lower it")
+        raise _refuse(sweep, most, f"= {seeds:,} is more than {MOST_SEEDS:,} replicates per arm; lower it")
     seeds = replicate_seeds(sweep)
     if not seeds:
-        raise _refuse(sweep, "replicates.seeds", "= [] is empty; give a number of seeds or list them")
+        raise _refuse(sweep, "replicates.seeds", "= [] contains no seed; give a number of seeds, or list them")
     for number, seed in enumerate(seeds):
         if seed < 0:
-            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed}; seeds are 0 or above")
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} contains {seed}; seeds are 0 or above")
         if seed in seeds[:number]:
-            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} holds {seed} twice; each block is one seed")
+            raise _refuse(sweep, "replicates.seeds", f"= {list(seeds)} contains {seed} twice; name each seed once")
 
 
 def _check_metrics(sweep: SweepConfig) -> None:
@@ -126,7 +138,7 @@ def _check_metrics(sweep: SweepConfig) -> None:
     for number, goal in enumerate(sweep.objective):
         require_metric(goal.metric, place=sweep.place_of_objective(number, "metric"), source=sweep.source)
         if goal.metric in [other.metric for other in sweep.objective[:number]]:
-            problem = f"= {goal.metric}, which the list names already; name each metric once"
+            problem = f"= {goal.metric} is in the list already; name each metric once"
             raise _refuse(sweep, f"objective.{number}.metric", problem)
     if sweep.scheduler is not None and sweep.scheduler.metric is not None:
         require_metric(sweep.scheduler.metric, place="scheduler.metric", source=sweep.source)
@@ -154,7 +166,9 @@ def _check_directions(sweep: SweepConfig) -> None:
             continue
         first, before = written.setdefault(metric, (place, direction))
         if before != direction:
-            problem = f"= {direction}, and {first} = {before} of the same metric, {metric}; write one of them"
+            problem = (
+                f"= {direction}, but {first} = {before} for the same metric {metric}; write the same direction in both"
+            )
             raise _refuse(sweep, place, problem)
 
 
@@ -165,7 +179,8 @@ def _check_short_trials(sweep: SweepConfig) -> None:
     for number, goal in enumerate(sweep.objective):
         if on_whole_splits(goal.metric):
             problem = (
-                f"= {goal.metric} is measured on whole splits, by replicates alone; tune and search by validation/loss"
+                f"= {goal.metric} is measured on whole splits, and only replicates score those; write "
+                "validation/loss, by which tuning and search can choose"
             )
             raise _refuse(sweep, sweep.place_of_objective(number, "metric"), problem)
 
@@ -176,7 +191,9 @@ def _check_objectives(sweep: SweepConfig) -> None:
     if several and sampler is not None and not SAMPLERS.get(sampler).several_objectives:
         raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
     if several and sweep.scheduler is not None:
-        raise _refuse(sweep, "scheduler.kind", "stops by one objective; give one, or write scheduler: null")
+        raise _refuse(
+            sweep, "scheduler.kind", "can follow one objective only; give one objective, or write scheduler: null"
+        )
 
 
 def _check_fixed_paths(sweep: SweepConfig) -> None:
@@ -188,31 +205,35 @@ def _check_fixed_paths(sweep: SweepConfig) -> None:
         places += [(f"design.sizes.{name}", changes) for name, changes in sweep.design.sizes.items()]
     for place, paths in places:
         if "seed" in paths:
-            raise _refuse(sweep, f"{place}.seed", "is not set here: give replicates.seeds")
+            raise _refuse(sweep, f"{place}.seed", "cannot be set here; give replicates.seeds")
         for path in paths if isinstance(sweep.design, IsoflopDesign | LadderDesign) else ():
             if overlap(path, BUDGET) or path == MAX_STEPS:
-                raise _refuse(sweep, f"{place}.{path}", f"is given by design.kind: {sweep.design.kind}; remove it")
+                raise _refuse(sweep, f"{place}.{path}", f"is set by design.kind: {sweep.design.kind} itself; remove it")
     if sweep.tune is None:
         return
     for path in sweep.tune.space:
         if path in GROUPS or path.startswith((BUDGET, "training.max_steps", "data.")):
-            raise _refuse(sweep, f"tune.space.{path}", "defines the arm, and is not tuned; make it a factor or an arm")
+            raise _refuse(
+                sweep,
+                f"tune.space.{path}",
+                "is part of what defines an arm and cannot be tuned; make it a factor or an arm",
+            )
 
 
 def _check_gpus(sweep: SweepConfig) -> None:
     """A worker trains on one GPU or on a share of one; workers that exchange gradients hold a whole one each."""
     gpus, workers = sweep.resources.gpus_per_trial, sweep.resources.workers
     if gpus > 1:
-        problem = f"= {gpus:g} per worker, and a worker trains on one GPU"
+        problem = f"= {gpus:g} GPUs per worker, but a worker trains on one GPU"
         if gpus != int(gpus):
             fix = "write 1, or a fraction below 1 to share a GPU"
         elif workers == 1:
             fix = f"write gpus_per_trial: 1, workers: {gpus:g}"
         else:
-            fix = f"write gpus_per_trial: 1, which gives each of the {workers} workers its own"
+            fix = f"write gpus_per_trial: 1; each of the {workers} workers then has its own"
         raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; {fix}")
     if 0 < gpus < 1 and workers > 1:
-        problem = f"= {gpus:g}, and {workers} workers of one trial cannot share a GPU (nccl needs one GPU per worker)"
+        problem = f"= {gpus:g}, but the {workers} workers of a trial cannot share a GPU (NCCL needs one GPU per worker)"
         raise _refuse(sweep, "resources.gpus_per_trial", f"{problem}; write gpus_per_trial: 1, or workers: 1")
 
 
@@ -234,27 +255,29 @@ def _check_baseline(sweep: SweepConfig, design: Design) -> None:
     names = [arm.name for arm in design.arms]
     named = getattr(sweep.design, "baseline", None)
     if named is not None and named not in names:
-        raise _refuse(sweep, "design.baseline", f"= {named} is no arm; {did_you_mean(named, names)}")
+        raise _refuse(sweep, "design.baseline", f"= {named} is not an arm; {did_you_mean(named, names)}")
 
 
 def _check_workers(sweep: SweepConfig, design: Design) -> None:
     fitted = next((arm.name for arm in design.arms if arm.trial.training.memory_bytes is not None), None)
     if fitted is not None and sweep.resources.workers > 1:
-        problem = f"= {sweep.resources.workers}, and training.memory_bytes of {fitted} is fitted to one worker's step"
+        problem = (
+            f"= {sweep.resources.workers}, but the arm {fitted} has training.memory_bytes, which needs a single worker"
+        )
         raise _refuse(sweep, "resources.workers", f"{problem}; write 1, or leave memory_bytes out")
     sharded = next((arm.name for arm in design.arms if arm.trial.training.parallel == "sharded"), None)
     if sharded is not None and sweep.resources.workers == 1:
-        problem = f"= 1 leaves nobody to share the model of {sharded} with (training.parallel = sharded)"
-        raise _refuse(sweep, "resources.workers", f"{problem}; give 2 or more, or write replicated")
+        problem = f"= 1, but the arm {sharded} has training.parallel: sharded, which needs several workers"
+        raise _refuse(sweep, "resources.workers", f"{problem}; write 2 or more, or training.parallel: replicated")
 
 
 def _check_device(sweep: SweepConfig, name: str, trial: TrialConfig) -> None:
     """A trial that is given no GPU asks for nothing that only a GPU has."""
     if sweep.resources.gpus_per_trial:
         return
-    problem = f"= 0 gives no GPU to the trials of {name}, whose"
+    problem = f"= 0 gives no GPU to the trials of {name}, but their"
     if trial.training.device == "cuda":
-        fix = "write gpus_per_trial: 1, or training.device: auto, which is the CPU without a GPU"
+        fix = "write gpus_per_trial: 1, or training.device: auto (the CPU where there is no GPU)"
         raise _refuse(sweep, "resources.gpus_per_trial", f"{problem} training.device is cuda; {fix}")
     if trial.training.tf32:
         fix = "write gpus_per_trial: 1, or training.tf32: false"
@@ -359,5 +382,8 @@ def _check_number(sweep: SweepConfig, design: Design) -> None:
     total = sum(planned.values())
     if sweep.limits.trials is not None and total > sweep.limits.trials:
         parts = " + ".join(f"{count} {role}" for role, count in planned.items())
-        problem = f"= {sweep.limits.trials} is below the {total} trials planned ({parts}); raise it or plan fewer"
+        problem = (
+            f"= {sweep.limits.trials} is below the {total} trials planned ({parts}); raise the limit, or plan "
+            "fewer trials"
+        )
         raise _refuse(sweep, "limits.trials", problem)

@@ -84,7 +84,11 @@ def edit(trial: TrialConfig, edits: Mapping[str, Any], *, source: str | None = N
     Raises:
         ConfigError: Unknown path (with the nearest), wrong type, one field given twice, several budget units.
 
-    >>> faster = edit(trial, {"training.lr": 1e-2, "training.max_steps": 10})  # doctest: +SKIP
+    >>> from stackwise_ray.config.loading import load_trial
+    >>> trial = load_trial(["model=decoder/gpt2_family/tiny"])
+    >>> faster = edit(trial, {"training.lr": 1e-2, "training.max_steps": 10})
+    >>> faster.training.lr, faster.training.budget.steps
+    (0.01, 10)
     """
     return Draft(plain=to_plain(trial)).edited(edits, source=source).build()
 
@@ -161,14 +165,14 @@ def _nest(edits: Mapping[str, Any], source: str | None, place: str, origins: dic
             origins.setdefault(path, Origin(source, written))
             for key, part in value.items():
                 if part is None and any(isinstance(one, OptionsByName) for one in components):
-                    problem = f"= null selects nothing; write {key}: {{}} for its defaults, or leave it out"
+                    problem = f"= null has no meaning here; write {key}: {{}} for the defaults, or leave the key out"
                     raise ConfigError(problem, path=f"{written}.{key}", source=source)
                 put(f"{path}.{key}", part, f"{written}.{key}")
             if not value and not below:
                 _put(tree, path, {}, merge=True, written=written, source=source)
             return
         if components and value is not None:
-            problem = f"= {show(value)} is {describe(value)} where a mapping is wanted"
+            problem = f"= {show(value)} is {describe(value)}; it must be a mapping"
             if keys := paths.children(components):
                 text = isinstance(value, str) and "kind" in keys
                 problem += f"; write {{kind: {value}}}" if text else f"; its keys are {', '.join(keys)}"
@@ -188,9 +192,15 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, merge: bool, written: s
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"'{path}' stands beside a null for what holds it; keep one", path=written, source=source)
+            raise ConfigError(
+                f"'{path}' is set, but the group that it belongs to is set to null; keep one of the two",
+                path=written,
+                source=source,
+            )
     if name in tree and not (merge and isinstance(tree[name], dict)) and tree[name] != value:
-        raise ConfigError(f"gives '{path}' a second time, with another value; keep one", path=written, source=source)
+        raise ConfigError(
+            f"sets '{path}' a second time, to another value; keep one of the two", path=written, source=source
+        )
     return tree.setdefault(name, value)
 
 

@@ -163,7 +163,7 @@ def require_trial_path(path: str, *, place: str | None = None, source: str | Non
     if not is_trial_path(path):
         fix = suggest_path(path)
         if path.partition(".")[0] in GROUPS and not fix.startswith("did you mean"):
-            fix += "; an option of a plugin is known with --plugin NAME or FILE.py"
+            fix += " (for an option of a plugin add --plugin NAME or FILE.py)"
         raise ConfigError(f"a trial has no '{path}'; {fix}", path=place or path, source=source)
 
 

@@ -123,7 +123,8 @@ class Alternatives:
         if not fitting:
             return None
         listed = ", ".join(fitting[:-1]) + (" or " if len(fitting) > 1 else "") + fitting[-1]
-        return f"{_shown(value)}has no effect in the {self.field} {name}; it goes with {listed}; leave it out"
+        chosen = f"choose the {self.field} {listed}"
+        return f"{_shown(value)}has no effect in the {self.field} {name}; {chosen}, or leave it out"
 
     def unknown(self, name: Any) -> str:
         """What is wrong with a name that no entry has."""

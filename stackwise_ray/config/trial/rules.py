@@ -72,7 +72,7 @@ def _options(alternatives: Alternatives, options: object, path: str) -> Found:
         return f"{path}.{alternatives.field}", alternatives.unknown(name)
     if type(options) is wanted:
         return None
-    problem = f"= {name} has {wanted.__name__} as its options, and these are {type(options).__name__}"
+    problem = f"= {name} has the options class {wanted.__name__}, but these options are {type(options).__name__}"
     return f"{path}.{alternatives.field}", f"{problem}; build them with {path}_config({alternatives.field}='{name}', …)"
 
 
@@ -80,7 +80,7 @@ def unknown_names(trial: TrialConfig) -> Found:
     """The first name in a trial that no entry has, or that it lists twice; nothing about how its values fit."""
     for number, flag in enumerate(trial.flags):
         if flag in trial.flags[:number]:
-            return "flags", f"= {list(trial.flags)} lists '{flag}' twice; once is enough"
+            return "flags", f"= {list(trial.flags)} contains '{flag}' twice; write it once"
     return (
         _unknown(FAMILIES, trial.model.family, "model.family")
         or _options(DATA, trial.data, "data")
@@ -119,7 +119,7 @@ def _corpus(trial: TrialConfig) -> Found:
 
 def _final_evaluation(trial: TrialConfig) -> Found:
     if trial.data.final_evaluation == "full" and trial.fills_masks:
-        problem = "= full scores every token given those before it, and this model sees both sides"
+        problem = "= full needs a model that reads from left to right, and this one sees both sides"
         return "data.final_evaluation", f"{problem}; write fixed, or leave it out"
     return None
 
@@ -133,7 +133,7 @@ def whole_batches(trial: TrialConfig) -> Found:
         return "training.batch_tokens", f"= {tokens} is not a multiple of data.seq_len = {seq_len}; choose {choices}"
     sequences, parts = tokens // seq_len, trial.training.accumulation
     if parts > sequences:
-        problem = f"= {parts} micro-batches share {sequences} sequences per step; choose at most {sequences}"
+        problem = f"= {parts} micro-batches, but a step has only {sequences} sequences; choose at most {sequences}"
         return "training.accumulation", f"{problem}, or raise training.batch_tokens"
     return None
 
@@ -141,12 +141,14 @@ def whole_batches(trial: TrialConfig) -> Found:
 def _schedule(trial: TrialConfig) -> Found:
     schedule = trial.training.schedule
     if schedule.kind == "wsd" and schedule.warmup + schedule.decay > 1:
-        problem = f"= {schedule.decay} and warmup = {schedule.warmup} together exceed the whole run"
+        problem = f"= {schedule.decay} and warmup = {schedule.warmup} add up to more than the whole run"
         return "training.schedule.decay", f"{problem}; choose a decay of at most {round(1 - schedule.warmup, 6)}"
     for name, kinds in (("decay", ("wsd",)), ("final", ("cosine", "linear", "wsd"))):
         value = getattr(schedule, name)
         if schedule.kind not in kinds and value != getattr(Schedule(), name):
-            problem = f"= {value:g} has no effect in a {schedule.kind} schedule; it goes with {' or '.join(kinds)}"
+            problem = (
+                f"= {value:g} has no effect in a {schedule.kind} schedule; leave it out, or choose {' or '.join(kinds)}"
+            )
             return f"training.schedule.{name}", problem
     return None
 
@@ -155,8 +157,11 @@ def _stabilisers(trial: TrialConfig) -> Found:
     training, model = trial.training, trial.model
     for name, value in (("spectral_norm", training.spectral_norm), ("residual_gain", training.residual_gain)):
         if value and FAMILIES.get(model.family).blocks_end_in_norm:
-            problem = f"= {value} is about the last projection of a residual branch, and a block of {model.family} ends"
-            return f"training.{name}", f"{problem} in a norm, which undoes its scale; leave it out"
+            problem = (
+                f"= {value} has no effect in the family {model.family}: its blocks end in a norm, which undoes "
+                "the scale"
+            )
+            return f"training.{name}", f"{problem}; leave it out"
     if training.residual_gain is not None and model.pretrained is not None:
         problem = f"= {training.residual_gain} would change what the weights at {model.pretrained} compute"
         return "training.residual_gain", f"{problem}; leave it out"
@@ -166,7 +171,7 @@ def _stabilisers(trial: TrialConfig) -> Found:
 def _memory(trial: TrialConfig) -> Found:
     training = trial.training
     if training.memory_bytes is not None and training.accumulation != 1:
-        problem = f"= {training.accumulation} has no effect beside training.memory_bytes, which chooses it"
+        problem = f"= {training.accumulation} has no effect: training.memory_bytes chooses the accumulation"
         return "training.accumulation", f"{problem}; leave one of them out"
     return None
 
@@ -174,10 +179,14 @@ def _memory(trial: TrialConfig) -> Found:
 def _sharded(trial: TrialConfig) -> Found:
     training = trial.training
     if training.parallel == "sharded" and training.spectral_norm:
-        problem = "= true needs whole matrices after each update, and every worker has only a part of each"
+        problem = (
+            "= true does not go with training.parallel: sharded: it needs whole matrices, and a worker has only a part"
+        )
         return "training.spectral_norm", f"{problem}; write false, or training.parallel: replicated"
     if training.parallel == "sharded" and training.precision == "fp16":
-        problem = "= fp16 scales the loss by overflows, and workers with different parts would see different ones"
+        problem = (
+            "= fp16 does not go with training.parallel: sharded: each worker would scale the loss by its own overflows"
+        )
         return "training.precision", f"{problem}; choose bf16, or training.parallel: replicated"
     return None
 
@@ -186,17 +195,20 @@ def _compiled(trial: TrialConfig) -> Found:
     """With `compile: true` the forward pass is one graph, the same at every step."""
     training, end = trial.training, "or training.compile: false"
     if training.compile and training.parallel == "sharded":
-        problem = "= sharded gathers and frees weights inside the forward pass, and a compiled pass cannot do that"
+        problem = "= sharded does not go with training.compile: true: a compiled pass cannot gather and free weights"
         return "training.parallel", f"{problem}; choose replicated, {end}"
     if training.compile and training.memory_bytes is not None:
-        problem = f"= {training.memory_bytes} is fitted to the memory of a step without compiling, which differs"
+        problem = (
+            f"= {training.memory_bytes} does not go with training.compile: true: the memory of a compiled step "
+            "is not known in advance"
+        )
         return "training.memory_bytes", f"{problem}; set training.accumulation, {end}"
     return None
 
 
 def _tf32(trial: TrialConfig) -> Found:
     if trial.training.tf32 and trial.training.device == "cpu":
-        problem = "= true is about the matrix products of a GPU, and training.device = cpu; write false"
+        problem = "= true has no effect with training.device: cpu, because TF32 is a format of GPUs; write false"
         return "training.tf32", f"{problem}, or training.device: cuda"
     return None
 

@@ -179,8 +179,8 @@ def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_comp
         registered = holder.among[0] if len(holder.among) == 1 else None
         if isinstance(registered, Alternatives) and name not in field_names(registered.base):
             fix = "; give its options, or {} for their defaults" if is_component else ""
-            return f"is required with {registered.field}: {holder.name}{fix}"
-        return "is required and absent"
+            return f"is required with {registered.field}: {holder.name}, but it is absent{fix}"
+        return "is required, but it is absent; add it"
     if kind == "union_tag_not_found":
         return f"needs a kind; choose one of {', '.join(kinds)}"
     if kind == "union_tag_invalid":
@@ -192,15 +192,18 @@ def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_comp
     if kind in ("float_type", "int_type"):
         return _explain_number(kind, value)
     if kind == "string_type" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'= {show(value)} is a number where text is wanted; write it in quotes: "{value}"'
+        return f'= {show(value)} is a number; it must be text: write it in quotes: "{value}"'
     wanted = _WANTED.get(kind)
     if wanted is not None:
-        return f"= {show(value)} is {describe(value)} where {wanted} is wanted"
+        return f"= {show(value)} is {describe(value)}; it must be {wanted}"
     for key, words in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most")):
         if key in context:
             return f"= {show(value)} is out of range; it must be {words} {show(context[key])}"
     if kind == "string_pattern_mismatch":
-        return f"= {show(value)} is no name that can be a file; use letters, digits and _ . + = , ~ -"
+        return (
+            f"= {show(value)} cannot be a name, because names are also file names; use letters, digits and _ . "
+            "+ = , ~ -"
+        )
     if kind == "too_short":
         return f"= {show(value)} has too few entries; it needs {context['min_length']}"
     if kind in ("too_long", "missing_positional_only_argument", "unexpected_positional_argument"):
@@ -247,13 +250,13 @@ def _explain_number(kind: str, value: Any) -> str:
             number = float(value)
         except ValueError:
             listed = "," in value and all(_is_number(part) for part in value.split(","))
-            hint = "; several values are a grid: design kind grid, or --multirun" if listed else ""
-            return f"= {show(value)} is text where {wanted} is wanted{hint}"
+            hint = "; to try several values, use design.kind: grid, or --multirun" if listed else ""
+            return f"= {show(value)} is text; it must be {wanted}{hint}"
         if not math.isfinite(number):
-            return f"= {show(value)} is not a finite number; {wanted} is wanted"
+            return f"= {show(value)} is not a finite number; it must be {wanted}"
         plain = str(int(number)) if kind == "int_type" and number.is_integer() else value.strip()
-        return f"= {show(value)} is text where {wanted} is wanted; write it without quotes: {plain}"
-    return f"= {show(value)} is {describe(value)} where {wanted} is wanted"
+        return f"= {show(value)} is text; it must be {wanted}: write it without quotes: {plain}"
+    return f"= {show(value)} is {describe(value)}; it must be {wanted}"
 
 
 def _is_number(text: str) -> bool:

@@ -88,9 +88,9 @@ class AssociativeRecallCorpus(Corpus):
         assert isinstance(config, AssociativeRecallData)
         source, length, seq_len = config.associative_recall, config.associative_recall.sequence_length, config.seq_len
         bounds = {
-            "n_pairs": (source.n_pairs, 1, len(KEYS), "the pairs of a sequence have different letters as keys"),
-            "n_queries": (source.n_queries, 1, source.n_pairs, "each of the pairs is asked for once at most"),
-            "n_keys": (source.n_keys, source.n_pairs, len(KEYS), "n_pairs different keys are drawn from the letters"),
+            "n_pairs": (source.n_pairs, 1, len(KEYS), "the keys of a sequence are different letters"),
+            "n_queries": (source.n_queries, 1, source.n_pairs, "a sequence asks for each pair at most once"),
+            "n_keys": (source.n_keys, source.n_pairs, len(KEYS), "a sequence needs n_pairs different letters"),
             "n_values": (source.n_values, 2, len(VALUES), "values are digits and punctuation"),
         }
         for name, (value, low, high, reason) in bounds.items():
@@ -100,14 +100,14 @@ class AssociativeRecallCorpus(Corpus):
                 )
         if source.n_tokens // 10 // length < 2:
             raise ConfigError(
-                f"= {source.n_tokens}: validation and test have a tenth each, of at least two sequences of {length} "
-                f"tokens; choose {20 * length} or more",
+                f"= {source.n_tokens} is too few: validation and test get a tenth each, and each needs two "
+                f"sequences of {length} tokens; choose {20 * length} or more",
                 path="data.associative_recall.n_tokens",
             )
         if seq_len % length:
             raise ConfigError(
-                f"= {seq_len} is not a multiple of the sequences' 2·(n_pairs + n_queries) = {length} tokens, so "
-                f"windows would hold questions without their pairs; choose {max(1, seq_len // length) * length}",
+                f"= {seq_len} is not a multiple of a sequence's 2·(n_pairs + n_queries) = {length} tokens, so a "
+                f"window could have questions without their pairs; choose {max(1, seq_len // length) * length}",
                 path="data.seq_len",
             )
 

@@ -50,7 +50,8 @@ class HubDataset(Corpus):
         assert isinstance(config, HubData)
         if config.path is None:
             raise ConfigError(
-                "is required with corpus: hub; give the dataset's name, for example data.path=roneneldan/TinyStories",
+                "is required with corpus: hub, but it is absent; give the dataset's name, for example "
+                "data.path=roneneldan/TinyStories",
                 path="data.path",
             )
 
@@ -70,7 +71,7 @@ class HubDataset(Corpus):
         dataset = self._dataset
         if "train" not in dataset:
             raise ConfigError(
-                f"= {self._path}: this dataset has no train split, only {', '.join(map(str, dataset))}",
+                f"= {self._path}: this dataset has no split named train; it has {', '.join(map(str, dataset))}",
                 path="data.path",
             )
         missing = {split for split in SPLITS if split not in dataset}

@@ -67,12 +67,12 @@ class MarkovCorpus(Corpus):
         source = config.markov
         if not 2 <= source.n_symbols <= len(ALPHABET):
             raise ConfigError(
-                f"= {source.n_symbols}: a source has 2 to {len(ALPHABET)} symbols (printable characters)",
+                f"= {source.n_symbols}: the symbols are printable characters; choose 2 to {len(ALPHABET)}",
                 path="data.markov.n_symbols",
             )
         if source.n_tokens < 10:
             raise ConfigError(
-                f"= {source.n_tokens}: validation and test have a tenth each; at least 10 are needed",
+                f"= {source.n_tokens} is too few: validation and test get a tenth each; choose 10 or more",
                 path="data.markov.n_tokens",
             )
 

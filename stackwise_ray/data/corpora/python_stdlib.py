@@ -100,7 +100,7 @@ class PythonStandardLibrary(Corpus):
                     found.append((under + entry.name, status.st_size, status.st_mtime_ns))
         if not found:
             raise ConfigError(
-                f"= python_stdlib: this Python has no source files of its standard library in {self._root}; install "
+                f"= python_stdlib: the source files of the standard library are not in {self._root}; install "
                 "them (Debian: libpython3-stdlib), or choose another corpus",
                 path="data.corpus",
             )

@@ -135,9 +135,9 @@ def _texts_of(folder: Path) -> list[Path]:
         most = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(3))
         suffix = others.most_common(1)[0][0]
         raise ConfigError(
-            f"= {folder}: of a folder the {', '.join(_FOLDER_SUFFIXES)} files are read, here {len(found):,}, and "
-            f"{others.total():,} others would be left out ({most}); say by a glob which you mean, like "
-            f"'{folder}/**/*{suffix if suffix.startswith('.') else '.txt'}'",
+            f"= {folder}: from a folder only {', '.join(_FOLDER_SUFFIXES)} files are read. Here these are "
+            f"{len(found):,}; {others.total():,} others would be left out ({most}). Name the files that you mean by a "
+            f"glob, like '{folder}/**/*{suffix if suffix.startswith('.') else '.txt'}'",
             path="data.path",
         )
     return found
@@ -160,7 +160,7 @@ def _text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{path} is no UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or leave it out of "
+            f"{path} is not UTF-8 text (byte {error.start}); convert it (iconv -f latin1 -t utf-8), or leave it out of "
             "data.path",
             path="data.path",
         ) from None
@@ -171,17 +171,19 @@ def _field(line: bytes, text_field: str, name: str) -> str:
         row = json.loads(line)
     except ValueError as error:
         raise ConfigError(
-            f"{name} is no JSON ({error}); a .jsonl file holds an object a line", path="data.path"
+            f"{name} is not JSON ({error}); a .jsonl file has one object per line", path="data.path"
         ) from None
     if not isinstance(row, dict):
-        raise ConfigError(f"{name} holds {type(row).__name__} instead of an object", path="data.path")
+        raise ConfigError(f"{name} is a {type(row).__name__}; each line must be a JSON object", path="data.path")
     if text_field not in row:
         raise ConfigError(
             f"= {text_field}: {name} has no such key; {did_you_mean(text_field, row)}", path="data.text_field"
         )
     text = row[text_field]
     if not isinstance(text, str):
-        raise ConfigError(f"= {text_field}: {name} holds {type(text).__name__} instead of text", path="data.text_field")
+        raise ConfigError(
+            f"= {text_field}: {name} has a {type(text).__name__} there; it must be text", path="data.text_field"
+        )
     return text
 
 

@@ -67,7 +67,9 @@ def _loaded() -> Loaded:
             executor.submit(compare_with_torch, library).result()
     except (BuildError, OSError) as error:
         warnings.warn(
-            f"kernel backend 'cpu' cannot be used, the torch backend is: {error}", RuntimeWarning, stacklevel=2
+            f"kernel backend 'cpu' cannot be used ({error}); the torch backend is used instead",
+            RuntimeWarning,
+            stacklevel=2,
         )
         return Loaded(None, str(error))
     return Loaded(library, None)
@@ -150,7 +152,7 @@ def _call(function: Any, sizes: tuple[int, ...], causal: bool, arrays: list[tupl
         numbers.extend(described)
     address, _ = numbers.buffer_info()
     if function(address) != 0:
-        raise MemoryError("the cpu backend of the resolvent ops found no memory for its work space")
+        raise MemoryError("the cpu backend of the resolvent ops could not allocate its work space")
 
 
 class _Gradient(NamedTuple):

@@ -64,11 +64,11 @@ def launcher_problem(cc: str | None, path: str | None, headers: str) -> str | No
         headers: Folder in which Python.h should be.
     """
     if cc is not None and shutil.which(cc, path=path) is None:
-        return f"triton builds its launcher with a C compiler, and CC = {cc!r} is no program on PATH"
+        return f"triton needs a C compiler, and CC = {cc!r} is not a program on PATH"
     if cc is None and not any(shutil.which(name, path=path) for name in ("gcc", "clang")):
-        return "triton builds its launcher with a C compiler, and neither gcc nor clang is on PATH"
+        return "triton needs a C compiler, and neither gcc nor clang is on PATH"
     if not os.path.isfile(os.path.join(headers, "Python.h")):
-        return f"triton builds its launcher with Python's headers, and there is no Python.h in {headers}"
+        return f"triton needs Python's headers, and there is no Python.h in {headers}"
     return None
 
 

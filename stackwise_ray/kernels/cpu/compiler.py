@@ -48,7 +48,7 @@ def find_compiler() -> list[str]:
     for name in COMPILERS:
         if found := shutil.which(name):
             return [found]
-    raise BuildError(f"there is no C compiler: none of {', '.join(COMPILERS)} is on PATH, and CC is not set")
+    raise BuildError(f"there is no C compiler (none of {', '.join(COMPILERS)} is on PATH, and CC is not set)")
 
 
 def library_path(extra_flags: tuple[str, ...] = ()) -> Path:

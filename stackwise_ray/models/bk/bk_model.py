@@ -190,8 +190,8 @@ class BKModel(BKPreTrainedModel):
             return None
         if self.training and torch.is_grad_enabled():
             raise ValueError(
-                "a cache is for decoding: a block that recomputes its activations would go through it twice; call"
-                " eval(), or decode under torch.no_grad()"
+                "a cache cannot be used while activations are recomputed: each block would pass through it twice;"
+                " call eval(), or decode under torch.no_grad()"
             )
         if given is None:
             return BKCache(self.config)
@@ -221,8 +221,8 @@ class BKForCausalLM(BKPreTrainedModel, GenerationMixin):
     def __init__(self, config: BKConfig) -> None:
         if not config.causal:
             raise ConfigError(
-                "= false: a two-sided mixer shows each position the token that it is to predict, so a next-token loss"
-                " would leak; set causal: true, or train on masked tokens (BKForMaskedLM)",
+                "= false: a two-sided mixer shows each position the next token, which is what it has to predict; set"
+                " causal: true, or train on masked tokens (BKForMaskedLM)",
                 path="causal",
             )
         super().__init__(config)
@@ -288,7 +288,7 @@ class BKForMaskedLM(BKPreTrainedModel):
     def __init__(self, config: BKConfig) -> None:
         if config.causal:
             raise ConfigError(
-                "= true: a masked token is to be predicted from both sides; set causal: false, or train on next"
+                "= true: a causal mixer does not see the tokens after a mask; set causal: false, or train on next"
                 " tokens (BKForCausalLM)",
                 path="causal",
             )
@@ -324,8 +324,8 @@ class BKForMaskedLM(BKPreTrainedModel):
             ConfigError: Says why.
         """
         raise ConfigError(
-            "= false: a two-sided model predicts a token from both sides and has none on its right while it generates;"
-            " use a causal model (BKForCausalLM, role: decoder)",
+            "= false: a two-sided model needs the tokens on both sides, and while it generates there are none on the"
+            " right; use a causal model (BKForCausalLM, role: decoder)",
             path="causal",
         )
 

@@ -78,8 +78,9 @@ class LastPosition(DynamicLayer):  # type: ignore[no-untyped-call]
         """Refused: what the state was before is not kept."""
         if tokens_to_remove != 0 and self.is_initialized:
             raise ValueError(
-                f"a resolvent mixer keeps its last position alone and cannot take back {abs(tokens_to_remove)};"
-                " decode again from the start, or copy the cache before (copy.deepcopy)"
+                f"this cache cannot remove its last {abs(tokens_to_remove)} tokens, because a resolvent "
+                "mixer keeps only the last position; decode again from the start, or copy the cache before "
+                "(copy.deepcopy)"
             )
 
 
@@ -102,8 +103,8 @@ class BKCache(Cache):
     def __init__(self, config: BKConfig) -> None:
         if not config.causal:
             raise ConfigError(
-                "= false: in a two-sided mixer every token changes all earlier positions, so there is no state to carry"
-                " on and nothing to generate with; use a causal model (BKForCausalLM)",
+                "= false: in a two-sided mixer each new token changes all earlier positions, so there is no state to"
+                " keep between tokens; use a causal model (BKForCausalLM)",
                 path="causal",
             )
         kind = config.mixer.get("kind", "resolvent_apply")

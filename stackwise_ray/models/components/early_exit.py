@@ -86,14 +86,14 @@ class EarlyExit(Component):
     options = EarlyExitOptions
     order = 100  # wraps blocks as they are in the end
     conflicts = (
-        Conflict(path="training.compile", values=(True,), reason="which layers run changes from step to step"),
+        Conflict(path="training.compile", values=(True,), reason="the layers that run change from step to step"),
         Conflict(
             path="training.parallel",
             values=("sharded",),
-            reason="exits read the head's weights beside the forward pass, when the shards have been given back",
+            reason="exits read the head's weights outside the forward pass, and sharded weights are freed by then",
         ),
     )
-    one_stage = "an exit belongs to a place in the whole stack, which trains together"
+    one_stage = "exits need all layers to train together, from the first step on"
     observable = "early_exit/mean_depth"
     metrics = (
         Metric(
@@ -120,7 +120,7 @@ class EarlyExit(Component):
         if n_layers < 2:
             return (
                 "model.n_layers",
-                f"= {n_layers} leaves no layer to exit before; give at least 2, or leave {path} out",
+                f"= {n_layers} leaves no layer for an early exit; give at least 2, or leave {path} out",
             )
         wrong = self.misfit(options, n_layers=n_layers)
         return None if wrong is None else (f"{path}.{wrong[0]}", wrong[1])

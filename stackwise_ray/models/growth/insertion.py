@@ -139,7 +139,7 @@ def load_own(model: PreTrainedModel, stored: Mapping[str, Path], names: Collecti
         with safe_open(stored[name], framework="pt") as file:
             tensor = file.get_tensor(name)
         if tensor.shape != parameter.shape:
-            problem = f"has {name} in the shape {tuple(tensor.shape)}, and the model in {tuple(parameter.shape)}"
+            problem = f"has {name} in the shape {tuple(tensor.shape)}, but the model needs {tuple(parameter.shape)}"
             raise ConfigError(f"{problem}; give a model as it was saved", source=str(stored[name]))
         parameter.copy_(tensor)
 

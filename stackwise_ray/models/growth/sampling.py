@@ -53,7 +53,7 @@ def sweep(model: PreTrainedModel, tokens: Tensor, *, mask_id: int, levels: Seque
     """
     blocks = len(stack_view(model).blocks)
     if not levels or blocks % len(levels):
-        raise ValueError(f"{blocks} blocks cannot be shared out evenly over {len(levels)} levels")
+        raise ValueError(f"{blocks} blocks cannot be divided evenly among {len(levels)} levels")
     size = blocks // len(levels)
     kept = [*(level / levels[0] for level in levels[1:]), 0.0]
     try:

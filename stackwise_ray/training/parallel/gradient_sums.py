@@ -61,7 +61,7 @@ class GradientSums:
 
     def _complete(self, number: int, parameter: Tensor) -> None:
         if number < len(self._begun):
-            raise RuntimeError("a gradient was added to after its sum over the workers had begun")
+            raise RuntimeError("a gradient changed after its sum over the workers had begun")
         self._awaited[number].discard(id(parameter))
         while len(self._begun) < len(self._buckets) and not self._awaited[len(self._begun)]:
             self._begin()

@@ -47,11 +47,14 @@ def classical_random_ratio(trial: TrialConfig) -> StagePlan:
 def _own_shares(trial: TrialConfig) -> Found:
     training = options_of(trial, RandomRatioTraining)
     if training.noise.kind != "point":
-        problem = f"= {training.noise.kind} has no effect in classical_random_ratio, which draws the stacks' own shares"
+        problem = (
+            f"= {training.noise.kind} has no effect in classical_random_ratio, which always draws the shares "
+            "of the stacks"
+        )
         return "training.noise.kind", f"{problem}; leave it out"
     if training.time == "input" and training.blocks_per_stack != 1:
         problem = f"= {training.blocks_per_stack} has no effect in classical_random_ratio with training.time: input"
-        return "training.blocks_per_stack", f"{problem}, which draws no stack's share; leave it out"
+        return "training.blocks_per_stack", f"{problem}; leave it out"
     return None
 
 

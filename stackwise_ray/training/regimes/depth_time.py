@@ -73,9 +73,7 @@ def _random_trunk(trial: TrialConfig) -> Found:
     training = options_of(trial, DepthTimeTraining)
     if (training.trunk, training.embeddings) != ("random_frozen", "untied_all"):
         return None
-    problem = (
-        "= untied_all has no effect in depth_time over a random_frozen trunk, where embeddings and head train anyway"
-    )
+    problem = "= untied_all has no effect with trunk: random_frozen, where embeddings and head train anyway"
     return "training.embeddings", f"{problem}; leave it out"
 
 
@@ -84,16 +82,23 @@ def _consistency(trial: TrialConfig) -> Found:
     if not training.consistency:
         return None
     if growth.is_one_stack(trial):
-        problem = f"= {training.consistency:g} draws a stack to the input of the next, and there is one stack alone"
+        problem = (
+            f"= {training.consistency:g} has no effect: it draws a stack to the input of the next, and there "
+            "is only one stack"
+        )
         return path, f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
     if training.parallel == "sharded":
         problem = (
-            f"= {training.consistency:g} embeds tokens beside the forward pass, when the shards have been given back"
+            f"= {training.consistency:g} does not go with training.parallel: sharded: embeddings are needed "
+            "after their shards are freed"
         )
         return path, f"{problem}; choose 0, or training.parallel: replicated"
     if training.compile:
-        problem = f"= {training.consistency:g} takes a stack's output out of the middle of the pass"
-        return path, f"{problem}, where a compiled one has none; choose 0, or training.compile: false"
+        problem = (
+            f"= {training.consistency:g} does not go with training.compile: true: a compiled pass does not "
+            "give a stack's output"
+        )
+        return path, f"{problem}; choose 0, or training.compile: false"
     return None
 
 
@@ -102,10 +107,12 @@ def _entry(trial: TrialConfig) -> Found:
     if training.entry == "full":
         return None
     if not trial.fills_masks:
-        problem = f"= {training.entry} is about inputs with masks, and a decoder is evaluated on clean text"
+        problem = (
+            f"= {training.entry} has no effect: it is about masked inputs, and a decoder is evaluated on clean text"
+        )
         return "training.entry", f"{problem}; leave it out"
     if growth.is_one_stack(trial):
-        problem = f"= {training.entry} chooses among stacks, and there is one alone"
+        problem = f"= {training.entry} has no effect: it chooses among stacks, and there is only one"
         return "training.entry", f"{problem}; leave it out, or choose a smaller training.blocks_per_stack"
     return None
 

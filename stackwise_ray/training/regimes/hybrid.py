@@ -81,16 +81,21 @@ def _checkpoint(trial: TrialConfig) -> Found:
     model, training = trial.model, options_of(trial, HybridTraining)
     own = training.pretraining_share
     if training.init_from is None and own is None:
-        fixes = "give a finished run's folder or a saved model; or training.pretraining_share, such as 0.5, to train it"
-        return "training.init_from", f"is required in the regime hybrid: {fixes} first, out of the same budget"
+        fixes = "give the folder of a finished run or of a saved model, or set training.pretraining_share, such as 0.5"
+        return "training.init_from", f"is absent, and the regime hybrid begins from a checkpoint; {fixes}"
     if training.init_from is not None and own is not None:
-        problem = f"= {own:g} has no effect beside training.init_from = {training.init_from}, which is trained already"
+        problem = f"= {own:g} has no effect: training.init_from = {training.init_from} is trained already"
         return "training.pretraining_share", f"{problem}; leave one of them out"
     if training.init_from is None and not training.charge_init:
-        problem = "= False has no effect without training.init_from: what is trained within the budget is part of it"
+        problem = (
+            "= false has no effect without training.init_from, because the run itself pays for all of its training"
+        )
         return "training.charge_init", f"{problem}; leave it out"
     if model.pretrained is not None and own is None:
-        return "model.pretrained", f"= {model.pretrained} has no effect beside training.init_from; leave it out"
+        return (
+            "model.pretrained",
+            f"= {model.pretrained} has no effect: the weights come from training.init_from; leave one of them out",
+        )
     if training.residual_gain is not None and training.init_from is not None:
         problem = f"= {training.residual_gain} would change what the weights at {training.init_from} compute"
         return "training.residual_gain", f"{problem}; leave it out"
@@ -110,10 +115,13 @@ def _masked(trial: TrialConfig) -> Found:
 def _own_bands(trial: TrialConfig) -> Found:
     training = options_of(trial, HybridTraining)
     if training.noise.kind != "point":
-        problem = f"= {training.noise.kind} has no effect in the regime hybrid, whose bands are its own"
+        problem = f"= {training.noise.kind} has no effect in the regime hybrid, which sets the bands itself"
         return "training.noise.kind", f"{problem}; leave it out"
     if training.trunk == "random_frozen":
-        return "training.trunk", "= random_frozen, but the stacks of hybrid are a checkpoint's; choose depth_time"
+        return (
+            "training.trunk",
+            "= random_frozen, but in the regime hybrid the stacks come from a checkpoint; choose training=depth_time",
+        )
     return None
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from synthetic_sweeps import table
 
 from analysis import compare
+from analysis.anytime.sequential import compare_sequentially
 from analysis.paired.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from analysis.paired.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 from analysis.plain_json import dump_json
 from analysis.render import Grid
+from stackwise_ray.core.errors import AnalysisError
 
 # Student (1908), Cushny and Peebles' sleep data
 SLEEP = {
@@ -360,3 +362,13 @@ def test_one_row_has_one_number_format():
     assert "2.01k" in text
     assert "+3.46k [+3.43k, +3.49k]" in text
     assert "3,4" not in text
+
+
+@pytest.mark.parametrize("equal", [None, "none", "None"])
+def test_no_equal_budget_is_required_by_none_and_by_the_word(equal):
+    values = table(SLEEP).assign(**{"flops/total": [1e9] * 10 + [2e9] * 10})
+    found = compare(values, "loss", baseline="1", equal=equal)
+    assert (found.equal, found.budgets) == (None, None)
+    assert compare_sequentially(values, "loss", baseline="1", equal=equal)["2"].n == 10
+    with pytest.raises(AnalysisError, match="compare at equal budgets"):
+        compare(values, "loss", baseline="1")

@@ -96,7 +96,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "comparison raises": ({"comparison": _raises}, "its `comparison` raises KeyError"),
     "comparison is none": ({"comparison": lambda self, options: "loss"}, "its `comparison` gives a str, which lacks m"),
     "comparison is raising": (_own(Raising()), "its `comparison` raises ZeroDivisionError"),
-    "comparison of no metric": (_own(Own(metric=None)), "its `comparison` has metric = null is null where text is wan"),
+    "comparison of no metric": (_own(Own(metric=None)), "its `comparison` has metric = null is null; it must be text"),
     "comparison sideways": (_own(Own(direction="sideways")), 'its `comparison` has direction = "sideways" is unknown'),
     "comparison alpha": (
         _own(Own(alpha=0.7)),
@@ -110,7 +110,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "comparison correction": (_own(Own(correction="x")), 'its `comparison` has correction = "x" is unknown'),
     "comparison baseline": (
         _own(Own(baseline=3)),
-        "its `comparison` has baseline = 3 is a number where text",
+        "its `comparison` has baseline = 3 is a number; it must be text",
     ),
     "comparison nan": (_own(Own(alpha=float("nan"))), "its `comparison` has alpha = nan is not a finite number"),
     "reads no text": (
@@ -136,8 +136,8 @@ def test_a_mistake_of_a_plugins_step_is_one_message_with_its_name_and_place(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"metric": "validation/lost"}, r"analysis\.0\.wrong\.metric = validation/lost is reported by nothing"),
-        ({"baseline": "nobody"}, r"analysis\.0\.wrong\.baseline = nobody is no arm; choose one of a, b"),
+        ({"metric": "validation/lost"}, r"analysis\.0\.wrong\.metric = validation/lost is not a metric of any trial"),
+        ({"baseline": "nobody"}, r"analysis\.0\.wrong\.baseline = nobody is not an arm; choose one of a, b"),
     ],
 )
 def test_the_comparison_of_a_plugins_step_is_on_a_metric_of_trials_against_an_arm(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.config.identity import plan_hash
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.trial.editing import to_plain
@@ -28,7 +29,9 @@ analysis:
 def test_encoders_with_other_masks_are_not_compared_by_the_loss_on_their_own(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     file.write_text(MASKED % "validation/loss")
-    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than grown; c"):
+    with pytest.raises(
+        ConfigError, match=r"validation/loss cannot be compared between classical and grown: .* masks; c"
+    ):
         load_sweep(file)
     file.write_text(MASKED % "validation/masked_loss")
     assert len(expand(load_sweep(file)).arms) == 3
@@ -48,7 +51,9 @@ def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, oth
     text = (MASKED % "validation/loss").replace("wide: {model.d_ff: 600}", f"wide: {{{both}, {other}}}")
     slower = f"{both}, training.lr: 1.0e-4"
     file.write_text(text.replace("classical: {}", f"classical: {{{both}}}").replace("training: depth_time", slower))
-    with pytest.raises(ConfigError, match="validation/loss, which classical measures on other masks than wide; comp"):
+    with pytest.raises(
+        ConfigError, match=r"validation/loss cannot be compared between classical and wide: .* masks; comp"
+    ):
         load_sweep(file)
 
 
@@ -58,24 +63,24 @@ def test_what_draws_the_masks_is_not_compared_by_the_loss_on_them(both: str, oth
         (
             "encoder/bert_family/tiny",
             "validation/perplexity",
-            "classical, which predicts masked tokens, and this metric is about next tokens",
+            "classical: it predicts masked tokens, and this metric is about next tokens",
         ),
-        ("encoder/bert_family/tiny", "test/perplexity_word", "classical, which predicts masked tokens"),
-        ("decoder/gpt2_family/tiny", "validation/masked_loss_15", "classical, which predicts next tokens"),
+        ("encoder/bert_family/tiny", "test/perplexity_word", "classical: it predicts masked tokens"),
+        ("decoder/gpt2_family/tiny", "validation/masked_loss_15", "classical: it predicts next tokens"),
         (
             "decoder/gpt2_family/tiny, overrides: {data.final_evaluation: fixed}",
             "test/loss",
-            "classical, which has data.final_evaluation = fixed",
+            "classical: it has data.final_evaluation = fixed",
         ),
         (
             "decoder/gpt2_family/tiny",
             "validation/answer_accuracy",
-            "classical, which has data.corpus = markov, and that text asks no questions",
+            "classical: it has data.corpus = markov, a text without questions",
         ),
         (
             "decoder/gpt2_family/tiny, overrides: {data.corpus: python_stdlib, data.markov: null}",
             "validation/oracle_loss",
-            "classical, which has data.corpus = python_stdlib, whose law is not known",
+            "classical: it has data.corpus = python_stdlib, a text with no known entropy",
         ),
     ],
 )
@@ -86,10 +91,12 @@ def test_a_metric_that_no_arm_would_report_is_refused_before_anything_runs(
     arms = "design: {kind: arms, arms: {classical: {}, wide: {model.d_ff: 600}}, baseline: classical}\n"
     base = "name: m\nbase: {model: MODEL, data: markov}\n".replace("MODEL", model)
     file.write_text(f"{base}{arms}analysis: [{{compare: {{metric: {metric}}}}}]\n")
-    with pytest.raises(ConfigError, match=rf"analysis\.0\.compare\.metric = {metric} is not reported by {message}"):
+    with pytest.raises(
+        ConfigError, match=rf"analysis\.0\.compare\.metric = {metric} is not reported by the arm {message}"
+    ):
         load_sweep(file)
     file.write_text(f"{base}{arms}objective: [{{metric: {metric}}}]\n")
-    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} is not reported by {message}"):
+    with pytest.raises(ConfigError, match=rf"objective\.0\.metric = {metric} is not reported by the arm {message}"):
         load_sweep(file)
 
 
@@ -101,16 +108,16 @@ search: {sampler: random, trials: 4, space: {training.lr: {log_uniform: [0.001, 
 objective: [{metric: %s}]
 """
 GROWN = "training.regime: [depth_time]"
-OWN_TO_EACH = "asks the points of search.space different questions"
+OWN_TO_EACH = "cannot choose among the points of search.space"
 
 
 @pytest.mark.parametrize(
     ("factor", "metric", "why"),
     [
-        ("model: [encoder/bert_family/tiny]", "validation/perplexity", "a trial there predicts masked tokens"),
+        ("model: [encoder/bert_family/tiny]", "validation/perplexity", "one of them predicts masked tokens"),
         ("model: [decoder/gpt2_family/tiny, encoder/bert_family/tiny]", "validation/perplexity", "masked tokens"),
         ("model: [encoder/bert_family/tiny, decoder/gpt2_family/tiny]", "validation/masked_loss", "next tokens"),
-        ("model: [encoder/bert_family/tiny, decoder/gpt2_family/tiny]", "validation/loss", "masks apart"),
+        ("model: [encoder/bert_family/tiny, decoder/gpt2_family/tiny]", "validation/loss", "models by themselves"),
         (
             "model: [decoder/gpt2_family/tiny, encoder/bert_family/tiny, decoder/llama_family/tiny]",
             "validation/loss",
@@ -134,7 +141,7 @@ OWN_TO_EACH = "asks the points of search.space different questions"
             "validation/loss",
             OWN_TO_EACH,
         ),
-        ("data: [markov, python_stdlib]", "validation/loss", f"{OWN_TO_EACH}.*search each text apart"),
+        ("data: [markov, python_stdlib]", "validation/loss", f"{OWN_TO_EACH}.*search each text by itself"),
         (f"{GROWN}, training.finish: [0, 0.2]", "validation/masked_loss_without_finish", "has no training.finish"),
     ],
 )
@@ -175,9 +182,7 @@ def test_early_stopping_by_a_loss_on_masks_of_their_own_is_refused(tmp_path: Pat
     factors = f"{GROWN}, training.noise.r_last: {{uniform: [0.1, 0.3]}}"
     text = SEARCH % (factors, "validation/masked_loss")
     file.write_text(f"{text}scheduler: {{kind: asha, metric: validation/loss}}\n")
-    with pytest.raises(
-        ConfigError, match=r"scheduler\.metric = validation/loss asks the points of .* different questions"
-    ):
+    with pytest.raises(ConfigError, match=r"scheduler\.metric = validation/loss cannot choose among the points of .*"):
         load_sweep(file)
     file.write_text(f"{text}scheduler: {{kind: asha}}\n")
     load_sweep(file)
@@ -205,7 +210,7 @@ tune: {space: {training.mask_ratio: {uniform: [0.1, 0.4]}}, trials_per_arm: 3}
 objective: [{metric: METRIC}]
 """
     file.write_text(text.replace("METRIC", "validation/loss"))
-    with pytest.raises(ConfigError, match=r"validation/loss asks the points of tune\.space .*different questions"):
+    with pytest.raises(ConfigError, match=r"validation/loss cannot choose among the points of tune\.space"):
         load_sweep(file)
     file.write_text(text.replace("METRIC", "validation/masked_loss"))
     load_sweep(file)
@@ -218,7 +223,9 @@ def test_masked_tokens_and_next_tokens_are_never_in_one_column(tmp_path: Path) -
     expand(load_sweep(file))
     both_sides = "{training: depth_time, training.decoder_objective: bidirectional}"
     file.write_text(decoders.replace("{training: depth_time}", both_sides))
-    with pytest.raises(ConfigError, match=r"validation/loss, which is a loss of masked tokens in one of classical"):
+    with pytest.raises(
+        ConfigError, match=r"validation/loss cannot be compared between classical and .* masked tokens, the other next"
+    ):
         load_sweep(file)
 
 
@@ -257,7 +264,9 @@ def test_losses_on_other_masks_are_no_points_of_one_law(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     compared = "compare: {metric: %s, baseline: classical, equal: null}"
     file.write_text(MASKED.replace(compared, "scaling_law: {law: power}"))
-    with pytest.raises(ConfigError, match=r"scaling_law.*fitted to validation/loss, which classical measures on other"):
+    with pytest.raises(
+        ConfigError, match=r"scaling_law.*fitted to validation/loss cannot be compared .* different masks"
+    ):
         load_sweep(file)
 
 
@@ -283,7 +292,7 @@ def test_a_model_is_not_shared_out_among_one_worker(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.parallel: sharded}")
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"resources\.workers = 1 leaves nobody to share the model of grown"):
+    with pytest.raises(ConfigError, match=r"resources\.workers = 1, but the arm grown has training\.parallel: sharded"):
         load_sweep(file)
     file.write_text(f"{text}resources: {{workers: 2}}\n")
     assert len(expand(load_sweep(file)).arms) == 3
@@ -293,9 +302,7 @@ def test_a_micro_batch_is_fitted_into_memory_for_one_worker(tmp_path: Path) -> N
     file = tmp_path / "m.yaml"
     text = (MASKED % "validation/masked_loss").replace("{training: depth_time}", "{training.memory_bytes: 10_000_000}")
     file.write_text(f"{text}resources: {{workers: 2}}\n")
-    with pytest.raises(
-        ConfigError, match=r"resources\.workers = 2, and training\.memory_bytes of grown is fitted to one"
-    ):
+    with pytest.raises(ConfigError, match=r"resources\.workers = 2, but the arm grown has training\.memory_bytes"):
         load_sweep(file)
     file.write_text(text)
     assert len(expand(load_sweep(file)).arms) == 3
@@ -306,13 +313,15 @@ def test_an_error_names_what_the_file_says_where_it_names_no_objective(tmp_path:
     gpt = MASKED.replace("encoder/bert_family", "decoder/gpt2_family")
     both = (gpt % "validation/loss").replace("equal: null", "equal: null, direction: minimize")
     file.write_text(both + "  - compare: {metric: validation/loss, equal: null, direction: maximize}\n")
-    with pytest.raises(ConfigError, match=r"analysis\.1\.compare\.direction = maximize, and analysis\.0\.compare\.dir"):
+    with pytest.raises(ConfigError, match=r"analysis\.1\.compare\.direction = maximize, but analysis\.0\.compare\.dir"):
         load_sweep(file)
     file.write_text(gpt % "wikitext2/perplexity_word")
-    with pytest.raises(ConfigError, match=r"analysis\.0\.compare\.metric = wikitext2/perplexity_word is of the task"):
+    with pytest.raises(
+        ConfigError, match=r"analysis\.0\.compare\.metric = wikitext2/perplexity_word belongs to the task"
+    ):
         load_sweep(file)
     file.write_text((gpt % "validation/loss") + "objective: [{metric: wikitext2/perplexity_word}]\n")
-    with pytest.raises(ConfigError, match=r"objective\.0\.metric = wikitext2/perplexity_word is of the task"):
+    with pytest.raises(ConfigError, match=r"objective\.0\.metric = wikitext2/perplexity_word belongs to the task"):
         load_sweep(file)
     file.write_text((gpt % "validation/loss") + "objective_from: analysis\n")
     with pytest.raises(ConfigError, match="objective_from: unknown key"):
@@ -323,7 +332,10 @@ def test_a_metric_is_optimised_once(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     goals = "objective: [{metric: validation/masked_loss}, {metric: validation/masked_loss}]\n"
     file.write_text((MASKED % "validation/masked_loss") + goals)
-    with pytest.raises(ConfigError, match=r"objective\.1\.metric = validation/masked_loss, .*name each metric once"):
+    with pytest.raises(
+        ConfigError,
+        match=r"objective\.1\.metric = validation/masked_loss is in the list already; name each metric once",
+    ):
         load_sweep(file)
 
 
@@ -344,3 +356,19 @@ def test_a_component_without_options_is_asked_for_as_an_empty_mapping(tmp_path: 
     file.write_text(f"{text % '{early_exit: }'}design: {{kind: arms, arms: {{a: {{}}}}}}\n")
     with pytest.raises(ConfigError, match=r"overrides\.model\.components\.early_exit = null .* early_exit: \{\}"):
         load_sweep(file)
+
+
+def test_no_equal_budget_is_asked_for_by_none_and_by_null_in_the_file_and_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    text = MASKED % "validation/masked_loss"
+    sweeps = []
+    for written in ("null", "none", "None"):
+        file.write_text(text.replace("equal: null", f"equal: {written}"))
+        sweeps.append(load_sweep(file))
+    file.write_text(text.replace(", equal: null", ""))
+    assert expand(load_sweep(file)).questions.comparisons[0].equal == "steps"
+    for word in ("null", "none", "None"):
+        entry = f"{{compare: {{metric: validation/masked_loss, baseline: classical, equal: {word}}}}}"
+        sweeps.append(load_sweep(file, overrides=[f"analysis=[{entry}]"]))
+    assert [expand(sweep).questions.comparisons[0].equal for sweep in sweeps] == [None] * 6
+    assert len({plan_hash(sweep) for sweep in sweeps}) == 1, "another spelling is no amendment"

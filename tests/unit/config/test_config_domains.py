@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.space.designs import draw
 from stackwise_ray.config.space.domains import (
+    DOMAIN_NAMES,
     Choice,
     Domain,
     IntRange,
@@ -67,26 +68,26 @@ def test_each_domain_of_the_grammar_is_read(path: str, written: Any, domain: Dom
         ([], "is a list; give path: domain"),
         ({"training.lrr": [1]}, "did you mean 'training.lr'?"),
         ({"training.lr": []}, "is empty; give at least one value"),
-        ({"training.lr": [1e-3, 1e-3]}, "holds 0.001 twice"),
-        ({"training.lr": 1e-3}, "is no domain; give a list"),
-        ({"training.lr": {}}, "must hold exactly one of"),
-        ({"training.lr": {"uniform": [1, 2], "choice": [1]}}, "must hold exactly one of"),
+        ({"training.lr": [1e-3, 1e-3]}, "contains 0.001 twice"),
+        ({"training.lr": 1e-3}, "is not a domain; give a list"),
+        ({"training.lr": {}}, "must have exactly one of"),
+        ({"training.lr": {"uniform": [1, 2], "choice": [1]}}, "must have exactly one of"),
         ({"training.lr": {"unifrom": [1, 2]}}, "did you mean 'uniform'?"),
-        ({"training.lr": {"uniform": [2, 1]}}, "the first must be below the second"),
-        ({"training.lr": {"uniform": [1, 1]}}, "the first must be below the second"),
+        ({"training.lr": {"uniform": [2, 1]}}, "the first limit must be below the second"),
+        ({"training.lr": {"uniform": [1, 1]}}, "the first limit must be below the second"),
         ({"training.lr": {"uniform": [1]}}, "is not two numbers"),
-        ({"training.lr": {"uniform": ["1e-3", "1e-2"]}}, "numbers stand without quotes"),
-        ({"training.lr": {"uniform": 3}}, "is a number where a list is wanted"),
+        ({"training.lr": {"uniform": ["1e-3", "1e-2"]}}, "write numbers without quotes"),
+        ({"training.lr": {"uniform": 3}}, "is a number; it must be a list"),
         ({"training.lr": {"uniform": [True, 2]}}, "is not two numbers"),
         ({"training.lr": {"uniform": [0, math.inf]}}, "is not finite"),
-        ({"training.lr": {"log_uniform": [0, 1]}}, "a logarithm needs limits above 0"),
+        ({"training.lr": {"log_uniform": [0, 1]}}, "has a limit of 0 or below"),
         ({"training.lr": {"normal": [1, 0]}}, "it must be above 0"),
         ({"model.n_layers": {"int": [1.5, 3]}}, "is not two whole numbers"),
         ({"model.n_layers": {"uniform": [1, 3]}}, "write {int: [low, high]}"),
         ({"model.n_heads": {"log_uniform": [1, 3]}}, "write {int: [low, high]}"),
-        ({"seed": [1, 2]}, "seeds come from replicates"),
+        ({"seed": [1, 2]}, "give seeds in replicates.seeds"),
         ({"training.budget": [1], "training.budget.flops": [2]}, "overlaps with 'training.budget'"),
-        ({"training.lr": {"choice": [1], "when": {}}}, "is no condition"),
+        ({"training.lr": {"choice": [1], "when": {}}}, "is not a condition"),
         ({"training.lr": {"choice": [1], "when": {"model.mixer.knd": 1}}}, "did you mean 'model.mixer.kind'?"),
         ({"training.lr": {"choice": [1], "when": {"model.mixer": 1}}}, "is a component"),
         (
@@ -94,7 +95,7 @@ def test_each_domain_of_the_grammar_is_read(path: str, written: Any, domain: Dom
                 "training.lr": {"choice": [1], "when": {"model.d_ff": 1}},
                 "model.d_ff": {"choice": [1], "when": {"training.lr": 1}},
             },
-            "wait for each other",
+            "depend on each other",
         ),
     ],
 )
@@ -155,7 +156,9 @@ def test_a_point_that_breaks_a_constraint_is_marked_with_it() -> None:
 
 
 def test_endless_and_enormous_grids_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"search\.space\.training\.lr: is a range, whose values"):
+    with pytest.raises(
+        ConfigError, match=r"search\.space\.training\.lr: is a range, and a grid cannot try all of its values"
+    ):
         list(enumerate_grid(space({"training.lr": {"uniform": [0, 1]}}), resolve=resolve, source="x.yaml"))
     many = {"model.d_ff": {"int": [1, 200]}, "training.batch_tokens": {"int": [1, 200]}}
     with pytest.raises(ConfigError, match="larger than 20,000 points"):
@@ -200,26 +203,42 @@ def test_a_space_less_what_an_arm_sets() -> None:
     assert both.without(["training.l"]).paths == both.paths
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.text(max_size=4),
-    lambda below: (
-        st.lists(below, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["uniform", "int", "choice", "when", "subsets_of"]) | st.text(max_size=3), below
-        )
-    ),
-    max_leaves=6,
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-9, 9), st.floats(), st.sampled_from(["", "a", "1", "model.n_heads"])
+)
+values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.sampled_from(["model.n_heads", "x"]), scalars)
+numbers = st.lists(st.integers(-2, 9) | st.floats(0, 1), min_size=2, max_size=2)  # limits in order and out of it
+names = st.sampled_from([*DOMAIN_NAMES, "unifrom"])
+written = st.one_of(
+    values, st.dictionaries(names, numbers | values, max_size=1), st.fixed_dictionaries({"when": values})
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first space loads what validates it
-@given(st.dictionaries(st.sampled_from(["training.lr", "model.n_heads", "flags", "model", "x"]), anything, max_size=2))
-def test_any_mapping_gives_a_space_or_a_config_error(raw: dict[str, Any]) -> None:
+def is_sound(domain: Domain) -> bool:
+    """Whether a point can be drawn from a domain."""
+    match domain:
+        case Choice(items) | Subsets(items):
+            return len(items) > 0
+        case Normal(mean, deviation):
+            return math.isfinite(mean) and 0 < deviation < math.inf
+        case LogUniform(low, high) | LogIntRange(low, high):
+            return 0 < low < high < math.inf
+        case Uniform(low, high) | IntRange(low, high):
+            return -math.inf < low < high < math.inf
+
+
+@settings(deadline=None)  # the first space loads what validates it
+@given(st.dictionaries(st.sampled_from(["training.lr", "model.n_heads", "flags", "model", "x"]), written, max_size=2))
+def test_any_mapping_gives_sound_domains_or_an_error_that_says_where(raw: dict[str, Any]) -> None:
     try:
         parsed = space(raw)
-    except ConfigError:
-        return
-    assert set(parsed.paths) == set(raw)
+    except ConfigError as error:
+        place = error.path or ""
+    else:
+        place = "search.space"
+        assert set(parsed.paths) == set(raw)
+        assert all(is_sound(factor.domain) for factor in parsed.factors)
+    assert place.startswith("search.space")
 
 
 @given(

@@ -108,34 +108,34 @@ def test_unit_and_amount_of_a_budget() -> None:
         ({"model.hidden_size": 1}, ["did you mean 'model.d_model'?"]),
         ({"trainig.lr": 1}, ["no 'trainig.lr'", "did you mean"]),
         ({"training.lr": "3e-4"}, ['"3e-4" is text', "write it without quotes: 3e-4"]),
-        ({"training.lr": "nan"}, ['"nan" is not a finite number; a number is wanted']),
-        ({"training.lr": "fast"}, ["is text where a number is wanted"]),
+        ({"training.lr": "nan"}, ['"nan" is not a finite number; it must be a number']),
+        ({"training.lr": "fast"}, ["is text; it must be a number"]),
         ({"training.lr": "1e-3,3e-3"}, ["--multirun"]),
-        ({"training.lr": True}, ["true is a truth value where a number is wanted"]),
-        ({"training.lr": None}, ["null is null where a number is wanted"]),
-        ({"training.lr": [1]}, ["is a list where a number is wanted"]),
+        ({"training.lr": True}, ["true is a truth value; it must be a number"]),
+        ({"training.lr": None}, ["null is null; it must be a number"]),
+        ({"training.lr": [1]}, ["is a list; it must be a number"]),
         ({"training.lr": 0}, ["= 0 is out of range", "above 0"]),
         ({"training.lr": float("nan")}, ["= nan is not a finite number"]),
         ({"training.lr": float("inf")}, ["= inf is not a finite number"]),
         ({"training.batch_tokens": 4e3}, ["not written as a whole number; write 4000"]),
         ({"training.batch_tokens": "64"}, ["write it without quotes: 64"]),
-        ({"training.activation_checkpointing": "yes"}, ["text where true or false is wanted"]),
+        ({"training.activation_checkpointing": "yes"}, ["text; it must be true or false"]),
         ({"training.precision": "bf61"}, ["did you mean 'bf16'?"]),
-        ({"training.schedule": "cosine"}, ["text where a mapping is wanted; write {kind: cosine}"]),
-        ({"training.schedule": 3}, ["a number where a mapping is wanted; its keys are kind, warmup, decay, final"]),
-        ({"data.half": 2}, ["a trial has no 'data.half'", "known with --plugin NAME or FILE.py"]),
+        ({"training.schedule": "cosine"}, ["text; it must be a mapping; write {kind: cosine}"]),
+        ({"training.schedule": 3}, ["a number; it must be a mapping; its keys are kind, warmup, decay, final"]),
+        ({"data.half": 2}, ["a trial has no 'data.half'", "add --plugin NAME or FILE.py"]),
         ({"training.budget": {"flops": 1, "tokens": 2}}, ["holds 2 units (flops, tokens)", "give exactly one"]),
         ({"training.budget": {"flops": 1}, "training.max_steps": 2}, ["holds 2 units"]),
         ({"training.budget": {}}, ["is empty; give exactly one"]),
         ({"training.budget": {"token": 1}}, ["did you mean 'training.budget.tokens'?"]),
-        ({"training.budget": None}, ["null is null where a mapping is wanted"]),
+        ({"training.budget": None}, ["null is null; it must be a mapping"]),
         ({"model.mixer": {"kind": "non"}}, ["model.mixer.kind = non is unknown; did you mean 'none'?"]),
         ({"model.mixer": {"kind": "none", "n_heads": 2}}, ["model.mixer.n_heads", "kind none has no such key"]),
         ({"model.mixer": {"kind": "attention", "d_value": 2}}, ["kind attention has no such key; "]),
         ({"optimizer.betas": [0.9]}, ["optimizer.betas"]),
         ({"optimizer.betas": [0.9, 0.9, 0.9]}, ["optimizer.betas"]),
-        ({"flags": "a"}, ["text where a list is wanted"]),
-        ({"flags": ["a", 1]}, ["flags.1 = 1 is a number where text is wanted", 'in quotes: "1"']),
+        ({"flags": "a"}, ["text; it must be a list"]),
+        ({"flags": ["a", 1]}, ["flags.1 = 1 is a number; it must be text", 'in quotes: "1"']),
         ({"training.lr": 1, "training": {"lr": 2}}, ["'training.lr' a second time"]),
         ({"schema_version": 2}, ["= 2 is newer than the version 1", "update stackwise_ray"]),
         ({"schema_version": 0}, ["= 0 is not the version 1"]),
@@ -150,7 +150,7 @@ def test_a_refusal_names_file_path_value_and_fix(edits: dict[str, Any], words: l
 
 
 def test_a_missing_required_field_is_named_with_the_others() -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml: model\.role: is required and absent .*model\.d_ff"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: model\.role: is required, but it is absent; .*model\.d_ff"):
         from_plain(
             {"model": {"family": "gpt2"}, "data": {"corpus": "ptb"}, "training": {"budget": {"steps": 1}}}, "x.yaml"
         )
@@ -228,7 +228,7 @@ def test_editing_twice_is_editing_once_and_the_plain_form_is_lossless(edits: dic
     [
         ("liner", "x.yaml: training.noise.schedule = \"liner\" is unknown; did you mean 'linear'? (or give a list)"),
         ([0.9, 2], "x.yaml: training.noise.schedule.1 = 2 is out of range; it must be at most 1.0"),
-        (0.3, "x.yaml: training.noise.schedule = 0.3 is a number where a list is wanted"),
+        (0.3, "x.yaml: training.noise.schedule = 0.3 is a number; it must be a list"),
     ],
 )
 def test_a_field_that_takes_a_name_or_a_list_says_what_is_wrong_with_the_one_given(value: Any, message: str) -> None:
@@ -236,9 +236,11 @@ def test_a_field_that_takes_a_name_or_a_list_says_what_is_wrong_with_the_one_giv
 
 
 def test_an_option_of_another_regime_is_refused_at_the_place_where_a_part_of_it_was_written() -> None:
-    problem = "has no effect in the regime classical; it goes with append, classical_random_ratio, depth_time or hybrid"
+    problem = (
+        "has no effect in the regime classical; choose the regime append, classical_random_ratio, depth_time or hybrid"
+    )
     assert refusal({"training.noise.schedule": "cosine"}) == (
-        f"x.yaml: training.noise: {problem}; leave it out (or the preset of training that brings it)"
+        f"x.yaml: training.noise: {problem}, or leave it out (or the preset of training that brings it)"
     )
     with pytest.raises(ConfigError, match=r"x\.yaml: base\.overrides\.training\.noise: has no effect"):
         Draft(plain=to_plain(TRIAL)).edited(
@@ -263,7 +265,10 @@ def test_an_option_that_somebody_wrote_is_not_lost_with_its_regime_but_refused()
 
 def test_another_corpus_asks_for_its_own_options() -> None:
     markov = edit(TRIAL, {"data.corpus": "markov", "data.markov": {"order": 1}})
-    with pytest.raises(ConfigError, match=r"data\.markov: has no effect in the corpus python_stdlib; it goes with mar"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data\.markov: has no effect in the corpus python_stdlib; choose the corpus mar",
+    ):
         edit(markov, {"data.corpus": "python_stdlib"})
     back = edit(markov, {"data.corpus": "python_stdlib", "data.markov": None})
     assert back.data.corpus == "python_stdlib"

@@ -27,7 +27,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.noise": {"r_last": 0.3}},
-            "training.noise: has no effect in the regime classical; it goes with",
+            "training.noise: has no effect in the regime classical; choose the regime",
         ),
         (
             {"training.stage_split": [0.5, 0.5]},
@@ -35,27 +35,27 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.regime": "classical_random_ratio", "training.embeddings": "untied_all"},
-            "has no effect in the regime classical_random_ratio; it goes with append, depth_time or hybrid",
+            "has no effect in the regime classical_random_ratio; choose the regime append, depth_time or hybrid",
         ),
         (
             {"training.regime": "append", "training.consistency": 0.1},
-            "training.consistency = 0.1 has no effect in the regime append; it goes with depth_time",
+            "training.consistency = 0.1 has no effect in the regime append; choose the regime depth_time",
         ),
         (
             {"training.regime": "depth_time", "training.consistency": 0.1, "model.n_layers": 1},
-            "training.consistency = 0.1 draws a stack to the input of the next, and there is one stack alone",
+            "training.consistency = 0.1 has no effect: it draws a stack to the input of the next, and there is only",
         ),
         (
             {"training.regime": "append", "training.entry": "nearest_r"},
-            "training.entry = nearest_r has no effect in the regime append; it goes with depth_time",
+            "training.entry = nearest_r has no effect in the regime append; choose the regime depth_time",
         ),
         (
             {"training.regime": "depth_time", "training.entry": "nearest_r", "training.blocks_per_stack": 4},
-            "training.entry = nearest_r chooses among stacks, and there is one alone",
+            "training.entry = nearest_r has no effect: it chooses among stacks, and there is only one",
         ),
         (
             {"training.regime": "depth_time", "training.mask_ratio": 0.3},
-            "training.mask_ratio = 0.3 has no effect in the regime depth_time; it goes with classical or hybrid",
+            "training.mask_ratio = 0.3 has no effect in the regime depth_time; choose the regime classical or hybrid",
         ),
         (
             {
@@ -66,13 +66,13 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "untied_all"},
-            "= untied_all has no effect in depth_time over a random_frozen trunk, where embeddings and head train",
+            "= untied_all has no effect with trunk: random_frozen, where embeddings and head train",
         ),
-        ({"training.spectral_norm": True}, "training.spectral_norm = True is about the last projection of a residual"),
-        ({"training.residual_gain": 0.5}, "a block of bert ends in a norm, which undoes its scale; leave it out"),
+        ({"training.spectral_norm": True}, "training.spectral_norm = True has no effect in the family bert"),
+        ({"training.residual_gain": 0.5}, "its blocks end in a norm, which undoes the scale; leave it out"),
         (
             {"training.regime": "depth_time", "training.stage_split": "flop_proportional"},
-            "training.stage_split = flop_proportional gives a stage tokens in proportion to their cost, of a budget of",
+            "training.stage_split = flop_proportional divides a budget of flops or wall_seconds so that",
         ),
         (
             {"training.regime": "depth_time", "training.trunk": "random_frozen", "training.embeddings": "tied_frozen"},
@@ -80,35 +80,47 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.init_from": "runs/x"},
-            "training.init_from = runs/x has no effect in the regime classical; it goes",
+            "training.init_from = runs/x has no effect in the regime classical; choose the regime hy",
         ),
         ({"training.charge_init": False}, "training.charge_init = false has no effect in the regime classical"),
-        ({"training.regime": "hybrid"}, "training.init_from: is required in the regime hybrid: give a finished run's"),
-        ({"training.regime": "hybrid"}, "or training.pretraining_share, such as 0.5, to train it first"),
-        (HYBRID | {"training.pretraining_share": 0.5}, "training.pretraining_share = 0.5 has no effect beside"),
+        (
+            {"training.regime": "hybrid"},
+            "training.init_from: is absent, and the regime hybrid begins from a checkpoint; give the folder",
+        ),
+        ({"training.regime": "hybrid"}, "or set training.pretraining_share, such as 0.5"),
+        (
+            HYBRID | {"training.pretraining_share": 0.5},
+            "training.pretraining_share = 0.5 has no effect: training.init_from =",
+        ),
         (
             {"training.pretraining_share": 0.5},
-            "training.pretraining_share = 0.5 has no effect in the regime classical; it goes with hybrid",
+            "training.pretraining_share = 0.5 has no effect in the regime classical; choose the regime hybrid",
         ),
-        (OWN | {"training.charge_init": False}, "training.charge_init = False has no effect without training.init_f"),
+        (OWN | {"training.charge_init": False}, "training.charge_init = false has no effect without training.init_f"),
         (HYBRID | {"training.mask_ratio": 0.3}, "training.mask_ratio = 0.3 has no effect in the regime hybrid"),
-        (HYBRID | {"model.pretrained": "x"}, "model.pretrained = x has no effect beside training.init_from"),
+        (
+            HYBRID | {"model.pretrained": "x"},
+            "model.pretrained = x has no effect: the weights come from training.init_from",
+        ),
         (HYBRID | {"training.noise.kind": "band"}, "training.noise.kind = band has no effect in the regime hybrid"),
-        (HYBRID | {"training.trunk": "random_frozen"}, "the stacks of hybrid are a checkpoint's"),
+        (HYBRID | {"training.trunk": "random_frozen"}, "in the regime hybrid the stacks come from a checkpoint"),
         (HYBRID | {"training.finish": 0.1}, "training.finish: has no effect in training.hybrid = finetune"),
         (HYBRID | {"training.noise.schedule": "cosine"}, "training.noise.schedule: has no effect in training.hybrid"),
         (
             {"training.trunk": "lora"},
-            "training.trunk = lora has no effect in the regime classical; it goes with",
+            "training.trunk = lora has no effect in the regime classical; choose the regime",
         ),
-        ({"training.lora": {"rank": 4}}, "training.lora: has no effect in the regime classical; it goes with"),
+        (
+            {"training.lora": {"rank": 4}},
+            "training.lora: has no effect in the regime classical; choose the regime",
+        ),
         (
             {"training.regime": "depth_time", "training.lora": {"rank": 4}},
-            "training.lora: has no effect over a frozen trunk; set training.trunk to lora or qlora",
+            "training.lora: has no effect with training.trunk: frozen; leave it out, or choose trunk: lora or qlora",
         ),
         (
             {"training.regime": "depth_time", "training.trunk": "lora", "training.blocks_per_stack": 4},
-            "training.trunk = lora has no effect: with one stack there is no trunk",
+            "training.trunk = lora has no effect: the model is one stack and has no trunk",
         ),
         (
             {"training.regime": "append", "training.trunk": "lora", "training.lora": {"rank": 1, "pattern": "rising"}},
@@ -126,7 +138,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
         ),
         (
             {"training.regime": "depth_time", "training.trunk": "lora", "training.lora": {"rank": 8, "dual": 8}},
-            "training.lora.dual = 8 is no smaller than the first set's rank, 8 where it is least",
+            "training.lora.dual = 8 is not below the least rank of the first set of adapters, 8",
         ),
         (
             {
@@ -134,7 +146,7 @@ OWN = {"training.regime": "hybrid", "training.pretraining_share": 0.5}
                 "training.trunk": "lora",
                 "training.lora": {"rank": 8, "dual": 4, "pattern": "rising"},
             },
-            "training.lora.dual = 4 is no smaller than the first set's rank, 4 where it is least",
+            "training.lora.dual = 4 is not below the least rank of the first set of adapters, 4",
         ),
     ],
 )
@@ -145,7 +157,9 @@ def test_fields_of_another_regime_are_refused(edits: dict[str, Any], message: st
 
 
 def test_a_decoder_that_is_evaluated_on_clean_text_is_entered_at_its_input() -> None:
-    with pytest.raises(ConfigError, match=r"training\.entry = nearest_r is about inputs with masks, and a decoder"):
+    with pytest.raises(
+        ConfigError, match=r"training\.entry = nearest_r has no effect: it is about masked inputs, and a decoder"
+    ):
         check_trial(edit(GPT2, {"training.regime": "depth_time", "training.entry": "nearest_r"}))
 
 
@@ -167,7 +181,9 @@ ONE = {"model.n_layers": 2, "training.blocks_per_stack": 2}
 )
 def test_what_one_stack_has_no_use_for_is_refused(edits: dict[str, Any], field: str) -> None:
     check_trial(edit(BERT, edits))
-    with pytest.raises(ConfigError, match=rf"training\.{field} has no effect on one stack .*smaller training\.blocks"):
+    with pytest.raises(
+        ConfigError, match=rf"training\.{field} has no effect: the model is one stack .*smaller training\.blocks"
+    ):
         check_trial(edit(BERT, {**edits, **ONE}))
 
 
@@ -180,8 +196,11 @@ def test_one_stack_keeps_what_it_has_a_use_for() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({"decay": 0.5}, "schedule.decay = 0.5 has no effect in a cosine schedule; it goes with wsd"),
-        ({"kind": "constant", "final": 0.0}, "schedule.final = 0 has no effect in a constant schedule; it goes with"),
+        ({"decay": 0.5}, "schedule.decay = 0.5 has no effect in a cosine schedule; leave it out, or choose wsd"),
+        (
+            {"kind": "constant", "final": 0.0},
+            "schedule.final = 0 has no effect in a constant schedule; leave it out, or choose",
+        ),
     ],
 )
 def test_a_part_of_another_schedule_is_refused(schedule: dict[str, Any], message: str) -> None:
@@ -190,7 +209,7 @@ def test_a_part_of_another_schedule_is_refused(schedule: dict[str, Any], message
 
 
 def test_masking_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0 masks nothing, and masked tokens are all that"):
+    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0 masks no token, and an encoder learns from"):
         check_trial(edit(BERT, {"training.mask_ratio": 0.0}))
 
 
@@ -203,7 +222,7 @@ def test_a_hybrid_that_trains_its_own_checkpoint_takes_what_classical_training_t
 
 def test_a_decoder_has_no_share_of_masks_in_classical_training() -> None:
     check_trial(edit(BERT, {"training.mask_ratio": 0.3}))
-    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0\.3 has no effect on a decoder; it goes with"):
+    with pytest.raises(ConfigError, match=r"training\.mask_ratio = 0\.3 has no effect on a decoder; only encoders"):
         check_trial(edit(GPT2, {"training.mask_ratio": 0.3}))
 
 
@@ -235,5 +254,5 @@ def test_adapters_may_be_on_a_trunk_under_a_frozen_tied_head_and_in_a_finish_of_
 def test_what_is_about_a_stack_by_itself_is_refused_beside_adapters(trial: Any, field: str, value: Any) -> None:
     fields = {"training.regime": "depth_time", f"training.{field}": value}
     check_trial(edit(trial, fields))
-    with pytest.raises(ConfigError, match=rf"training\.{field} = .* lora trunk"):
+    with pytest.raises(ConfigError, match=rf"training\.{field} = .* trunk: lora"):
         check_trial(edit(trial, {**fields, "training.trunk": "lora"}))

@@ -68,7 +68,7 @@ def test_no_group_is_promised_that_has_no_presets(group):
         ({"model": "decoder/gpt2_family/tinny"}, "did you mean 'decoder/gpt2_family/tiny'?"),
         (
             {"model": "decoder/gpt2_family/tiny", "data": "wikitex2"},
-            "data = wikitex2 is no data preset; did you mean 'wikitext2'?",
+            "data = wikitex2 is not a preset of the group data; did you mean 'wikitext2'?",
         ),
         ({"model": "decoder/gpt2_family/tiny", "dat": "ptb"}, "dat: unknown preset group; did you mean 'data'?"),
         ({"model": "/etc/passwd"}, "is not the name of a preset"),
@@ -105,7 +105,7 @@ def test_a_preset_that_does_not_compose_is_named(tmp_path: Path) -> None:
     user_preset(tmp_path, "training/broken", "lr: ${nowhere.at_all}\n")
     with pytest.raises(ConfigError, match=r"broken\.yaml.*: the presets do not compose: "):
         compose({"model": "decoder/gpt2_family/tiny", "training": "broken"}, [tmp_path])
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         compose({"model": "decoder/gpt2_family/tiny"}, [tmp_path / "nowhere"])
 
 
@@ -143,13 +143,13 @@ def test_a_broken_package_of_presets_stops_only_who_asks_for_its_presets(
     monkeypatch.syspath_prepend(tmp_path)
     assert load_trial(["model=decoder/gpt2_family/tiny", "training=theirs", "training.budget={steps: 1}"]).training.lr
     told = "\n".join(problems())
-    for part in ("no_such_package, which is no installed package", "RuntimeError: not today", "'same' is also"):
+    for part in ("no_such_package, which is not an installed package", "RuntimeError: not today", "'same' is also"):
         assert part in told
     load_trial(["model=decoder/gpt2_family/tiny"])
     assert not problems(), "each is told once"
     with pytest.raises(ConfigError, match=r"_of_a_test/training/same.yaml: the training preset 'same' is also "):
         load_trial(["model=decoder/gpt2_family/tiny", "training=same"])
-    with pytest.raises(ConfigError, match=r"= lost is no training preset; .*no_such_package"):
+    with pytest.raises(ConfigError, match=r"= lost is not a preset of the group training; .*no_such_package"):
         load_trial(["model=decoder/gpt2_family/tiny", "training=lost"])
     assert "model=theirs/tiny" in tiny_trials(), "measuring it says what is wrong"
 
@@ -218,7 +218,7 @@ def test_words_choose_presets_override_them_and_add_folders(tmp_path: Path) -> N
         ([], "command line: model: is required; name a preset, such as"),
         (
             ["model=decoder/gtp2_family/tiny"],
-            "command line: model = decoder/gtp2_family/tiny is no model preset; did you mean",
+            "command line: model = decoder/gtp2_family/tiny is not a preset of the group model; did you mean",
         ),
         (["modle=decoder/gpt2_family/tiny"], "command line: model: is required"),
         (

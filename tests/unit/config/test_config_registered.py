@@ -72,15 +72,21 @@ def test_the_field_decides_which_options_there_are() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"sides": [1, 1]}, r"shape\.sides = \[1, 1\] has no effect in the form dot; it goes with box; leave it out"),
-        ({"form": "dot", "corner": {}}, "shape.corner: has no effect in the form dot; it goes with box"),
+        (
+            {"sides": [1, 1]},
+            r"shape\.sides = \[1, 1\] has no effect in the form dot; choose the form box",
+        ),
+        (
+            {"form": "dot", "corner": {}},
+            "shape.corner: has no effect in the form dot; choose the form box",
+        ),
         ({"form": "bxo"}, "shape.form = bxo is an unknown form; did you mean 'box'"),
-        ({"form": 3}, "shape.form = 3 is a number where text is wanted"),
+        ({"form": 3}, "shape.form = 3 is a number; it must be text"),
         ({"form": "box", "colr": "red"}, "shape.colr: unknown key; did you mean 'colour'"),
         ({"form": "box", "sides": [0]}, "shape.sides.0 = 0 is out of range"),
         ({"form": "box", "corner": {"radus": 1}}, "shape.corner.radus: unknown key; did you mean 'radius'"),
-        ({"form": "box", "sides": "11"}, 'shape.sides = "11" is text where a list is wanted'),
-        ([1], r"shape = \[1\] is a list where a mapping is wanted"),
+        ({"form": "box", "sides": "11"}, 'shape.sides = "11" is text; it must be a list'),
+        ([1], r"shape = \[1\] is a list; it must be a mapping"),
     ],
 )
 def test_what_is_wrong_is_named_at_its_place(shape: Any, message: str) -> None:
@@ -100,11 +106,11 @@ def test_options_by_name_are_a_mapping_that_can_be_a_key() -> None:
     ("filters", "message"),
     [
         ({"blr": {}}, "filters.blr: is an unknown filter; did you mean 'blur'"),
-        ({"blur": {}}, "filters.blur.strength: is required and absent"),
+        ({"blur": {}}, "filters.blur.strength: is required, but it is absent"),
         ({"blur": {"strength": 1, "pases": 2}}, "filters.blur.pases: unknown key; did you mean 'passes'"),
         ({"invert": {"strength": 1}}, "filters.invert.strength: unknown key"),
-        ({"blur": 3}, "filters.blur = 3 is a number where a mapping is wanted"),
-        ("blur", 'filters = "blur" is text where a mapping is wanted'),
+        ({"blur": 3}, "filters.blur = 3 is a number; it must be a mapping"),
+        ("blur", 'filters = "blur" is text; it must be a mapping'),
     ],
 )
 def test_what_is_wrong_with_named_options_is_named_at_its_place(filters: Any, message: str) -> None:
@@ -139,7 +145,7 @@ def test_another_entry_keeps_what_it_has_and_refuses_what_would_be_lost() -> Non
     box = build_options(OF_SHAPE, form="box", colour="blue")
     assert replace_options(OF_SHAPE, box, form="dot") == Shape(form="dot", colour="blue")
     assert replace_options(OF_SHAPE, Shape(colour="blue"), form="box", sides=(2,)) == Box(colour="blue", sides=(2,))
-    with pytest.raises(ConfigError, match=r"sides = \[2\] has no effect in the form dot; it goes with box"):
+    with pytest.raises(ConfigError, match=r"sides = \[2\] has no effect in the form dot; choose the form box"):
         replace_options(OF_SHAPE, Box(sides=(2,)), form="dot")
     with pytest.raises(ConfigError, match="unknown form"):
         build_options(OF_SHAPE, form="bxo")

@@ -22,7 +22,7 @@ def sweep(resources: dict[str, Any], **keys: Any) -> dict[str, Any]:
     [
         ({"gpus_per_trial": 2}, "a worker trains on one GPU; write gpus_per_trial: 1, workers: 2"),
         ({"gpus_per_trial": 1.5}, "a worker trains on one GPU; write 1, or a fraction below 1 to share a GPU"),
-        ({"gpus_per_trial": 2, "workers": 2}, "write gpus_per_trial: 1, which gives each of the 2 workers its own"),
+        ({"gpus_per_trial": 2, "workers": 2}, "write gpus_per_trial: 1; each of the 2 workers then has its own"),
         ({"gpus_per_trial": 0.5, "workers": 2}, "cannot share a GPU .*; write gpus_per_trial: 1, or workers: 1"),
     ],
 )
@@ -46,16 +46,16 @@ BASE = {"model": "decoder/gpt2_family/tiny", "data": "markov"}
 @pytest.mark.parametrize(
     ("keys", "whose"),
     [
-        ({"base": {**BASE, "overrides": CUDA}}, "of a, whose"),
-        ({"design": {**ARMS, "arms": {"a": {}, "b": CUDA}}}, "of b, whose"),
-        ({"design": {**ARMS, "arms": {"a": {}, "b": TF32}}}, "of b, whose training.tf32 is true"),
-        ({"tune": {"space": {"training.device": ["cpu", "cuda"]}}}, "of a in tune.space, whose"),
+        ({"base": {**BASE, "overrides": CUDA}}, "of a, but their"),
+        ({"design": {**ARMS, "arms": {"a": {}, "b": CUDA}}}, "of b, but their"),
+        ({"design": {**ARMS, "arms": {"a": {}, "b": TF32}}}, "of b, but their training.tf32 is true"),
+        ({"tune": {"space": {"training.device": ["cpu", "cuda"]}}}, "of a in tune.space, but their"),
         (
             {
                 "design": {"kind": "search"},
                 "search": {"space": {"training.device": ["cpu", "auto", "cuda"]}, "trials": 3},
             },
-            "of search.space, whose",
+            "of search.space, but their",
         ),
     ],
 )

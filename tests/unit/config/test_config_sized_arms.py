@@ -92,15 +92,15 @@ def test_a_constraint_leaves_sizes_out_with_its_reason() -> None:
     ("design", "words"),
     [
         ({**ISOFLOP, "flops": []}, "design.flops: is empty"),
-        ({**ISOFLOP, "flops": [1e9, 1e9]}, "design.flops: holds 1e+09 twice"),
+        ({**ISOFLOP, "flops": [1e9, 1e9]}, "design.flops: contains 1e+09 twice"),
         ({**ISOFLOP, "flops": [0]}, "design.flops.0"),
         ({**ISOFLOP, "sizes": {}}, "design.sizes: is empty"),
-        ({**ISOFLOP, "sizes": "auto"}, "design.sizes = auto is not available yet"),
+        ({**ISOFLOP, "sizes": "auto"}, "design.sizes = auto is not available"),
         ({**ISOFLOP, "sizes": {"a": {}, "b": {}}}, "design.sizes.b: is the same trial as arm 'a,flops=1e+09'"),
-        ({**ISOFLOP, "sizes": {"a": {"training.max_steps": 3}}}, "training.max_steps: is given by design.kind"),
-        ({**LADDER, "sizes": {"a": {"training": {"budget": {"steps": 3}}}}}, "is given by design.kind: ladder"),
+        ({**ISOFLOP, "sizes": {"a": {"training.max_steps": 3}}}, "training.max_steps: is set by design.kind"),
+        ({**LADDER, "sizes": {"a": {"training": {"budget": {"steps": 3}}}}}, "is set by design.kind: ladder"),
         ({**LADDER, "sizes": {"a": {"model.n_heads": 7}}}, "design.sizes.a.model.n_heads"),
-        ({**LADDER, "sizes": {"a b": {}}}, "design.sizes: 'a b' is no name for an arm"),
+        ({**LADDER, "sizes": {"a b": {}}}, "design.sizes: 'a b' cannot name an arm"),
         ({**LADDER, "flops": [1e9]}, "kind ladder has no such key"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_design_of_sizes_that_contradicts_itself_is_refused(design: dict[str, 
 
 def test_a_budget_in_the_base_has_no_effect_beside_sizes_and_is_refused() -> None:
     base = {**BASE, "overrides": {"training.budget": {"tokens": 1e6}}}
-    assert "base.overrides.training.budget: is given by design.kind: isoflop" in refusal(ISOFLOP, base=base)
+    assert "base.overrides.training.budget: is set by design.kind: isoflop" in refusal(ISOFLOP, base=base)
 
 
 @pytest.mark.parametrize(

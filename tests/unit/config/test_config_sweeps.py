@@ -66,11 +66,14 @@ def test_a_file_that_extends_another_has_its_own_keys_whole_and_the_others_from_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("extends: x.yaml", "extends = x.yaml, whose results would be mixed with these; give a name of your own"),
+        (
+            "extends: x.yaml",
+            "extends = x.yaml is the name of the extended file, and the results of both would be mixed",
+        ),
         ("extends: training_regime\nname: y", "extends = training_regime: no such file, .* did you mean 'training_reg"),
-        ("extends: x.yaml\nname: x", "extends = x.yaml, whose results would be mixed with these; give a name of your"),
+        ("extends: x.yaml\nname: x", "extends = x.yaml is the name of the extended file, and the results of both"),
         ("extends: [x.yaml]\nname: y", r"extends = \[\"x\.yaml\"\] is not the name of a search space"),
-        ("extends: second.yaml\nname: y", 'extends = second.yaml, which extends "x.yaml"; extend that one'),
+        ("extends: second.yaml\nname: y", 'extends = second.yaml extends "x.yaml" itself; write extends: x.yaml'),
         ("extends: x.yaml\nname: y\nbas: {}", "bas: unknown key; did you mean 'base'"),
     ],
 )
@@ -186,13 +189,13 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("design.arms.gpt2.training.rl=1", ["design.arms.gpt2.training.rl"]),
         (
             "base.model=decoder/gtp2_family/tiny",
-            ["base.model = decoder/gtp2_family/tiny is no model preset; did you mean"],
+            ["base.model = decoder/gtp2_family/tiny is not a preset of the group model; did you mean"],
         ),
-        ("base.data=markof", ["is no data preset; did you mean 'markov'?"]),
+        ("base.data=markof", ["is not a preset of the group data; did you mean 'markov'?"]),
         ("base.model=../../etc/passwd", ["is not the name of a preset"]),
-        ("base.model=3", ["base.model = 3 is a number where text is wanted"]),
+        ("base.model=3", ["base.model = 3 is a number; it must be text"]),
         ('training.lr="3e-4"', ["write it without quotes: 3e-4"]),
-        ("training.lr=fast", ["is text where a number is wanted"]),
+        ("training.lr=fast", ["is text; it must be a number"]),
         ("training.budget={flops: 1, tokens: 2}", ["give exactly one of"]),
         (
             "design.arms.llama.training.budget={flops: 1, tokens: 2}",
@@ -206,37 +209,37 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("design={kind: grid, factors: {training.lr: []}}", ["design.factors.training.lr: is empty"]),
         ("design.kind=arm", ["design.kind = arm is unknown; did you mean 'arms'?"]),
         ("design.factors={training.lr: [1]}", ["design.factors", "kind arms has no such key"]),
-        ("design.baseline=gpt3", ["design.baseline = gpt3 is no arm; did you mean 'gpt2'?"]),
+        ("design.baseline=gpt3", ["design.baseline = gpt3 is not an arm; did you mean 'gpt2'?"]),
         ("analysis.0.compare.baseline=lama", ["did you mean 'llama'?"]),
-        ("analysis.0.compare.metric=validation/los", ["is reported by nothing; did you mean 'validation/loss'?"]),
-        ("objective.0.metric=loss", ["is reported by nothing; did you mean 'validation/loss'?"]),
+        ("analysis.0.compare.metric=validation/los", ["is not a metric of any trial; did you mean 'validation/loss'?"]),
+        ("objective.0.metric=loss", ["is not a metric of any trial; did you mean 'validation/loss'?"]),
         (
             "analysis.0.compare.metric=wikitext2/perplexity_word",
-            ["is of the task wikitext2, and no trial reports it", "evaluate --run DIR --tasks wikitext2"],
+            ["belongs to the task wikitext2", "evaluate --run DIR --tasks wikitext2"],
         ),
-        ("objective.0.metric=ptb/perplexity_wrd", ["objective.0.metric", "a sweep runs no tasks"]),
-        ("objective.1.metric=loss", ["'1' is no entry of a list of 1"]),
+        ("objective.0.metric=ptb/perplexity_wrd", ["objective.0.metric", "a sweep does not run tasks"]),
+        ("objective.1.metric=loss", ["'1' is not an entry of this list of 1"]),
         ("objective=[]", ["objective: is empty"]),
         ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),
         ("analysis=[{isoflop: {}}]", ["needs at least 4 sizes at a budget"]),
         ("analysis=[{compere: {}}]", ["did you mean 'compare'?"]),
         ("analysis=[{}]", ["exactly one of compare, isoflop, scaling_law"]),
-        ("scheduler={kind: asha}", ["early stopping is for design.kind: search"]),
+        ("scheduler={kind: asha}", ["trials are stopped early in design.kind: search alone"]),
         ("scheduler={kind: asah}", ["did you mean 'asha'?"]),
-        ("search={space: {training.lr: [1]}}", ["goes with design.kind: search"]),
-        ("replicates.seeds={min: 3, max: 3}", ["seeds.max = 3 leaves nothing to add", "write seeds: 3"]),
+        ("search={space: {training.lr: [1]}}", ["or write design.kind: search"]),
+        ("replicates.seeds={min: 3, max: 3}", ["seeds.max = 3 is not above min = 3", "write seeds: 3"]),
         ("replicates.seeds={min: 3, max: 20000}", ["replicates.seeds.max", "more than 10,000"]),
         ("replicates.seeds={min: 3, mux: 20}", ["replicates.seeds.mux", "did you mean 'max'?"]),
-        ("replicates.seeds=0", ["give how many (1 or more)"]),
-        ("replicates.seeds=[1, 1]", ["holds 1 twice"]),
+        ("replicates.seeds=0", ["give their number (1 or more)"]),
+        ("replicates.seeds=[1, 1]", ["contains 1 twice"]),
         ("replicates.seeds=[-1]", ["seeds are 0 or above"]),
         ("replicates.seeds=[a]", ["seeds are whole numbers"]),
-        ("replicates.seeds=[]", ["is empty"]),
+        ("replicates.seeds=[]", ["contains no seed"]),
         ("base.overrides.seed=1", ["give replicates.seeds"]),
-        ("tune.space.training.budget.flops={uniform: [1, 2]}", ["defines the arm, and is not tuned"]),
+        ("tune.space.training.budget.flops={uniform: [1, 2]}", ["is part of what defines an arm"]),
         (
             "tune.space.training.batch_tokens=[4096, x]",
-            ["tune.space.training.batch_tokens", "text where a whole number"],
+            ["tune.space.training.batch_tokens", "text; it must be a whole number"],
         ),
         ("tune.budget_share=0", ["tune.budget_share = 0 is out of range"]),
         ("resources.max_concurrent=all", ["is neither auto nor a number of trials"]),
@@ -244,8 +247,8 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("tracking.keep_models=bets", ["did you mean 'best'?"]),
         ("schema_version=2", ["= 2 is newer than the version 1", "update stackwise_ray"]),
         ("source=other", ["source: unknown key"]),
-        ("name=a/b", ["is no name that can be a file"]),
-        ("presets=[nowhere]", ["is no folder"]),
+        ("name=a/b", ["cannot be a name, because names are also file names"]),
+        ("presets=[nowhere]", ["is not a folder"]),
         ("model.n_heads=7", ["base.overrides.model.n_heads = 7 does not divide d_model = 64; choose 4, 8 or 16"]),
         ("flags=[mixed_precisoin]", ["is an unknown flag; did you mean 'mixed_precision'?"]),
     ],
@@ -283,7 +286,7 @@ def test_a_mistake_in_the_file_names_the_file_and_the_path_in_it(file: Path) -> 
 
 def test_an_arm_written_twice_is_refused_with_its_lines(file: Path) -> None:
     file.write_text(TEXT.replace("    gpt2: {}\n", "    gpt2: {}\n    gpt2: {}\n"))
-    with pytest.raises(ConfigError, match=r"x\.yaml:12: the key 'gpt2' stands twice, in lines 11 and 12"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:12: the key 'gpt2' is given twice, in lines 11 and 12"):
         load(file)
 
 
@@ -300,9 +303,9 @@ def test_early_stopping_goes_with_a_search_that_compares_nothing() -> None:
     assert scheduler.kind == "asha"
     with pytest.raises(ConfigError, match=r"analysis\.0\.compare: compares arms, and a search has none"):
         sweep_from_plain({**document, "analysis": [{"compare": {}}]})
-    with pytest.raises(ConfigError, match="tune: goes with arms"):
+    with pytest.raises(ConfigError, match=r"tune: does not go with design\.kind: search"):
         sweep_from_plain({**document, "tune": {"space": {"training.lr": [1]}}})
-    with pytest.raises(ConfigError, match=r"search\.space\.training\.lr.*is text where a number is wanted"):
+    with pytest.raises(ConfigError, match=r"search\.space\.training\.lr.*is text; it must be a number"):
         sweep_from_plain({**document, "search": {"space": {"training.lr": [1, "fast"]}}})
     with pytest.raises(ConfigError, match=r"scheduler\.reduction: has no effect with scheduler.kind: median"):
         sweep_from_plain({**document, "scheduler": {"kind": "median", "reduction": 3}})
@@ -342,5 +345,5 @@ def test_presets_of_a_user_stand_beside_the_file(tmp_path: Path) -> None:
     (arm,) = expand(load_sweep(file)).arms
     assert (arm.trial.model.d_ff, arm.trial.model.family) == (512, "gpt2")
     model.write_text("family: gpt2\nrole: decoder\nn_layers: 1\nd_model: 8\nn_heads: 2\nd_ff: wide\n")
-    with pytest.raises(ConfigError, match=r'wide\.yaml: d_ff = "wide" is text where a whole number is wanted'):
+    with pytest.raises(ConfigError, match=r'wide\.yaml: d_ff = "wide" is text; it must be a whole number'):
         load_sweep(file)

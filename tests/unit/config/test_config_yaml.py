@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stackwise_ray.config.reading.yaml import dump_yaml, load_yaml, parse_value, parse_yaml
@@ -47,7 +48,7 @@ def test_a_key_is_text_whatever_it_looks_like() -> None:
 def test_a_duplicate_key_is_refused_with_file_and_both_lines(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("design:\n  arms:\n    a: {}\n    b: {}\n    a: {}\n")
-    with pytest.raises(ConfigError, match=r"x\.yaml:5: the key 'a' stands twice, in lines 3 and 5"):
+    with pytest.raises(ConfigError, match=r"x\.yaml:5: the key 'a' is given twice, in lines 3 and 5"):
         load_yaml(file)
 
 
@@ -66,7 +67,7 @@ def test_missing_files_folders_and_other_documents_are_refused_by_name(tmp_path:
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="is a folder"):
         load_yaml(tmp_path)
-    for content, problem in ((b"- 1\n", "holds a list"), (b"\xff\xfe", "not UTF-8"), (b"a: [1\n", "column")):
+    for content, problem in ((b"- 1\n", "contains a list"), (b"\xff\xfe", "not UTF-8"), (b"a: [1\n", "column")):
         file = tmp_path / "x.yaml"
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=problem):
@@ -119,15 +120,34 @@ def test_dumped_data_is_read_back_equal(value: object) -> None:
 
 
 @given(st.text(max_size=40))
-def test_any_word_gives_a_value_or_a_config_error(text: str) -> None:
-    with contextlib.suppress(ConfigError):
-        parse_value(text)
+def test_any_word_that_opens_no_bracket_and_no_quote_is_a_number_a_constant_or_its_own_text(text: str) -> None:
+    word = text.strip()
+    assume(word[:1] not in ("[", "{", '"', "'"))
+    value = parse_value(text)
+    assert value is None or isinstance(value, (bool, int, float)) or value == word
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_parsed_or_refused_as_a_config_error(text: str) -> None:
-    with contextlib.suppress(ConfigError):
-        parse_yaml(text)
+@given(st.sampled_from("[{\"'"), st.text("[]{}\"',: 1a\n\t\x00", max_size=8))
+def test_a_word_that_opens_a_bracket_or_a_quote_is_what_it_would_be_in_a_file(opening: str, rest: str) -> None:
+    def outcome(read: Callable[[str], object], text: str) -> str:
+        try:
+            return repr(read(text))
+        except ConfigError as error:
+            return f"refused: {error}"
+
+    assert outcome(parse_value, opening + rest) == outcome(parse_yaml, (opening + rest).strip())
+
+
+@given(st.text(max_size=60) | st.text("[]{}\"',:-#&*! 1a\n", max_size=12))
+def test_any_text_is_plain_data_that_is_written_and_read_back_equal_or_is_refused_with_its_line(text: str) -> None:
+    said = "text:1: "
+    try:
+        value = parse_yaml(text)
+    except ConfigError as error:
+        said = str(error)
+    else:
+        assert repr(parse_yaml(dump_yaml(value))) == repr(value)
+    assert re.match(r"text:\d+: |not readable as YAML: ", said)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.calibration_store import SAMPLES_KEPT, Calibration, CalibrationKey, Sample, calibration_path
-from stackwise_ray.core.environment import cache_directory
 
 KIND = CalibrationKey(family="gpt2", threads=2)
 

@@ -59,4 +59,4 @@ def test_variables_are_added_to_those_of_this_process() -> None:
 
 
 def test_silence_is_said_in_words() -> None:
-    assert last_line("\n \n") == "it ended without a word"
+    assert last_line("\n \n") == "it ended without output"

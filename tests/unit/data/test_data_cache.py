@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stackwise_ray.config.trial import data_config
-from stackwise_ray.core.environment import cache_directory
+from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.errors import ConfigError, TrialError
 from stackwise_ray.data import prepare
 from stackwise_ray.data.corpora.markov import MarkovSource
@@ -89,7 +89,7 @@ def test_a_damaged_entry_is_built_anew_and_the_log_says_so(built, tmp_path, capl
     with caplog.at_level(logging.WARNING):
         mended = prepare(CONFIG, cache_directory=tmp_path)
     assert mended.rebuilt
-    assert f"{built.directory} was damaged" in caplog.text
+    assert f"{built.directory} were damaged" in caplog.text
     assert mended.fingerprint == fingerprint
     np.testing.assert_array_equal(mended.splits["train"].tokens, tokens)
     assert not leftovers(tmp_path)
@@ -212,6 +212,6 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path):
         "    print('full:', error)\n"
     )
     run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
-    assert run.stdout.startswith("full: no room for prepared data"), run.stderr
+    assert run.stdout.startswith("full: the disk of"), run.stderr
     assert not leftovers(tmp_path)
     assert not list(tmp_path.rglob("*.bin"))

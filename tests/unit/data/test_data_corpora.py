@@ -118,7 +118,7 @@ def test_a_library_file_that_python_cannot_decode_is_left_out_by_name(tmp_path, 
 
 def test_a_python_without_its_sources_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="no source files of its standard library"):
+    with pytest.raises(ConfigError, match="the source files of the standard library are not in"):
         prepare(data_config(corpus="python_stdlib"), cache_directory=tmp_path)
 
 
@@ -196,9 +196,9 @@ def test_the_fingerprint_does_not_depend_on_where_the_files_lie(jsonl, tmp_path)
             b'{"story": "a"}\n{"stori": "b"}\n',
             r"data.text_field = story: .*x.jsonl:2 has no such key; did you mean 'stori'",
         ),
-        (b'{"story": 3}\n', "x.jsonl:1 holds int instead of text"),
-        (b'["a"]\n', "x.jsonl:1 holds list instead of an object"),
-        (b'{"story": "a"\n', "x.jsonl:1 is no JSON"),
+        (b'{"story": 3}\n', "x.jsonl:1 has a int there; it must be text"),
+        (b'["a"]\n', "x.jsonl:1 is a list; each line must be a JSON object"),
+        (b'{"story": "a"\n', "x.jsonl:1 is not JSON"),
         (b'{"story": "half \\ud800 pair"}\n', "x.jsonl:1: character 5 is half of a surrogate pair"),
     ],
 )
@@ -211,14 +211,14 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path, content, message):
 
 def test_a_text_that_is_not_utf_8_is_refused_with_the_command_that_converts_it(tmp_path):
     (tmp_path / "x.txt").write_bytes("café".encode("latin-1") * 100)
-    with pytest.raises(ConfigError, match=r"x.txt is no UTF-8 text \(byte 3\); convert it \(iconv"):
+    with pytest.raises(ConfigError, match=r"x.txt is not UTF-8 text \(byte 3\); convert it \(iconv"):
         prepare(data_config(corpus="text_files", path=str(tmp_path / "x.txt")), cache_directory=tmp_path)
 
 
 def test_too_little_text_for_a_window_names_both_numbers(jsonl, tmp_path):
     config = data_config(corpus="text_files", path=str(jsonl), text_field="story", seq_len=50_000)
     with pytest.raises(
-        ConfigError, match=r"data.seq_len = 50000: the \w+ split has [\d,]+ tokens, too few for one window"
+        ConfigError, match=r"data.seq_len = 50000: the \w+ split has [\d,]+ tokens, and one window needs"
     ):
         prepare(config, cache_directory=tmp_path)
 
@@ -281,14 +281,14 @@ def test_a_benchmark_that_is_nowhere_lists_the_places_and_the_command(tmp_path, 
     assert message.startswith("data.corpus = wikitext103: not found.")
     assert f"{tmp_path}/wikitext-103 for train.txt" in message
     assert "datasets.load_dataset('Salesforce/wikitext', 'wikitext-103-v1')" in message
-    with pytest.raises(ConfigError, match=r"data.path = .*: no ptb there; expected a folder with ptb.train.txt"):
+    with pytest.raises(ConfigError, match=r"data.path = .*: ptb is not there; give a folder with ptb.train.txt"):
         prepare(data_config(corpus="ptb", path=str(tmp_path)), cache_directory=tmp_path)
 
 
 def test_files_that_are_not_the_published_benchmark_are_refused(tmp_path):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(" \n = A = \n \n a b c \n" * 50)
-    with pytest.raises(ConfigError, match="has 500 words with one <eos> a line, and the published one has 2,088,628"):
+    with pytest.raises(ConfigError, match="has 500 words with one <eos> per line, but the published one has 2,088,628"):
         prepare(data_config(corpus="wikitext2", path=str(tmp_path), seq_len=8), cache_directory=tmp_path / "cache")
 
 
@@ -337,5 +337,5 @@ def test_a_folder_of_other_files_is_not_read_for_its_few_texts(tmp_path):
     (tmp_path / ".git").mkdir()
     for number in range(9):
         (tmp_path / ".git" / f"object{number}").write_text("hidden: does not count")
-    with pytest.raises(ConfigError, match=r"here 3, and 5 others would be left out \(.rst 5\).*\*\*/\*.rst"):
+    with pytest.raises(ConfigError, match=r"Here these are 3; 5 others would be left out \(.rst 5\).*\*\*/\*.rst"):
         prepare(data_config(corpus="text_files", path=str(tmp_path)), cache_directory=tmp_path / "cache")

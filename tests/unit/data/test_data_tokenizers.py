@@ -123,7 +123,7 @@ def test_a_malformed_bpe_size_is_refused_with_an_example(spec):
 
 def test_a_bpe_that_the_text_cannot_fill_says_how_far_it_goes():
     with pytest.raises(
-        ConfigError, match=r"= bpe:5000: the train split yields only \d+ entries; write bpe:\d+ or less"
+        ConfigError, match=r"= bpe:5000: the train split is enough for only \d+ entries; write bpe:\d+ or less"
     ):
         build("bpe:5000")
 
@@ -138,7 +138,7 @@ def test_a_tokenizer_folder_of_transformers_is_used_as_it_is(tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_and_a_missing_one_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"holds no tokenizer; expected tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"contains no tokenizer; it must contain tokenizer.json"):
         tokenizer_source(str(tmp_path))
     with pytest.raises(ConfigError, match="there is no such folder"):
         tokenizer_source(str(tmp_path / "none"))

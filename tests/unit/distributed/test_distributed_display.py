@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.comparison_records import Goal
@@ -24,7 +27,7 @@ from tests.unit.trials.test_trials_proposals import SEARCH, sweep
 def begun(directory: Path, journal: Journal) -> tuple[SweepPlan, Ledger]:
     """A search before its first trial."""
     asked = sweep(directory, SEARCH)
-    plan = plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
+    plan = plan_sweep(asked, expand(asked), PreparedCorpora())
     settings = RunSettings(worker="not:run", directory=directory, objective="validation/loss")
     return plan, Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
 
@@ -58,16 +61,16 @@ def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_tha
         ledger.result(f"t{number}", 1, Report(records=() if number else (record,)))
     progress = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/answer_accuracy"))
     progress.watch(ledger, plan)
-    table = progress.__rich__()
+    table = progress.table(list(ledger.running.values()))
     shown = [[column.header, *column.cells] for column in table.columns]
     assert shown[1:] == [
-        ["step", "7", "0"],
+        ["step", "7/50", "starting"],
         ["tokens/s", "", ""],
         ["train/loss", "2.5000", ""],
         ["validation/answer_accuracy", "0.2500", ""],
     ]
-    on_loss = ProgressDisplay(make_console(), slots=2, goal=Goal.of("train/loss")).__rich__()
-    assert [column.header for column in on_loss.columns] == ["running", "step", "tokens/s", "train/loss"]
+    on_loss = ProgressDisplay(make_console(), slots=2, goal=Goal.of("train/loss")).table([])
+    assert [column.header for column in on_loss.columns] == ["trial", "step", "tokens/s", "train/loss"]
 
 
 def test_what_a_trial_has_begun_and_measures_nothing_in_is_shown_until_it_reports(
@@ -82,7 +85,94 @@ def test_what_a_trial_has_begun_and_measures_nothing_in_is_shown_until_it_report
         trial_id=given.trial_id, attempt=1, step=0, tokens=0, flops=0, time=1.0, metrics={}, doing="waiting"
     )
     ledger.result("t", 1, Report(records=(record,)))
-    assert "1 running · 1 waiting · 0 failed" in progress.line()
-    assert str(next(progress.__rich__().columns[0].cells)).endswith("· waiting")
+    assert "0/9 trials done · 1 waiting · " in progress.lines()[0]
+    assert [*progress.table(list(ledger.running.values())).columns[1].cells] == ["waiting"]
     ledger.result("t", 2, Report(records=(dataclasses.replace(record, doing=None),)))
-    assert "waiting" not in progress.line()
+    assert "1 starting" in progress.lines()[0]
+    ledger.result("t", 3, Report(records=(dataclasses.replace(record, doing=None, step=1),)))
+    assert "1 running" in progress.lines()[0]
+
+
+def test_what_is_waited_for_is_said_where_no_trial_runs(tmp_path: Path, journal: Journal) -> None:
+    plan, ledger = begun(tmp_path, journal)
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
+    assert progress.lines()[0].startswith("starting · ")
+    progress.watch(ledger, plan)
+    assert "waiting for Ray to start the first trial" in progress.lines()[0]
+    given = ledger.next("t")
+    assert given is not None
+    record = MetricRecord(trial_id=given.trial_id, attempt=1, step=3, tokens=1, flops=1, time=1.0, metrics={})
+    ledger.result("t", 1, Report(records=(record,), outcome=Finished(metrics={"validation/loss": 1.0}, environment={})))
+    assert "waiting for Ray to start the next trial" in progress.lines()[0]
+    ledger.interrupt_all("the disk is full")
+    assert "stopping" in progress.lines()[0]
+
+
+def test_a_pace_is_shown_once_it_was_measured_and_the_start_of_a_trial_is_no_part_of_it(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger = begun(tmp_path, journal)
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
+    progress.watch(ledger, plan)
+    given = ledger.next("t")
+    assert given is not None
+    clock = [time.monotonic() + 1000.0]  # a start of a quarter of an hour
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    flops = plan.rows[0].flops
+    assert flops is not None
+    for number, (step, rate) in enumerate([(0, 0.0), (10, 0.0), (20, 6280.0)]):
+        clock[0] += 2.0
+        record = MetricRecord(
+            trial_id=given.trial_id,
+            attempt=1,
+            step=step,
+            tokens=1,
+            flops=flops * step // 50,
+            time=1.0,
+            metrics={"throughput/tokens_per_s": rate},
+        )
+        ledger.result("t", number + 1, Report(records=(record,)))
+        if not rate:
+            assert progress.seconds_left() is None
+            assert "tokens/s" not in "".join(progress.lines())
+            assert [*progress.table(list(ledger.running.values())).columns[2].cells] == [""]
+    assert progress.seconds_left() == pytest.approx(2.0 / 10 * (9 * 50 - 20))  # 2 s for ten steps
+    assert "6.28k tokens/s" in "".join(progress.lines())
+
+
+def test_no_line_is_longer_than_80_characters_on_a_terminal_and_in_a_pipe(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger = begun(tmp_path, journal)
+    metrics = {"train/loss": 2.5, "validation/answer_accuracy": 0.25, "throughput/tokens_per_s": 1e5}
+    for number in range(3):
+        given = ledger.next(f"t{number}")
+        assert given is not None
+        doing = (None, "starting 2 workers", "waiting for resources")[number]
+        record = MetricRecord(
+            trial_id=given.trial_id,
+            attempt=1,
+            step=7 * (not number),
+            tokens=1,
+            flops=1,
+            time=1.0,
+            metrics=metrics,
+            doing=doing,
+        )
+        ledger.result(f"t{number}", 1, Report(records=(record,)))
+        ledger.running[f"t{number}"].proposal = dataclasses.replace(
+            ledger.running[f"t{number}"].proposal,
+            arm="training.lr=0.001,model.n_layers=4,model.d_model=64",
+            role="replicate",
+        )
+    monkeypatch.setattr(plan.__class__, "row", lambda self, arm, role: self.rows[0])
+    for width in (80, 60):
+        terminal = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)
+        progress = ProgressDisplay(terminal, slots=3, goal=Goal.of("validation/answer_accuracy"))
+        progress.watch(ledger, plan)
+        terminal.print(progress)
+        lines = terminal.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        assert [line for line in lines if "seed" in line or "…" in line], "long names are cut"
+        assert len([line for line in lines if line.startswith("training.lr")]) == 3, "no row is wrapped"
+    assert all(len(line) <= 80 for line in progress.lines())

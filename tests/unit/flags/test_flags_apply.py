@@ -120,5 +120,5 @@ def test_an_unknown_flag_is_named_with_the_nearest():
 
 
 def test_a_flag_listed_twice_is_refused():
-    with pytest.raises(ConfigError, match="lists 'mixed_precision' twice"):
+    with pytest.raises(ConfigError, match="contains 'mixed_precision' twice"):
         apply_flags(replace(TRIAL, flags=("mixed_precision", "mixed_precision")))

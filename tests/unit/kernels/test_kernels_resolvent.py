@@ -322,8 +322,8 @@ MISTAKES: dict[str, tuple[str, Callable[[Tensor], Any], str]] = {
     "shift for other heads": ("shift", lambda z: z[:2], r"shift has shape \(2, 5\), which does not broadcast"),
     "complex potential": ("potential", lambda a: a + 0j, "potential is torch.complex128; it must be real"),
     "flat potential": ("potential", lambda a: a[0], r"potential has shape \(3, 5\); it must be \(batch, heads, n\)"),
-    "float32 beside float64": ("shift", lambda z: z.to(torch.complex64), "single and double precision are not mixed"),
-    "integer potential": ("potential", lambda a: a.long(), "potential is torch.int64; allowed are"),
+    "float32 beside float64": ("shift", lambda z: z.to(torch.complex64), "single and double precision cannot be mixed"),
+    "integer potential": ("potential", lambda a: a.long(), "potential is torch.int64; it must be"),
     "a number for a tensor": ("shift", lambda z: 1j, r"shift is 1j; it must be a tensor, such as torch.tensor\(1j\)"),
     "another device": ("shift", lambda z: z.to("meta"), "shift is on meta but potential on cpu"),
 }
@@ -347,7 +347,7 @@ def test_mistakes_of_one_op_are_refused() -> None:
         resolvent_diagonal(made["potential"], torch.ones(5).double(), made["shift"], causal=True)
     with pytest.raises(ValueError, match=r"values has shape \(2, 3, 4, 4\); it must be .* = \(2, 3, 5, p\)"):
         resolvent_apply(made["potential"], made["hop"], made["shift"], made["values"][:, :, 1:], causal=True)
-    with pytest.raises(ValueError, match="gradient is 'diagonal'; allowed here are adjoint, autograd"):
+    with pytest.raises(ValueError, match="gradient is 'diagonal'; here it must be one of adjoint, autograd"):
         resolvent_apply(
             made["potential"], made["hop"], made["shift"], made["values"], causal=True, gradient="diagonal"  # type: ignore[arg-type]
         )  # fmt: skip

@@ -82,13 +82,13 @@ def test_without_a_compiler_or_headers_the_kernels_fall_to_torch_by_name(
     monkeypatch.delenv("CC", raising=False)
     assert (backend.unusable(), choose_backend(device="cuda")) == (None, "triton")
     monkeypatch.setenv("CC", "ccache gcc")
-    assert "CC = 'ccache gcc' is no program on PATH" in str(backend.unusable())
+    assert "CC = 'ccache gcc' is not a program on PATH" in str(backend.unusable())
     monkeypatch.setenv("CC", "gcc")
     monkeypatch.setattr(backend, "python_headers", lambda: str(tmp_path / "elsewhere"))
     assert "no Python.h in" in str(backend.unusable())
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
-    reason = "triton builds its launcher with a C compiler, and neither gcc nor clang is on PATH"
+    reason = "triton needs a C compiler, and neither gcc nor clang is on PATH"
     assert (backend.unusable(), choose_backend(device="cuda")) == (reason, "torch")
     assert passed_over("torch", "cuda") == {"triton": reason}
     note = checkup.check_triton()

@@ -252,9 +252,9 @@ def test_a_reloaded_model_decodes_with_its_cache(tmp_path: Path) -> None:
 
 def test_two_sided_models_say_why_they_do_not_generate() -> None:
     model = BKForMaskedLM(BKConfig(causal=False))
-    with pytest.raises(ConfigError, match="a two-sided model predicts a token from both sides and has none on its"):
+    with pytest.raises(ConfigError, match="a two-sided model needs the tokens on both sides, and"):
         model.generate(tokens(n=40))
-    with pytest.raises(ConfigError, match="in a two-sided mixer every token changes all earlier positions"):
+    with pytest.raises(ConfigError, match="in a two-sided mixer each new token changes all earlier positions"):
         model.eval()(input_ids=tokens(n=40), use_cache=True)
 
 
@@ -275,7 +275,7 @@ def test_a_cache_in_training_is_refused_and_not_made_unasked() -> None:
     model = build(MIXERS["resolvent_apply"]).requires_grad_(True).train()
     model.config.use_cache = True
     assert model(input_ids=tokens(n=40)).past_key_values is None
-    with pytest.raises(ValueError, match="a cache is for decoding: a block that recomputes"):
+    with pytest.raises(ValueError, match="a cache cannot be used while activations are recomputed"):
         model(input_ids=tokens(n=40), use_cache=True)
     assert model.generate(tokens(n=5), max_new_tokens=2, do_sample=False).shape == (2, 7)
 
@@ -283,7 +283,7 @@ def test_a_cache_in_training_is_refused_and_not_made_unasked() -> None:
 def test_positions_are_taken_back_by_attention_and_refused_by_a_resolvent() -> None:
     ids = tokens(n=40)
     cache = build(MIXERS["resolvent_apply"])(input_ids=ids, use_cache=True).past_key_values
-    with pytest.raises(ValueError, match="keeps its last position alone and cannot take back 3"):
+    with pytest.raises(ValueError, match="cannot remove its last 3 tokens"):
         cache.crop(-3)
     model = build(MIXERS["attention"])
     cache = model(input_ids=ids, use_cache=True).past_key_values

@@ -238,9 +238,9 @@ def test_a_model_saved_before_there_were_experts_has_a_swiglu() -> None:
 
 def test_more_chosen_than_there_are_experts_are_refused() -> None:
     model = dataclasses.replace(MODEL, channel_mixer=ExpertsChannelMixer(n_experts=2, top_k=3))
-    with pytest.raises(ConfigError, match=r"top_k = 3 is not one to all of n_experts = 2; choose 1 to 2"):
+    with pytest.raises(ConfigError, match=r"top_k = 3 is not between 1 and n_experts = 2; choose 1 to 2"):
         check_model(model, seq_len=8)
-    with pytest.raises(ConfigError, match=r"model\.channel_mixer\.top_k = 3 is not one to all of n_experts = 2"):
+    with pytest.raises(ConfigError, match=r"model\.channel_mixer\.top_k = 3 is not between 1 and n_experts = 2"):
         load_trial(
             ["model=decoder/bk_family/tiny", "model.channel_mixer={kind: mixture_of_experts, n_experts: 2, top_k: 3}"]
         )
@@ -254,7 +254,7 @@ def test_experts_are_written_by_kind_and_their_keys_are_checked() -> None:
         load_trial([*words, "model.channel_mixer={kind: mixture_of_experts, experts: 2}"])
     with pytest.raises(ConfigError, match=r"= 1 is out of range; it must be at least 2"):
         load_trial([*words, "model.channel_mixer={kind: mixture_of_experts, n_experts: 1}"])
-    with pytest.raises(ConfigError, match="family gpt2 does not take it; it goes with bk"):
+    with pytest.raises(ConfigError, match="family gpt2 has no such option; leave it out, or choose the family bk"):
         load_trial(["model=decoder/gpt2_family/tiny", "model.channel_mixer={kind: swiglu}"])
 
 

@@ -105,8 +105,8 @@ def test_every_auto_class_takes_the_trunk_of_a_trained_model(role: str, tmp_path
 
 def test_an_encoder_is_not_loaded_as_a_decoder_nor_the_other_way_round(tmp_path: Path) -> None:
     for role, wrong, message in (
-        ("encoder", AutoModelForCausalLM, "a two-sided mixer shows each position the token that it is to predict"),
-        ("decoder", AutoModelForMaskedLM, "a masked token is to be predicted from both sides"),
+        ("encoder", AutoModelForCausalLM, "a two-sided mixer shows each position the next token"),
+        ("decoder", AutoModelForMaskedLM, "a causal mixer does not see the tokens after a mask"),
     ):
         build(MIXERS["resolvent_apply"], role).save_pretrained(tmp_path / role)
         with pytest.raises(ConfigError, match=message):

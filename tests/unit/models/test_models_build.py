@@ -91,15 +91,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("change", "vocab_size", "seq_len", "message"),
     [
-        ({"n_layers": 3}, 50, 16, r"model\.n_layers = 3, but .* has 2; set model\.n_layers: 2"),
+        ({"n_layers": 3}, 50, 16, r"model\.n_layers = 3, but .* has 2; write model\.n_layers: 2"),
         ({"d_model": 64}, 50, 16, r"model\.d_model = 64, but .* has 32"),
         ({"n_heads": 2}, 50, 16, r"model\.n_heads = 2, but .* has 4"),
         ({"d_ff": 128}, 50, 16, r"model\.d_ff = 128, but .* has 64"),
         ({"tie_embeddings": False}, 50, 16, r"model\.tie_embeddings = False, but .* has True"),
         ({}, 51, 16, r"model\.vocab_size = 51, but .* has 50"),
-        ({}, 50, 17, r"data\.seq_len = 17 is beyond the 16 learned positions"),
-        ({"family": "llama"}, 50, 16, r"model\.family = llama, but .* holds a gpt2 model"),
-        ({"family": "bert", "role": "encoder"}, 50, 16, r"model\.family = bert, but .* holds a gpt2 model"),
+        ({}, 50, 17, r"data\.seq_len = 17 is more than the 16 learned positions"),
+        ({"family": "llama"}, 50, 16, r"model\.family = llama, but .* is a gpt2 model"),
+        ({"family": "bert", "role": "encoder"}, 50, 16, r"model\.family = bert, but .* is a gpt2 model"),
     ],
 )
 def test_weights_of_another_shape_are_refused(
@@ -157,7 +157,7 @@ def test_weights_that_would_stay_random_are_refused(saved: Path, tmp_path: Path)
     weights = load_file(saved / "model.safetensors")
     del weights["transformer.h.1.mlp.c_fc.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"lacks .*h\.1\.mlp\.c_fc\.weight.* would stay random"):
+    with pytest.raises(ConfigError, match=r"lacks .*h\.1\.mlp\.c_fc\.weight.* would be random"):
         build_model(replace(GPT2, pretrained=str(tmp_path)), vocab_size=50, seq_len=16)
 
 

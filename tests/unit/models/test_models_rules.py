@@ -31,20 +31,20 @@ def test_a_sound_config_passes(model: ModelConfig) -> None:
         (GPT2, {"family": "gtp2"}, "model.family", "did you mean 'gpt2'?"),
         (GPT2, {"n_heads": 7}, "model.n_heads", "= 7 does not divide d_model = 64; choose 4, 8 or 16"),
         (GPT2, {"n_heads": None}, "model.n_heads", "needs a number of attention heads"),
-        (GPT2, {"role": "encoder"}, "model.role", "family gpt2 is built as decoder only"),
-        (BERT, {"role": "decoder"}, "model.role", "family bert is built as encoder only"),
-        (GPT2, {"n_kv_heads": 2}, "model.n_kv_heads", "family gpt2 does not take it"),
+        (GPT2, {"role": "encoder"}, "model.role", "family gpt2 can only be decoder"),
+        (BERT, {"role": "decoder"}, "model.role", "family bert can only be encoder"),
+        (GPT2, {"n_kv_heads": 2}, "model.n_kv_heads", "family gpt2 has no such option"),
         (LLAMA, {"n_kv_heads": 3}, "model.n_kv_heads", "= 3 does not divide n_heads = 4; choose 1, 2 or 4"),
         (LLAMA, {"n_heads": 64}, "model.n_heads", "rotary heads of odd width at d_model = 64"),
         (
             LLAMA,
             {"max_positions": 64},
             "model.max_positions",
-            "family llama does not take it; it goes with bert or gpt2",
+            "family llama has no such option; leave it out, or choose the family bert or gpt2",
         ),
-        (LLAMA, {"dropout": 0.1}, "model.dropout", "= 0.1, but family llama has no dropout"),
-        (GPT2, {"mixer": NoMixer()}, "model.mixer", "= none, but family gpt2 does not take it"),
-        (GPT2, {"max_positions": 100}, "data.seq_len", "= 128 is beyond the 100 learned positions of gpt2"),
+        (LLAMA, {"dropout": 0.1}, "model.dropout", "= 0.1, but the family llama has no dropout"),
+        (GPT2, {"mixer": NoMixer()}, "model.mixer", "= none, but the family gpt2 has no such option"),
+        (GPT2, {"max_positions": 100}, "data.seq_len", "= 128 is more than the 100 learned positions of gpt2"),
         (BERT, {"max_positions": 127}, "data.seq_len", "choose data.seq_len <= 127"),
     ],
 )
@@ -72,7 +72,7 @@ def test_published_ids_stay_where_they_fit_and_become_the_last_id_where_not() ->
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"), [({"eos": 256}, "does not hold the eos token 256"), ({"end": 1}, "'end' is unknown")]
+    ("ids", "message"), [({"eos": 256}, "is too small for the eos token 256"), ({"end": 1}, "'end' is unknown")]
 )
 def test_special_tokens_outside_the_vocabulary_or_unknown_are_refused(ids: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -50,7 +50,7 @@ def test_a_sweep_costs_every_suffix_once_and_rounds_cost_the_whole_model_each() 
     ids = torch.zeros(1, 4, dtype=torch.long)
     assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
     assert all(block.active for block in stack_view(model).blocks), "a sweep leaves blocks switched off"
-    with pytest.raises(ValueError, match="4 blocks cannot be shared out evenly over 3 levels"):
+    with pytest.raises(ValueError, match="4 blocks cannot be divided evenly among 3 levels"):
         sweep(model, windows(), mask_id=MASK, levels=(0.9, 0.5, 0.1))
 
 

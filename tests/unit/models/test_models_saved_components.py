@@ -63,7 +63,10 @@ def test_a_saved_component_comes_back_with_its_options_and_state(folder: Path) -
         (lambda all: all["early_exit"].update(state={}), r"early_exit\.state\.threshold: is required"),
         (lambda all: all["early_exit"].update(state={"threshold": "abc"}), r"early_exit\.state\.threshold = .abc. is"),
         (lambda all: all["early_exit"].update(state={"threshold": 7}), r"early_exit\.state\.threshold = 7 is out of"),
-        (lambda all: all.clear(), r"components: does not go with its weights: early_exit_norms\.0.* would be left out"),
+        (
+            lambda all: all.clear(),
+            r"components: does not fit the weights beside it: early_exit_norms\.0.* would be left out",
+        ),
     ],
     ids=[
         "a value out of range",
@@ -94,7 +97,7 @@ def test_a_record_of_components_that_is_no_mapping_is_refused_with_its_file(
     changed(folder, tmp_path, lambda all: None)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"stackwise_components": record}))
-    with pytest.raises(ConfigError, match=r"config\.json: stackwise_components = .* it is a mapping from components"):
+    with pytest.raises(ConfigError, match=r"config\.json: stackwise_components = .* it must map components"):
         load_saved(tmp_path, "decoder", path="--model")
 
 
@@ -103,7 +106,7 @@ def test_weights_of_a_component_that_are_absent_or_of_another_shape_are_named(fo
     tensors = load_file(tmp_path / "model.safetensors")
     weight = tensors.pop("early_exit_norms.0.weight")
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=rf"= {tmp_path} is no whole .* it lacks early_exit_norms\.0\.weight, which"):
+    with pytest.raises(ConfigError, match=rf"= {tmp_path} is not a complete .* it lacks early_exit_norms\.0\.weight"):
         load_saved(tmp_path, "decoder", path="--model")
     save_file({**tensors, "early_exit_norms.0.weight": weight[:1]}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match=r"model\.safetensors: has early_exit_norms\.0\.weight in the shape \(1,\)"):

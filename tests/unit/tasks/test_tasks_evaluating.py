@@ -256,7 +256,7 @@ def test_a_model_whose_tokens_or_positions_do_not_reach_is_refused(run_folder: P
     with pytest.raises(ConfigError, match=r"data\.seq_len = 64: .* has 16 positions; choose 16 or less"):
         list(evaluate_tasks(longer, ["own_text"], path=str(notes)))
     other = replace(trained, tokenizer="bpe:300")
-    with pytest.raises(ConfigError, match=r"data\.tokenizer = bpe:300 has 300 tokens and the model .* 260"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer = bpe:300 has 300 tokens, but the model .* 260"):
         list(evaluate_tasks(other, ["own_text"], path=str(notes)))
 
 

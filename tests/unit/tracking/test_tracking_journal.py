@@ -222,7 +222,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path) -> 
 
 
 def test_a_missing_folder_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is its folder there"):
+    with pytest.raises(ConfigError, match="check that its folder exists"):
         Journal(tmp_path / "absent" / "journal.sqlite")
 
 

@@ -49,7 +49,7 @@ def test_a_trial_on_a_cpu_leaves_the_settings_of_gpus_alone() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="auto is a GPU here")
 def test_tf32_is_refused_where_auto_turns_out_to_be_a_cpu(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"training\.tf32 = true is about .* runs on a CPU; write false, or give it"):
+    with pytest.raises(ConfigError, match=r"training\.tf32 = true has no effect on a CPU.* write false, or give"):
         run(with_training(tf32=True, device="auto"), tmp_path)
 
 

@@ -90,9 +90,9 @@ def test_a_damaged_checkpoint_is_named_in_the_log_and_the_one_before_is_used(tmp
     (newest / "model.safetensors").write_bytes(b"rubbish")
     _, result = run(often, tmp_path / "t", attempt=2)
     log = (tmp_path / "t" / "logs" / "train.log").read_text()
-    assert "WARNING refused a damaged checkpoint" in log
+    assert "WARNING a damaged checkpoint is not used" in log
     assert newest.name in log
-    assert f"going on from the one before, {before.name}" in log
+    assert f"training continues from the checkpoint before it, {before.name}" in log
     assert result.metrics["validation/loss"] == whole.metrics["validation/loss"]
 
 
@@ -113,7 +113,7 @@ def test_data_with_another_fingerprint_is_refused(tmp_path):
 
 def test_an_output_that_is_a_file_is_a_mistake_of_the_user(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="a file is in the way"):
+    with pytest.raises(ConfigError, match="there is a file of that name"):
         run(TRIAL, tmp_path / "file" / "trial")
 
 

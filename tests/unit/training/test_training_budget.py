@@ -135,7 +135,7 @@ def test_a_batch_is_a_whole_number_of_sequences():
 
 
 def test_more_micro_batches_than_sequences_are_refused():
-    with pytest.raises(ConfigError, match=r"training.accumulation = 5 micro-batches share 4 sequences"):
+    with pytest.raises(ConfigError, match=r"training.accumulation = 5 micro-batches, but a step has only 4 sequences"):
         batch_sequences(trial(batch_tokens=64, accumulation=5))
 
 

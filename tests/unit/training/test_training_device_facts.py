@@ -35,7 +35,7 @@ def test_cards_differ_in_bf16_and_float64(facts: DeviceFacts, emulates: bool, ti
 def test_only_what_a_trial_uses_is_remarked() -> None:
     turing = card("Tesla T4", 7, 5)
     assert turing.remarks(precision="fp16", resolvent=False) == {}
-    assert "fp16 is what it computes fast" in turing.remarks(precision="bf16", resolvent=False)["bf16"]
+    assert "write training.precision: fp16" in turing.remarks(precision="bf16", resolvent=False)["bf16"]
     assert list(turing.remarks(precision="bf16", resolvent=True)) == ["bf16", "float64"]
     assert card("NVIDIA H200", 9, 0).remarks(precision="bf16", resolvent=True) == {}
 

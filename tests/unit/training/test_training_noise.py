@@ -36,9 +36,12 @@ def test_bands_meet_at_the_midpoints_and_cumulative_ones_reach_down_to_the_light
     ("noise", "message"),
     [
         (Noise(schedule=(0.9, 0.5)), r"training\.noise\.schedule = \[0\.9, 0\.5\] has 2 shares for 3 stacks; give 3"),
-        (Noise(r_first=0.1, r_last=0.5), "noise falls from left to right"),
-        (Noise(r_first=0.99), "r = 0.99, 0.57, 0.15: noise falls from left to right, from at most 0.95"),
-        (Noise(schedule="exponential", r_last=0.0), "to above 0"),
+        (Noise(r_first=0.1, r_last=0.5), "the shares must fall from left to right"),
+        (
+            Noise(r_first=0.99),
+            "r = 0.99, 0.57, 0.15: the shares must fall from left to right, and lie between 0 and 0.95",
+        ),
+        (Noise(schedule="exponential", r_last=0.0), "lie between 0 and"),
     ],
 )
 def test_levels_that_do_not_fall_or_are_too_many_are_refused(noise, message):

@@ -108,7 +108,7 @@ def test_the_number_of_workers_and_the_trial_choose_the_kind() -> None:
     data = prepare(TRIAL.data)
     assert type(assemble(TRIAL, data, CPU).parallelism) is SingleWorker
     assert type(assemble(TRIAL, data, CPU, 0, 2).parallelism) is Replicated
-    with pytest.raises(ConfigError, match="shares the model out among workers, and this trial has one"):
+    with pytest.raises(ConfigError, match="divides the model among several workers, but this trial has one"):
         assemble(with_training(parallel="sharded"), data, CPU)
 
 

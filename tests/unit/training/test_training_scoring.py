@@ -18,7 +18,9 @@ IDS = torch.arange(12).view(1, 12)
 
 def test_a_trunk_without_its_head_is_refused_and_not_scored_with_a_random_one(tmp_path: Path) -> None:
     build_model(MODELS["bert"], vocab_size=20, seq_len=16).bert.save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"is no whole masked language model: it lacks cls\.predictions\..* random"):
+    with pytest.raises(
+        ConfigError, match=r"is not a complete masked language model: it lacks cls\.predictions\..* random"
+    ):
         load_model(str(tmp_path), "encoder")
 
 

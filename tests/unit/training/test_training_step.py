@@ -95,7 +95,7 @@ def test_a_loss_scale_that_has_collapsed_is_told_with_the_scale_of_that_very_ste
     pending = PendingSteps(CPU)
     for step, scale in enumerate((2.0, 1.0, 0.5)):
         pending.add(step=step, lr=0.1, values=values(0.1, math.inf, (scale, scale / 2)))
-    with pytest.raises(TrialError, match=r"at step 1 with the loss scale down at 0\.5: loss = 0\.1, lr = 0\.1"):
+    with pytest.raises(TrialError, match=r"at step 1 even at the least loss scale 0\.5: loss = 0\.1, lr = 0\.1"):
         pending.take_in(TrainingProgress())
 
 

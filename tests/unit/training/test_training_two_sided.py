@@ -64,7 +64,7 @@ def test_it_is_evaluated_on_masks_and_saved_as_it_is(name: str, regime: str, tmp
         assert scored[metric] == pytest.approx(result.metrics[metric], rel=1e-6)
     assert not [metric for metric in (*scored, *result.metrics) if "perplexity" in metric or metric.startswith("test/")]
     assert sees_its_future(load_model(str(tmp_path / "model"), "decoder"))
-    with pytest.raises(ConfigError, match=r"is a decoder that sees both sides .* a next-token loss of it would mean"):
+    with pytest.raises(ConfigError, match=r"is a decoder that sees both sides .* so it has no next-token loss"):
         score_model(str(tmp_path / "model"), ["data=python_stdlib"])
     one_sided = two_sided(name, decoder_objective="noisy_context")
     one_sided = replace(one_sided, model=replace(one_sided.model, pretrained=str(tmp_path / "model")))
@@ -99,14 +99,14 @@ def test_it_fills_in_masks(name: str) -> None:
 @pytest.mark.parametrize(
     ("trial", "message"),
     [
-        (two_sided("bert"), r"= bidirectional has no effect on an encoder"),
+        (two_sided("bert"), r"= bidirectional has no effect: an encoder fills in masks"),
         (
             two_sided("bk apply"),
-            r"= bidirectional is what the family bk does as an encoder; write model\.role: encoder",
+            r"= bidirectional would make an encoder of the family bk; write model\.role: encoder",
         ),
         (
             with_data(two_sided("gpt2"), final_evaluation="full"),
-            r"final_evaluation = full .* this model sees both sides",
+            r"final_evaluation = full .* this one sees both sides",
         ),
     ],
     ids=["an encoder", "bk", "whole splits"],

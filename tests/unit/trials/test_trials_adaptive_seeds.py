@@ -67,7 +67,7 @@ def ledger_over(journal: Journal, asked: SweepConfig) -> Ledger:
 
 
 def planned(asked: SweepConfig) -> SweepPlan:
-    return plan_sweep(asked, expand(asked), PreparedCorpora(make_console()), verdicts=_anytime_verdicts())
+    return plan_sweep(asked, expand(asked), PreparedCorpora(), verdicts=_anytime_verdicts())
 
 
 def drive(
@@ -242,11 +242,11 @@ def test_a_most_at_which_nothing_can_be_decided_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        ("analysis=[]", "needs an analysis: - compare"),
+        ("analysis=[]", "no comparison is declared"),
         ("analysis.0.compare.test=wilcoxon", "adaptive replicates have a test of their own"),
         ("analysis.0.compare.correction=none", "decide each of m arms at alpha / m"),
         ("analysis.0.compare.alpha=0.7", "analysis.0.compare.alpha = 0.7"),
-        ("replicates.seeds.max=2", "leaves nothing to add to min = 3"),
+        ("replicates.seeds.max=2", "is not above min = 3"),
     ],
 )
 def test_what_has_no_effect_beside_adaptive_replicates_is_refused(tmp_path: Path, word: str, words: str) -> None:

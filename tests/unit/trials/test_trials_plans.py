@@ -6,26 +6,33 @@ import importlib.util
 import io
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
 import stackwise_ray as sw
+from analysis.paired.power import minimum_detectable_effect
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.calibration_store import Calibration, Sample
+from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.quantities import format_bytes
+from stackwise_ray.core.records import TrialRecord
+from stackwise_ray.core.untuned_rates import ONE_RATE, OWN_RATES
 from stackwise_ray.planning.calibration_key import calibration_key
 from stackwise_ray.planning.demand import Demand
 from stackwise_ray.planning.plan_display import plan_table
 from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import SweepPlan
-from stackwise_ray.terminal import make_console
-from stackwise_ray.trials.proposals import plan_sweep
+from stackwise_ray.tracking.journal import Journal
+from stackwise_ray.training.initial import identify
+from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.trials.test_trials_proposals import ARMS, SEARCH, TUNE, sweep
 
 
 def plan(tmp_path: Path, text: str) -> SweepPlan:
     asked = sweep(tmp_path, text)
-    return plan_sweep(asked, expand(asked), PreparedCorpora(make_console()))
+    return plan_sweep(asked, expand(asked), PreparedCorpora())
 
 
 def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
@@ -35,7 +42,7 @@ def test_a_plan_above_the_limit_of_flops_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_plan_refuses_the_grid_that_its_run_would_refuse(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a grid needs a list"):
+    with pytest.raises(ConfigError, match="a grid cannot try all of its values; write a list"):
         plan(tmp_path, SEARCH.replace("random", "grid"))
 
 
@@ -50,11 +57,171 @@ def test_a_plan_refuses_a_sampler_that_is_not_installed(tmp_path: Path, monkeypa
         plan(tmp_path, SEARCH.replace("random", "cmaes"))
 
 
-def test_a_plan_refuses_more_cpus_than_this_machine_has_unless_it_is_for_a_cluster(tmp_path: Path) -> None:
+def test_a_plan_for_more_cpus_than_this_machine_has_says_where_the_sweep_can_run(tmp_path: Path) -> None:
     asked = sweep(tmp_path, ARMS + "resources: {cpus_per_trial: 512}\n")
+    here, there = sw.plan(asked), sw.plan(asked, address="ray://cluster:10001")
+    assert here.trials == there.trials == 6
+    cores = usable_cores()
+    need = f"a trial needs 512 CPUs; this machine has {cores} CPU{'s' if cores > 1 else ''}: run it "
+    assert any(note.startswith(f"{need}with --address on a cluster that has them") for note in here.notes)
+    assert any(note.startswith(f"{need}on ray://cluster:10001") for note in there.notes)
     with pytest.raises(ConfigError, match=r"resources.*512 CPUs.*this machine has \d+ CPUs"):
-        sw.plan(asked)
-    assert sw.plan(asked, address="ray://cluster:10001").trials == 6
+        Demand.of(asked.resources).require_this_machine()
+
+
+def test_a_plan_says_that_a_cluster_may_hold_more_trials_at_a_time_than_this_machine(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS)
+    said = [note for note in sw.plan(asked, address="ray://c:1").notes if note.endswith("ray://c:1 may hold more")]
+    assert len(said) == 1
+    assert not [note for note in sw.plan(asked).notes if "may hold more" in note]
+
+
+def test_a_plan_of_more_memory_than_this_machine_has_says_so() -> None:
+    total = psutil.virtual_memory().total
+    demand = Demand(workers=2)
+    assert demand.memory_here([None, total / 4]) is None
+    said = demand.memory_here([None, total])
+    assert said is not None
+    assert said.startswith(f"a trial needs about {format_bytes(2 * total)} of memory; this machine has")
+
+
+def test_a_plan_without_its_data_counts_what_the_tokenizer_says_and_the_run_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
+    monkeypatch.setattr("stackwise_ray.data.hub_access._answers", lambda endpoint: False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    text = ARMS.replace("data: markov", "data: wikitext103").replace("{training.budget: {steps: 50}}", "%s")
+    sizes = {}
+    for tokenizer, vocabulary in (
+        ("bpe:512", "512 (that of bpe:512)"),
+        ("words", "50,257 (as published for the model)"),
+    ):
+        overrides = f'{{training.budget: {{steps: 50}}, data.tokenizer: "{tokenizer}"}}'
+        planned = sw.plan(sweep(tmp_path, text % overrides))
+        assert not planned.refused
+        assert all(row.params and row.flops and row.steps == 50 for row in planned.rows)
+        assert all(row.flops_evaluation is None for row in planned.rows), (
+            "whole splits of unknown length are not counted"
+        )
+        (note,) = (note for note in planned.notes if note.startswith("wikitext103 is not on this machine"))
+        assert f"a vocabulary of {vocabulary}" in note
+        sizes[tokenizer] = planned.rows[0].params
+    assert (sizes["words"] or 0) > (sizes["bpe:512"] or 0)
+    with pytest.raises(ConfigError, match="wikitext103: not found"):
+        PreparedCorpora().get(expand(sweep(tmp_path, text % overrides)).arms[0].trial.data)
+
+
+def test_a_plan_of_a_model_whose_vocabulary_nobody_knows_has_a_table_without_its_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
+    monkeypatch.setattr("stackwise_ray.data.hub_access._answers", lambda endpoint: False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    text = ARMS.replace("data: markov", "data: wikitext103").replace("gpt2_family", "bk_family")
+    planned = sw.plan(sweep(tmp_path, text.replace("steps: 50}", "steps: 50}, data.tokenizer: words")))
+    assert (planned.trials, planned.flops, planned.refused) == (6, None, ())
+    assert "training FLOPs open (not counted)" in shown(planned)
+
+
+def shown(planned: SweepPlan, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(plan_table(planned))
+    return console.export_text()
+
+
+def test_a_plan_has_units_in_its_columns_and_fits_80(tmp_path: Path) -> None:
+    text = shown(sw.plan(sweep(tmp_path, ARMS + TUNE)), 80)
+    table = text[: text.index("trials, ")]
+    for words in ("parameters", "FLOPs/token", "FLOPs/step", "steps", "tokens", "training", "evaluation", "time per"):
+        assert words in table
+    assert "own" in table
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_plan_says_that_the_rate_is_untuned_only_where_it_is(tmp_path: Path) -> None:
+    def said(text: str) -> list[str]:
+        return [note for note in plan(tmp_path, text).notes if note in (ONE_RATE, OWN_RATES)]
+
+    other = ARMS.replace(", own: {training.lr: 1.0e-2, model.d_ff: 64}", "")
+    assert said(other) == [ONE_RATE]
+    assert said(other + TUNE) == []
+    assert said(other + TUNE.replace("training.lr", "optimizer.weight_decay")) == [ONE_RATE]
+    assert said(other.replace("{model.d_ff: 128}", "{training.lr: 1.0e-2}")) == [], "the arms are learning rates"
+    assert said(SEARCH) == []
+
+
+def test_a_plan_says_which_difference_its_comparison_can_see_and_in_nats_once_the_noise_was_measured(
+    tmp_path: Path,
+) -> None:
+    asked = sweep(tmp_path, ARMS.replace("[3, 5]", "5"))
+    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if "can see" in note)
+    expected = minimum_detectable_effect(1.0, n=5, power=0.8, alpha=0.05 / 2)
+    assert f"5 seeds can see is {expected:.2f} sd of the paired difference" in note
+    assert "level 0.05 / 2 (Holm), power .8" in note
+    assert note.endswith("is not known before two seeds of each have run")
+    with Journal(made(tmp_path / asked.name) / "journal.sqlite") as journal:
+        for number, (arm, seed, loss) in enumerate(
+            [("a", 0, 2.0), ("a", 1, 2.1), ("b", 0, 1.9), ("b", 1, 2.04), ("own", 0, 1.0)]
+        ):
+            identity = f"{number:016d}"
+            journal.add_trial(
+                TrialRecord(trial_id=identity, number=number, arm=arm, seed=seed, role="replicate", config={})
+            )
+            attempt = journal.start_attempt(identity)
+            journal.finish(identity, attempt, {"validation/loss": loss}, {})
+    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if "can see" in note)
+    sd = 0.04 / 2**0.5  # of the differences −0.10 and −0.06
+    assert (
+        f"about {expected * sd:.2f} nats per token, as 2 differences of finished trials have an sd of {sd:.3f}" in note
+    )
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_a_plan_tells_the_trials_that_have_ended_from_those_that_are_left(tmp_path: Path) -> None:
+    asked = sweep(tmp_path, ARMS + TUNE)
+    with Journal(made(tmp_path / asked.name) / "journal.sqlite") as journal:
+        source = source_for(asked, expand(asked), journal)
+        fingerprint = PreparedCorpora().fingerprint
+        ended = 0
+        while ended < 7:  # all six tuning trials of a and b, and one replicate
+            proposal = source.propose()
+            assert proposal is not None
+            identity = identify(proposal.trial, fingerprint(proposal.trial.data))
+            journal.add_trial(
+                TrialRecord(
+                    trial_id=identity, number=ended, arm=proposal.arm, seed=proposal.seed, role=proposal.role, config={}
+                )
+            )
+            journal.finish(identity, journal.start_attempt(identity), {"validation/loss": 1.0 + ended}, {})
+            record = journal.trial(identity)
+            assert record is not None
+            source.ended(proposal, record)
+            ended += 1
+        decided = journal.decisions("tuning")
+        planned = sw.plan(asked, output=tmp_path)
+        assert journal.decisions("tuning") == decided, "a plan writes nothing"
+    assert (planned.trials, planned.done, planned.left.trials) == (12, 7, 5)
+    assert (planned.row("a", "tuning").done, planned.row("b", "tuning").done) == (3, 3)
+    assert planned.left.known_flops < planned.known_flops
+    assert "7 of 12 trials have ended; 5 trials left" in shown(planned)
+    assert "3 (3 done)" in shown(planned)
+    assert sw.plan(asked, output=tmp_path / "elsewhere").done == 0
+
+
+def test_a_plan_names_the_time_of_the_start_once_a_sweep_has_measured_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    asked = sweep(tmp_path, ARMS)
+    assert "comes on top (not measured on this machine yet)" in shown(sw.plan(asked))
+    for seconds in (20.0, 25.0, 90.0):
+        Calibration().add_start(seconds)
+    assert "comes on top: 25 s, as measured on this machine" in shown(sw.plan(asked))
 
 
 def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path: Path) -> None:
@@ -72,7 +239,12 @@ def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(
     asked = sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n")
     planned = sw.plan(asked)
     assert (planned.slots, planned.seconds, bool(planned.flops)) == (1, None, True)
-    assert any(note.startswith("a trial needs 1 GPU, and this machine has none: times are") for note in planned.notes)
+    assert any(
+        note.startswith(
+            "a trial needs 1 GPU; this machine has 0 GPUs: run it with --address on a cluster that has them"
+        )
+        for note in planned.notes
+    )
     assert {row.device for row in planned.rows} == {"cuda"}
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(plan_table(planned))

@@ -151,7 +151,7 @@ def test_tuning_with_a_failed_trial_has_an_unknown_cost_and_not_that_of_the_othe
 
 
 def test_a_journal_that_does_not_say_what_its_sweep_asks_gives_no_questions() -> None:
-    with pytest.raises(AnalysisError, match="does not say what its sweep asks"):
+    with pytest.raises(AnalysisError, match="does not contain the question of its sweep"):
         read_questions({"sweep": {}})
 
 
@@ -215,7 +215,7 @@ def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_b
 
 
 def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="replicates alone"):
+    with pytest.raises(ConfigError, match="only replicates score those"):
         sweep(tmp_path, SEARCH + "objective: [{metric: test/loss}]\n")
 
 
@@ -278,7 +278,7 @@ def test_a_changed_analysis_is_an_amendment_only_after_the_first_trial(tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ARMS.replace("[3, 5]", "100000000"), "replicates.seeds = 100,000,000: more than 10,000"),
+        (ARMS.replace("[3, 5]", "100000000"), "replicates.seeds = 100,000,000 is more than 10,000"),
         (SEARCH.replace("winners: 2", "winners: 6"), "search.winners = 6 is more than the 5 trials"),
     ],
 )

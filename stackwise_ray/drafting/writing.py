@@ -1,0 +1,109 @@
+"""A search-space file as a text, with a comment where a reader would ask why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from stackwise_ray.core.quantities import format_seconds
+from stackwise_ray.drafting.contests import Contest
+
+BATCH_TOKENS = 1024
+"""Small models want steps more than large batches."""
+TUNING_FROM_SECONDS = 300.0
+"""Below this time the short trials of a tuning would take most of it."""
+FEW_SEEDS, SEEDS = 3, 5
+"""Below that time, and from it on: with 3 a paired t test has 2 degrees of freedom, with 5 it has 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What the file says.
+
+    Attributes:
+        model, data: Presets.
+        path: Of the text, where the data are the user's own.
+        lr: The learning rate of the base.
+        seconds: How long the sweep may take.
+        budget: `training.budget`, as the file has it.
+        planned_seconds: What the plan says with this budget; None: not planned yet.
+    """
+
+    contest: Contest
+    claim: str
+    model: str
+    data: str
+    path: str | None
+    lr: float
+    seconds: float
+    budget: Mapping[str, float]
+    planned_seconds: float | None = None
+
+    def with_budget(self, planned_seconds: float | None = None, **budget: float) -> Draft:
+        """The same with another budget."""
+        return replace(self, budget=budget, planned_seconds=planned_seconds)
+
+    def text(self) -> str:
+        """The file."""
+        baseline = self.contest.baseline
+        ((unit, amount),) = self.budget.items()
+        metric = "validation/masked_loss" if self.contest.role == "encoder" else "validation/loss"
+        seeds = SEEDS if self.seconds >= TUNING_FROM_SECONDS else FEW_SEEDS
+        lines = [
+            f"name: {self.contest.name}",
+            f"question: {_inline(self.claim)}",
+            "base: # what all arms have in common",
+            f"  model: {self.model}",
+            f"  data: {self.data}",
+            "  overrides:",
+            *([] if self.path is None else [f"    data.path: {_inline(self.path)}"]),
+            f"    training.budget: {{{unit}: {amount:.2g}}} # the same for every arm; {self._fit()}",
+            f"    training.batch_tokens: {BATCH_TOKENS}",
+            "    training.evaluations: 4",
+            "    data.validation_tokens: 16384",
+            "    data.final_evaluation: fixed # full: whole splits are scored too, which takes longer",
+            "design:",
+            "  kind: arms",
+            "  arms: # what differs from the base, and nothing else",
+            *(f"    {arm}: {_inline(dict(changes))}" for arm, changes in self.contest.arms.items()),
+            f"  baseline: {baseline}",
+            f"replicates: {{seeds: {seeds}}} # on each, all arms see the same data order: they are compared in pairs",
+            *self._tuning(),
+            f"limits: {{wall_hours: {self.seconds / 1800:.3g}}} # twice what was asked for, as a limit",
+            "analysis: # declared before the first trial",
+            f"  - compare: {{metric: {metric}, baseline: {baseline}, margin: 0.02}} # smaller: no difference",
+            *(
+                f"  - compare: {{metric: {other}, baseline: {baseline}}}"
+                for other in self.contest.also
+                if other != metric
+            ),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _fit(self) -> str:
+        if self.planned_seconds is None:
+            return "not planned yet"
+        return f"planned: {format_seconds(self.planned_seconds)} of {format_seconds(self.seconds)}"
+
+    def _tuning(self) -> list[str]:
+        if not self.contest.tuned:
+            return ["tune: null # the arms differ in nothing that wants another learning rate"]
+        if self.seconds < TUNING_FROM_SECONDS:
+            return ["tune: null # too little time: one learning rate for all arms"]
+        return [
+            "tune: # each arm finds its own learning rate, in short trials on seeds of their own",
+            f"  space: {{training.lr: {{log_uniform: [{self.lr / 3:.2g}, {self.lr * 3:.2g}]}}}}",
+            "  trials_per_arm: 3",
+        ]
+
+
+def _inline(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    shown: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+    return shown.strip()

@@ -1,0 +1,82 @@
+"""What a plan says of its comparisons: the smallest effect that each can see with the seeds that it will have.
+
+The statistics are handed in by the command, which alone knows the package `analysis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from stackwise_ray.config.space.seeds import replicate_seeds
+from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, SweepConfig
+from stackwise_ray.core.comparison_records import Questions, ResolvedComparison
+from stackwise_ray.core.metric_catalogue import find_metric, format_size
+from stackwise_ray.core.quantities import format_significant
+from stackwise_ray.core.records import TrialRecord
+
+_TESTS = {
+    "t": "paired t test",
+    "sign_flip": "paired sign-flip test",
+    "wilcoxon": "Wilcoxon's signed-rank test",
+    "mixture_t": "verdict valid at any time",
+}
+_CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini and Hochberg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectSizes:
+    """What the analysis answers (`analysis.anytime.detectable`).
+
+    Attributes:
+        smallest: From a comparison and a number of seeds to the smallest effect that it sees with power .8, in sd of
+            the paired difference; None: it decides nothing with so few.
+        noise: From a sweep's trials to the sd of the paired difference and the number of differences; None: not
+            measured.
+    """
+
+    smallest: Callable[[ResolvedComparison, int], float | None]
+    noise: Callable[[Sequence[TrialRecord], ResolvedComparison], tuple[float, int] | None]
+
+
+def detectable(
+    sweep: SweepConfig, questions: Questions, sizes: EffectSizes, trials: Sequence[TrialRecord]
+) -> Iterator[str]:
+    """A sentence per comparison.
+
+    Args:
+        trials: Those of the sweep that have run already; their noise gives the effect in the metric's unit.
+    """
+    seeds = len(replicate_seeds(sweep))
+    for comparison in questions.comparisons:
+        if comparison.family and comparison.baseline is not None:
+            yield _sentence(sweep, comparison, seeds, sizes, trials)
+
+
+def _sentence(
+    sweep: SweepConfig, comparison: ResolvedComparison, seeds: int, sizes: EffectSizes, trials: Sequence[TrialRecord]
+) -> str:
+    most = "at most " if isinstance(sweep.replicates.seeds, AdaptiveSeeds) else ""
+    many = f"{most}{seeds} {'seed' if seeds == 1 else 'seeds'}"
+    metric = comparison.metric
+    size = sizes.smallest(comparison, seeds)
+    if size is None:
+        return f"{metric}: with {many} no difference can be seen; raise replicates.seeds"
+    m = len(comparison.family)
+    level = f"level {comparison.alpha:g}"
+    if comparison.correction != "none" and m > 1:
+        level += f" / {m} ({_CORRECTIONS[comparison.correction]})"
+    text = (
+        f"{metric}: the smallest difference that {many} can see is {format_significant(size, 3)} sd of the paired "
+        f"difference ({_TESTS[comparison.test]}, {level}, power .8)"
+    )
+    record = find_metric(metric)
+    unit = "" if record is None else record.unit
+    measured = sizes.noise(trials, comparison)
+    if measured is None:
+        return f"{text}; the size of an sd{f' in {unit}' * bool(unit)} is not known before two seeds of each have run"
+    sd, count = measured
+    return (
+        f"{text}: about {format_size(metric, size * sd)} {unit}".rstrip()
+        + f", as {count} differences of finished trials have an sd of {format_size(metric, sd)}"
+    )

@@ -1,0 +1,104 @@
+"""The table that is kept: taken while it is true, made again when it is stale or damaged, and light to read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stackwise_ray.completion import table_cache
+from stackwise_ray.completion.answering import split_line
+from stackwise_ray.completion.table_cache import completion_table, table_file
+
+LIGHT = "import sys; from stackwise_ray.launch import main; main(); print(' '.join(sys.modules), file=sys.stderr)"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often a table was made; it stands for the slow collecting, which other tests run."""
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    watched = tmp_path / "ours.py"
+    watched.write_text("1")
+    monkeypatch.setattr(table_cache, "_our_files", lambda: iter([str(watched)]))
+    times: list[int] = []
+
+    def collect() -> tuple[dict[str, object], list[str]]:
+        times.append(1)
+        return {"programs": {}, "paths": {"times": len(times)}}, [str(tmp_path / "plugin.py")]
+
+    monkeypatch.setattr("stackwise_ray.completion.table_collecting.collect", collect)
+    return times
+
+
+def test_a_table_is_made_once(made: list[int]) -> None:
+    assert completion_table() == completion_table()
+    assert len(made) == 1
+    assert [file.name for file in Path(table_file()).parent.iterdir()] == [Path(table_file()).name], "no leftovers"
+
+
+@pytest.mark.parametrize("name", ["ours.py", "plugin.py"])
+def test_a_table_is_made_again_when_a_file_that_it_was_made_of_changes(
+    made: list[int], tmp_path: Path, name: str
+) -> None:
+    completion_table()
+    (tmp_path / name).write_text("another length")
+    assert completion_table()["paths"] == {"times": 2}
+    assert completion_table()["paths"] == {"times": 2}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": {}, "table": []}', '{"state": {}, "table": {}}', "\x00"])
+def test_a_damaged_table_is_made_again(made: list[int], content: str) -> None:
+    completion_table()
+    Path(table_file()).write_text(content)
+    assert completion_table()["paths"] == {"times": 2}
+    assert json.loads(Path(table_file()).read_text())["table"]["paths"] == {"times": 2}
+
+
+def test_a_cache_that_cannot_be_written_stops_no_completion(
+    made: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "file" / "below"))
+    assert completion_table()["paths"] == {"times": 1}
+    assert completion_table()["paths"] == {"times": 2}
+
+
+def test_each_version_and_each_place_of_packages_has_a_table_of_its_own(
+    made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {table_file()}
+    monkeypatch.setattr(table_cache, "VERSION", "9.9.9")
+    names.add(table_file())
+    monkeypatch.setattr(sys, "path", [*sys.path, "/somewhere"])
+    names.add(table_file())
+    assert len(names) == 3
+
+
+def test_a_tab_loads_nothing_heavy_once_the_table_is_kept(tmp_path: Path) -> None:
+    asked = {"_STACKWISE_COMPLETE": "bash", "_STACKWISE_LINE": "stackwise sweep abl"}
+    env = {**os.environ, **asked, "STACKWISE_CACHE": str(tmp_path)}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", LIGHT], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == "\nablation\n"
+    heavy = {"typer", "rich", "pydantic", "yaml", "hydra", "numpy", "torch", "importlib.metadata", "subprocess"}
+    assert set(done.stderr.split()) & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "cut"),
+    [
+        ("stackwise ", ["stackwise", ""], 0),
+        ("stackwise train a=b", ["stackwise", "train", "a=b"], 2),
+        ("stackwise train a=b ", ["stackwise", "train", "a=b", ""], 0),
+        ("stackwise train my\\ file", ["stackwise", "train", "my file"], 0),
+        ("stackwise train 'a=b", ["stackwise", "train", "a=b"], 0),
+        ('stackwise train a="b c', ["stackwise", "train", "a=b c"], 2),
+        ("stackwise --address ray://x", ["stackwise", "--address", "ray://x"], 4),
+    ],
+)
+def test_a_line_of_bash_is_cut_as_bash_cuts_it(line: str, words: list[str], cut: int) -> None:
+    assert split_line(line, "=:") == (words, cut)
