@@ -103,7 +103,7 @@ class FractionalFactorialDesign(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class IsoflopDesign(Strict):
-    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs a token."""
+    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs per token."""
 
     kind: Literal["isoflop"] = "isoflop"
     flops: tuple[Above, ...]  # budgets: the column `budget` of every run
@@ -154,7 +154,7 @@ class Search(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Strict):
-    """Equal tuning of every arm before the replicates; its FLOPs stand in a column of their own.
+    """Equal tuning of every arm before the replicates; its FLOPs are in a column of their own.
 
     All arms try the same points, spread evenly over the space (`trials.tuning`).
     """
@@ -255,7 +255,7 @@ class SweepConfig(Strict):
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
-    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key an entry
+    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key per entry
     presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
