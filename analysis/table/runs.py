@@ -70,7 +70,7 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
         if path.suffix.lower() == ".csv":
             rows, columns = _read_csv(path)
             frame = _typed(rows, text, roles)
-            frame.attrs["empty"] = [name for name in columns if not any(name in row for row in rows)]
+            frame.attrs["empty"] = Unchanged(name for name in columns if not any(name in row for row in rows))
             return frame
         with connect(journal_path(path), _SOURCES) as connection:
             return runs_in(connection, text, roles)
@@ -244,6 +244,13 @@ def _read_csv(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return filled, [str(name) for name in frame.columns]
 
 
+class Unchanged(list[Any]):
+    """A list that nobody changes: pandas copies `attrs` in depth with every column and every selection of a table."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Unchanged:
+        return self
+
+
 def _typed(rows: list[dict[str, Any]], source: str, roles: Collection[str] | None) -> pd.DataFrame:
     import pandas as pd
 
@@ -263,7 +270,7 @@ def _typed(rows: list[dict[str, Any]], source: str, roles: Collection[str] | Non
     frame = pd.DataFrame(kept, columns=leading + [name for name in names if name not in leading])
     for name in frame.columns:
         frame[name] = _column(frame[name])
-    frame.attrs = {"exclusions": exclusions, "source": source}
+    frame.attrs = {"exclusions": Unchanged(exclusions), "source": source}
     return frame
 
 

@@ -76,7 +76,9 @@ def attention_flops(model: ModelConfig) -> int:
 
 @every_model
 @pytest.mark.parametrize(
-    ("checkpointing", "bf16"), [(False, False), (True, True)], ids=["plain", "checkpointed in bf16"]
+    ("checkpointing", "bf16"),
+    [(False, False), pytest.param(True, True, marks=pytest.mark.slow)],
+    ids=["plain", "checkpointed in bf16"],
 )
 def test_meta_fake_and_cpu_count_the_same_to_the_unit(model: ModelConfig, checkpointing: bool, bf16: bool) -> None:
     cpu, meta, fake = (count(model, d, checkpointing=checkpointing, bf16=bf16) for d in ("cpu", "meta", "fake"))
@@ -148,7 +150,9 @@ def step_memory(model: ModelConfig, *, fake: bool, checkpointing: bool) -> tuple
 
 
 @every_model
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "checkpointed"]
+)
 def test_fake_tensors_predict_the_memory_of_the_real_step_to_the_byte(model: ModelConfig, checkpointing: bool) -> None:
     predicted = step_memory(model, fake=True, checkpointing=checkpointing)
     assert predicted == step_memory(model, fake=False, checkpointing=checkpointing)

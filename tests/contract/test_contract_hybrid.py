@@ -32,6 +32,8 @@ from tests.small_trials import TRIAL, run, with_training
 pytestmark = pytest.mark.usefixtures("module_cache")
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("name", mostly_slow({name: name for name in MODELS}))
+QUICK_KINDS, SLOW_KINDS = (("gpt2", "finetune"), ("bert", "band")), (("gpt2", "band"), ("bert", "finetune"))
+"""Families and kinds of hybrids: each kind once is quick."""
 
 Checkpoints = Callable[[str], Path]
 
@@ -71,8 +73,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["finetune", "band"])
-@every_model
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if (name, kind) in QUICK_KINDS else pytest.mark.slow)
+        for name in MODELS
+        for kind in ("finetune", "band")
+    ],
+)
 def test_a_checkpoint_goes_on_for_what_it_left_of_the_budget_as_planned(
     name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
@@ -222,8 +230,9 @@ def test_finetuning_begins_on_the_lightest_masks_and_reaches_the_heaviest(
     assert drawn[-1][0] < 0.3  # light masks stay among them
 
 
-@pytest.mark.parametrize("kind", ["finetune", "band"])
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [*QUICK_KINDS, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_KINDS)]
+)
 def test_a_run_that_is_stopped_and_goes_on_has_the_weights_of_one_that_was_not(
     name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ def test_every_family_is_here() -> None:
 
 
 @every_regime
-@every_model
+@pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2", "bert", "bk encoder")))
 def test_a_stage_changes_what_it_declares_and_not_a_bit_of_anything_else(model: ModelConfig, regime: str) -> None:
     assembly = assembled(growing(model, regime))
     view = stack_view(assembly.model)

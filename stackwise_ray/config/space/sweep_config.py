@@ -15,11 +15,13 @@ from pydantic import Field
 
 from stackwise_ray.config.space.declared_steps import DeclaredStep, declared_steps
 from stackwise_ray.config.space.metric_names import on_whole_splits
+from stackwise_ray.config.space.sweep_summary import summary_rows
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.prompt import as_html, as_text
 from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
@@ -236,7 +238,7 @@ class Tracking(Strict):
     keep_models: Literal["all", "best", "none"] = "best"  # best: of each arm, by the first objective
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepConfig(Strict):
     """A whole search-space file, validated."""
 
@@ -290,6 +292,17 @@ class SweepConfig(Strict):
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
+
+    def __repr__(self) -> str:
+        return as_text(self._title, summary_rows(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self._title, summary_rows(self))
+
+    @property
+    def _title(self) -> str:
+        return f"sweep {self.name}" if self.source is None else f"sweep {self.name} of {self.source}"
 
 
 def with_default_objective(sweep: SweepConfig) -> SweepConfig:

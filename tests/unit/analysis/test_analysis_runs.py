@@ -120,6 +120,25 @@ def test_a_step_reported_twice_counts_once_with_its_later_value(journal):
     assert curves["tokens"].tolist() == [500, 600]
 
 
+def test_curves_are_of_the_runs_that_are_loaded_and_of_other_roles_where_they_are_asked_for(journal):
+    for arm, seed, options in (
+        ("a", 0, {}),
+        ("a", 7, {"role": "tuning"}),
+        ("b", 0, {"status": "failed", "reason": "because"}),
+        ("b", 1, {"status": "stopped"}),
+    ):
+        name = journal.trial(arm, seed, {"validation/loss": 2.0}, **options)
+        journal.report(name, 5, 500, 5000, 10.0, train__loss=3.0, train__lr=0.1)
+    folder = journal.close()
+    curves = load_curves(folder, ["train/loss"])
+    assert curves[["arm", "seed", "metric", "flops"]].to_numpy().tolist() == [["a", 0, "train/loss", 5000]]
+    assert load_runs(folder)[["arm", "seed"]].to_numpy().tolist() == [["a", 0]]
+    for roles, seeds in ((("tuning",), {7}), (None, {0, 7})):
+        curves = load_curves(folder, ["train/loss", "train/lr"], roles=roles)
+        assert set(curves["seed"]) == set(load_runs(folder, roles=roles)["seed"]) == seeds
+        assert set(curves["metric"]) == {"train/loss", "train/lr"}
+
+
 def test_a_running_sweep_can_be_read_while_its_owner_writes(journal):
     journal.trial("a", 0, {"validation/loss": 2.0})
     journal.connection.commit()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from hashlib import sha256
 from io import StringIO
@@ -22,6 +23,7 @@ from analysis.plots.figures import Panel, PanelFigure
 from analysis.render import Grid
 from analysis.report.page import Picture, sentence_and_table
 from analysis.report.reported_steps import Finding, ReportedStep
+from analysis.report.summary import Summary
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import Sweep
 from stackwise_ray.config.loading import sweep_from_plain
@@ -247,31 +249,46 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def all_wrong(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, str]:
+    """The report of a sweep that declares every wrong step and a comparison, and what a terminal shows of it."""
+    with ExitStack() as registered:
+        for number, (methods, _) in enumerate(WRONG.values()):
+            step = type("Wrong", (BudgetTableStep,), methods)()
+            registered.enter_context(ANALYSES.registered(f"wrong_{number}", step))
+        kinds = [{f"wrong_{number}": {}} for number in range(len(WRONG))]
+        folder = write_sweep(tmp_path_factory.mktemp("wrong") / "s", *kinds, {"compare": {}})
+        summary = write_report(folder)
+        assert verify_report(folder).differences == ()
+    console = Console(width=400, record=True, file=StringIO())
+    console.print(summary)
+    return summary, console.export_text()
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_a_plugins_step_that_goes_wrong_is_said_in_the_report_and_loses_no_other_answer(
-    case: str, tmp_path: Path
+    case: str, all_wrong: tuple[Summary, str]
 ) -> None:
-    methods, said = WRONG[case]
-    with ANALYSES.registered("wrong", type("Wrong", (BudgetTableStep,), methods)()):
-        folder = write_sweep(tmp_path / "s", {"wrong": {}}, {"compare": {}})
-        summary = write_report(folder)
-        found = verify_report(folder)
-    (failed,) = summary.failed
-    assert failed.sentence.startswith("wrong could not be computed: the analysis 'wrong': ")
-    assert said in failed.sentence
+    summary, printed = all_wrong
+    number = list(WRONG).index(case)
+    assert len(summary.failed) == len(WRONG)
+    failed = summary.failed[number]
+    said = f"wrong_{number} could not be computed: the analysis 'wrong_{number}': "
+    assert failed.sentence.startswith(said)
+    assert WRONG[case][1] in failed.sentence
     assert "\n" not in failed.sentence
     assert [comparison.metric for comparison in summary.comparisons] == ["validation/loss"]
     assert summary.verdict.startswith("On validation/loss")
     text = summary.report.with_suffix(".md").read_text(encoding="utf-8")
     assert f"> **{failed.sentence}**" in text
     assert html.escape(failed.sentence) in summary.report.read_text(encoding="utf-8")
-    assert summary.to_dict()["analyses"] == [
-        {"step": "wrong", "sentence": failed.sentence, "refused": failed.refused, "found": None}
-    ]
-    console = Console(width=400, record=True, file=StringIO())
-    console.print(summary)
-    assert console.export_text().count(failed.sentence) == 1
-    assert found.differences == ()
+    assert summary.to_dict()["analyses"][number] == {
+        "step": f"wrong_{number}",
+        "sentence": failed.sentence,
+        "refused": failed.refused,
+        "found": None,
+    }
+    assert printed.count(failed.sentence) == 1
 
 
 def test_where_all_that_was_asked_went_wrong_that_is_the_verdict_and_the_sweep_command_has_a_problem(
@@ -316,6 +333,7 @@ class UnaskedStep(BudgetTableStep):
 PLUGIN = """
 from dataclasses import dataclass
 from analysis.report.reported_steps import Finding, ReportedStep
+from analysis.report.summary import Summary
 from stackwise_ray.core.analysis_step import StepOptions
 from stackwise_ray.core.registries import ANALYSES
 
