@@ -139,8 +139,8 @@ def stage_shares(trial: TrialConfig, n_stages: int) -> tuple[float, ...]:
         return (1 / n_stages,) * n_stages
     if len(split) != n_stages or min(split) <= 0 or not math.isclose(sum(split), 1, abs_tol=1e-9):
         raise ConfigError(
-            f"= {list(split)} must be {n_stages} positive shares with the sum 1, but the sum is {sum(split):g}; give "
-            "one per stage in the order of training, or write uniform or flop_proportional",
+            f"= {list(split)} has {len(split)} shares with the sum {sum(split):g}, but it needs {n_stages} positive "
+            "shares with the sum 1; give one per stage in the order of training, or write uniform or flop_proportional",
             path="training.stage_split",
         )
     return tuple(split)

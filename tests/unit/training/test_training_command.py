@@ -25,7 +25,7 @@ GROWN = [*WORDS, "training=depth_time"]
     ("words", "message"),
     [
         (["training.blocks_per_stack=3"], "training.blocks_per_stack = 3 does not divide model.n_layers = 4"),
-        (["training.stage_split=[0.5, 0.2, 0.2, 0.2]"], "must be 4 positive shares with the sum 1"),
+        (["training.stage_split=[0.5, 0.2, 0.2, 0.2]"], "needs 4 positive shares with the sum 1"),
         (["training.noise.schedule=[0.9, 0.2]"], "has 2 shares for 4 stacks; give 4"),
         (["training=hybrid", "training.init_from=nowhere"], "contains neither a finished run"),
         (
