@@ -6,14 +6,12 @@ A console script does not put the working folder on the path; `analysis` is load
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 def main() -> None:
     """Run the command `stackwise`."""
-    if "_STACKWISE_COMPLETE" in os.environ:
-        from stackwise_ray.completion.answering import answer
-
-        answer("stackwise")
+    if _answered("stackwise"):
         return
     from stackwise_ray.__main__ import main as run
 
@@ -22,11 +20,26 @@ def main() -> None:
 
 def analysis_main() -> None:
     """Run the command `stackwise-analysis`: the same as `python -m analysis`."""
-    if "_STACKWISE_COMPLETE" in os.environ:
-        from stackwise_ray.completion.answering import answer
-
-        answer("stackwise-analysis")
+    if _answered("stackwise-analysis"):
         return
     from stackwise_ray.core.beside import analysis_module
 
     analysis_module("__main__").main(prog_name="stackwise-analysis")
+
+
+def _answered(program: str) -> bool:
+    """Whether a shell has asked what can follow, and has been answered."""
+    if "_STACKWISE_COMPLETE" not in os.environ:
+        return False
+    from stackwise_ray.completion.answering import answer
+
+    answer(program, _collected)
+    return True
+
+
+def _collected() -> tuple[dict[str, Any], list[str]]:
+    """The table of what can be completed, made anew."""
+    from stackwise_ray.__main__ import app
+    from stackwise_ray.completion.table_collecting import collect
+
+    return collect(app)

@@ -16,11 +16,11 @@ from rich.console import Console
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.quantities import format_seconds
-from stackwise_ray.drafting.questions import Questions
+from stackwise_ray.drafting.interview import Interview
 from stackwise_ray.terminal import PluginOption, Waiting, examples, exit_codes, load_plugins, make_console, say
 
 if TYPE_CHECKING:
-    from stackwise_ray.drafting.writing import Draft
+    from stackwise_ray.drafting.writing import SearchSpaceDraft
     from stackwise_ray.planning.sweep_plan import SweepPlan
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -71,7 +71,7 @@ def main(
         if output is not None:
             _refuse_existing(output, force)
         load_plugins(plugin)
-        ask = Questions(console, asks=not yes)
+        ask = Interview(console, asks=not yes)
         draft = _drafted(ask, claim, model, against, data, time if hours is None else f"{hours:g}h")
         file = output or Path(f"{draft.contest.name}.yaml")
         _refuse_existing(file, force)
@@ -83,13 +83,13 @@ def main(
 
 
 def _drafted(
-    ask: Questions, claim: str | None, model: str | None, against: str | None, data: str | None, time: str | None
-) -> Draft:
+    ask: Interview, claim: str | None, model: str | None, against: str | None, data: str | None, time: str | None
+) -> SearchSpaceDraft:
     """The draft that the answers make, without a budget that fits."""
     from stackwise_ray.config.loading import load_trial
     from stackwise_ray.config.reading.presets import list_presets
     from stackwise_ray.drafting.contests import choices, contest
-    from stackwise_ray.drafting.writing import Draft
+    from stackwise_ray.drafting.writing import SearchSpaceDraft
 
     claimed = ask.answer(
         "1/4  What do you claim?", "--claim", claim, str, default="", hint="a question about what is compared"
@@ -120,7 +120,7 @@ def _drafted(
         choices={name: "" for name in list_presets("data") if name != "text_files"},
     )
     seconds = ask.answer("4/4  How long may it take, in all?", "--time", time, seconds_of, default=TIME)
-    return Draft(
+    return SearchSpaceDraft(
         contest=found,
         claim=claimed or found.claim,
         model=start,
@@ -173,7 +173,9 @@ def _refuse_existing(file: Path, force: bool) -> None:
         raise ConfigError(f"= {file} exists; give --force to write over it, or another name", path="--output")
 
 
-def _fitted(draft: Draft, ask: Questions, console: Console, *, even_if_busy: bool) -> tuple[Draft, SweepPlan]:
+def _fitted(
+    draft: SearchSpaceDraft, ask: Interview, console: Console, *, even_if_busy: bool
+) -> tuple[SearchSpaceDraft, SweepPlan]:
     """The draft with its budget; what was not measured is measured, where a person agrees.
 
     Raises:
@@ -198,7 +200,7 @@ def _fitted(draft: Draft, ask: Questions, console: Console, *, even_if_busy: boo
         raise ConfigError(f"{', '.join(error.arms)}: no time could be measured") from None
 
 
-def _answer(file: Path, draft: Draft, plan: SweepPlan, console: Console) -> None:
+def _answer(file: Path, draft: SearchSpaceDraft, plan: SweepPlan, console: Console) -> None:
     assert draft.planned_seconds is not None  # it is fitted
     arms = ", ".join(draft.contest.arms)
     say(console, f"{file}: {arms}; {plan.trials} trials in about {format_seconds(draft.planned_seconds)}", style="bold")

@@ -9,27 +9,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from stackwise_ray.completion.candidates import Candidate, candidates
-from stackwise_ray.completion.table_cache import completion_table
+from stackwise_ray.completion.table_cache import Collect, completion_table
 
 VARIABLE, LINE, BREAKS = "_STACKWISE_COMPLETE", "_STACKWISE_LINE", "_STACKWISE_BREAKS"
 
 
-def answer(program: str) -> None:
-    """Print what the shell's question in the environment asks for."""
+def answer(program: str, collect: Collect) -> None:
+    """Print what the shell's question in the environment asks for.
+
+    Args:
+        collect: As for `completion_table`.
+    """
+    table = completion_table(collect)
     if os.environ[VARIABLE] == "bash":
-        lines = list(_for_bash(program, os.environ.get(LINE, ""), os.environ.get(BREAKS, "=:")))
+        lines = list(_for_bash(table, program, os.environ.get(LINE, ""), os.environ.get(BREAKS, "=:")))
     else:
-        found = candidates(completion_table(), program, sys.argv[1:])
+        found = candidates(table, program, sys.argv[1:])
         lines = [f"{one.word}\t{' '.join(one.text.split())}" for one in found]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def _for_bash(program: str, line: str, breaks: str) -> Iterator[str]:
+def _for_bash(table: Mapping[str, Any], program: str, line: str, breaks: str) -> Iterator[str]:
     words, cut = split_line(line, breaks)
-    found = candidates(completion_table(), program, words[1:] or [""])
+    found = candidates(table, program, words[1:] or [""])
     yield " ".join(_directions(found))
     for one in found:
         word = one.word[cut:]

@@ -11,26 +11,29 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.version import VERSION
 
+Collect = Callable[[], tuple[dict[str, Any], list[str]]]
 FORMAT = 1
 """Raised when the table changes its form."""
 _PLACE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _OURS = ("stackwise_ray", "analysis", "search_spaces")
 
 
-def completion_table() -> dict[str, Any]:
-    """The kept table where it is still true, else one that is made now and kept."""
+def completion_table(collect: Collect) -> dict[str, Any]:
+    """The kept table where it is still true, else one that is made now and kept.
+
+    Args:
+        collect: Makes a table, and names the files of plugins that it was made of.
+    """
     file = table_file()
     kept = _kept(file)
     if kept is not None:
         return kept
-    from stackwise_ray.completion.table_collecting import collect
-
     state = _state(_our_files())  # before it is made: what changes meanwhile makes it stale
     table, plugin_files = collect()
     _keep(file, {"state": state | _state(plugin_files), "table": table})

@@ -52,10 +52,12 @@ _NAMED_ENTRIES = {
 _FILE_PATHS = ("data.path", "model.pretrained", "training.init_from")
 
 
-def collect() -> tuple[dict[str, Any], list[str]]:
-    """The table, and the files of plugins that it depends on."""
-    from stackwise_ray.__main__ import app
+def collect(app: typer.Typer) -> tuple[dict[str, Any], list[str]]:
+    """The table, and the files of plugins that it depends on.
 
+    Args:
+        app: The program `stackwise`.
+    """
     trial = dict(_leaves((TrialConfig,), ""))
     trial[MAX_STEPS] = {}
     groups = {group: _presets(group) for group in GROUPS}

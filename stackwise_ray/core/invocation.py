@@ -24,8 +24,8 @@ def as_started(command: str, *, argv: Sequence[str] | None = None, original: Seq
 
     Args:
         command: A command of `stackwise`, or ``analysis``.
-        argv: `sys.argv`.
-        original: `sys.orig_argv`.
+        argv: The program and its arguments; None: of this process.
+        original: The same as the interpreter was given them.
 
     >>> as_started("sweep", argv=["-c"], original=["python", "-c", "pass"])
     'python -m stackwise_ray.sweep'

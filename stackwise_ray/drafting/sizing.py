@@ -13,7 +13,7 @@ from pathlib import Path
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_seconds
-from stackwise_ray.drafting.writing import BATCH_TOKENS, Draft
+from stackwise_ray.drafting.writing import BATCH_TOKENS, SearchSpaceDraft
 from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 from stackwise_ray.sweep import plan
 
@@ -35,7 +35,7 @@ class NotMeasuredError(Exception):
         self.arms = arms
 
 
-def planned(draft: Draft) -> SweepPlan:
+def planned(draft: SearchSpaceDraft) -> SweepPlan:
     """The plan of a draft.
 
     Raises:
@@ -57,7 +57,7 @@ def planned(draft: Draft) -> SweepPlan:
     return made
 
 
-def fitted(draft: Draft) -> tuple[Draft, SweepPlan]:
+def fitted(draft: SearchSpaceDraft) -> tuple[SearchSpaceDraft, SweepPlan]:
     """The draft with the largest budget of two digits whose plan fits its time, and that plan.
 
     Raises:
@@ -121,7 +121,7 @@ def _two_digits(value: float) -> float:
     return float(int(value / scale) * scale)
 
 
-def measure(draft: Draft, arms: Sequence[str], tell: Callable[[str], None], *, even_if_busy: bool) -> None:
+def measure(draft: SearchSpaceDraft, arms: Sequence[str], tell: Callable[[str], None], *, even_if_busy: bool) -> None:
     """Measure how fast this machine trains some arms, for plans: a second and a half of training each.
 
     Args:

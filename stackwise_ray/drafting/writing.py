@@ -23,7 +23,7 @@ FEW_SEEDS, SEEDS = 3, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class SearchSpaceDraft:
     """What the file says.
 
     Attributes:
@@ -45,7 +45,7 @@ class Draft:
     budget: Mapping[str, float]
     planned_seconds: float | None = None
 
-    def with_budget(self, planned_seconds: float | None = None, **budget: float) -> Draft:
+    def with_budget(self, planned_seconds: float | None = None, **budget: float) -> SearchSpaceDraft:
         """The same with another budget."""
         return replace(self, budget=budget, planned_seconds=planned_seconds)
 

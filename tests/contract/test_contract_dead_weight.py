@@ -20,6 +20,7 @@ CALLED_BY_LIBRARIES = {
     "cleanup": "Ray's Trainable",
     "construct_mapping": "yaml's Loader",
     "fill_qmap": "bitsandbytes' optimizers",
+    "format_commands": "typer's groups",
     "ignore_aliases": "yaml's Dumper",
     "load_checkpoint": "Ray's Trainable",
     "on_broken_pipe": "rich's Console",

@@ -116,7 +116,7 @@ def test_where_nobody_can_be_asked_the_missing_option_is_named(empty: Path, give
         (["--time", "10min", "--hours", "1"], "give one"),
         (["--time", "soon"], "write a number and its unit"),
         (["--model", "decoder/gpt2_family/tny"], "did you mean 'decoder/gpt2_family/tiny'"),
-        (["--data", "wikitext"], "is no data preset"),
+        (["--data", "wikitext"], "did you mean 'wikitext2'"),
         (["--data", "text_files"], "name its file or folder"),
         (["--output", "."], "is a folder"),
     ],

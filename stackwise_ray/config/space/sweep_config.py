@@ -7,15 +7,14 @@ paths (overrides, arms, spaces) stay plain data here: they are parsed against th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from stackwise_ray.config.space.declared_steps import DeclaredStep, declared_steps
 from stackwise_ray.config.space.metric_names import on_whole_splits
-from stackwise_ray.config.space.sweep_summary import summary_rows
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.config.trial.registered import OptionsByName
@@ -26,6 +25,8 @@ from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
 """Raised when a key changes its meaning; a file of a newer version is refused."""
+_MOST_NAMES = 8
+"""Names of arms, factors or paths that a prompt shows."""
 NOT_KEYS = ("source", "objective_from")
 """What a sweep knows of its file, and what no file may say."""
 
@@ -294,11 +295,11 @@ class SweepConfig(Strict):
         return self.tracking.experiment or self.name
 
     def __repr__(self) -> str:
-        return as_text(self._title, summary_rows(self))
+        return as_text(self._title, list(_summary(self)))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return as_html(self._title, summary_rows(self))
+        return as_html(self._title, list(_summary(self)))
 
     @property
     def _title(self) -> str:
@@ -328,3 +329,54 @@ def sweep_to_plain(sweep: SweepConfig) -> Mapping[str, Any]:
     for name in NOT_KEYS:
         del plain[name]
     return plain  # type: ignore[no-any-return]
+
+
+def _summary(sweep: SweepConfig) -> Iterator[tuple[str, str]]:
+    """What is asked, of what, how often and at what limits: for a prompt and a notebook."""
+    if sweep.question:
+        yield "question", sweep.question
+    base = sweep.base
+    yield "base", f"model {base.model or 'of each arm'}, data {base.data}, training {base.training}"
+    if base.overrides:
+        yield "", _values(base.overrides)
+    yield "design", _design(sweep)
+    if sweep.search is not None:
+        search = sweep.search
+        yield (
+            "search",
+            f"{search.sampler}, {search.trials} trials over {_names(search.space)}; {search.winners} winners",
+        )
+    if sweep.tune is not None:
+        yield "tune", f"{sweep.tune.trials_per_arm} trials per arm over {_names(sweep.tune.space)}"
+    seeds = sweep.replicates.seeds
+    if isinstance(seeds, int):
+        yield "seeds", str(seeds)
+    elif isinstance(seeds, tuple):
+        yield "seeds", f"{len(seeds)}: {', '.join(map(str, seeds))}"
+    else:
+        yield "seeds", f"{seeds.min} to {seeds.max}, {seeds.until}"
+    yield "objective", ", ".join(entry.metric for entry in sweep.objective)
+    if sweep.steps:
+        yield "analysis", ", ".join(dict.fromkeys(step.kind for step in sweep.steps))
+    resources = sweep.resources
+    yield "per trial", f"{resources.workers} × ({resources.cpus_per_trial} CPU, {resources.gpus_per_trial:g} GPU)"
+    limits = {name: value for name, value in asdict(sweep.limits).items() if value is not None}
+    if limits:
+        yield "limits", _values(limits)
+
+
+def _design(sweep: SweepConfig) -> str:
+    design: Any = sweep.design
+    named = getattr(design, "arms", None) or getattr(design, "sizes", None) or getattr(design, "factors", None)
+    baseline = "" if sweep.baseline is None else f"; baseline {sweep.baseline}"
+    return f"{design.kind}{f': {_names(named)}' if named else ''}{baseline}"
+
+
+def _names(named: dict[str, Any]) -> str:
+    shown = list(named)[:_MOST_NAMES]
+    more = len(named) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _values(values: dict[str, Any]) -> str:
+    return ", ".join(f"{path}={value}" for path, value in values.items())

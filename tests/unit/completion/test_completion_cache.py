@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,58 +18,61 @@ from stackwise_ray.completion.table_cache import completion_table, table_file
 LIGHT = "import sys; from stackwise_ray.launch import main; main(); print(' '.join(sys.modules), file=sys.stderr)"
 
 
+class Making:
+    """Stands for the slow collecting, which other tests run, and counts how often it is asked."""
+
+    def __init__(self, plugin: Path) -> None:
+        self.times = 0
+        self.plugin = plugin
+
+    def __call__(self) -> tuple[dict[str, Any], list[str]]:
+        self.times += 1
+        return {"programs": {}, "paths": {"times": self.times}}, [str(self.plugin)]
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often a table was made; it stands for the slow collecting, which other tests run."""
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Making:
+    """What makes a table, for a cache that is empty and one file of ours."""
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
     watched = tmp_path / "ours.py"
     watched.write_text("1")
     monkeypatch.setattr(table_cache, "_our_files", lambda: iter([str(watched)]))
-    times: list[int] = []
-
-    def collect() -> tuple[dict[str, object], list[str]]:
-        times.append(1)
-        return {"programs": {}, "paths": {"times": len(times)}}, [str(tmp_path / "plugin.py")]
-
-    monkeypatch.setattr("stackwise_ray.completion.table_collecting.collect", collect)
-    return times
+    return Making(tmp_path / "plugin.py")
 
 
-def test_a_table_is_made_once(made: list[int]) -> None:
-    assert completion_table() == completion_table()
-    assert len(made) == 1
+def test_a_table_is_made_once(made: Making) -> None:
+    assert completion_table(made) == completion_table(made)
+    assert made.times == 1
     assert [file.name for file in Path(table_file()).parent.iterdir()] == [Path(table_file()).name], "no leftovers"
 
 
 @pytest.mark.parametrize("name", ["ours.py", "plugin.py"])
-def test_a_table_is_made_again_when_a_file_that_it_was_made_of_changes(
-    made: list[int], tmp_path: Path, name: str
-) -> None:
-    completion_table()
+def test_a_table_is_made_again_when_a_file_that_it_was_made_of_changes(made: Making, tmp_path: Path, name: str) -> None:
+    completion_table(made)
     (tmp_path / name).write_text("another length")
-    assert completion_table()["paths"] == {"times": 2}
-    assert completion_table()["paths"] == {"times": 2}
+    assert completion_table(made)["paths"] == {"times": 2}
+    assert completion_table(made)["paths"] == {"times": 2}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"state": {}, "table": []}', '{"state": {}, "table": {}}', "\x00"])
-def test_a_damaged_table_is_made_again(made: list[int], content: str) -> None:
-    completion_table()
+def test_a_damaged_table_is_made_again(made: Making, content: str) -> None:
+    completion_table(made)
     Path(table_file()).write_text(content)
-    assert completion_table()["paths"] == {"times": 2}
+    assert completion_table(made)["paths"] == {"times": 2}
     assert json.loads(Path(table_file()).read_text())["table"]["paths"] == {"times": 2}
 
 
 def test_a_cache_that_cannot_be_written_stops_no_completion(
-    made: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Making, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "file" / "below"))
-    assert completion_table()["paths"] == {"times": 1}
-    assert completion_table()["paths"] == {"times": 2}
+    assert completion_table(made)["paths"] == {"times": 1}
+    assert completion_table(made)["paths"] == {"times": 2}
 
 
 def test_each_version_and_each_place_of_packages_has_a_table_of_its_own(
-    made: list[int], monkeypatch: pytest.MonkeyPatch
+    made: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {table_file()}
     monkeypatch.setattr(table_cache, "VERSION", "9.9.9")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stackwise_ray.__main__ import app
 from stackwise_ray.completion.candidates import candidates
 from stackwise_ray.completion.table_collecting import collect
 from stackwise_ray.config.loading import shipped_search_spaces
@@ -17,7 +18,7 @@ from stackwise_ray.core.registries import REGIMES, TASKS
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, Any]:
-    return collect()[0]
+    return collect(app)[0]
 
 
 def words(table: dict[str, Any], line: str) -> list[str]:

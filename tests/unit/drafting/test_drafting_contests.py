@@ -12,14 +12,14 @@ from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import FLAGS
 from stackwise_ray.drafting.contests import Contest, choices, contest
-from stackwise_ray.drafting.writing import Draft
+from stackwise_ray.drafting.writing import SearchSpaceDraft
 
 GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
 
 
-def draft_of(found: Contest, model: str, seconds: float = 600.0, **changes: object) -> Draft:
+def draft_of(found: Contest, model: str, seconds: float = 600.0, **changes: object) -> SearchSpaceDraft:
     given = {"claim": "Is 'this': better?\n# no comment", "data": "markov", "path": None, "lr": 3e-3, **changes}
-    return Draft(contest=found, model=model, seconds=seconds, budget={"flops": 1e11}, **given)  # type: ignore[arg-type]
+    return SearchSpaceDraft(contest=found, model=model, seconds=seconds, budget={"flops": 1e11}, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("against", list(choices(GPT2)))

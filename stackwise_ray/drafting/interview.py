@@ -14,7 +14,7 @@ from stackwise_ray.terminal import say
 T = TypeVar("T")
 
 
-class Questions:
+class Interview:
     """Asks what no option has answered.
 
     Args:
