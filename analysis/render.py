@@ -95,6 +95,23 @@ class Grid:
     notes: tuple[str, ...] = ()
     numeric: tuple[int, ...] = ()
 
+    def of_columns(self, *names: str) -> Grid:
+        """The same table with some of its columns, the first of each name, and without notes."""
+        places = [self.columns.index(name) for name in names]
+        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+        numeric = tuple(index for index, place in enumerate(places) if place in self.numeric)
+        return Grid(tuple(names), rows, self.title, (), numeric)
+
+    def ends(self, most: int) -> Grid:
+        """A table of at most so many rows: its first and its last ones, and one that says how many are between."""
+        if len(self.rows) <= most:
+            return self
+        head = most // 2
+        left_out = len(self.rows) - most
+        between = (f"… {left_out} more", *("" for _ in self.columns[1:]))
+        rows = (*self.rows[:head], between, *self.rows[head + left_out :])
+        return Grid(self.columns, rows, self.title, self.notes, self.numeric)
+
     def to_markdown(self) -> str:
         """A pipe table (GitHub's dialect), title above and notes below."""
         head = [f"**{_pipe(self.title)}**", ""] if self.title else []
@@ -168,8 +185,15 @@ class Grid:
         return "\n".join([*lines, *self.notes])
 
 
+SHORT_ROWS = 8
+"""Rows of a table in a short `repr`; the first and the last ones where it has more."""
+
+
 class GridView(ABC):
-    """How a result shows itself everywhere: a sentence, and a table with its notes. A result offers both."""
+    """How a result shows itself everywhere: a sentence, and a table with its notes. A result offers both.
+
+    At a prompt it is short: the sentence and the ends of the table. `print` gives all of it.
+    """
 
     @property
     @abstractmethod
@@ -199,8 +223,21 @@ class GridView(ABC):
     def __str__(self) -> str:
         return f"{self.sentence}\n{self.grid.to_text()}"
 
+    def __repr__(self) -> str:
+        grid = self.grid
+        table = Grid(grid.columns, grid.rows, "", (), grid.numeric).ends(SHORT_ROWS).to_text()
+        notes = f"\n({len(grid.notes)} notes; print() shows them)" if grid.notes else ""
+        return f"<{type(self).__name__}: {self.sentence}>\n{table}{notes}"
+
     def _repr_html_(self) -> str:
         return f"<p>{html.escape(self.sentence)}</p>{self.grid.to_html()}"
+
+
+class TextView:
+    """How a small result shows itself in a notebook: as its text."""
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(str(self))}</p>"
 
 
 def _pipe(text: str) -> str:

@@ -6,6 +6,7 @@ The command: arguments, messages, exit codes. What it does is in `trials.proposa
 
 from __future__ import annotations
 
+import html
 import json
 import sqlite3
 from collections import Counter
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 
 from stackwise_ray.core.beside import analysis_module
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, SweepFailedError
 from stackwise_ray.core.plugins import ask_again
 from stackwise_ray.terminal import (
     EXIT_MISTAKE,
@@ -46,13 +47,15 @@ if TYPE_CHECKING:
     from stackwise_ray.trials.detectable_effects import EffectSizes
 
 OUTPUT = Path("experiments")
+_SHOWN = 5
+"""Problems that a short view of a result shows."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepResult:
-    """What `run` gives back.
+    """What `run` gives back. At a prompt and in a notebook it shows the answer in short.
 
     Attributes:
         directory: The sweep's folder, with journal, trials and report.
@@ -71,6 +74,24 @@ class SweepResult:
         """One row per replicate, by the one table schema (`core.records.TABLE_COLUMNS`)."""
         table: pd.DataFrame = analysis_module().load_runs(self.directory)
         return table
+
+    def __repr__(self) -> str:
+        counts = Counter(record.status for record in self.outcome.trials)
+        shown = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trial"
+        lines = [f"<SweepResult {self.directory.name}: {shown}>"]
+        if self.summary is not None:
+            lines += [self.summary.error] if self.summary.error else [*self.summary.warnings, self.summary.verdict]
+        lines += [f"problem: {problem}" for problem in self.outcome.problems[:_SHOWN]]
+        where = self.directory if self.outcome.report is None else self.outcome.report
+        return "\n".join([*lines, f"report: {where}" if self.outcome.report else f"folder: {where}"])
+
+    def _repr_html_(self) -> str:
+        if self.summary is None:
+            return f"<pre>{html.escape(repr(self))}</pre>"
+        where = html.escape(str(self.outcome.report or self.directory))
+        problems = "".join(f"<p>problem: {html.escape(problem)}</p>" for problem in self.outcome.problems[:_SHOWN])
+        shown: str = self.summary._repr_html_()
+        return f"{shown}{problems}<p>report: {where}</p>"
 
 
 def plan(
@@ -132,7 +153,31 @@ def run(
     Raises:
         ConfigError: The sweep cannot be run as written, or its directory belongs to another process.
         DiskFullError: The disk filled up; the same call continues later.
+        SweepFailedError: Every trial failed; its `result` is the `SweepResult`.
     """
+    result = run_to_the_end(
+        sweep,
+        output,
+        address=address,
+        max_concurrent=max_concurrent,
+        retry_failed=retry_failed,
+        console=console,
+    )
+    if result.summary is not None and result.summary.error is not None:
+        raise SweepFailedError(f"{result.summary.error} (report: {result.outcome.report})", result)
+    return result
+
+
+def run_to_the_end(
+    sweep: SweepConfig,
+    output: str | Path = OUTPUT,
+    *,
+    address: str | None = None,
+    max_concurrent: int | None = None,
+    retry_failed: bool = False,
+    console: Console | None = None,
+) -> SweepResult:
+    """As `run`; a sweep of which every trial failed is a result too, which the command prints."""
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
@@ -235,7 +280,7 @@ def main(
             made = plan(sweep, output=output, address=address, max_concurrent=max_concurrent)
             print_plan(made, console, as_json=as_json)
         else:
-            result = run(
+            result = run_to_the_end(
                 sweep,
                 output,
                 address=address,

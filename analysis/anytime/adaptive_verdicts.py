@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError
-from stackwise_ray.core.metric_catalogue import good_direction
-from stackwise_ray.core.quantities import ABSENT, format_share
 from stackwise_ray.core.records import TrialRecord, table_row
 
 from .sequential import check_arguments, compare_sequentially
@@ -65,27 +63,6 @@ def anytime_arguments(comparison: ResolvedComparison) -> dict[str, Any]:
     return {**{name: getattr(comparison, name) for name in names}, "family": len(comparison.family)}
 
 
-def decision_sentence(comparison: SequentialComparison) -> str:
-    """All verdicts in one sentence that says of each that it holds at any time, and at which seed it was decided."""
-    parts = [
-        f"{arm} is {verdict.decision} ({verdict.difference_text}, {_when(comparison, arm)})"
-        for arm, verdict in comparison.verdicts.items()
-    ]
-    good = good_direction(comparison.direction, assumed=comparison.assumed)
-    return (
-        f"On {comparison.metric} ({good}), against {comparison.baseline}: {'; '.join(parts)}. These verdicts "
-        f"are valid at any time: adding seeds because of them makes no false alarm likelier than {comparison.alpha:g}."
-    )
-
-
-def _when(comparison: SequentialComparison, arm: str) -> str:
-    verdict = comparison[arm]
-    if verdict.decided_at is None:
-        return f"after {verdict.n} seeds"
-    seed = comparison.blocks[arm][verdict.decided_at - 1]
-    return f"decided at n = {verdict.decided_at} of {verdict.n}, with seed {seed}"
-
-
 def method(comparison: SequentialComparison, least: int, most: int) -> str:
     """How an adaptive sweep decided, in words."""
     text = (
@@ -98,18 +75,3 @@ def method(comparison: SequentialComparison, least: int, most: int) -> str:
     if comparison.margin is None:
         return text
     return f"{text} Equivalent means: the interval lies inside ±{comparison.margin:g}."
-
-
-def difference_heading(comparison: SequentialComparison) -> str:
-    """Heading of the first of the `cells`."""
-    return f"difference [{format_share(1 - comparison.level)}]"
-
-
-def cells(comparison: SequentialComparison, arm: str) -> tuple[str, str, str]:
-    """Difference, n of the decision and verdict of an arm, for the table of arms."""
-    if arm == comparison.baseline:
-        return "", "", "baseline"
-    if arm not in comparison.verdicts:
-        return ABSENT, ABSENT, "undecided (no run)"
-    verdict = comparison[arm]
-    return verdict.difference_text, str(verdict.decided_at or "–"), verdict.decision

@@ -14,6 +14,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import MOST_EXACT_BLOCKS, Interval
 from ..paired.power import check, seeds_needed
+from ..render import TextView
 from .e_process import PRIOR_VARIANCE, confidence_sequence, first_crossings, seeds_possible
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _CHUNK = 2_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequentialPlan:
+class SequentialPlan(TextView):
     """How many seeds a design needs that looks after every one and stops when it has decided.
 
     Attributes:

@@ -13,13 +13,14 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import format_difference, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_share
 
-from ..paired.comparison import Decision, missing_text
+from ..paired.answer_words import Asked, Decision, Phrase, Standing, answer_phrases
+from ..paired.comparison import missing_text
 from ..paired.intervals import Interval
 from ..render import Grid, GridView
 from ..table.blocks import Missing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Verdict(GridView):
     """What the differences so far decide; a decision, once made, stays.
 
@@ -72,7 +73,7 @@ class Verdict(GridView):
         return {**asdict(self), "sentence": self.sentence}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SequentialComparison(GridView):
     """Every arm against the baseline, each with a verdict that holds at any time.
 
@@ -111,16 +112,30 @@ class SequentialComparison(GridView):
 
     @property
     def sentence(self) -> str:
-        """All verdicts in one sentence."""
-        parts = "; ".join(f"{arm} is {verdict.sentence}" for arm, verdict in self.verdicts.items())
-        good = good_direction(self.direction, assumed=self.assumed)
-        return f"On {self.metric} ({good}), against {self.baseline}, at whatever n one looks: {parts}."
+        """The answer in one plain sentence; intervals are in the table."""
+        return "".join(phrase.text for phrase in self.phrases)
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The sentence in pieces, each number with the arm that it comes from."""
+        standings = [Standing(arm, verdict.decision, verdict.mean) for arm, verdict in self.verdicts.items()]
+        asked = Asked(
+            metric=self.metric,
+            baseline=self.baseline,
+            direction=self.direction,
+            assumed=self.assumed,
+            budgets=self.budgets,
+            margin=self.margin,
+            family=self.family,
+        )
+        return answer_phrases(standings, asked)
 
     @property
     def grid(self) -> Grid:
         """One row per arm; what must stand beside the verdicts below."""
         arms = f"{self.family} arm{'s' if self.family > 1 else ''}"
-        title = f"{self.metric}, mixture-t e-process, level {self.alpha:g} over {arms}"
+        good = good_direction(self.direction, assumed=self.assumed)
+        title = f"{self.metric} ({good}), mixture-t e-process, level {self.alpha:g} over {arms}"
         return _grid(list(self.verdicts.items()), title, [line for line, _ in self.remarks_of_arms()])
 
     def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -129,11 +144,18 @@ class SequentialComparison(GridView):
         lines: list[tuple[str, tuple[str, ...]]] = [
             (f"each arm at level {self.level:.3g} ({self.correction}); blocks in the order of the table", ())
         ]
+        lines.append(("valid at any time: seeds that are added because of a look make no false alarm likelier", ()))
+        lines += [(self._when(arm), (arm,)) for arm, verdict in self.verdicts.items() if verdict.decided_at]
         lines += [(f"equal {self.budgets}", every)] if self.budgets else []
         lines += [(note, every) for note in self.notes]
         lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
         lines += [(f"{arm}: {note}", (arm,)) for arm, verdict in self.verdicts.items() for note in verdict.notes]
         return lines
+
+    def _when(self, arm: str) -> str:
+        verdict = self.verdicts[arm]
+        last = self.blocks[arm][(verdict.decided_at or 0) - 1]
+        return f"{arm}: decided at n = {verdict.decided_at} of {verdict.n}, with {self.block} {last}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, sentences included."""
@@ -151,16 +173,16 @@ def _grid(verdicts: Sequence[tuple[str, Verdict]], title: str, notes: Sequence[s
     """One row per verdict; the column of arms only where there are names."""
     first = verdicts[0][1]
     difference = f"difference [{format_share(1 - first.alpha)}]"
-    columns: tuple[str, ...] = ("arm", "n", difference, "e-value", "decides at", "verdict", "decided at")
+    columns: tuple[str, ...] = ("arm", difference, "verdict", "decided at", "n", "e-value", "decides at")
     rows: list[tuple[str, ...]] = [
         (
             arm,
-            str(verdict.n),
             verdict.difference_text,
-            ABSENT if verdict.e_value is None else f"{verdict.e_value:.3g}",
-            f"{1 / verdict.alpha:.3g}",
             verdict.decision,
             str(verdict.decided_at or "–"),
+            str(verdict.n),
+            ABSENT if verdict.e_value is None else f"{verdict.e_value:.3g}",
+            f"{1 / verdict.alpha:.3g}",
         )
         for arm, verdict in verdicts
     ]

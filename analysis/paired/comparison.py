@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.metric import Direction
-from stackwise_ray.core.metric_catalogue import badness, format_difference, format_metric, format_size, good_direction
+from stackwise_ray.core.metric_catalogue import format_difference, format_metric, format_size, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_number, format_share
 
-from ..render import Grid, GridView, equals_p, format_p
+from ..render import Grid, GridView, TextView, equals_p, format_p
 from ..table.blocks import Missing
+from .answer_words import Asked, Decision, Phrase, Standing, answer_phrases
 from .intervals import FEWEST_BCA_BLOCKS, Interval
 
 if TYPE_CHECKING:
@@ -26,11 +27,10 @@ FEWEST_BLOCKS = 2
 """With one there is a difference and no noise to weigh it against, so no plan for more either."""
 YET_DIFFERENT = "smaller than the margin, yet different"
 """The note on an arm that is equivalent and whose difference is found all the same."""
-Decision = Literal["better", "worse", "equivalent", "undecided"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArmComparison:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ArmComparison(TextView):
     """One arm against the baseline; None is "could not be computed", with the reason in `notes`.
 
     Attributes:
@@ -82,6 +82,13 @@ class ArmComparison:
     verdict: Decision = "undecided"
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        p = f", {equals_p(self.p_adjusted)}" if self.p_adjusted is not None else ""
+        return f"{self.arm}: {self.verdict} ({self.metric} {self.difference_text}{p}, n = {self.n})"
+
+    def __repr__(self) -> str:
+        return f"<ArmComparison {self}>"
+
     def with_values(self, **values: Any) -> ArmComparison:
         """A copy with some attributes set."""
         return replace(self, **values)
@@ -99,16 +106,7 @@ class ArmComparison:
         return format_difference(self.metric, self.difference, ends)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Clause:
-    """What the sentence of a comparison says of one arm: in words, and the numbers that follow in brackets."""
-
-    arm: str
-    words: str
-    numbers: str
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(GridView):
     """Every arm against the baseline on one metric.
 
@@ -193,79 +191,64 @@ class Comparison(GridView):
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence."""
-        clauses = "; ".join(f"{clause.words} ({clause.numbers})" for clause in self.clauses)
-        return f"{self.opening}{clauses}."
+        """The answer in one plain sentence; intervals and p values are in the table."""
+        return "".join(phrase.text for phrase in self.phrases)
 
     @property
-    def opening(self) -> str:
-        """The sentence up to its first clause: metric, budgets, baseline."""
-        budget = (
-            f"at equal {self.budgets} (within {format_share(self.tolerance)})"
-            if self.budgets
-            else "budgets not checked"
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The sentence in pieces, each number with the arm that it comes from."""
+        standings = [Standing(result.arm, result.verdict, result.difference) for result in self.arms]
+        asked = Asked(
+            metric=self.metric,
+            baseline=self.baseline,
+            direction=self.direction,
+            assumed=self.assumed,
+            budgets=self.budgets,
+            margin=self.margin,
+            family=self.family,
         )
-        good = good_direction(self.direction, assumed=self.assumed)
-        return f"On {self.metric} ({good}; {budget}), against {self.baseline}: "
-
-    @property
-    def clauses(self) -> tuple[Clause, ...]:
-        """What the sentence says of every arm, the best arm first."""
-        return tuple(self._clause(result) for result in sorted(self.arms, key=_by_difference(self.direction)))
-
-    def _clause(self, result: ArmComparison) -> Clause:
-        words = f"{result.arm} is {result.verdict}"
-        if result.difference is None:
-            return Clause(arm=result.arm, words=words, numbers="no complete block")
-        name = "" if self.correction == "none" else "adjusted "
-        of = " for a difference" if result.verdict == "equivalent" else ""  # its p is not that of the equivalence
-        p = f", {name}{equals_p(result.p_adjusted)}{of}" if result.p_adjusted is not None else ""
-        more = f", {FEWEST_BLOCKS} are the least for a verdict" if result.n < FEWEST_BLOCKS else ""
-        if result.verdict == "undecided" and result.more_seeds:
-            more = f", about {_seeds(result.more_seeds)} more"
-        return Clause(arm=result.arm, words=words, numbers=f"{result.difference_text}{p}, n = {result.n}{more}")
+        return answer_phrases(standings, asked)
 
     @property
     def grid(self) -> Grid:
         """The whole table as finished text."""
         verdicts, details = self.verdict_grid, self.detail_grid
-        columns = (*verdicts.columns[:-1], *details.columns[1:], verdicts.columns[-1])
-        rows = tuple(
-            (*head[:-1], *tail[1:], head[-1])
-            for head, tail in zip(verdicts.rows, (("",) * 6, *details.rows), strict=True)
-        )
-        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), tuple(range(1, len(columns) - 1)))
+        columns = (*verdicts.columns, *details.columns[1:])
+        rows = tuple((*head, *tail[1:]) for head, tail in zip(verdicts.rows, (("",) * 6, *details.rows), strict=True))
+        numeric = tuple(index for index in range(1, len(columns)) if columns[index] != "verdict")
+        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), numeric)
 
     @property
     def verdict_grid(self) -> Grid:
-        """What decides: means, differences, p, verdicts."""
+        """What decides: differences, verdicts, p, means; what a narrow screen shows comes first."""
         adjusted = (
             "p" if self.correction == "none" else f"p ({_CORRECTION_NAMES.get(self.correction, self.correction)})"
         )
-        columns = ("arm", "n", "mean", f"difference [{format_share(1 - self.alpha)}]", adjusted, "verdict")
+        columns = ("arm", f"difference [{format_share(1 - self.alpha)}]", "verdict", adjusted, "n", "mean")
         baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
         rows = [
             (
                 self.baseline,
-                str(len(self.baseline_values)),
-                format_metric(self.metric, baseline_mean),
-                "",
                 "",
                 "baseline",
+                "",
+                str(len(self.baseline_values)),
+                format_metric(self.metric, baseline_mean),
             )
         ]
         rows += [
             (
                 result.arm,
+                result.difference_text,
+                verdict_text(result),
+                format_p(result.p_adjusted),
                 str(result.n),
                 format_metric(self.metric, result.mean),
-                result.difference_text,
-                format_p(result.p_adjusted),
-                verdict_text(result),
             )
             for result in self.arms
         ]
-        return Grid(columns, tuple(rows), f"{self.metric}, {TEST_NAMES[self.test]}", (), (1, 2, 3, 4))
+        good = good_direction(self.direction, assumed=self.assumed)
+        return Grid(columns, tuple(rows), f"{self.metric} ({good}), {TEST_NAMES[self.test]}", (), (1, 3, 4, 5))
 
     @property
     def detail_grid(self) -> Grid:
@@ -301,6 +284,8 @@ class Comparison(GridView):
             for note in result.notes:
                 by_note.setdefault(note, []).append(result.arm)
         lines += [(f"{', '.join(arms)}: {note}", tuple(arms)) for note, arms in by_note.items()]
+        if any(result.verdict == "equivalent" for result in self.arms):
+            lines.append(("equivalent: by its interval and the margin; the p beside it is for a difference", ()))
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
             how = "(+k seeds): about so many more decide with power .8, if difference and noise are as observed; "
             plan = "plan a new sweep with that number: seeds added to this one count as a second look"
@@ -374,8 +359,3 @@ def _difference_text(metric: str, found: Interval) -> str:
 def _detectable(result: ArmComparison) -> str:
     value = result.minimum_detectable_effect
     return ("n < 2" if result.n < 2 else "no variance") if value is None else f"±{format_size(result.metric, value)}"
-
-
-def _by_difference(direction: Direction) -> Any:
-    sign = badness(direction)
-    return lambda result: float("inf") if result.difference is None else sign * result.difference

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.quantities import decimals_for, format_number
 
+from ..render import TextView
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -27,7 +29,7 @@ _CHUNK = 4_000_000
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(TextView):
     """An estimate with the interval that belongs to it.
 
     Attributes:

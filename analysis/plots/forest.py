@@ -28,13 +28,15 @@ _VERDICTS = {
 }
 
 
+MOST_BARS = 24
+"""Arms that are drawn; of more of them the best and the worst."""
 _OVER_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
 """Behind the text, which the line at zero would cross."""
 
 
 def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
     """The comparison's panel, for a PNG at `path`; left and right say what is better."""
-    height = 0.62 * len(comparison.arms) + 1.25
+    height = 0.62 * min(len(comparison.arms), MOST_BARS) + 1.25
     panel = Panel("forest", partial(_forest, comparison))
     return PanelFigure(path=path, panels=(panel,), size=(6.0, height))
 
@@ -42,6 +44,8 @@ def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
 def how_to_read(comparison: Comparison) -> str:
     """What the bars, dots and bands are."""
     text = f"Bar: {1 - comparison.alpha:.0%} interval; small dots: blocks; p after correction ({comparison.correction})"
+    if len(comparison.arms) > MOST_BARS:
+        text += f"; drawn are the {MOST_BARS // 2} best and the {MOST_BARS // 2} worst of {len(comparison.arms)} arms"
     return text + (f"; green band: margin ±{comparison.margin:g}." if comparison.margin is not None else ".")
 
 
@@ -50,6 +54,8 @@ def _forest(comparison: Comparison, axes: Axes) -> None:
     order: Sequence[ArmComparison] = sorted(
         comparison.arms, key=lambda result: math.inf if result.difference is None else sign * result.difference
     )
+    if len(order) > MOST_BARS:
+        order = [*order[: MOST_BARS // 2], *order[-(MOST_BARS // 2) :]]
     axes.axvline(0, color="#222222", linewidth=1.1, zorder=1)
     if comparison.margin is not None:
         axes.axvspan(-comparison.margin, comparison.margin, color="#009E73", alpha=0.10, linewidth=0, zorder=0)

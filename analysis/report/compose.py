@@ -1,9 +1,9 @@
 """The report of a sweep: `report/report.html` and `report/report.md` with figures, and the JSON files beside them.
 
 Called by the sweep command at its end and by `python -m analysis report`. The page is composed once (`compose`) and
-written twice, so that both files say the same. Order: question, verdict, comparison table and forest plot, curves, loss
-against budgets, what the declared steps found (scaling laws), what else was measured, claims of the flags, what failed
-and why, provenance, every run.
+written twice, so that both files say the same. Order: the first page (question, answer, one figure, set-up, cost, what
+would change the answer), comparison tables, curves, loss against budgets, what the declared steps found (scaling laws),
+what else was measured, claims of the flags, what failed and why, provenance, every run.
 It prints what the journal holds and what `compare` found; a number that nobody measured is "not measured".
 """
 
@@ -21,6 +21,7 @@ from .page import Page, to_markdown
 from .pictures import Pictures, pictures
 from .results_json import write_results
 from .sections import findings as sections
+from .sections import first_page
 from .sections import trial_tables as trials
 from .sections.claims import claims_section
 from .summary import Summary, summarise, summary_table
@@ -60,6 +61,7 @@ def compose(summary: Summary, drawn: Pictures) -> Page:
     sweep = summary.sweep
     found = [
         sections.comparison(summary, drawn),
+        first_page.arms(summary),
         sections.curves(summary, drawn),
         sections.budgets(summary, drawn),
         *sections.declared(summary, drawn),
@@ -74,5 +76,7 @@ def compose(summary: Summary, drawn: Pictures) -> Page:
         trials.every_run(summary),
     ]
     return Page(
-        title=sweep.name, head=sections.head(summary), sections=tuple(part for part in found if part is not None)
+        title=sweep.name,
+        head=first_page.head(summary, drawn),
+        sections=tuple(part for part in found if part is not None),
     )

@@ -33,7 +33,7 @@ a.n { color: inherit; text-decoration: underline dotted var(--soft); text-decora
 a.n:hover, a.n:focus { color: var(--link); text-decoration-style: solid; }
 .label { display: block; font-size: .78rem; letter-spacing: .06em; text-transform: uppercase; color: var(--soft); }
 .question { font-size: 1.08rem; }
-.verdict { background: var(--tint); border-left: 3px solid var(--ink); padding: .8rem 1.1rem; font-size: 1.08rem;
+.answer { background: var(--tint); border-left: 3px solid var(--ink); padding: .8rem 1.1rem; font-size: 1.08rem;
   margin: 1.2rem 0; max-width: 52rem; }
 .warning { color: var(--warn); border-left: 3px solid currentColor; padding-left: .8rem; font-size: .95rem; }
 nav { font-size: .88rem; margin: 1.2rem 0 0; color: var(--soft); } nav a { margin-right: 1rem; white-space: nowrap;
@@ -49,6 +49,10 @@ th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--soft);
 th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); padding-left: 0; max-width: 40vw;
   overflow: hidden; text-overflow: ellipsis; }
 td.long { white-space: normal; min-width: 14rem; max-width: 34rem; overflow-wrap: anywhere; }
+table.words th, table.words td { white-space: normal; min-width: 0; max-width: none; overflow-wrap: anywhere; }
+table.words { width: 100%; max-width: 52rem; } table.words td:first-child { width: 11rem; }
+.error { font-size: 1.08rem; font-weight: 600; }
+.what-would-change-the-answer { margin-bottom: 0; }
 tbody tr:hover td { background: var(--tint); }
 tr:target td, table:target caption span, table:target td:first-child { background: var(--mark); }
 figure { margin: 1.2rem 0; }
@@ -60,6 +64,7 @@ figcaption { color: var(--soft); font-size: .86rem; max-width: 46rem; margin-top
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0 .6rem;
   font-size: .88rem; max-width: none; } .legend li { display: flex; align-items: center; gap: .45rem; margin: 0; }
 .legend svg { background: #fff; border-radius: 2px; flex: none; }
+@media (max-width: 40rem) { table.words td:first-child { width: 30%; } }
 @media (max-width: 40rem) { main { padding: 1.3rem 1rem 3rem; } h1 { font-size: 1.4rem; } }
 @media print { main { max-width: none; padding: 0; } h2, figure, tr { break-inside: avoid; } nav { display: none; } }
 """
@@ -96,7 +101,8 @@ def _section(section: Section, anchor: str) -> str:
 def _block(block: Block) -> str:
     match block:
         case Paragraph():
-            kind = "warning" if block.warning else block.label.lower()
+            kinds = ("warning" if block.warning else "", block.label.lower().replace(" ", "-"))
+            kind = " ".join(filter(None, kinds))
             label = f'<span class="label">{html.escape(block.label)}</span>' if block.label else ""
             opened = f'<p class="{html.escape(kind)}">' if kind else "<p>"
             return f"{opened}{label}{''.join(map(_span, block.spans))}</p>"
@@ -124,8 +130,8 @@ def _table(table: Table) -> str:
     caption = f"<caption><span>{html.escape(grid.title)}</span></caption>" if grid.title else ""
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in grid.notes)
     return (
-        f'<div class="frame" tabindex="0"><table{_identity(table.anchor)}>{caption}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
+        f'<div class="frame" tabindex="0"><table{_words(table)}{_identity(table.anchor)}>{caption}'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{notes}"
     )
 
 
@@ -138,6 +144,10 @@ def _row(table: Table, index: int) -> str:
         cells += f"<td{kind}{_right(table, place)}>{_link(text, link) if link else text}</td>"
     anchor = table.row_anchors[index] if table.row_anchors else None
     return f"<tr{_identity(anchor)}>{cells}</tr>"
+
+
+def _words(table: Table) -> str:
+    return ' class="words"' if table.words else ""
 
 
 def _right(table: Table, index: int) -> str:

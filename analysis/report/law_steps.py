@@ -25,6 +25,8 @@ class Fit(Protocol):
     def sentence(self) -> str: ...
     @property
     def grid(self) -> Grid: ...
+    @property
+    def short_grid(self) -> Grid: ...
     def to_dict(self) -> Mapping[str, Any]: ...
 
 
@@ -54,6 +56,6 @@ class LawStep(ReportedStep, ABC):
             opening=opening,
             blocks=blocks,
             draw=draw,
-            grid=fit.grid,
+            grid=fit.short_grid,
             believable=believable,
         )

@@ -65,12 +65,14 @@ class Table:
     Attributes:
         links: By row and cell, what a cell links to (an anchor "#…" or a path beside the page); empty: nothing.
         anchor: Anchor of the whole table; `row_anchors` those of its rows.
+        words: Whether its cells are words, which wrap instead of making the table wider than the screen.
     """
 
     grid: Grid
     links: tuple[tuple[str | None, ...], ...] = ()
     anchor: str | None = None
     row_anchors: tuple[str | None, ...] = ()
+    words: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +204,9 @@ def to_markdown(page: Page, folder: Path) -> str:
 def _block(block: Block, folder: Path) -> str:
     match block:
         case Paragraph():
-            text = f"**{block.label}.** {block.text}" if block.label else block.text
-            return f"> **{text}**" if block.warning else text
+            if block.warning:
+                return f"> **{block.label}{'. ' if block.label else ''}{block.text}**"
+            return f"**{block.label}.** {block.text}" if block.label else block.text
         case Items():
             return "\n".join(f"- {line}" for line in block.lines)
         case Table():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..plots import curves as panels
+from ..plots import search_points
 from ..plots.figures import Panel, PanelFigure, legend_entries
 from .page import Picture
 from .summary import MASKED_LOSS, Summary
@@ -33,16 +34,23 @@ class Pictures:
 
     Attributes:
         answers: Those of the declared steps, by the name of their file.
+        search: The points of a search.
     """
 
     answers: Mapping[str, Picture] = field(default_factory=dict)
     training: Picture | None = None
     budgets: Picture | None = None
+    search: Picture | None = None
+
+    @property
+    def leading(self) -> Picture | None:
+        """The one figure of the first page."""
+        return next(filter(None, (*self.answers.values(), self.search, self.training, self.budgets)), None)
 
     @property
     def figures(self) -> list[PanelFigure]:
         """Every one, in the order of the page."""
-        listed = (*self.answers.values(), self.training, self.budgets)
+        listed = (*self.answers.values(), self.search, self.training, self.budgets)
         return [picture.figure for picture in listed if picture is not None]
 
 
@@ -51,14 +59,50 @@ def pictures(summary: Summary, folder: Path) -> Pictures:
     sweep = summary.sweep
     found = {answer.figure: answer.picture(folder) for answer in summary.answers}
     answers = {name: picture for name, picture in found.items() if picture is not None}
+    search = _search(summary, folder)
     if sweep.runs.empty or sweep.is_search:
-        return Pictures(answers=answers)
+        return Pictures(answers=answers, search=search)
     metric = _metric(summary)
     shown = {"train/loss", "validation/perplexity", metric}
     curves = summary.curves[summary.curves["metric"].isin(shown)]
     training = _training(summary, curves, folder) if len(sweep.arms) <= panels.MOST_ARMS else None
     budgets = _budgets(summary, curves, metric, folder)
-    return Pictures(answers=answers, training=training, budgets=budgets)
+    return Pictures(answers=answers, training=training, budgets=budgets, search=search)
+
+
+def _search(summary: Summary, folder: Path) -> Picture | None:
+    """Every point of a search over each of its parameters."""
+    sweep = summary.sweep
+    goal = sweep.questions.first_goal
+    points = search_points.points_of(sweep.search_trials, goal.metric)
+    paths = search_points.drawn_paths(points)
+    if not paths:
+        return None
+    again = search_points.points_of([t for t in sweep.trials if t.role == "replicate"], goal.metric)
+    space = (sweep.file.get("search") or {}).get("space") or {}
+    figure = PanelFigure(
+        path=folder / "search_points.png",
+        panels=tuple(
+            Panel(
+                path.replace(".", "-"),
+                partial(
+                    search_points.points_panel,
+                    path=path,
+                    metric=goal.metric,
+                    points=points,
+                    again=again,
+                    logarithmic=search_points.is_logarithmic(space.get(path)),
+                ),
+            )
+            for path in paths
+        ),
+    )
+    fresh = "; crosses: the winner's runs on fresh seeds" if again else ""
+    stopped = ""
+    if any(point.stopped for point in points):
+        stopped = "; hollow: stopped early, at the edge where its loss then was farther away"
+    caption = f"Dots: one run per point{stopped}{fresh}."
+    return Picture(title=f"{goal.metric} over what was searched", figure=figure, caption=caption)
 
 
 def _metric(summary: Summary) -> str:

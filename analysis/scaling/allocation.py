@@ -16,6 +16,7 @@ import numpy as np
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.quantities import format_count
 
+from ..render import TextView
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
 from .law_text import show_ends
 from .laws import Array
@@ -32,7 +33,7 @@ class _ParamsTokens(NamedTuple):
     tokens: float
 
 
-class Allocation(_ParamsTokens):
+class Allocation(_ParamsTokens, TextView):
     """(params, tokens) that spend `flops` best.
 
     Attributes:
@@ -45,6 +46,9 @@ class Allocation(_ParamsTokens):
     intervals: Mapping[str, Ends] | None
     extrapolation: float
     rule: str
+
+    def __str__(self) -> str:
+        return self.sentence
 
     @property
     def sentence(self) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FEWEST_RUNS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FrontierFit(GridView):
     """The frontier of loss over flops, and how params and tokens grow along it.
 
@@ -61,7 +61,7 @@ class FrontierFit(GridView):
         """One row per run on the frontier."""
         names = ("flops", "params", "tokens", "loss")
         rows = tuple(tuple(show_value(run[name]) for name in names) for run in self.runs)
-        return Grid(names, rows, f"Frontier: {self.sentence}", self.notes, (0, 1, 2, 3))
+        return Grid(names, rows, "Frontier: runs that no run of as few flops beats", self.notes, (0, 1, 2, 3))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""

@@ -21,6 +21,7 @@ from ..render import Grid, GridView
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
+from .law_words import exponent_notes, valley_caveats, valley_sentence
 from .laws import Array
 from .minimisation import percentile_ends
 
@@ -71,7 +72,7 @@ class IsoFlopBudget:
         return np.asarray(np.log(np.array(self.sizes)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class IsoFlopFit(GridView):
     """Optimal size by budget, and its growth.
 
@@ -131,19 +132,13 @@ class IsoFlopFit(GridView):
     @property
     def sentence(self) -> str:
         """The growth of the optimum in words."""
-        of = f"{len(self.accepted)} of {len(self.budgets)} budgets have an optimum"
-        if not self.exponents:
-            return f"{of}: no growth to estimate."
-        grown = [
-            f"{name} ∝ flops^{self._shown(key)}"
-            for key, name in (("a", "params"), ("b", "tokens"))
-            if key in self.exponents
-        ]
-        return f"{of}; at it {' and '.join(grown)}."
+        only = self.accepted[0].params if len(self.accepted) == 1 else None
+        return valley_sentence(self.exponents, len(self.accepted), len(self.budgets), only)
 
-    def _shown(self, key: str) -> str:
-        ends = f" [{show_ends(self.intervals[key])}]" if self.intervals else " [no interval]"
-        return show_value(self.exponents[key]) + ends
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What speaks against the growth."""
+        return valley_caveats(self.refusals, len(self.accepted))
 
     @property
     def grid(self) -> Grid:
@@ -158,7 +153,7 @@ class IsoFlopFit(GridView):
             akima = (show_value(budget.akima_params, "at an edge"), show_ends(budget.akima_interval, "no interval"))
             rows.append((*head, *parabola, *akima, show_value(budget.tokens)))
         columns = ("budget", "runs", "sizes", "params (parabola)", "95%", "bias", "params (Akima)", "95%", "tokens")
-        notes = [*self.refusals]
+        notes = [*exponent_notes(self.exponents, self.intervals), *self.refusals]
         if self.exponent_bias is not None:
             shown = format_number(self.exponent_bias, 4, signed=True)
             notes.append(f"the parabola's bias in a, on noise-free losses of the fitted surface: {shown}")
@@ -169,7 +164,18 @@ class IsoFlopFit(GridView):
                 "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed per size"
             )
             notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
-        return Grid(columns, tuple(rows), f"IsoFLOP: {self.sentence}", (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8))
+        return Grid(
+            columns,
+            tuple(rows),
+            "IsoFLOP: the best size of each budget",
+            (*notes, *self.notes),
+            (1, 2, 3, 4, 5, 6, 7, 8),
+        )
+
+    @property
+    def short_grid(self) -> Grid:
+        """What a terminal shows."""
+        return self.grid.of_columns("budget", "sizes", "params (parabola)", "95%", "tokens")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""

@@ -23,6 +23,7 @@ from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_tre
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
 from .law_text import show_ends, show_value
+from .law_words import law_caveats, law_sentence
 from .laws import LAWS, Array, Law
 from .minimisation import Problem, draw, minimise, percentile_ends, search
 from .profile_likelihood import profiles
@@ -59,7 +60,7 @@ class Prediction(_MeanLowHigh):
         return f"extrapolation by a factor of {self.extrapolation:.3g}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScalingFit(GridView):
     """A law of the loss, fitted to runs.
 
@@ -171,10 +172,14 @@ class ScalingFit(GridView):
 
     @property
     def sentence(self) -> str:
-        """The law, and whether its certificate holds."""
-        values = ", ".join(f"{name} {show_value(value)}" for name, value in self.parameters.items())
+        """The law, and whether it can be relied on; its parameters are in the table."""
         what = self.formula.replace("x", str(self.variable)) if self.variable else self.formula
-        return f"loss = {what} on {self.n} runs: {values}. Its certificate {self.certificate.verdict}."
+        return law_sentence(what, self.n, self.certificate)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What speaks against the law."""
+        return law_caveats(self.certificate)
 
     @property
     def grid(self) -> Grid:
@@ -193,6 +198,11 @@ class ScalingFit(GridView):
         verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
         notes = (f"certificate: {verdict}", *self.certificate.findings, *self.notes)
         return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+
+    @property
+    def short_grid(self) -> Grid:
+        """What a terminal shows."""
+        return self.grid.of_columns("parameter", "estimate", "95% bootstrap", "identified")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` and the certificate's findings included; without runs and draws."""

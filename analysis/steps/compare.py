@@ -21,7 +21,7 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.registries import ANALYSES
 
-from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order, decision_sentence
+from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
 from ..anytime.adaptive_verdicts import method as adaptive_method
 from ..paired.comparison import TEST_NAMES, Comparison
 from ..render import Grid
@@ -201,7 +201,7 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
     shared = {key: value for key, value in facts.items() if key not in ("verdicts", "blocks", "sentence")}
     grid = Grid(found.grid.columns, found.grid.rows, found.grid.title, (), found.grid.numeric)
     return Finding(
-        sentence=decision_sentence(found),
+        sentence=found.sentence,
         facts=facts,
         result=found,
         blocks=(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ class Sweep:
         tuning: By arm.
         seconds: By trial, the wall time of all its attempts, where it was recorded.
         predictions: By trial, what its plan said before it ran: flops, seconds, peak_bytes; None: not calibrated.
+        last_flops: By trial, the training FLOPs of its last report.
+        span: The first start and the last end of its trials' attempts (Unix time); None: none is recorded.
     """
 
     directory: Path
@@ -60,6 +62,8 @@ class Sweep:
     earlier: tuple[TrialRecord, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    last_flops: Mapping[str, float] = field(default_factory=dict)
+    span: tuple[float, float] | None = None
 
     @property
     def file(self) -> Mapping[str, Any]:
@@ -162,6 +166,8 @@ def read_sweep(directory: str | Path) -> Sweep:
             for kind in ("tuning", "prediction")
         )
         seconds, runs = attempt_seconds(connection), runs_in(connection, str(path))
+        last_flops = dict(connection.execute("SELECT trial_id, MAX(flops) FROM reports GROUP BY trial_id").fetchall())
+        attempts = connection.execute("SELECT trial_id, started_at, ended_at FROM attempts").fetchall()
     if not trials:
         raise AnalysisError(f"{path}: the journal holds no trial yet")
     if "sweep" in meta:
@@ -187,4 +193,13 @@ def read_sweep(directory: str | Path) -> Sweep:
         tuning=tuning,
         earlier=tuple(earlier),
         predictions={name: json.loads(payload) for name, payload in predicted},
+        last_flops=last_flops,
+        span=_span(attempts, {trial.trial_id for trial in trials}),
     )
+
+
+def _span(attempts: Iterable[tuple[str, float, float | None]], own: set[str]) -> tuple[float, float] | None:
+    """From the first start to the last end of the sweep's own trials."""
+    listed = [(start, end) for name, start, end in attempts if name in own]
+    ends = [end for _, end in listed if end is not None]
+    return (min(start for start, _ in listed), max(ends)) if ends else None

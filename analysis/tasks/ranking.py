@@ -53,7 +53,7 @@ class RankPair:
     nemenyi: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Ranking(GridView):
     """Arms by mean rank, best first.
 

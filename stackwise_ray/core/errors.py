@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class StackwiseError(Exception):
@@ -69,6 +70,18 @@ class AnalysisError(StackwiseError):
 
 class TrialError(StackwiseError):
     """A trial failed by its own doing (NaN, out of memory, a leak found): final, with the reason as message."""
+
+
+class SweepFailedError(StackwiseError):
+    """Every trial of a sweep failed, so there is no result: the message says why, and where the records are.
+
+    Args:
+        result: What `stackwise_ray.run` would have given back: folder, trials with their reasons, report.
+    """
+
+    def __init__(self, problem: str, result: Any) -> None:
+        self.result = result
+        super().__init__(problem)
 
 
 class CheckpointError(StackwiseError):

@@ -1,4 +1,4 @@
-"""The sections of a report that say what was found: head, comparison, curves, budgets, perplexities, oracle, tuning.
+"""The sections of a report that say what was found: comparison, curves, budgets, perplexities, oracle, tuning.
 
 Called by `report.compose`; each function gives a `Section`, or None where it has nothing to say.
 """
@@ -16,15 +16,11 @@ from ...plots.curves import MOST_ARMS
 from ...render import Grid, format_range
 from ...table.sweep_directory import Sweep
 from ..page import (
-    ALL_RUNS,
     Block,
     Items,
-    Paragraph,
     Picture,
     Section,
-    Span,
     Table,
-    arm_anchor,
     arm_sources,
     plain,
     run_anchor,
@@ -32,29 +28,10 @@ from ..page import (
 )
 from ..pictures import Pictures, fronts
 from ..plan_against_run import planned_table
-from ..summary import MOST_SEARCH_ROWS, Summary
+from ..summary import Summary
+from ..summary_grids import MOST_SEARCH_ROWS
 
 _ORACLE = "validation/oracle_loss"
-
-
-def head(summary: Summary) -> tuple[Block, ...]:
-    """The question, what must stand above the verdict, and the verdict."""
-    sweep = summary.sweep
-    question = [plain(sweep.question, "Question")] if sweep.question else []
-    warnings = [plain(line, warning=True) for line in summary.warnings]
-    return (*question, *warnings, Paragraph(label="Verdict", spans=_verdict(summary)))
-
-
-def _verdict(summary: Summary) -> tuple[Span, ...]:
-    """The summary's sentence, each arm's clause linked to the runs behind it."""
-    if not summary.comparisons:
-        return (Span(summary.verdict, ALL_RUNS if len(summary.sweep.runs) else None),)
-    opening, clauses = summary.comparisons[0].opening, summary.comparisons[0].clauses
-    spans = [Span(opening)]
-    for index, clause in enumerate(clauses):
-        spans += [Span("; ")] if index else []
-        spans += [Span(f"{clause.words} "), Span(f"({clause.numbers})", arm_anchor(summary.sweep, clause.arm))]
-    return (*spans, Span("."))
 
 
 def comparison(summary: Summary, drawn: Pictures) -> Section:
@@ -64,14 +41,19 @@ def comparison(summary: Summary, drawn: Pictures) -> Section:
         return Section("The best trials", (_search_table(summary),))
     if not summary.arms:
         return Section("Comparison", (plain("Nothing to compare: no replicate has started."),))
-    grid = summary.grid()
-    words = (len(grid.columns) - 1,) if grid.columns[-1] == "parameters" else ()
-    blocks: list[Block] = [sourced(grid, arm_sources(summary.sweep, grid), words=words)]
+    grid, costs = summary.grid(), summary.cost_grid()
+    words = (len(costs.columns) - 1,) if costs.columns[-1] == "parameters" else ()
+    blocks: list[Block] = [
+        sourced(grid, arm_sources(sweep, grid)),
+        sourced(costs, arm_sources(sweep, costs), words=words),
+    ]
     above = True
     for answer in summary.answers:
         if answer.compares and answer.finding is not None:
-            shown = len(answer.finding.opening) if above else 0  # the verdicts of the first stand in the table above
-            blocks += answer.section(drawn.answers.get(answer.figure)).blocks[shown:]
+            shown = len(answer.finding.opening) if above else 0  # the verdicts of the first are in the table above
+            picture = drawn.answers.get(answer.figure)
+            section = answer.section(None if picture is drawn.leading else picture)
+            blocks += section.blocks[shown:]
             above = False
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
@@ -82,7 +64,8 @@ def declared(summary: Summary, drawn: Pictures) -> list[Section]:
     """What the declared steps found that are no comparisons; those of one title stand under one heading."""
     joined: dict[str, tuple[Block, ...]] = {}
     for answer in summary.others:
-        section = answer.section(drawn.answers.get(answer.figure))
+        picture = drawn.answers.get(answer.figure)
+        section = answer.section(None if picture is drawn.leading else picture)
         joined[section.title] = (*joined.get(section.title, ()), *section.blocks)
     return [Section(title, blocks) for title, blocks in joined.items()]
 
@@ -96,7 +79,7 @@ def curves(summary: Summary, drawn: Pictures) -> Section | None:
     if len(summary.sweep.arms) > MOST_ARMS and not summary.sweep.is_search:
         text = f"Not drawn: the lines of {len(summary.sweep.arms)} arms cannot be told apart (at most {MOST_ARMS})."
         return Section("Training curves", (plain(text),))
-    if drawn.training is None:
+    if drawn.training is None or drawn.training is drawn.leading:
         return None
     return Section(drawn.training.title.partition(",")[0], (drawn.training,))
 
@@ -136,7 +119,8 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
     notes = "Ranges are over the seeds. Recomputation and evaluation are counted apart and stand outside the budget."
     grid = Grid(columns, tuple(rows), numeric=(1, 2, 3, 4, 5, 6))
     table = sourced(grid, arm_sources(sweep, grid))
-    return Section("Loss against budgets", (*_drawn(drawn.budgets), table, plain(notes)))
+    figure = None if drawn.budgets is drawn.leading else drawn.budgets
+    return Section("Loss against budgets", (*_drawn(figure), table, plain(notes)))
 
 
 def _range(part: Any, column: str, form: Callable[[float], str]) -> str:

@@ -57,15 +57,16 @@ def test_the_faster_arm_is_better_where_the_second_objective_says_so(tmp_path: P
     summary = summary_table(folder)
     (found,) = summary.comparisons
     assert found["fast"].verdict == "better"
-    assert "higher is better" in summary.verdict
-    assert "fast is better" in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    assert summary.verdict.startswith("fast reaches 30.1k tokens per second higher training speed than slow")
+    assert summary.verdict in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_the_faster_arm_is_better_where_verdicts_decide_on_the_seeds(tmp_path: Path) -> None:
     summary = summary_table(write_speeds(tmp_path / "s", seeds={"min": 3, "max": 9, "until": "decided"}))
     (found,) = summary.sequential
     assert found["fast"].decision == "better"
-    assert "higher is better" in summary.verdict
+    assert "(higher is better)" in summary.grid().title
+    assert summary.verdict.endswith("; the difference is decided (better).")
 
 
 FILE = """
@@ -109,12 +110,14 @@ def test_the_driver_notes_which_way_is_better_whoever_wrote_it_or_nobody(tmp_pat
     summary = summary_table(folder)
     (found,) = summary.comparisons
     assert found["fast"].verdict == "better"
-    assert "(higher is better; at equal steps" in summary.verdict
+    assert summary.verdict.endswith("than slow at equal steps; the difference is decided (better).")
 
 
 def test_the_report_says_it_and_is_verified(tmp_path: Path) -> None:
     folder = driven(tmp_path / "s", FILE % (6, SECOND))
-    assert "fast is better" in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    assert "the difference is decided (better)" in write_report(folder).report.with_suffix(".md").read_text(
+        encoding="utf-8"
+    )
     assert verify_report(folder).differences == ()
 
 
@@ -172,14 +175,16 @@ def test_anybodys_metric_is_minimised_and_the_sentence_calls_that_assumed() -> N
         analysis.compare(table("score"), "score", "a", equal=None),
         analysis.compare_sequentially(table("score"), "score", "a", equal=None),
     ):
-        assert "lower is better (assumed)" in found.sentence
+        assert found.sentence.endswith("(worse); it is assumed that lower is better.")
+        assert "lower is better (assumed)" in found.grid.title
         assert found.to_dict()["assumed"]
     said = analysis.compare(table("score"), "score", "a", equal=None, direction="maximize")
     assert said["b"].verdict == "better"
-    assert "(assumed)" not in said.sentence
+    assert "assumed" not in said.sentence
 
 
 def test_anybodys_accuracy_is_better_where_it_is_higher() -> None:
     found = analysis.compare(table("accuracy"), "accuracy", "a", equal=None)
     assert found["b"].verdict == "better"
-    assert "higher is better;" in found.sentence
+    assert "b reaches 0.10 higher accuracy than a" in found.sentence
+    assert "(higher is better)" in found.grid.title

@@ -104,10 +104,10 @@ def test_what_nobody_measured_reads_not_measured(journal):
         journal.trial("b", seed, {"validation/loss": 2.5 + 0.012 * seed})
     journal.meta(sweep={"name": "bare", "design": {"kind": "arms", "baseline": "a"}})
     text = text_of(journal.close())
-    row = next(line for line in text.splitlines() if line.startswith("| b |"))
-    assert row.count("not measured") == 5  # tokens/s, FLOPs, memory, both counts of parameters
+    costs = next(line for line in text.split("cost of a run")[1].splitlines() if line.startswith("| b |"))
+    assert costs.count("not measured") == 5  # tokens/s, FLOPs, memory, both counts of parameters
     assert "budgets not recorded" in text
-    assert "was not declared beforehand" in text
+    assert "this one follows from its baseline." in text
     assert "| sweep hash | not recorded |" in text
 
 
@@ -131,7 +131,7 @@ def test_a_plan_amended_after_the_first_trial_is_shown_above_the_verdict(make_ab
         connection.execute("UPDATE meta SET value = '4' WHERE key = 'analysis_plan_amended_after'")
         connection.execute("UPDATE meta SET value = '\"bbbb\"' WHERE key = 'analysis_plan_hash'")
     text = text_of(folder)
-    assert text.index("amended after 4 trials") < text.index("**Verdict.**")
+    assert text.index("amended after 4 trials") < text.index("**Answer.**")
     assert "bbbb, amended after 4 trials (in force at the first trial: aaaaaaaaaaaaaaaa)" in text
 
 
@@ -142,7 +142,7 @@ def test_a_refused_comparison_leaves_a_report_with_the_reason_and_no_verdict(jou
     journal.meta(sweep={"name": "unequal", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
     folder = journal.close()
     text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
-    assert "**Verdict.** No verdict: flops differ by more than 1%" in text
+    assert "**Answer.** No answer: flops differ by more than 1%" in text
     assert "better" not in text
     assert not list((folder / "report" / "comparisons").glob("*"))
 
@@ -167,7 +167,8 @@ def test_a_search_lists_its_best_trials_and_no_verdict(journal):
     text = text_of(journal.close())
     rows = [line for line in text.splitlines() if line.startswith("| 0000")]
     assert rows[0] == "| 0000000000000002 | 2.3000 | 0.01 |"
-    assert "No comparison was declared; the best validation/loss is 2.3000, by trial 0000000000000002." in text
+    assert "**Answer.** No answer yet: the best of three points was not trained on fresh seeds" in text
+    assert "2.3" not in text.split("## ")[0]  # the value that a point was chosen by is no answer
 
 
 def write_search(journal, *, points: int = 3, winners: bool = True, finished: bool = True) -> Path:
@@ -187,8 +188,11 @@ def test_a_search_with_winners_says_what_won_and_lists_all_its_points(journal):
     folder = write_search(journal, points=12)
     text = text_of(folder)
     point = "training.lr = 0.0012, model.layers = 11"
-    assert f"the best validation/loss is 2.4000, by point-11 ({point})." in text
-    row = next(line for line in text.splitlines() if line.startswith("| point-11 |"))
+    assert (
+        f"**Answer.** The winner of a search over 12 points, {point}, reaches a mean validation loss of 2.4050" in text
+    )
+    assert "2.4050 nats (95% interval 2.3415 to 2.4685) on two seeds that the search did not use." in text
+    row = next(line for line in text.split("cost of a run")[1].splitlines() if line.startswith("| point-11 |"))
     assert row.endswith(f"| {point} |")
     points = text.split("## Search points")[1].split("##")[0]
     rows = [line for line in points.splitlines() if line.startswith("| 0000")]
@@ -206,7 +210,7 @@ def test_the_printed_summary_of_a_search_with_winners_shows_points_and_parameter
     with console.capture() as captured:
         console.print(summary_table(write_search(journal)))
     assert "the best 3 of 3 finished search trials" in captured.get()
-    assert "training.lr = 0.0003, model.layers = 2" in captured.get()
+    assert "training.lr = 0.0003, model.layers = 2, reaches a mean validation loss" in captured.get()
 
 
 def test_winners_of_a_search_are_not_called_untuned(journal):
@@ -214,7 +218,7 @@ def test_winners_of_a_search_are_not_called_untuned(journal):
         for role, seed in (("search", 900_000), ("replicate", 0)):
             journal.trial(f"point-{k}", seed, final_metrics(2.0 + k), role=role, parameters={"training.lr": 1e-3 + k})
     journal.meta(sweep={"name": "lr", "design": {"kind": "search"}})
-    assert summary_table(journal.close()).warnings == ()
+    assert not any("tuned" in limit.text for limit in summary_table(journal.close()).limits)
 
 
 def test_a_search_of_many_points_without_winners_lists_all_of_them(journal):
@@ -225,7 +229,7 @@ def test_a_search_of_many_points_without_winners_lists_all_of_them(journal):
 
 def test_a_search_whose_winners_have_not_finished_gives_no_verdict_and_its_points(journal):
     text = text_of(write_search(journal, finished=False))
-    assert "**Verdict.** No verdict: no replicate has finished." in text
+    assert "**Answer.** No answer: no replicate has finished." in text
     assert "Provisional: 2 of 5 trials have not ended" in text
     assert "## Search points" in text
 
@@ -234,7 +238,7 @@ def test_finished_trials_that_lack_the_metric_are_not_called_unfinished(journal)
     journal.trial("a", 0, final_metrics(2.0))
     journal.meta(sweep={"name": "x", "objective": [{"metric": "validation/answer_loss"}]})
     verdict = summary_table(journal.close()).verdict
-    assert verdict == "No verdict: no finished trial has a validation/answer_loss."
+    assert verdict == "No answer: no finished trial has a validation/answer_loss."
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -245,7 +249,7 @@ def test_tuning_without_replicates_gives_a_report_without_a_verdict(journal, dec
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": analysis})
     folder = journal.close()
     text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
-    assert "**Verdict.** No verdict: no replicate has finished." in text
+    assert "**Answer.** No answer: no replicate has finished." in text
     assert "Nothing to compare: no replicate has started." in text
     assert "1.23" not in text.split("## Runs")[0]
     assert not list((folder / "report").rglob("*.png"))
@@ -309,7 +313,8 @@ def test_trials_that_have_not_ended_make_the_report_provisional(journal):
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}})
     text = text_of(journal.close())
     assert "Provisional: 1 of 2 trials have not ended" in text
-    assert "b is undecided (no complete block)" in text
+    assert "It is undecided whether b reaches lower validation loss than a" in text
+    assert "b has fewer than 2 seeds in common with a: no verdict is possible." in text
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -339,18 +344,23 @@ def test_a_sweep_in_which_everything_failed_still_has_a_report(journal):
     for arm in ("a", "b"):
         journal.trial(arm, 0, status="failed", reason="out of memory")
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
-    text = text_of(journal.close())
-    assert "No verdict" in text
-    assert text.count("out of memory") >= 2
+    folder = journal.close()
+    text = text_of(folder)
+    first = next(line for line in text.splitlines()[1:] if line)
+    assert first.startswith("> **Error. All 2 trials failed, so there is no result. The reason: out of memory.")
+    assert "**Answer.** No answer: every trial failed." in text
+    assert text.split("## What failed")[1].count("out of memory") == 2
 
 
 def test_an_untuned_sweep_and_a_law_that_cannot_be_fitted_are_said(journal):
     for arm in ("a", "b"):
         for seed in range(2):
-            journal.trial(arm, seed, final_metrics(2.0 + 0.1 * seed + (arm == "b") * 0.3 * (1 + seed)))
+            config = {"training": {"budget": {"flops": BUDGET}, "lr": 0.003}}
+            loss = 2.0 + 0.1 * seed + (arm == "b") * 0.3 * (1 + seed)
+            journal.trial(arm, seed, final_metrics(loss), config=config)
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [{"scaling_law": {"law": "chinchilla"}}]})
     folder = journal.close()
-    assert "One learning rate for all arms, not tuned." in summary_table(folder).warnings
+    assert "One learning rate for all arms, not tuned." in [limit.text for limit in summary_table(folder).limits]
     section = text_of(folder).split("## Scaling laws")[1].split("## ")[0]
     assert "No law 'chinchilla': " in section
     assert "certificate" not in section

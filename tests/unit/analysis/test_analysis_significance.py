@@ -238,18 +238,19 @@ def test_one_complete_block_is_undecided_whatever_the_gap():
 
 def test_one_complete_block_makes_no_plan_from_noise_that_was_not_observed():
     text = str(compare(table({"a": [2.0], "b": [1.0]}), "loss", baseline="a"))
-    assert "b is undecided (−1.00 [no interval], n = 1, 2 are the least for a verdict)" in text
+    assert "It is undecided whether b reaches lower loss than a" in text
+    assert "−1.00 [no interval]" in text
     assert "undecided (n < 2)" in text
     for claim in ("(+", "more", "power .8, if"):
         assert claim not in text
 
 
-def test_the_sentence_says_that_the_p_of_an_equivalent_arm_is_that_of_a_difference():
+def test_the_remarks_say_that_the_p_of_an_equivalent_arm_is_that_of_a_difference():
     values = table({"a": [2.0, 2.1, 2.2], "b": [2.001, 2.0995, 2.2015]})
-    sentence = compare(values, "loss", baseline="a", margin=0.1).sentence
-    assert "b is equivalent" in sentence
-    assert " for a difference, n = 3)" in sentence
-    assert "for a difference" not in compare(values, "loss", baseline="a").sentence
+    found = compare(values, "loss", baseline="a", margin=0.1)
+    assert found.sentence == "b is equivalent to a in loss (budgets not checked), within ±0.10 nats."
+    assert any("the p beside it is for a difference" in line for line in found.remarks())
+    assert not any("for a difference" in line for line in compare(values, "loss", baseline="a").remarks())
 
 
 def test_the_caption_of_a_latex_table_is_made_of_sentences():
@@ -309,9 +310,8 @@ def test_every_rendering_holds_the_same_verdict_and_json_is_strict():
     assert r"b\_1" in comparison.to_latex()
     assert shown in str(comparison)
     assert "<table>" in comparison._repr_html_()
-    assert comparison.sentence.startswith(
-        "On loss (lower is better; at equal flops (within 1%)), against a: b_1 is better"
-    )
+    said = "b_1 reaches 0.20 nats lower loss than a at equal FLOPs; one of two differences is decided; c is undecided."
+    assert comparison.sentence == said
     assert list(comparison.table["arm"]) == ["b_1", "c"]
     assert comparison.table["verdict"].tolist() == ["better", "undecided"]
     back = json.loads(dump_json(comparison.to_dict()))

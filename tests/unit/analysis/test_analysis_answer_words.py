@@ -1,0 +1,80 @@
+"""The one plain sentence of a comparison: who is ahead, by how much, how much is decided."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.paired.answer_words import Asked, Standing, answer_phrases
+
+
+def asked(family: int, **changes: object) -> Asked:
+    settings = {
+        "metric": "validation/loss",
+        "baseline": "attention",
+        "direction": "minimize",
+        "assumed": False,
+        "budgets": "flops",
+        "margin": 0.02,
+        "family": family,
+    }
+    return Asked(**(settings | changes))  # type: ignore[arg-type]
+
+
+def said(*standings: Standing, **changes: object) -> str:
+    family = changes.pop("family", len(standings))
+    return "".join(phrase.text for phrase in answer_phrases(standings, asked(family, **changes)))  # type: ignore[arg-type]
+
+
+def test_the_best_of_the_better_arms_leads_and_the_rest_is_counted():
+    four = [Standing(arm, "better", size) for arm, size in (("a", -0.1), ("resolvent", -0.9), ("c", -0.2), ("d", -0.3))]
+    lead = "resolvent reaches 0.90 nats lower validation loss than attention at equal FLOPs"
+    assert said(*four) == f"{lead}; all four differences are decided."
+    mixed = [*four[:2], Standing("c", "worse", 0.2), Standing("d", "equivalent", 0.0)]
+    assert said(*mixed) == f"{lead}; all four differences are decided (two better, one worse, one equivalent)."
+    open_one = [*four[:3], Standing("llama", "undecided", 0.01)]
+    assert said(*open_one) == f"{lead}; three of four differences are decided; llama is undecided."
+
+
+def test_where_more_is_better_the_highest_leads():
+    pair = [Standing("a", "better", 0.01), Standing("b", "better", 0.02)]
+    words = said(*pair, direction="maximize", metric="accuracy", budgets=None)
+    assert (
+        words == "b reaches 0.020 higher accuracy than attention (budgets not checked); both differences are decided."
+    )
+    worse = said(Standing("a", "worse", -0.01), direction="maximize", metric="accuracy")
+    assert worse == "a reaches 0.010 lower accuracy than attention at equal FLOPs; the difference is decided (worse)."
+
+
+def test_a_baseline_that_nobody_beats_is_the_answer():
+    worse = [Standing("a", "worse", 0.3), Standing("near", "worse", 0.1)]
+    lead = "attention reaches the lowest validation loss at equal FLOPs: the nearest arm, near, is 0.10 nats higher"
+    assert said(*worse) == f"{lead}; both differences are decided."
+    some = said(*worse, Standing("c", "undecided", -0.1))
+    assert some.startswith("No arm is found to reach lower validation loss than attention at equal FLOPs; two of three")
+    assert some.endswith("c is undecided.")
+
+
+def test_where_nothing_is_decided_the_sentence_says_only_that():
+    undecided = [Standing(arm, "undecided", -0.1) for arm in "ab"]
+    none = "None of the two differences from attention in validation loss is decided at equal FLOPs."
+    assert said(*undecided) == none
+    one = said(Standing("a", "undecided", None))
+    assert one == "It is undecided whether a reaches lower validation loss than attention at equal FLOPs."
+
+
+def test_equivalent_arms_are_named_with_the_margin():
+    words = said(Standing("a", "equivalent", 0.001))
+    assert words == "a is equivalent to attention in validation loss at equal FLOPs, within ±0.020 nats."
+
+
+@pytest.mark.parametrize("decided", [0, 1, 57, 99])
+def test_a_hundred_arms_are_one_short_sentence(decided):
+    arms = [Standing(f"arm-{k}", "better" if k < decided else "undecided", -0.001 * k) for k in range(99)]
+    words = said(*arms)
+    assert len(words) < 220
+    assert words.count("arm-") <= 1
+
+
+def test_arms_without_a_run_count_among_the_differences():
+    words = said(Standing("a", "better", -0.1), family=3)
+    assert words.endswith("; one of three differences is decided.")

@@ -1,0 +1,134 @@
+"""The first page of a report, the terminal and JSON: one source of words, and nothing that nobody recorded."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic_sweeps import BUDGET, final_metrics
+
+from analysis import summary_table
+from analysis.report.compose import compose
+from analysis.report.html_page import to_html
+from analysis.report.page import to_markdown
+from analysis.report.pictures import Pictures
+
+CONFIG = {
+    "model": {"family": "gpt2", "role": "decoder", "n_layers": 4, "d_model": 64, "n_heads": 4},
+    "data": {"corpus": "python_stdlib", "tokenizer": "bytes", "seq_len": 256},
+    "training": {
+        "budget": {"flops": BUDGET},
+        "lr": 0.003,
+        "batch_tokens": 1024,
+        "schedule": {"kind": "cosine", "warmup": 0.05},
+    },
+    "optimizer": {"kind": "adamw", "weight_decay": 0.1},
+}
+
+
+def printed(folder: Path, width: int = 80) -> str:
+    console = Console(width=width, no_color=True)
+    with console.capture() as captured:
+        console.print(summary_table(folder))
+    return captured.get()
+
+
+def write(journal, *, arms: int = 2, seeds: int = 3, **meta) -> Path:
+    for index in range(arms):
+        for seed in range(seeds):
+            loss = 2.0 - 0.3 * index + 0.05 * seed + 0.004 * ((seed * (index + 1)) % 3)
+            parameters = {"model.d_ff": 128 * index} if index else {}
+            journal.trial(f"arm-{index}", seed, final_metrics(loss), config=CONFIG, parameters=parameters)
+    sweep = {"name": "x", "question": "Which is best?", "design": {"baseline": "arm-0"}, "base": {"model": "tiny"}}
+    journal.meta(sweep=sweep | meta)
+    return journal.close()
+
+
+def test_page_terminal_and_json_say_the_same_answer(journal):
+    folder = write(journal)
+    summary = summary_table(folder)
+    assert summary.verdict.startswith("arm-1 reaches 0.30 nats lower validation loss than arm-0 at equal FLOPs")
+    page = compose(summary, Pictures())
+    assert f"**Answer.** {summary.verdict}" in to_markdown(page, folder)
+    shown = html.unescape(to_html(page))
+    for part in (*(phrase.text for phrase in summary.phrases), *(limit.text for limit in summary.limits)):
+        assert part.split(": ")[0] in shown
+    assert summary.verdict in " ".join(printed(folder).split())
+    assert summary.to_dict()["verdict"] == summary.verdict
+    assert summary.to_dict()["limits"] == [limit.text for limit in summary.limits]
+
+
+def test_the_setup_is_in_words_and_only_of_what_was_recorded(journal):
+    setup = {fact.name: fact.text for fact in summary_table(write(journal)).setup}
+    assert setup["base"] == "model tiny"
+    assert setup["model"] == "decoder of the gpt2 family, 4 layers × width 64, 4 heads"
+    assert setup["data"] == "python_stdlib, tokenizer bytes, sequences of 256 tokens"
+    assert setup["learning rate"].startswith("0.003 (one learning rate for all arms, not tuned), cosine schedule")
+    assert setup["seeds"] == "3 finished per arm, the same for every arm (paired)"
+    assert "precision" not in " ".join(setup.values())
+    assert "float32" not in " ".join(setup.values())  # nobody recorded it
+
+
+def test_what_differs_is_what_each_arm_sets(journal):
+    grid = summary_table(write(journal)).differences
+    assert grid is not None
+    assert grid.rows == (("arm-0", "nothing: it is the base"), ("arm-1", "model.d_ff = 128"))
+
+
+def test_arms_that_are_learning_rates_are_not_called_untuned(journal):
+    for rate in (0.001, 0.01):
+        for seed in range(2):
+            config = CONFIG | {"training": {**CONFIG["training"], "lr": rate}}
+            metrics = final_metrics(2.0 + 10 * rate + 0.05 * seed + 0.01 * seed * rate)
+            journal.trial(f"lr={rate}", seed, metrics, config=config, parameters={"training.lr": rate})
+    journal.meta(sweep={"name": "rates", "design": {"baseline": "lr=0.001"}})
+    summary = summary_table(journal.close())
+    assert not any("tuned" in limit.text for limit in summary.limits)
+    assert any("0.001 or 0.01 (set by the arms)" in fact.text for fact in summary.setup)
+
+
+def test_the_cost_counts_tuning_and_failed_trials(journal):
+    journal.trial("arm-0", 9, final_metrics(3.0, flops=0.5 * BUDGET), role="tuning", config=CONFIG)
+    failed = journal.trial("arm-0", 8, status="failed", reason="NaN", config=CONFIG)
+    journal.report(failed, 3, 1000, int(0.25 * BUDGET), 1001.0, train__loss=3.0)
+    cost = {fact.name: fact.text for fact in summary_table(write(journal)).cost}
+    assert cost["trials"] == "8 trials (7 replicates, 1 tuning), 1 failed"
+    spent = "6.75T (tuning 500G, replicates 6.25T), trials that did not finish up to their last report"
+    assert cost["training FLOPs"] == spent
+    assert cost["time"].startswith("4 min 00 s of trials added up")
+
+
+def test_a_sweep_of_which_every_trial_failed_says_so_first_and_shows_no_table(journal):
+    for arm in ("a", "b"):
+        journal.trial(arm, 0, status="failed", reason="out of memory")
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}})
+    folder = journal.close()
+    text = printed(folder)
+    assert text.startswith("All 2 trials failed, so there is no result.")
+    assert "out of memory" in text
+    assert "difference" not in text
+    summary = summary_table(folder)
+    assert summary.to_dict()["error"] == summary.error
+    assert repr(summary).splitlines()[1] == summary.error
+    assert "All 2 trials failed" in summary._repr_html_()
+
+
+@pytest.mark.parametrize("arms", [2, 100])
+def test_the_terminal_fits_eighty_columns_whatever_the_number_of_arms(journal, arms):
+    text = printed(write(journal, arms=arms))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 70
+    rows = [line for line in lines if line.startswith(" arm-")]
+    assert all("[" not in row or "]" in row for row in rows)  # no cell is broken
+    assert ("… 88 more" in text) == (arms == 100)
+
+
+def test_a_view_at_the_prompt_is_short(journal):
+    summary = summary_table(write(journal, arms=30))
+    assert len(repr(summary).splitlines()) <= 20
+    assert len(repr(summary.comparisons[0]).splitlines()) <= 20
+    assert len(repr(summary.comparisons[0].arms)) < 30 * 150
+    assert summary.verdict in html.unescape(summary._repr_html_())

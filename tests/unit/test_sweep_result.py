@@ -1,0 +1,61 @@
+"""What `stackwise_ray.run` gives back: short at a prompt, an answer in a notebook, an error where all trials failed."""
+
+from __future__ import annotations
+
+import html
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import write_report
+from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.core.errors import SweepFailedError
+from stackwise_ray.distributed import driver
+from stackwise_ray.sweep import SweepResult, run
+
+sys.path.append(str(Path(__file__).parent / "analysis"))
+from synthetic_sweeps import JournalBuilder, write_ablation
+
+DOCUMENT = {
+    "name": "s",
+    "base": {"model": "decoder/gpt2_family/tiny", "data": "markov", "overrides": {"training.budget": {"steps": 2}}},
+    "design": {"kind": "arms", "arms": {"a": {}, "b": {"model.d_ff": 128}}, "baseline": "a"},
+}
+
+
+def test_a_result_is_short_at_the_prompt_and_an_answer_in_a_notebook(tmp_path: Path) -> None:
+    summary = write_report(write_ablation(tmp_path / "ablation"))
+    outcome = driver.SweepOutcome(
+        directory=tmp_path / "ablation", trials=tuple(summary.sweep.trials), failed=(), report=summary.report
+    )
+    result = SweepResult(directory=tmp_path / "ablation", failed=(), outcome=outcome, summary=summary)
+    shown = repr(result)
+    assert len(shown.splitlines()) <= 20
+    assert len(shown) < 1500
+    assert "29 finished, 1 failed" in shown
+    assert summary.verdict in shown
+    page = html.unescape(result._repr_html_())
+    assert summary.verdict in page
+    assert str(summary.report) in page
+
+
+def test_a_sweep_of_which_every_trial_failed_is_an_error_with_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = JournalBuilder(tmp_path / "s")
+    for arm in "ab":
+        builder.trial(arm, 0, status="failed", reason="loss is NaN at step 1")
+    builder.meta(sweep={"name": "s", "design": {"baseline": "a"}})
+    folder = builder.close()
+
+    def ran(*words: Any) -> driver.SweepOutcome:
+        return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
+
+    monkeypatch.setattr(driver, "run_sweep", ran)  # nothing is trained; report and result are the real ones
+    with pytest.raises(SweepFailedError, match="All 2 trials failed, so there is no result") as caught:
+        run(sweep_from_plain(DOCUMENT), tmp_path)
+    assert caught.value.result.directory == folder
+    assert "loss is NaN at step 1" in str(caught.value)
+    assert "All 2 trials failed" in repr(caught.value.result)
