@@ -93,7 +93,7 @@ def check_packages() -> Check:
 
 def check_torch() -> Check:
     """Torch imports and multiplies; what it sees of the processor and of GPUs."""
-    fix = "reinstall torch: pip install --force-reinstall 'torch>=2.9,<2.14' (see the README for builds without CUDA)"
+    fix = "reinstall torch: pip install --force-reinstall 'torch>=2.9,<2.14' (docs/install.md: builds without CUDA)"
     try:
         import torch
     except Exception as error:  # a broken shared library raises whatever it likes

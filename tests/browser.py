@@ -24,9 +24,14 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell", "chrome-headless-shell")
 
 
+def installed_browser() -> str | None:
+    """The path of a Chromium: `CHROMIUM` in the environment, else from the PATH."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
 def find_browser() -> str:
-    """The path of a Chromium: `CHROMIUM` in the environment, else from the PATH; the test skips where there is none."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    """The same; the test skips where there is none."""
+    found = installed_browser()
     if found is None:
         pytest.skip("no Chromium here: apt-get install chromium, or set CHROMIUM to the path of one")
     return found

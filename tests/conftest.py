@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.registries import BY_KIND
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Two processes with two threads each on two cores make every timing twice as long and prove nothing more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -105,13 +106,19 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
         from analysis.__main__ import app
     else:
         from stackwise_ray.__main__ import app
-    group = typer.main.get_command(app)
+    group = _built(app)
     if words[1].startswith("--"):
         assert words[1] in {"--help", *option_names(group)}, line
         return words[1], {}
     commands = group.commands  # type: ignore[attr-defined]
     assert words[1] in commands, f"there is no command {words[1]}: {line}"
     return words[1], commands[words[1]].make_context(words[1], words[2:]).params
+
+
+@functools.cache
+def _built(app: typer.Typer) -> Any:
+    """The command line of an app; building one takes a while."""
+    return typer.main.get_command(app)
 
 
 def option_names(command: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""Who a trial is: the hash by which a finished one is found again.
+"""The identity of a trial: the hash by which a finished trial is found again.
 
 The canonical form is JSON with sorted keys, defaults written out and floats by `repr`, so that a preset, an override
 and a default that say the same are the same trial. The data fingerprint enters the hash, since another Python has

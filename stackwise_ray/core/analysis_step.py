@@ -96,7 +96,7 @@ class AnalysisStep:
     """A kind of declared analysis.
 
     Attributes:
-        options: A frozen keyword-only dataclass, based on `StepOptions`; what stands under the YAML key.
+        options: A frozen keyword-only dataclass, based on `StepOptions`; what is under the YAML key.
         refuses_search: Why a search cannot be asked this, and what to do instead; None: it can.
     """
 

@@ -1,4 +1,4 @@
-"""The signatures of what is told how far a long piece of work is: preparing data, scoring a task, starting Ray."""
+"""Signatures of callbacks that report how far a long piece of work is: preparing data, scoring a task, starting Ray."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 ProgressCallback: TypeAlias = Callable[[str, int, int | None], None]
-"""Called with (what is being done, done so far, total or None): at the start, then about twice a second."""
+"""Called with (what is being done, done so far, total or None): at the start, then about twice per second."""
 
 
 class WaitingLine(Protocol):

@@ -1,4 +1,4 @@
-"""What a sweep optimises and compares, with nothing left open: resolved once, journaled, and read by everybody.
+"""What a sweep optimises and compares, fully resolved: once, written to the journal, and read from there.
 
 `config.space.comparisons` makes these records from a search space, once, with its design; the driver writes them into
 the journal's meta. The driver, the report, `analysis` and `verify` read them, and none of them decides again what a
@@ -36,7 +36,7 @@ class Goal:
     """A metric and which way of it is better.
 
     Attributes:
-        assumed: Whether nobody knows the direction, so that lower counts as better.
+        assumed: Whether the direction is unknown, so that lower counts as better.
     """
 
     metric: str
@@ -64,7 +64,7 @@ class ResolvedComparison:
     """A paired comparison of arms with a baseline, nothing left open.
 
     Attributes:
-        assumed: Whether nobody knows the direction, so that lower counts as better.
+        assumed: Whether the direction is unknown, so that lower counts as better.
         baseline: None where a file declares the comparison and names no baseline.
         margin: Differences within ± margin (in the metric's unit) count as equivalent; None: not tested.
         equal: The budget that must agree in every pair, by its unit; None: none.

@@ -20,7 +20,7 @@ from stackwise_ray.core.version import VERSION
 
 PACKAGES = ("torch", "ray", "transformers", "tokenizers", "optuna", "mlflow", "numpy")
 PLACES = ("STACKWISE_DATA", "STACKWISE_CACHE")
-"""Variables that say where something lies: they change no number, and a path is nobody else's business."""
+"""Variables that name places: they change no number, and paths stay private."""
 
 
 def describe_environment() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The errors of the program, by who is to act on them.
+"""The errors of the program, by who has to act on them.
 
 A `ConfigError` is a mistake in what was asked (exit code 2, one message, no traceback). A `TrialError` is a
 trial that failed by its own doing: it is final and recorded with its reason, and the sweep goes on. An
@@ -22,7 +22,7 @@ class ConfigError(StackwiseError):
         problem: What is wrong and what to write, e.g. ``n_heads = 7 does not divide d_model = 512; choose 4, 8
             or 16``.
         path: Dotted path of the offending key, e.g. ``base.model.n_heads``.
-        source: File (or "command line") in which the key stands.
+        source: File (or "command line") of the key.
     """
 
     def __init__(self, problem: str, *, path: str | None = None, source: str | None = None) -> None:

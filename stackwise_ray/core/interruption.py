@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C and SIGTERM, noted until the work is at a place where it can stop."""
+"""Signal handling: Ctrl-C and SIGTERM are noted until the work can stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every metric that somebody reports: its path, unit, direction, label and digits, said once.
+"""Every metric that is reported: its path, unit, direction, label and digits, declared once.
 
 Whatever shows, compares, validates or stores a metric asks here, and here alone is known which way of one is better.
 A task and a component bring theirs while they are registered; a plugin may register more. How a number is written is
@@ -121,7 +121,7 @@ def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Di
     """Which way of a metric is better, and whether that is an assumption.
 
     What is written counts; then the metric's record; then a word of the field at the end of its name (accuracy, F1,
-    ROUGE); what nobody knows is minimised.
+    ROUGE); an unknown metric is minimised.
 
     >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("their_rouge_2"), resolve_direction("score")
     (('maximize', False), ('maximize', False), ('minimize', True))
@@ -152,13 +152,13 @@ def badness(direction: Direction) -> float:
 
 
 def metric_name(path: str) -> str:
-    """What a table calls a metric; its path where nobody registered it."""
+    """What a table calls a metric; its path where it is not registered."""
     found = _find_loaded(path)
     return path if found is None else found.name
 
 
 def metric_axis(path: str) -> str:
-    """What an axis calls a metric; its path where nobody registered it."""
+    """What an axis calls a metric; its path where it is not registered."""
     found = metric_called(path)
     return path if found is None else found.axis
 
@@ -181,7 +181,7 @@ def format_difference(path: str | None, value: float, ends: tuple[float, float] 
     """A difference of two values of a metric, with its interval, in the form in which the values are shown.
 
     Args:
-        path: Of the metric; None, or one that nobody registered: a plain number.
+        path: Of the metric; None, or one that is not registered: a plain number.
         ends: Of the interval; without them "[no interval]" follows.
 
     >>> format_difference("flops/step", 3462.0), format_difference("validation/loss", 0.663, (0.6414, 0.6841))

@@ -32,7 +32,7 @@ class Owner:
 
     Attributes:
         started: Start of the process: clock ticks since boot on Linux, else the text that `ps` gives.
-        boot: Identity of the host's boot, empty where the system does not tell.
+        boot: Identity of the host's boot, empty where the system does not say.
         since: Unix time in seconds at which it took the directory.
     """
 
@@ -101,7 +101,7 @@ class SweepLock:
         self._mine = None
 
     def owner(self) -> Owner | None:
-        """Who holds the directory now, dead or alive; None where nobody does."""
+        """Who holds the directory now, dead or alive; None where none does."""
         if not self.path.exists():
             return None
         with open(self.path, "rb") as file:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 ABSENT = "not measured"
-"""What stands where a number would, if there were one; never 0."""
+"""What is printed where a number is missing; never 0."""
 
 
 def format_count(value: float | None) -> str:

@@ -1,6 +1,6 @@
 """What a run leaves behind: the records that training writes and `analysis` reads.
 
-This is the contract between the two packages. It fixes the metric names, the table schema (a row a trial) and the
+This is the contract between the two packages. It fixes the metric names, the table schema (one row per trial) and the
 SQLite schema of `journal.sqlite`, and it reads a journal without torch, ray or pandas. Only
 `stackwise_ray.tracking.journal` writes one.
 """
@@ -244,7 +244,7 @@ def read_reports(
 ) -> Iterator[tuple[int, MetricRecord]]:
     """(row id, record) in the order of writing, of one trial or of all, beginning after row id `after`.
 
-    A step that was reported twice comes twice: see `history` for one value a step.
+    A step that was reported twice comes twice: see `history` for one value per step.
     """
     where, arguments = "id > ?", [after]
     if trial_id is not None:

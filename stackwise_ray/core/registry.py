@@ -1,4 +1,4 @@
-"""Named seams: one file and one registration add a model family, a flag, a corpus, a sampler.
+"""Registries: one file and one registration add a model family, a flag, a corpus, a sampler.
 
 A registry refuses duplicates and suggests near names. It may be given a package whose modules are the
 registrations: the names can then be listed without importing anything (a config is validated without torch), and

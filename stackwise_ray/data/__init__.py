@@ -1,7 +1,7 @@
 """Data: corpora and tokenizers into fingerprinted token streams, windows over them, and masking.
 
 Reading order: `corpus` and `corpora` (documents and splits), `tokenizers` (text to ids), `preparing` and `cache`
-(streams written once a machine), `prepared` (what training gets, with the Markov oracle), `windows` (which tokens a
+(streams, written once per machine), `prepared` (what training gets, with the Markov oracle), `windows` (which tokens a
 batch holds), `corruption` (masked-language-model inputs).
 """
 

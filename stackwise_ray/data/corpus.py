@@ -26,7 +26,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 WordRule = Literal["whitespace", "whitespace and line ends", "symbols"]
 """What counts as a word in a perplexity per word. `whitespace and line ends` is how the WikiText and PTB papers
-count (one <eos> a line); `symbols` takes every character as a word (generated sources)."""
+count (one <eos> per line); `symbols` takes every character as a word (generated sources)."""
 
 HASH_SPLIT = "sha256 of the text, 90/5/5"
 _TRAIN_SHARE, _VALIDATION_SHARE = 0.90, 0.05
@@ -54,7 +54,7 @@ class Corpus(ABC):
         word_rule: How the words of a perplexity per word are counted.
         separated: Whether the tokenizer's end-of-document id is put after each document. The benchmarks with
             published counts add nothing.
-        symbol_tokens: Whether the corpus only makes sense with one token a character (the `bytes` tokenizer).
+        symbol_tokens: Whether the corpus only makes sense with one token per character (the `bytes` tokenizer).
     """
 
     options: ClassVar[type[DataConfig]] = DataConfig
@@ -117,7 +117,7 @@ class Corpus(ABC):
         return None
 
     def entropy_rate(self) -> float | None:
-        """Nats a token that remain to the best prediction from an endless past; None where nobody knows."""
+        """Nats per token that remain to the best prediction from an endless past; None where it is unknown."""
         return None
 
     def oracle_losses(self, windows: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.float64] | None:
@@ -133,7 +133,7 @@ class Corpus(ABC):
         return None
 
     def answers(self, offsets: NDArray[np.int64], seq_len: int) -> NDArray[np.bool_] | None:
-        """Which targets of the windows are answers that the text before them decides; None: nobody asks.
+        """Which targets of the windows are answers that the text before them decides; None: there are none.
 
         Args:
             offsets: As for `windows.gather`, shape (n_windows,).
@@ -151,7 +151,7 @@ class Corpus(ABC):
 def split_of(digest: bytes) -> Split:
     """The split of a document by the hash of its text: 90 % train, 5 % validation, 5 % test.
 
-    The same text falls into the same split wherever it stands, so copies never straddle two splits.
+    The same text falls into the same split wherever it occurs, so copies never straddle two splits.
 
     >>> split_of(bytes(32)), split_of(b"\\xff" * 32)
     ('train', 'test')

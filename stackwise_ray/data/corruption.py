@@ -48,7 +48,7 @@ def mlm_mask(
 
     A selected token becomes the mask (80 %), a random ordinary token (10 %), or stays (10 %). Special tokens are
     never selected, except <unk>, which stands for a word. Source: Devlin et al. 2019, section 3.1 and appendix A.1;
-    selection is by independent draws, not a fixed number a sequence.
+    selection is by independent draws, not a fixed number per sequence.
 
     Args:
         tokens: Shape (n_sequences, seq_len).

@@ -63,7 +63,7 @@ class FastEncoder(Encoder):
     """A tokenizer of the `tokenizers` library, which encodes a batch in parallel.
 
     Args:
-        tokenizer: Used as it is, but for special tokens: those that stand in the text are read as text.
+        tokenizer: Used as it is, but for special tokens: those that occur in the text are read as text.
         specials: Token by role.
     """
 

@@ -1,4 +1,4 @@
-"""An order-k Markov source whose entropy rate is known exactly: the floor under every honest model.
+"""An order-k Markov source whose entropy rate is known exactly: no honest model has a lower loss.
 
 Used by the `markov` corpus (to generate) and by `PreparedData.oracle_loss` (to score). Pure numpy; knows nothing of
 tokens or files.

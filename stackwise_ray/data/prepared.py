@@ -55,7 +55,7 @@ class PreparedData:
         special_ids: Ids of the special tokens that the tokenizer has, by role: pad, bos, eos, unk, mask, cls, sep.
         splits: ``train``, ``validation``, ``test``.
         directory: The cache entry.
-        rebuilt: The cache entry was damaged and had to be made anew.
+        rebuilt: The cache entry was damaged and had to be made again.
     """
 
     config: DataConfig
@@ -77,20 +77,20 @@ class PreparedData:
 
     @property
     def entropy_rate(self) -> float | None:
-        """Nats a token that remain to the best prediction from an endless past; None where nobody knows."""
+        """Nats per token that remain to the best prediction from an endless past; None where it is unknown."""
         return self._corpus.entropy_rate()
 
     def oracle_loss(
         self, offsets: ArrayLike, *, seq_len: int | None = None, split: Split = "validation"
     ) -> NDArray[np.float64] | None:
-        """Mean nats a token of the best left-to-right prediction inside each window; None without a known source.
+        """Mean nats per token of the best left-to-right prediction inside each window; None without a known source.
 
         It sees what a model sees, the window's own past, so in expectation no decoder is below it. (An encoder that
         sees both sides may be.)
 
         Args:
             offsets: Windows as for `windows.gather`, shape (n_windows,).
-            seq_len: Predictions a window; None: the config's.
+            seq_len: Predictions per window; None: the config's.
 
         Returns:
             Shape (n_windows,).
@@ -109,7 +109,7 @@ class PreparedData:
 
         Args:
             offsets: Windows as for `windows.gather`, shape (n_windows,).
-            seq_len: Predictions a window; None: the config's.
+            seq_len: Predictions per window; None: the config's.
 
         Returns:
             Shape (n_windows, seq_len).
@@ -150,7 +150,7 @@ class PreparedData:
 
 
 def leak_check(model_losses: ArrayLike, oracle_losses: ArrayLike) -> float:
-    """Mean of (model − oracle) in nats a token; an error where a model beats the source that made the text.
+    """Mean of (model − oracle) in nats per token; an error where a model beats the source that made the text.
 
     Args:
         model_losses: Mean loss of each validation window, shape (n_windows ≥ 2,).

@@ -69,7 +69,7 @@ def prepare(
             "recipe": corpus.recipe(),
             "signature": corpus.signature(),
             "tokenizer": tokenizer.signature(),
-            **({} if plugin is None else {"plugin": plugin.sha256}),  # an edited file is prepared anew
+            **({} if plugin is None else {"plugin": plugin.sha256}),  # an edited file is prepared again
         }
     )
     ticker = _Ticker(progress)
@@ -141,7 +141,7 @@ def _read_metadata(place: Path) -> dict[str, Any]:
 
 
 def _build(folder: Path, corpus: Corpus, tokenizer: TokenizerSource, ticker: _Ticker) -> None:
-    """Write one entry: a stream a split, the tokenizer, and last the metadata that makes it valid."""
+    """Write one entry: one stream per split, the tokenizer, and last the metadata that makes it valid."""
     encoder = tokenizer.build(_train_texts(corpus, ticker))
     dtype = np.dtype("<u2") if encoder.vocab_size <= 1 << 16 else np.dtype("<u4")
     streams = _write_streams(folder, corpus, encoder, dtype, ticker)

@@ -1,7 +1,7 @@
 """Text to token ids: bytes, words, trained BPE, and any transformers tokenizer.
 
 `tokenizer_source` reads the name in a config; the source's `build` gives an `Encoder`, which encodes plain text (no
-special token is added, and one that stands in the text is text) and saves itself as files that transformers loads,
+special token is added, and one that occurs in the text is text) and saves itself as files that transformers loads,
 so that a model's folder carries its tokenizer. transformers itself is imported only where its own tokenizers are
 asked for.
 """
@@ -141,7 +141,7 @@ class WordEncoder(Encoder):
         words: The vocabulary in the order of its ids.
     """
 
-    end_of_document = None  # the last line's <eos> already stands there
+    end_of_document = None  # the last line's <eos> is there already
 
     def __init__(self, words: Sequence[str]) -> None:
         self._ids = {word: i for i, word in enumerate(words)}

@@ -21,6 +21,7 @@ import psutil
 import ray
 
 from stackwise_ray.core.errors import ConfigError, RayStartError
+from stackwise_ray.core.invocation import as_started
 from stackwise_ray.distributed.session_directory import private_directory
 from stackwise_ray.planning.demand import Demand, usable_gpus
 
@@ -121,7 +122,7 @@ def _start(cpus: int, gpus: int, temp_directory: Path) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise RayStartError(
             f"Ray did not start on this machine ({reason}). The machine may be too busy: run the same command again. "
-            "If that fails too, 'stackwise doctor' says what is missing"
+            f"If that fails too, {as_started('doctor')} says what is missing"
         ) from error
 
 

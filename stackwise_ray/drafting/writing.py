@@ -16,6 +16,8 @@ BATCH_TOKENS = 1024
 """Small models want steps more than large batches."""
 TUNING_FROM_SECONDS = 300.0
 """Below this time the short trials of a tuning would take most of it."""
+LEAST_HOURS = 0.25
+"""The limit is twice the time, and no less than this: on a busy machine the start of Ray alone takes minutes."""
 FEW_SEEDS, SEEDS = 3, 5
 """Below that time, and from it on: with 3 a paired t test has 2 degrees of freedom, with 5 it has 4."""
 
@@ -73,7 +75,7 @@ class Draft:
             f"  baseline: {baseline}",
             f"replicates: {{seeds: {seeds}}} # on each, all arms see the same data order: they are compared in pairs",
             *self._tuning(),
-            f"limits: {{wall_hours: {self.seconds / 1800:.3g}}} # twice what was asked for, as a limit",
+            f"limits: {{wall_hours: {max(self.seconds / 1800, LEAST_HOURS):.3g}}} # should the plan be wrong",
             "analysis: # declared before the first trial",
             f"  - compare: {{metric: {metric}, baseline: {baseline}, margin: 0.02}} # smaller: no difference",
             *(

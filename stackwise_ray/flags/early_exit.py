@@ -1,4 +1,4 @@
-"""Flag: every layer learns to predict, and tokens leave the model where they are sure enough."""
+"""Flag: every layer learns to predict, and tokens leave the model where the prediction is confident enough."""
 
 from __future__ import annotations
 

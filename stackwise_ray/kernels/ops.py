@@ -2,7 +2,7 @@
 
 `resolvent_diagonal` and `resolvent_apply` are the public face. Each is one `torch.library.custom_op` with a second
 one for its backward pass, so that both can be counted, traced, compiled and run on the meta device. The arithmetic
-stands in `stackwise_ray.kernels.backends`. Derivatives are first order and reverse mode: for a second one torch raises,
+is in `stackwise_ray.kernels.backends`. Derivatives are first order and reverse mode: for a second one torch raises,
 for a forward one the ops do.
 
 Outputs are position-major, (batch, n, heads[, p]) in memory, which is how a model's linear layers read and write.

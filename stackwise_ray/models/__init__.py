@@ -1,4 +1,4 @@
-"""Model families as Hugging Face models: one file and one registration each, and the view of a rack they share.
+"""Model families as Hugging Face models: one file and one registration each, and a common view of their parts.
 
     families/         gpt2, llama, bert, modernbert, bk: `ModelConfig` -> transformers config, rules, stack view
     family.py         what a family states (`ModelFamily`), and the registry

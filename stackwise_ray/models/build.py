@@ -1,6 +1,6 @@
 """Builds transformers models from a `ModelConfig`: random initialisation, or weights from a path or the hub.
 
-Planning builds on the meta device (no weights), assembly on the CPU. What is the same for every family stands
+Planning builds on the meta device (no weights), assembly on the CPU. What is the same for every family is
 here: dropout, ties, no cache in training, special-token ids, scaled-dot-product attention, float32 weights.
 """
 

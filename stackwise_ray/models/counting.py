@@ -38,7 +38,7 @@ def count_parameters(model: PreTrainedModel) -> ParameterCount:
         >>> count_parameters(build_model(config, vocab_size=100, seq_len=16, device="meta"))
         ParameterCount(total=1816, non_embedding=888)
     """
-    # Keyed by identity: a tied matrix stands under two names.
+    # Keyed by identity: a tied matrix has two names.
     sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
     tables: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     output: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]

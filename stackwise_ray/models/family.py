@@ -102,7 +102,7 @@ class ModelFamily(ABC):
         """The matrices of one block."""
 
     def block_products(self, model: ModelConfig) -> int:
-        """Multiplications of one block with its weight matrices, a token."""
+        """Multiplications of one block with its weight matrices, per token."""
         shapes = self.projections(model)
         return sum(inputs * outputs for inputs, outputs in shapes.adapted + shapes.unadapted)
 
@@ -111,7 +111,7 @@ class ModelFamily(ABC):
         return 4.0 * seq_len * model.d_model, 8.0 * seq_len * model.d_model
 
     def head_products(self, model: ModelConfig, vocab_size: int) -> int:
-        """Multiplications of the head with its weight matrices, a token."""
+        """Multiplications of the head with its weight matrices, per token."""
         return model.d_model * vocab_size
 
     def enters_bare(self, number: int) -> bool:

@@ -20,7 +20,7 @@ def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class StackView:
-    """The parts of a rack. Together they hold every parameter of the model; a tied head shares the embedding's.
+    """The parts of a model. Together they hold every parameter of the model; a tied head shares the embedding's.
 
     Attributes:
         embeddings: Token, position and type tables, with a norm that belongs to them (BERT, ModernBERT). The first

@@ -50,7 +50,7 @@ def enable_activation_checkpointing(model: PreTrainedModel) -> None:
 
 class _Recomputing(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # A frozen block is in evaluation mode and passes a gradient on all the same, to its adapters as well.
+        # A frozen block is in evaluation mode and still passes a gradient on, also to its adapters.
         own = (parameter for name, parameter in self.named_parameters() if f".{ADAPTER}" not in name)
         frozen = not any(parameter.requires_grad for parameter in own)
         if not torch.is_grad_enabled() or not (self.training or frozen):

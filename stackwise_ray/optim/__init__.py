@@ -1,6 +1,6 @@
 """Layer 2: update rules and learning-rate schedules.
 
-`OPTIMIZERS` holds one rule a file (`adamw`); `build_optimizer` applies one to a model and `learning_rate` gives the
+`OPTIMIZERS` has one rule per file (`adamw`); `build_optimizer` applies one to a model and `learning_rate` gives the
 rate of each step. Importing this package loads no torch, so that a config can be checked against its names.
 """
 

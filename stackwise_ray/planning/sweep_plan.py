@@ -7,7 +7,7 @@ memory come from what this machine was measured to do (`core.calibration_store`)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.core.calibration_store import Calibration
 from stackwise_ray.core.callbacks import ProgressCallback
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.prompt import as_html, as_text
+from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 from stackwise_ray.core.records import Role
 from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import calibration_key
@@ -125,7 +127,10 @@ class PlanRow:
         return replace(self, trials=max(0, self.trials - self.done), trials_least=least, done=0)
 
 
-@dataclass(frozen=True, kw_only=True)
+_COLUMNS = ("arm", "trials", "parameters", "steps", "tokens", "training FLOPs", "time per trial", "peak memory")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepPlan:
     """A row a cell, and the sweep's totals: the most that it may come to (`least`: the least).
 
@@ -236,8 +241,38 @@ class SweepPlan:
             "rows": rows,
         }
 
+    def __repr__(self) -> str:
+        return as_text(self._title, [_COLUMNS, *self._cells()], self.notes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self._title, self._cells(), self.notes, head=_COLUMNS)
+
+    @property
+    def _title(self) -> str:
+        took = f", about {format_seconds(self.left.known_seconds)}" if self.left.known_seconds else ""
+        return f"plan of {self.name}: {self.left.trials} trials to run, {self.slots} at once{took}"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (row.name, "0", f"refused: {row.refused}", *[""] * 5)
+            if row.refused is not None
+            else (
+                row.name,
+                row.trials_text,
+                *(_shown(value, format_count) for value in (row.params, row.steps, row.tokens, row.flops)),
+                _shown(row.seconds, format_seconds),
+                _shown(row.peak_bytes, format_bytes),
+            )
+            for row in self.rows
+        ]
+
     def _totals(self) -> dict[str, float | None]:
         return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
+
+
+def _shown(value: float | None, text: Callable[[float], str]) -> str:
+    return "—" if value is None else text(value)
 
 
 def plan_cells(

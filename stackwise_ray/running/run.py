@@ -130,14 +130,16 @@ def run_trial(
             data = prepare(trial.data)
         if data_fingerprint is not None and data.fingerprint != data_fingerprint:
             raise TrialError(
-                f"the data prepared here has fingerprint {data.fingerprint[:12]}, the trial was planned on "
-                f"{data_fingerprint[:12]}: this worker has another source (another Python has another standard library)"
+                f"the data on this worker have the fingerprint {data.fingerprint[:12]}, but the trial was planned on "
+                f"{data_fingerprint[:12]}; give every node the same source (another Python has another "
+                "standard library)"
             )
         started_from = initial_fingerprint(trial)
         if weights_fingerprint is not None and started_from != weights_fingerprint:
             raise TrialError(
-                f"the weights to start from have fingerprint {(started_from or 'none')[:12]}, the trial was planned on "
-                f"{weights_fingerprint[:12]}: they have been written anew since"
+                f"the initial weights have the fingerprint {(started_from or 'none')[:12]}, but the trial "
+                f"was planned on {weights_fingerprint[:12]}: they have changed since; restore them, or run the sweep "
+                "command again"
             )
         resident = psutil.Process().memory_info().rss
         worker = _Worker(trial, directory, trial_id, attempt, device, collectives, log, started, gpus)

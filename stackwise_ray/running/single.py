@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 def train(
     trial: TrialConfig, output: str | Path, *, on_record: Callable[[MetricRecord], object] | None = None
 ) -> TrialResult:
-    """Trains one trial in this process and leaves its tree in `output`; the same call again goes on or answers.
+    """Train one trial in this process, in the folder `output`; the same call again continues, or gives the result.
 
     Args:
         output: The trial's folder: a new one, or one of this very trial.
-        on_record: Told every record as it comes.
+        on_record: Called with every record as it comes.
 
     Raises:
         ConfigError: `output` holds another trial, or somebody is training in it, or cannot be written.

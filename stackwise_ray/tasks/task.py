@@ -71,7 +71,7 @@ class TaskFacts:
         floor: What a model has to be better than, and how that is measured.
         context: What a context that is too short for an item cuts.
         references: Published scores, where there are any.
-        version: Raised when the same model and data would be scored otherwise; kept results are then made anew.
+        version: Raised when the same model and data would be scored otherwise; kept results are then made again.
     """
 
     name: str

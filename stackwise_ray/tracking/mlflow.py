@@ -1,4 +1,4 @@
-"""MLflow, fed from the journal by one background thread, so that a store that is slow or away stops no training.
+"""MLflow, fed from the journal by one background thread, so that a slow or absent store does not stop training.
 
 The driver makes an `MlflowTracker` and starts it; the thread imports MLflow, connects (while Ray starts), and then
 delivers what the journal holds beyond the last row that the store has confirmed, in batches. Nothing is handed over

@@ -4,7 +4,7 @@ Called by the thread of `tracking.mlflow.MlflowTracker` alone; every call may ra
 call may be repeated: runs are looked up before they are made, a metric that is there already is dropped by the store's
 own primary key (run, metric, step, timestamp, value), parameters and tags are set to the same values again. How far
 the delivery has come is a tag of the parent run: it shares the fate of the store, so a store that was deleted or
-changed gets everything anew.
+changed gets everything again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a trial and its data to the things that train: model, optimizer, objective, all on their device.
 
-Called by the loop, once an attempt and once a stage. Nothing here runs a step.
+Called by the loop, once per attempt and once per stage. Nothing here runs a step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a run stands in its budget: its share used, the end of a stage, the next evaluation, the learning rate.
+"""How far a run is in its budget: its share used, the end of a stage, the next evaluation, the learning rate.
 
 A budget of FLOPs, tokens or steps is counted in steps, which `budget.solve_steps` gave; one of wall-clock time by the
 first worker's seconds; one of FLOPs whose steps differ in cost by the FLOPs counted so far, and the last steps are made

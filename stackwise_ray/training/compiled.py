@@ -1,7 +1,7 @@
 """The forward and backward pass of a stage as one compiled graph (`training.compile`), for each size of micro-batch.
 
 A stage's model is another graph than that of the stage before, so each stage compiles its own, before its first step.
-What is not one graph is refused, and so is a graph that would have to be made anew during training: nothing runs
+What is not one graph is refused, and so is a graph that would have to be made again during training: nothing runs
 uncompiled in silence. Dropout draws what it draws uncompiled, so that the losses are the same to rounding.
 """
 
@@ -87,7 +87,7 @@ def as_compiled(step: int) -> Iterator[None]:
     """Around a pass through a compiled network.
 
     Raises:
-        TrialError: It would have to be compiled anew.
+        TrialError: It would have to be compiled again.
     """
     with torch.compiler.set_stance("fail_on_recompile"):
         try:

@@ -1,4 +1,4 @@
-"""What training asks of a model's components before its last step: their losses and FLOPs, and their held-out text.
+"""What training asks of a model's components before the last step: their losses and FLOPs, and their held-out text.
 
 `step` and the planner ask `whole_loss`, the loop `modelled_per_sequence`, the assembly `held_out_of`. No component is
 known here by name.

@@ -1,4 +1,4 @@
-"""The passes over validation windows that the work of components after the last step is made of.
+"""Passes over validation windows, for what components do after the last step.
 
 `loop` hands a `ComponentScorer` to each component. No component is known here by name.
 """

@@ -35,7 +35,7 @@ WITHOUT_FINISH = "_without_finish"
 """What the names of losses end in that were measured right before `training.finish`."""
 
 _GPU_BATCHES = 32
-"""Batches after which a GPU is waited for, so that signs of life tell of work that is done."""
+"""Batches after which a GPU is waited for, so that signs of life mean finished work."""
 
 MakeBatch = Callable[[NDArray[np.int64]], Batch]
 """From positions in the list of windows to their batch."""
@@ -47,7 +47,7 @@ class WindowLosses:
 
     Attributes:
         hits: Scored positions whose most likely token is the target; None: not counted.
-        answers: The same of the answers alone; None: nobody asked for them.
+        answers: The same of the answers alone; None: they were not asked for.
     """
 
     sums: NDArray[np.float64]

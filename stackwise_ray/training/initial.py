@@ -1,4 +1,4 @@
-"""Where a trial's weights come from when they are not drawn: their content, their cost, what it leaves of the budget.
+"""Initial weights that are not random: where they come from, what they cost, what is left of the budget.
 
 `model.pretrained` names a saved model. `training.init_from`, of the regime hybrid, names a finished run or a saved
 model and must have the trial's own tokenizer; what the run spent is charged to the trial's budget. What a trial starts
@@ -84,7 +84,7 @@ def charged(trial: TrialConfig) -> TrialConfig:
     """The trial with what its initial weights leave of its budget; nothing more is charged to that.
 
     Raises:
-        ConfigError: Nothing is left, or nobody knows what the weights cost.
+        ConfigError: Nothing is left, or the cost of the weights is unknown.
     """
     training = trial.training
     if training.init_from is None or not training.charge_init:

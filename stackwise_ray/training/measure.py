@@ -1,4 +1,4 @@
-"""The loop's instruments: FLOPs once a batch shape, memory on the first steps, nothing on all others.
+"""The loop's instruments: FLOPs once per batch shape, memory on the first steps, nothing on all others.
 
 A counter sees every operation, which slows a step down, and changes no number: so a real step of each new shape is
 counted and the count reused for its like.

@@ -1,4 +1,4 @@
-"""Finished steps whose numbers nobody has looked at: looking waits for the device, so on a GPU the loop lets some wait.
+"""Finished steps whose numbers were not read yet. Reading waits for the device, so on a GPU some steps are left unread.
 
 The first step whose loss or gradient is not finite fails the trial, with what is needed to fix it.
 """

@@ -88,5 +88,5 @@ def spectral_norm(matrix: Tensor) -> Tensor:
 
 
 def capping_flops(matrices: Sequence[Tensor]) -> int:
-    """FLOPs of `cap_spectral_norms`: two products with a vector an iteration and one at the end, 2mn each."""
+    """FLOPs of `cap_spectral_norms`: two products with a vector per iteration and one at the end, 2mn each."""
     return sum(2 * (2 * _ITERATIONS + 1) * matrix.numel() for matrix in matrices)

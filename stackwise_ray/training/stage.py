@@ -24,7 +24,7 @@ class AdapterSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainable:
-    """The parts of the rack that get updates in a stage.
+    """The parts of the model that get updates in a stage.
 
     Attributes:
         blocks: Numbers of the blocks that train, counted from the input.

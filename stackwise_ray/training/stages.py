@@ -37,7 +37,7 @@ class Regime:
             compared. From the trial as plain data, whose numbers may be text (MLflow's parameters). None: nothing but
             the regime's name decides.
         example: Those of its options without which no trial of it can begin, each with a value; for its contract, for
-            tests and for whoever reads what the regime takes.
+            tests and for readers of the regime.
     """
 
     plan: Callable[[TrialConfig], StagePlan]

@@ -1,4 +1,4 @@
-"""A trial's folder: where its files lie, and how each is written: whole or not at all, behind the attempt's fence.
+"""A trial's folder: where its files are. Each is written whole or not at all, and only by the newest attempt.
 
     config.yaml  checkpoints/  model/  logs/train.log  outputs/{metrics.json, evaluation_report.md}
     metadata/{environment.json, data.json}
@@ -138,7 +138,7 @@ class TrialFolder:
 
 
 class TrialLog:
-    """logs/train.log: one line an event, flushed at once; a worker that is not the first writes none."""
+    """logs/train.log: one line per event, flushed at once; a worker that is not the first writes none."""
 
     def __init__(self, directory: Path, *, enabled: bool) -> None:
         self._path = directory / "logs" / "train.log"

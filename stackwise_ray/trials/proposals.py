@@ -348,6 +348,9 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
     make = SAMPLERS.get(search.sampler).make
     if make is None:
         return len(_grid_points(sweep, design))
+    from stackwise_ray.trials.search import silence_optuna  # here: seconds, and only a search needs it
+
+    silence_optuna()
     make(0)  # refuses one that cannot work here
     return search.trials
 

@@ -44,6 +44,12 @@ MOST_REJECTIONS = 500
 """Draws of one trial that may break a constraint before the space counts as empty."""
 
 
+def silence_optuna() -> None:
+    """Its log and its warnings of experimental options are no news for who asked for a search."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 class OptunaSource:
     """A `TrialSource` that asks Optuna for each point.
 
@@ -69,8 +75,7 @@ class OptunaSource:
         record: Callable[[str, Mapping[str, Any]], object],
         root_seed: int = 0,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        silence_optuna()
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
         self._metrics = [goal.metric for goal in goals]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from tests.contract.test_contract_adapters import (
 from tests.small_models import MODELS
 from tests.small_trials import check_cost_model, run
 
-pytest.importorskip("bitsandbytes", reason="the extra qlora is not installed")
-pytestmark = pytest.mark.usefixtures("module_cache")
+pytestmark = [
+    pytest.mark.usefixtures("module_cache"),
+    pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="the extra qlora is not installed"),
+]
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -42,7 +43,13 @@ source is short, so that scoring its whole splits at the end costs little."""
 
 
 class SweepProcess:
-    """``python -m stackwise_ray.sweep`` as a child in a session of its own, and everything that it started."""
+    """``python -m stackwise_ray.sweep`` as a child, and everything that it started.
+
+    Attributes:
+        started: All of this test, ended after it (see `conftest`).
+    """
+
+    started: ClassVar[list[SweepProcess]] = []
 
     def __init__(self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None) -> None:
         self.log = output / f"command-{time.time_ns()}.log"
@@ -59,6 +66,7 @@ class SweepProcess:
             )
         self.process = psutil.Process(self._process.pid)
         self._seen: dict[int, psutil.Process] = {}
+        self.started.append(self)
 
     def wait(self, timeout: float = DEADLINE_S) -> int:
         """Exit code; the output is in the message where the command does not end."""
@@ -105,6 +113,14 @@ class SweepProcess:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def end(self) -> None:
+        """kill -9 of all that is left, where a test has failed."""
+        left = self.descendants()
+        self.kill()
+        for child in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
     def interrupt(self) -> None:
         """Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
@@ -150,18 +166,24 @@ def trials(directory: Path) -> list[TrialRecord]:
         connection.close()
 
 
-def trains(directory: Path) -> bool:
-    """Whether a trial has reported a step, so that an interruption has something to keep."""
+def trains(directory: Path, attempt: int = 1) -> bool:
+    """Whether this attempt at a trial has reported a step, so that an interruption has something to keep."""
     try:
         connection = open_journal(directory / "journal.sqlite")
     except FileNotFoundError:
         return False
     try:
-        return any(record.step for _, record in read_reports(connection))
+        return any(record.step for _, record in read_reports(connection) if record.attempt == attempt)
     except sqlite3.OperationalError:  # the tables are being made
         return False
     finally:
         connection.close()
+
+
+def trial_logs(directory: Path) -> list[str]:
+    """What the trials have written that have begun to train."""
+    logs = [path.read_text() for path in directory.glob("trials/*/logs/train.log")]
+    return [log for log in logs if "begins" in log]
 
 
 def wait_until(condition: Callable[[], Any], sweep: SweepProcess, timeout: float = DEADLINE_S) -> None:
@@ -185,12 +207,15 @@ def results(directory: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
     }
 
 
-def results_alone(file: Path, folder: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """The same of a file's replicates, each trained in this process without Ray."""
+def results_alone(
+    file: Path, folder: Path, only: Collection[tuple[str, int]] | None = None
+) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """The same of a file's replicates, or of some by arm and seed, each trained in this process without Ray."""
     sweep = load_sweep(file)
     found = {}
     for arm in expand(sweep).arms:
         for seed in replicate_seeds(sweep):
-            metrics = train(with_seed(arm.trial, seed), folder / arm.name / str(seed)).metrics
-            found[arm.name, seed] = ("replicate", "finished", *(metrics.get(name) for name in _ANSWERS))
+            if only is None or (arm.name, seed) in only:
+                metrics = train(with_seed(arm.trial, seed), folder / arm.name / str(seed)).metrics
+                found[arm.name, seed] = ("replicate", "finished", *(metrics.get(name) for name in _ANSWERS))
     return found

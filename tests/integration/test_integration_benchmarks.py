@@ -79,14 +79,15 @@ def test_mixers_writes_losses_differences_and_bars(
     whole = mixers.design
 
     def small(tokens: float, seeds: int) -> dict[str, Any]:
-        """The same sweep with fewer windows to score, which are most of so short a trial's time."""
+        """The same sweep with fewer windows to score, which are most of so short a trial's time, and fewer to tune."""
         plain = whole(tokens, seeds)
         plain["base"]["overrides"] |= {"data.validation_tokens": 2048, "training.evaluations": 2}
+        plain["tune"]["trials_per_arm"] = 1
         return plain
 
     monkeypatch.setattr(mixers, "design", small)  # its own design, with less to score
     places = ["--output", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "10240", "--seeds", "2", *places])
+    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "5120", "--seeds", "2", *places])
     assert mixers.main() == 0
     found = json.loads((tmp_path / "mixers.json").read_text())
     assert {arm: sorted(losses) for arm, losses in found["losses"].items()} == {arm: ["0", "1"] for arm in mixers.ARMS}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 from collections import Counter
@@ -18,27 +19,27 @@ from tests.integration.sweep_processes import BASE, SweepProcess, results, resul
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ARMS = f"""{BASE}
-    training.budget: {{steps: 60}}
+ADAPTIVE = f"""{BASE}
+    training.budget: {{steps: 25}}
     data.final_evaluation: fixed
 name: chaos
-question: Does a kill change an answer?
+question: Which learning rate is better?
 design:
   kind: arms
   arms:
-    gpt2: {{}}
-    llama: {{model: decoder/llama_family/tiny}}
-    narrow: {{model.d_ff: 128}}
+    base: {{}}
     slow: {{training.lr: 1.0e-4}}
-  baseline: gpt2
-replicates: {{seeds: 2}}
+    near: {{training.lr: 1.1e-2}}
+  baseline: base
+replicates: {{seeds: {{min: 3, max: 6, until: decided}}}}
 tracking: {{keep_models: none}}
 analysis:
-  - compare: {{metric: validation/loss, baseline: gpt2, equal: null}}
+  - compare: {{metric: validation/loss}}
 """
 
 SEARCH = f"""{BASE}
     training.budget: {{steps: 40}}
+    data.final_evaluation: fixed
 name: chaos
 design: {{kind: search}}
 search:
@@ -50,8 +51,11 @@ tracking: {{keep_models: none}}
 """
 
 
-def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -> None:
-    """Run the command again and again, killing driver or worker at random moments, until it ends by itself."""
+def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -> str:
+    """Run the command again and again, killing driver or worker at random moments, until it ends by itself.
+
+    Returns what it said the last time.
+    """
     done = 0
     while True:
         sweep = SweepProcess(file, output)
@@ -74,21 +78,29 @@ def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -
             code = sweep._process.poll()
             if code == 0:
                 assert not sweep.leftovers()
-                return
+                return sweep.text()
         done = max(done, kills if sweep._process.poll() == 0 else done)  # it was faster than the kills
 
 
-def test_an_arms_sweep_that_is_killed_ends_with_the_numbers_of_uninterrupted_trials(
+def test_an_adaptive_sweep_that_is_killed_goes_on_until_it_has_decided_on_the_numbers_of_uninterrupted_trials(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    file = tmp_path / "chaos.yaml"
-    file.write_text(ARMS)
-    expected = results_alone(file, tmp_path / "alone")
-    assert len(expected) == 8
-    sweep_with_kills(file, tmp_path / "killed", pytestconfig.getoption("--kills"), random.Random(7))
-    assert results(tmp_path / "killed" / "chaos") == expected
-    attempts = sum(record.attempts for record in trials(tmp_path / "killed" / "chaos"))
-    assert attempts > 8, "no trial was interrupted: the kills came too late to show anything"
+    file, done = tmp_path / "chaos.yaml", tmp_path / "chaos"
+    file.write_text(ADAPTIVE)
+    said = sweep_with_kills(file, tmp_path, pytestconfig.getoption("--kills"), random.Random(7))
+    found = results(done)
+    assert found == results_alone(file, tmp_path / "alone", only=found)
+    attempts = sum(record.attempts for record in trials(done))
+    assert attempts > len(found), "no trial was interrupted: the kills came too late to show anything"
+
+    n = Counter(arm for arm, _ in found)
+    assert n["slow"] == 4  # seeds_possible at 0.05 / 2: a tenth of the learning rate is seen at once
+    assert n["base"] == max(n["slow"], n["near"])
+    assert "slow is worse (" in said
+    assert "decided at n = 4 of 4, with seed 3)" in " ".join(said.split())
+    plan = json.loads((done / "plan.json").read_text())
+    assert plan["seeds_possible"] == 4
+    assert (plan["totals_least"]["trials"], plan["totals"]["trials"]) == (12, 18)
 
 
 def test_a_search_that_is_killed_loses_doubles_and_repeats_no_trial(

@@ -1,6 +1,6 @@
 """Real MLflow servers on loopback: one that is killed and comes back while a sweep goes on, and one that shows a sweep.
 
-Of the second the pages are looked at in a browser, as the README says to compare runs in them.
+Of the second the pages are looked at in a browser, as docs/mlflow.md says to compare runs in them.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def place(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return folder, {**os.environ, "STACKWISE_CACHE": str(tmp_path / "cache"), "TERM": "xterm"}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_from_a_claim_to_a_verdict(place: tuple[Path, dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
     folder, env = place
     began = time.monotonic()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sweep_processes import BASE, SweepProcess, results, trains, trials, wait_until
+from tests.integration.sweep_processes import BASE, SweepProcess, results, trials
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -39,50 +39,49 @@ def write(folder: Path, *, steps: int = 20, wide: str = "{model.d_ff: 320}") -> 
     return file
 
 
-def test_a_sweep_leaves_what_the_readme_promises_and_later_runs_train_only_what_is_missing(tmp_path: Path) -> None:
-    file = write(tmp_path)
-    first = SweepProcess(file, tmp_path)
-    assert first.wait() == 0, first.text()
+WITH_A_FAILURE = (
+    "design.arms={base: {}, wide: {model.d_ff: 320}, broken: {training.lr: 1.0e+30, training.gradient_clip: null}}"
+)
+
+
+def test_a_sweep_leaves_what_the_readme_promises_names_a_failure_and_trains_later_only_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    file, directory = write(tmp_path), tmp_path / "small"
+    first = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1")
+    assert first.wait() == 1, first.text()
     assert not first.leftovers()
-    directory = tmp_path / "small"
-    for name in ("sweep.yaml", "plan.json", "journal.sqlite", "mlflow.db", "report/report.md", "report/report.html"):
-        assert (directory / name).is_file(), name
-    assert (directory / "report/figures/training_curves.png").is_file()
-    records = trials(directory)
-    assert {(record.arm, record.seed, record.status) for record in records} == {
-        (arm, seed, "finished") for arm in ("base", "wide") for seed in (0, 1)
-    }
-    for record in records:
-        folder = directory / "trials" / record.trial_id
-        for name in ("config.yaml", "outputs/metrics.json", "metadata/environment.json", "metadata/data.json"):
-            assert (folder / name).is_file(), name
-        assert not list((folder / "checkpoints").glob("*"))
-    assert (
-        sum((directory / "trials" / record.trial_id / "model").is_dir() for record in records) == 2
-    )  # best of each arm
-    assert "mlflow ui" in first.text()
-    assert "report/report.html" in first.text()
-
-    plan = json.loads((directory / "plan.json").read_text())
-    planned = {row["arm"]: row["flops"] for row in plan["rows"]}
-    assert {record.arm: record.metrics["flops/total"] for record in records} == planned  # to the unit
-
+    assert_a_whole_folder(directory, first.text())
     before = results(directory)
+    assert {key: row[1] for key, row in before.items()} == {
+        ("base", 0): "finished",
+        ("wide", 0): "finished",
+        ("broken", 0): "failed",
+    }
+    (broken,) = [record for record in trials(directory) if record.status == "failed"]
+    reason = str(broken.reason)
+    assert "step" in reason
+    assert "learning rate" in reason or "lr" in reason
+    assert reason.split(",")[0] in first.text()
+
     began = time.monotonic()
-    second = SweepProcess(file, tmp_path)
-    assert second.wait() == 0, second.text()
+    second = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1")
+    assert second.wait() == 1, second.text()  # it has a failed trial still
     assert time.monotonic() - began < 30
-    assert "4 of 4 trials were there already" in second.text()
+    assert "3 of 3 trials were there already" in second.text()
     assert results(directory) == before
     assert all(record.attempts == 1 for record in trials(directory))
 
-    more = SweepProcess(file, tmp_path, "replicates.seeds=3")
-    assert more.wait() == 0, more.text()
+    more = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=2", "--retry-failed")
+    assert more.wait() == 1, more.text()
     assert "changed since the last run" in more.text()
     records = trials(directory)
-    assert len(records) == 6
-    assert all(record.attempts == 1 for record in records)
-    assert {trial_id: row for trial_id, row in results(directory).items() if trial_id in before} == before
+    attempts = {(record.arm, record.seed): record.attempts for record in records}
+    assert attempts == {(arm, seed): 1 for arm in ("base", "wide", "broken") for seed in (0, 1)} | {("broken", 0): 2}
+    after = results(directory)
+    assert {key: after[key] for key in before} == before
+    models = [record.arm for record in records if (directory / "trials" / record.trial_id / "model").is_dir()]
+    assert sorted(models) == ["base", "wide"]  # of each arm's two seeds that of the better
 
     decisions = "SELECT key, time FROM decisions WHERE kind = 'prediction'"
     predicted = sqlite3.connect(directory / "journal.sqlite").execute(decisions).fetchall()
@@ -96,52 +95,23 @@ def test_a_sweep_leaves_what_the_readme_promises_and_later_runs_train_only_what_
     assert runs == 7  # the sweep and its six trials, after three commands
 
 
-def test_a_trial_that_fails_is_named_with_its_reason_and_the_others_finish(tmp_path: Path) -> None:
-    file = write(tmp_path, wide="{training.lr: 1.0e+30, training.gradient_clip: null}")
-    sweep = SweepProcess(file, tmp_path, "replicates.seeds=1")
-    assert sweep.wait() == 1, sweep.text()
-    records = {(record.arm, record.seed): record for record in trials(tmp_path / "small")}
-    assert records["base", 0].status == "finished"
-    assert records["wide", 0].status == "failed"
-    reason = str(records["wide", 0].reason)
-    assert "step" in reason
-    assert "learning rate" in reason or "lr" in reason
-    assert reason.split(",")[0] in sweep.text()
-    retried = SweepProcess(file, tmp_path, "--retry-failed", "replicates.seeds=1")
-    assert retried.wait() == 1, retried.text()
-    attempts = {(record.arm, record.seed): record.attempts for record in trials(tmp_path / "small")}
-    assert attempts == {("base", 0): 1, ("wide", 0): 2}
-
-
-def trial_logs(sweep: Path) -> list[str]:
-    """What the trials have written that have begun to train."""
-    logs = [path.read_text() for path in sweep.glob("trials/*/logs/train.log")]
-    return [log for log in logs if "attempt 1 begins" in log]
-
-
-def test_a_second_command_on_a_running_sweep_is_refused_with_its_owner_and_ctrl_c_leaves_it_resumable(
-    tmp_path: Path,
-) -> None:
-    file = write(tmp_path, steps=1500)
-    seldom = "training.checkpoint_seconds=1000"  # so that a checkpoint is that of the interruption
-    words = ("replicates.seeds=1", "design.arms={base: {}}", "analysis=[]", seldom)
-    first = SweepProcess(file, tmp_path, *words)
-    wait_until(lambda: trains(tmp_path / "small"), first)
-    second = SweepProcess(file, tmp_path)
-    assert second.wait(60) == 2
-    assert str(first.process.pid) in second.text()
-    assert "Traceback" not in second.text()
-    first.interrupt()
-    assert first.wait(60) == 130, first.text()
-    assert "continues" in first.text()
-    assert not first.leftovers()
-    assert {record.status for record in trials(tmp_path / "small")} <= {"interrupted", "finished", "pending"}
-    begun = trial_logs(tmp_path / "small")
-    assert all("a checkpoint is there" in log for log in begun), first.text()
-    third = SweepProcess(file, tmp_path, *words)
-    assert third.wait() == 0, third.text()
-    assert sum("continues after step" in log for log in trial_logs(tmp_path / "small")) == len(begun)
-    assert {record.status for record in trials(tmp_path / "small")} == {"finished"}
+def assert_a_whole_folder(directory: Path, text: str) -> None:
+    """What the README says that a sweep leaves."""
+    for name in ("sweep.yaml", "plan.json", "journal.sqlite", "mlflow.db", "report/report.md", "report/report.html"):
+        assert (directory / name).is_file(), name
+    assert (directory / "report/figures/training_curves.png").is_file()
+    finished = [record for record in trials(directory) if record.status == "finished"]
+    for record in finished:
+        folder = directory / "trials" / record.trial_id
+        for name in ("config.yaml", "outputs/metrics.json", "metadata/environment.json", "metadata/data.json"):
+            assert (folder / name).is_file(), name
+        assert not list((folder / "checkpoints").glob("*"))
+        assert (folder / "model").is_dir()  # the best of one
+    plan = json.loads((directory / "plan.json").read_text())
+    planned = {row["arm"]: row["flops"] for row in plan["rows"]}
+    assert all(record.metrics["flops/total"] == planned[record.arm] for record in finished)  # to the unit
+    assert "mlflow ui" in text
+    assert "report/report.html" in text
 
 
 @pytest.mark.parametrize(

@@ -122,13 +122,26 @@ def weights(directory: Path) -> dict:
     return load_file(directory / "model" / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def alone(module_cache, tmp_path_factory):
+    """What one worker reports of a trial: trained once for all the tests that compare with it."""
+    known: dict[str, list] = {}
+
+    def records_of(trial: TrialConfig) -> list:
+        if repr(trial) not in known:
+            known[repr(trial)] = train(trial, tmp_path_factory.mktemp("alone"), 1)
+        return known[repr(trial)]
+
+    return records_of
+
+
 @pytest.mark.parametrize(("one", "two"), CASES.values(), ids=CASES.keys())
-def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path):
-    assert_same_curve(one, two, tmp_path)
+def test_two_workers_give_the_loss_curve_of_one(one, two, tmp_path, alone):
+    assert_same_curve(alone(one), two, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["finetune", "band"])
-def test_two_workers_go_on_from_a_checkpoint_as_one(kind, tmp_path):
+def test_two_workers_go_on_from_a_checkpoint_as_one(kind, tmp_path, alone):
     train(with_training(ENCODER, budget=Budget(tokens=4 * 128)), tmp_path / "checkpoint", 1)
     trial = with_training(
         ENCODER,
@@ -137,22 +150,20 @@ def test_two_workers_go_on_from_a_checkpoint_as_one(kind, tmp_path):
         init_from=str(tmp_path / "checkpoint"),
         budget=Budget(tokens=24 * 128 + 16),
     )
-    assert_same_curve(trial, trial, tmp_path)
+    assert_same_curve(alone(trial), trial, tmp_path)
 
 
-@pytest.mark.slow
-def test_a_checkpoint_trained_in_the_same_run_is_the_same_on_two_workers(tmp_path):
+def test_a_checkpoint_trained_in_the_same_run_is_the_same_on_two_workers(tmp_path, alone):
     grown = {"regime": "hybrid", "hybrid": "band", "pretraining_share": 0.5, "budget": Budget(tokens=24 * 128 + 16)}
     trial = with_training(ENCODER, **grown)
-    assert_same_curve(trial, trial, tmp_path)
+    assert_same_curve(alone(trial), trial, tmp_path)
 
 
 def assert_same_curve(one, two, folder):
-    alone = train(one, folder / "one", 1)
     together = train(two, folder / "two", 2)
-    assert [record[:3] for record in together] == [record[:3] for record in alone]  # steps, tokens, FLOPs
-    assert len(alone) >= 21
-    for (*_, expected), (*_, metrics) in zip(alone, together, strict=True):
+    assert [record[:3] for record in together] == [record[:3] for record in one]  # steps, tokens, FLOPs
+    assert len(one) >= 21
+    for (*_, expected), (*_, metrics) in zip(one, together, strict=True):
         for name in ("train/loss", "train/grad_norm", "validation/loss", "test/perplexity_token", "flops/evaluation"):
             assert (name in metrics) == (name in expected)
             if name in expected:
@@ -183,12 +194,12 @@ def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["next token, in shards", "depth as time, in shards"])
-def test_workers_with_shards_that_are_killed_go_on_in_the_same_and_in_another_number(name, tmp_path):
+def test_workers_with_shards_that_are_killed_go_on_in_the_same_and_in_another_number(name, tmp_path, alone):
     import torch
 
     one, two = CASES[name]
     two = with_training(two, checkpoint_seconds=0.0)
-    alone, whole = train(one, tmp_path / "one", 1), train(two, tmp_path / "whole", 2)
+    whole = train(two, tmp_path / "whole", 2)
     train(two, tmp_path / "again", 2, kill_after=10)
     shutil.copytree(tmp_path / "again", tmp_path / "three")
     again = train(two, tmp_path / "again", 2, attempt=2)
@@ -199,7 +210,7 @@ def test_workers_with_shards_that_are_killed_go_on_in_the_same_and_in_another_nu
     assert {step: loss for step, loss in losses(whole).items() if step > again[0][0]}.items() <= losses(again).items()
 
     three = train(two, tmp_path / "three", 3, attempt=2)
-    expected = losses(alone)
+    expected = losses(alone(one))
     for step, loss in losses(three).items():
         if step > three[0][0]:
             assert loss == pytest.approx(expected[step], rel=1e-5)

@@ -1,4 +1,4 @@
-"""A search-space file that `extends` another: it has its own keys whole, and the others from there.
+"""A search-space file that `extends` another: its own keys are taken whole, all others from there.
 
 Called by `config.loading`. No key is merged with the other file's, so that what a file says about a key is all that
 there is to it.
@@ -47,7 +47,8 @@ def extended(file: Path) -> Extended:
         raise ConfigError(f"= {name}: {error.problem}", **place) from None
     if "name" not in own or own["name"] == other.get("name"):
         raise ConfigError(
-            f"= {name} is the name of the extended file, and the results of both would be mixed; give another name",
+            f"= {name}, but this file has no other name, so the results of both would be mixed; write a "
+            "name of its own",
             **place,
         )
     if "extends" in other:

@@ -1,4 +1,4 @@
-"""Where search-space files lie: the user's paths, and the ones that are shipped with the package."""
+"""Where search-space files are: the user's paths, and the ones that are shipped with the package."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Three differences from PyYAML's `SafeLoader`, each because the other behaviour has cost people runs: `3e-4` is a
 number (YAML 1.1 reads text), `yes`, `off` and `1:30` are text (YAML 1.1 reads a truth value and 90), and a key that
-stands twice in one mapping is an error that names both lines (PyYAML keeps the last). Keys are always text.
+is given twice in one mapping is an error that names both lines (PyYAML keeps the last). Keys are always text.
 
 Called by `config.loading`. It does not know what a key means.
 """
@@ -26,7 +26,7 @@ _FLOAT = re.compile(
 
 
 class _DuplicateKeyError(yaml.MarkedYAMLError):
-    """A key that stands twice in one mapping."""
+    """A key that is given twice in one mapping."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,7 +74,7 @@ def parse_yaml(text: str, *, source: str | None = None) -> Any:
     """The one document in `text`.
 
     Raises:
-        ConfigError: It is not YAML, or a key stands twice; the message has the line.
+        ConfigError: It is not YAML, or a key is given twice; the message has the line.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -124,7 +124,7 @@ def parse_value(text: str) -> Any:
     """The value of a command-line word `path=value`.
 
     Numbers, true, false, null, [lists] and {mappings} are read as in a file, "quoted" is text, and what is none of
-    these is text as it stands, so that globs and paths need no second layer of quotes.
+    these is text as it is, so that globs and paths need no second layer of quotes.
 
     >>> parse_value("3e-4"), parse_value('"3e-4"'), parse_value("[1, 2]"), parse_value("*.txt")
     (0.0003, '3e-4', [1, 2], '*.txt')

@@ -1,4 +1,4 @@
-"""From a search space to what it asks, with nothing left open: the one place that fills in what a file leaves out.
+"""The comparisons of a search space, fully resolved: the one place that fills in what a file leaves out.
 
 `designs.expand` calls it once; the result travels with the design and is journaled by the driver, and whoever compares
 or optimises reads it (`core.comparison_records`).

@@ -78,7 +78,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Subsets:
-    """Any subset of these items, as a list in their order. A library draws one truth value an item."""
+    """Any subset of these items, as a list in their order. A sampler draws one truth value per item."""
 
     items: tuple[Any, ...]
 
@@ -112,7 +112,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Space:
-    """Factors in an order in which each stands after those that its condition reads, and the constraints.
+    """Factors in an order in which each follows those that its condition reads, and the constraints.
 
     Attributes:
         factors: By position; draw them in this order.

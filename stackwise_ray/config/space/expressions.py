@@ -162,7 +162,7 @@ def parse_expression(text: Any, *, source: str | None = None, place: str | None 
     """A constraint, checked before anything is evaluated.
 
     Args:
-        place: Dotted path at which it stands, e.g. ``design.require.0``.
+        place: Dotted path of it, e.g. ``design.require.0``.
 
     Raises:
         ConfigError: Not text, not an expression, an operation outside the list, or a path that no trial has.

@@ -20,7 +20,7 @@ class Fraction:
     """A regular fraction.
 
     Attributes:
-        runs: A row a run, a bit a factor, in standard order.
+        runs: One row per run, one bit per factor, in standard order.
         generators: For each factor beyond the first m, the positions of the factors whose sum it is.
         words: The defining relation: sets of positions whose bits sum to the same value in every run.
     """
@@ -53,7 +53,7 @@ def smallest_fraction(n_factors: int, resolution: int) -> Fraction:
 
 
 def _columns(n_factors: int, m: int, resolution: int) -> list[int] | None:
-    """Bit masks over the m basic factors, one a factor, any resolution − 1 of which are independent; or None."""
+    """Bit masks over the m basic factors, one per factor, any resolution − 1 of which are independent; or None."""
     basic = [1 << position for position in range(m)]
     missing = n_factors - m
     # Long generators first: they give the familiar D = ABC and leave the short words unused.

@@ -24,7 +24,7 @@ class Written(NamedTuple):
     """An arm as the file has it.
 
     Attributes:
-        place: Dotted path in the file where its changes stand.
+        place: Dotted path in the file of its changes.
         changes: What it sets over the base.
     """
 

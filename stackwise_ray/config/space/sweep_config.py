@@ -15,11 +15,13 @@ from pydantic import Field
 
 from stackwise_ray.config.space.declared_steps import DeclaredStep, declared_steps
 from stackwise_ray.config.space.metric_names import on_whole_splits
+from stackwise_ray.config.space.sweep_summary import summary_rows
 from stackwise_ray.config.trial import NonNegative, Positive, Strict
 from stackwise_ray.config.trial.editing import plain_data
 from stackwise_ray.config.trial.registered import OptionsByName
 from stackwise_ray.core.analysis_step import DeclaredComparison
 from stackwise_ray.core.metric import Direction
+from stackwise_ray.core.prompt import as_html, as_text
 from stackwise_ray.core.registries import ANALYSES
 
 SWEEP_SCHEMA_VERSION = 1
@@ -100,7 +102,7 @@ class FractionalFactorialDesign(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class IsoflopDesign(Strict):
-    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs a token."""
+    """Every size at every budget of FLOPs; the tokens of each follow from its counted FLOPs per token."""
 
     kind: Literal["isoflop"] = "isoflop"
     flops: tuple[Above, ...]  # budgets: the column `budget` of every run
@@ -151,7 +153,7 @@ class Search(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Strict):
-    """Equal tuning of every arm before the replicates; its FLOPs stand in a column of their own.
+    """Equal tuning of every arm before the replicates; its FLOPs are in a column of their own.
 
     All arms try the same points, spread evenly over the space (`trials.tuning`).
     """
@@ -236,7 +238,7 @@ class Tracking(Strict):
     keep_models: Literal["all", "best", "none"] = "best"  # best: of each arm, by the first objective
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepConfig(Strict):
     """A whole search-space file, validated."""
 
@@ -252,7 +254,7 @@ class SweepConfig(Strict):
     resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     tracking: Tracking = field(default_factory=Tracking)
-    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key an entry
+    analysis: tuple[Annotated[Mapping[str, Any], OptionsByName(ANALYSES)], ...] = ()  # one key per entry
     presets: tuple[str, ...] = ()  # folders of the user's presets; relative ones are taken from the file's folder
     seed: int = 0  # root of the search stream: samplers and tuning seeds
     schema_version: int = SWEEP_SCHEMA_VERSION
@@ -290,6 +292,17 @@ class SweepConfig(Strict):
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
         return self.tracking.experiment or self.name
+
+    def __repr__(self) -> str:
+        return as_text(self._title, summary_rows(self))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return as_html(self._title, summary_rows(self))
+
+    @property
+    def _title(self) -> str:
+        return f"sweep {self.name}" if self.source is None else f"sweep {self.name} of {self.source}"
 
 
 def with_default_objective(sweep: SweepConfig) -> SweepConfig:

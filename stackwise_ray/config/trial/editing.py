@@ -79,7 +79,7 @@ def edit(trial: TrialConfig, edits: Mapping[str, Any], *, source: str | None = N
 
     Args:
         edits: Dotted path to value; a mapping given for a component is merged key by key.
-        source: File in which the edits stand, for messages.
+        source: File of the edits, for messages.
 
     Raises:
         ConfigError: Unknown path (with the nearest), wrong type, one field given twice, several budget units.

@@ -70,7 +70,7 @@ class NamedOptions(Mapping[str, Any]):
 
 @dataclass(frozen=True)
 class Alternatives:
-    """The option classes that may stand at one place, told apart by a field.
+    """The option classes of which one is at a place; a field says which.
 
     Attributes:
         base: What all of them are; holds the common fields.

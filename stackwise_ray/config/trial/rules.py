@@ -1,7 +1,7 @@
-"""The rules that every trial is held to, and the one place where those of its entries are asked.
+"""The rules that every trial must meet, and the one place that asks those of its entries.
 
 `check_trial` is called wherever a configuration enters: by `load_trial`, by the design generators for every arm, and
-by a searcher for every point. What concerns one family, corpus, optimizer or regime stands with that entry. What needs
+by a searcher for every point. What concerns one family, corpus, optimizer or regime is with that entry. What needs
 a tokenizer's vocabulary or counted FLOPs is checked by the planner.
 """
 

@@ -1,7 +1,7 @@
 """The configuration of one trial: everything that decides its numbers.
 
 Frozen, keyword-only dataclasses; each field has its unit and the reason for its default. Options of one regime or one
-corpus stand with that entry, in a subclass of `TrainingConfig` or `DataConfig` (`registered`). `config.loading` builds
+corpus are with that entry, in a subclass of `TrainingConfig` or `DataConfig` (`registered`). `config.loading` builds
 them from presets and overrides, pydantic validates them once at that boundary, and `config.trial.rules` holds the rules
 that span several fields. A `TrialConfig` is a value: flags and tuning return edited copies (`config.trial.editing`).
 """
@@ -46,7 +46,7 @@ class ResolventApplyMixer(Strict):
     """The resolvent applied to values, y = (T − z)⁻¹ x: the default mixer of the bk family."""
 
     kind: Literal["resolvent_apply"] = "resolvent_apply"
-    n_heads: Positive = 8  # tridiagonal operators a layer
+    n_heads: Positive = 8  # tridiagonal operators per layer
     d_value: Positive = 8  # width of the values a head carries; below 8 the head is a funnel
     diagonal_features: bool = False  # add [Re g, Im g] of each head to what the output projection reads
     gradient: Literal["adjoint", "autograd"] = "adjoint"  # autograd: through the recursion, to compare
@@ -100,7 +100,7 @@ class ExpertsChannelMixer(Strict):
 
     kind: Literal["mixture_of_experts"] = "mixture_of_experts"
     n_experts: Annotated[int, Field(ge=2)] = 4  # the original's
-    top_k: Positive = 1  # experts a token takes its output from
+    top_k: Positive = 1  # experts that a token takes its output from
     load_balance: NonNegative = 0.01  # weight of the load-balance loss; 0.01 is Switch Transformer's
 
 
@@ -218,8 +218,8 @@ class TrainingConfig(AbsentOptions, Strict):
     regime: str = "classical"  # classical is a plan of one stage; other regimes are plans of several
     lr: Annotated[float, Field(gt=0)] = 3e-3  # peak learning rate; right for models of about 1M parameters
     schedule: Schedule = field(default_factory=Schedule)
-    batch_tokens: Positive = 4096  # global tokens an optimizer step: seq_len × sequences, over all workers
-    accumulation: Positive = 1  # micro-batches a step; the loss is the same, the memory smaller
+    batch_tokens: Positive = 4096  # global tokens per optimizer step: seq_len × sequences, over all workers
+    accumulation: Positive = 1  # micro-batches per step; the loss is the same, the memory smaller
     memory_bytes: Positive | None = None  # peak that a step must fit into by its own accumulation; None: no limit
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest global norm; None: off
     spectral_norm: bool = False  # keep the last projection of each residual branch that trains at a norm of at most 1
@@ -237,7 +237,7 @@ class TrainingConfig(AbsentOptions, Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Strict):
-    """The update rule; the learning rate and its schedule stand in `training`."""
+    """The update rule; the learning rate and its schedule are in `training`."""
 
     kind: str = "adamw"  # a name in stackwise_ray.optim
     betas: tuple[Share, Share] = (0.9, 0.95)  # 0.95: the usual second moment of language models

@@ -1,4 +1,4 @@
-"""The one place where pydantic is asked, and where its errors become ours.
+"""Validation by pydantic, and its errors in the words of this program.
 
 `validate` turns plain data (what YAML gives) into a frozen dataclass, strictly: no key too many, no text where a
 number is wanted, no silent conversion. Every refusal is one `ConfigError` with file, dotted path, value and fix.

@@ -1,4 +1,4 @@
-"""What WikiText-2 and WikiText-103 share: word-level text with <unk>, one <eos> a line, an article a document."""
+"""What WikiText-2 and WikiText-103 share: word-level text with <unk>, one <eos> per line, one article per document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stackwise_ray.data.places import Benchmark, BenchmarkData
 
 _ARTICLE = re.compile(r"^ \n(?= = [^=\n][^\n]* = \n \n)", re.MULTILINE)
 """An article begins with an empty line, its title between single = signs, and another empty line. (A few tables
-hold lines that look like titles; they stand without the empty lines.)"""
+hold lines that look like titles; they have no empty lines around them.)"""
 
 
 class WikiText(Corpus):
@@ -51,7 +51,7 @@ class WikiText(Corpus):
     def _text(self, split: Split) -> str:
         if self._files is not None:
             return self._files[split].read_text(encoding="utf-8")
-        # The hub's copy has a row a line and stores the empty ones, " \n" in the files, as "".
+        # The hub's copy has one row per line and stores the empty ones, " \n" in the files, as "".
         return "".join(row or " \n" for row in self.benchmark.hub_rows(self.config, split, "text"))
 
 

@@ -9,7 +9,7 @@ What the loss measures: training and `validation/loss` cover every position, and
 least ln(keys left), a value ln(n_values), a query ln(pairs not asked for yet), an answer 0. That floor is exact and is
 reported as `validation/oracle_loss`; `validation/answer_loss` and `validation/answer_accuracy` score the answers alone.
 
-Chance: a model that sees only the key has ln(n_values) nats an answer and accuracy 1/n_values. One that knows which
+Chance: a model that sees only the key has ln(n_values) nats per answer and accuracy 1/n_values. One that knows which
 values have been given and which of them are used up, but not whose they are, has the means of ln(P − j) and 1/(P − j)
 over j = 0 … Q − 1 (with 8 of 8 pairs 1.33 nats and 0.34), and slightly less loss where values repeat. Both accuracies
 are in `facts`; only what lies above the second is recall.
@@ -70,7 +70,7 @@ class AssociativeRecallData(DataConfig):
 
 @CORPORA.register("associative_recall")
 class AssociativeRecallCorpus(Corpus):
-    """Independent sequences, one after the other, a document a split."""
+    """Independent sequences, one after the other, one document per split."""
 
     options = AssociativeRecallData
     word_rule = "symbols"

@@ -77,7 +77,7 @@ class HubDataset(Corpus):
         missing = {split for split in SPLITS if split not in dataset}
         seen: set[bytes] = set()
         dropped = 0
-        # Test and validation first: what stands in them as well is dropped from train, not the other way round.
+        # Test and validation first: what is also in them is dropped from train, not the other way round.
         for source in reversed([split for split in SPLITS if split in dataset]):
             for i, text in enumerate(texts(dataset[source], self._text_field)):
                 digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""Generated text with a known entropy rate: the floor that no honest model can beat.
+"""Generated text with a known entropy rate: no honest model has a lower loss.
 
 The symbols are printable characters, one byte each, so that with the `bytes` tokenizer one token is one symbol.
 Train, validation and test are independent paths of the same source.
@@ -49,7 +49,7 @@ class MarkovData(DataConfig):
 
 @CORPORA.register("markov")
 class MarkovCorpus(Corpus):
-    """One path of an order-k Markov source a split."""
+    """One path of an order-k Markov source per split."""
 
     options = MarkovData
     word_rule = "symbols"

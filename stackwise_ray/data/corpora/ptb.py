@@ -1,4 +1,4 @@
-"""The Penn Treebank as language models use it (Mikolov et al. 2010): 10,000 types with <eos>, a sentence a line.
+"""The Penn Treebank as language models use it (Mikolov et al. 2010): 10,000 types with <eos>, one sentence per line.
 
 The files say nothing of where an article ends, so a split counts as one document.
 """
@@ -15,7 +15,7 @@ from stackwise_ray.data.places import Benchmark, BenchmarkData
 
 @CORPORA.register("ptb")
 class PennTreebank(Corpus):
-    """Official splits; one <eos> a line, as the papers count."""
+    """Official splits; one <eos> per line, as the papers count."""
 
     word_rule = "whitespace and line ends"
     separated = False

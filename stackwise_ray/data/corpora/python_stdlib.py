@@ -108,6 +108,6 @@ class PythonStandardLibrary(Corpus):
 
 
 def _decode(raw: bytes) -> str:
-    """Source text by its own encoding declaration (PEP 263), line ends as they stand."""
+    """Source text by its own encoding declaration (PEP 263), line ends as they are."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
     return raw.decode(encoding)

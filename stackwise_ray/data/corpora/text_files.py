@@ -1,6 +1,6 @@
 """The user's own text: a file, a folder or a glob of plain text or JSONL.
 
-A `.jsonl` file holds a document a line (`data.text_field`), any other file is one document. Copies are dropped and
+A `.jsonl` file has one document per line (`data.text_field`), any other file is one document. Copies are dropped and
 the split is by hash of the text. Two layouts bring their own split: a folder with train, validation (or valid, val)
 and test files, and a single plain file, which is cut by position at line ends, 90/5/5.
 """
@@ -74,7 +74,7 @@ class TextFiles(Corpus):
             yield from _cut_by_position(self._files[0])
             self._facts = {"files": 1}
             return
-        # Held-out files first: what stands in them as well is dropped from train, not the other way round.
+        # Held-out files first: what is also in them is dropped from train, not the other way round.
         held_out_first = sorted(self._files, key=lambda path: _SPLIT_STEMS.get(path.stem) == "train")
         for path in held_out_first if rule == _BY_FILE else self._files:
             for text, name in _read(path, self._text_field):

@@ -1,11 +1,11 @@
 """The `triton` backend: the recursions as Triton kernels on a CUDA device, float64 inside, nothing saved.
 
 This module hands tensors of any strides to the kernels of `triton_kernels` and `triton_gradients` as addresses and
-strides: broadcast axes are read with stride 0, and the gradient of an argument with one value a lane is summed over the
-positions in the kernel. Triton is imported, and a kernel compiled, when a function is first called.
+strides: broadcast axes are read with stride 0, and the gradient of an argument with one value per lane is summed over
+the positions in the kernel. Triton is imported, and a kernel compiled, when a function is first called.
 
 With TRITON_INTERPRET=1 in the environment from the start of the process, triton runs the kernels in its interpreter.
-The backend then computes on the CPU, slowly, and stands behind `torch`, so that nobody gets it who does not ask for it:
+The backend then computes on the CPU, slowly, and comes after `torch`, so that only those who ask for it get it:
 that is how the kernels are tested where there is no GPU.
 
 Called through `stackwise_ray.kernels.ops`. Shape letters: B batch, H heads, N positions, P values.

@@ -1,6 +1,6 @@
 """The bk family as transformers models: `BKModel` and its heads, registered with `AutoModel*`.
 
-A pre-norm stack: x + mixer(norm(x)), then x + channel_mixer(norm(x)). The mixers stand in `token_mixers` and
+A pre-norm stack: x + mixer(norm(x)), then x + channel_mixer(norm(x)). The mixers are in `token_mixers` and
 `channel_mixers`; `none` leaves a block with its channel mixer alone. Decoders mix causally and are the only ones with a
 next-token loss; encoders mix both sides and are trained on masked tokens. There is no position table and no bound on
 the length. Decoding carries a state of constant size (`decoding_cache`).

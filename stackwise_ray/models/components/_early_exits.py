@@ -248,7 +248,7 @@ class EarlyExits(Attached):
             self._pass = None
 
     def forget_depths(self) -> None:
-        """Begins to count the tokens of blocks anew."""
+        """Begins a new count of the tokens of blocks."""
         self.block_tokens = [0] * self._n_layers
 
     # -------------------------------------------------------------------------------------- after the last step

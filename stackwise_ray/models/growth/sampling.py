@@ -31,7 +31,7 @@ class Filled:
 
     Attributes:
         tokens: (batch, n).
-        block_passes: Blocks run, each counted once a window.
+        block_passes: Blocks run, each counted once per window.
     """
 
     tokens: Tensor

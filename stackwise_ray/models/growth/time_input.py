@@ -51,7 +51,7 @@ class TimeEmbedding(nn.Module):
 
 
 def time_products(d_model: int) -> tuple[int, int]:
-    """Multiplications of the embedding's two projections, a sequence."""
+    """Multiplications of the embedding's two projections, per sequence."""
     return N_FEATURES * d_model, d_model**2
 
 

@@ -1,4 +1,4 @@
-"""What is predicted from what: one file an objective, each turning windows of tokens into inputs and targets.
+"""What is predicted from what: one file per objective, each turning windows of tokens into inputs and targets.
 
 `Stage.objective` names one. The loss is always summed cross-entropy over the positions that have a target.
 """
@@ -32,7 +32,7 @@ class Batch:
         loss_positions: Positions with a target.
         times: float32, shape (n_sequences,): the share of positions that was to be masked, for a model that takes time
             (0: clean text); None: the objective has none.
-        clearer: The inputs as the next stack gets them, with fewer masks, same shape; None: nobody asks.
+        clearer: The inputs as the next stack gets them, with fewer masks, same shape; None: the stage needs none.
     """
 
     inputs: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What the workers of one trial say to each other: sums, nothing else.
+"""What the workers of one trial exchange: sums, nothing else.
 
 Every worker computes the gradient of its part of the *sum* of losses divided by the *global* number of loss positions,
 so adding up the workers' gradients gives the gradient of the global mean: there is no second averaging to undo.

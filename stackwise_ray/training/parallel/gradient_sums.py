@@ -1,4 +1,4 @@
-"""Gradients summed over the workers while the backward pass is still at work on those before.
+"""Gradients are summed over the workers while the backward pass still computes earlier ones.
 
 `Replicated` makes one per step. As torch's DistributedDataParallel does it (Li et al. 2020, 2006.15704), which is not
 used: it wraps the model, of which a step asks more than its forward pass, and wants to know before a pass which

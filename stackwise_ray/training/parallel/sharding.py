@@ -1,4 +1,4 @@
-"""Sharing a model out over its workers (FSDP2): each holds a shard of every parameter, gradient and optimizer state.
+"""Dividing a model among its workers (FSDP2): each holds a shard of every parameter, gradient and optimizer state.
 
 Between stages a model is whole, on every worker: what grows, unties and freezes knows nothing of shards. A `Sharded`
 shares it out when a stage begins and makes it whole when the stage ends. Checkpoints and the final model are whole as

@@ -68,10 +68,10 @@ def test_a_file_that_extends_another_has_its_own_keys_whole_and_the_others_from_
     [
         (
             "extends: x.yaml",
-            "extends = x.yaml is the name of the extended file, and the results of both would be mixed",
+            "extends = x.yaml, but this file has no other name, so the results of both would be mixed",
         ),
         ("extends: training_regime\nname: y", "extends = training_regime: no such file, .* did you mean 'training_reg"),
-        ("extends: x.yaml\nname: x", "extends = x.yaml is the name of the extended file, and the results of both"),
+        ("extends: x.yaml\nname: x", "extends = x.yaml, but this file has no other name, so the results of both"),
         ("extends: [x.yaml]\nname: y", r"extends = \[\"x\.yaml\"\] is not the name of a search space"),
         ("extends: second.yaml\nname: y", 'extends = second.yaml extends "x.yaml" itself; write extends: x.yaml'),
         ("extends: x.yaml\nname: y\nbas: {}", "bas: unknown key; did you mean 'base'"),

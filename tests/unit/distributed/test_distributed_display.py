@@ -160,11 +160,8 @@ def test_no_line_is_longer_than_80_characters_on_a_terminal_and_in_a_pipe(
             doing=doing,
         )
         ledger.result(f"t{number}", 1, Report(records=(record,)))
-        ledger.running[f"t{number}"].proposal = dataclasses.replace(
-            ledger.running[f"t{number}"].proposal,
-            arm="training.lr=0.001,model.n_layers=4,model.d_model=64",
-            role="replicate",
-        )
+        attempt, long = ledger.running[f"t{number}"], "training.lr=0.001,model.n_layers=4,model.d_model=64"
+        attempt.proposal = dataclasses.replace(attempt.proposal, arm=long, role="replicate")
     monkeypatch.setattr(plan.__class__, "row", lambda self, arm, role: self.rows[0])
     for width in (80, 60):
         terminal = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)

@@ -107,7 +107,7 @@ def test_no_checkpoint_is_written_after_a_step_that_is_not_finite(tmp_path):
 
 
 def test_data_with_another_fingerprint_is_refused(tmp_path):
-    with pytest.raises(TrialError, match="another source"):
+    with pytest.raises(TrialError, match="give every node the same source"):
         run(TRIAL, tmp_path, data_fingerprint="0" * 64)
 
 

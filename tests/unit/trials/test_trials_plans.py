@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -101,9 +103,7 @@ def test_a_plan_without_its_data_counts_what_the_tokenizer_says_and_the_run_refu
         planned = sw.plan(sweep(tmp_path, text % overrides))
         assert not planned.refused
         assert all(row.params and row.flops and row.steps == 50 for row in planned.rows)
-        assert all(row.flops_evaluation is None for row in planned.rows), (
-            "whole splits of unknown length are not counted"
-        )
+        assert all(row.flops_evaluation is None for row in planned.rows)
         (note,) = (note for note in planned.notes if note.startswith("wikitext103 is not on this machine"))
         assert f"a vocabulary of {vocabulary}" in note
         sizes[tokenizer] = planned.rows[0].params
@@ -173,7 +173,7 @@ def test_a_plan_says_which_difference_its_comparison_can_see_and_in_nats_once_th
     (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if "can see" in note)
     sd = 0.04 / 2**0.5  # of the differences −0.10 and −0.06
     assert (
-        f"about {expected * sd:.2f} nats per token, as 2 differences of finished trials have an sd of {sd:.3f}" in note
+        f"about {expected * sd:.3f} nats per token, as 2 differences of finished trials have an sd of {sd:.3f}" in note
     )
 
 
@@ -314,3 +314,13 @@ def test_a_plan_for_a_share_of_a_gpu_does_not_take_the_speed_of_a_whole_one(
     Calibration().add(key, Sample(flops_per_step=1e9, flops_per_s=1e12, memory_ratio=1.0))
     assert all(row.seconds is not None and row.peak_bytes is not None for row in sw.plan(whole).rows)
     assert all(row.seconds is None and row.peak_bytes is None for row in sw.plan(share).rows)
+
+
+def test_the_plan_of_a_search_prints_nothing_of_optuna(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SEARCH.replace("random", "tpe"))
+    command = [sys.executable, "-W", "always", "-m", "stackwise_ray.sweep", str(file), "--plan"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "xperimental" not in done.stdout + done.stderr
+    assert "optuna" not in done.stdout + done.stderr
+    assert "9 trials" in done.stdout
