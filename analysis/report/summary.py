@@ -216,7 +216,7 @@ class Summary:
         if self.limits:
             yield Text("what would change the answer:")
             for limit in self.limits[:_SHOWN_LIMITS]:
-                yield Padding(Text(f"- {limit.text}"), (0, 0, 0, 2))
+                yield Padding(Text(f"- {limit.text}"), (0, 0, 0, 2), expand=False)
         for sentence in self.further:
             yield Text(sentence)
         yield Text(self.verdict, style="bold")

@@ -131,7 +131,7 @@ def test_the_plan_and_the_log_state_the_size_and_the_file_is_gone_at_the_end(tmp
     assert sweep.to_dict()["rows"][0]["cache_bytes"] == size
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(plan_table(sweep))
-    assert f"cached: the cache of the frozen prefix needs {size} bytes (24.0 KiB)" in console.export_text()
+    assert f"cached: the cache of the frozen prefix takes {size} bytes (24.0 KiB)" in console.export_text()
     run(trial, tmp_path)
     log = (tmp_path / "logs" / "train.log").read_text()
     assert log.index(f"the cache of the frozen prefix: 24 windows, {size} bytes") < log.index("attempt 1 begins")
@@ -148,7 +148,7 @@ def test_a_file_that_an_earlier_attempt_left_is_removed_and_a_later_attempt_keep
 
 def test_a_cache_that_does_not_fit_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = cached(MODELS["bert"], cache_bytes=24_575)
-    with pytest.raises(ConfigError, match=r"training\.cache_bytes = 24575, but the cache .* takes 24576 bytes"):
+    with pytest.raises(ConfigError, match=r"training\.cache_bytes = 24575, but the cache .* needs 24576 bytes"):
         planned(small)
     with pytest.raises(ConfigError, match="raise it to 24576"):
         run(small, tmp_path / "limit")

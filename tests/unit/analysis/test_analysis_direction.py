@@ -157,7 +157,9 @@ def test_two_directions_of_one_metric_are_refused(tmp_path: Path) -> None:
     text = (FILE % (6, SECOND)).replace("{compare: {", "{compare: {direction: minimize, ")
     file = tmp_path / "space.yaml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=r"objective\.1\.direction = maximize of the same metric"):
+    with pytest.raises(
+        ConfigError, match=r"direction = minimize, but objective\.1\.direction = maximize for the same metric"
+    ):
         load_sweep(file)
 
 

@@ -114,7 +114,7 @@ def test_intervals_of_noisy_runs_hold_the_truth_and_the_sentence_says_the_verdic
     assert all(fit.intervals[name][0] < value < fit.intervals[name][1] for name, value in TRUTH["chinchilla"].items())
     assert set(fit.standard_errors) == {"E", "A", "B", "alpha", "beta", "a", "b"}
     assert fit.exponents["a"] + fit.exponents["b"] == pytest.approx(1)
-    assert "certificate holds" in fit.sentence
+    assert "holds on 60 runs: it passes the checks of its certificate." in fit.sentence
     assert fit.certificate.holds is True
 
 
@@ -133,7 +133,10 @@ def test_without_bootstrap_there_are_no_intervals_and_the_certificate_says_what_
     assert fit.certificate.holdout is None
     assert "not checked with bootstrap=0" in fit.certificate.findings[-1]
     assert fit.certificate.holds is None
-    assert "certificate holds as far as it was checked (not: hold-out, range, residuals)" in fit.sentence
+    assert (
+        "it passes the checks of its certificate as far as it was checked (not: hold-out, range, residuals)"
+        in fit.sentence
+    )
     assert fit.predict(params=1e9, tokens=2e10)[1:] == (None, None)
 
 

@@ -159,7 +159,7 @@ def test_a_table_may_have_columns_under_the_name_of_a_broken_installed_plugin(gr
     words = ("compare", "runs.csv", "--metric", "theirs/score", "--baseline", "a", "--equal", "none")
     code, shown, said = command(folder, "analysis", *words)
     assert code == 0, said
-    assert "On theirs/score" in shown
+    assert "theirs/score" in shown
     assert said.count("not today") == (group != "analyses")  # of which the table says nothing
     assert "--plugin" not in said
 

@@ -304,7 +304,9 @@ def caption_of(*rows: PlanRow) -> str:
 
 
 def test_a_plan_names_the_arms_that_nothing_measured_predicts_and_gives_the_hours_of_the_rest() -> None:
-    cell = PlanRow(arm="a", role="replicate", trials=3, budget={"steps": 8}, flops=10, seconds=3600.0, peak_bytes=1e6)
+    cell = PlanRow(
+        arm="a", role="replicate", trials=3, budget={"steps": 8}, params=9, flops=10, seconds=3600.0, peak_bytes=1e6
+    )
     other = replace(cell, arm="b", seconds=None)
     tuning = replace(cell, arm="b", role="tuning", seconds=None, peak_bytes=None)
     refused = replace(other, arm="c", refused="too large", peak_bytes=None)
