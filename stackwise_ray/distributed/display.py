@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -27,6 +27,8 @@ FIRST_LINES_S, PLAIN_PERIOD_S = (2.0, 18.0), 60.0
 """How long a pipe waits for its first lines, and for every further one."""
 WIDTH = 80
 """Characters of a line."""
+_SHORTEST_NAME, _GAP = 12, 2
+"""Characters of a trial's name that are always shown, and between two columns."""
 _RATE = "throughput/tokens_per_s"
 
 
@@ -74,19 +76,22 @@ class ProgressDisplay:
 
     def table(self, attempts: Sequence[Attempt]) -> Table:
         """A row per trial: how far it is, its pace and its losses, each only once it was measured."""
-        table = Table(box=None, pad_edge=False)
         shown = dict.fromkeys((_RATE, "train/loss", self._goal.metric))
-        table.add_column("trial", no_wrap=True, overflow="ellipsis", min_width=12)
-        for column in ("step", *("tokens/s" if path == _RATE else path for path in shown)):
-            table.add_column(column, justify="right", no_wrap=True)
-        for attempt in attempts:
-            latest = attempt.latest
-            measured = {path for path in shown if path in latest and (path != _RATE or latest[path])}
-            table.add_row(
-                Text(_name(attempt)),
-                self._step(attempt),
-                *(format_metric(path, latest[path]) if path in measured else "" for path in shown),
-            )
+        heads = ("step", *("tokens/s" if path == _RATE else path.replace("/", "/\n") for path in shown))
+        rows = [(self._step(attempt), *_measured(attempt.latest, tuple(shown))) for attempt in attempts]
+        columns = zip(heads, *rows, strict=True)
+        taken = sum(
+            _GAP + max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns
+        )
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+        name_width = max(
+            _SHORTEST_NAME, min(WIDTH, self._console.width) - taken
+        )  # a long name is cut before a number or its heading
+        table.add_column("trial", no_wrap=True, overflow="ellipsis", max_width=name_width, vertical="bottom")
+        for head in heads:
+            table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
+        for attempt, row in zip(attempts, rows, strict=True):
+            table.add_row(Text(_name(attempt)), *row)
         return table
 
     def lines(self) -> list[str]:
@@ -213,6 +218,12 @@ class ProgressDisplay:
         first = iter(FIRST_LINES_S)
         while not self._end.wait(next(first, PLAIN_PERIOD_S)):
             self._print()
+
+
+def _measured(latest: Mapping[str, float], paths: Sequence[str]) -> list[str]:
+    """The values of the metrics; nothing where none was measured yet, as of a pace that is still 0."""
+    known = {path for path in paths if path in latest and (path != _RATE or latest[path])}
+    return [format_metric(path, latest[path]) if path in known else "" for path in paths]
 
 
 def _name(attempt: Attempt) -> str:

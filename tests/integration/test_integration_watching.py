@@ -37,7 +37,7 @@ resources: {{workers: 2}}
 WAITING = r"(loading|starting|planning|preparing|tokenising|reading|writing|delivering) [^\[\]]*"
 OURS = re.compile(
     rf"{WAITING}|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] {WAITING}|\d+/\d+ trials done.*|  (?:about|at most|best|\d)\b.*"
-    r"|starting · .*|trial +step +tokens/s .*|(?:a_|point-)\S*.*"
+    r"|starting · .*|train/ +validation/|trial +step +tokens/s +loss +loss|(?:a_|point-)\S*.*|(?:report|MLflow): .*"
 )
 
 
@@ -66,7 +66,9 @@ def test_a_search_in_a_pipe_prints_our_lines_alone(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["failed"] == {}
     assert foreign(done.stderr) == []
     assert re.search(r"4/4 trials done · ", done.stderr)
-    assert max(map(len, done.stderr.splitlines())) <= 80
+    *watched, report, mlflow = done.stderr.splitlines()
+    assert (report.split()[0], mlflow.split()[0]) == ("report:", "MLflow:"), "to be copied, so in one line each"
+    assert max(map(len, watched)) <= 80
 
 
 def test_a_sweep_of_two_workers_at_a_terminal_of_80_columns_says_what_it_waits_for_and_wraps_no_line(
