@@ -20,7 +20,8 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
 from ..table.blocks import Pairing, check_goal, check_level, pair, resolve
-from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison, Decision
+from .answer_words import Decision
+from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
 from .intervals import (
     MOST_EXACT_BLOCKS,

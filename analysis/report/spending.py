@@ -15,9 +15,9 @@ from ..table.sweep_directory import Sweep
 from .setup_words import Fact
 
 if TYPE_CHECKING:
-    from stackwise_ray.core.records import TrialRecord
+    from stackwise_ray.core.records import Role, TrialRecord
 
-_ROLES = {"replicate": "replicates", "tuning": "tuning", "search": "search"}
+_ROLES: dict[Role, str] = {"replicate": "replicate", "tuning": "tuning", "search": "search"}
 
 
 def cost_facts(sweep: Sweep) -> tuple[Fact, ...]:
@@ -35,7 +35,11 @@ def cost_facts(sweep: Sweep) -> tuple[Fact, ...]:
 def _trials(sweep: Sweep) -> str:
     trials = sweep.distinct_trials
     roles = Counter(trial.role for trial in trials)
-    by_role = ", ".join(f"{roles[role]} {name}" for role, name in _ROLES.items() if roles[role])
+    by_role = ", ".join(
+        f"{roles[role]} {name}{'s' if role == 'replicate' and roles[role] > 1 else ''}"
+        for role, name in _ROLES.items()
+        if roles[role]
+    )
     states = Counter(trial.status for trial in trials if trial.status != "finished")
     names = {"stopped": "stopped early"}
     others = ", ".join(f"{count} {names.get(state, state)}" for state, count in states.items())

@@ -141,7 +141,8 @@ class Summary:
 
     def grid(self) -> Grid:
         """Verdicts and means, one row per arm; many arms by their difference, the best first."""
-        first = next(iter((*self.comparisons, *self.sequential)), None)
+        found: list[Comparison | SequentialComparison] = [*self.comparisons, *self.sequential]
+        first = found[0] if found else None
         return verdict_grid(self._arms_in_order(), self.metric, first)
 
     def _arms_in_order(self) -> list[ArmSummary]:
@@ -176,7 +177,7 @@ class Summary:
             "declared": self.declared,
             "warnings": list(self.warnings),
             "setup": {fact.name: fact.text for fact in self.setup},
-            "differences": dict(row[:2] for row in changed.rows) if changed else {},
+            "differences": {arm: what for arm, what, *_ in changed.rows} if changed else {},
             "cost": {fact.name: fact.text for fact in self.cost},
             "limits": [limit.text for limit in self.limits],
             "refused": list(self.refused),

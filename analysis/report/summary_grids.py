@@ -78,7 +78,7 @@ def cost_grid(sweep: Sweep, arms: Sequence[ArmSummary], *, narrow: bool = False)
             format_count(arm.params_total),
             format_count(arm.params),
         ]
-        chosen = short_value(arm.tuned[one]) if one in arm.tuned else _tuned_to(arm)
+        chosen = short_value(arm.tuned[one]) if one is not None and one in arm.tuned else _tuned_to(arm)
         row += [point_text(arm.point) or chosen or "not tuned"] if values else []
         row += [format_count(arm.tuning_flops)] if tuned and not narrow else []
         rows.append(tuple(row))
