@@ -17,7 +17,12 @@ from .setup_words import Fact
 if TYPE_CHECKING:
     from stackwise_ray.core.records import Role, TrialRecord
 
-_ROLES: dict[Role, str] = {"replicate": "replicate", "tuning": "tuning", "search": "search"}
+_ROLES: dict[Role, tuple[str, str]] = {
+    "replicate": ("replicate", "replicates"),
+    "tuning": ("tuning", "tuning"),
+    "search": ("search", "search"),
+}
+"""What one trial of a role is called, and several."""
 
 
 def cost_facts(sweep: Sweep) -> tuple[Fact, ...]:
@@ -35,14 +40,10 @@ def cost_facts(sweep: Sweep) -> tuple[Fact, ...]:
 def _trials(sweep: Sweep) -> str:
     trials = sweep.distinct_trials
     roles = Counter(trial.role for trial in trials)
-    by_role = ", ".join(
-        f"{roles[role]} {name}{'s' if role == 'replicate' and roles[role] > 1 else ''}"
-        for role, name in _ROLES.items()
-        if roles[role]
-    )
+    by_role = ", ".join(f"{roles[role]} {names[roles[role] > 1]}" for role, names in _ROLES.items() if roles[role])
     states = Counter(trial.status for trial in trials if trial.status != "finished")
-    names = {"stopped": "stopped early"}
-    others = ", ".join(f"{count} {names.get(state, state)}" for state, count in states.items())
+    said = {"stopped": "stopped early"}
+    others = ", ".join(f"{count} {said.get(state, state)}" for state, count in states.items())
     number = f"{len(trials)} trial{'s' if len(trials) != 1 else ''}"
     return f"{number} ({by_role}), {others or 'none failed'}"
 
@@ -53,7 +54,7 @@ def _spent(sweep: Sweep, trial: TrialRecord) -> float | None:
 
 
 def _training(sweep: Sweep) -> str:
-    by_role: dict[str, float] = {}
+    by_role: dict[Role, float] = {}
     unknown, ended_early = 0, False
     for trial in sweep.distinct_trials:
         flops = _spent(sweep, trial)
@@ -66,7 +67,7 @@ def _training(sweep: Sweep) -> str:
         return "not recorded"
     text = format_count(sum(by_role.values()))
     if len(by_role) > 1:
-        text += f" ({', '.join(f'{_ROLES[role]} {format_count(flops)}' for role, flops in by_role.items())})"
+        text += f" ({', '.join(f'{_ROLES[role][1]} {format_count(flops)}' for role, flops in by_role.items())})"
     text += ", trials that did not finish up to their last report" if ended_early else ""
     return text + (f"; not recorded for {unknown} of {len(sweep.distinct_trials)} trials" if unknown else "")
 

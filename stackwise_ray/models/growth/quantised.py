@@ -27,12 +27,16 @@ class QuantisedLinear(nn.Linear):
 
     Args:
         matrix: Whose weights are taken over, rounded; GPT-2's `Conv1D` keeps them transposed.
+
+    Raises:
+        MissingPackageError: bitsandbytes is not installed.
     """
 
     packed: Tensor
     scales: Tensor
 
     def __init__(self, matrix: nn.Linear | Conv1D) -> None:
+        _register_operations()
         nn.Module.__init__(self)  # nn.Linear's own would register a float32 weight
         self.transposed = isinstance(matrix, Conv1D)
         weight = matrix.weight.detach().T if self.transposed else matrix.weight.detach()
@@ -78,12 +82,7 @@ class _Product(torch.autograd.Function):
         return (gradient @ ctx.layer.weight.to(gradient.dtype)).to(ctx.dtype), None
 
 
-def quantise_block(model: PreTrainedModel, number: int) -> None:
-    """Keeps the matrices of a block in four bits from here on; a second call changes nothing.
-
-    Raises:
-        MissingPackageError: bitsandbytes is not installed.
-    """
+def _register_operations() -> None:
     try:
         import bitsandbytes  # noqa: F401  # registers the operations
     except ImportError:
@@ -91,6 +90,14 @@ def quantise_block(model: PreTrainedModel, number: int) -> None:
             '= qlora needs bitsandbytes, which is not installed; pip install -e ".[qlora]", or choose lora',
             path="training.trunk",
         ) from None
+
+
+def quantise_block(model: PreTrainedModel, number: int) -> None:
+    """Keeps the matrices of a block in four bits from here on; a second call changes nothing.
+
+    Raises:
+        MissingPackageError: bitsandbytes is not installed.
+    """
     view = stack_view(model)
     block = view.blocks[number]
     names = {id(module): name for name, module in block.named_modules()}
