@@ -226,7 +226,7 @@ def run_multirun(words: Sequence[str], output: str | Path | None = None) -> Swee
     """`train --multirun`: the same trials as a grid over the words that hold several values."""
     from stackwise_ray.config.loading import sweep_from_words
 
-    return run(sweep_from_words(words), output=output or OUTPUT)
+    return run_to_the_end(sweep_from_words(words), output=output or OUTPUT)
 
 
 # ------------------------------------------------------------------------------------------------- the command
@@ -288,7 +288,7 @@ def main(
                 retry_failed=retry_failed,
                 console=console,
             )
-            _answer(result, console, as_json)
+            print_answer(result, console, as_json=as_json)
             raise typer.Exit(result.outcome.exit_code)
 
 
@@ -391,7 +391,8 @@ def _planned_trials(directory: Path) -> tuple[int, int] | None:
         return None
 
 
-def _answer(result: SweepResult, console: Console, as_json: bool) -> None:
+def print_answer(result: SweepResult, console: Console, *, as_json: bool) -> None:
+    """What a sweep found, on the terminal or as JSON: the summary, what failed, where the report is."""
     outcome = result.outcome
     if as_json:
         print_json(

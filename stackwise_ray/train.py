@@ -116,7 +116,7 @@ def main(
 
 
 def _multirun(words: list[str], output: Path | None, console: Console, *, plan_only: bool, as_json: bool) -> None:
-    from stackwise_ray.sweep import plan, run_multirun
+    from stackwise_ray.sweep import plan, print_answer, run_multirun
 
     if plan_only:
         from stackwise_ray.config.loading import sweep_from_words
@@ -124,7 +124,7 @@ def _multirun(words: list[str], output: Path | None, console: Console, *, plan_o
         print_plan(plan(sweep_from_words(words)), console, as_json=as_json)
         return
     result = run_multirun(words, output=output)
-    say(console, f"results: {result.directory}")
+    print_answer(result, console, as_json=as_json)
     raise typer.Exit(result.outcome.exit_code)
 
 

@@ -23,7 +23,7 @@ from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import RunSettings
 from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
-from stackwise_ray.sweep import SweepResult, _answer
+from stackwise_ray.sweep import SweepResult, print_answer
 from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import source_for
@@ -339,7 +339,7 @@ def test_a_sweep_that_ends_before_its_first_trial_is_answered_without_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = SweepOutcome(directory=tmp_path, trials=(), failed=(), problems=("limits.wall_hours is used up",))
-    _answer(SweepResult(directory=tmp_path, failed=(), outcome=outcome), make_console(), as_json=False)
+    print_answer(SweepResult(directory=tmp_path, failed=(), outcome=outcome), make_console(), as_json=False)
     assert "problem: limits.wall_hours is used up" in capsys.readouterr().out
 
 
