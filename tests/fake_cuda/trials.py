@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import sys
 import tempfile
 import time
 import traceback
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # absent: peft would load it, and it asks CUDA's library
     # A cache of its own: else the speeds of a device without data would stand in the user's calibration.
     with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"STACKWISE_CACHE": cache}):
         reports = {name: report_of(TRIALS[name]) for name in asked.names or TRIALS}

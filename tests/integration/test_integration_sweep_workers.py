@@ -22,6 +22,8 @@ from tests.integration.test_integration_sweep import write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+WORKERS_START_S = 240.0
+"""Two workers of a trial begin to train within this, also where the machine does other work."""
 TWO_GPUS = {"STACKWISE_GPUS": "2"}
 SELDOM = "training.checkpoint_seconds: 1000"  # so that a checkpoint is that of the interruption
 ARMS = [
@@ -64,13 +66,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     words = (*WORDS, f"design.arms={{{', '.join(arms)}}}", "design.baseline=whole")
 
     first = SweepProcess(file, folder, *words, env=TWO_GPUS)
-    wait_until(lambda: trains(directory), first)
+    wait_until(lambda: trains(directory), first, WORKERS_START_S)
     first.interrupt()
     assert first.wait(90) == 130, first.text()
     assert not first.leftovers()
 
     second = SweepProcess(file, folder, *words, env=TWO_GPUS)
-    wait_until(lambda: leaves_checkpoints(directory, "shards"), second)
+    wait_until(lambda: leaves_checkpoints(directory, "shards"), second, 2 * WORKERS_START_S)
     second.train_workers()[-1].kill()
     assert second.wait(600) == (0 if len(arms) == 2 else 1), second.text()
     assert not second.leftovers()

@@ -52,7 +52,7 @@ def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypat
     make_valleys(seeds=2).drop(columns="tokens").to_csv(path, index=False)
     code, out, _ = run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--figure", figure)
     assert code == 0
-    assert "3 of 3 budgets have an optimum" in out
+    assert "(3 of 3 budgets have a best size)" in out
     assert figure.is_file()
     found = json.loads(run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--json")[1])
     assert len(found["budgets"]) == 3

@@ -63,7 +63,7 @@ def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificat
     assert alone.sentence in text
     assert ("certificate: holds" in text) or ("certificate: DOES NOT HOLD" in text)
     assert found.verdict == isoflop.sentence
-    assert f"**Verdict.** {isoflop.sentence}" in text
+    assert f"**Answer.** {isoflop.sentence}" in text
     for name in ("isoflop", "scaling_law"):
         assert (study / "report/figures" / f"{name}.png").stat().st_size > 10_000
         assert f"(figures/{name}.png)" in text

@@ -278,7 +278,7 @@ def test_without_a_compiler_one_warning_says_so_and_torch_is_chosen(tmp_path: Pa
     assert "there is no C compiler (none of cc, gcc, clang is on PATH, and CC is not set" in answer.stderr
     assert answer.stderr.splitlines()[-1].endswith(
         "kernel backend 'cpu' cannot run here: there is no C compiler (none of cc, gcc, clang is on PATH, and CC is "
-        "not set; usable are torch, reference"
+        "not set); choose one of torch, reference"
     )
 
 
