@@ -58,9 +58,10 @@ def test_from_a_claim_to_a_verdict(place: tuple[Path, dict[str, str]], capsys: p
     planned = subprocess.run(plan, cwd=folder, env=env, capture_output=True, text=True)
     assert planned.returncode == 0, planned.stderr
     assert "6 trials" in planned.stdout
+    sweep += ["replicates.seeds=2", "training.budget={steps: 5}"]  # the rest is as any other sweep
     answered = subprocess.run(sweep, cwd=folder, env=env, capture_output=True, text=True)
     assert answered.returncode == 0, answered.stdout + answered.stderr
-    assert "6/6 trials done" in answered.stdout
+    assert "4/4 trials done" in answered.stdout
     assert "llama" in answered.stdout
     assert (folder / "experiments" / "llama_vs_gpt2" / "report" / "report.html").is_file()
     with capsys.disabled():
