@@ -102,6 +102,6 @@ def points_panel(
     if names:
         axes.set_xticks(range(len(names)), names)
         axes.margins(x=0.2)
-    elif logarithmic and min(map(place, (*points, *again))) > 0:
+    elif logarithmic and min(values) > 0:
         log_axis(axes.xaxis)
     axes.set(title=path, xlabel=path, ylabel=metric_axis(metric))
