@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.quantities import ABSENT
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
 
 _LATEX = {
@@ -185,6 +186,31 @@ class Grid:
         return "\n".join([*lines, *self.notes])
 
 
+def bullets(texts: Iterable[str]) -> Table:
+    """A list for a terminal; further lines of a text begin below its first word."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for text in texts:
+        table.add_row("  -", Text(text))
+    return table
+
+
+def printed_lines(console: Console, options: ConsoleOptions, *parts: RenderableType) -> Iterator[Segment]:
+    """What rich prints of some tables and texts, without the blanks with which it fills every line."""
+    from rich.segment import Segment
+
+    for part in parts:
+        for line in console.render_lines(part, options, pad=False):
+            while line and not line[-1].text.rstrip():
+                line.pop()
+            yield from line[:-1]
+            if line:
+                yield Segment(line[-1].text.rstrip(), line[-1].style)
+            yield Segment.line()
+
+
 SHORT_ROWS = 8
 """Rows of a table in a short `repr`; the first and the last ones where it has more."""
 
@@ -218,7 +244,7 @@ class GridView(ABC):
         return self.grid.to_rich()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        yield self.to_rich()
+        yield from printed_lines(console, options, self.to_rich())
 
     def __str__(self) -> str:
         return f"{self.sentence}\n{self.grid.to_text()}"

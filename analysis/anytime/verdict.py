@@ -13,7 +13,7 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import format_difference, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_share
 
-from ..paired.answer_words import Asked, Decision, Phrase, Standing, answer_phrases
+from ..paired.answer_words import AnsweredView, Decision, Standing
 from ..paired.comparison import missing_text
 from ..paired.intervals import Interval
 from ..render import Grid, GridView
@@ -74,27 +74,19 @@ class Verdict(GridView):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SequentialComparison(GridView):
+class SequentialComparison(AnsweredView):
     """Every arm against the baseline, each with a verdict that holds at any time.
 
     Attributes:
         verdicts: By arm, in the order of the table.
         alpha: Over the whole family; each verdict holds its share of it as its own `alpha`.
-        family: Arms that are compared with the baseline, those included that have no run yet.
         blocks: Complete blocks by arm, in the order that was used.
-        missing, exclusions, notes, budgets: As in `Comparison`.
+        missing, exclusions, notes: As in `Comparison`.
     """
 
-    metric: str
-    baseline: str
-    direction: Direction
     alpha: float
-    margin: float | None
     correction: str
-    family: int
     block: str
-    assumed: bool
-    budgets: str | None
     verdicts: Mapping[str, Verdict]
     blocks: Mapping[str, tuple[str, ...]]
     missing: tuple[Missing, ...] = ()
@@ -111,24 +103,9 @@ class SequentialComparison(GridView):
         return self.verdicts[arm]
 
     @property
-    def sentence(self) -> str:
-        """The answer in one plain sentence; intervals are in the table."""
-        return "".join(phrase.text for phrase in self.phrases)
-
-    @property
-    def phrases(self) -> tuple[Phrase, ...]:
-        """The sentence in pieces, each number with the arm that it comes from."""
-        standings = [Standing(arm, verdict.decision, verdict.mean) for arm, verdict in self.verdicts.items()]
-        asked = Asked(
-            metric=self.metric,
-            baseline=self.baseline,
-            direction=self.direction,
-            assumed=self.assumed,
-            budgets=self.budgets,
-            margin=self.margin,
-            family=self.family,
-        )
-        return answer_phrases(standings, asked)
+    def standings(self) -> list[Standing]:
+        """Each arm with its verdict so far."""
+        return [Standing(arm, verdict.decision, verdict.mean) for arm, verdict in self.verdicts.items()]
 
     @property
     def grid(self) -> Grid:

@@ -1,12 +1,14 @@
 """What a comparison says in one plain sentence: who is ahead, by how much, and how much of it is decided.
 
-Called by `comparison` and `anytime.verdict`, whose sentence is the same in the report, on the terminal and in JSON.
+`Comparison` and `SequentialComparison` are an `AnsweredView`: what was asked, and each arm against the baseline. Their
+sentence is the same in the report, on the terminal and in JSON.
 Intervals and p values are in the tables and the figure.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +16,14 @@ from typing import Literal
 
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness, format_size, good_direction, metric_called, metric_name
+from stackwise_ray.core.quantities import ABSENT
+
+from ..render import GridView
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _BUDGETS = {"flops": "FLOPs", "wall_seconds": "wall time", "peak_bytes": "peak memory"}
-_MOST_NAMES = 3
+MOST_NAMES = 3
 """Arms that a sentence names; more are counted."""
 
 
@@ -39,11 +44,12 @@ class Standing:
     difference: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What was asked of the arms.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AnsweredView(GridView):
+    """What was asked of the arms, and what it says about each: the answer is one sentence for every kind of comparison.
 
     Attributes:
+        assumed: Whether nobody said which way is better, and no record of the metric does.
         budgets: Which budget was checked and found equal; None: none was checked.
         margin: Differences within ± margin are equivalent; None: not tested.
         family: Arms that are compared, those included that have no run yet.
@@ -58,18 +64,43 @@ class Asked:
     family: int
 
     @property
+    @abstractmethod
+    def standings(self) -> list[Standing]:
+        """Each arm against the baseline, in the order of the table."""
+
+    @property
+    def sentence(self) -> str:
+        """The answer in one plain sentence; intervals and p values are in the table."""
+        return "".join(phrase.text for phrase in self.phrases)
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The sentence in pieces; every number is in a piece of its own, with the arm that it comes from."""
+        sign = badness(self.direction)
+        order = sorted(self.standings, key=lambda one: math.inf if one.difference is None else sign * one.difference)
+        phrases = [*_lead(order, self), Phrase(_decided(order, self))]
+        if self.assumed:
+            phrases.append(Phrase(f"; it is assumed that {good_direction(self.direction)}"))
+        return (*(phrase for phrase in phrases if phrase.text), Phrase("."))
+
+    @property
     def at(self) -> str:
         """The end of a clause: the budget that was equal."""
         return f" at equal {budget_name(self.budgets)}" if self.budgets else " (budgets not checked)"
 
-    def size(self, difference: float) -> str:
+    def size(self, difference: float | None) -> str:
         """How large a difference is, with its unit where the metric's name does not give it."""
-        return with_unit(self.metric, format_size(self.metric, abs(difference)))
+        return ABSENT if difference is None else with_unit(self.metric, format_size(self.metric, abs(difference)))
 
     @property
     def wanted(self) -> str:
         """The way that is better."""
         return "lower" if self.direction == "minimize" else "higher"
+
+    @property
+    def unwanted(self) -> str:
+        """The way that is worse."""
+        return "higher" if self.direction == "minimize" else "lower"
 
 
 def budget_name(budget: str) -> str:
@@ -103,63 +134,69 @@ def counted(number: int) -> str:
     return _NUMBERS[number] if number < len(_NUMBERS) else f"{number:,}"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], last: str = "and") -> str:
     """Names in a sentence.
 
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
+    >>> listed(["a", "b", "c"]), listed(["a", "b"], "or")
+    ('a, b and c', 'a or b')
     """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def answer_phrases(standings: Sequence[Standing], asked: Asked) -> tuple[Phrase, ...]:
-    """The answer of a comparison; every number is in a phrase of its own, with the arm that it comes from."""
-    sign = badness(asked.direction)
-    order = sorted(standings, key=lambda one: math.inf if one.difference is None else sign * one.difference)
-    phrases = [*_lead(order, asked), Phrase(_decided(order, asked))]
-    if asked.assumed:
-        phrases.append(Phrase(f"; it is assumed that {good_direction(asked.direction)}"))
-    return (*(phrase for phrase in phrases if phrase.text), Phrase("."))
+def arms_named(names: Sequence[str]) -> str:
+    """A few arms by their names, many by their number.
+
+    >>> arms_named(["a", "b"]), arms_named("abcdefg")
+    ('a and b', 'seven arms')
+    """
+    return listed(names) if len(names) <= MOST_NAMES else f"{counted(len(names))} arms"
 
 
-def _lead(order: Sequence[Standing], asked: Asked) -> list[Phrase]:
+def as_sentence(note: str) -> str:
+    """A note as a sentence of its own.
+
+    >>> as_sentence("no run has finished")
+    'No run has finished.'
+    """
+    return f"{note[:1].upper()}{note[1:]}."
+
+
+def _lead(order: Sequence[Standing], asked: AnsweredView) -> list[Phrase]:
     """The clause on who is ahead."""
     name, to, at = metric_name(asked.metric), asked.baseline, asked.at
     of = {kind: [one for one in order if one.decision == kind] for kind in ("better", "worse", "equivalent")}
     if of["better"]:
         return _reaches(of["better"][0], asked.wanted, asked)
     if len(of["worse"]) == asked.family == 1:
-        return _reaches(of["worse"][0], "higher" if asked.wanted == "lower" else "lower", asked)
+        return _reaches(of["worse"][0], asked.unwanted, asked)
     if of["worse"] and len(of["worse"]) == asked.family:
         most = "lowest" if asked.wanted == "lower" else "highest"
         nearest = of["worse"][0]
         return [
             Phrase(f"{to} reaches the {most} {name}{at}: the nearest arm, {nearest.arm}, is "),
-            Phrase(asked.size(nearest.difference or 0.0), nearest.arm),
-            Phrase(f" {'higher' if asked.wanted == 'lower' else 'lower'}"),
+            Phrase(asked.size(nearest.difference), nearest.arm),
+            Phrase(f" {asked.unwanted}"),
         ]
     if of["worse"]:
         return [Phrase(f"No arm is found to reach {asked.wanted} {name} than {to}{at}")]
     if of["equivalent"]:
         same = of["equivalent"]
-        who = listed([one.arm for one in same]) if len(same) <= _MOST_NAMES else f"{counted(len(same))} arms"
-        are = "is" if len(same) == 1 else "are"
-        margin = with_unit(asked.metric, format_size(asked.metric, asked.margin or 0.0))
-        return [Phrase(f"{who} {are} equivalent to {to} in {name}{at}, within ±{margin}")]
+        who, are = arms_named([one.arm for one in same]), "is" if len(same) == 1 else "are"
+        return [Phrase(f"{who} {are} equivalent to {to} in {name}{at}, within ±{asked.size(asked.margin)}")]
     if asked.family == 1 and order:
         return [Phrase(f"It is undecided whether {order[0].arm} reaches {asked.wanted} {name} than {to}{at}")]
     return [Phrase(f"None of the {counted(asked.family)} differences from {to} in {name} is decided{at}")]
 
 
-def _reaches(arm: Standing, way: str, asked: Asked) -> list[Phrase]:
+def _reaches(arm: Standing, way: str, asked: AnsweredView) -> list[Phrase]:
     return [
         Phrase(f"{arm.arm} reaches "),
-        Phrase(asked.size(arm.difference or 0.0), arm.arm),
+        Phrase(asked.size(arm.difference), arm.arm),
         Phrase(f" {way} {metric_name(asked.metric)} than {asked.baseline}{asked.at}"),
     ]
 
 
-def _decided(order: Sequence[Standing], asked: Asked) -> str:
+def _decided(order: Sequence[Standing], asked: AnsweredView) -> str:
     """The clause on how much is decided; empty where the lead says it."""
     decisions: Counter[str] = Counter(one.decision for one in order if one.decision != "undecided")
     number = sum(decisions.values())
@@ -177,7 +214,7 @@ def _decided(order: Sequence[Standing], asked: Asked) -> str:
         return f"; {'both' if number == 2 else f'all {counted(number)}'} differences are decided{tally}"
     open_arms = [one.arm for one in order if one.decision == "undecided"]
     rest = ""
-    if len(open_arms) == asked.family - number <= _MOST_NAMES:
+    if len(open_arms) == asked.family - number <= MOST_NAMES:
         rest = f"; {listed(open_arms)} {'is' if len(open_arms) == 1 else 'are'} undecided"
     return f"; {counted(number)} of {counted(asked.family)} differences {'is' if number == 1 else 'are'} decided" + (
         f"{tally}{rest}"

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import format_difference, format_metric, format_size, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_number, format_share
 
-from ..render import Grid, GridView, TextView, equals_p, format_p
+from ..render import Grid, TextView, equals_p, format_p, printed_lines
 from ..table.blocks import Missing
-from .answer_words import Asked, Decision, Phrase, Standing, answer_phrases
+from .answer_words import AnsweredView, Decision, Standing
 from .intervals import FEWEST_BCA_BLOCKS, Interval
 
 if TYPE_CHECKING:
@@ -107,33 +106,23 @@ class ArmComparison(TextView):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Comparison(GridView):
+class Comparison(AnsweredView):
     """Every arm against the baseline on one metric.
 
     Attributes:
-        assumed: Whether nobody said which way is better, and no record of the metric does.
-        family: Arms that `correction` counts, those included that have no run yet.
         arms: One result per arm, in the order of the table.
         baseline_values: The baseline's value by block.
-        budgets: Which budget was checked and found equal within `tolerance`; None: not checked (see `notes`).
         missing: Blocks that an arm or the baseline lacks, with the reason.
         exclusions: What loading left out, with the reason.
         notes: What a reader must know beside the verdicts.
     """
 
-    metric: str
-    baseline: str
-    direction: Direction
     test: str
     alpha: float
-    margin: float | None
     correction: str
-    family: int
     equal: str | None
     tolerance: float
-    budgets: str | None
     block: str
-    assumed: bool
     arms: tuple[ArmComparison, ...]
     baseline_values: Mapping[str, float]
     missing: tuple[Missing, ...] = ()
@@ -190,24 +179,9 @@ class Comparison(GridView):
         return pd.DataFrame(rows, columns=order)
 
     @property
-    def sentence(self) -> str:
-        """The answer in one plain sentence; intervals and p values are in the table."""
-        return "".join(phrase.text for phrase in self.phrases)
-
-    @property
-    def phrases(self) -> tuple[Phrase, ...]:
-        """The sentence in pieces, each number with the arm that it comes from."""
-        standings = [Standing(result.arm, result.verdict, result.difference) for result in self.arms]
-        asked = Asked(
-            metric=self.metric,
-            baseline=self.baseline,
-            direction=self.direction,
-            assumed=self.assumed,
-            budgets=self.budgets,
-            margin=self.margin,
-            family=self.family,
-        )
-        return answer_phrases(standings, asked)
+    def standings(self) -> list[Standing]:
+        """Each arm with the verdict of the deciding test."""
+        return [Standing(result.arm, result.verdict, result.difference) for result in self.arms]
 
     @property
     def grid(self) -> Grid:
@@ -221,9 +195,7 @@ class Comparison(GridView):
     @property
     def verdict_grid(self) -> Grid:
         """What decides: differences, verdicts, p, means; what a narrow screen shows comes first."""
-        adjusted = (
-            "p" if self.correction == "none" else f"p ({_CORRECTION_NAMES.get(self.correction, self.correction)})"
-        )
+        adjusted = "p" if self.correction == "none" else f"p ({CORRECTION_NAMES.get(self.correction, self.correction)})"
         columns = ("arm", f"difference [{format_share(1 - self.alpha)}]", "verdict", adjusted, "n", "mean")
         baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
         rows = [
@@ -265,6 +237,11 @@ class Comparison(GridView):
         title = "beside the verdicts: permutation p (≥ the least at this n), effect sizes, difference found at power .8"
         return Grid(columns, tuple(rows), title, (), (1, 2, 3, 4, 5))
 
+    def notes_of_arms(self) -> dict[str, tuple[str, ...]]:
+        """What was found in single arms: each note with the arms that it was found in."""
+        notes = dict.fromkeys(note for result in self.arms for note in result.notes)
+        return {note: tuple(result.arm for result in self.arms if note in result.notes) for note in notes}
+
     def remarks(self) -> list[str]:
         """Everything that must stand beside the verdicts: budgets, missing blocks, notes."""
         return [line for line, _ in self.remarks_of_arms()]
@@ -279,11 +256,7 @@ class Comparison(GridView):
             lines.append((f"equivalence margin ±{self.margin:g}", ()))
         lines += [(note, every) for note in self.notes]
         lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
-        by_note: dict[str, list[str]] = {}
-        for result in self.arms:
-            for note in result.notes:
-                by_note.setdefault(note, []).append(result.arm)
-        lines += [(f"{', '.join(arms)}: {note}", tuple(arms)) for note, arms in by_note.items()]
+        lines += [(f"{', '.join(arms)}: {note}", arms) for note, arms in self.notes_of_arms().items()]
         if any(result.verdict == "equivalent" for result in self.arms):
             lines.append(("equivalent: by its interval and the margin; the p beside it is for a difference", ()))
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
@@ -315,17 +288,16 @@ class Comparison(GridView):
         from rich.text import Text
 
         if options.max_width >= _WIDE:
-            yield self.to_rich()
+            yield from printed_lines(console, options, self.to_rich())
             return
-        yield self.verdict_grid.to_rich()
-        yield self.detail_grid.to_rich()
-        yield Text("\n".join(self.remarks()))
+        remarks = Text("\n".join(self.remarks()))
+        yield from printed_lines(console, options, self.verdict_grid.to_rich(), self.detail_grid.to_rich(), remarks)
 
 
 _WIDE = 150
 """Columns of a terminal from which the whole table stands in one piece."""
 TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
-_CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
+CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
 
 
 def missing_text(item: Missing, block: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from stackwise_ray.core.metric_catalogue import format_metric, metric_name
 from stackwise_ray.core.quantities import format_share
 
-from ..paired.answer_words import Phrase, counted, with_unit
+from ..paired.answer_words import AnsweredView, Phrase, counted, with_unit
 from ..table.sweep_directory import Sweep
 from .arm_summary import ArmSummary, point_text
 from .reported_steps import Answer
@@ -37,8 +37,8 @@ def sweep_answer(
     """The sentence in pieces, each number with the arm that it comes from."""
     made = next((one for one in answers if one.compares and one.finding is not None), None)
     if made is not None and made.finding is not None:
-        phrases: tuple[Phrase, ...] = getattr(made.finding.result, "phrases", ())
-        return phrases or (Phrase(made.sentence),)
+        result = made.finding.result
+        return result.phrases if isinstance(result, AnsweredView) else (Phrase(made.sentence),)
     if failure(sweep) is not None:
         return (Phrase("No answer: every trial failed."),)
     reached = [arm for arm in arms if arm.mean is not None]

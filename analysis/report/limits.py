@@ -6,22 +6,18 @@ has no line about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from stackwise_ray.core.metric_catalogue import format_size
-from stackwise_ray.core.quantities import format_count
+from typing import Any, TypeGuard
 
 from ..anytime.verdict import SequentialComparison
-from ..paired.answer_words import counted, listed, with_unit
+from ..paired.answer_words import MOST_NAMES, AnsweredView, arms_named, as_sentence, listed
 from ..paired.comparison import FEWEST_BLOCKS, Comparison
 from ..table.sweep_directory import Sweep
 from .arm_summary import ArmSummary
 from .reported_steps import Answer
-from .setup_words import untuned
+from .setup_words import measured_range, untuned
 
-_MOST_NAMES = 4
 _EDGE = 0.05
 """Share of a searched range that counts as its edge."""
 
@@ -37,34 +33,31 @@ class Limit:
 def limits_of(sweep: Sweep, arms: Sequence[ArmSummary], answers: Sequence[Answer]) -> tuple[Limit, ...]:
     """Everything that speaks against the answer as it is."""
     results = [answer.finding.result for answer in answers if answer.finding is not None]
-    lead = next((one for one in results if isinstance(one, Comparison | SequentialComparison)), None)
+    lead = next((one for one in results if isinstance(one, AnsweredView)), None)
     found: list[Limit] = []
     for result in results:
         found += [Limit(text) for text in getattr(result, "caveats", ())]
     if isinstance(lead, Comparison):
-        found += [*_undecided(lead), *_notes(lead), *_seeds(lead)]
+        found += [*_undecided(lead), *_notes(lead), *_visible(lead)]
         if not any(asked.declared for asked in sweep.questions.comparisons):
             found.append(Limit("The file declares no comparison: this one follows from its baseline."))
-    elif lead is not None:
-        found += [*_open(lead), *(Limit(f"{note}.") for note in lead.notes)]
+    elif isinstance(lead, SequentialComparison):
+        found += [*_open(lead), *(Limit(as_sentence(note)) for note in lead.notes)]
     found += [*_failed(sweep), *_searched(sweep, arms), *_at_the_edge(sweep)]
     rate = untuned(sweep)
     if rate is not None:
-        found.append(Limit(f"{_capital(rate)}."))
+        found.append(Limit(as_sentence(rate)))
     found += _scope(sweep)
     return tuple(dict.fromkeys(found))
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _named(names: Sequence[str]) -> str:
-    return listed(list(names)) if len(names) <= _MOST_NAMES else f"{counted(len(names))} arms"
-
-
-def _more(low: int, high: int) -> str:
+def _span(numbers: Collection[int]) -> str:
+    low, high = min(numbers), max(numbers)
     return f"{low:,} to {high:,}" if low != high else f"{low:,}"
+
+
+def _more_seeds(*counts: int) -> str:
+    return f"{_span(counts)} more seed{'s' if max(counts) != 1 else ''}"
 
 
 def _undecided(found: Comparison) -> Iterator[Limit]:
@@ -74,20 +67,19 @@ def _undecided(found: Comparison) -> Iterator[Limit]:
         names = tuple(result.arm for result in short)
         has = "has" if len(names) == 1 else "have"
         yield Limit(
-            f"{_named(names)} {has} fewer than {FEWEST_BLOCKS} seeds in common with {found.baseline}: no "
+            f"{arms_named(names)} {has} fewer than {FEWEST_BLOCKS} seeds in common with {found.baseline}: no "
             f"verdict is possible.",
             names,
         )
-    planned = [result for result in undecided if result not in short and result.more_seeds]
+    planned = {result.arm: result.more_seeds for result in undecided if result not in short and result.more_seeds}
     if not planned:
         return
-    seeds = sorted(result.more_seeds or 0 for result in planned)
-    names = tuple(result.arm for result in planned)
-    if len(planned) <= _MOST_NAMES:
-        each = listed([f"{result.arm} (about {result.more_seeds:,} more seeds)" for result in planned])
+    names = tuple(planned)
+    if len(planned) <= MOST_NAMES:
+        each = listed([f"{arm} (about {_more_seeds(count)})" for arm, count in planned.items()])
         which = f"Undecided: {each}."
     else:
-        which = f"{_capital(counted(len(planned)))} arms are undecided (about {_more(seeds[0], seeds[-1])} more seeds)."
+        which = as_sentence(f"{arms_named(names)} are undecided (about {_more_seeds(*planned.values())})")
     yield Limit(
         f"{which} So many seeds in a new sweep would decide, if difference and noise are as observed (power .8).", names
     )
@@ -96,31 +88,31 @@ def _undecided(found: Comparison) -> Iterator[Limit]:
 def _open(found: SequentialComparison) -> Iterator[Limit]:
     names = tuple(arm for arm, verdict in found.verdicts.items() if verdict.decision == "undecided")
     if names:
-        yield Limit(f"Undecided: {_named(names)}. A higher replicates.seeds.max may decide.", names)
+        yield Limit(f"Undecided: {arms_named(names)}. A higher replicates.seeds.max may decide.", names)
 
 
 def _notes(found: Comparison) -> Iterator[Limit]:
     """What the comparison itself remarks."""
-    yield from (Limit(f"{_capital(note)}.") for note in found.notes)
-    by_note: dict[str, list[str]] = {}
-    for result in found.arms:
-        for note in result.notes:
-            by_note.setdefault(note, []).append(result.arm)
-    for note, names in by_note.items():
-        yield Limit(f"{_named(names)}: {note}.", tuple(names))
+    yield from (Limit(as_sentence(note)) for note in found.notes)
+    for note, names in found.notes_of_arms().items():
+        yield Limit(f"{arms_named(names)}: {note}.", names)
 
 
-def _seeds(found: Comparison) -> Iterator[Limit]:
-    known = [result for result in found.arms if result.minimum_detectable_effect is not None]
+def _visible(found: Comparison) -> Iterator[Limit]:
+    """The smallest difference that these seeds show."""
+    known = [
+        (effect, result.arm, result.n)
+        for result in found.arms
+        if (effect := result.minimum_detectable_effect) is not None
+    ]
     if not known:
         return
-    largest = max(known, key=lambda result: result.minimum_detectable_effect or 0.0)
-    counts = sorted({result.n for result in known})
-    size = with_unit(found.metric, format_size(found.metric, largest.minimum_detectable_effect or 0.0))
+    effect, arm, _ = max(known)
+    counts = [n for *_, n in known]
     yield Limit(
-        f"With {_more(counts[0], counts[-1])} seeds per arm, a true difference of less than {size} would be missed in "
+        f"With {_span(counts)} seeds per arm, a true difference of less than {found.size(effect)} would be missed in "
         f"more than one of five such sweeps.",
-        (largest.arm,),
+        (arm,),
     )
 
 
@@ -151,7 +143,7 @@ def _searched(sweep: Sweep, arms: Sequence[ArmSummary]) -> Iterator[Limit]:
 
 def _is_at_edge(value: Any, domain: Any) -> bool:
     """Whether a number lies in the outermost twentieth of the range that it was drawn from."""
-    if not isinstance(domain, Mapping) or not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(domain, Mapping) or not _is_number(value):
         return False
     from math import log
 
@@ -165,18 +157,23 @@ def _is_at_edge(value: Any, domain: Any) -> bool:
     return False
 
 
+def _is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value lies on a scale: switches and lists have no edge."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _at_the_edge(sweep: Sweep) -> Iterator[Limit]:
     """Tuned values that are the least or the greatest of those that were tried."""
     found: dict[tuple[str, str], list[str]] = {}
     for arm, tuned in sweep.tuning.items():
         for path, value in tuned.values.items():
-            tried = {(trial.get("values") or {}).get(path) for trial in tuned.trials} - {None}
-            numbers = sorted(number for number in tried if isinstance(number, (int, float)))
-            if len(numbers) > 1 and value in (numbers[0], numbers[-1]):
-                found.setdefault((path, "lowest" if value == numbers[0] else "highest"), []).append(arm)
+            tried = [(trial.get("values") or {}).get(path) for trial in tuned.trials]
+            numbers = [number for number in tried if _is_number(number)]
+            if _is_number(value) and len(set(numbers)) > 1 and value in (min(numbers), max(numbers)):
+                found.setdefault((path, "lowest" if value == min(numbers) else "highest"), []).append(arm)
     for (path, end), names in found.items():
         yield Limit(
-            f"{_named(names)}: the chosen {path} is the {end} that was tried; a better one may lie outside.",
+            f"{arms_named(names)}: the chosen {path} is the {end} that was tried; a better one may lie outside.",
             tuple(names),
         )
 
@@ -187,16 +184,9 @@ def _scope(sweep: Sweep) -> Iterator[Limit]:
     spans = [
         f"{text} {name}"
         for column, name in (("params_total", "parameters"), ("tokens", "training tokens"))
-        if (text := _span(sweep, column))
+        if (text := measured_range(sweep, column))
     ]
     about = [f"one corpus ({corpora[0]})"] if len(corpora) == 1 else []
     about += [f"models of {spans[0]}", *spans[1:]] if spans else []
     if about:
-        yield Limit(f"{_capital(', '.join(about))}: nothing here shows that it holds for others.")
-
-
-def _span(sweep: Sweep, column: str) -> str:
-    if column not in sweep.runs.columns or not sweep.runs[column].notna().any():
-        return ""
-    low, high = (format_count(float(end)) for end in (sweep.runs[column].min(), sweep.runs[column].max()))
-    return low if low == high else f"{low} to {high}"
+        yield Limit(as_sentence(f"{', '.join(about)}: nothing here shows that it holds for others"))

@@ -120,6 +120,13 @@ def arm_anchor(sweep: Sweep, arm: str) -> str:
     return role_anchor("search") if sweep.is_search else f"{ALL_RUNS}-of-{_escaped(arm)}"
 
 
+def arms_anchor(sweep: Sweep, arms: Sequence[str]) -> str | None:
+    """Where the runs behind a remark are: those of its arm, those of all arms; None where it is about no runs."""
+    if not arms:
+        return None
+    return arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS
+
+
 def arm_sources(sweep: Sweep, grid: Grid) -> list[str | None]:
     """The anchor of each row of a table with one row per arm, whose name comes first."""
     return [arm_anchor(sweep, row[0]) for row in grid.rows]

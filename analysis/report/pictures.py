@@ -45,13 +45,20 @@ class Pictures:
     @property
     def leading(self) -> Picture | None:
         """The one figure of the first page."""
-        return next(filter(None, (*self.answers.values(), self.search, self.training, self.budgets)), None)
+        return next(iter(self._all), None)
+
+    def below(self, picture: Picture | None) -> Picture | None:
+        """A figure for its own section; None where it is on the first page already."""
+        return None if picture is self.leading else picture
 
     @property
     def figures(self) -> list[PanelFigure]:
         """Every one, in the order of the page."""
-        listed = (*self.answers.values(), self.search, self.training, self.budgets)
-        return [picture.figure for picture in listed if picture is not None]
+        return [picture.figure for picture in self._all]
+
+    @property
+    def _all(self) -> list[Picture]:
+        return list(filter(None, (*self.answers.values(), self.search, self.training, self.budgets)))
 
 
 def pictures(summary: Summary, folder: Path) -> Pictures:

@@ -16,13 +16,13 @@ from stackwise_ray.core.quantities import format_count, format_share
 from stackwise_ray.core.untuned_rates import RATE, ArmRate, untuned_rate
 
 from ..paired.answer_words import budget_name, counted, listed
-from ..paired.comparison import TEST_NAMES
+from ..paired.comparison import CORRECTION_NAMES, TEST_NAMES
 from ..render import Grid
 from ..table.sweep_directory import Sweep
 from .arm_summary import point_text, short_value
 
-MOST_ARMS = 12
-"""More arms than this are listed below the first page."""
+MANY_ARMS = 12
+"""More arms than this are listed by their difference, and what differs between them below the first page."""
 _BY_ARM = "differs by arm"
 
 
@@ -130,7 +130,7 @@ def _said(
     if all(isinstance(value, (int, float)) for value in values):
         values = sorted(values)
     shown = [form(value) for value in values]
-    return words.format(" or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown))
+    return words.format(listed(shown, "or"))
 
 
 def _joined(*parts: str) -> str:
@@ -147,7 +147,7 @@ def _base(sweep: Sweep) -> str:
 
 def _model(configs: Sequence[Mapping[str, Any]]) -> str:
     families = [str(value) for value in _values(configs, "model.family")]
-    roles = listed([f"{role}" for role in _values(configs, "model.role")])
+    roles = listed([str(role) for role in _values(configs, "model.role")])
     kinds = f"{roles or 'model'} of the {listed(families)} family" if families else ""
     if len(families) > 1:
         kinds = f"{roles or 'model'}s of the families {listed(families)}"
@@ -159,8 +159,8 @@ def _model(configs: Sequence[Mapping[str, Any]]) -> str:
     return _joined(kinds, size, width, heads, _said(configs, "model.pretrained", words="starts from {}"))
 
 
-def _range(sweep: Sweep, column: str) -> str:
-    """The least and greatest measured value of a column."""
+def measured_range(sweep: Sweep, column: str) -> str:
+    """The least and greatest measured value of a column; empty where no run recorded it."""
     if column not in sweep.runs.columns:
         return ""
     values = sweep.runs[column].dropna()
@@ -171,7 +171,7 @@ def _range(sweep: Sweep, column: str) -> str:
 
 
 def _parameters(sweep: Sweep) -> str:
-    total, own = _range(sweep, "params_total"), _range(sweep, "params")
+    total, own = measured_range(sweep, "params_total"), measured_range(sweep, "params")
     return _joined(total, f"{own} without embeddings" if own and total else own)
 
 
@@ -198,7 +198,7 @@ def _budget(configs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spent(sweep: Sweep) -> str:
-    tokens, steps = _range(sweep, "tokens"), _range(sweep, "steps/total")
+    tokens, steps = measured_range(sweep, "tokens"), measured_range(sweep, "steps/total")
     return _joined(f"{tokens} tokens" if tokens else "", f"{steps} steps" if steps else "")
 
 
@@ -269,10 +269,8 @@ def _decided(comparisons: Sequence[ResolvedComparison]) -> str:
         return ""
     first = comparisons[0]
     test = {**TEST_NAMES, "mixture_t": "mixture-t e-process"}[first.test]
-    correction = {"none": "", "benjamini_hochberg": "corrected by Benjamini and Hochberg"}.get(
-        first.correction, f"corrected by {first.correction.capitalize()}"
-    )
-    several = f"{correction} over {len(first.family)} arms" if correction and len(first.family) > 1 else ""
+    name = CORRECTION_NAMES.get(first.correction)
+    several = f"corrected by {name} over {len(first.family)} arms" if name and len(first.family) > 1 else ""
     margin = f"equivalent within ±{first.margin:g}" if first.margin is not None else ""
     equal = f"at equal {budget_name(first.equal)} (within {format_share(first.tolerance)})" if first.equal else ""
     return _joined(f"{test} at level {first.alpha:g}", several, margin, equal)

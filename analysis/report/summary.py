@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..anytime.verdict import SequentialComparison
-from ..paired.answer_words import Phrase
+from ..paired.answer_words import AnsweredView, Phrase
 from ..paired.comparison import Comparison
-from ..render import Grid
+from ..render import Grid, bullets, printed_lines
 from ..table.runs import load_curves
 from ..table.sweep_directory import Sweep, read_sweep
 from .arm_summary import ArmSummary, summarise_arm
@@ -25,20 +25,19 @@ from .leading_answer import failure, sweep_answer
 from .limits import Limit, limits_of
 from .plan_against_run import planned_trials
 from .reported_steps import Answer, answers_of
-from .setup_words import Fact, differences, setup_facts
+from .setup_words import MANY_ARMS, Fact, differences, setup_facts
 from .spending import cost_facts
 from .summary_grids import MOST_SEARCH_ROWS, cost_grid, search_grid, verdict_grid
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console, ConsoleOptions
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 ON_THE_WAY = ("train/loss", "validation/loss", "validation/perplexity", "throughput/tokens_per_s")
 """Metrics whose curves stand in the JSON file of an arm."""
 MASKED_LOSS = "validation/masked_loss"
 """What encoders that mask differently are compared by."""
-MANY_ARMS = 12
-"""More arms than this are listed by their difference, and a terminal shows the first and the last of them."""
 _SHOWN_LIMITS = 3
 """Weak points on a terminal; the report has all."""
 
@@ -199,8 +198,11 @@ class Summary:
             if answer.finding is not None and answer.finding.grid is not None and answer.finding.grid.rows:
                 yield answer.finding.grid
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        from rich.padding import Padding
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        yield from printed_lines(console, options, *self._printed())
+
+    def _printed(self) -> Iterator[RenderableType]:
+        """The short answer of a terminal, the sentence last: that is where the eye is when a sweep ends."""
         from rich.text import Text
 
         if self.error:
@@ -216,8 +218,7 @@ class Summary:
             yield Text(f"cost: {'; '.join(fact.text for fact in self.cost if fact.name in ('trials', 'time'))}")
         if self.limits:
             yield Text("what would change the answer:")
-            for limit in self.limits[:_SHOWN_LIMITS]:
-                yield Padding(Text(f"- {limit.text}"), (0, 0, 0, 2), expand=False)
+            yield bullets(limit.text for limit in self.limits[:_SHOWN_LIMITS])
         for sentence in self.further:
             yield Text(sentence)
         yield Text(self.verdict, style="bold")
@@ -257,7 +258,7 @@ def summarise(sweep: Sweep) -> Summary:
     answers = answers_of(sweep)
     listed = sweep.questions.comparisons
     declared = any(asked.declared for asked in listed)
-    made = next((found for found in _results(answers) if isinstance(found, Comparison | SequentialComparison)), None)
+    made = next((found for found in _results(answers) if isinstance(found, AnsweredView)), None)
     metric = made.metric if made else (listed[0].metric if declared else sweep.questions.first_goal.metric)
     return Summary(
         sweep=sweep,

@@ -24,8 +24,8 @@ def verdict_grid(arms: Sequence[ArmSummary], metric: str, found: Comparison | Se
     if isinstance(found, Comparison):
         grid = found.verdict_grid
         rows = {row[0]: row for row in grid.rows}
-        absent = ("", ABSENT, "undecided (no run)", ABSENT, "0", ABSENT)
-        shown = tuple(rows.get(arm.arm, (arm.arm, *absent[1:])) for arm in arms)
+        absent = (ABSENT, "undecided (no run)", ABSENT, "0", ABSENT)
+        shown = tuple(rows.get(arm.arm, (arm.arm, *absent)) for arm in arms)
         return Grid(grid.columns, shown, grid.title, (), grid.numeric)
     if found is not None:
         return _anytime_grid(arms, found)

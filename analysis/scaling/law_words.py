@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from stackwise_ray.core.quantities import format_count
 
+from ..paired.answer_words import as_sentence
 from .certificate import Certificate
 from .law_text import show_ends, show_value
 
@@ -53,7 +54,7 @@ def valley_sentence(exponents: Mapping[str, float], accepted: int, budgets: int,
 
 def valley_caveats(refusals: Sequence[str], accepted: int) -> tuple[str, ...]:
     """Budgets without a best size, and how little a line through few of them shows."""
-    refused = tuple(f"{line[:1].upper()}{line[1:]}." for line in refusals)
+    refused = tuple(map(as_sentence, refusals))
     if accepted == 2:
         return (*refused, "The growth is a line through two budgets: nothing checks its shape.")
     return refused

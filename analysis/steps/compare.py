@@ -23,9 +23,9 @@ from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
 from ..anytime.adaptive_verdicts import method as adaptive_method
-from ..paired.comparison import TEST_NAMES, Comparison
+from ..paired.comparison import CORRECTION_NAMES, TEST_NAMES, Comparison
 from ..render import Grid
-from ..report.page import ALL_RUNS, Items, Picture, arm_anchor, arm_sources, file_name, plain, sourced
+from ..report.page import Items, Picture, arm_sources, arms_anchor, file_name, plain, sourced
 from ..report.reported_steps import Finding, ReportedStep
 from ..table.sweep_directory import Sweep
 
@@ -229,13 +229,12 @@ def _forest(found: Comparison, path: Path) -> Picture:
 def _remarks(sweep: Sweep, found: Comparison | SequentialComparison) -> Items:
     """The remarks with the runs that they were found in."""
     remarks = found.remarks_of_arms()
-    sources = (None if not arms else arm_anchor(sweep, arms[0]) if len(arms) == 1 else ALL_RUNS for _, arms in remarks)
-    return Items(tuple(line for line, _ in remarks), tuple(sources))
+    return Items(tuple(line for line, _ in remarks), tuple(arms_anchor(sweep, arms) for _, arms in remarks))
 
 
 def _method(found: Comparison) -> str:
-    correction = {"none": "no correction", "holm": "Holm's correction", "bonferroni": "Bonferroni's correction"}
-    corrected = correction.get(found.correction, "Benjamini and Hochberg's correction")
+    name = CORRECTION_NAMES.get(found.correction)
+    corrected = f"the {name} correction" if name else "no correction"
     arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
     text = (
         f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "

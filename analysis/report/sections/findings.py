@@ -51,9 +51,7 @@ def comparison(summary: Summary, drawn: Pictures) -> Section:
     for answer in summary.answers:
         if answer.compares and answer.finding is not None:
             shown = len(answer.finding.opening) if above else 0  # the verdicts of the first are in the table above
-            picture = drawn.answers.get(answer.figure)
-            section = answer.section(None if picture is drawn.leading else picture)
-            blocks += section.blocks[shown:]
+            blocks += answer.section(drawn.below(drawn.answers.get(answer.figure))).blocks[shown:]
             above = False
     if summary.refused:
         blocks.append(Items(tuple(f"Refused: {reason}" for reason in summary.refused)))
@@ -64,8 +62,7 @@ def declared(summary: Summary, drawn: Pictures) -> list[Section]:
     """What the declared steps found that are no comparisons; those of one title stand under one heading."""
     joined: dict[str, tuple[Block, ...]] = {}
     for answer in summary.others:
-        picture = drawn.answers.get(answer.figure)
-        section = answer.section(None if picture is drawn.leading else picture)
+        section = answer.section(drawn.below(drawn.answers.get(answer.figure)))
         joined[section.title] = (*joined.get(section.title, ()), *section.blocks)
     return [Section(title, blocks) for title, blocks in joined.items()]
 
@@ -79,9 +76,8 @@ def curves(summary: Summary, drawn: Pictures) -> Section | None:
     if len(summary.sweep.arms) > MOST_ARMS and not summary.sweep.is_search:
         text = f"Not drawn: the lines of {len(summary.sweep.arms)} arms cannot be told apart (at most {MOST_ARMS})."
         return Section("Training curves", (plain(text),))
-    if drawn.training is None or drawn.training is drawn.leading:
-        return None
-    return Section(drawn.training.title.partition(",")[0], (drawn.training,))
+    training = drawn.below(drawn.training)
+    return None if training is None else Section(training.title.partition(",")[0], (training,))
 
 
 def budgets(summary: Summary, drawn: Pictures) -> Section | None:
@@ -119,8 +115,7 @@ def budgets(summary: Summary, drawn: Pictures) -> Section | None:
     notes = "Ranges are over the seeds. Recomputation and evaluation are counted apart and stand outside the budget."
     grid = Grid(columns, tuple(rows), numeric=(1, 2, 3, 4, 5, 6))
     table = sourced(grid, arm_sources(sweep, grid))
-    figure = None if drawn.budgets is drawn.leading else drawn.budgets
-    return Section("Loss against budgets", (*_drawn(figure), table, plain(notes)))
+    return Section("Loss against budgets", (*_drawn(drawn.below(drawn.budgets)), table, plain(notes)))
 
 
 def _range(part: Any, column: str, form: Callable[[float], str]) -> str:

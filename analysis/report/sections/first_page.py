@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...render import Grid
-from ..page import ALL_RUNS, Block, Items, Paragraph, Section, Span, Table, arm_anchor, plain
+from ..page import ALL_RUNS, Block, Items, Paragraph, Section, Span, Table, arm_anchor, arms_anchor, plain
 from ..pictures import Pictures
-from ..setup_words import MOST_ARMS, Fact
+from ..setup_words import MANY_ARMS, Fact
 from ..summary import Summary
 
 
@@ -28,14 +28,14 @@ def head(summary: Summary, drawn: Pictures) -> tuple[Block, ...]:
         blocks.append(drawn.leading)
     blocks += _facts(summary.setup, ("Setup", "what all arms share, or its range"))
     changed = summary.differences
-    if changed is not None and len(changed.rows) <= MOST_ARMS:
+    if changed is not None and len(changed.rows) <= MANY_ARMS:
         blocks.append(Table(grid=changed, words=True))
     elif changed is not None:
         blocks.append(plain(f"What differs: {len(changed.rows)} arms, listed under Arms."))
     blocks += _facts(summary.cost, ("Cost", "measured"))
     if summary.limits:
         blocks.append(plain("", "What would change the answer"))
-        sources = tuple(_source(summary, limit.arms) for limit in summary.limits)
+        sources = tuple(arms_anchor(sweep, limit.arms) for limit in summary.limits)
         blocks.append(Items(tuple(limit.text for limit in summary.limits), sources))
     return tuple(blocks)
 
@@ -43,7 +43,7 @@ def head(summary: Summary, drawn: Pictures) -> tuple[Block, ...]:
 def arms(summary: Summary) -> Section | None:
     """What every arm changes, where the arms are too many for the first page."""
     changed = summary.differences
-    if changed is None or len(changed.rows) <= MOST_ARMS:
+    if changed is None or len(changed.rows) <= MANY_ARMS:
         return None
     return Section("Arms", (Table(grid=changed, words=True),))
 
@@ -64,9 +64,3 @@ def _facts(facts: Sequence[Fact], columns: tuple[str, str]) -> list[Block]:
         (None, f"#{ALL_RUNS}" if fact.measured and any(c.isdigit() for c in fact.text) else None) for fact in facts
     )
     return [Table(grid=Grid(columns, tuple((fact.name, fact.text) for fact in facts)), links=links, words=True)]
-
-
-def _source(summary: Summary, names: tuple[str, ...]) -> str | None:
-    if not names:
-        return None
-    return arm_anchor(summary.sweep, names[0]) if len(names) == 1 else ALL_RUNS

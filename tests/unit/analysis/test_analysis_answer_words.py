@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
-from analysis.paired.answer_words import Asked, Standing, answer_phrases
+from analysis.paired.answer_words import AnsweredView, Standing
+from analysis.render import Grid
 
 
-def asked(family: int, **changes: object) -> Asked:
-    settings = {
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Found(AnsweredView):
+    """What was found, as it is given."""
+
+    given: list[Standing]
+    grid = Grid((), ())
+
+    @property
+    def standings(self) -> list[Standing]:
+        return self.given
+
+
+def said(*standings: Standing, **changes: Any) -> str:
+    settings: dict[str, Any] = {
         "metric": "validation/loss",
         "baseline": "attention",
         "direction": "minimize",
         "assumed": False,
         "budgets": "flops",
         "margin": 0.02,
-        "family": family,
+        "family": len(standings),
     }
-    return Asked(**(settings | changes))  # type: ignore[arg-type]
-
-
-def said(*standings: Standing, **changes: object) -> str:
-    family = changes.pop("family", len(standings))
-    return "".join(phrase.text for phrase in answer_phrases(standings, asked(family, **changes)))  # type: ignore[arg-type]
+    return Found(given=list(standings), **(settings | changes)).sentence
 
 
 def test_the_best_of_the_better_arms_leads_and_the_rest_is_counted():

@@ -12,7 +12,7 @@ from synthetic_sweeps import BUDGET, final_metrics
 from analysis import summary_table
 from analysis.report.compose import compose
 from analysis.report.html_page import to_html
-from analysis.report.page import to_markdown
+from analysis.report.page import Table, to_markdown
 from analysis.report.pictures import Pictures
 
 CONFIG = {
@@ -113,6 +113,36 @@ def test_a_sweep_of_which_every_trial_failed_says_so_first_and_shows_no_table(jo
     assert summary.to_dict()["error"] == summary.error
     assert repr(summary).splitlines()[1] == summary.error
     assert "All 2 trials failed" in summary._repr_html_()
+
+
+@pytest.mark.parametrize(("arms", "above", "below"), [(2, 1, 0), (13, 0, 1), (100, 0, 1)])
+def test_what_a_dozen_arms_change_is_on_the_first_page_and_what_more_change_below_it(journal, arms, above, below):
+    page = compose(summary_table(write(journal, arms=arms)), Pictures())
+    heading = "what differs from the base"
+    assert [isinstance(block, Table) and heading in block.grid.columns for block in page.head].count(True) == above
+    listed = [part.blocks[0] for part in page.sections if part.title == "Arms"]
+    assert [len(table.grid.rows) for table in listed] == [arms] * below
+    assert (f"What differs: {arms} arms, listed under Arms." in to_markdown(page, journal.directory)) == bool(below)
+
+
+def test_the_best_of_many_arms_are_shown_on_the_terminal_below_the_baseline(journal):
+    rows = [line.split()[0] for line in printed(write(journal, arms=30)).splitlines() if line.startswith(" arm-")]
+    assert rows[:6] == ["arm-0", "arm-29", "arm-28", "arm-27", "arm-26", "arm-25"]
+    assert rows[6:12] == [f"arm-{k}" for k in (6, 5, 4, 3, 2, 1)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_printed_line_ends_in_blanks_and_the_lines_of_a_weak_point_are_below_its_first_word(journal, width):
+    folder = write(journal, arms=4)
+    lines = printed(folder, width).splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    begin, end = lines.index("what would change the answer:"), lines.index(lines[-1])
+    points = "\n".join(lines[begin + 1 : end])
+    shown = [" ".join(part.split()) for part in points.split("  - ")[1:]]
+    limits = [limit.text for limit in summary_table(folder).limits[: len(shown)]]
+    assert len(shown) == 3
+    assert [text in said for text, said in zip(limits, shown, strict=True)] == [True] * 3
+    assert all(line.startswith(("  - ", "    ")) for line in lines[begin + 1 : begin + 4])
 
 
 @pytest.mark.parametrize("arms", [2, 100])
