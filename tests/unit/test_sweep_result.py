@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from stackwise_ray.distributed import driver
 from stackwise_ray.sweep import SweepResult, run
 
 sys.path.append(str(Path(__file__).parent / "analysis"))
-from synthetic_sweeps import JournalBuilder, write_ablation
+from synthetic_sweeps import JournalBuilder, train_nothing, write_ablation
 
 DOCUMENT = {
     "name": "s",
@@ -50,10 +49,7 @@ def test_a_sweep_of_which_every_trial_failed_is_an_error_with_its_result(
     builder.meta(sweep={"name": "s", "design": {"baseline": "a"}})
     folder = builder.close()
 
-    def ran(*words: Any) -> driver.SweepOutcome:
-        return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
-
-    monkeypatch.setattr(driver, "run_sweep", ran)  # nothing is trained; report and result are the real ones
+    train_nothing(monkeypatch, folder)
     with pytest.raises(SweepFailedError, match="All 2 trials failed, so there is no result") as caught:
         run(sweep_from_plain(DOCUMENT), tmp_path)
     assert caught.value.result.directory == folder

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from stackwise_ray.config.space.comparisons import resolve_questions
 from stackwise_ray.config.space.sweep_config import SweepConfig, with_default_objective
@@ -223,6 +224,20 @@ def write_ablation(directory: Path, *, seeds: int = 3, failed: bool = True, nois
         started_at=1000.0,
     )
     return builder.close()
+
+
+def train_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the sweep command find that training has ended with the journal in `folder`.
+
+    Only the training, which starts Ray, is left out: the report that the command hands over, its
+    result and its errors are the real ones, and they are what such a test is about.
+    """
+    from stackwise_ray.distributed import driver
+
+    def ended(*words: Any) -> driver.SweepOutcome:
+        return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
+
+    monkeypatch.setattr(driver, "run_sweep", ended)
 
 
 def table(values, **columns):
