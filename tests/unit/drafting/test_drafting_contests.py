@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.reading.presets import list_presets
@@ -33,6 +36,13 @@ def test_every_choice_beside_a_decoder_makes_a_valid_file(against: str, tmp_path
     assert sweep.comparisons[0].metric == "validation/loss"
     assert 20 <= len(file.read_text().splitlines()) <= 27
     assert file.read_text().count(" # ") >= 6, "it is commented"
+
+
+@given(claim=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example(claim='He said "it\'s": yes\nno # \U0001f600 \x7f \u2028 {a: [b]} end')
+def test_a_claim_is_kept_to_the_letter(claim: str) -> None:
+    found = Contest(arms={"a": {}, "b": {}}, claim="", tuned=False, role="decoder")
+    assert yaml.safe_load(draft_of(found, GPT2, claim=claim).text())["question"] == claim
 
 
 @pytest.mark.parametrize("against", ["encoder/modernbert_family/tiny", "depth_time", "deeper", "training.lr=1e-3"])
