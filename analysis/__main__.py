@@ -231,10 +231,7 @@ def main() -> None:
     try:
         with disk_full_is_named(program), _plugins_warned_of():
             app(prog_name=program)
-    except AnalysisError as error:
-        print(f"AnalysisError: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except ConfigError as error:  # of a plugin that was named, or was not
+    except (AnalysisError, ConfigError) as error:  # the second: of a plugin that was named, or was not
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except DiskFullError as error:

@@ -82,8 +82,8 @@ class SweepResult:
         if self.summary is not None:
             lines += [self.summary.error] if self.summary.error else [*self.summary.warnings, self.summary.verdict]
         lines += [f"problem: {problem}" for problem in self.outcome.problems[:_SHOWN]]
-        where = self.directory if self.outcome.report is None else self.outcome.report
-        return "\n".join([*lines, f"report: {where}" if self.outcome.report else f"folder: {where}"])
+        report = self.outcome.report
+        return "\n".join([*lines, f"folder: {self.directory}" if report is None else f"report: {report}"])
 
     def _repr_html_(self) -> str:
         if self.summary is None:

@@ -138,7 +138,7 @@ def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkey
     [
         (("report", "nowhere"), "no such file or folder"),
         (("compare", "nowhere.csv"), "no such file"),
-        (("power", "--sd", 1), "say what to find"),
+        (("power", "--sd", 1), "error: say what to find"),
         (("power", "--sd", -1, "--n", 3), "sd_difference = -1"),
         (("power", "--sd", "much", "--n", 3), "Invalid value for '--sd'"),
         (("conjure",), "No such command"),
