@@ -15,6 +15,7 @@ from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import FLAGS
 from stackwise_ray.drafting.contests import Contest, choices, contest
+from stackwise_ray.drafting.sizing import measured_trials
 from stackwise_ray.drafting.writing import SearchSpaceDraft
 
 GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
@@ -105,4 +106,18 @@ def test_a_short_time_is_spent_on_fewer_seeds_and_no_tuning() -> None:
     assert "tune: null" in draft_of(found, GPT2, 299.0).text()
     assert "seeds: 5" in draft_of(found, GPT2, 300.0).text()
     assert "log_uniform: [0.001, 0.009]" in draft_of(found, GPT2, 300.0).text()
+    limits = [yaml.safe_load(draft_of(found, GPT2, seconds).text())["limits"] for seconds in (60.0, 450.0, 3600.0)]
+    assert [limit["wall_hours"] for limit in limits] == [0.25, 0.25, 2.0], "twice the time, and no less than 15 minutes"
     assert "tune: null" in draft_of(contest(GPT2, "lr"), GPT2, 300.0).text(), "the arms are learning rates"
+
+
+def test_what_is_measured_is_what_the_arms_train() -> None:
+    found = contest(GPT2, "decoder/llama_family/tiny")
+    draft = draft_of(found, GPT2, data="text_files", path="my.txt")
+    batch = "training.batch_tokens=1024"
+    assert measured_trials(draft, list(found.arms)) == [
+        f"model={GPT2} data=python_stdlib {batch}",
+        f"model=decoder/llama_family/tiny data=python_stdlib {batch}",
+    ]
+    of_markov = draft_of(contest(GPT2, "training.batch_tokens=2048"), GPT2)
+    assert measured_trials(of_markov, ["batch_tokens_2048"]) == [f"model={GPT2} data=markov training.batch_tokens=2048"]
