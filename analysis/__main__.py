@@ -55,8 +55,8 @@ app = typer.Typer(
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
 
 SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
-given here is as its file declares it. With two sources, each
-is an arm named after its file or experiment, and the first is the baseline.
+given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
+first is the baseline.
 """
 
 
@@ -225,15 +225,13 @@ def _plugins_warned_of() -> Iterator[None]:
             print(f"warning: {problem}", file=sys.stderr)
 
 
-def main(prog_name: str = "python -m analysis") -> None:
-    """Run the command line; our own errors become one message and exit code 2."""
+def main() -> None:
+    """Run the command line under the name that it was started by; our own errors become a message and exit code 2."""
+    program = as_started(ANALYSIS)
     try:
-        with disk_full_is_named(prog_name), _plugins_warned_of():
-            app(prog_name=prog_name)
-    except AnalysisError as error:
-        print(f"AnalysisError: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except ConfigError as error:  # of a plugin that was named, or was not
+        with disk_full_is_named(program), _plugins_warned_of():
+            app(prog_name=program)
+    except (AnalysisError, ConfigError) as error:  # the second: of a plugin that was named, or was not
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except DiskFullError as error:

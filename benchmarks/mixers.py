@@ -30,8 +30,8 @@ import analysis
 from analysis.plots.curves import BUDGETS, against_budget, seeds_drawn
 from analysis.plots.figures import Panel, PanelFigure, draw_panels
 from stackwise_ray.config.loading import sweep_from_plain
-from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.sweep import run_to_the_end
+from stackwise_ray.core.errors import ConfigError, SweepFailedError
+from stackwise_ray.sweep import run
 from stackwise_ray.terminal import make_console
 
 METRIC = "validation/loss"
@@ -125,7 +125,9 @@ def main() -> int:
     load = os.getloadavg()[0]
     try:
         sweep = sweep_from_plain(design(options.tokens, options.seeds))
-        done = run_to_the_end(sweep, options.output, console=Console(stderr=True))
+        done = run(sweep, options.output, console=Console(stderr=True))
+    except SweepFailedError as error:
+        done = error.result
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from stackwise_ray.doctor import app as doctor
 from stackwise_ray.evaluate import app as evaluate
 from stackwise_ray.new import app as new
 from stackwise_ray.sweep import app as sweep
-from stackwise_ray.terminal import exit_codes, make_console, say
+from stackwise_ray.terminal import HydraOption, exit_codes, make_console, say
 from stackwise_ray.train import app as train
 
 COMMANDS = {"new": new, "sweep": sweep, "train": train, "evaluate": evaluate, "doctor": doctor}
@@ -25,7 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Turn a claim about a model, a training regime or a trick into a measured, paired answer.",
 )
 for _name, _app in COMMANDS.items():
     (_command,) = _app.registered_commands
@@ -45,6 +44,7 @@ def root(
     shell: Annotated[
         str | None, typer.Option(help="The shell that is meant: bash, zsh or fish. Default: the one in use.")
     ] = None,
+    hydra: HydraOption = None,
 ) -> None:
     """Turn a claim about a model, a training regime or a trick into a measured, paired answer."""
     with exit_codes(resumable=False):

@@ -69,8 +69,7 @@ def main(
 ) -> None:
     """Check Python, packages, torch, CUDA, Ray, disk, compiler, tracking store and data; measure the speed for plans.
 
-    Exit codes: 0 all well (notes included); 1 something fails, with the fix beside it; 2 a mistake in what was asked;
-    130 interrupted.
+    Exit codes: 0 all well, or notes; 1 something fails, with its fix; 2 a mistake in what was asked; 130 interrupted.
     """
     console = make_console(stderr=as_json)
     with exit_codes(resumable=False):

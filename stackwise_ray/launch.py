@@ -19,12 +19,12 @@ def main() -> None:
 
 
 def analysis_main() -> None:
-    """Run the command `stackwise-analysis`: the same as `python -m analysis`."""
+    """Run the command `stackwise-analysis`, which is `python -m analysis`."""
     if _answered("stackwise-analysis"):
         return
     from stackwise_ray.core.beside import analysis_module
 
-    analysis_module("__main__").main(prog_name="stackwise-analysis")
+    analysis_module("__main__").main()
 
 
 def _answered(program: str) -> bool:

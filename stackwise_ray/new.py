@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.invocation import as_started
 from stackwise_ray.core.quantities import format_seconds
 from stackwise_ray.drafting.interview import Interview
@@ -72,7 +72,7 @@ def main(
             _refuse_existing(output, force)
         load_plugins(plugin)
         ask = Interview(console, asks=not yes)
-        draft = _drafted(ask, claim, model, against, data, time if hours is None else f"{hours:g}h")
+        draft = _drafted(ask, claim, model, against, data, time if hours is None else f"{hours:f}h")
         file = output or Path(f"{draft.contest.name}.yaml")
         _refuse_existing(file, force)
         draft, plan = _fitted(draft, ask, console, even_if_busy=busy)
@@ -92,7 +92,7 @@ def _drafted(
     from stackwise_ray.drafting.writing import SearchSpaceDraft
 
     claimed = ask.answer(
-        "1/4  What do you claim?", "--claim", claim, str, default="", hint="a question about what is compared"
+        "1/4  What do you claim?", "--claim", claim, _claim, default="", hint="a question about what is compared"
     )
     start = ask.answer(
         "2/4  Which model do you start from?",
@@ -132,6 +132,14 @@ def _drafted(
     )
 
 
+def _claim(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("is no UTF-8 text; write it in UTF-8", path="--claim") from None
+    return text
+
+
 def _model(word: str) -> str:
     from stackwise_ray.config.loading import load_trial
 
@@ -141,17 +149,17 @@ def _model(word: str) -> str:
 
 def _data(word: str) -> tuple[str, str | None]:
     """A preset, and the path of the user's own text where it is that."""
-    from stackwise_ray.config.reading.presets import PresetCatalogue, list_presets
-    from stackwise_ray.config.trial.validation import Origin
+    from stackwise_ray.config.reading.presets import list_presets
 
-    if word in list_presets("data") and word != "text_files":
+    presets = [name for name in list_presets("data") if name != "text_files"]
+    if word in presets:
         return word, None
     if Path(word).expanduser().exists():
         return "text_files", word
     if word == "text_files":
         raise ConfigError("= text_files needs a text; name its file or folder instead", path="--data")
-    PresetCatalogue().file("data", word, written=Origin(None, "--data"))  # says what is near
-    return word, None
+    problem = f"= {word} is not the name of a preset, and there is no such file or folder"
+    raise ConfigError(f"{problem}; {did_you_mean(word, presets)}", path="--data")
 
 
 def seconds_of(text: str) -> float:

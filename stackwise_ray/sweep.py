@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -82,8 +82,8 @@ class SweepResult:
         if self.summary is not None:
             lines += [self.summary.error] if self.summary.error else [*self.summary.warnings, self.summary.verdict]
         lines += [f"problem: {problem}" for problem in self.outcome.problems[:_SHOWN]]
-        where = self.directory if self.outcome.report is None else self.outcome.report
-        return "\n".join([*lines, f"report: {where}" if self.outcome.report else f"folder: {where}"])
+        report = self.outcome.report
+        return "\n".join([*lines, f"folder: {self.directory}" if report is None else f"report: {report}"])
 
     def _repr_html_(self) -> str:
         if self.summary is None:
@@ -155,29 +155,6 @@ def run(
         DiskFullError: The disk filled up; the same call continues later.
         SweepFailedError: Every trial failed; its `result` is the `SweepResult`.
     """
-    result = run_to_the_end(
-        sweep,
-        output,
-        address=address,
-        max_concurrent=max_concurrent,
-        retry_failed=retry_failed,
-        console=console,
-    )
-    if result.summary is not None and result.summary.error is not None:
-        raise SweepFailedError(f"{result.summary.error} (report: {result.outcome.report})", result)
-    return result
-
-
-def run_to_the_end(
-    sweep: SweepConfig,
-    output: str | Path = OUTPUT,
-    *,
-    address: str | None = None,
-    max_concurrent: int | None = None,
-    retry_failed: bool = False,
-    console: Console | None = None,
-) -> SweepResult:
-    """As `run`; a sweep of which every trial failed is a result too, which the command prints."""
     from stackwise_ray.config.space.designs import expand
     from stackwise_ray.distributed.driver import Options, run_sweep
 
@@ -203,7 +180,10 @@ def run_to_the_end(
     if summary is not None:
         wrong = (f"{answer.called} could not be computed; the report says why" for answer in summary.failed)
         outcome = replace(outcome, problems=(*outcome.problems, *wrong))
-    return SweepResult(directory=directory, failed=outcome.failed, outcome=outcome, summary=summary)
+    result = SweepResult(directory=directory, failed=outcome.failed, outcome=outcome, summary=summary)
+    if summary is not None and summary.error is not None:
+        raise SweepFailedError(f"{summary.error} (report: {outcome.report})", result)
+    return result
 
 
 def _anytime_verdicts() -> AnytimeVerdicts:
@@ -220,13 +200,6 @@ def _effect_sizes() -> EffectSizes:
 
     detectable = analysis_module("anytime.detectable")
     return EffectSizes(smallest=detectable.smallest_effect, noise=detectable.observed_noise)
-
-
-def run_multirun(words: Sequence[str], output: str | Path | None = None) -> SweepResult:
-    """`train --multirun`: the same trials as a grid over the words that hold several values."""
-    from stackwise_ray.config.loading import sweep_from_words
-
-    return run_to_the_end(sweep_from_words(words), output=output or OUTPUT)
 
 
 # ------------------------------------------------------------------------------------------------- the command
@@ -280,16 +253,24 @@ def main(
             made = plan(sweep, output=output, address=address, max_concurrent=max_concurrent)
             print_plan(made, console, as_json=as_json)
         else:
-            result = run_to_the_end(
-                sweep,
-                output,
-                address=address,
-                max_concurrent=max_concurrent,
-                retry_failed=retry_failed,
-                console=console,
-            )
-            print_answer(result, console, as_json=as_json)
-            raise typer.Exit(result.outcome.exit_code)
+            options = {"address": address, "max_concurrent": max_concurrent, "retry_failed": retry_failed}
+            run_and_answer(sweep, output, console, as_json=as_json, **options)
+
+
+def run_and_answer(
+    sweep: SweepConfig, output: Path, console: Console, *, as_json: bool = False, **options: Any
+) -> NoReturn:
+    """Run a sweep, print what it found, and end the command with its exit code.
+
+    Args:
+        options: Of `run`.
+    """
+    try:
+        result = run(sweep, output, console=console, **options)
+    except SweepFailedError as error:
+        result = error.result  # printed as any other, with the reasons of its trials
+    print_answer(result, console, as_json=as_json)
+    raise typer.Exit(result.outcome.exit_code)
 
 
 def _load(file: str, words: Sequence[str], output: Path) -> SweepConfig:

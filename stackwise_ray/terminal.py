@@ -1,6 +1,6 @@
 """What every command does at the terminal: its console, its lines, its exit codes, its error messages, its JSON.
 
-Called by `sweep`, `train`, `evaluate` and `doctor`. What a command prints beyond that is its own.
+Called by every command of `stackwise`. What a command prints beyond that is its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.interruption import stop_signals
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_count, format_seconds
-from stackwise_ray.sweep import print_plan
+from stackwise_ray.sweep import OUTPUT, plan, print_plan, run_and_answer
 from stackwise_ray.terminal import (
     EXIT_FAILED,
     HydraOption,
@@ -116,16 +116,14 @@ def main(
 
 
 def _multirun(words: list[str], output: Path | None, console: Console, *, plan_only: bool, as_json: bool) -> None:
-    from stackwise_ray.sweep import plan, print_answer, run_multirun
+    """The same trials as a grid over the words that hold several values."""
+    from stackwise_ray.config.loading import sweep_from_words
 
+    sweep = sweep_from_words(words)
     if plan_only:
-        from stackwise_ray.config.loading import sweep_from_words
-
-        print_plan(plan(sweep_from_words(words)), console, as_json=as_json)
-        return
-    result = run_multirun(words, output=output)
-    print_answer(result, console, as_json=as_json)
-    raise typer.Exit(result.outcome.exit_code)
+        print_plan(plan(sweep), console, as_json=as_json)
+    else:
+        run_and_answer(sweep, output or OUTPUT, console)
 
 
 def _check(trial: TrialConfig) -> None:
@@ -160,17 +158,17 @@ def _plan(trial: TrialConfig, threads: int | None, console: Console) -> SweepPla
     device = choose_device(trial.training.device) if here else torch.device("cuda")
     with float32_products(trial, device) if here else contextlib.nullcontext():
         gpu = device.type == "cuda"
-    plan = plan_cells(
+    made = plan_cells(
         _title(trial),
         [cell],
         slots=1,
         threads=threads or torch.get_num_threads(),
         gpus=1 if gpu else 0,
     )
-    (row,) = plan.rows
+    (row,) = made.rows
     there = [] if here else ["this trial needs a GPU; this machine has none: run it on a machine that has one"]
     stages = [stages_text(row)] if len(row.stages) > 1 else []
-    return replace(plan, sweep=False, notes=(*there, *plan.notes, *stages))
+    return replace(made, sweep=False, notes=(*there, *made.notes, *stages))
 
 
 def _title(trial: TrialConfig) -> str:

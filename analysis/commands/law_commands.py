@@ -26,9 +26,9 @@ Map = Annotated[
     typer.Option("--map", help="NAME=COLUMN: what the source calls params, tokens, flops or loss; may be repeated."),
 ]
 TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
-DropHighest = Annotated[int, typer.Option(help="Leave out so many runs of the highest loss.")]
+DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
 Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
-Seed = Annotated[int, typer.Option(help="Of the draws.")]
+Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")]
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.

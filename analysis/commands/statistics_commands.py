@@ -40,7 +40,7 @@ Metric = Annotated[str, typer.Option(help="Column to read.")]
 Arm = Annotated[str, typer.Option(help="Column with the arms.")]
 Task = Annotated[str, typer.Option(help="Column with the tasks.")]
 Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
-Resamples = Annotated[int, typer.Option(help="Resamples.")]
+Resamples = Annotated[int, typer.Option(help="Number of resamples.")]
 Rng = Annotated[int, typer.Option(help="Seed of the resampling.")]
 Good = Annotated[
     str | None, typer.Option(help="Which values are good: minimize or maximize. [as is known of the metric]")
@@ -73,7 +73,9 @@ def sequential(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
-    prior_variance: Annotated[float, typer.Option(help="Of the standardised effect, declared beforehand.")] = 10.0,
+    prior_variance: Annotated[
+        float, typer.Option(help="Prior variance of the standardised effect; choose it beforehand.")
+    ] = 10.0,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,

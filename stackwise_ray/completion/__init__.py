@@ -9,4 +9,7 @@
 
 A TAB runs a process, and a person waits for it: only the last module imports anything beyond the standard library's
 lightest modules, and it runs at first use and after a change.
+
+typer's own completion is not used, for two reasons. It imports the whole program at each TAB (half a second). And in
+bash, which cuts words at `=`, it does not see that a value belongs to the path before it.
 """

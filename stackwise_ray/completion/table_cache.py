@@ -3,10 +3,15 @@
 The file's name holds the version and where Python looks for packages. The file holds, beside the table, the state of
 every file and folder that the table was made of: our own files, those of the plugins, and the folders in which packages
 are installed. A table is taken while all of them are as they were; a stale or damaged one is made again.
+
+The state of a file is its size and its time of change. Hashing more than 400 files would cost more than a TAB may take,
+and a change that keeps both shows a stale list of candidates at worst. What a trial or a sweep records of a plugin is
+its hash.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -60,15 +65,11 @@ def _kept(file: str) -> dict[str, Any] | None:
 
 def _keep(file: str, content: dict[str, Any]) -> None:
     """Keep a table, whole or not at all; where the cache cannot be written, each TAB makes it again."""
-    temporary = f"{file}.{os.getpid()}.tmp"
-    try:
-        os.makedirs(os.path.dirname(file), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-        os.replace(temporary, file)
-    except OSError:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    from stackwise_ray.core.atomic import atomic_write_text  # here alone: a TAB that finds its table does without it
+    from stackwise_ray.core.errors import DiskFullError
+
+    with contextlib.suppress(OSError, DiskFullError):
+        atomic_write_text(file, json.dumps(content))
 
 
 def _state(paths: Iterable[str]) -> dict[str, list[int] | None]:

@@ -18,7 +18,7 @@ import typer.models
 
 from stackwise_ray.completion.shell_scripts import SCRIPTS
 from stackwise_ray.config.loading import shipped_search_spaces
-from stackwise_ray.config.reading.presets import PresetCatalogue
+from stackwise_ray.config.reading.presets import list_presets
 from stackwise_ray.config.reading.yaml import load_yaml
 from stackwise_ray.config.space.sweep_config import NOT_KEYS, SweepConfig
 from stackwise_ray.config.trial import TrialConfig
@@ -35,7 +35,7 @@ from stackwise_ray.core import registries
 from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import loaded
-from stackwise_ray.drafting.contests import OTHER_WORDS
+from stackwise_ray.drafting.contests import every_word
 
 Takes = dict[str, Any]
 """What a value can be; see `candidates._values`."""
@@ -146,7 +146,7 @@ def _taken(command: str, name: str, kind: Any) -> Takes:
     by_name: dict[str, Callable[[], Takes]] = {
         "new model": lambda: _presets("model"),
         "new data": lambda: {**_presets("data"), "files": ANY},
-        "new against": _against,
+        "new against": lambda: {"values": every_word(), "paths": "train"},
         "root shell": lambda: {"values": dict.fromkeys(SCRIPTS, "")},
         "file": search_spaces,
         "source": lambda: {"files": ANY},
@@ -162,14 +162,7 @@ def _taken(command: str, name: str, kind: Any) -> Takes:
 
 
 def _presets(group: str) -> Takes:
-    return {"values": dict.fromkeys(PresetCatalogue().names(group), "")}
-
-
-def _against() -> Takes:
-    """What `new` compares a model with: words of its own, or path=value."""
-    words = dict.fromkeys((*PresetCatalogue().names("model"), *PresetCatalogue().names("training")), "")
-    flags = {name: registries.FLAGS.get(name).summary for name in registries.FLAGS.names()}
-    return {"values": {**words, **flags, **OTHER_WORDS}, "paths": "train"}
+    return {"values": dict.fromkeys(list_presets(group), "")}
 
 
 def _holds(kind: Any, wanted: type) -> bool:

@@ -75,7 +75,18 @@ def choices(model: str) -> dict[str, str]:
     found |= OTHER_WORDS
     found[RATES] += f" {trial.training.lr:g}"
     found |= {name: "another way to train" for name in list_presets("training") if name != "classical"}
-    return found | {name: FLAGS.get(name).summary for name in FLAGS.names()}
+    return found | _flags()
+
+
+def every_word() -> dict[str, str]:
+    """All words that `contest` knows, with what they mean where the name does not say it."""
+    presets = dict.fromkeys((*list_presets("model"), *list_presets("training")), "")
+    return {**presets, **_flags(), **OTHER_WORDS}
+
+
+def _flags() -> dict[str, str]:
+    """The flags with what they do."""
+    return {name: flag.summary for name, flag in FLAGS.items()}
 
 
 def contest(model: str, against: str) -> Contest:
@@ -105,9 +116,8 @@ def contest(model: str, against: str) -> Contest:
         arms = {"without": {}, against: {"flags": [against]}}
         also = tuple(measure.metric for measure in FLAGS.get(against).measured_by if measure.against is None)
         return Contest(arms=arms, claim=claim, tuned=False, role=trial.model.role, also=also)
-    known = [*list_presets("model"), *list_presets("training"), *FLAGS.names(), *OTHER_WORDS]
-    problem = f"= {against} is no model, no way to train, no flag and no path=value; {did_you_mean(against, known)}"
-    raise ConfigError(problem, path=PLACE)
+    near = did_you_mean(against, every_word())
+    raise ConfigError(f"= {against} is no model, no way to train, no flag and no path=value; {near}", path=PLACE)
 
 
 def _of_models(trial: TrialConfig, model: str, other: str) -> Contest:

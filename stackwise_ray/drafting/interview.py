@@ -1,4 +1,8 @@
-"""Questions at a terminal, each of which an option can answer instead."""
+"""Questions at a terminal, each of which an option can answer instead.
+
+Neither `typer.prompt` nor `rich.prompt` fits: an answer here is a word or its number in a list, a refused answer is
+asked for again with our own message, and where nobody can be asked the error names the option that answers.
+"""
 
 from __future__ import annotations
 

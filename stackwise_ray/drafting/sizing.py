@@ -139,18 +139,17 @@ def measure(draft: SearchSpaceDraft, arms: Sequence[str], tell: Callable[[str], 
             f"{load.detail}: what is measured beside them is too slow; wait until the machine is idle, or add "
             "--even-if-busy"
         )
-    data = "python_stdlib" if draft.path is not None else draft.data
-    fixed = [f"model={draft.model}", f"data={data}", f"training.batch_tokens={BATCH_TOKENS}"]
-    trials = [" ".join([*_without(fixed, changes), *changes]) for changes in map(draft.contest.words, arms)]
     waiting = iter(arms)
     tell(f"measuring {next(waiting, None)}")
-    for measurement in calibrate(trials, at=places_here("cpu", 1), threads=1, seconds=1.5):
+    for measurement in calibrate(measured_trials(draft, arms), at=places_here("cpu", 1), threads=1, seconds=1.5):
         tell(f"measuring {next(waiting, 'done')}")
         if measurement.problem is not None:
             raise ConfigError(f"{measurement.words}: {measurement.problem}")
 
 
-def _without(fixed: Sequence[str], changes: Sequence[str]) -> list[str]:
-    """The words that no change replaces."""
-    changed = {word.partition("=")[0] for word in changes}
-    return [word for word in fixed if word.partition("=")[0] not in changed]
+def measured_trials(draft: SearchSpaceDraft, arms: Sequence[str]) -> list[str]:
+    """Some arms as the words of a command line; a user's own text is left out, since speed does not depend on it."""
+    data = "python_stdlib" if draft.path is not None else draft.data
+    fixed = {"model": draft.model, "data": data, "training.batch_tokens": str(BATCH_TOKENS)}
+    changes = [dict(word.split("=", 1) for word in draft.contest.words(arm)) for arm in arms]
+    return [" ".join(f"{path}={value}" for path, value in {**fixed, **changed}.items()) for changed in changes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,8 +104,9 @@ class SearchSpaceDraft:
 
 
 def _inline(value: Any) -> str:
-    """A value on one line of YAML."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    shown: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
+    """A value on one line of YAML; a text in quotes."""
+    quoted = '"' if isinstance(value, str) else None
+    shown: str = yaml.safe_dump(
+        value, default_style=quoted, default_flow_style=True, width=sys.maxsize, allow_unicode=True, sort_keys=False
+    )
     return shown.strip()

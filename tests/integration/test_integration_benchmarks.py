@@ -1,4 +1,7 @@
-"""The benchmark scripts run, at sizes that take a second, and say what they measured."""
+"""The benchmark scripts run, at sizes that take a second, and say what they measured.
+
+Their `main` reads the command line, so the tests set `sys.argv`; one process runs all, since torch takes seconds to load.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ANSWERS = ["--model", "decoder/gpt2_family/tiny", "--against", "decoder/llama_fa
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder and a cache in which nothing is, on a machine that is never idle."""
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))  # whatever else runs here now
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -66,10 +66,11 @@ def test_seeds_and_tuning_are_in_the_time(measured: Path) -> None:
     assert made.seconds <= 0.85 * 900
 
 
-def test_a_time_that_is_too_short_says_what_would_do(measured: Path) -> None:
-    code, said = new(*ANSWERS, "--time", "1s", "--yes")
+@pytest.mark.parametrize(("words", "time"), [(["--time", "1s"], "1 s"), (["--hours", "0.001"], "3.6 s")])
+def test_a_time_that_is_too_short_says_what_would_do(measured: Path, words: list[str], time: str) -> None:
+    code, said = new(*ANSWERS, *words, "--yes")
     assert code == 2
-    assert "--time = 1 s is too short for 6 trials of 30 steps, which take about" in said
+    assert f"--time = {time} is too short for 6 trials of 30 steps, which take about" in said
     assert list(measured.iterdir()) == []
 
 
@@ -118,6 +119,8 @@ def test_where_nobody_can_be_asked_the_missing_option_is_named(empty: Path, give
         (["--model", "decoder/gpt2_family/tny"], "did you mean 'decoder/gpt2_family/tiny'"),
         (["--data", "wikitext"], "did you mean 'wikitext2'"),
         (["--data", "text_files"], "name its file or folder"),
+        (["--data", "/no/such.txt"], "there is no such file or folder"),
+        (["--claim", "bad \udcff byte"], "--claim: is no UTF-8 text"),
         (["--output", "."], "is a folder"),
     ],
 )

@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from analysis import write_report
 from stackwise_ray.config.loading import sweep_from_plain
+from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.core.errors import SweepFailedError
 from stackwise_ray.distributed import driver
 from stackwise_ray.sweep import SweepResult, run
+from stackwise_ray.sweep import app as sweep_app
+from stackwise_ray.train import app as train_app
 
 sys.path.append(str(Path(__file__).parent / "analysis"))
 from synthetic_sweeps import JournalBuilder, train_nothing, write_ablation
@@ -40,18 +44,35 @@ def test_a_result_is_short_at_the_prompt_and_an_answer_in_a_notebook(tmp_path: P
     assert str(summary.report) in page
 
 
-def test_a_sweep_of_which_every_trial_failed_is_an_error_with_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def all_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a sweep of which every trial has failed, which a run finds."""
     builder = JournalBuilder(tmp_path / "s")
     for arm in "ab":
         builder.trial(arm, 0, status="failed", reason="loss is NaN at step 1")
     builder.meta(sweep={"name": "s", "design": {"baseline": "a"}})
     folder = builder.close()
-
     train_nothing(monkeypatch, folder)
+    return folder
+
+
+def test_a_sweep_of_which_every_trial_failed_is_an_error_with_its_result(all_failed: Path, tmp_path: Path) -> None:
     with pytest.raises(SweepFailedError, match="All 2 trials failed, so there is no result") as caught:
         run(sweep_from_plain(DOCUMENT), tmp_path)
-    assert caught.value.result.directory == folder
+    assert caught.value.result.directory == all_failed
     assert "loss is NaN at step 1" in str(caught.value)
     assert "All 2 trials failed" in repr(caught.value.result)
+
+
+@pytest.mark.parametrize("command", ["sweep", "train --multirun"])
+def test_a_command_prints_a_sweep_of_which_every_trial_failed_as_any_other(
+    all_failed: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "s.yaml").write_text(dump_yaml(DOCUMENT))
+    words = ["model=decoder/gpt2_family/tiny", "data=markov", "training.budget.steps=2", "model.d_ff=64,128"]
+    app, words = (sweep_app, [str(tmp_path / "s.yaml")]) if command == "sweep" else (train_app, ["--multirun", *words])
+    done = CliRunner().invoke(app, [*words, "--output", str(tmp_path)])
+    assert done.exit_code == 1, done.output
+    assert "All 2 trials failed, so there is no result" in " ".join(done.output.split())
+    assert "failed: a, seed 0, replicate" in done.output
+    assert f"report: {all_failed / 'report'}" in done.output

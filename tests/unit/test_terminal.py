@@ -61,7 +61,7 @@ def option_helps(callback: Any) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "words", [["--config-name", "ablation"], ["-cn=search_spaces/ablation.yaml"], ["--config-path=ablation"]]
 )
-@pytest.mark.parametrize("command", ["sweep", "train"])
+@pytest.mark.parametrize("command", ["sweep", "train", "__main__"])
 def test_an_option_of_hydra_is_answered_with_the_command_of_today(command: str, words: list[str]) -> None:
     app = importlib.import_module(f"stackwise_ray.{command}").app
     done = CliRunner().invoke(app, words)

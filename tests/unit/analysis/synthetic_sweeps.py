@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from stackwise_ray.config.space.comparisons import resolve_questions
 from stackwise_ray.config.space.sweep_config import SweepConfig, with_default_objective
 from stackwise_ray.config.trial.validation import validate
-from stackwise_ray.core.records import JOURNAL_SCHEMA
+from stackwise_ray.core.records import JOURNAL_SCHEMA, open_journal, read_trials
 
 ARMS = {"attention": 2.05, "llama": 2.06, "bk_original": 2.31, "token_local": 2.52, "resolvent": 2.12}
 """Arm and its mean loss; chosen so that every verdict has a clear candidate."""
@@ -235,7 +236,10 @@ def train_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     from stackwise_ray.distributed import driver
 
     def ended(*words: Any) -> driver.SweepOutcome:
-        return driver.SweepOutcome(directory=folder, trials=(), failed=(), report=words[-1].report(folder))
+        with closing(open_journal(folder / "journal.sqlite")) as journal:
+            trials = tuple(read_trials(journal))
+        failed = tuple(trial for trial in trials if trial.status == "failed")
+        return driver.SweepOutcome(directory=folder, trials=trials, failed=failed, report=words[-1].report(folder))
 
     monkeypatch.setattr(driver, "run_sweep", ended)
 

@@ -9,10 +9,14 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from synthetic_sweeps import JournalBuilder, final_metrics
+from typer.testing import CliRunner
 
 from analysis import load_runs
-from analysis.__main__ import main
+from analysis.__main__ import app, main
+
+COMMANDS = typer.main.get_command(app).commands
 
 
 def run(capsys, monkeypatch, *words: object) -> tuple[int, str, str]:
@@ -134,7 +138,7 @@ def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkey
     [
         (("report", "nowhere"), "no such file or folder"),
         (("compare", "nowhere.csv"), "no such file"),
-        (("power", "--sd", 1), "say what to find"),
+        (("power", "--sd", 1), "error: say what to find"),
         (("power", "--sd", -1, "--n", 3), "sd_difference = -1"),
         (("power", "--sd", "much", "--n", 3), "Invalid value for '--sd'"),
         (("conjure",), "No such command"),
@@ -294,10 +298,37 @@ def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monk
     assert "about an effect" in err
 
 
-@pytest.mark.parametrize("command", ["compare", "report", "power", "sequential", "rank", "aggregate", "hierarchical"])
-def test_every_command_shows_examples_in_its_help(command, capsys, monkeypatch):
-    _, out, _ = run(capsys, monkeypatch, command, "--help")
-    assert f"python -m analysis {command} " in out
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_of_a_command_cuts_no_sentence_and_no_example(name):
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).output
+    command = COMMANDS[name]
+    for text in (command.help, *(parameter.help for parameter in command.params)):
+        assert "".join((text or "").split()) in "".join(shown.split())
+    begin, title, *examples = command.epilog.splitlines()
+    assert (begin, title) == ("\b", "Examples:")
+    assert examples
+    for example in examples:
+        assert example.startswith(f"  python -m analysis {name} ")
+        assert f"  {example}" in shown.splitlines(), "on one line, whatever the width"
+
+
+def test_the_list_of_commands_cuts_no_sentence():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
+    assert len(COMMANDS) == 10
+    for name, command in COMMANDS.items():
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"  {name} ")]
+        assert line.split()[1] == command.help.split()[0]
+        assert "".join(command.help.split("\n\n")[0].split()) in "".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [("stackwise-analysis", "stackwise-analysis"), ("x.py", "python -m analysis")]
+)
+def test_the_usage_names_the_program_as_it_was_started(typed, shown, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [typed, "rank", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"Usage: {shown} rank [OPTIONS]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["loss", "val_loss", "validation/loss"])

@@ -79,13 +79,6 @@ def test_a_mistake_in_a_law_is_one_message_and_exit_code_2(words, message, csv, 
     assert "Traceback" not in err + out
 
 
-@pytest.mark.parametrize("command", ["fit", "isoflop"])
-def test_help_shows_examples(command, capsys, monkeypatch):
-    code, out, _ = run(capsys, monkeypatch, command, "--help")
-    assert code == 0
-    assert f"python -m analysis {command} " in out
-
-
 def test_fitting_a_law_never_loads_torch_or_ray(csv):
     code = (
         f"import sys, analysis; t = analysis.load_runs({str(csv)!r}).rename(columns={{'Training FLOP': 'flops'}}); "

@@ -14,7 +14,9 @@ import pytest
 from stackwise_ray.completion import table_cache
 from stackwise_ray.completion.answering import split_line
 from stackwise_ray.completion.table_cache import completion_table, table_file
+from stackwise_ray.config.reading.shipped import shipped_search_spaces
 
+ROOT = Path(__file__).resolve().parents[3]
 LIGHT = "import sys; from stackwise_ray.launch import main; main(); print(' '.join(sys.modules), file=sys.stderr)"
 
 
@@ -36,7 +38,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Making:
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
     watched = tmp_path / "ours.py"
     watched.write_text("1")
-    monkeypatch.setattr(table_cache, "_our_files", lambda: iter([str(watched)]))
+    monkeypatch.setattr(table_cache, "_our_files", lambda: iter([str(watched)]))  # a test changes no source of ours
     return Making(tmp_path / "plugin.py")
 
 
@@ -52,6 +54,15 @@ def test_a_table_is_made_again_when_a_file_that_it_was_made_of_changes(made: Mak
     (tmp_path / name).write_text("another length")
     assert completion_table(made)["paths"] == {"times": 2}
     assert completion_table(made)["paths"] == {"times": 2}
+
+
+def test_what_a_table_is_made_of_is_watched() -> None:
+    watched = set(table_cache._our_files())
+    presets = ROOT / "stackwise_ray" / "presets" / "model" / "decoder" / "gpt2_family"
+    made_of = [ROOT / "stackwise_ray" / "sweep.py", ROOT / "analysis" / "__main__.py", presets, presets / "tiny.yaml"]
+    made_of += [*shipped_search_spaces().values(), Path(pytest.__file__).parents[1]]  # the last: where packages are
+    assert [path for path in made_of if str(path) not in watched] == []
+    assert not any("__pycache__" in path for path in watched), "a compiled module is no change"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"state": {}, "table": []}', '{"state": {}, "table": {}}', "\x00"])
@@ -75,9 +86,9 @@ def test_each_version_and_each_place_of_packages_has_a_table_of_its_own(
     made: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {table_file()}
-    monkeypatch.setattr(table_cache, "VERSION", "9.9.9")
+    monkeypatch.setattr(table_cache, "VERSION", "9.9.9")  # another version, as if it were installed
     names.add(table_file())
-    monkeypatch.setattr(sys, "path", [*sys.path, "/somewhere"])
+    monkeypatch.setattr(sys, "path", [*sys.path, "/somewhere"])  # as PYTHONPATH does it
     names.add(table_file())
     assert len(names) == 3
 
@@ -90,6 +101,21 @@ def test_a_tab_loads_nothing_heavy_once_the_table_is_kept(tmp_path: Path) -> Non
         assert done.stdout == "\nablation\n"
     heavy = {"typer", "rich", "pydantic", "yaml", "hydra", "numpy", "torch", "importlib.metadata", "subprocess"}
     assert set(done.stderr.split()) & heavy == set()
+
+
+def test_an_installed_plugin_that_cannot_be_loaded_stops_no_completion(tmp_path: Path) -> None:
+    metadata = tmp_path / "theirs-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    groups = ("flags", "corpora", "families", "regimes", "tasks", "optimizers", "presets")
+    text = "".join(f"[stackwise_ray.{group}]\nmine = no_such_module\n" for group in groups)
+    (metadata / "entry_points.txt").write_text(text)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    asked = {"_STACKWISE_COMPLETE": "bash", "_STACKWISE_LINE": "stackwise new --against dee"}
+    env = {**os.environ, **asked, "PYTHONPATH": path, "STACKWISE_CACHE": str(tmp_path)}
+    program = "from stackwise_ray.launch import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\ndeeper\n", "")
 
 
 @pytest.mark.parametrize(

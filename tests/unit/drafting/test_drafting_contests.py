@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.reading.presets import list_presets
@@ -12,6 +15,7 @@ from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import FLAGS
 from stackwise_ray.drafting.contests import Contest, choices, contest
+from stackwise_ray.drafting.sizing import measured_trials
 from stackwise_ray.drafting.writing import SearchSpaceDraft
 
 GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
@@ -33,6 +37,13 @@ def test_every_choice_beside_a_decoder_makes_a_valid_file(against: str, tmp_path
     assert sweep.comparisons[0].metric == "validation/loss"
     assert 20 <= len(file.read_text().splitlines()) <= 27
     assert file.read_text().count(" # ") >= 6, "it is commented"
+
+
+@given(claim=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example(claim='He said "it\'s": yes\nno # \U0001f600 \x7f \u2028 {a: [b]} end')
+def test_a_claim_is_kept_to_the_letter(claim: str) -> None:
+    found = Contest(arms={"a": {}, "b": {}}, claim="", tuned=False, role="decoder")
+    assert yaml.safe_load(draft_of(found, GPT2, claim=claim).text())["question"] == claim
 
 
 @pytest.mark.parametrize("against", ["encoder/modernbert_family/tiny", "depth_time", "deeper", "training.lr=1e-3"])
@@ -95,4 +106,18 @@ def test_a_short_time_is_spent_on_fewer_seeds_and_no_tuning() -> None:
     assert "tune: null" in draft_of(found, GPT2, 299.0).text()
     assert "seeds: 5" in draft_of(found, GPT2, 300.0).text()
     assert "log_uniform: [0.001, 0.009]" in draft_of(found, GPT2, 300.0).text()
+    limits = [yaml.safe_load(draft_of(found, GPT2, seconds).text())["limits"] for seconds in (60.0, 450.0, 3600.0)]
+    assert [limit["wall_hours"] for limit in limits] == [0.25, 0.25, 2.0], "twice the time, and no less than 15 minutes"
     assert "tune: null" in draft_of(contest(GPT2, "lr"), GPT2, 300.0).text(), "the arms are learning rates"
+
+
+def test_what_is_measured_is_what_the_arms_train() -> None:
+    found = contest(GPT2, "decoder/llama_family/tiny")
+    draft = draft_of(found, GPT2, data="text_files", path="my.txt")
+    batch = "training.batch_tokens=1024"
+    assert measured_trials(draft, list(found.arms)) == [
+        f"model={GPT2} data=python_stdlib {batch}",
+        f"model=decoder/llama_family/tiny data=python_stdlib {batch}",
+    ]
+    of_markov = draft_of(contest(GPT2, "training.batch_tokens=2048"), GPT2)
+    assert measured_trials(of_markov, ["batch_tokens_2048"]) == [f"model={GPT2} data=markov training.batch_tokens=2048"]
