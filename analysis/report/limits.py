@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stackwise_ray.core.metric_catalogue import format_size
+from stackwise_ray.core.metric_catalogue import format_size, with_unit
 from stackwise_ray.core.quantities import format_count
 
 from ..anytime.verdict import SequentialComparison
-from ..paired.answer_words import counted, listed, with_unit
+from ..paired.answer_words import counted, listed
 from ..paired.comparison import FEWEST_BLOCKS, Comparison
 from ..table.sweep_directory import Sweep
 from .arm_summary import ArmSummary
