@@ -199,7 +199,7 @@ def _effect_sizes() -> EffectSizes:
     from stackwise_ray.trials.detectable_effects import EffectSizes
 
     detectable = analysis_module("anytime.detectable")
-    return EffectSizes(smallest=detectable.smallest_effect, noise=detectable.observed_noise)
+    return EffectSizes(power=detectable.POWER, smallest=detectable.smallest_effect, noise=detectable.observed_noise)
 
 
 # ------------------------------------------------------------------------------------------------- the command

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stackwise_ray.core.metric import Direction
-from stackwise_ray.core.metric_catalogue import badness, format_size, good_direction, metric_called, metric_name
+from stackwise_ray.core.metric_catalogue import badness, format_size, good_direction, metric_name, with_unit
 from stackwise_ray.core.quantities import ABSENT
 
 from ..render import GridView
@@ -110,19 +110,6 @@ def budget_name(budget: str) -> str:
     ('FLOPs', 'tokens')
     """
     return _BUDGETS.get(budget, budget)
-
-
-def with_unit(metric: str, shown: str) -> str:
-    """A number of a metric with its unit, as a sentence has it.
-
-    >>> with_unit("validation/loss", "0.90"), with_unit("memory/peak_bytes", "3.0 MiB"), with_unit("score", "2.1")
-    ('0.90 nats', '3.0 MiB', '2.1')
-    """
-    found = metric_called(metric)
-    if found is None or found.form not in ("number", "count") or found.unit.startswith("per "):
-        return shown
-    unit = "nats" if found.unit.startswith("nats per ") else found.unit
-    return f"{shown} {unit}" if unit and unit not in found.name else shown
 
 
 def counted(number: int) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from stackwise_ray.core.metric_catalogue import format_metric, metric_name
+from stackwise_ray.core.metric_catalogue import format_metric, metric_name, with_unit
 from stackwise_ray.core.quantities import format_share
 
-from ..paired.answer_words import AnsweredView, Phrase, counted, with_unit
+from ..paired.answer_words import AnsweredView, Phrase, counted
 from ..table.sweep_directory import Sweep
 from .arm_summary import ArmSummary, point_text
 from .reported_steps import Answer

@@ -26,7 +26,8 @@ from stackwise_ray.core.environment import cpu_model, usable_cores
 SAMPLES_KEPT = 15
 SAME_SIZE = 4.0
 """Samples within this factor of a run's FLOPs per step count as its size: achieved FLOP/s rise with the size of the
-matrices, so where there are samples this near, those farther off are left out."""
+matrices, so where there are samples this near, those farther off are left out, and samples of one size never replace
+those of another."""
 _SIZE = "flops_per_step"
 _VERSION = 1
 CPU = "cpu"
@@ -94,19 +95,12 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Medians for one kind of run at one size.
-
-    Attributes:
-        size_factor: How far the samples' FLOPs per step are from those asked for (1 or more; within `SAME_SIZE` they
-            count as the same size, beyond it the numbers are an extrapolation and should be shown as one).
-    """
+    """Medians for one kind of run at one size, each of the nearest samples that have the field; None: none has it."""
 
     flops_per_s: float | None
     startup_s: float | None
     baseline_bytes: float | None
     memory_ratio: float | None
-    samples: int
-    size_factor: float
 
 
 class Calibration:
@@ -120,28 +114,24 @@ class Calibration:
         self.path = Path(path) if path is not None else calibration_path()
 
     def add(self, key: CalibrationKey, sample: Sample) -> None:
-        """Appends a sample; of each field, the newest `SAMPLES_KEPT` of the kind stay. Safe among processes."""
+        """Appends a sample; of each field, the newest `SAMPLES_KEPT` of the kind and about this size stay.
+
+        Safe among processes.
+        """
         with self._changed() as everything:
             kinds = everything["machines"].setdefault(machine_signature(), {})
-            samples = kinds.setdefault(key.text(), [])
-            samples.append({name: value for name, value in asdict(sample).items() if value is not None})
-            kinds[key.text()] = _newest(samples)
+            kinds[key.text()] = _newest([*_valid(kinds.get(key.text(), [])), sample])
 
     def measured(self, key: CalibrationKey, flops_per_step: float) -> Measured | None:
         """The medians for a run of this kind and size, from the nearest samples; None where there are none."""
         samples = self._samples(key)
         if not samples:
             return None
-        distance = {id(s): abs(math.log(s.flops_per_step / flops_per_step)) for s in samples}
-        reach = max(min(distance.values()), math.log(SAME_SIZE)) + 1e-9
-        near = [s for s in samples if distance[id(s)] <= reach]
         return Measured(
-            flops_per_s=_median(near, "flops_per_s"),
-            startup_s=_median(near, "startup_s"),
-            baseline_bytes=_median(near, "baseline_bytes"),
-            memory_ratio=_median(near, "memory_ratio"),
-            samples=len(near),
-            size_factor=math.exp(min(distance.values())),
+            flops_per_s=_nearest_median(samples, "flops_per_s", flops_per_step),
+            startup_s=_nearest_median(samples, "startup_s", flops_per_step),
+            baseline_bytes=_nearest_median(samples, "baseline_bytes", flops_per_step),
+            memory_ratio=_nearest_median(samples, "memory_ratio", flops_per_step),
         )
 
     def predict_seconds(
@@ -186,7 +176,7 @@ class Calibration:
         return tuple(sorted({device for device in devices if device != CPU}))
 
     def _samples(self, key: CalibrationKey) -> list[Sample]:
-        """What is stored of a kind; an entry that is none counts as not there, as a damaged file does.
+        """What is stored of a kind.
 
         What this machine has not measured on a GPU, other machines with a GPU of this name have.
         """
@@ -194,11 +184,7 @@ class Calibration:
         stored = machines.get(machine_signature(), {}).get(text, [])
         if not stored and key.device != CPU:
             stored = [entry for kinds in machines.values() for entry in kinds.get(text, [])]
-        samples = []
-        for entry in stored:
-            with contextlib.suppress(TypeError, ValueError):
-                samples.append(Sample(**entry))
-        return samples
+        return _valid(stored)
 
     @contextlib.contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
@@ -214,7 +200,8 @@ class Calibration:
         """The file's content; a damaged file or one of another version holds no measurements (it is only a cache)."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            if content["version"] == _VERSION and isinstance(content["machines"], dict):
+            parts = (content["machines"], content.get("starts", {}))
+            if content["version"] == _VERSION and all(isinstance(part, dict) for part in parts):
                 return dict(content)
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -231,18 +218,33 @@ def machine_signature() -> str:
     return f"{cpu_model()} x{usable_cores()}"
 
 
-def _newest(samples: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Of each field its newest values (most runs do not measure every field); the rest of an older sample goes."""
-    counts: Counter[str] = Counter()
+def _valid(entries: list[dict[str, float]]) -> list[Sample]:
+    """The entries that are measurements; others count as not there, as a damaged file does."""
+    samples = []
+    for entry in entries:
+        with contextlib.suppress(TypeError, ValueError):
+            samples.append(Sample(**entry))
+    return samples
+
+
+def _newest(samples: list[Sample]) -> list[dict[str, float]]:
+    """Of each field and size its newest values (most runs do not measure every field); the rest of a sample goes."""
+    counts: Counter[tuple[str, int]] = Counter()
     kept = []
     for sample in reversed(samples):
-        young = {name: value for name, value in sample.items() if counts[name] < SAMPLES_KEPT or name == _SIZE}
-        counts.update(list(young))
-        if young.keys() > {_SIZE}:
-            kept.append(young)
+        size = round(math.log(sample.flops_per_step, SAME_SIZE))
+        known = {name: value for name, value in asdict(sample).items() if value is not None and name != _SIZE}
+        young = {name: value for name, value in known.items() if counts[name, size] < SAMPLES_KEPT}
+        counts.update((name, size) for name in young)
+        if young:
+            kept.append({_SIZE: sample.flops_per_step, **young})
     return kept[::-1]
 
 
-def _median(samples: list[Sample], name: str) -> float | None:
-    values = [value for sample in samples if (value := getattr(sample, name)) is not None]
-    return statistics.median(values) if values else None
+def _nearest_median(samples: list[Sample], name: str, flops_per_step: float) -> float | None:
+    """The median of a field over the samples of this size that have it, else over those of the nearest size."""
+    measured = [(sample, value) for sample in samples if (value := getattr(sample, name)) is not None]
+    distances = [abs(math.log(sample.flops_per_step / flops_per_step)) for sample, _ in measured]
+    reach = max(min(distances, default=0.0), math.log(SAME_SIZE)) + 1e-9
+    near = [value for (_, value), distance in zip(measured, distances, strict=True) if distance <= reach]
+    return statistics.median(near) if near else None

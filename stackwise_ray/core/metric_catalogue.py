@@ -209,6 +209,19 @@ def format_size(path: str, value: float) -> str:
     return _signed(found.form, value)[1:]
 
 
+def with_unit(path: str, shown: str) -> str:
+    """A number of a metric with its unit, as a sentence has it.
+
+    >>> with_unit("validation/loss", "0.90"), with_unit("memory/peak_bytes", "3.0 MiB"), with_unit("score", "2.1")
+    ('0.90 nats', '3.0 MiB', '2.1')
+    """
+    found = metric_called(path)
+    if found is None or found.form not in ("number", "count") or found.unit.startswith("per "):
+        return shown
+    unit = "nats" if found.unit.startswith("nats per ") else found.unit
+    return f"{shown} {unit}" if unit and unit not in found.name else shown
+
+
 _FORMATS: dict[Form, Callable[[float | None], str]] = {
     "count": format_count,
     "bytes": format_bytes,

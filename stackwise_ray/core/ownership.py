@@ -101,7 +101,7 @@ class SweepLock:
         self._mine = None
 
     def owner(self) -> Owner | None:
-        """Who holds the directory now, dead or alive; None where none does."""
+        """The process that holds the directory, dead or alive; None: no process holds it."""
         if not self.path.exists():
             return None
         with open(self.path, "rb") as file:

@@ -74,8 +74,8 @@ def entry(root: Path, key: str, *, intact: Callable[[Path], bool], build: Callab
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # full, beyond a quota, beyond a file's limit
             raise DiskFullError(
-                f"the disk of {root} is full, so data cannot be prepared there ({error.strerror}); free "
-                "some space, or set STACKWISE_CACHE to another folder"
+                f"there is no room for prepared data in {root} ({error.strerror}); free some space, or set "
+                "STACKWISE_CACHE to another folder"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ConfigError(

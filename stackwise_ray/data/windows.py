@@ -165,9 +165,8 @@ def strided_windows(n_tokens: int, seq_len: int, stride: int | None = None) -> S
     """
     step = max(1, seq_len // 2) if stride is None else stride
     if not 1 <= step <= seq_len:
-        raise ConfigError(
-            f"a stride of {step} is more than a window and would skip tokens; choose 1 to seq_len = {seq_len}"
-        )
+        wrong = "would never move on" if step < 1 else "is longer than a window and would skip tokens"
+        raise ConfigError(f"a stride of {step} {wrong}; choose 1 to seq_len = {seq_len}")
     count_windows(n_tokens, seq_len, split="whole")
     last = n_tokens - 1 - seq_len
     offsets = np.append(np.arange(0, last, step, dtype=np.int64), last)

@@ -84,9 +84,8 @@ class ProgressDisplay:
             _GAP + max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in columns
         )
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-        name_width = max(
-            _SHORTEST_NAME, min(WIDTH, self._console.width) - taken
-        )  # a long name is cut before a number or its heading
+        # A long name is cut before a number or its heading is.
+        name_width = max(_SHORTEST_NAME, min(WIDTH, self._console.width) - taken)
         table.add_column("trial", no_wrap=True, overflow="ellipsis", max_width=name_width, vertical="bottom")
         for head in heads:
             table.add_column(head, justify="right", no_wrap=True, vertical="bottom")

@@ -142,24 +142,27 @@ def _stage_bytes(
         model = build_training_model(trial, vocab_size=vocab_size, special_ids=dict(special_ids))
         enter_stage(model, stage)
         optimizer = build_optimizer(model, trial.optimizer, trial.training.lr)
-        peak = saved_bytes = 0
-        for _ in range(2):  # the second step finds the optimizer's state there
-            with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
-                loss = torch.zeros((), dtype=torch.float64)  # of the step, while it lasts
-                for piece in pieces:
-                    _forward_backward(trial, stage, model, piece)
-                optimizer.step()
-                cap_spectral_norms(_capped(trial, model))
-                optimizer.zero_grad(set_to_none=True)
-                del loss
-            peak, saved_bytes = max(peak, live.peak_bytes), max(saved_bytes, saved.bytes)
+        _forward_backward(trial, stage, model, 1)
+        optimizer.step()  # the step that counts finds the optimizer's state there
+        if len(set(pieces)) < len(pieces):  # of two equal micro-batches the second needs more: it finds gradients there
+            del pieces[0]
+        else:
+            optimizer.zero_grad(set_to_none=True)
+        with LiveTensorPeak(tensors_of(model, optimizer)) as live, SavedActivations(model) as saved:
+            loss = torch.zeros((), dtype=torch.float64)  # of the step, while it lasts
+            for piece in pieces:
+                _forward_backward(trial, stage, model, piece)
+            optimizer.step()
+            cap_spectral_norms(_capped(trial, model))
+            optimizer.zero_grad(set_to_none=True)
+            del loss
         weights = sum(parameter.nbytes for parameter in model.parameters())
         merge_adapters(model)
         count = count_parameters(model)
         state = {id(v): v for e in optimizer.state.values() for v in e.values() if isinstance(v, torch.Tensor)}
         return StageBytes(
-            live_peak=peak,
-            saved_activations=saved_bytes,
+            live_peak=live.peak_bytes,
+            saved_activations=saved.bytes,
             weights=weights,
             optimizer_state=sum(tensor.nbytes for tensor in state.values()),
             model=sum(parameter.nbytes for parameter in model.parameters()),

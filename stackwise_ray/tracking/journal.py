@@ -76,8 +76,8 @@ class Journal(JournalFile):
         """Makes a failed trial pending again (`--retry-failed`); False where it has not failed."""
         with self._transaction() as connection:
             cursor = connection.execute(
-                "UPDATE trials SET status = 'pending', reason = NULL, ended_at = NULL WHERE trial_id = ? AND status = "
-                "'failed'",
+                "UPDATE trials SET status = 'pending', reason = NULL, ended_at = NULL"
+                " WHERE trial_id = ? AND status = 'failed'",
                 (trial_id,),
             )
             return cursor.rowcount == 1
@@ -129,8 +129,8 @@ class Journal(JournalFile):
                     raise ValueError(f"attempt {report.attempt} of trial {report.trial_id} was never started")
             taken = [report for report in reports if report.attempt == current[report.trial_id]]
             connection.executemany(
-                "INSERT INTO reports (trial_id, attempt, step, tokens, flops, time, metrics) VALUES (?, ?, ?, ?, ?, ?, "
-                "?)",
+                "INSERT INTO reports (trial_id, attempt, step, tokens, flops, time, metrics)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
                     (
                         r.trial_id,
@@ -213,8 +213,8 @@ class Journal(JournalFile):
             if row is not None and not replace:
                 raise ValueError(f"decision {kind}/{key} is {row['payload']} in the journal and cannot become {text}")
             connection.execute(
-                "INSERT INTO decisions (kind, key, payload, time) VALUES (?, ?, ?, ?) ON CONFLICT (kind, key) DO "
-                "UPDATE SET payload = excluded.payload, time = excluded.time",
+                "INSERT INTO decisions (kind, key, payload, time) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload, time = excluded.time",
                 (kind, key, text, time.time()),
             )
             return True
@@ -237,8 +237,8 @@ class Journal(JournalFile):
 
     def _close_open_attempts(self, reason: str, now: float, trial_id: str | None = None) -> None:
         self._connection.execute(
-            "UPDATE attempts SET ended_at = ?, outcome = 'interrupted', reason = ? WHERE outcome IS NULL AND (? IS "
-            "NULL OR trial_id = ?)",
+            "UPDATE attempts SET ended_at = ?, outcome = 'interrupted', reason = ?"
+            " WHERE outcome IS NULL AND (? IS NULL OR trial_id = ?)",
             (now, reason, trial_id, trial_id),
         )
 

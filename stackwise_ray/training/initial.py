@@ -125,7 +125,7 @@ def check_tokenizer(trial: TrialConfig, tokenizer: Path) -> None:
         return
     sizes = f"{len(theirs['vocabulary'])} tokens, the trial's {len(mine['vocabulary'])}"
     odd = sorted(dict(theirs["vocabulary"].items() ^ mine["vocabulary"].items()))
-    differ = f"such as {odd[0]!r}" if odd else "cut in another way"
+    differ = f"for example {odd[0]!r} is not the same in both" if odd else "text is cut in another way"
     raise ConfigError(
         f"= {folder} has another tokenizer than data.tokenizer = {trial.data.tokenizer} on {trial.data.corpus} "
         f"({sizes}; {differ}); use the tokenizer of the checkpoint: data.tokenizer={folder}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from stackwise_ray.config.space.seeds import replicate_seeds
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, SweepConfig
 from stackwise_ray.core.comparison_records import Questions, ResolvedComparison
-from stackwise_ray.core.metric_catalogue import find_metric, format_size
+from stackwise_ray.core.metric_catalogue import format_size, with_unit
 from stackwise_ray.core.quantities import format_significant
 from stackwise_ray.core.records import TrialRecord
 
@@ -29,12 +29,14 @@ class EffectSizes:
     """What the analysis answers (`analysis.anytime.detectable`).
 
     Attributes:
-        smallest: From a comparison and a number of seeds to the smallest effect that it sees with power .8, in sd of
-            the paired difference; None: it decides nothing with so few.
+        power: The probability with which the smallest effect is found.
+        smallest: From a comparison and a number of seeds to the smallest effect that it finds with that probability, in
+            sd of the paired difference; None: it decides nothing with so few.
         noise: From a sweep's trials to the sd of the paired difference and the number of differences; None: not
             measured.
     """
 
+    power: float
     smallest: Callable[[ResolvedComparison, int], float | None]
     noise: Callable[[Sequence[TrialRecord], ResolvedComparison], tuple[float, int] | None]
 
@@ -57,26 +59,22 @@ def _sentence(
     sweep: SweepConfig, comparison: ResolvedComparison, seeds: int, sizes: EffectSizes, trials: Sequence[TrialRecord]
 ) -> str:
     most = "at most " if isinstance(sweep.replicates.seeds, AdaptiveSeeds) else ""
-    many = f"{most}{seeds} {'seed' if seeds == 1 else 'seeds'}"
     metric = comparison.metric
+    asked = f"{metric}, each arm against {comparison.baseline}: {most}{seeds} seed{'' if seeds == 1 else 's'}"
     size = sizes.smallest(comparison, seeds)
     if size is None:
-        return f"{metric}: with {many} no difference can be seen; raise replicates.seeds"
+        return f"{asked} cannot decide, however large the difference is; raise replicates.seeds"
     m = len(comparison.family)
     level = f"level {comparison.alpha:g}"
     if comparison.correction != "none" and m > 1:
-        level += f" / {m} ({_CORRECTIONS[comparison.correction]})"
+        level += f" / {m} by {_CORRECTIONS[comparison.correction]}"
     text = (
-        f"{metric}: the smallest difference that {many} can see is {format_significant(size, 3)} sd of the paired "
-        f"difference ({_TESTS[comparison.test]}, {level}, power .8)"
+        f"{asked} find a difference of {format_significant(size, 3)} standard deviations of the paired differences "
+        f"with probability {sizes.power:g}, and a smaller one less often ({_TESTS[comparison.test]}, {level})"
     )
-    record = find_metric(metric)
-    unit = "" if record is None else record.unit
     measured = sizes.noise(trials, comparison)
     if measured is None:
-        return f"{text}; the size of an sd{f' in {unit}' * bool(unit)} is not known before two seeds of each have run"
+        return f"{text}; that standard deviation is not known before two seeds of each arm have run"
     sd, count = measured
-    return (
-        f"{text}: about {format_size(metric, size * sd)} {unit}".rstrip()
-        + f", as {count} differences of finished trials have an sd of {format_size(metric, sd)}"
-    )
+    effect, noise = (with_unit(metric, format_size(metric, value)) for value in (size * sd, sd))
+    return f"{text}: about {effect}, since {count} differences of finished trials have a standard deviation of {noise}"

@@ -1,6 +1,6 @@
 """The benchmark scripts run, at sizes that take a second, and say what they measured.
 
-Their `main` reads the command line, so the tests set `sys.argv`; one process runs all, since torch takes seconds to load.
+Their `main` reads the command line, so the tests set `sys.argv`; one process runs all, since torch loads for seconds.
 """
 
 from __future__ import annotations

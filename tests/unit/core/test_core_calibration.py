@@ -54,15 +54,15 @@ def test_samples_of_the_runs_own_size_count_alone(calibration: Calibration) -> N
     small, large = calibration.measured(KIND, 2e9), calibration.measured(KIND, 1e12)
     assert small is not None
     assert large is not None
-    assert (small.flops_per_s, small.samples, small.size_factor) == (1e10, 1, pytest.approx(2.0))
-    assert (large.flops_per_s, large.samples, large.size_factor) == (8e10, 1, pytest.approx(1.0))
+    assert small.flops_per_s == 1e10
+    assert large.flops_per_s == 8e10
 
 
-def test_beyond_the_measured_sizes_the_nearest_is_used_and_the_distance_told(calibration: Calibration) -> None:
+def test_beyond_the_measured_sizes_the_nearest_is_used(calibration: Calibration) -> None:
     calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
     far = calibration.measured(KIND, 1e12)
     assert far is not None
-    assert (far.flops_per_s, far.size_factor) == (1e10, pytest.approx(1000.0))
+    assert far.flops_per_s == 1e10
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,26 @@ def test_old_samples_leave_as_new_ones_come(calibration: Calibration) -> None:
         calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=5e10))
     measured = calibration.measured(KIND, 1e9)
     assert measured is not None
-    assert (measured.samples, measured.flops_per_s) == (SAMPLES_KEPT, 5e10)
+    assert measured.flops_per_s == 5e10
+    assert stored(calibration) == {KIND.text(): SAMPLES_KEPT}
+
+
+def test_a_run_that_measured_no_speed_hides_no_speed_of_another_size(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e7, flops_per_s=1e9))
+    calibration.add(KIND, Sample(flops_per_step=1e9, memory_ratio=1.1))
+    measured = calibration.measured(KIND, 1e9)
+    assert measured is not None
+    assert (measured.flops_per_s, measured.memory_ratio) == (1e9, 1.1)
+
+
+def test_many_runs_of_one_size_push_out_no_measurement_of_another(calibration: Calibration) -> None:
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10, startup_s=2.0))
+    for _ in range(2 * SAMPLES_KEPT):
+        calibration.add(KIND, Sample(flops_per_step=1e6, flops_per_s=1e8, startup_s=1.0))
+    measured = calibration.measured(KIND, 1e9)
+    assert measured is not None
+    assert (measured.flops_per_s, measured.startup_s) == (1e10, 2.0)
+    assert stored(calibration) == {KIND.text(): SAMPLES_KEPT + 1}
 
 
 def test_what_few_runs_measure_is_not_pushed_out_by_what_all_do(calibration: Calibration) -> None:
@@ -118,6 +137,8 @@ def test_an_entry_that_is_no_measurement_counts_as_not_there(calibration: Calibr
     text = calibration.path.read_text()
     calibration.path.write_text(text.replace('"flops_per_s": 1000000000.0', '"flops_per_s": -1'))
     assert calibration.measured(KIND, 1e9) is None
+    calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    assert stored(calibration) == {KIND.text(): 1}
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
@@ -126,13 +147,26 @@ def test_what_cannot_be_a_measurement_is_refused(value: float) -> None:
         Sample(flops_per_step=1e9, flops_per_s=value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99, "machines": {}}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 99, "machines": {}}',
+        '{"version": 1}',
+        '{"version": 1, "machines": {}, "starts": []}',
+    ],
+)
 def test_a_damaged_or_newer_cache_holds_no_measurements(calibration: Calibration, content: str) -> None:
     calibration.path.parent.mkdir(parents=True)
     calibration.path.write_text(content)
     assert calibration.measured(KIND, 1e9) is None
+    assert calibration.start_seconds() is None
     calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    calibration.add_start(20.0)
     assert calibration.measured(KIND, 1e9) is not None
+    assert calibration.start_seconds() == 20.0
 
 
 def test_processes_that_add_at_once_lose_nothing(calibration: Calibration) -> None:

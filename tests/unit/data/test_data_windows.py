@@ -104,6 +104,12 @@ def test_strided_windows_predict_every_token_but_the_first_exactly_once(n_tokens
         assert seq_len - n + 1 >= plan.min_context, f"window {i} scores a target with too little context"
 
 
+@pytest.mark.parametrize("stride", [0, -1])
+def test_a_stride_that_never_moves_on_is_refused_as_such(stride):
+    with pytest.raises(ConfigError, match=f"a stride of {stride} would never move on; choose 1 to seq_len = 10"):
+        strided_windows(100, 10, stride)
+
+
 def test_a_stride_beyond_the_window_is_refused():
     with pytest.raises(ConfigError, match="would skip tokens"):
         strided_windows(100, 10, 11)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -32,6 +35,20 @@ def begun(directory: Path, journal: Journal) -> tuple[SweepPlan, Ledger]:
     return plan, Ledger(journal, source_for(asked, expand(asked), journal), settings, lambda data: "fingerprint")
 
 
+def reported(ledger: Ledger, trial: str = "t") -> Callable[..., None]:
+    """Gives out a trial under this name of Tune's; what is returned reports a step of it, as its worker does."""
+    given = ledger.next(trial)
+    assert given is not None
+    iterations = itertools.count(1)
+
+    def report(outcome: Finished | None = None, **told: Any) -> None:
+        values = {"step": 0, "tokens": 1, "flops": 1, "time": 1.0, "metrics": {}, **told}
+        record = MetricRecord(trial_id=given.trial_id, attempt=1, **values)
+        ledger.result(trial, next(iterations), Report(records=(record,), outcome=outcome))
+
+    return report
+
+
 def test_a_searchs_time_left_falls_with_every_trial(tmp_path: Path, journal: Journal) -> None:
     plan, ledger = begun(tmp_path, journal)
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
@@ -54,11 +71,8 @@ def test_the_table_shows_the_goals_metric_of_every_running_trial_and_nothing_tha
 ) -> None:
     plan, ledger = begun(tmp_path, journal)
     metrics = {"train/loss": 2.5, "validation/loss": 2.0, "validation/answer_accuracy": 0.25}
-    for number in range(2):
-        given = ledger.next(f"t{number}")
-        assert given is not None
-        record = MetricRecord(trial_id=given.trial_id, attempt=1, step=7, tokens=1, flops=1, time=1.0, metrics=metrics)
-        ledger.result(f"t{number}", 1, Report(records=() if number else (record,)))
+    reported(ledger, "t0")(step=7, metrics=metrics)
+    reported(ledger, "t1")  # gives no sign yet
     progress = ProgressDisplay(make_console(), slots=2, goal=Goal.of("validation/answer_accuracy"))
     progress.watch(ledger, plan)
     table = progress.table(list(ledger.running.values()))
@@ -79,17 +93,13 @@ def test_what_a_trial_has_begun_and_measures_nothing_in_is_shown_until_it_report
     plan, ledger = begun(tmp_path, journal)
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
-    given = ledger.next("t")
-    assert given is not None
-    record = MetricRecord(
-        trial_id=given.trial_id, attempt=1, step=0, tokens=0, flops=0, time=1.0, metrics={}, doing="waiting"
-    )
-    ledger.result("t", 1, Report(records=(record,)))
+    report = reported(ledger)
+    report(doing="waiting")
     assert "0/9 trials done · 1 waiting · " in progress.lines()[0]
     assert [*progress.table(list(ledger.running.values())).columns[1].cells] == ["waiting"]
-    ledger.result("t", 2, Report(records=(dataclasses.replace(record, doing=None),)))
+    report()
     assert "1 starting" in progress.lines()[0]
-    ledger.result("t", 3, Report(records=(dataclasses.replace(record, doing=None, step=1),)))
+    report(step=1)
     assert "1 running" in progress.lines()[0]
 
 
@@ -99,10 +109,9 @@ def test_what_is_waited_for_is_said_where_no_trial_runs(tmp_path: Path, journal:
     assert progress.lines()[0].startswith("starting · ")
     progress.watch(ledger, plan)
     assert "waiting for Ray to start the first trial" in progress.lines()[0]
-    given = ledger.next("t")
-    assert given is not None
-    record = MetricRecord(trial_id=given.trial_id, attempt=1, step=3, tokens=1, flops=1, time=1.0, metrics={})
-    ledger.result("t", 1, Report(records=(record,), outcome=Finished(metrics={"validation/loss": 1.0}, environment={})))
+    report = reported(ledger)
+    assert "1 starting" in progress.lines()[0]
+    report(step=3, outcome=Finished(metrics={"validation/loss": 1.0}, environment={}))
     assert "waiting for Ray to start the next trial" in progress.lines()[0]
     ledger.interrupt_all("the disk is full")
     assert "stopping" in progress.lines()[0]
@@ -114,24 +123,14 @@ def test_a_pace_is_shown_once_it_was_measured_and_the_start_of_a_trial_is_no_par
     plan, ledger = begun(tmp_path, journal)
     progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
     progress.watch(ledger, plan)
-    given = ledger.next("t")
-    assert given is not None
-    clock = [time.monotonic() + 1000.0]  # a start of a quarter of an hour
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    report = reported(ledger)
+    clock = [time.monotonic() + 1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])  # a start of a quarter of an hour, and steps of just 2 s
     flops = plan.rows[0].flops
     assert flops is not None
-    for number, (step, rate) in enumerate([(0, 0.0), (10, 0.0), (20, 6280.0)]):
+    for step, rate in [(0, 0.0), (10, 0.0), (20, 6280.0)]:
         clock[0] += 2.0
-        record = MetricRecord(
-            trial_id=given.trial_id,
-            attempt=1,
-            step=step,
-            tokens=1,
-            flops=flops * step // 50,
-            time=1.0,
-            metrics={"throughput/tokens_per_s": rate},
-        )
-        ledger.result("t", number + 1, Report(records=(record,)))
+        report(step=step, flops=flops * step // 50, metrics={"throughput/tokens_per_s": rate})
         if not rate:
             assert progress.seconds_left() is None
             assert "tokens/s" not in "".join(progress.lines())
@@ -146,22 +145,11 @@ def test_no_line_is_longer_than_80_characters_on_a_terminal_and_in_a_pipe(
     plan, ledger = begun(tmp_path, journal)
     metrics = {"train/loss": 2.5, "validation/answer_accuracy": 0.25, "throughput/tokens_per_s": 1e5}
     for number in range(3):
-        given = ledger.next(f"t{number}")
-        assert given is not None
         doing = (None, "starting 2 workers", "waiting for resources")[number]
-        record = MetricRecord(
-            trial_id=given.trial_id,
-            attempt=1,
-            step=7 * (not number),
-            tokens=1,
-            flops=1,
-            time=1.0,
-            metrics=metrics,
-            doing=doing,
-        )
-        ledger.result(f"t{number}", 1, Report(records=(record,)))
+        reported(ledger, f"t{number}")(step=7 * (not number), metrics=metrics, doing=doing)
         attempt, long = ledger.running[f"t{number}"], "training.lr=0.001,model.n_layers=4,model.d_model=64"
         attempt.proposal = dataclasses.replace(attempt.proposal, arm=long, role="replicate")
+    # The names that the trials were given above are in no plan.
     monkeypatch.setattr(plan.__class__, "row", lambda self, arm, role: self.rows[0])
     for width in (80, 60):
         terminal = Console(width=width, record=True, file=io.StringIO(), force_terminal=True)

@@ -56,6 +56,7 @@ def test_importing_the_backend_needs_no_triton_and_decorates_no_kernel() -> None
 
 
 def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Machines with and without triton and a GPU, whatever this one has.
     monkeypatch.setattr(backend, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(backend, "_INSTALLED", True)
@@ -102,7 +103,7 @@ def test_where_the_headers_are_is_where_this_python_has_them() -> None:
 
 
 def test_first_choice_on_a_gpu_and_none_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)
+    monkeypatch.delenv("STACKWISE_BK_BACKEND", raising=False)  # here: a machine with triton and a GPU
     monkeypatch.setattr(backend, "_INSTALLED", True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(backend, "launcher_problem", lambda *given: None)  # this machine may lack a compiler

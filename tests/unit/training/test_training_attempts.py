@@ -138,18 +138,24 @@ def test_what_a_killed_attempt_left_half_written_is_removed(tmp_path):
     assert not half.exists()
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Path]], None]:
+    """Makes a function write the checkpoints: no real disk is slow, or full, just when a test needs it."""
+    return lambda save: monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", save)
+
+
 def writing_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(monkeypatch, tmp_path):
+def test_training_goes_on_while_a_checkpoint_is_written(disk, tmp_path):
     later = threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Path:
         assert later.wait(20), "training waited for the write"
         return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    disk(slow)
     generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
     for record in generator:
         if record.step == 4:
@@ -159,7 +165,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(monkeypatch, tmp_path):
     assert not writing_threads()
 
 
-def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written(monkeypatch, tmp_path):
+def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written(disk, tmp_path):
     began = threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Path:
@@ -167,7 +173,7 @@ def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written
         time.sleep(0.2)
         return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    disk(slow)
     generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
     while not began.is_set():
         next(generator)
@@ -176,12 +182,12 @@ def test_a_trial_closed_during_a_write_leaves_no_thread_and_nothing_half_written
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_000000000001"]
 
 
-def test_an_interrupt_waits_for_its_checkpoint(monkeypatch, tmp_path):
+def test_an_interrupt_waits_for_its_checkpoint(disk, tmp_path):
     def slow(*arguments: Any, **options: Any) -> Path:
         time.sleep(0.2)
         return save_checkpoint(*arguments, **options)
 
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", slow)
+    disk(slow)
     generator = run_trial(TRIAL, tmp_path, trial_id="t", attempt=1)
     while next(generator).step < 3:
         pass
@@ -202,23 +208,23 @@ def full_at(step: int) -> Callable[..., Path]:
     return save
 
 
-def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(monkeypatch, tmp_path):
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full_at(2))
+def test_a_disk_that_fills_up_during_a_write_ends_the_trial_with_its_message(disk, tmp_path):
+    disk(full_at(2))
     with pytest.raises(DiskFullError, match="no space left"):
         run(with_training(checkpoint_seconds=0.0), tmp_path)
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_000000000001"]
     assert not writing_threads()
 
 
-def test_a_failure_of_the_write_after_the_last_step_is_no_success(monkeypatch, tmp_path):
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full_at(6))
+def test_a_failure_of_the_write_after_the_last_step_is_no_success(disk, tmp_path):
+    disk(full_at(6))
     with pytest.raises(DiskFullError, match="step_6"):
         run(with_training(checkpoint_seconds=0.0), tmp_path)
     assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize("room", [True, False], ids=["room for a line", "room for no line"])
-def test_a_failed_write_that_nobody_waits_for_is_told_in_the_log_where_there_is_room(room, monkeypatch, tmp_path):
+def test_a_failed_write_that_nobody_waits_for_is_told_in_the_log_where_there_is_room(room, disk, monkeypatch, tmp_path):
     later = threading.Event()
 
     def full(*arguments: Any, **options: Any) -> Path:
@@ -228,12 +234,12 @@ def test_a_failed_write_that_nobody_waits_for_is_told_in_the_log_where_there_is_
     def no_room(log: TrialLog, message: str) -> None:
         raise DiskFullError("train.log: no space left on device")
 
-    monkeypatch.setattr("stackwise_ray.running.run.save_checkpoint", full)
+    disk(full)
     generator = run_trial(with_training(checkpoint_seconds=1e-9), tmp_path, trial_id="t", attempt=1)
     while next(generator).step < 2:
         pass
     if not room:
-        monkeypatch.setattr(TrialLog, "warning", no_room)
+        monkeypatch.setattr(TrialLog, "warning", no_room)  # as above, of the log's own file
     later.set()
     generator.close()
     told = "WARNING the last checkpoint could not be written: step_1" in (tmp_path / "logs/train.log").read_text()

@@ -32,6 +32,28 @@ from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.trials.test_trials_proposals import ARMS, SEARCH, TUNE, sweep
 
 
+@pytest.fixture
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without any corpus, without a copy of the hub's files and without a network, wherever the test runs."""
+    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("stackwise_ray.data.hub_access._answers", lambda endpoint: False)
+
+
+@pytest.fixture
+def own_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calibration:
+    """The calibration of a machine that has measured nothing yet: this one has, in other tests."""
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    return Calibration()
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU, wherever the test runs."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("STACKWISE_GPUS", "0")
+
+
 def plan(tmp_path: Path, text: str) -> SweepPlan:
     asked = sweep(tmp_path, text)
     return plan_sweep(asked, expand(asked), PreparedCorpora())
@@ -87,12 +109,8 @@ def test_a_plan_of_more_memory_than_this_machine_has_says_so() -> None:
     assert said.startswith(f"a trial needs about {format_bytes(2 * total)} of memory; this machine has")
 
 
-def test_a_plan_without_its_data_counts_what_the_tokenizer_says_and_the_run_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
-    monkeypatch.setattr("stackwise_ray.data.hub_access._answers", lambda endpoint: False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+@pytest.mark.usefixtures("no_data")
+def test_a_plan_without_its_data_counts_what_the_tokenizer_says_and_the_run_refuses(tmp_path: Path) -> None:
     text = ARMS.replace("data: markov", "data: wikitext103").replace("{training.budget: {steps: 50}}", "%s")
     sizes = {}
     for tokenizer, vocabulary in (
@@ -112,12 +130,8 @@ def test_a_plan_without_its_data_counts_what_the_tokenizer_says_and_the_run_refu
         PreparedCorpora().get(expand(sweep(tmp_path, text % overrides)).arms[0].trial.data)
 
 
-def test_a_plan_of_a_model_whose_vocabulary_nobody_knows_has_a_table_without_its_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STACKWISE_DATA", str(tmp_path))
-    monkeypatch.setattr("stackwise_ray.data.hub_access._answers", lambda endpoint: False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+@pytest.mark.usefixtures("no_data")
+def test_a_plan_of_a_model_whose_vocabulary_nobody_knows_has_a_table_without_its_counts(tmp_path: Path) -> None:
     text = ARMS.replace("data: markov", "data: wikitext103").replace("gpt2_family", "bk_family")
     planned = sw.plan(sweep(tmp_path, text.replace("steps: 50}", "steps: 50}, data.tokenizer: words")))
     assert (planned.trials, planned.flops, planned.refused) == (6, None, ())
@@ -151,15 +165,12 @@ def test_a_plan_says_that_the_rate_is_untuned_only_where_it_is(tmp_path: Path) -
     assert said(SEARCH) == []
 
 
-def test_a_plan_says_which_difference_its_comparison_can_see_and_in_nats_once_the_noise_was_measured(
+def test_a_plan_says_which_difference_its_comparison_can_see_and_how_large_it_is_once_the_noise_was_measured(
     tmp_path: Path,
 ) -> None:
     asked = sweep(tmp_path, ARMS.replace("[3, 5]", "5"))
-    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if "can see" in note)
-    expected = minimum_detectable_effect(1.0, n=5, power=0.8, alpha=0.05 / 2)
-    assert f"5 seeds can see is {expected:.2f} sd of the paired difference" in note
-    assert "level 0.05 / 2 (Holm), power .8" in note
-    assert note.endswith("is not known before two seeds of each have run")
+    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if note.startswith("validation/loss"))
+    assert note.endswith("not known before two seeds of each arm have run")
     with Journal(made(tmp_path / asked.name) / "journal.sqlite") as journal:
         for number, (arm, seed, loss) in enumerate(
             [("a", 0, 2.0), ("a", 1, 2.1), ("b", 0, 1.9), ("b", 1, 2.04), ("own", 0, 1.0)]
@@ -170,11 +181,11 @@ def test_a_plan_says_which_difference_its_comparison_can_see_and_in_nats_once_th
             )
             attempt = journal.start_attempt(identity)
             journal.finish(identity, attempt, {"validation/loss": loss}, {})
-    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if "can see" in note)
+    (note,) = (note for note in sw.plan(asked, output=tmp_path).notes if note.startswith("validation/loss"))
     sd = 0.04 / 2**0.5  # of the differences −0.10 and −0.06
-    assert (
-        f"about {expected * sd:.3f} nats per token, as 2 differences of finished trials have an sd of {sd:.3f}" in note
-    )
+    expected = minimum_detectable_effect(sd, n=5, power=0.8, alpha=0.05 / 2)
+    assert f"about {expected:.3f} nats, since 2 differences" in note
+    assert note.endswith(f"have a standard deviation of {sd:.3f} nats")
 
 
 def made(folder: Path) -> Path:
@@ -214,13 +225,12 @@ def test_a_plan_tells_the_trials_that_have_ended_from_those_that_are_left(tmp_pa
 
 
 def test_a_plan_names_the_time_of_the_start_once_a_sweep_has_measured_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_calibration: Calibration
 ) -> None:
-    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
     asked = sweep(tmp_path, ARMS)
     assert "comes on top (not measured on this machine yet)" in shown(sw.plan(asked))
     for seconds in (20.0, 25.0, 90.0):
-        Calibration().add_start(seconds)
+        own_calibration.add_start(seconds)
     assert "comes on top: 25 s, as measured on this machine" in shown(sw.plan(asked))
 
 
@@ -231,11 +241,8 @@ def test_a_plan_divides_by_as_many_trials_at_once_as_the_command_allows(tmp_path
     assert Demand.of(asked.resources).max_concurrent is None
 
 
-def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STACKWISE_GPUS", "0")
-    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+@pytest.mark.usefixtures("no_gpu", "own_calibration")
+def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(tmp_path: Path) -> None:
     asked = sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n")
     planned = sw.plan(asked)
     assert (planned.slots, planned.seconds, bool(planned.flops)) == (1, None, True)
@@ -253,13 +260,13 @@ def test_a_plan_for_gpus_that_are_not_there_says_where_the_sweep_can_run(
     )
 
 
+@pytest.mark.usefixtures("no_gpu")
 def test_a_plan_names_the_gpu_of_another_machine_whose_speed_it_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_calibration: Calibration
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setenv("STACKWISE_GPUS", "0")
-    monkeypatch.setattr("stackwise_ray.core.calibration_store.Calibration.gpus", lambda self: ("NVIDIA H200",))
-    monkeypatch.setattr("stackwise_ray.core.calibration_store.Calibration.predict_seconds", lambda *a, **k: 60.0)
+    trial = expand(sweep(tmp_path, ARMS)).arms[0].trial
+    key = calibration_key(trial, device="NVIDIA H200", threads=1, backend=None)
+    own_calibration.add(key, Sample(flops_per_step=1e9, flops_per_s=1e12))
     said = "times on a GPU are those of another machine's NVIDIA H200"
     assert said in sw.plan(sweep(tmp_path, ARMS + "resources: {gpus_per_trial: 1}\n")).notes
     assert said not in sw.plan(sweep(tmp_path, ARMS)).notes
@@ -268,7 +275,7 @@ def test_a_plan_names_the_gpu_of_another_machine_whose_speed_it_takes(
 def test_a_plan_divides_by_the_trials_that_the_gpus_hold_and_not_by_cores_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stackwise_ray.planning.demand.usable_cores", lambda: 16)
+    monkeypatch.setattr("stackwise_ray.planning.demand.usable_cores", lambda: 16)  # wherever the test runs
     monkeypatch.setenv("STACKWISE_GPUS", "1")
     text = ARMS.replace("  overrides: {", "  overrides: {training.device: cpu, ")
     for gpus, slots in (("0", 16), ("1", 1), ("0.5", 2)):
@@ -303,15 +310,13 @@ def test_a_trial_falls_under_its_own_row_and_a_point_under_the_searchs(tmp_path:
         arms.row("elsewhere", "replicate")
 
 
+@pytest.mark.usefixtures("no_gpu")
 def test_a_plan_for_a_share_of_a_gpu_does_not_take_the_speed_of_a_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_calibration: Calibration
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)  # the name comes from what is stored
-    monkeypatch.setenv("STACKWISE_GPUS", "1")
-    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
     whole, share = (sweep(tmp_path, ARMS + f"resources: {{gpus_per_trial: {gpus}}}\n") for gpus in (1, 0.25))
     key = calibration_key(expand(whole).arms[0].trial, device="NVIDIA H200", threads=1, backend=None)
-    Calibration().add(key, Sample(flops_per_step=1e9, flops_per_s=1e12, memory_ratio=1.0))
+    own_calibration.add(key, Sample(flops_per_step=1e9, flops_per_s=1e12, memory_ratio=1.0))
     assert all(row.seconds is not None and row.peak_bytes is not None for row in sw.plan(whole).rows)
     assert all(row.seconds is None and row.peak_bytes is None for row in sw.plan(share).rows)
 
