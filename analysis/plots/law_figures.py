@@ -5,20 +5,21 @@ Same style, palette and rules as `figures`: nothing is computed here beyond eval
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackwise_ray.core.errors import AnalysisError
-
 from ..scaling.allocation import optimal_allocation
 from ..scaling.law_text import show_ends, show_value
-from .figures import COLOURS, GREY, Panel, canvas, log_axis, nothing, save, styled
+from .figures import COLOURS, GREY, Panel, canvas, log_axis, save, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+    from ..scaling.certificate import HoldOut
     from ..scaling.isoflop_valleys import IsoFlopBudget, IsoFlopFit
     from ..scaling.laws import Array
     from ..scaling.parametric_law import ScalingFit
@@ -31,20 +32,22 @@ _LARGEST_PREFIX = 1e18
 
 @styled
 def law_figure(path: Path, fit: ScalingFit) -> Path:
-    """Two panels: the law with its 95 % band among the runs, and the hold-out against what was predicted.
+    """The law with its 95 % band among the runs and, where runs were held out, these against what was predicted.
 
     Laws in one variable are drawn over it; `chinchilla` along its optimal allocation, below which no run should lie.
     """
-    figure, axes = canvas(1, 2, (11.0, 4.6))
-    for panel, place in zip(law_panels(fit), axes[0], strict=True):
-        panel.draw(place)
+    figure = _side_by_side(law_panels(fit))
     figure.suptitle(f"{fit.law}, {fit.n} runs: the certificate {fit.certificate.verdict}", fontsize=9.5)
     return save(figure, path)
 
 
 def law_panels(fit: ScalingFit) -> list[Panel]:
-    """The two panels of `law_figure`, for a page that sets them itself."""
-    return [Panel("law", lambda axes: _law(axes, fit)), Panel("hold-out", lambda axes: _holdout(axes, fit))]
+    """The panels of `law_figure`, for a page that sets them itself."""
+    panels = [Panel("law", lambda axes: _law(axes, fit))]
+    held = fit.certificate.holdout
+    if held is not None:
+        panels.append(Panel("hold-out", lambda axes: _holdout(axes, held)))
+    return panels
 
 
 def _law(axes: Axes, fit: ScalingFit) -> None:
@@ -70,7 +73,7 @@ def _law(axes: Axes, fit: ScalingFit) -> None:
     axes.set(title=f"loss = {fit.formula}", xlabel=name, ylabel="loss")
     _compute_axis(axes.xaxis)
     log_axis(axes.yaxis)
-    axes.legend()
+    axes.legend(loc="upper right")  # a law falls: this corner is the emptiest
 
 
 def _compute_axis(axis: Any) -> None:
@@ -89,12 +92,8 @@ def _along(fit: ScalingFit, line: Array) -> tuple[Any, Any, Any]:
     return fit.predict(params=params, tokens=tokens)
 
 
-def _holdout(axes: Axes, fit: ScalingFit) -> None:
-    held = fit.certificate.holdout
-    axes.set(title="Hold-out: the largest budget, predicted from the others")
-    if held is None:
-        nothing(axes, f"no hold-out: {fit.certificate.no_holdout}")
-        return
+def _holdout(axes: Axes, held: HoldOut) -> None:
+    axes.set(title="Hold-out: the largest budget")
     predicted, measured = np.array(held.predicted), np.array(held.measured)
     ends = np.array([held.low, held.high])
     order = np.argsort(predicted, kind="stable")[::-1]
@@ -114,22 +113,24 @@ def _holdout(axes: Axes, fit: ScalingFit) -> None:
 
 @styled
 def isoflop_figure(path: Path, fit: IsoFlopFit) -> Path:
-    """Two panels: each budget's losses over params with the parabola's floor, and the floors over the budget.
-
-    Raises:
-        AnalysisError: No budget has an optimum.
-    """
-    if not fit.accepted:
-        raise AnalysisError("no budget has an optimum to draw: " + "; ".join(fit.refusals))
-    figure, axes = canvas(1, 2, (11.0, 4.6))
-    for panel, place in zip(isoflop_panels(fit), axes[0], strict=True):
-        panel.draw(place)
-    return save(figure, path)
+    """Each budget's losses over params with the parabola's floor and, where there are floors, these over the budget."""
+    return save(_side_by_side(isoflop_panels(fit)), path)
 
 
 def isoflop_panels(fit: IsoFlopFit) -> list[Panel]:
-    """The two panels of `isoflop_figure`, for a page that sets them itself."""
-    return [Panel("valleys", lambda axes: _valleys(axes, fit)), Panel("optima", lambda axes: _growth(axes, fit))]
+    """The panels of `isoflop_figure`, for a page that sets them itself."""
+    panels = [Panel("valleys", lambda axes: _valleys(axes, fit))]
+    if fit.accepted:
+        panels.append(Panel("optima", lambda axes: _growth(axes, fit)))
+    return panels
+
+
+def _side_by_side(panels: Sequence[Panel]) -> Figure:
+    """All panels in one row."""
+    figure, axes = canvas(1, len(panels), (5.5 * len(panels), 4.6))
+    for panel, place in zip(panels, axes[0], strict=True):
+        panel.draw(place)
+    return figure
 
 
 def _valleys(axes: Axes, fit: IsoFlopFit) -> None:

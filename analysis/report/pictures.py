@@ -64,7 +64,8 @@ class Pictures:
 def pictures(summary: Summary, folder: Path) -> Pictures:
     """Everything that the sweep's runs allow to be drawn into `folder`."""
     sweep = summary.sweep
-    found = {answer.figure: answer.picture(folder) for answer in summary.answers}
+    leading_first = sorted(summary.answers, key=lambda one: not (one.compares and one.finding is not None))
+    found = {answer.figure: answer.picture(folder) for answer in leading_first}
     answers = {name: picture for name, picture in found.items() if picture is not None}
     search = _search(summary, folder)
     if sweep.runs.empty or sweep.is_search:

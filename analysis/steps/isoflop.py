@@ -52,13 +52,18 @@ class IsoflopStep(LawStep):
         from ..scaling.isoflop_valleys import fit_isoflop
 
         fit = fit_isoflop(sweep.runs, budgets="budget")
-        return self.finding(fit, partial(_picture, fit) if fit.accepted else None, believable=not fit.refusals)
+        return self.finding(fit, partial(_picture, fit), believable=not fit.refusals)
 
 
 def _picture(fit: IsoFlopFit, path: Path) -> Picture:
     from ..plots.law_figures import isoflop_panels
 
-    caption = "Left: loss over size at each budget, with the floor of its parabola; right: the floors over the budget."
+    caption = "Loss over size at each budget: no budget has an optimum."
+    if fit.accepted:
+        caption = (
+            "First panel: loss over size at each budget, with the floor of its parabola. Second panel: the floors over "
+            "the budget."
+        )
     figure = PanelFigure(path=path, panels=tuple(isoflop_panels(fit)))
     return Picture(title="The best size at each budget", figure=figure, caption=caption)
 

@@ -63,7 +63,11 @@ class ScalingLawStep(LawStep):
 def _picture(fit: ScalingFit, path: Path) -> Picture:
     from ..plots.law_figures import law_panels
 
-    caption = "Left: the law with its 95 % band among the runs; right: the runs held out, against what was predicted."
+    certificate = fit.certificate
+    held_out = f"There is no hold-out: {certificate.no_holdout}."
+    if certificate.holdout is not None:
+        held_out = "Second panel: the runs held out, against what was predicted."
+    caption = f"First panel: the law with its 95 % band among the runs. {held_out}"
     figure = PanelFigure(path=path, panels=tuple(law_panels(fit)))
     return Picture(title=f"Scaling law {fit.law}", figure=figure, caption=caption)
 

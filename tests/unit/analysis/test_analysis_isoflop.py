@@ -8,7 +8,7 @@ import pytest
 from synthetic_laws import TRUTH, best_params, make_runs, make_valleys
 
 import analysis
-from analysis.plots.law_figures import isoflop_figure, law_figure
+from analysis.plots.law_figures import isoflop_figure, isoflop_panels, law_figure, law_panels
 from stackwise_ray.core.errors import AnalysisError
 
 BUDGETS = (1e18, 1e19, 1e20)
@@ -164,6 +164,14 @@ def test_figures_are_drawn_for_every_kind_of_law_and_for_valleys(tmp_path):
         assert law_figure(tmp_path / f"{law}.png", fit).read_bytes().startswith(b"\x89PNG")
     valleys = analysis.fit_isoflop(without_tokens(seeds=1), bootstrap=100)
     assert isoflop_figure(tmp_path / "isoflop.png", valleys).read_bytes().startswith(b"\x89PNG")
-    three = make_valleys((1e18,), seeds=1, sizes=3)
-    with pytest.raises(AnalysisError, match="no budget has an optimum to draw: budget 1e\\+18 refused: 3 model sizes"):
-        isoflop_figure(tmp_path / "none.png", analysis.fit_isoflop(three.drop(columns="tokens"), bootstrap=0))
+
+
+def test_a_figure_of_a_law_has_no_panel_that_shows_nothing():
+    valleys = analysis.fit_isoflop(without_tokens(seeds=1), bootstrap=0)
+    assert [panel.name for panel in isoflop_panels(valleys)] == ["valleys", "optima"]
+    three = make_valleys((1e18,), seeds=1, sizes=3).drop(columns="tokens")
+    assert [panel.name for panel in isoflop_panels(analysis.fit_isoflop(three, bootstrap=0))] == ["valleys"]
+    runs = make_runs("power_offset", n=30, noise=0.004)
+    for holdout, drawn in (("largest", ["law", "hold-out"]), (None, ["law"])):
+        fit = analysis.fit_scaling_law(runs, law="power_offset", bootstrap=100, holdout=holdout)
+        assert [panel.name for panel in law_panels(fit)] == drawn
