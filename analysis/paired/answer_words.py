@@ -192,11 +192,10 @@ def _decided(order: Sequence[Standing], asked: AnsweredView) -> str:
     if asked.family == 1:
         [kind] = decisions
         return f"; the difference is decided ({kind})" if kind != "equivalent" else ""
-    tally = ""
-    if len(decisions) > 1:
-        kinds = [kind for kind in ("better", "worse", "equivalent") if decisions[kind]]
-        counts = ", ".join(f"{counted(decisions[kind])} {kind}" for kind in kinds)
-        tally = f" ({counts})"
+    kinds = [kind for kind in ("better", "worse", "equivalent") if decisions[kind]]
+    tally = f" ({', '.join(f'{counted(decisions[kind])} {kind}' for kind in kinds)})"
+    if len(kinds) == 1:
+        tally = f" ({ {1: '', 2: 'both '}.get(number, 'all ') }{kinds[0]})"
     if number == asked.family:
         return f"; {'both' if number == 2 else f'all {counted(number)}'} differences are decided{tally}"
     open_arms = [one.arm for one in order if one.decision == "undecided"]

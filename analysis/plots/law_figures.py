@@ -142,7 +142,7 @@ def _valleys(axes: Axes, fit: IsoFlopFit) -> None:
 
 
 def _valley(axes: Axes, budget: IsoFlopBudget, colour: str, marker: str) -> None:
-    label = budget.name if budget.refused is None else f"{budget.name} (refused)"
+    label = budget.name if budget.refused is None else f"{budget.name} (no optimum)"
     filled: dict[str, Any] = {} if budget.refused is None else {"markerfacecolor": "white"}
     axes.plot(budget.sizes, budget.losses, marker, color=colour, markersize=4.5, label=label, **filled)
     if budget.params is None:

@@ -108,7 +108,7 @@ def _search(summary: Summary, folder: Path) -> Picture | None:
     fresh = "; crosses: the winner's runs on fresh seeds" if again else ""
     stopped = ""
     if any(point.stopped for point in points):
-        stopped = "; hollow: stopped early, at the edge where its loss then was farther away"
+        stopped = "; hollow: stopped early, drawn at the edge where its loss then lies outside"
     caption = f"Dots: one run per point{stopped}{fresh}."
     return Picture(title=f"{goal.metric} over what was searched", figure=figure, caption=caption)
 

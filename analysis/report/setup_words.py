@@ -57,14 +57,23 @@ def setup_facts(sweep: Sweep) -> tuple[Fact, ...]:
 
 
 def differences(sweep: Sweep) -> Grid | None:
-    """What every arm changes of the base; None where no arm records a change."""
-    rows = []
-    for arm in sweep.arms:
-        changed = _changes(sweep, arm)
-        rows.append((arm, point_text(changed) if changed else "nothing: it is the base"))
-    if sweep.search_trials or not any(_changes(sweep, arm) for arm in sweep.arms):
+    """What every arm changes in the base, values that all arms share left out; None where no arm records a change."""
+    changes = {arm: _changes(sweep, arm) for arm in sweep.arms}
+    if sweep.search_trials or not any(changes.values()):
         return None
+    configs = list(_by_arm(sweep).values())
+    shared = {path for arm in changes.values() for path in arm if _is_shared(configs, path)}
+    rows = []
+    for arm, changed in changes.items():
+        own = {path: value for path, value in changed.items() if path not in shared} or changed
+        rows.append((arm, point_text(own) if own else "nothing: it is the base"))
     return Grid(("arm", "what differs from the base"), tuple(rows))
+
+
+def _is_shared(configs: Sequence[Mapping[str, Any]], path: str) -> bool:
+    """Whether all of several arms have the same value there, so that no difference can come from it."""
+    everywhere = all(_at(config, path) is not None for config in configs)
+    return len(configs) > 1 and everywhere and len(_values(configs, path)) == 1
 
 
 def untuned(sweep: Sweep) -> str | None:
@@ -255,6 +264,10 @@ def _seeds(sweep: Sweep) -> str:
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     paired = ", the same for every arm (paired)" if len(sweep.arms) > 1 else ""
     until = ", added until decided" if sweep.is_adaptive else ""
+    if counts == [1]:
+        return f"1 finished per arm{paired}{until}; no run was repeated"
+    if sweep.search_trials:
+        return f"1 per point of the search; {number} finished per winner, which the search did not use"
     return f"{number} finished per arm{paired}{until}"
 
 

@@ -133,7 +133,8 @@ class IsoFlopFit(GridView):
     def sentence(self) -> str:
         """The growth of the optimum in words."""
         only = self.accepted[0].params if len(self.accepted) == 1 else None
-        return valley_sentence(self.exponents, len(self.accepted), len(self.budgets), only)
+        refused = [budget.refused for budget in self.budgets if budget.refused is not None]
+        return valley_sentence(self.exponents, len(self.accepted), refused, only)
 
     @property
     def caveats(self) -> tuple[str, ...]:

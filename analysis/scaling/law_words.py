@@ -34,15 +34,18 @@ def law_caveats(certificate: Certificate) -> tuple[str, ...]:
     return (*failed, *unchecked, *reach)
 
 
-def valley_sentence(exponents: Mapping[str, float], accepted: int, budgets: int, only: float | None) -> str:
+def valley_sentence(exponents: Mapping[str, float], accepted: int, refused: Sequence[str], only: float | None) -> str:
     """The growth of the best size with the budget.
 
     Args:
-        accepted: Budgets with a best size, of `budgets`.
+        accepted: Budgets with a best size.
+        refused: Why each other budget has none.
         only: That size, where there is one such budget.
     """
+    budgets = accepted + len(refused)
     if not accepted:
-        return f"No best size was found at any of {budgets} budgets."
+        why = f": {refused[0]}" if len(set(refused)) == 1 else ""
+        return f"No best size was found at {'the only budget' if budgets == 1 else f'any of {budgets} budgets'}{why}."
     if not exponents:
         best = "" if only is None else f", {format_count(only)} parameters"
         return f"{accepted} of {budgets} budgets has a best size{best}: how it grows cannot be said."

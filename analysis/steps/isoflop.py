@@ -58,14 +58,15 @@ class IsoflopStep(LawStep):
 def _picture(fit: IsoFlopFit, path: Path) -> Picture:
     from ..plots.law_figures import isoflop_panels
 
-    caption = "Loss over size at each budget: no budget has an optimum."
+    title, caption = "Loss over model size at each budget", "No budget has an optimum."
     if fit.accepted:
+        title = "The best size at each budget"
         caption = (
             "First panel: loss over size at each budget, with the floor of its parabola. Second panel: the floors over "
             "the budget."
         )
     figure = PanelFigure(path=path, panels=tuple(isoflop_panels(fit)))
-    return Picture(title="The best size at each budget", figure=figure, caption=caption)
+    return Picture(title=title, figure=figure, caption=caption)
 
 
 ANALYSES.register("isoflop")(IsoflopStep())

@@ -39,19 +39,18 @@ def said(*standings: Standing, **changes: Any) -> str:
 def test_the_best_of_the_better_arms_leads_and_the_rest_is_counted():
     four = [Standing(arm, "better", size) for arm, size in (("a", -0.1), ("resolvent", -0.9), ("c", -0.2), ("d", -0.3))]
     lead = "resolvent reaches 0.90 nats lower validation loss than attention at equal FLOPs"
-    assert said(*four) == f"{lead}; all four differences are decided."
+    assert said(*four) == f"{lead}; all four differences are decided (all better)."
     mixed = [*four[:2], Standing("c", "worse", 0.2), Standing("d", "equivalent", 0.0)]
     assert said(*mixed) == f"{lead}; all four differences are decided (two better, one worse, one equivalent)."
     open_one = [*four[:3], Standing("llama", "undecided", 0.01)]
-    assert said(*open_one) == f"{lead}; three of four differences are decided; llama is undecided."
+    assert said(*open_one) == f"{lead}; three of four differences are decided (all better); llama is undecided."
 
 
 def test_where_more_is_better_the_highest_leads():
     pair = [Standing("a", "better", 0.01), Standing("b", "better", 0.02)]
     words = said(*pair, direction="maximize", metric="accuracy", budgets=None)
-    assert (
-        words == "b reaches 0.020 higher accuracy than attention (budgets not checked); both differences are decided."
-    )
+    lead = "b reaches 0.020 higher accuracy than attention (budgets not checked)"
+    assert words == f"{lead}; both differences are decided (both better)."
     worse = said(Standing("a", "worse", -0.01), direction="maximize", metric="accuracy")
     assert worse == "a reaches 0.010 lower accuracy than attention at equal FLOPs; the difference is decided (worse)."
 
@@ -59,7 +58,7 @@ def test_where_more_is_better_the_highest_leads():
 def test_a_baseline_that_nobody_beats_is_the_answer():
     worse = [Standing("a", "worse", 0.3), Standing("near", "worse", 0.1)]
     lead = "attention reaches the lowest validation loss at equal FLOPs: the nearest arm, near, is 0.10 nats higher"
-    assert said(*worse) == f"{lead}; both differences are decided."
+    assert said(*worse) == f"{lead}; both differences are decided (both worse)."
     some = said(*worse, Standing("c", "undecided", -0.1))
     assert some.startswith("No arm is found to reach lower validation loss than attention at equal FLOPs; two of three")
     assert some.endswith("c is undecided.")

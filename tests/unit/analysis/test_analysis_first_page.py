@@ -115,6 +115,18 @@ def test_a_sweep_of_which_every_trial_failed_says_so_first_and_shows_no_table(jo
     assert "All 2 trials failed" in summary._repr_html_()
 
 
+def test_a_value_that_all_arms_set_alike_is_no_difference(journal):
+    for width in (64, 32):
+        config = CONFIG | {"model": CONFIG["model"] | {"n_layers": 2, "d_model": width}}
+        own = {"model.n_layers": 2, "model.d_model": width}
+        journal.trial(f"w{width}", 0, final_metrics(2.0), config=config, parameters=own)
+    journal.meta(sweep={"name": "x", "design": {"baseline": "w64"}, "base": {"model": "tiny"}})
+    text = to_markdown(compose(summary_table(journal.close()), Pictures()), journal.directory)
+    assert "| w64 | model.d_model = 64 |" in text
+    assert "| w32 | model.d_model = 32 |" in text
+    assert "1 finished per arm, the same for every arm (paired); no run was repeated" in text
+
+
 @pytest.mark.parametrize(("arms", "above", "below"), [(2, 1, 0), (13, 0, 1), (100, 0, 1)])
 def test_what_a_dozen_arms_change_is_on_the_first_page_and_what_more_change_below_it(journal, arms, above, below):
     page = compose(summary_table(write(journal, arms=arms)), Pictures())

@@ -45,15 +45,21 @@ def test_a_law_that_fails_leads_with_that_and_every_failure_is_a_weak_point():
     )
 
 
+EDGE = "the optimum lies at the edge, at the smallest size; add sizes beyond it"
+
+
 @pytest.mark.parametrize(
-    ("exponents", "accepted", "only", "said"),
+    ("exponents", "accepted", "refused", "only", "said"),
     [
-        ({}, 0, None, "No best size was found at any of 3 budgets."),
-        ({}, 1, None, "1 of 3 budgets has a best size: how it grows cannot be said."),
-        ({}, 1, 2e6, "1 of 3 budgets has a best size, 2.00M parameters: how it grows cannot be said."),
+        ({}, 0, [EDGE], None, f"No best size was found at the only budget: {EDGE}."),
+        ({}, 0, [EDGE, EDGE], None, f"No best size was found at any of 2 budgets: {EDGE}."),
+        ({}, 0, [EDGE, "another", EDGE], None, "No best size was found at any of 3 budgets."),
+        ({}, 1, [EDGE] * 2, None, "1 of 3 budgets has a best size: how it grows cannot be said."),
+        ({}, 1, [EDGE] * 2, 2e6, "1 of 3 budgets has a best size, 2.00M parameters: how it grows cannot be said."),
         (
             {"a": 0.5, "b": 0.25},
             3,
+            [],
             None,
             "With the budget the best number of parameters grows as FLOPs^0.50000 and its tokens grow as FLOPs^0.25000 "
             "(3 of 3 budgets have a best size).",
@@ -61,13 +67,14 @@ def test_a_law_that_fails_leads_with_that_and_every_failure_is_a_weak_point():
         (
             {"a": 0.5},
             2,
+            [EDGE],
             None,
             "With the budget the best number of parameters grows as FLOPs^0.50000 (2 of 3 budgets have a best size).",
         ),
     ],
 )
-def test_the_growth_of_the_best_size_is_said_as_far_as_it_was_found(exponents, accepted, only, said):
-    assert valley_sentence(exponents, accepted, 3, only) == said
+def test_the_growth_of_the_best_size_is_said_as_far_as_it_was_found(exponents, accepted, refused, only, said):
+    assert valley_sentence(exponents, accepted, refused, only) == said
 
 
 def test_budgets_without_a_best_size_and_a_line_through_two_of_them_are_weak_points():
