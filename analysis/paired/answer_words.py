@@ -195,7 +195,7 @@ def _decided(order: Sequence[Standing], asked: AnsweredView) -> str:
     kinds = [kind for kind in ("better", "worse", "equivalent") if decisions[kind]]
     tally = f" ({', '.join(f'{counted(decisions[kind])} {kind}' for kind in kinds)})"
     if len(kinds) == 1:
-        tally = f" ({ {1: '', 2: 'both '}.get(number, 'all ') }{kinds[0]})"
+        tally = "" if number == 1 else f" ({'both' if number == 2 else 'all'} {kinds[0]})"
     if number == asked.family:
         return f"; {'both' if number == 2 else f'all {counted(number)}'} differences are decided{tally}"
     open_arms = [one.arm for one in order if one.decision == "undecided"]
