@@ -43,7 +43,8 @@ def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
 
 def how_to_read(comparison: Comparison) -> str:
     """What the bars, dots and bands are."""
-    text = f"Bar: {1 - comparison.alpha:.0%} interval; dots: paired differences; p after correction ({comparison.correction})"
+    text = f"Bar: {1 - comparison.alpha:.0%} interval; small dots: paired differences; "
+    text += f"p after correction ({comparison.correction})"
     if len(comparison.arms) > MOST_BARS:
         text += f"; drawn are the {MOST_BARS // 2} best and the {MOST_BARS // 2} worst of {len(comparison.arms)} arms"
     return text + (f"; green band: margin ±{comparison.margin:g}." if comparison.margin is not None else ".")
