@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from synthetic_sweeps import JournalBuilder, write_ablation
+
+from analysis import write_report
 
 
 @pytest.fixture
@@ -16,10 +19,25 @@ def journal(tmp_path: Path) -> JournalBuilder:
     return JournalBuilder(tmp_path / "sweep")
 
 
+@pytest.fixture(scope="session")
+def _ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ablation(tmp_path_factory.mktemp("original") / "ablation")
+
+
 @pytest.fixture
-def ablation(tmp_path: Path) -> Path:
-    """Folder of a finished five-arm sweep with one failed trial."""
-    return write_ablation(tmp_path / "ablation")
+def ablation(_ablation: Path, tmp_path: Path) -> Path:
+    """Folder of a finished five-arm sweep with one failed trial: a copy of the test's own."""
+    return Path(shutil.copytree(_ablation, tmp_path / "ablation"))
+
+
+@pytest.fixture(scope="session")
+def reported(_ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same sweep with its report, which replaced a figure of an earlier one; for tests that only read."""
+    folder = Path(shutil.copytree(_ablation, tmp_path_factory.mktemp("reported") / "ablation"))
+    (folder / "report" / "figures").mkdir(parents=True)
+    (folder / "report" / "figures" / "gone.svg").write_text("")
+    write_report(folder)
+    return folder
 
 
 @pytest.fixture

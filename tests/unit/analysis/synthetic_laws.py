@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+import analysis
 
 TRUTH: dict[str, dict[str, float]] = {
     "power": {"A": 12.0, "alpha": 0.035},
@@ -70,6 +73,18 @@ def make_valleys(
                 loss = clean * np.exp(noise * rng.normal())
                 rows.append({"params": params, "tokens": tokens, "flops": budget, "seed": seed, "loss": loss})
     return pd.DataFrame(rows)
+
+
+@cache
+def noisy_fit() -> analysis.ScalingFit:
+    """A fit of noisy runs with intervals, for tests that only read it."""
+    return analysis.fit_scaling_law(make_runs(n=60, noise=0.004), bootstrap=200, seed=3)
+
+
+@cache
+def valleys_fit() -> analysis.IsoFlopFit:
+    """The same of valleys."""
+    return analysis.fit_isoflop(make_valleys(), bootstrap=200)
 
 
 def best_params(flops: float) -> float:

@@ -16,6 +16,9 @@ from analysis import AnalysisError, compare_sequentially, load_runs, summary_tab
 from analysis.__main__ import main
 from analysis.anytime.adaptive_verdicts import is_undecided
 from analysis.plain_json import dump_json
+from analysis.report.compose import compose
+from analysis.report.page import to_markdown
+from analysis.report.pictures import Pictures
 from analysis.table.sweep_directory import read_sweep
 
 EFFECTS = {"base": 0.0, "far": -0.5, "near": 0.004}
@@ -48,12 +51,16 @@ def write_adaptive(folder: Path, *, most: int = 6, failing: tuple[str, ...] = ()
     return builder.close()
 
 
-def text_of(folder: Path) -> str:
-    return write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a sweep with its report; for tests that only read."""
+    folder = write_adaptive(tmp_path_factory.mktemp("adaptive") / "s")
+    write_report(folder)
+    return folder
 
 
-def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(tmp_path: Path) -> None:
-    text = text_of(write_adaptive(tmp_path / "s"))
+def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(reported: Path) -> None:
+    text = (reported / "report" / "report.md").read_text(encoding="utf-8")
     assert "**Answer.** far reaches 0.49 nats lower validation loss than base" in text
     assert "far: decided at n = 4 of 4, with seed 3" in text
     assert "Undecided: near. A higher replicates.seeds.max may decide." in text
@@ -64,8 +71,8 @@ def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_dec
     assert "permutation" not in text
 
 
-def test_the_report_prints_the_verdict_that_ended_each_arm(tmp_path: Path) -> None:
-    folder = write_adaptive(tmp_path / "s")
+def test_the_report_prints_the_verdict_that_ended_each_arm(reported: Path) -> None:
+    folder = reported
     (found,) = summary_table(folder).sequential
     sweep = read_sweep(folder)
     trials, comparison = [trial for trial in sweep.trials if trial.status == "finished"], sweep.questions.comparisons[0]
@@ -78,7 +85,7 @@ def test_the_report_prints_the_verdict_that_ended_each_arm(tmp_path: Path) -> No
     assert found["far"].decided_at == 4
     assert found["near"].decision == "undecided"
     assert found.blocks["near"] == ("0", "1", "2", "3", "4", "5")  # by seed, though the journal holds another order
-    text = text_of(folder)
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     for arm in ("far", "near"):
         (saved,) = json.loads((folder / "report/comparisons" / f"comparison_{arm}_vs_base.json").read_text())[
             "comparisons"
@@ -99,14 +106,15 @@ def test_a_sweep_is_adaptive_as_soon_as_one_of_its_comparisons_is_and_not_withou
 
 def test_an_arm_that_never_finished_counts_in_the_level_of_the_others(tmp_path: Path) -> None:
     folder = write_adaptive(tmp_path / "s", failing=("near",))
-    (found,) = summary_table(folder).sequential
+    summary = summary_table(folder)
+    (found,) = summary.sequential
     assert found["far"].alpha == 0.025
     assert found["near"].n == 0
     (comparison,) = read_sweep(folder).questions.comparisons
     trials = [trial for trial in read_sweep(folder).trials if trial.arm == "base"]
     assert not is_undecided(trials, "near", comparison)  # no seed mends an arm that has never finished
     assert not is_undecided([], "near", comparison)
-    assert "loss is NaN at step 3" in text_of(folder)
+    assert "loss is NaN at step 3" in to_markdown(compose(summary, Pictures()), folder)
 
 
 def test_a_family_smaller_than_the_table_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic_laws import TRUTH, best_params, make_valleys
+from synthetic_laws import TRUTH, best_params, make_valleys, valleys_fit
 
 import analysis
 from analysis.scaling.allocation import fit_line
@@ -26,7 +26,7 @@ def test_beyond_either_end_of_the_budgets_the_line_is_an_extrapolation_by_a_fact
 
 
 def test_the_intervals_of_isoflop_hold_the_growth_of_tokens_as_well_as_that_of_params() -> None:
-    fit = analysis.fit_isoflop(make_valleys(), bootstrap=200)
+    fit = valleys_fit()
     alpha, beta = TRUTH["chinchilla"]["alpha"], TRUTH["chinchilla"]["beta"]
     true = {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
     assert fit.intervals is not None

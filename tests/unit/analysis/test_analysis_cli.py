@@ -114,16 +114,20 @@ def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation,
     assert "ablation/token_local" in {item["arm"] for item in found["exclusions"]}
 
 
-@pytest.mark.slow
-def test_report_writes_the_report_and_prints_its_path(ablation, capsys, monkeypatch):
-    code, out, _ = run(capsys, monkeypatch, "report", ablation)
+def test_report_writes_the_report_and_prints_its_path(journal, capsys, monkeypatch):
+    for k in range(3):
+        journal.trial(f"point-{k}", 0, final_metrics(2.5 - 0.1 * k), role="search", parameters={"training.lr": 10**-k})
+    journal.meta(sweep={"name": "rates", "design": {"kind": "search"}, "objective": [{"metric": "validation/loss"}]})
+    folder = journal.close()
+    code, out, _ = run(capsys, monkeypatch, "report", folder)
     assert code == 0
-    assert (ablation / "report" / "report.html").is_file()
+    assert (folder / "report" / "report.html").is_file()
+    assert (folder / "report" / "figures" / "search_points.png").is_file()
     assert "report.html" in "".join(out.split())
-    text = (ablation / "report" / "report.md").read_text(encoding="utf-8")
-    assert run(capsys, monkeypatch, "report", ablation, "--markdown")[1] == text
-    _, out, _ = run(capsys, monkeypatch, "report", ablation, "--json")
-    assert json.loads(out)["sweep"] == "ablation"
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert run(capsys, monkeypatch, "report", folder, "--markdown")[1] == text
+    _, out, _ = run(capsys, monkeypatch, "report", folder, "--json")
+    assert json.loads(out)["sweep"] == "rates"
 
 
 def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkeypatch):

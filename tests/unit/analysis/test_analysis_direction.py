@@ -13,6 +13,9 @@ from synthetic_sweeps import JournalBuilder, final_metrics
 
 import analysis
 from analysis import summary_table, write_report
+from analysis.report.compose import compose
+from analysis.report.page import to_markdown
+from analysis.report.pictures import Pictures
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import read_sweep
 from stackwise_ray.config.loading import load_sweep
@@ -58,7 +61,7 @@ def test_the_faster_arm_is_better_where_the_second_objective_says_so(tmp_path: P
     (found,) = summary.comparisons
     assert found["fast"].verdict == "better"
     assert summary.verdict.startswith("fast reaches 30.1k tokens per second higher training speed than slow")
-    assert summary.verdict in write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    assert summary.verdict in to_markdown(compose(summary, Pictures()), folder)
 
 
 def test_the_faster_arm_is_better_where_verdicts_decide_on_the_seeds(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from synthetic_sweeps import JournalBuilder, final_metrics
+from test_analysis_cli import run
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -24,38 +26,38 @@ class CountedStep(ReportedStep):
     options = Counted
     title = "Counted"
     def compute(self, sweep, options):
-        return Finding(sentence=f"{len(sweep.runs)} runs were counted.", facts={"runs": len(sweep.runs)})
+        return Finding(sentence=f"{len(sweep.trials)} runs were counted.", facts={"runs": len(sweep.trials)})
 
 ANALYSES.register("counted")(CountedStep())
 """
 
 
 def analysis_command(*words: object) -> tuple[int, str]:
-    """Exit code and what `python -m analysis` prints on both channels."""
+    """Exit code and what `python -m analysis` prints on both channels, in a process that a plugin may change."""
     done = subprocess.run([sys.executable, "-m", "analysis", *map(str, words)], capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 
 def test_a_sweep_with_a_plugins_analysis_is_reported_and_verified_with_the_plugin_and_asks_for_it_without(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = tmp_path / "counting.py"
     plugin.write_text(PLUGIN)
     builder = JournalBuilder(tmp_path / "s")
-    builder.trial("a", 0, final_metrics(3.0))
+    builder.trial("a", 0, final_metrics(3.0), role="tuning")  # no figure shows it
     record = {"name": "counting.py", "file": str(plugin), "sha256": sha256(PLUGIN.encode()).hexdigest()}
     builder.meta(sweep={"name": "s", "analysis": [{"counted": {}}]}, plugins=[record])
     folder = builder.close()
     code, shown = analysis_command("report", folder, "--plugin", plugin)
     assert (code, "1 runs were counted." in shown) == (0, True)
     assert analysis_command("verify", folder, "--plugin", plugin)[0] == 0
-    code, shown = analysis_command("verify", folder)
+    code, _, shown = run(capsys, monkeypatch, "verify", folder)
     assert code == 2
     assert f"add --plugin {plugin} to this command" in shown
-    code, shown = analysis_command("report", folder)
+    code, shown, _ = run(capsys, monkeypatch, "report", folder)
     assert code == 0
     assert f"add--plugin{plugin}tothiscommand" in "".join(shown.split()), "a path of any length is broken over lines"
-    code, shown = analysis_command("report", folder, "--plugin", tmp_path / "nowhere.py")
+    code, _, shown = run(capsys, monkeypatch, "report", folder, "--plugin", tmp_path / "nowhere.py")
     assert code == 2
     assert shown.startswith("error: --plugin = ")
 
@@ -67,7 +69,7 @@ def test_the_report_command_ends_with_code_one_where_a_plugins_analysis_went_wro
     plugin.write_text(PLUGIN.replace("return Finding", "raise ValueError('nothing\\nto count'); return Finding"))
     line = plugin.read_text().partition("raise ValueError")[0].count("\n") + 1
     builder = JournalBuilder(tmp_path / "s")
-    builder.trial("a", 0, final_metrics(3.0))
+    builder.trial("a", 0, final_metrics(3.0), role="tuning")
     builder.meta(sweep={"name": "s", "analysis": [{"counted": {}}]})
     code, shown = analysis_command("report", builder.close(), "--plugin", plugin)
     said = " ".join(shown.split())

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import struct
 from pathlib import Path
 
 import pytest
-from synthetic_sweeps import BUDGET, final_metrics, write_ablation
+from synthetic_sweeps import BUDGET, final_metrics
 
 from analysis import AnalysisError, compare, load_runs, summary_table, write_report
 from analysis.report.compose import compose
 from analysis.report.page import to_markdown
 from analysis.report.pictures import Pictures
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A five-arm sweep whose report is written; for tests that only read."""
-    folder = write_ablation(tmp_path_factory.mktemp("reported") / "ablation")
-    write_report(folder)
-    return folder
+from analysis.report.results_json import write_results
 
 
 def text_of(folder: Path) -> str:
@@ -141,9 +135,10 @@ def test_a_refused_comparison_leaves_a_report_with_the_reason_and_no_verdict(jou
         journal.trial("b", seed, final_metrics(1.5 + 0.11 * seed, flops=2 * BUDGET))
     journal.meta(sweep={"name": "unequal", "design": {"baseline": "a"}, "analysis": [{"compare": {"baseline": "a"}}]})
     folder = journal.close()
-    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    text = text_of(folder)
     assert "**Answer.** No answer: flops differ by more than 1%" in text
     assert "better" not in text
+    assert write_results(summary_table(folder), folder / "report")
     assert not list((folder / "report" / "comparisons").glob("*"))
 
 
@@ -271,7 +266,7 @@ def test_trials_of_an_earlier_version_are_one_line_and_enter_nothing(journal):
     compare_entry = {"compare": {"baseline": "a"}}
     journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [compare_entry]})
     folder = journal.close()
-    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    text = text_of(folder)
     failures = text.split("## What failed and why")[1].split("##")[0]
     assert "Nothing: all 4 trials finished." in failures
     assert "Left out, from an earlier version of the file: 3 trials of the journal." in failures
@@ -279,6 +274,7 @@ def test_trials_of_an_earlier_version_are_one_line_and_enter_nothing(journal):
     for word in ("Provisional", "gone", "old1234", "## Tuning"):
         assert word not in text
     summary = summary_table(folder)
+    write_results(summary, folder / "report")
     assert [(arm.arm, arm.n) for arm in summary.arms] == [("a", 2), ("b", 2), ("c", 2)]
     assert summary.arms[1].mean == pytest.approx(2.505)
     assert summary.comparisons[0]["c"].difference == 0
@@ -367,13 +363,13 @@ def test_an_untuned_sweep_and_a_law_that_cannot_be_fitted_are_said(journal):
 
 
 @pytest.mark.slow
-def test_writing_twice_gives_the_same_bytes_and_leaves_nothing_else_behind(ablation):
-    write_report(ablation)
-    stale = ablation / "report" / "results" / "gone_results.json"
+def test_writing_twice_gives_the_same_bytes_and_leaves_nothing_else_behind(reported, tmp_path):
+    again = Path(shutil.copytree(reported, tmp_path / "ablation"))
+    stale = again / "report" / "results" / "gone_results.json"
     stale.write_text("{}")
-    first = {path: path.read_bytes() for path in (ablation / "report").rglob("*") if path.is_file()}
-    write_report(ablation)
-    second = {path: path.read_bytes() for path in (ablation / "report").rglob("*") if path.is_file()}
+    first = {path: path.read_bytes() for path in (again / "report").rglob("*") if path.is_file()}
+    write_report(again)
+    second = {path: path.read_bytes() for path in (again / "report").rglob("*") if path.is_file()}
     del first[stale]
     assert first == second
     assert not [path for path in second if path.name.startswith(".")]

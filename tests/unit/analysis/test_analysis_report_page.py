@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from synthetic_sweeps import final_metrics, write_ablation
+from synthetic_sweeps import final_metrics
 
-from analysis import summary_table, write_report
+from analysis import summary_table
 from analysis.plots.curves import pareto_front
 from analysis.plots.figures import draw_panels
 from analysis.report.compose import compose
@@ -66,12 +66,9 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(reported: Path) -> Path:
     """The report's folder of a five-arm sweep."""
-    folder = write_ablation(tmp_path_factory.mktemp("page") / "ablation")
-    (folder / "report" / "figures").mkdir(parents=True)
-    (folder / "report" / "figures" / "gone.svg").write_text("")
-    return write_report(folder).report.parent
+    return reported / "report"
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ pairs = st.lists(st.tuples(cells, cells), min_size=3, max_size=9).filter(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(pairs)
 def test_swapping_arm_and_baseline_turns_the_signs_and_leaves_p(items):
     a, b = zip(*items, strict=True)
@@ -146,7 +146,7 @@ def test_swapping_arm_and_baseline_turns_the_signs_and_leaves_p(items):
     assert back.verdict == mirrored.get(forth.verdict, forth.verdict)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(pairs, st.randoms(use_true_random=False))
 def test_the_order_of_runs_and_a_shift_of_whole_blocks_change_nothing(items, random):
     a, b = zip(*items, strict=True)
@@ -164,7 +164,7 @@ def test_the_order_of_runs_and_a_shift_of_whole_blocks_change_nothing(items, ran
         assert other.verdict == first.verdict
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(pairs)
 def test_p_and_interval_are_those_of_scipys_paired_test(items):
     a, b = zip(*items, strict=True)

@@ -14,6 +14,9 @@ import pytest
 from synthetic_steps import DOCUMENT, BudgetTable, BudgetTableStep, write_sweep
 
 from analysis import summary_table, write_report
+from analysis.report.compose import compose
+from analysis.report.page import to_markdown
+from analysis.report.pictures import Pictures
 from analysis.report.verification import verify_report
 from analysis.table.sweep_directory import Sweep
 from stackwise_ray.config.loading import sweep_from_plain
@@ -68,7 +71,7 @@ def test_options_are_stored_and_read_back_equal() -> None:
 def test_a_report_without_the_plugin_says_which_analysis_it_cannot_make(tmp_path: Path) -> None:
     with ANALYSES.registered("budget_table", BudgetTableStep()):
         folder = write_sweep(tmp_path / "s", {"budget_table": {}})
-    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    text = to_markdown(compose(summary_table(folder), Pictures()), folder)
     assert "No budget_table: unknown analysis 'budget_table'" in text
 
 

@@ -14,18 +14,24 @@ from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import fit_isoflop, fit_scaling_law, summary_table, write_report
 from analysis.__main__ import main
+from analysis.report.compose import compose
+from analysis.report.page import to_markdown
+from analysis.report.pictures import pictures
+from analysis.report.summary import Summary
 from analysis.scaling import isoflop_valleys
 
 BUDGETS = (1e12, 3e12, 1e13)
 
 
-def write_study(folder: Path, *steps: dict[str, Any], sizes: int = 6) -> Path:
-    """Sizes at three budgets, two seeds each, along a known law with noise."""
+def write_study(folder: Path, *steps: dict[str, Any], sizes: int = 6, tokens: bool = True) -> Path:
+    """Sizes at three budgets, two seeds each, along a known law with noise; without tokens no bias is computed."""
     builder = JournalBuilder(folder)
     table = make_valleys(BUDGETS, seeds=2, noise=0.003, sizes=sizes)
     for row in table.to_dict("records"):
         metrics = final_metrics(row["loss"], flops=row["flops"], tokens=row["tokens"])
         metrics |= {"model/params_non_embedding": row["params"], "model/params": row["params"] + 32_000}
+        if not tokens:
+            del metrics["tokens/total"]
         arm = f"n{row['params']:.0f},flops={row['flops']:g}"
         builder.trial(arm, int(row["seed"]), metrics, budget={"flops": row["flops"]})
     builder.meta(
@@ -41,17 +47,16 @@ def write_study(folder: Path, *steps: dict[str, Any], sizes: int = 6) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    """What the report of such a sweep says."""
     folder = tmp_path_factory.mktemp("laws") / "study"
-    write_study(folder, {"isoflop": {}}, {"scaling_law": {"law": "power", "holdout": None}})
-    write_report(folder)
-    return folder
+    return write_report(write_study(folder, {"isoflop": {}}, {"scaling_law": {"law": "power", "holdout": None}}))
 
 
 @pytest.mark.slow
-def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificate(study: Path) -> None:
-    text = (study / "report/report.md").read_text(encoding="utf-8")
-    found = summary_table(study)
+def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificate(study: Summary) -> None:
+    found, report = study, study.report.parent
+    text = (report / "report.md").read_text(encoding="utf-8")
     isoflop, power = (answer.finding.result for answer in found.answers)
     assert [answer.kind for answer in found.answers] == ["isoflop", "scaling_law"]
     assert isoflop == fit_isoflop(found.sweep.runs, budgets="budget")
@@ -65,17 +70,17 @@ def test_a_declared_law_stands_in_the_report_as_it_is_fitted_with_its_certificat
     assert found.verdict == isoflop.sentence
     assert f"**Answer.** {isoflop.sentence}" in text
     for name in ("isoflop", "scaling_law"):
-        assert (study / "report/figures" / f"{name}.png").stat().st_size > 10_000
+        assert (report / "figures" / f"{name}.png").stat().st_size > 10_000
         assert f"(figures/{name}.png)" in text
     assert found.to_dict()["analyses"][1]["found"]["parameters"] == alone.parameters
-    recorded = json.loads((study / "report/analyses/scaling_law.json").read_text(encoding="utf-8"))
+    recorded = json.loads((report / "analyses/scaling_law.json").read_text(encoding="utf-8"))
     assert recorded["analyses"][0]["found"]["parameters"] == alone.parameters
 
 
 def test_the_command_writes_and_prints_a_report_from_one_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, fits = write_study(tmp_path / "s", {"isoflop": {}}, sizes=5), []
+    folder, fits = write_study(tmp_path / "s", {"isoflop": {}}, sizes=5, tokens=False), []
 
     def counted(*arguments: Any, **options: Any) -> Any:
         fits.append(fit_isoflop(*arguments, **options))
@@ -90,15 +95,17 @@ def test_the_command_writes_and_prints_a_report_from_one_fit(
     assert fits[0].sentence in (folder / "report/report.md").read_text(encoding="utf-8")
 
 
-def test_the_budget_of_each_run_is_its_nominal_one(study: Path) -> None:
-    runs = summary_table(study).sweep.runs
+def test_the_budget_of_each_run_is_its_nominal_one(study: Summary) -> None:
+    runs = study.sweep.runs
     assert sorted(set(runs["budget"])) == list(BUDGETS)
     assert np.array_equal(runs["budget"], runs["flops"])
 
 
 def test_a_law_that_the_runs_cannot_tell_is_refused_with_its_reason(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", {"scaling_law": {"law": "chinchilla"}}, {"isoflop": {}}, sizes=1)
-    text = write_report(folder).report.with_suffix(".md").read_text(encoding="utf-8")
+    summary = summary_table(folder)
+    text = to_markdown(compose(summary, pictures(summary, folder / "report/figures")), folder / "report")
+    assert "loss_against_budgets.png" in text
     assert "No law 'chinchilla': too few runs: 6 for the 5 parameters" in text
     assert "scaling_law.png" not in text
     assert f"budgets {', '.join(f'{budget:.4g}' for budget in BUDGETS)} refused: 1 model size; a valley needs" in text

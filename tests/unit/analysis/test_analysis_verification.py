@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from synthetic_sweeps import JournalBuilder, final_metrics
+from test_analysis_cli import run
 
 from analysis import AnalysisError, write_report
 from analysis.report.digests import of_file
@@ -195,13 +194,11 @@ def test_a_folder_without_a_report_or_with_a_broken_record_is_refused(reported):
         verify_report(reported)
 
 
-@pytest.mark.slow
-def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhere(reported):
-    command = [sys.executable, "-m", "analysis", "verify", str(reported)]
-    good = subprocess.run(command, capture_output=True, text=True)
-    assert good.returncode == 0, good.stderr
-    assert good.stdout.startswith("no differences in ")
+def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhere(reported, capsys, monkeypatch):
+    code, out, err = run(capsys, monkeypatch, "verify", reported)
+    assert code == 0, err
+    assert out.startswith("no differences in ")
     replace(reported / "report" / "report.md", "| 2.1000 |", "| 2.0000 |")
-    bad = subprocess.run(command, capture_output=True, text=True)
-    assert (bad.returncode, bad.stderr) == (1, "")
-    assert "report.md, line" in bad.stdout
+    code, out, err = run(capsys, monkeypatch, "verify", reported)
+    assert (code, err) == (1, "")
+    assert "report.md, line" in out
