@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Files in the order of collection: by size, the few long tests of whole sweeps would all come last.
 PARALLEL := -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: ablation smoke test quick lint help
+.PHONY: ablation smoke test quick exhaustive lint help
 
 help:            ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,7 +20,10 @@ test: lint              ## lint, types and every test
 	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(INSTALLED)     ## the tests that need no service (under three minutes)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not exhaustive"
+
+exhaustive: $(INSTALLED) ## the cells of the full matrices that the other tests stand for
+	$(BIN)/python -m pytest $(PARALLEL) -m exhaustive
 
 lint: $(INSTALLED)      ## ruff and mypy
 	$(BIN)/ruff check .
