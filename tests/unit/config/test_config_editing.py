@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stackwise_ray.config.identity import canonical_json
@@ -186,6 +186,7 @@ edits_of_any_kind = st.dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(edits_of_any_kind)
 def test_any_edit_gives_a_valid_trial_or_a_config_error(edits: dict[str, Any]) -> None:
     try:
@@ -214,6 +215,7 @@ valid_edits = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(valid_edits)
 def test_editing_twice_is_editing_once_and_the_plain_form_is_lossless(edits: dict[str, Any]) -> None:
     edited = edit(TRIAL, edits)

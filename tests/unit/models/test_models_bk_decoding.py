@@ -30,6 +30,10 @@ from tests.small_bk import build as build_trainable
 DECODING = {name: mixer for name, mixer in MIXERS.items() if getattr(mixer, "gradient", "adjoint") == "adjoint"}
 RESOLVENTS = [name for name in DECODING if name not in ("attention", "none")]
 every_mixer = pytest.mark.parametrize("name", DECODING)
+GENERATING = [(name, torch.float64) for name in DECODING] + [
+    pytest.param(name, torch.float32, marks=pytest.mark.slow if name == "resolvent_apply" else pytest.mark.exhaustive)
+    for name in DECODING
+]
 
 
 def build(mixer: Mixer, **changes: Any) -> PreTrainedModel:
@@ -56,8 +60,7 @@ def state_bytes(cache: BKCache) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)])
-@every_mixer
+@pytest.mark.parametrize(("name", "dtype"), GENERATING)
 def test_generate_gives_the_greedy_tokens_of_the_full_forward_over_512_steps(name: str, dtype: torch.dtype) -> None:
     model, ids = build(MIXERS[name], dtype=dtype, tie_embeddings=False), tokens(n=5)
     written = model.generate(ids, max_new_tokens=512, do_sample=False)

@@ -164,32 +164,40 @@ def test_a_state_that_is_not_a_number_is_refused_before_anything_is_renamed(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("large", ["tensors", "state"])
-def test_a_full_disk_is_named_and_the_older_checkpoint_stays(large):
-    """On a real file system of 1 MiB, mounted in a namespace of its own."""
-    code = f"""
+@pytest.fixture(scope="module")
+def on_a_full_disk():
+    """By what was too large: the message and what is left on a real file system of 1 MiB, in a namespace of its own."""
+    code = """
         import json, subprocess, sys, tempfile, torch
         from pathlib import Path
         from stackwise_ray.core.errors import DiskFullError
         from stackwise_ray.training.checkpoints import Checkpoint, save_checkpoint
         folder = Path(tempfile.mkdtemp())
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-        small = Checkpoint(step=1, tensors={{"model": {{"w": torch.zeros(10)}}}}, state={{"trial_id": "abc"}})
+        small = Checkpoint(step=1, tensors={"model": {"w": torch.zeros(10)}}, state={"trial_id": "abc"})
         save_checkpoint(folder, small)
-        if {large!r} == "tensors":
-            big = Checkpoint(step=2, tensors={{"model": {{"w": torch.zeros(10**6)}}}}, state={{}})
-        else:
-            big = Checkpoint(step=2, tensors={{}}, state={{"text": "x" * 4_000_000}})
-        try:
-            save_checkpoint(folder, big)
-        except DiskFullError as error:
-            print(json.dumps([str(error), [p.name for p in folder.iterdir()]]))
+        large = {
+            "tensors": Checkpoint(step=2, tensors={"model": {"w": torch.zeros(10**6)}}, state={}),
+            "state": Checkpoint(step=2, tensors={}, state={"text": "x" * 4_000_000}),
+        }
+        said = {}
+        for name, checkpoint in large.items():
+            try:
+                save_checkpoint(folder, checkpoint)
+            except DiskFullError as error:
+                said[name] = [str(error), [p.name for p in folder.iterdir()]]
+        print(json.dumps(said))
     """
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let a process mount a small file system of its own")
     command = [unshare, "-rm", sys.executable, "-c", textwrap.dedent(code)]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
-    message, left = json.loads(result.stdout)
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("large", ["tensors", "state"])
+def test_a_full_disk_is_named_and_the_older_checkpoint_stays(large, on_a_full_disk):
+    message, left = on_a_full_disk[large]
     assert "no space left" in message
     assert left == ["step_000000000001"]

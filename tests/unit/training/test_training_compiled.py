@@ -42,14 +42,17 @@ GROWING = with_training(
 """Three steps a stage: two with instruments, and one that is compiled."""
 
 
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty folder for temporary files, and no other place that the caches are told to go to."""
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for temporary files, empty at first, and no other place that the caches are told to go to.
+
+    One for the module: headers are compiled once into it, and that takes longer than the networks.
+    """
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
 
 
 def test_without_a_compiler_a_trial_is_refused_before_it_begins(monkeypatch, tmp_path):
