@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.registries import BY_KIND
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
 
@@ -39,8 +40,14 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of prepared data that the tests of one module share, and that nothing else sees."""
-    folder = tmp_path_factory.mktemp("cache")
+    """A cache of prepared data that the tests of one module share, and that nothing else sees.
+
+    The C kernels in it are those of the user's cache: their names say what they were made from, and making them takes
+    longer than most modules.
+    """
+    folder, kernels = tmp_path_factory.mktemp("cache"), cache_directory() / "kernels"
+    kernels.mkdir(parents=True, exist_ok=True)
+    (folder / "kernels").symlink_to(kernels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACKWISE_CACHE", str(folder))
         yield folder

@@ -300,11 +300,19 @@ def test_compiler_that_fails_is_named_with_its_message(tmp_path: Path, monkeypat
 def test_damaged_library_is_compiled_anew_and_processes_share_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes at once, an empty cache: one compiles. Then the file is cut short, and made again."""
+    """Two processes at once, an empty cache: one compiles. Then the file is cut short, and made again.
+
+    The second time the compiler gives what it gave the first time, without the work.
+    """
     monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path))
     counting = tmp_path / "counting-cc"
     counting.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] || echo run >> {tmp_path}/runs\nexec {build.find_compiler()[0]} "$@"\n'
+        "#!/bin/sh\n"
+        f'[ "$1" = --version ] && exec {build.find_compiler()[0]} "$@"\n'
+        f"echo run >> {tmp_path}/runs\n"
+        'for last in "$@"; do :; done\n'  # where it is asked to write
+        f'[ -e {tmp_path}/made ] || {build.find_compiler()[0]} "$@" -o {tmp_path}/made\n'
+        f'cp {tmp_path}/made "$last"\n'
     )
     counting.chmod(0o755)
     monkeypatch.setenv("CC", str(counting))

@@ -46,13 +46,17 @@ GROWING = with_training(
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for temporary files, empty at first, and no other place that the caches are told to go to.
 
-    One for the module: headers are compiled once into it, and that takes longer than the networks.
+    One for the module: headers are compiled once into it, and that takes longer than the networks. Kernels without
+    vectors are compiled faster than those with, and are as good here.
     """
+    from torch._inductor import config
+
     folder = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
         patch.setattr(tempfile, "tempdir", str(folder))
-        yield folder
+        with config.patch({"cpp.simdlen": 1, "cpp.vec_isa_ok": True}):
+            yield folder
 
 
 def test_without_a_compiler_a_trial_is_refused_before_it_begins(monkeypatch, tmp_path):

@@ -37,9 +37,15 @@ from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, w
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 
-def test_the_loop_computes_what_a_loop_written_out_by_hand_computes(tmp_path):
+@pytest.fixture(scope="module")
+def plain(module_cache, tmp_path_factory):
+    """What the trial reports as it is, and its result."""
+    return run(TRIAL, tmp_path_factory.mktemp("plain"))
+
+
+def test_the_loop_computes_what_a_loop_written_out_by_hand_computes(plain):
     """Same init, same data, mean cross-entropy, clipping, AdamW, schedule: losses to 1e-6 relative (float32 sums)."""
-    records, _ = run(TRIAL, tmp_path)
+    records, _ = plain
     data = prepare(TRIAL.data)
     assembly = assemble(TRIAL, data, torch.device("cpu"))
     model = assembly.model
@@ -58,9 +64,9 @@ def test_the_loop_computes_what_a_loop_written_out_by_hand_computes(tmp_path):
 
 
 @pytest.mark.parametrize("accumulation", [2, 3, 8])
-def test_micro_batches_change_no_loss(tmp_path, accumulation):
-    whole, _ = run(TRIAL, tmp_path / "a")
-    parts, _ = run(with_training(accumulation=accumulation), tmp_path / "b")
+def test_micro_batches_change_no_loss(tmp_path, plain, accumulation):
+    whole, _ = plain
+    parts, _ = run(with_training(accumulation=accumulation), tmp_path)
     assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
 
 
@@ -111,12 +117,12 @@ def test_the_load_balance_of_experts_is_trained_on_and_not_reported(tmp_path):
     assert step_losses(without)[6] != pytest.approx(step_losses(records)[6], rel=1e-6)
 
 
-@pytest.mark.parametrize("accumulation", [3, 8])
-def test_micro_batches_change_no_load_balance(tmp_path, accumulation):
+def test_micro_batches_change_no_load_balance(tmp_path):
     """Weighty enough that a balance counted once a micro-batch, or over each of them, would show."""
-    whole, _ = run(experts(5.0), tmp_path / "a")
-    parts, _ = run(experts(5.0, accumulation=accumulation), tmp_path / "b")
-    assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
+    whole, _ = run(experts(5.0), tmp_path / "whole")
+    for accumulation in (3, 8):
+        parts, _ = run(experts(5.0, accumulation=accumulation), tmp_path / str(accumulation))
+        assert step_losses(parts) == pytest.approx(step_losses(whole), rel=1e-5)
 
 
 def test_a_trial_leaves_its_tree_and_every_metric(tmp_path):
@@ -193,22 +199,22 @@ def test_reports_rise_in_steps_tokens_and_flops_and_validate_where_asked(tmp_pat
     assert [r.metrics["progress"] for r in records[:3]] == pytest.approx([1 / 6, 2 / 6, 2 / 6])
 
 
-def test_the_final_train_loss_is_the_mean_since_the_last_validation_but_one(tmp_path):
-    records, result = run(TRIAL, tmp_path)
+def test_the_final_train_loss_is_the_mean_since_the_last_validation_but_one(plain):
+    records, result = plain
     losses = step_losses([r for r in records if "validation/loss" not in r.metrics])
     assert result.metrics["train/loss"] == pytest.approx(sum(losses[step] for step in (4, 5, 6)) / 3, rel=1e-12)
 
 
-def test_the_root_seed_decides_everything(tmp_path):
-    same = [run(TRIAL, tmp_path / name)[1].metrics["validation/loss"] for name in ("a", "b")]
-    other = run(replace(TRIAL, seed=1), tmp_path / "c")[1].metrics["validation/loss"]
+def test_the_root_seed_decides_everything(tmp_path, plain):
+    same = [result.metrics["validation/loss"] for _, result in (plain, run(TRIAL, tmp_path / "a"))]
+    other = run(replace(TRIAL, seed=1), tmp_path / "b")[1].metrics["validation/loss"]
     assert same[0] == same[1] != other
 
 
-def test_dropout_changes_neither_the_init_nor_the_data(tmp_path):
+def test_dropout_changes_neither_the_init_nor_the_data(tmp_path, plain):
     dropout = with_model(dropout=0.5)
-    with_it, _ = run(dropout, tmp_path / "a")
-    without, _ = run(TRIAL, tmp_path / "b")
+    with_it, _ = run(dropout, tmp_path)
+    without, _ = plain
     first = [next(iter(step_losses(records).values())) for records in (with_it, without)]
     assert first[0] != first[1]
     assert first[0] == pytest.approx(first[1], rel=0.2)
@@ -231,21 +237,21 @@ def test_a_model_that_sees_its_targets_fails_as_a_leak(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_trains_close_to_float32_and_keeps_master_weights(tmp_path, precision):
-    exact, _ = run(TRIAL, tmp_path / "a")
-    half, result = run(with_training(precision=precision), tmp_path / "b")
+def test_half_precision_trains_close_to_float32_and_keeps_master_weights(tmp_path, plain, precision):
+    exact, _ = plain
+    half, result = run(with_training(precision=precision), tmp_path)
     assert step_losses(half) == pytest.approx(step_losses(exact), rel=0.02)  # bf16 has 8 bits: 0.4 % a rounding
     assert step_losses(half) != step_losses(exact)
     assert result.metrics["model/bytes"] == 4 * result.metrics["model/params"]
 
 
-def test_recomputed_activations_change_no_bit_and_are_reported_apart(tmp_path):
-    plain_records, plain = run(TRIAL, tmp_path / "a")
-    records, result = run(with_training(activation_checkpointing=True), tmp_path / "b")
+def test_recomputed_activations_change_no_bit_and_are_reported_apart(tmp_path, plain):
+    plain_records, kept = plain
+    records, result = run(with_training(activation_checkpointing=True), tmp_path)
     assert step_losses(records) == step_losses(plain_records)
-    assert result.metrics["memory/saved_activation_bytes"] < plain.metrics["memory/saved_activation_bytes"]
-    assert result.metrics["flops/recomputed"] > plain.metrics["flops/recomputed"]
-    assert result.metrics["flops/total"] == plain.metrics["flops/total"]
+    assert result.metrics["memory/saved_activation_bytes"] < kept.metrics["memory/saved_activation_bytes"]
+    assert result.metrics["flops/recomputed"] > kept.metrics["flops/recomputed"]
+    assert result.metrics["flops/total"] == kept.metrics["flops/total"]
 
 
 def test_an_overflowing_fp16_gradient_skips_the_step_and_halves_the_scale(tmp_path):

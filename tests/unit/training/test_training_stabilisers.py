@@ -56,7 +56,17 @@ def test_a_gain_scales_every_branch_and_folding_changes_no_logit(model: ModelCon
     assert len(list(residual_projections(built))) == len(view.residual_outputs(view.blocks[0]))
 
 
-@every_model
+TRAINED = [
+    pytest.param(
+        model,
+        id=name,
+        marks={"bk encoder": [pytest.mark.slow], "gpt2": [], "modernbert": []}.get(name, [pytest.mark.exhaustive]),
+    )
+    for name, model in PRE_NORM.items()
+]
+
+
+@pytest.mark.parametrize("model", TRAINED)
 def test_the_model_that_is_saved_is_the_one_that_was_evaluated(model: ModelConfig, tmp_path: Path) -> None:
     _, result = run(growing(model, residual_gain=0.3, spectral_norm=True), tmp_path, keep_model=True)
     scored = score_run(tmp_path).metrics
