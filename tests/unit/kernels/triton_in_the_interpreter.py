@@ -116,8 +116,8 @@ CASES = [
     (1, (2, 3, 0), (3, 1), 4, 16),
     (2, (3, 1), (3, 2), 4, 16),
     (7, (2, 3, 6), (2, 3, 7), 2, 16),
-    (40, (39,), (), 8, 16),
-    (97, (2, 1), (2, 97), 8, 32),
+    (10, (9,), (), 2, 16),
+    (25, (2, 1), (2, 25), 2, 32),
 ]
 
 
@@ -183,9 +183,9 @@ def test_strides_conjugation_and_negation_do_not_matter(op: str, cut: Callable[[
 @pytest.mark.parametrize("op", CALLS)
 def test_causal_forms_do_not_change_by_one_bit_when_the_future_does(op: str, cut: Callable[[int, int], None]) -> None:
     cut(2, 64)
-    made = arguments(35, (1, 2, 34), (2, 35), lanes=(1, 2), width=2)
+    made = arguments(19, (1, 2, 18), (2, 19), lanes=(1, 2), width=2)
     before = CALLS[op](*(made[name] for name in NAMES[op]), causal=True, backend="triton")
-    for position in (9, 34):
+    for position in (5, 18):
         changed = {name: tensor.clone() for name, tensor in made.items()}
         changed["potential"][..., position] += 1.0
         changed["shift"][..., position] += 0.5j
@@ -197,10 +197,10 @@ def test_causal_forms_do_not_change_by_one_bit_when_the_future_does(op: str, cut
 
 @pytest.mark.parametrize("scale", [1e30, 1e-20])
 def test_composed_maps_neither_overflow_nor_underflow(scale: float, cut: Callable[[int, int], None]) -> None:
-    """200 positions of 1e30 have continuants of 1e6000, and of small entries ones that vanish as far below."""
-    cut(32, 64)
+    """50 positions of 1e30 have continuants of 1e1500, and of small entries ones that vanish as far below."""
+    cut(8, 64)
     generator = torch.Generator().manual_seed(0)
-    potential = scale * (1 + torch.rand(1, 2, 200, dtype=torch.float64, generator=generator))
+    potential = scale * (1 + torch.rand(1, 2, 50, dtype=torch.float64, generator=generator))
     coupling = torch.full((1,), scale**2, dtype=torch.float64)
     shift = torch.complex(torch.zeros(1).double(), torch.full((1,), scale).double())
     for causal in (True, False):

@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def test_the_task_ptb_says_what_a_run_on_ptb_says_and_is_not_computed_twice(tmp_path: Path) -> None:
-    data = data_config(corpus="ptb", tokenizer="words", seq_len=16, validation_tokens=256, final_evaluation="full")
+    data = data_config(corpus="ptb", tokenizer="bytes", seq_len=128, validation_tokens=256, final_evaluation="full")
     trial = replace(TRIAL, data=data)
     _, result = run(trial, tmp_path, keep_model=True)
     words = ["--run", str(tmp_path), "--tasks", "ptb"]
