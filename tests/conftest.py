@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stackwise_ray.core.cache_place import cache_directory
 from stackwise_ray.core.registries import BY_KIND
+from tests.own_cache import own_cache
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
@@ -38,27 +38,10 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the variable of this name is read at the first import
 
 
-def _with_kernels(folder: Path) -> Path:
-    """A new cache whose C kernels are those of the user's cache.
-
-    Their names say what they were made from, and making them takes longer than most modules.
-    """
-    kernels = cache_directory() / "kernels"
-    kernels.mkdir(parents=True, exist_ok=True)
-    (folder / "kernels").symlink_to(kernels)
-    return folder
-
-
-@pytest.fixture
-def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that holds nothing but the C kernels; for a process that is told of it."""
-    return _with_kernels(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture(scope="module")
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of prepared data that the tests of one module share, and that nothing else sees but its C kernels."""
-    folder = _with_kernels(tmp_path_factory.mktemp("cache"))
+    """A cache of prepared data that the tests of one module share, and that nothing else sees."""
+    folder = own_cache(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACKWISE_CACHE", str(folder))
         yield folder

@@ -16,6 +16,7 @@ from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.training.device_facts import DeviceFacts
 from tests.heavy_modules import run_and_list
+from tests.own_cache import own_cache
 
 
 def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -138,14 +139,13 @@ FLAGS.register("restless")(
 
 
 @pytest.mark.slow
-def test_a_plugin_that_keeps_its_promises_passes_and_one_that_breaks_one_is_named_with_it(
-    tmp_path: Path, empty_cache: Path
-) -> None:
+def test_a_plugin_that_keeps_its_promises_passes_and_one_that_breaks_one_is_named_with_it(tmp_path: Path) -> None:
     good = str(Path(__file__).parents[2] / "examples" / "08_your_own_flag.py")
     bad = tmp_path / "[restless].py"
     bad.write_text(NOT_PURE)
+    cache = own_cache(tmp_path / "cache")
     words = ["--no-ray", "--no-calibrate", "--output", str(tmp_path), "--plugin", good, "--plugin", str(bad)]
-    answer = run_doctor(*words, STACKWISE_CACHE=str(empty_cache))
+    answer = run_doctor(*words, STACKWISE_CACHE=str(cache))
     assert answer.returncode == 1
     lines = answer.stdout.splitlines()
     assert [line.split()[0] for line in lines if good in line] == ["ok"] * 6
@@ -154,7 +154,7 @@ def test_a_plugin_that_keeps_its_promises_passes_and_one_that_breaks_one_is_name
     assert all(lines[i].startswith(f"fails  flag restless ({bad})") for i in (broken, *others))
     assert "two calls of `edits` on one trial give different edits" in lines[broken]
     assert lines[broken + 1].strip() == "fix: correct the plugin"
-    assert not (empty_cache / "calibration.json").exists()
+    assert not (cache / "calibration.json").exists()
 
 
 @pytest.mark.slow
