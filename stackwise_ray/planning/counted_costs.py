@@ -1,4 +1,4 @@
-"""What a step of a trial costs, found by running it on fake tensors: sizes and operations without any data.
+"""What a step of a trial costs, found by running it without any data: FLOPs on the meta device, bytes on fake tensors.
 
 The planner and the loop both ask here, so that the steps a budget buys are the same in plan and run. FLOPs and bytes
 come out equal to those of the real step, to the unit (tests hold this for every family); in 16-bit autocast a real norm
