@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -194,7 +195,11 @@ def _make_fake(model: PreTrainedModel, mode: FakeTensorMode) -> None:
         return new
 
     for module in model.modules():
-        for tensors, make in ((module._parameters, parameter), (module._buffers, fake)):
+        places: tuple[tuple[dict[str, Any], Callable[..., torch.Tensor]], ...] = (
+            (module._parameters, parameter),
+            (module._buffers, fake),
+        )
+        for tensors, make in places:
             for name, tensor in tensors.items():
                 if tensor is not None:
                     if tensor not in made:
