@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +24,45 @@ QUICK = ("bert", "gpt2")
 def mostly_slow(values: dict[str, Any], quick: tuple[str, ...] = QUICK) -> list[Any]:
     """Parameters by name, all but the quick ones marked slow."""
     return [pytest.param(v, id=name, marks=() if name in quick else pytest.mark.slow) for name, v in values.items()]
+
+
+KINDS = ("gpt2", "bert", "bk encoder")
+"""One model of each structure: a decoder, an encoder with norms after its sums, the resolvent."""
+
+
+def cells(
+    names: Iterable[str], settings: Sequence[str], *, quick: Iterable[Any] = (), kinds: Iterable[str] = KINDS
+) -> list[Any]:
+    """(name, setting) of a matrix whose cells are dear: the kinds with every setting, each other model with one of
+    them in turn; the rest is `exhaustive`.
+
+    Args:
+        quick: Names or cells that are not slow.
+    """
+    found = []
+    for column, setting in enumerate(settings):
+        for row, name in enumerate(names):
+            marks = [] if name in quick or (name, setting) in quick else [pytest.mark.slow]
+            if name not in kinds and row % len(settings) != column:
+                marks.append(pytest.mark.exhaustive)
+            found.append(pytest.param(name, setting, marks=marks))
+    return found
+
+
+def mostly_exhaustive(values: dict[str, Any], kept: Iterable[str], quick: tuple[str, ...] = QUICK) -> list[Any]:
+    """As `mostly_slow`, and those that are not among the kept ones are `exhaustive`: other tests of the module have
+    every model."""
+    return [
+        pytest.param(
+            v,
+            id=name,
+            marks=[
+                *([] if name in quick else [pytest.mark.slow]),
+                *([] if name in kept else [pytest.mark.exhaustive]),
+            ],
+        )
+        for name, v in values.items()
+    ]
 
 
 def _model(**changes: object) -> ModelConfig:

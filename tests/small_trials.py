@@ -70,9 +70,12 @@ GROWING = tuple(
 def run(
     trial: TrialConfig, directory: Path, attempt: int = 1, **options: Any
 ) -> tuple[list[MetricRecord], TrialResult]:
-    """All that an attempt reports, and its result; the model is not kept unless asked for."""
+    """All that an attempt reports, and its result; unless asked for, the model is not kept, and nothing is measured for
+    later plans (a measurement plans every stage)."""
     records = []
-    generator = run_trial(trial, directory, trial_id="t", attempt=attempt, **{"keep_model": False} | options)
+    generator = run_trial(
+        trial, directory, trial_id="t", attempt=attempt, **{"keep_model": False, "calibrate": False} | options
+    )
     while True:
         try:
             records.append(next(generator))

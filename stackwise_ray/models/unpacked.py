@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import masking_utils
+from transformers import PreTrainedModel, masking_utils
 
 _consecutive = False  # whether the forward that is running made its own position ids
 
 
-def skip_search_for_packing(model: nn.Module) -> None:
-    """Spares `model` the search for packed sequences in every forward that is given no position ids."""
-    model.register_forward_pre_hook(_begin, with_kwargs=True)
-    model.register_forward_hook(_end, always_call=True)
+def skip_search_for_packing(model: PreTrainedModel) -> None:
+    """Spares `model` the search for packed sequences in every forward that is given no position ids, also where only
+    its part below the head is called."""
+    for part in dict.fromkeys((model, model.base_model)):
+        part.register_forward_pre_hook(_begin, with_kwargs=True)
+        part.register_forward_hook(_end, always_call=True)
 
 
 def _begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

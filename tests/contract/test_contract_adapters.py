@@ -29,14 +29,16 @@ from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.small_models import MODELS, QUICK, mostly_slow
+from tests.small_models import MODELS, QUICK, cells, mostly_exhaustive, mostly_slow
 from tests.small_trials import GROWING, TRIAL, check_cost_model, run, with_training
 
 CPU = torch.device("cpu")
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 every_model_mostly_slowly = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2", "bert", "bk encoder")))
-every_model_some_slowly = pytest.mark.parametrize("model", mostly_slow(MODELS, quick=("gpt2",)))
-"""For tests that plan, where peft's insertions on fake tensors take seconds."""
+every_kind = pytest.mark.parametrize(
+    "model", mostly_exhaustive(MODELS, ("gpt2", "bert", "llama", "bk with experts"), quick=("gpt2",))
+)
+"""For tests that train and plan, where peft's insertions take seconds: two kinds of matrices, two of blocks."""
 every_regime = pytest.mark.parametrize("regime", GROWING)
 pytestmark = pytest.mark.usefixtures("module_cache")
 
@@ -121,18 +123,14 @@ EVERYWHERE = ("right to left", "left to right")
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [
-        pytest.param(name, policy, marks=() if name == "gpt2" else pytest.mark.slow)
-        for policy in POLICIES
-        for name in MODELS
-        if policy in EVERYWHERE or name in QUICK
-    ],
+    cells(MODELS, EVERYWHERE, quick=["gpt2"])
+    + cells(QUICK, [policy for policy in POLICIES if policy not in EVERYWHERE], quick=["gpt2"]),
 )
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, policy: str) -> None:
     check_cost_model(adapted(MODELS[name], n_layers=3, **POLICIES[policy]))
 
 
-@every_model_some_slowly
+@every_kind
 def test_the_model_that_is_kept_is_a_plain_one_that_computes_what_was_trained(
     model: ModelConfig, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -50,6 +50,21 @@ def tiny_models() -> dict[str, ModelConfig]:
 
 MODELS = tiny_models()
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+KINDS = (
+    "decoder/gpt2_family/tiny",
+    "encoder/bert_family/tiny",
+    "decoder/llama_family/tiny",
+    *(name for name in MODELS if name.endswith(("experts", "resolvent_apply"))),
+)
+"""Whose passes differ in what they save: they are checkpointed by default, the others in the exhaustive run."""
+
+
+def cases(*, bf16: bool = False) -> list[Any]:
+    """(name, whether checkpointed, and then also in 16 bits)."""
+    again = "checkpointed in bf16" if bf16 else "checkpointed"
+    plain = [pytest.param(name, False, id=f"plain-{name}") for name in MODELS]
+    marks = {name: [pytest.mark.slow, *([] if name in KINDS else [pytest.mark.exhaustive])] for name in MODELS}
+    return plain + [pytest.param(name, True, id=f"{again}-{name}", marks=marks[name]) for name in MODELS]
 
 
 @cache
@@ -74,14 +89,10 @@ def attention_flops(model: ModelConfig) -> int:
     return BATCH * SEQ_LEN * 4 * SEQ_LEN * model.d_model * model.n_layers if attends(model) else 0
 
 
-@every_model
-@pytest.mark.parametrize(
-    ("checkpointing", "bf16"),
-    [(False, False), pytest.param(True, True, marks=pytest.mark.slow)],
-    ids=["plain", "checkpointed in bf16"],
-)
-def test_meta_fake_and_cpu_count_the_same_to_the_unit(model: ModelConfig, checkpointing: bool, bf16: bool) -> None:
-    cpu, meta, fake = (count(model, d, checkpointing=checkpointing, bf16=bf16) for d in ("cpu", "meta", "fake"))
+@pytest.mark.parametrize(("name", "checkpointed"), cases(bf16=True))
+def test_meta_fake_and_cpu_count_the_same_to_the_unit(name: str, checkpointed: bool) -> None:
+    model = MODELS[name]
+    cpu, meta, fake = (count(model, d, checkpointing=checkpointed, bf16=checkpointed) for d in ("cpu", "meta", "fake"))
     assert (meta.forward, meta.backward, meta.optimizer) == (cpu.forward, cpu.backward, cpu.optimizer)
     assert fake == cpu
     # On meta attention is not fused: the scores are kept and not computed again. Elsewhere half a forward pass is.
@@ -135,6 +146,7 @@ def test_an_evaluation_costs_the_forward_pass_of_a_step(model: ModelConfig) -> N
         assert counter.count == FlopCount(forward=count(model, "meta").forward)
 
 
+@cache
 def step_memory(model: ModelConfig, *, fake: bool, checkpointing: bool) -> tuple[int, int]:
     """(peak of live tensors, saved activations) of one step, in bytes."""
     with FakeTensorMode() if fake else nullcontext():
@@ -149,13 +161,10 @@ def step_memory(model: ModelConfig, *, fake: bool, checkpointing: bool) -> tuple
         return peak.peak_bytes, saved.bytes
 
 
-@every_model
-@pytest.mark.parametrize(
-    "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "checkpointed"]
-)
-def test_fake_tensors_predict_the_memory_of_the_real_step_to_the_byte(model: ModelConfig, checkpointing: bool) -> None:
-    predicted = step_memory(model, fake=True, checkpointing=checkpointing)
-    assert predicted == step_memory(model, fake=False, checkpointing=checkpointing)
+@pytest.mark.parametrize(("name", "checkpointed"), cases())
+def test_fake_tensors_predict_the_memory_of_the_real_step_to_the_byte(name: str, checkpointed: bool) -> None:
+    predicted = step_memory(MODELS[name], fake=True, checkpointing=checkpointed)
+    assert predicted == step_memory(MODELS[name], fake=False, checkpointing=checkpointed)
 
 
 @every_model

@@ -24,13 +24,13 @@ from stackwise_ray.training.state import capture, restore
 from tests.contract.test_contract_adapters import (
     adapted,
     assembled,
+    every_kind,
     every_model,
-    every_model_some_slowly,
     every_regime,
     train_a_stage,
 )
-from tests.small_models import MODELS
-from tests.small_trials import check_cost_model, run
+from tests.small_models import MODELS, cells
+from tests.small_trials import GROWING, check_cost_model, run
 
 pytestmark = [
     pytest.mark.usefixtures("module_cache"),
@@ -78,14 +78,12 @@ def test_the_trunk_is_in_four_bits_and_stays_while_every_adapter_learns(model: M
             assert len(inside) == wanted
 
 
-@pytest.mark.slow
-@every_regime
-@every_model
-def test_the_cost_model_is_what_is_counted_within_three_per_cent(model: ModelConfig, regime: str) -> None:
-    check_cost_model(adapted(model, regime, trunk="qlora", finish=0.2))
+@pytest.mark.parametrize(("name", "regime"), cells(MODELS, GROWING))
+def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, regime: str) -> None:
+    check_cost_model(adapted(MODELS[name], regime, trunk="qlora", finish=0.2))
 
 
-@every_model_some_slowly
+@every_kind
 def test_the_run_costs_what_was_planned_and_what_is_kept_computes_what_was_trained(
     model: ModelConfig, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from stackwise_ray.training.initial import check_tokenizer, identify
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stage import Stage
 from stackwise_ray.training.stages import stage_plan
-from tests.small_models import MODELS, mostly_slow
+from tests.small_models import MODELS, cells, mostly_slow
 from tests.small_trials import TRIAL, run, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -75,11 +75,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [
-        pytest.param(name, kind, marks=() if (name, kind) in QUICK_KINDS else pytest.mark.slow)
-        for name in MODELS
-        for kind in ("finetune", "band")
-    ],
+    cells(MODELS, ("finetune", "band"), quick=QUICK_KINDS, kinds=("gpt2", "bert")),
 )
 def test_a_checkpoint_goes_on_for_what_it_left_of_the_budget_as_planned(
     name: str, kind: str, checkpoint: Checkpoints, tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ from tests.sources import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for package in ("stackwise_ray", "analysis") for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@cache
+def lists_in(path: Path) -> list[tuple[int, set[str]]]:
+    return list(lists_of_text(tree(path)))
 
 
 def lists_of_text(tree: ast.AST) -> Iterator[tuple[int, set[str]]]:
@@ -37,7 +43,7 @@ def test_no_list_of_names_repeats_a_registry(kind: str) -> None:
     repeated = [
         f"{path.relative_to(ROOT)}:{line}: {sorted(found & names)}"
         for path in FILES
-        for line, found in lists_of_text(tree(path))
+        for line, found in lists_in(path)
         if len(found & names) > 1
     ]
     assert repeated == []

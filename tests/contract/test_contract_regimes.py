@@ -26,7 +26,7 @@ from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.scoring import score_run
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import TrainingStep
-from tests.small_models import MODELS, QUICK, mostly_slow
+from tests.small_models import KINDS, MODELS, cells, mostly_exhaustive, mostly_slow
 from tests.small_trials import GROWING, TRIAL, check_cost_model, run, with_data, with_training
 
 CPU = torch.device("cpu")
@@ -118,18 +118,17 @@ FORMULAS = ("right to left", "left to right")
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [
-        pytest.param(name, policy, marks=() if name in QUICK or policy in FORMULAS else pytest.mark.slow)
-        for policy in POLICIES
-        for name in MODELS
-        if policy in EVERYWHERE or name == "bert"
-    ],
+    cells(MODELS, FORMULAS, quick=KINDS)
+    + cells(MODELS, [policy for policy in EVERYWHERE if policy not in FORMULAS], quick=["bert"])
+    + cells(["bert"], [policy for policy in POLICIES if policy not in EVERYWHERE], quick=["bert"]),
 )
 def test_the_cost_model_is_what_is_counted_within_three_per_cent(name: str, policy: str) -> None:
     check_cost_model(growing(MODELS[name], **POLICIES[policy]))
 
 
-@pytest.mark.parametrize("model", mostly_slow(MODELS))
+@pytest.mark.parametrize(
+    "model", mostly_exhaustive(MODELS, ("gpt2", "bert", "modernbert", "bk encoder", "bk with experts"))
+)
 def test_the_model_that_is_kept_is_the_one_that_was_evaluated(model: ModelConfig, tmp_path: Path) -> None:
     trial = growing(model, budget=Budget(steps=9), lr=1e-2)
     _, result = run(trial, tmp_path, keep_model=True)

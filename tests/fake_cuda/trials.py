@@ -59,7 +59,7 @@ def trained(trial: TrialConfig, **options: Any) -> Trial:
     """Trains to the end; what the planner had counted beside what was counted."""
 
     def train(device: FakeCuda, folder: Path) -> dict[str, Any]:
-        _, result = run(trial, folder, **options)
+        _, result = run(trial, folder, calibrate=True, **options)
         counted = result.metrics["flops/total"]
         stored = json.loads(calibration_path().read_text())["machines"]
         return {

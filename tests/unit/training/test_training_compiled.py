@@ -95,7 +95,7 @@ def assert_same_but_for_rounding(compiled: tuple, plain: tuple) -> None:
 @pytest.mark.slow
 def test_a_growing_run_compiles_each_stage_outside_its_clock_and_goes_on_bit_for_bit(temporary, module_cache, tmp_path):
     trial = with_training(GROWING, compile=True)
-    whole = run(trial, tmp_path / "whole", keep_model=True)
+    whole = run(trial, tmp_path / "whole", keep_model=True, calibrate=True)
     plain = run(GROWING, tmp_path / "plain", keep_model=True)
     assert_same_but_for_rounding(whole, plain)
     assert (tmp_path / "whole" / "logs" / "train.log").read_text().count(": compiling took ") == 2

@@ -316,7 +316,7 @@ def test_a_calibration_that_cannot_be_written_fails_no_trial(tmp_path, monkeypat
         raise ValueError("calibration sample: flops_per_step = -1 is no measurement")
 
     monkeypatch.setattr(Calibration, "measured", damaged)
-    _, result = run(TRIAL, tmp_path)
+    _, result = run(TRIAL, tmp_path, calibrate=True)
     assert result.metrics["progress"] == 1.0
     assert "the calibration at" in (tmp_path / "logs" / "train.log").read_text()
 
