@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.registries import BY_KIND
+from tests.own_cache import own_cache
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
@@ -40,7 +41,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of prepared data that the tests of one module share, and that nothing else sees."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = own_cache(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STACKWISE_CACHE", str(folder))
         yield folder

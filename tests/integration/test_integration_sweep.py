@@ -48,7 +48,7 @@ def test_a_sweep_leaves_what_the_readme_promises_names_a_failure_and_trains_late
     tmp_path: Path,
 ) -> None:
     file, directory = write(tmp_path), tmp_path / "small"
-    first = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1")
+    first = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1", warm=False)
     assert first.wait() == 1, first.text()
     assert not first.leftovers()
     assert_a_whole_folder(directory, first.text())
@@ -72,7 +72,7 @@ def test_a_sweep_leaves_what_the_readme_promises_names_a_failure_and_trains_late
     assert results(directory) == before
     assert all(record.attempts == 1 for record in trials(directory))
 
-    more = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=2", "--retry-failed")
+    more = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=2", "--retry-failed", "--max-concurrent", "1")
     assert more.wait() == 1, more.text()
     assert "changed since the last run" in more.text()
     records = trials(directory)

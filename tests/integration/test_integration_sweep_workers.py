@@ -6,6 +6,7 @@ one after the other, as each takes both CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,16 @@ WORDS = ("replicates.seeds=1", "analysis=[]", "resources.workers=2", "resources.
 
 @dataclass
 class Story:
-    """The sweep when both commands have ended."""
+    """The sweep when both commands have ended.
+
+    Attributes:
+        interrupted: What the first command has printed.
+        alone: Metrics of the same trial on one worker, which needs no Ray.
+    """
 
     file: Path
     interrupted: str
+    alone: Mapping[str, float]
 
     def trial(self, arm: str) -> TrialRecord:
         return next(record for record in trials(self.file.with_suffix("")) if record.arm == arm)
@@ -73,15 +80,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     second.train_workers()[-1].kill()
     assert second.wait(600) == 0, second.text()
     assert not second.leftovers()
-    return Story(file=file, interrupted=first.text())
-
-
-def assert_same_training(record: TrialRecord, file: Path) -> None:
-    """As one worker trains the base of the file, which needs no Ray."""
     arm = expand(load_sweep(file, ["base.overrides.training.device=cpu"])).arms[0]
-    alone = train(with_seed(arm.trial, record.seed), file.parent / "alone" / record.arm)
-    assert record.metrics["validation/loss"] == pytest.approx(alone.metrics["validation/loss"], rel=1e-5)
-    assert record.metrics["flops/total"] == alone.metrics["flops/total"]
+    alone = train(with_seed(arm.trial, trials(directory)[0].seed), folder / "alone")
+    return Story(file=file, interrupted=first.text(), alone=alone.metrics)
+
+
+def assert_same_training(record: TrialRecord, alone: Mapping[str, float]) -> None:
+    assert record.metrics["validation/loss"] == pytest.approx(alone["validation/loss"], rel=1e-5)
+    assert record.metrics["flops/total"] == alone["flops/total"]
 
 
 def test_on_ctrl_c_two_workers_leave_a_checkpoint_and_end_later_with_the_loss_of_one(story: Story) -> None:
@@ -93,7 +99,7 @@ def test_on_ctrl_c_two_workers_leave_a_checkpoint_and_end_later_with_the_loss_of
     assert "continues after step" in log
     record = story.trial("whole")
     assert (record.status, record.attempts) == ("finished", 2)
-    assert_same_training(record, story.file)
+    assert_same_training(record, story.alone)
 
 
 def test_a_trial_of_which_one_worker_is_killed_goes_on_from_its_last_checkpoint(story: Story) -> None:
@@ -101,7 +107,7 @@ def test_a_trial_of_which_one_worker_is_killed_goes_on_from_its_last_checkpoint(
     record = story.trial("shards")
     assert (record.status, record.attempts) == ("finished", 2)
     assert "continues after step" in story.log("shards")
-    assert_same_training(record, story.file)
+    assert_same_training(record, story.alone)
 
 
 def test_workers_on_the_cpu_hold_the_gpus_that_their_trial_asks_for(story: Story) -> None:

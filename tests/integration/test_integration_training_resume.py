@@ -16,6 +16,7 @@ import pytest
 from stackwise_ray.config.trial import Budget, Schedule, TrialConfig
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.training.growth_options import Lora
+from tests import warm_processes
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = pytest.mark.slow
@@ -76,9 +77,7 @@ VARIES = ("time/", "throughput/", "memory/")
 
 @pytest.fixture(scope="module")
 def processes(module_cache: Path) -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stackwise_ray.running.run", "transformers.models.gpt2.modeling_gpt2"])
-    return context
+    return warm_processes.context()
 
 
 def train_in_process(trial: TrialConfig, directory: Path, attempt: int, pipe: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from multiprocessing.connection import Connection
@@ -16,6 +15,7 @@ from stackwise_ray.config.trial.registered import NamedOptions
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.models.components.early_exit import EarlyExitOptions
 from stackwise_ray.training.growth_options import Lora
+from tests import warm_processes
 from tests.small_trials import with_data, with_model, with_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_cache")]
@@ -85,8 +85,7 @@ def train(
     bucket_bytes: int | None = None,
 ) -> list:
     """The first worker's records of metrics; all workers are killed once it has reported `kill_after` steps."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stackwise_ray.running.run", "transformers.models.gpt2.modeling_gpt2"])
+    context = warm_processes.context()
     processes, pipes = [], []
     for rank in range(world_size):
         ours, theirs = context.Pipe(duplex=False)
