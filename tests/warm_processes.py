@@ -14,15 +14,17 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 LOADED = [
     "stackwise_ray.running.run",
     "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
     "stackwise_ray.sweep",
     "stackwise_ray.distributed.tuner",
     "stackwise_ray.trials.proposals",
@@ -43,6 +45,21 @@ def context() -> multiprocessing.context.ForkServerContext:
         patch.setenv("MLFLOW_LOGGING_LEVEL", "WARNING")
         forkserver.ensure_running()
     return made
+
+
+def process(target: Callable[..., object], *args: Any) -> multiprocessing.Process:
+    """A process that calls `target`, in the environment that is now; it has not started."""
+    return context().Process(target=_call, args=(dict(os.environ), target, args))
+
+
+def _call(env: dict[str, str], target: Callable[..., object], args: tuple[Any, ...]) -> None:
+    _set_environment(env)
+    target(*args)
+
+
+def _set_environment(env: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
 
 
 class WarmProcess:
@@ -86,8 +103,7 @@ class WarmProcess:
 def _run(program: str | Path, words: list[str], output: Path, cwd: Path, env: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.clear()
-    os.environ.update(env)
+    _set_environment(env)
     os.chdir(cwd)
     written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, written), (2, written)):

@@ -7,6 +7,7 @@ import math
 import shutil
 import signal
 import time
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -252,10 +253,10 @@ def write_and_deliver(path: Path, uri: str, delivers: Connection) -> None:
 
 def test_a_driver_killed_while_delivering_leaves_nothing_lost_or_doubled(client_and_uri: Any, tmp_path: Path) -> None:
     client, uri = client_and_uri
-    path, processes = tmp_path / "journal.sqlite", warm_processes.context()
+    path = tmp_path / "journal.sqlite"
     for pause in (0.0, 0.13, 0.31):
-        ours, theirs = processes.Pipe(duplex=False)
-        driver = processes.Process(target=write_and_deliver, args=(path, uri, theirs))
+        ours, theirs = Pipe(duplex=False)
+        driver = warm_processes.process(write_and_deliver, path, uri, theirs)
         driver.start()
         assert ours.recv(), "it writes and delivers"
         time.sleep(pause)

@@ -127,11 +127,10 @@ def assert_a_whole_folder(directory: Path, text: str) -> None:
     ],
 )
 def test_a_mistake_is_one_message_with_the_fix_and_exit_code_2(tmp_path: Path, words: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "stackwise_ray.sweep", str(write(tmp_path)), *words, "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    sweep = SweepProcess(write(tmp_path), tmp_path, *words)
+    assert sweep.wait(60) == 2, sweep.text()
+    assert message in sweep.text()
+    assert "Traceback" not in sweep.text()
     assert not (tmp_path / "small").exists()
 
 
