@@ -53,7 +53,7 @@ def main(
     time: Annotated[str | None, typer.Option(help="How long the sweep may take in all: 90s, 10min, 2h.")] = None,
     hours: Annotated[float | None, typer.Option(min=0.001, help="The same in hours.")] = None,
     output: Annotated[Path | None, typer.Option(help="The file to write; default: the arms' names, .yaml.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: what is not given is the default.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; use the default for each missing option.")] = False,
     busy: Annotated[
         bool, typer.Option("--even-if-busy", help="Measure the speed although other processes are running.")
     ] = False,

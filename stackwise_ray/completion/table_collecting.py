@@ -10,6 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from stackwise_ray.config.trial.registered import Alternatives
 from stackwise_ray.core import registries
 from stackwise_ray.core.beside import analysis_module
 from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.plugins import loaded
 from stackwise_ray.drafting.contests import every_word
 
@@ -49,6 +51,16 @@ _NAMED_ENTRIES = {
     "flags": registries.FLAGS,
 }
 """Paths whose value names an entry, where the schema has a plain string."""
+_ANALYSIS_CHOICES = {
+    "fit law": ("scaling.laws", "LAWS"),
+    "fit loss": ("scaling.law_losses", "LOSSES"),
+    "fit variable": ("scaling.parametric_law", "VARIABLES"),
+    "compare correction": ("paired.significance", "CORRECTIONS"),
+    "sequential correction": ("anytime.sequential", "CORRECTIONS"),
+    "compare test": ("paired.comparison", "TEST_NAMES"),
+    "aggregate statistic": ("tasks.aggregation", "STATISTICS"),
+}
+"""Option of a command of the analysis → module and name of what it can be."""
 _FILE_PATHS = ("data.path", "model.pretrained", "training.init_from")
 
 
@@ -153,12 +165,20 @@ def _taken(command: str, name: str, kind: Any) -> Takes:
         "other": lambda: {"files": ANY},
         "plugin": lambda: {"files": PYTHON},
         "tasks": lambda: {**_entries(registries.TASKS), "list": True},
+        "direction": lambda: _of_type(Direction),
+        "equal": lambda: {"values": {**_of_analysis("table.blocks", "BUDGETS")["values"], "none": ""}},
+        **{words: partial(_of_analysis, *place) for words, place in _ANALYSIS_CHOICES.items()},
     }
     found = by_name.get(f"{command} {name}") or by_name.get(name)
     if found is not None:
         return found()
     takes = _of_type(kind)
     return {"files": ANY} if not takes and _holds(kind, Path) else takes
+
+
+def _of_analysis(module: str, name: str) -> Takes:
+    """Choices that the analysis lists itself: its commands take text, so that a mistake is answered in its words."""
+    return {"values": dict.fromkeys(getattr(analysis_module(module), name), "")}
 
 
 def _presets(group: str) -> Takes:

@@ -37,7 +37,7 @@ from stackwise_ray.distributed.delivery import Delivery
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import RunSettings
-from stackwise_ray.distributed.schedulers import SCHEDULERS
+from stackwise_ray.distributed.schedulers import make_scheduler
 from stackwise_ray.distributed.session_directory import remove_stale_directory
 from stackwise_ray.flags import FLAGS
 from stackwise_ray.planning.demand import Demand
@@ -265,12 +265,7 @@ def _train(
 
     scheduler = None
     if sweep.scheduler is not None:
-        goal = design.questions.stopping
-        scheduler = SCHEDULERS.get(sweep.scheduler.kind).make(
-            grace=sweep.scheduler.grace,
-            mode="min" if goal.direction == "minimize" else "max",
-            **sweep.scheduler.options,
-        )
+        scheduler = make_scheduler(sweep.scheduler, design.questions.stopping.direction)
 
     def lost(reason: str) -> None:
         ledger.interrupt_all(reason)

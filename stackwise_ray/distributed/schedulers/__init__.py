@@ -17,6 +17,9 @@ from stackwise_ray.core.registry import Registry
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
+    from stackwise_ray.config.space.sweep_config import Scheduler
+    from stackwise_ray.core.metric import Direction
+
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
@@ -33,3 +36,13 @@ class EarlyStopping:
 
 
 SCHEDULERS: Registry[EarlyStopping] = registries.SCHEDULERS
+
+
+def make_scheduler(asked: Scheduler, direction: Direction) -> TrialScheduler:
+    """Tune's scheduler of a search-space file.
+
+    Args:
+        direction: Of the objective that it stops by.
+    """
+    mode = "min" if direction == "minimize" else "max"
+    return SCHEDULERS.get(asked.kind).make(grace=asked.grace, mode=mode, **asked.options)

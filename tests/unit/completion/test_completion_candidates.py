@@ -33,6 +33,25 @@ def test_the_first_word_is_a_command(table: dict[str, Any]) -> None:
     assert words(table, "stackwise --sh") == ["--shell", "--show-completion"]
 
 
+@pytest.mark.parametrize(
+    ("begun", "found"),
+    [
+        ("fit runs.csv --law chin", ["chinchilla"]),
+        ("fit runs.csv --loss ", ["huber_log", "gaussian_log", "student_t_log"]),
+        ("fit runs.csv --variable p", ["params"]),
+        ("compare runs.csv --test s", ["sign_flip"]),
+        ("compare runs.csv --correction b", ["bonferroni", "benjamini_hochberg"]),
+        ("sequential runs.csv --correction ", ["bonferroni", "none"]),
+        ("sequential runs.csv --equal n", ["none"]),
+        ("compare runs.csv --equal fl", ["flops"]),
+        ("rank runs.csv --direction ma", ["maximize"]),
+        ("aggregate runs.csv --statistic i", ["iqm"]),
+    ],
+)
+def test_choices_of_the_analysis_are_completed(table: dict[str, Any], begun: str, found: list[str]) -> None:
+    assert words(table, f"stackwise-analysis {begun}") == found
+
+
 def test_a_sweep_is_a_shipped_search_space_or_a_file(
     table: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

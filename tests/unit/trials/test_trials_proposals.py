@@ -21,7 +21,6 @@ from stackwise_ray.distributed import driver
 from stackwise_ray.distributed.driver import Options, SweepOutcome, _keep_models, _note, run_sweep
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import RunSettings
-from stackwise_ray.distributed.schedulers import SCHEDULERS
 from stackwise_ray.distributed.session import Session
 from stackwise_ray.sweep import SweepResult, print_answer
 from stackwise_ray.terminal import make_console
@@ -217,12 +216,6 @@ def test_only_replicates_are_scored_on_whole_splits_and_only_search_trials_may_b
 def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only replicates score those"):
         sweep(tmp_path, SEARCH + "objective: [{metric: test/loss}]\n")
-
-
-def test_halving_follows_the_direction() -> None:
-    scheduler = SCHEDULERS.get("asha").make
-    assert scheduler(grace=0.2, mode="max", reduction=3.0)._mode == "max"
-    assert scheduler(grace=0.2, mode="min", reduction=3.0)._mode == "min"
 
 
 def finished(arm: str, loss: float) -> TrialRecord:
