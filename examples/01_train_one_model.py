@@ -1,4 +1,4 @@
-"""Train one small model on a generated source and look at what was measured (about 15 seconds).
+"""Train one small model on a generated source and look at what was measured (about 10 seconds).
 
     python examples/01_train_one_model.py
 
@@ -13,7 +13,8 @@ trial = sw.load_trial(
     [
         "model=decoder/gpt2_family/tiny",  # a preset of the group "model"
         "data=markov",
-        "training.budget={tokens: 2e5}",  # exactly one of flops, tokens, steps, wall_seconds
+        "data.markov.n_tokens=200000",
+        "training.budget={tokens: 1e5}",  # exactly one of flops, tokens, steps, wall_seconds
         "training.batch_tokens=2048",
         "data.final_evaluation=fixed",
     ]

@@ -22,6 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=2, help="kills in each chaos test (the show run uses 10)")
 
 
+LONG = (
+    "test_integration_examples",
+    "test_integration_fake_cuda",
+    "test_integration_sweep_workers",
+    "test_integration_interruptions",
+    "test_integration_chaos",
+    "test_integration_new",
+    "test_integration_wheel",
+    "test_integration_mlflow_server",
+    "test_integration_sweep",
+    "test_integration_training_workers",
+)
+"""Files that take a minute and more: one that began last would keep one process of the tests busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files begin; all others keep their order."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _registries_as_before() -> Iterator[None]:
     """An entry that a test registers is gone after it: no other test finds it."""

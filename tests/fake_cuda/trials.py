@@ -1,7 +1,7 @@
 """What runs on the fake device: a trial of every model and precision, and what a trial can do beside plain steps.
 
 `python -m tests.fake_cuda.trials REPORT [NAME ...]` runs them in this process, which needs the guard, and writes one
-report per trial as JSON. Without a name all of them run, and a small one with each of the planted faults.
+report per trial as JSON. Without a name the covering ones run, and a small one with each of the planted faults.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from stackwise_ray.training.scoring import score_model
 from stackwise_ray.training.step import TrainingStep
 from tests.fake_cuda.device import FakeCuda, fake_cuda
 from tests.fake_cuda.faults import FAULTS, Fault
+from tests.own_cache import own_cache
 from tests.small_models import MODELS
-from tests.small_trials import run, with_data, with_model, with_training
+from tests.small_trials import TRIAL, run, with_data, with_model, with_training
 
 PLAIN, COUNTED = "plain step", "counted step"
 """A step without instruments, of which nearly all of a run are, and one with them."""
@@ -46,13 +47,12 @@ Trial = Callable[[FakeCuda, Path], dict[str, Any]]
 
 
 def on_gpu(model: str, precision: str = "bf16", **training: Any) -> TrialConfig:
-    trial = with_model(n_layers=2)
-    return with_training(replace(trial, model=MODELS[model]), device="cuda", precision=precision, **training)
+    changes = {"device": "cuda", "precision": precision, "evaluations": 1, **training}
+    return with_training(replace(TRIAL, model=MODELS[model]), **changes)
 
 
 def growing(model: str, regime: str, **training: Any) -> TrialConfig:
-    trial = on_gpu(model, regime=regime, **{"budget": Budget(steps=12)} | training)
-    return replace(trial, model=replace(trial.model, n_layers=3))
+    return on_gpu(model, regime=regime, **{"budget": Budget(steps=9)} | training)
 
 
 def trained(trial: TrialConfig, **options: Any) -> Trial:
@@ -121,31 +121,55 @@ def generated(model: str) -> Trial:
 
 
 _CACHED = with_data(
-    growing("gpt2", "append", cache=True, budget=Budget(steps=15)),
+    growing("gpt2", "append", cache=True, budget=Budget(steps=12)),
     markov=MarkovSource(order=1, n_symbols=4, n_tokens=24 * 16 + 1),
 )
 
 TRIALS: dict[str, Trial] = {
     **{f"{model}, {p}": trained(on_gpu(model, p)) for model in MODELS for p in ("float32", "bf16")},
-    "a share of the device": trained(on_gpu("gpt2"), gpus=0.25),
     "fp16": trained(on_gpu("gpt2", "fp16")),
     "fp16 of bk": trained(on_gpu("bk apply", "fp16")),
     "accumulation with checkpointed activations": trained(
-        on_gpu("gpt2", accumulation=2, activation_checkpointing=True, budget=Budget(steps=8))
+        on_gpu("gpt2", accumulation=2, activation_checkpointing=True, evaluations=2)
     ),
-    "whole splits": trained(with_data(on_gpu("llama"), final_evaluation="full")),
+    "whole splits on a share of the device": trained(with_data(on_gpu("llama"), final_evaluation="full"), gpus=0.25),
     "depth_time of a decoder": trained(growing("gpt2", "depth_time")),
     "depth_time of an encoder": trained(growing("bert", "depth_time", consistency=0.1)),
     "depth_time of bk": trained(growing("bk apply", "depth_time")),
     "append with a cache": trained(_CACHED),
     "LoRA": trained(growing("bert", "depth_time", trunk="lora", lora=Lora(rank=4, dual=1))),
     "hybrid": trained(growing("modernbert", "hybrid", pretraining_share=0.4)),
-    "early exits": trained(replace(on_gpu("gpt2", budget=Budget(steps=12)), flags=("early_exit",))),
+    "early exits": trained(replace(on_gpu("gpt2", budget=Budget(steps=9)), flags=("early_exit",))),
     "interruption": interrupted,
     "evaluation": scored,
     "generate": generated("gpt2"),
     "generate of bk": generated("bk apply"),
 }
+FAULTY = trained(with_training(with_model(on_gpu("gpt2"), n_layers=1), budget=Budget(steps=4)))
+COVERING = (
+    "gpt2, float32",
+    "gpt2, bf16",
+    "bk encoder, float32",
+    "bk apply, bf16",
+    "bk diagonal, bf16",
+    "bk attention, bf16",
+    "bk without a mixer, float32",
+    "bk with experts, bf16",
+    "accumulation with checkpointed activations",
+    "whole splits on a share of the device",
+    "depth_time of an encoder",
+    "depth_time of bk",
+    "append with a cache",
+    "LoRA",
+    "hybrid",
+    "early exits",
+    "interruption",
+    "evaluation",
+    "generate",
+    "generate of bk",
+)
+"""Trials that hold every model, each of CUDA's attention kernels, and everything that a trial does beside plain steps;
+of the others each is one of these with another model or precision."""
 
 
 # ------------------------------------------------------------------------------------------------------- running them
@@ -206,10 +230,13 @@ def main() -> None:
     torch.set_num_threads(1)
     sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # absent: peft would load it, and it asks CUDA's library
     # A cache of its own: else the speeds of a device without data would stand in the user's calibration.
-    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, {"STACKWISE_CACHE": cache}):
-        reports = {name: report_of(TRIALS[name]) for name in asked.names or TRIALS}
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        mock.patch.dict(os.environ, {"STACKWISE_CACHE": str(own_cache(Path(cache)))}),
+    ):
+        reports = {name: report_of(TRIALS[name]) for name in asked.names or COVERING}
         if not asked.names:
-            reports |= {name: report_of(TRIALS["gpt2, bf16"], fault) for name, fault in FAULTS.items()}
+            reports |= {name: report_of(FAULTY, fault) for name, fault in FAULTS.items()}
     asked.report.write_text(json.dumps(reports))
 
 

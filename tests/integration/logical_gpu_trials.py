@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.records import MetricRecord
@@ -117,7 +119,7 @@ def strand_a_group() -> dict[str, Any]:
     assert own.wait(60)
     alive = remove_stranded_groups()
     ray.kill(controller)
-    time.sleep(3)  # Ray does nothing in this time
+    time.sleep(2)  # Ray does nothing in this time
     told = {"alive": alive, "held": free(0), "stranded": remove_stranded_groups(), "free": free(2), "own": own.wait(1)}
     remove_placement_group(own)
     return told
@@ -127,6 +129,7 @@ def main(directory: Path) -> None:
     """Everything in one session of Ray, one after the other."""
     with ray_session(Demand(gpus=1)) as session:
         told = {
+            "processes": sorted(child.name() for child in psutil.Process().children()),
             "a stranded group": strand_a_group(),
             "whole GPUs": run_together(session, directory / "whole", "together", 1.0, 2, 2),
             "halves": run_together(session, directory / "halves", "together", 0.5, 2, 2),

@@ -1,4 +1,8 @@
-"""Real sweeps in real processes, for tests that kill them: start, watch, kill by id, read what is left."""
+"""Real sweeps in real processes, for tests that kill them: start, watch, kill by id, read what is left.
+
+The first sweep of a module of tests starts from nothing where its test says so; the others are forked from a process in
+which the libraries are loaded (see `tests.warm_processes`).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,10 @@ from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import replicate_seeds, with_seed
 from stackwise_ray.core.records import TrialRecord, open_journal, read_reports, read_trials
 from stackwise_ray.running.single import train
+from tests.warm_processes import WarmProcess
 
 DEADLINE_S = 240.0
+MODULE = "stackwise_ray.sweep"
 
 BASE = """
 base:
@@ -43,7 +49,10 @@ source is short, so that scoring its whole splits at the end costs little."""
 
 
 class SweepProcess:
-    """``python -m stackwise_ray.sweep`` as a child, and everything that it started.
+    """``python -m stackwise_ray.sweep`` in a process of its own, and everything that it started.
+
+    Args:
+        warm: Forked from a process in which the libraries are loaded; else it starts from nothing.
 
     Attributes:
         started: All of this test, ended after it (see `conftest`).
@@ -51,19 +60,26 @@ class SweepProcess:
 
     started: ClassVar[list[SweepProcess]] = []
 
-    def __init__(self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None, warm: bool = True
+    ) -> None:
         self.log = output / f"command-{time.time_ns()}.log"
         output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "stackwise_ray.sweep", str(file), *words, "--output", str(output)]
-        with open(self.log, "w") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **(env or {})},
-                preexec_fn=_listen_to_ctrl_c,
-            )
+        told = (str(file), *words, "--output", str(output))
+        environment = {**os.environ, **(env or {})}
+        self._process: WarmProcess | subprocess.Popen[bytes]
+        if warm:
+            self._process = WarmProcess(MODULE, told, output=self.log, cwd=Path.cwd(), env=environment)
+        else:
+            with open(self.log, "w") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", MODULE, *told],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    preexec_fn=_listen_to_ctrl_c,
+                )
         self.process = psutil.Process(self._process.pid)
         self._seen: dict[int, psutil.Process] = {}
         self.started.append(self)

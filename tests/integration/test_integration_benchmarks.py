@@ -86,6 +86,7 @@ def test_mixers_writes_losses_differences_and_bars(
         plain = whole(tokens, seeds)
         plain["base"]["overrides"] |= {"data.validation_tokens": 2048, "training.evaluations": 2}
         plain["tune"]["trials_per_arm"] = 1
+        plain["resources"]["max_concurrent"] = 1  # one worker loads the libraries, not two
         return plain
 
     monkeypatch.setattr(mixers, "design", small)  # its own design, with less to score

@@ -44,7 +44,7 @@ name: chaos
 design: {{kind: search}}
 search:
   sampler: tpe
-  trials: 14
+  trials: 8
   winners: 0
   space: {{training.lr: {{log_uniform: [1.0e-4, 1.0e-1]}}, training.gradient_clip: {{uniform: [0.5, 2.0]}}}}
 tracking: {{keep_models: none}}
@@ -52,7 +52,7 @@ tracking: {{keep_models: none}}
 
 
 def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -> str:
-    """Run the command again and again, killing driver or worker at random moments, until it ends by itself.
+    """Run the command again and again, killing driver and worker in turn at random moments, until it ends by itself.
 
     Returns what it said the last time.
     """
@@ -64,7 +64,7 @@ def sweep_with_kills(file: Path, output: Path, kills: int, rng: random.Random) -
         while done < kills and sweep.running():
             time.sleep(rng.uniform(0.0, 4.0))
             workers = sweep.workers()
-            if rng.random() < 0.5 and workers:
+            if done % 2 and workers:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     rng.choice(workers).kill()
                     done += 1
@@ -110,7 +110,7 @@ def test_a_search_that_is_killed_loses_doubles_and_repeats_no_trial(
     file.write_text(SEARCH)
     sweep_with_kills(file, tmp_path, pytestconfig.getoption("--kills"), random.Random(3))
     records = trials(tmp_path / "chaos")
-    assert Counter(record.status for record in records) == {"finished": 14}
-    assert len({record.arm for record in records}) == 14
-    assert len({str(record.parameters) for record in records}) == 14
-    assert sorted(record.number for record in records) == list(range(14))
+    assert Counter(record.status for record in records) == {"finished": 8}
+    assert len({record.arm for record in records}) == 8
+    assert len({str(record.parameters) for record in records}) == 8
+    assert sorted(record.number for record in records) == list(range(8))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+
+from tests.warm_processes import WarmProcess
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -15,10 +16,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert not list(tmp_path.iterdir()), "an example leaves nothing behind"
+    folder, printed = tmp_path / "empty", tmp_path / "printed"
+    folder.mkdir()
+    code = WarmProcess(path, [], output=printed, cwd=folder, env=os.environ).wait(280)
+    assert code == 0, printed.read_text()
+    assert printed.read_text().strip()
+    assert not list(folder.iterdir()), "an example leaves nothing behind"
 
 
 def test_the_examples_are_numbered_without_gaps_and_say_how_to_run_them() -> None:

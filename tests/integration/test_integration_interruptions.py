@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SELDOM = BASE.replace("checkpoint_seconds: 0.2", "checkpoint_seconds: 1000")  # its checkpoint is that of Ctrl-C
 SWEEP = f"""{SELDOM}
-    training.budget: {{steps: 1000}}
+    training.budget: {{steps: 700}}
     data.final_evaluation: fixed
 name: interrupted
 design: {{kind: arms, arms: {{only: {{}}}}}}

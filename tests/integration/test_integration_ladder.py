@@ -33,7 +33,7 @@ analysis:
 def test_a_ladder_ends_in_a_law_with_its_certificate_and_tokens_in_proportion(tmp_path: Path) -> None:
     file = tmp_path / "ladder.yaml"
     file.write_text(LADDER)
-    sweep = SweepProcess(file, tmp_path)
+    sweep = SweepProcess(file, tmp_path, "--max-concurrent", "1")
     assert sweep.wait(400) == 0, sweep.text()
     for trial in trials(tmp_path / "ladder"):
         ratio = float(trial.arm.rpartition("=")[2])

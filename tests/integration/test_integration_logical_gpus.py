@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from tests.integration.logical_gpu_trials import NAME
 from tests.integration.sweep_processes import SweepProcess
 from tests.integration.test_integration_sweep import write
+from tests.warm_processes import WarmProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,10 +22,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `logical_gpu_trials` prints, and in which process a device was lost."""
     folder = tmp_path_factory.mktemp("placed")
     environment = {**os.environ, "STACKWISE_GPUS": "2", "PYTHONPATH": str(Path(__file__).parents[2])}  # Ray's, too
-    words = [sys.executable, "-m", NAME, str(folder)]
-    answer = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert answer.returncode == 0, answer.stderr
-    return {**json.loads(answer.stdout.splitlines()[-1]), "lost": int((folder / "lost" / "lost").read_text())}
+    printed = folder / "printed"
+    code = WarmProcess(NAME, [str(folder)], output=printed, cwd=folder, env=environment).wait(400)
+    assert code == 0, printed.read_text()
+    answer = next(line for line in reversed(printed.read_text().splitlines()) if line.startswith("{"))
+    return {**json.loads(answer), "lost": int((folder / "lost" / "lost").read_text())}
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("whole GPUs", 1.0), ("halves", 0.5)])
@@ -48,6 +48,10 @@ def test_a_process_that_lost_its_device_takes_no_further_trial_and_its_own_is_tr
     assert [trial["status"] for trial in trials] == ["finished"] * 3
     assert sorted(trial["attempts"] for trial in trials) == [1, 1, 2]
     assert told["lost"] not in {trial["environment"]["pid"] for trial in trials}
+
+
+def test_of_ray_its_store_and_its_scheduler_run_and_no_service_that_nobody_asks(told: dict[str, Any]) -> None:
+    assert told["processes"] == ["gcs_server", "raylet"]
 
 
 def test_what_a_dead_actor_has_reserved_stays_taken_until_its_group_is_removed(told: dict[str, Any]) -> None:

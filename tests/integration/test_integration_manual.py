@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from stackwise_ray.data.corpora.python_stdlib import PythonStandardLibrary
 from stackwise_ray.evaluate import app as evaluate
 from stackwise_ray.sweep import app as sweep
 from stackwise_ray.train import app as train
@@ -27,6 +30,18 @@ PLANNED = [line for line in LINES if line.startswith("stackwise train ") and lin
 TRAINED = "stackwise train model=decoder/llama_family/tiny training.max_steps=200 --output runs/x"
 SHORT = ["training.max_steps=3", "training.batch_tokens=512", "data.seq_len=64", "data.final_evaluation=fixed"]
 SHORT += ["data.validation_tokens=1024", "training.evaluations=1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_part_of_the_standard_library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The pages train on Python's standard library, of which six packages are enough here."""
+    library = Path(sysconfig.get_path("stdlib"))
+    folder = tmp_path_factory.mktemp("library")
+    for name in ("asyncio", "concurrent", "email", "http", "json", "logging"):
+        shutil.copytree(library / name, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PythonStandardLibrary, "_root", folder)
+        yield
 
 
 @pytest.fixture(scope="module")

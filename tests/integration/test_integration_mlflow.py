@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from stackwise_ray.core.records import MetricRecord, TrialRecord
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker
 from stackwise_ray.tracking.mlflow_store import prepare_environment
+from tests import warm_processes
 
 pytestmark = pytest.mark.slow
+EMPTY = "empty.db"
+"""Beside the store of the module: what it was when its tables were made."""
 
 
 def report(name: str, attempt: int, step: int, loss: float | None = None) -> MetricRecord:
@@ -51,8 +54,10 @@ def client_and_uri(tmp_path_factory: pytest.TempPathFactory):
     prepare_environment()
     from mlflow.tracking import MlflowClient
 
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    return MlflowClient(uri), uri
+    store = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client = MlflowClient(f"sqlite:///{store}")
+    shutil.copy(store, store.with_name(EMPTY))
+    return client, f"sqlite:///{store}"
 
 
 @pytest.fixture
@@ -159,13 +164,15 @@ def test_the_next_run_goes_on_where_the_last_one_stood(client_and_uri: Any, jour
     assert history(client, children["a"], "train/loss") == [(step, 5.0 / (1 + step)) for step in (1, 2, 3, 4)]
 
 
-def test_a_store_that_was_deleted_gets_everything_anew(tmp_path: Path, journal: Journal) -> None:
+def test_a_store_that_was_deleted_gets_everything_anew(client_and_uri: Any, tmp_path: Path, journal: Journal) -> None:
     from mlflow.tracking import MlflowClient
 
+    empty = Path(client_and_uri[1].removeprefix("sqlite:///")).with_name(EMPTY)
     journal.add_trial(trial("a", 0))
     journal.start_attempt("a")
     journal.add_reports([report("a", 1, step) for step in range(1, 1200)])
     for attempt in ("first.db", "second.db"):
+        shutil.copy(empty, tmp_path / attempt)
         uri = f"sqlite:///{tmp_path / attempt}"
         tracker = make(journal, uri, "anew")
         tracker.start()
@@ -227,39 +234,35 @@ def test_nothing_that_is_not_finite_reaches_the_store(client_and_uri: Any, journ
     assert [step for step, _ in history(client, children["a"], "train/loss")] == [2]
 
 
-WRITER = """
-import sys, time
-from stackwise_ray.core.records import MetricRecord, TrialRecord
-from stackwise_ray.tracking.journal import Journal
-from stackwise_ray.tracking.mlflow import MlflowTracker
-
-journal = Journal(sys.argv[1])
-tracker = MlflowTracker(journal.path, sys.argv[2], "killed", "sweep", interval_s=0.05, system_interval_s=None)
-tracker.start()
-if journal.next_number() == 0:
-    journal.add_trial(TrialRecord(trial_id="a", number=0, arm="x", seed=0, role="replicate", config={"seed": 0}))
-attempt = journal.start_attempt("a")
-row = journal._connection.execute("SELECT COALESCE(MAX(step), 0) FROM reports").fetchone()[0]
-while True:
-    row += 1
-    journal.add_reports([MetricRecord(trial_id="a", attempt=attempt, step=row, tokens=row, flops=row,
-                                      time=time.time(), metrics={"train/loss": 1.0 / row})])
-    if tracker.experiment_id and row % 50 == 0:
-        sys.stdout.write(f"{row}\\n"); sys.stdout.flush()
-    time.sleep(0.002)
-"""
+def write_and_deliver(path: Path, uri: str, delivers: Connection) -> None:
+    """A driver that goes on until it is killed, and says when it delivers."""
+    journal = Journal(path)
+    tracker = MlflowTracker(path, uri, "killed", "sweep", interval_s=0.05, system_interval_s=None)
+    tracker.start()
+    if journal.next_number() == 0:
+        journal.add_trial(TrialRecord(trial_id="a", number=0, arm="x", seed=0, role="replicate", config={"seed": 0}))
+    attempt = journal.start_attempt("a")
+    row = journal._connection.execute("SELECT COALESCE(MAX(step), 0) FROM reports").fetchone()[0]
+    while True:
+        row += 1
+        journal.add_reports([report("a", attempt, row, loss=1.0 / row)])
+        if tracker.experiment_id and row % 50 == 0:
+            delivers.send(row)
+        time.sleep(0.002)
 
 
 def test_a_driver_killed_while_delivering_leaves_nothing_lost_or_doubled(client_and_uri: Any, tmp_path: Path) -> None:
     client, uri = client_and_uri
     path = tmp_path / "journal.sqlite"
     for pause in (0.0, 0.13, 0.31):
-        driver = subprocess.Popen([sys.executable, "-c", WRITER, str(path), uri], stdout=subprocess.PIPE, text=True)
-        assert driver.stdout is not None
-        assert driver.stdout.readline().strip(), "it writes and delivers"
+        ours, theirs = Pipe(duplex=False)
+        driver = warm_processes.process(write_and_deliver, path, uri, theirs)
+        driver.start()
+        assert ours.recv(), "it writes and delivers"
         time.sleep(pause)
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.communicate()
+        driver.kill()
+        driver.join()
+        assert driver.exitcode == -signal.SIGKILL
     with Journal(path) as journal:
         tracker = make(journal, uri, "killed")
         tracker.start()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.own_cache import own_cache
 from tests.terminals import Terminal
+from tests.warm_processes import WarmProcess
 
 pytestmark = pytest.mark.slow
 
@@ -21,10 +22,10 @@ ENTER = "\r"
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A working folder, and an environment whose cache is empty."""
+    """A working folder, and an environment in whose cache nothing was measured."""
     folder = tmp_path / "work"
     folder.mkdir()
-    return folder, {**os.environ, "STACKWISE_CACHE": str(tmp_path / "cache"), "TERM": "xterm"}
+    return folder, {**os.environ, "STACKWISE_CACHE": str(own_cache(tmp_path / "cache")), "TERM": "xterm"}
 
 
 @pytest.mark.timeout(1200)
@@ -55,18 +56,25 @@ def test_from_a_claim_to_a_verdict(place: tuple[Path, dict[str, str]], capsys: p
     written = time.monotonic() - began
     assert re.search(r"llama_vs_gpt2.yaml: gpt2, llama; 6 trials in about [\w ]+", shown)
     plan, sweep = (line.partition("#")[0].split() for line in shown.splitlines()[-2:])
-    planned = subprocess.run(plan, cwd=folder, env=env, capture_output=True, text=True)
-    assert planned.returncode == 0, planned.stderr
-    assert "6 trials" in planned.stdout
+    assert "6 trials" in printed_by(plan, place)
     sweep += ["replicates.seeds=2", "training.budget={steps: 5}"]  # the rest is as any other sweep
-    answered = subprocess.run(sweep, cwd=folder, env=env, capture_output=True, text=True)
-    assert answered.returncode == 0, answered.stdout + answered.stderr
-    assert "4/4 trials done" in answered.stdout
-    assert "llama" in answered.stdout
+    answer = printed_by([*sweep, "--max-concurrent", "1"], place)
+    assert "4/4 trials done" in answer
+    assert "llama" in answer
     assert (folder / "experiments" / "llama_vs_gpt2" / "report" / "report.html").is_file()
     with capsys.disabled():
         total = time.monotonic() - began
         print(f"\n{terminal.keys} keystrokes and {written:.0f} s to the file, {total:.0f} s to the verdict")
+
+
+def printed_by(command: list[str], place: tuple[Path, dict[str, str]]) -> str:
+    """What a command of the form ``python -m MODULE WORDS`` prints."""
+    folder, env = place
+    assert command[1] == "-m"
+    printed = folder.parent / f"printed-{time.time_ns()}"
+    code = WarmProcess(command[2], command[3:], output=printed, cwd=folder, env=env).wait(600)
+    assert code == 0, printed.read_text()
+    return printed.read_text()
 
 
 @pytest.mark.parametrize("questions", [["1/4"], ["1/4", "2/4"]], ids=["at the first question", "at the second"])

@@ -48,7 +48,7 @@ def test_a_sweep_leaves_what_the_readme_promises_names_a_failure_and_trains_late
     tmp_path: Path,
 ) -> None:
     file, directory = write(tmp_path), tmp_path / "small"
-    first = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1")
+    first = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=1", warm=False)
     assert first.wait() == 1, first.text()
     assert not first.leftovers()
     assert_a_whole_folder(directory, first.text())
@@ -72,7 +72,7 @@ def test_a_sweep_leaves_what_the_readme_promises_names_a_failure_and_trains_late
     assert results(directory) == before
     assert all(record.attempts == 1 for record in trials(directory))
 
-    more = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=2", "--retry-failed")
+    more = SweepProcess(file, tmp_path, WITH_A_FAILURE, "replicates.seeds=2", "--retry-failed", "--max-concurrent", "1")
     assert more.wait() == 1, more.text()
     assert "changed since the last run" in more.text()
     records = trials(directory)
@@ -127,11 +127,10 @@ def assert_a_whole_folder(directory: Path, text: str) -> None:
     ],
 )
 def test_a_mistake_is_one_message_with_the_fix_and_exit_code_2(tmp_path: Path, words: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "stackwise_ray.sweep", str(write(tmp_path)), *words, "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    sweep = SweepProcess(write(tmp_path), tmp_path, *words)
+    assert sweep.wait(60) == 2, sweep.text()
+    assert message in sweep.text()
+    assert "Traceback" not in sweep.text()
     assert not (tmp_path / "small").exists()
 
 

@@ -6,6 +6,7 @@ one after the other, as each takes both CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +27,26 @@ WORKERS_START_S = 240.0
 """Two workers of a trial begin to train within this, also where the machine does other work."""
 TWO_GPUS = {"STACKWISE_GPUS": "2"}
 SELDOM = "training.checkpoint_seconds: 1000"  # so that a checkpoint is that of the interruption
+STEPS = {"whole": 250, "shards": 100}
 ARMS = [
     f"whole: {{training.device: cpu, {SELDOM}}}",
-    "shards: {training.device: cpu, training.parallel: sharded}",
+    f"shards: {{training.device: cpu, training.parallel: sharded, training.budget: {{steps: {STEPS['shards']}}}}}",
 ]
 WORDS = ("replicates.seeds=1", "analysis=[]", "resources.workers=2", "resources.gpus_per_trial=1")
 
 
 @dataclass
 class Story:
-    """The sweep when both commands have ended."""
+    """The sweep when both commands have ended.
+
+    Attributes:
+        interrupted: What the first command has printed.
+        alone: Metrics of each arm's trial on one worker, which needs no Ray.
+    """
 
     file: Path
     interrupted: str
+    alone: Mapping[str, Mapping[str, float]]
 
     def trial(self, arm: str) -> TrialRecord:
         return next(record for record in trials(self.file.with_suffix("")) if record.arm == arm)
@@ -58,7 +66,7 @@ def leaves_checkpoints(directory: Path, arm: str) -> bool:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("workers")
-    file = write(folder, steps=400)
+    file = write(folder, steps=STEPS["whole"])
     directory = file.with_suffix("")
     words = (*WORDS, f"design.arms={{{', '.join(ARMS)}}}", "design.baseline=whole")
 
@@ -73,15 +81,18 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     second.train_workers()[-1].kill()
     assert second.wait(600) == 0, second.text()
     assert not second.leftovers()
-    return Story(file=file, interrupted=first.text())
+    alone = {}
+    for record in trials(directory):
+        changes = ("training.device=cpu", f"training.budget={{steps: {STEPS[record.arm]}}}")
+        base = expand(load_sweep(file, [f"base.overrides.{change}" for change in changes])).arms[0]
+        alone[record.arm] = train(with_seed(base.trial, record.seed), folder / "alone" / record.arm).metrics
+    return Story(file=file, interrupted=first.text(), alone=alone)
 
 
-def assert_same_training(record: TrialRecord, file: Path) -> None:
-    """As one worker trains the base of the file, which needs no Ray."""
-    arm = expand(load_sweep(file, ["base.overrides.training.device=cpu"])).arms[0]
-    alone = train(with_seed(arm.trial, record.seed), file.parent / "alone" / record.arm)
-    assert record.metrics["validation/loss"] == pytest.approx(alone.metrics["validation/loss"], rel=1e-5)
-    assert record.metrics["flops/total"] == alone.metrics["flops/total"]
+def assert_same_training(record: TrialRecord, story: Story) -> None:
+    alone = story.alone[record.arm]
+    assert record.metrics["validation/loss"] == pytest.approx(alone["validation/loss"], rel=1e-5)
+    assert record.metrics["flops/total"] == alone["flops/total"]
 
 
 def test_on_ctrl_c_two_workers_leave_a_checkpoint_and_end_later_with_the_loss_of_one(story: Story) -> None:
@@ -93,7 +104,7 @@ def test_on_ctrl_c_two_workers_leave_a_checkpoint_and_end_later_with_the_loss_of
     assert "continues after step" in log
     record = story.trial("whole")
     assert (record.status, record.attempts) == ("finished", 2)
-    assert_same_training(record, story.file)
+    assert_same_training(record, story)
 
 
 def test_a_trial_of_which_one_worker_is_killed_goes_on_from_its_last_checkpoint(story: Story) -> None:
@@ -101,7 +112,7 @@ def test_a_trial_of_which_one_worker_is_killed_goes_on_from_its_last_checkpoint(
     record = story.trial("shards")
     assert (record.status, record.attempts) == ("finished", 2)
     assert "continues after step" in story.log("shards")
-    assert_same_training(record, story.file)
+    assert_same_training(record, story)
 
 
 def test_workers_on_the_cpu_hold_the_gpus_that_their_trial_asks_for(story: Story) -> None:

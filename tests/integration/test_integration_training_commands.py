@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.warm_processes import WarmProcess
+
 pytestmark = pytest.mark.usefixtures("module_cache")
 
 WORDS = [
@@ -113,13 +115,13 @@ def test_a_trial_trains_and_its_weights_score_what_it_reported(tmp_path):
     assert "validation loss" in answer.stdout
     assert answer.stdout.splitlines()[-1] == "results: trial"
     metrics = json.loads((tmp_path / "trial" / "outputs" / "metrics.json").read_text())
-    scored = run("evaluate", "--run", "trial", folder=tmp_path)
-    assert scored.returncode == 0, scored.stderr
+    scored = call("evaluate", "--run", "trial", folder=tmp_path)
+    assert scored.exit_code == 0, scored.stderr
     scores = json.loads((tmp_path / "trial" / "outputs" / "evaluation.json").read_text())["metrics"]
     for name in ("validation/loss", "test/perplexity_token", "validation/perplexity_byte", "test/tokens"):
         assert scores[name] == pytest.approx(metrics[name], rel=1e-6), name
-    again = run("train", *SHORT, "--output", "trial", folder=tmp_path)
-    assert again.returncode == 0
+    again = call("train", *SHORT, "--output", "trial", folder=tmp_path)
+    assert again.exit_code == 0
     assert json.loads((tmp_path / "trial" / "outputs" / "metrics.json").read_text()) == metrics
 
 
@@ -175,19 +177,17 @@ def test_a_trial_that_fails_by_its_own_doing_ends_with_exit_code_1_and_the_reaso
     assert "Traceback" not in answer.stderr
 
 
-def start(*words: str, folder: Path) -> subprocess.Popen[str]:
+PRINTED = "printed"
+
+
+def start(*words: str, folder: Path) -> WarmProcess:
     """A long training, once its loop is running."""
     log, deadline = folder / "trial" / "logs" / "train.log", time.monotonic() + 60
     before = log.read_text() if log.is_file() else ""
-    process = subprocess.Popen(
-        command("train", *words, "--output", "trial"),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    told = (*words, "--output", "trial")
+    process = WarmProcess("stackwise_ray.train", told, output=folder / PRINTED, cwd=folder, env=os.environ)
     while not log.is_file() or log.read_text() == before:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, (folder / PRINTED).read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1.5)
@@ -201,8 +201,8 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_continues(tmp_path):
     assert other.exit_code == 2
     assert f"process {process.pid}" in other.stderr
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.wait(60) == 130
+    errors = (tmp_path / PRINTED).read_text()
     assert "the same command continues" in errors
     assert "Traceback" not in errors
     checkpoint = max((tmp_path / "trial" / "checkpoints").iterdir())
@@ -211,8 +211,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_continues(tmp_path):
 
     process = start(*LONG, folder=tmp_path)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.wait(60) == 130
     log = (tmp_path / "trial" / "logs" / "train.log").read_text()
     assert f"continues after step {step}" in log
 

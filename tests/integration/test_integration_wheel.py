@@ -99,7 +99,7 @@ def test_sweep_report_plan_and_doctor_run_with_plugins_and_do_not_execute_a_user
 
     code, _ = _run(command, as_module, **variables)
     assert code == 2, "a search-space file alone loads no plugin"
-    _done([*command, *with_plugins], as_module, **variables)
+    _done([*command, *with_plugins, "--max-concurrent", "1"], as_module, **variables)
     sweep = as_module / "experiments" / "own"
     assert (sweep / "report" / "report.md").is_file()
     assert_plugins_recorded(sweep, flag, corpus)
