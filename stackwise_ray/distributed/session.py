@@ -8,7 +8,6 @@ clear error when the raylet or the cluster is gone: Tune's driver would wait for
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import shutil
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import psutil
 import ray
-from ray._private import parameter, services
 
 from stackwise_ray.core.errors import ConfigError, RayStartError
 from stackwise_ray.core.invocation import as_started
@@ -31,9 +29,6 @@ TRIAL_SLOT = "trial_slot"
 """Custom resource that a trial with several workers holds instead of a CPU (its workers hold the CPUs)."""
 
 _OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange kilobytes; Ray's default would reserve 30 % of the memory
-
-_SYSTEM = {"prestart_worker_first_driver": False}
-"""Workers that Ray would start ahead serve no trial: Tune gives its actors an environment of their own."""
 
 # Lean settings, each measured: Tune's own loggers and experiment checkpoints cost more than a short trial does, and the
 # journal is the truth here.
@@ -110,43 +105,19 @@ def ray_session(
             shutil.rmtree(temp_directory, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _needed_alone() -> Iterator[None]:
-    """Ray starts its scheduler and its store, and nothing beside them.
-
-    `ray.init` has no switch for the rest, which nobody here asks: a dashboard without pages, the autoscaler of a
-    session on one machine, the reader of logs that are not shown. They are a third of a start, in time and processors.
-    """
-    lean = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
-    changes = (
-        (parameter, "RayParams", lean),
-        (services, "start_api_server", lambda *_, **__: (None, None)),  # what it answers where it has not started
-    )
-    before = [getattr(module, name) for module, name, _ in changes]
-    try:
-        for module, name, changed in changes:
-            setattr(module, name, changed)
-        yield
-    finally:
-        for (module, name, _), original in zip(changes, before, strict=True):
-            setattr(module, name, original)
-
-
 def _start(cpus: int, gpus: int, temp_directory: Path) -> None:
     try:
-        with _needed_alone():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                resources={TRIAL_SLOT: cpus},
-                include_dashboard=False,
-                log_to_driver=False,
-                configure_logging=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=str(temp_directory),
-                _system_config=_SYSTEM,
-            )
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            resources={TRIAL_SLOT: cpus},
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(temp_directory),
+        )
     except Exception as error:  # Ray raises bare exceptions, of several kinds
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise RayStartError(

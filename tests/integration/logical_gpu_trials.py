@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig, data_config, training_config
 from stackwise_ray.core.environment import usable_cores
 from stackwise_ray.core.records import MetricRecord
@@ -129,7 +127,6 @@ def main(directory: Path) -> None:
     """Everything in one session of Ray, one after the other."""
     with ray_session(Demand(gpus=1)) as session:
         told = {
-            "processes": sorted(child.name() for child in psutil.Process().children()),
             "a stranded group": strand_a_group(),
             "whole GPUs": run_together(session, directory / "whole", "together", 1.0, 2, 2),
             "halves": run_together(session, directory / "halves", "together", 0.5, 2, 2),

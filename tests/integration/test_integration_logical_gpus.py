@@ -50,10 +50,6 @@ def test_a_process_that_lost_its_device_takes_no_further_trial_and_its_own_is_tr
     assert told["lost"] not in {trial["environment"]["pid"] for trial in trials}
 
 
-def test_of_ray_its_store_and_its_scheduler_run_and_no_service_that_nobody_asks(told: dict[str, Any]) -> None:
-    assert told["processes"] == ["gcs_server", "raylet"]
-
-
 def test_what_a_dead_actor_has_reserved_stays_taken_until_its_group_is_removed(told: dict[str, Any]) -> None:
     found = told["a stranded group"]
     assert found == {"alive": 0, "held": 0, "stranded": 1, "free": 2, "own": True}
