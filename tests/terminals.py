@@ -59,6 +59,20 @@ class Terminal:
         begin, self._read = self._read, place + len(wanted)
         return self.shown[begin : self._read]
 
+    def interrupt(self, wanted: str) -> None:
+        """Press Ctrl-C until a text appears.
+
+        A signal that reaches Python between the prompt and the wait for a key is noticed with the next key alone.
+        """
+        for patience in (5.0, 5.0, self._patience):
+            self.type("\x03")
+            try:
+                self.read_until(wanted, patience=patience)
+                return
+            except AssertionError:
+                if patience == self._patience:
+                    raise
+
     def wait(self) -> int:
         """The exit code of the program, once it has ended."""
         end = time.monotonic() + self._patience

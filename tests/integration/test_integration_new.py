@@ -84,7 +84,8 @@ def test_ctrl_c_ends_it_and_leaves_nothing(place: tuple[Path, dict[str, str]], q
         for question in questions:
             terminal.read_until(question)
             terminal.read_until("] ")
-            terminal.type("\x03" if question == questions[-1] else ENTER)
-        terminal.read_until("interrupted")
+            if question != questions[-1]:
+                terminal.type(ENTER)
+        terminal.interrupt("interrupted")
         assert terminal.wait() == 130
     assert list(folder.iterdir()) == []
