@@ -19,7 +19,7 @@ smoke: $(INSTALLED)     ## the same with two seeds on a generated source (about 
 test: lint              ## lint, types and every test
 	$(BIN)/python -m pytest $(PARALLEL)
 
-quick: $(INSTALLED)     ## the tests that need no service (under three minutes)
+quick: $(INSTALLED)     ## the tests that need no service
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not exhaustive"
 
 exhaustive: $(INSTALLED) ## the cells of the full matrices that the other tests stand for
