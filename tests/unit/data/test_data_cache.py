@@ -212,6 +212,6 @@ def test_a_full_disk_is_named_and_nothing_half_written_is_left(tmp_path):
         "    print('full:', error)\n"
     )
     run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60)
-    assert run.stdout.startswith("full: the disk of"), run.stderr
+    assert run.stdout.startswith(f"full: there is no room for prepared data in {tmp_path}"), run.stderr
     assert not leftovers(tmp_path)
     assert not list(tmp_path.rglob("*.bin"))
