@@ -1,4 +1,4 @@
-"""Train one small model on a generated source and look at what was measured (about 10 seconds).
+"""Train one small model on a generated source and look at what was measured (about 20 seconds).
 
     python examples/01_train_one_model.py
 

@@ -64,6 +64,7 @@ class Pictures:
 def pictures(summary: Summary, folder: Path) -> Pictures:
     """Everything that the sweep's runs allow to be drawn into `folder`."""
     sweep = summary.sweep
+    # The figure of the first page is that of the answer there, which a comparison gives wherever the file declares it.
     leading_first = sorted(summary.answers, key=lambda one: not (one.compares and one.finding is not None))
     found = {answer.figure: answer.picture(folder) for answer in leading_first}
     answers = {name: picture for name, picture in found.items() if picture is not None}

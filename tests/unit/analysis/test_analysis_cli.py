@@ -329,7 +329,7 @@ def test_the_list_of_commands_cuts_no_sentence():
     ("typed", "shown"), [("stackwise-analysis", "stackwise-analysis"), ("x.py", "python -m analysis")]
 )
 def test_the_usage_names_the_program_as_it_was_started(typed, shown, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [typed, "rank", "--help"])
+    monkeypatch.setattr(sys, "argv", [typed, "rank", "--help"])  # how a program was started is known from here alone
     with pytest.raises(SystemExit):
         main()
     assert f"Usage: {shown} rank [OPTIONS]" in capsys.readouterr().out

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ended_trials import ended_trial
 
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed.ledger import Ledger
 from stackwise_ray.distributed.messages import Assignment, Failed, Outcome, RunSettings
 from stackwise_ray.planning.plan_display import plan_table
@@ -171,16 +171,7 @@ def test_budgets_that_differ_are_no_reason_for_more_seeds(tmp_path: Path, journa
         metrics = {"validation/loss": losses(proposal.arm, proposal.seed), "flops/total": 1.0 + len(proposal.arm)}
         source.ended(
             proposal,
-            TrialRecord(
-                trial_id=f"{proposal.arm}{proposal.seed}",
-                number=0,
-                arm=proposal.arm,
-                seed=proposal.seed,
-                role="replicate",
-                config={},
-                status="finished",
-                metrics=metrics,
-            ),
+            ended_trial(f"{proposal.arm}{proposal.seed}", proposal.arm, proposal.seed, metrics),
         )
     assert source.exhausted
     assert {seed for arm, seed in given if arm == "far"} == {0, 1, 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ended_trials import ended_trial
 
 from analysis.anytime.detectable import POWER, observed_noise, smallest_effect
 from stackwise_ray.config.space.designs import expand
@@ -34,19 +35,7 @@ def compare(**options: object) -> str:
 def finished(metric: str) -> tuple[TrialRecord, ...]:
     """Two seeds of two arms, whose differences 2 and 6 have a standard deviation of √8."""
     values = {("a", 3): 10.0, ("a", 5): 20.0, ("b", 3): 12.0, ("b", 5): 26.0}
-    return tuple(
-        TrialRecord(
-            trial_id=f"{arm}{seed}",
-            number=0,
-            arm=arm,
-            seed=seed,
-            role="replicate",
-            config={},
-            status="finished",
-            metrics={metric: value},
-        )
-        for (arm, seed), value in values.items()
-    )
+    return tuple(ended_trial(f"{arm}{seed}", arm, seed, {metric: value}) for (arm, seed), value in values.items())
 
 
 @pytest.mark.parametrize(

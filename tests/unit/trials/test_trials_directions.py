@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ended_trials import ended_trial
 
 import analysis
 from analysis.anytime.adaptive_verdicts import anytime_arguments, compare_in_order
@@ -53,16 +54,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> SweepConfig:
 def trial(metric: str, arm: str, seed: int) -> TrialRecord:
     """A finished replicate: `high` has the larger values, and grows with its seed."""
     value = {"low": 1.0, "high": 1.5}[arm] + 0.01 * seed + (0.001 * seed**2 if arm == "high" else 0.0)
-    return TrialRecord(
-        trial_id=f"{arm}-{seed}",
-        number=0,
-        arm=arm,
-        seed=seed,
-        role="replicate",
-        config={},
-        status="finished",
-        metrics={metric: value, "steps/total": 50.0},
-    )
+    return ended_trial(f"{arm}-{seed}", arm, seed, {metric: value, "steps/total": 50.0})
 
 
 @pytest.mark.parametrize("metric", DIRECTED)

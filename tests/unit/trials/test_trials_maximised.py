@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ended_trials import ended_trial
 from optuna.trial import TrialState
 
 from stackwise_ray.config.loading import load_sweep
@@ -40,9 +41,7 @@ def sweep(folder: Path, text: str, direction: str = "minimize", budget: str = "s
 
 
 def record(name: str, role: Role, status: Status, metrics: dict[str, float], arm: str = "a") -> TrialRecord:
-    return TrialRecord(
-        trial_id=name, number=0, arm=arm, seed=0, role=role, config={}, status=status, metrics=metrics, reason="because"
-    )
+    return ended_trial(name, arm, 0, metrics, role=role, status=status, reason="because")
 
 
 def drive(source: TrialSource, statuses: dict[int, Status] | None = None) -> list[Proposal]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ended_trials import ended_trial
 from rich.console import Console
 
 from stackwise_ray.config.loading import load_sweep
@@ -80,16 +81,9 @@ def drive(sweep: SweepConfig, journal: Journal, loss: Any = lambda proposal: 1.0
     proposals = []
     while (proposal := source.propose()) is not None:
         proposals.append(proposal)
-        record = TrialRecord(
-            trial_id=f"{proposal.arm}{proposal.seed}{proposal.trial.training.lr}",
-            number=0,
-            arm=proposal.arm,
-            seed=proposal.seed,
-            role=proposal.role,
-            config={},
-            status="finished",
-            metrics={"validation/loss": loss(proposal), "flops/total": 1.0},
-        )
+        name = f"{proposal.arm}{proposal.seed}{proposal.trial.training.lr}"
+        metrics = {"validation/loss": loss(proposal), "flops/total": 1.0}
+        record = ended_trial(name, proposal.arm, proposal.seed, metrics, role=proposal.role)
         source.ended(proposal, record)
     assert source.exhausted
     return proposals
@@ -134,16 +128,14 @@ def test_tuning_with_a_failed_trial_has_an_unknown_cost_and_not_that_of_the_othe
         failed |= {proposal.arm} if fails else set()
         source.ended(
             proposal,
-            TrialRecord(
-                trial_id=f"{proposal.arm}{proposal.parameters}",
-                number=0,
-                arm=proposal.arm,
-                seed=proposal.seed,
+            ended_trial(
+                f"{proposal.arm}{proposal.parameters}",
+                proposal.arm,
+                proposal.seed,
+                {} if fails else {"validation/loss": 1.0, "flops/total": 1.0},
                 role=proposal.role,
-                config={},
                 status="failed" if fails else "finished",
                 reason="out of memory" if fails else None,
-                metrics={} if fails else {"validation/loss": 1.0, "flops/total": 1.0},
             ),
         )
     assert {arm: payload["flops"] for arm, payload in journal.decisions("tuning").items()} == {"a": None, "b": 3}
@@ -219,16 +211,7 @@ def test_a_whole_split_metric_cannot_choose_among_short_trials(tmp_path: Path) -
 
 
 def finished(arm: str, loss: float) -> TrialRecord:
-    return TrialRecord(
-        trial_id=f"{arm}-{loss}",
-        number=0,
-        arm=arm,
-        seed=0,
-        role="replicate",
-        config={},
-        status="finished",
-        metrics={"validation/loss": loss},
-    )
+    return ended_trial(f"{arm}-{loss}", arm, 0, {"validation/loss": loss})
 
 
 def test_the_models_of_each_arms_best_replicate_stay(tmp_path: Path) -> None:
