@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ended_trials import ended_trial
 
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
@@ -24,6 +23,7 @@ from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.distributed.test_distributed_ledger import finished, report
+from tests.unit.trials.ended_trials import ended_trial
 
 SWEEP = """
 name: adaptive

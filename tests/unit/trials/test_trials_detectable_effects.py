@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ended_trials import ended_trial
 
 from analysis.anytime.detectable import POWER, observed_noise, smallest_effect
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.trials.detectable_effects import EffectSizes, detectable
+from tests.unit.trials.ended_trials import ended_trial
 from tests.unit.trials.test_trials_proposals import ARMS, sweep
 
 SIZES = EffectSizes(power=POWER, smallest=smallest_effect, noise=observed_noise)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ended_trials import ended_trial
 
 import analysis
 from analysis.anytime.adaptive_verdicts import anytime_arguments, compare_in_order
@@ -25,6 +24,7 @@ from stackwise_ray.distributed.driver import _keep_models
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import source_for
 from stackwise_ray.trials.sources import SearchedSource
+from tests.unit.trials.ended_trials import ended_trial
 
 DIRECTED = [path for path in metric_paths() if (metric := find_metric(path)) and metric.direction]
 BASE = "base: {model: decoder/gpt2_family/tiny, data: markov, overrides: {training.budget: {steps: 50}}}\n"

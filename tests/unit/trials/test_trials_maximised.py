@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ended_trials import ended_trial
 from optuna.trial import TrialState
 
 from stackwise_ray.config.loading import load_sweep
@@ -17,6 +16,7 @@ from stackwise_ray.distributed.driver import _keep_models
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import source_for
 from stackwise_ray.trials.sources import Proposal, SearchedSource, TrialSource
+from tests.unit.trials.ended_trials import ended_trial
 
 BASE = "base: {model: decoder/gpt2_family/tiny, data: markov, overrides: {training.budget: {%s}}}\n"
 SEARCH = """

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ended_trials import ended_trial
 from rich.console import Console
 
 from stackwise_ray.config.loading import load_sweep
@@ -28,6 +27,7 @@ from stackwise_ray.terminal import make_console
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.trials.proposals import source_for
 from stackwise_ray.trials.sources import Proposal, TrialSource
+from tests.unit.trials.ended_trials import ended_trial
 
 ARMS = """
 name: arms
