@@ -142,8 +142,13 @@ def _searched(sweep: Sweep, arms: Sequence[ArmSummary]) -> Iterator[Limit]:
 
 
 def _is_at_edge(value: Any, domain: Any) -> bool:
-    """Whether a number lies in the outermost twentieth of the range that it was drawn from."""
-    if not isinstance(domain, Mapping) or not _is_number(value):
+    """Whether a number lies in the outermost twentieth of its range, or is an end of a list of three or more."""
+    if not _is_number(value):
+        return False
+    choices = domain.get("choice") if isinstance(domain, Mapping) else domain
+    if isinstance(choices, Sequence) and all(map(_is_number, choices)):
+        return len(set(choices)) > 2 and value in (min(choices), max(choices))
+    if not isinstance(domain, Mapping):
         return False
     from math import log
 

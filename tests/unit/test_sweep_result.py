@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import sys
 from pathlib import Path
 
@@ -76,3 +77,10 @@ def test_a_command_prints_a_sweep_of_which_every_trial_failed_as_any_other(
     assert "All 2 trials failed, so there is no result" in " ".join(done.output.split())
     assert "failed: a, seed 0, replicate" in done.output
     assert f"report: {all_failed / 'report'}" in done.output
+
+
+def test_json_on_standard_output_is_all_of_it(all_failed: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(dump_yaml(DOCUMENT))
+    done = CliRunner().invoke(sweep_app, [str(tmp_path / "s.yaml"), "--output", str(tmp_path), "--json"])
+    assert done.exit_code == 1, done.output
+    assert json.loads(done.stdout)["trials"] == {"failed": 2}

@@ -94,7 +94,10 @@ def test_failed_trials_of_a_choice_are_counted_and_none_of_them_is_no_line(tmp_p
         ({"log_int": [1, 64]}, 8, False),
         ({"normal": [0.0, 1.0]}, 0.0, False),  # without ends
         ({"choice": [0.1, 0.2]}, 0.1, False),
-        ([0.1, 0.2], 0.1, False),
+        ({"choice": [0.1, 0.2, 0.3]}, 0.3, True),
+        ([0.1, 0.2], 0.1, False),  # of two values each is an end
+        ([1e-3, 3e-3, 1e-2], 1e-2, True),
+        ([1e-3, 3e-3, 1e-2], 3e-3, False),
         ([True, False], True, False),
     ],
 )

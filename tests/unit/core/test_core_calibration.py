@@ -60,6 +60,7 @@ def test_samples_of_the_runs_own_size_count_alone(calibration: Calibration) -> N
 
 def test_beyond_the_measured_sizes_the_nearest_is_used(calibration: Calibration) -> None:
     calibration.add(KIND, Sample(flops_per_step=1e9, flops_per_s=1e10))
+    calibration.add(KIND, Sample(flops_per_step=1e6, flops_per_s=1e8))
     far = calibration.measured(KIND, 1e12)
     assert far is not None
     assert far.flops_per_s == 1e10

@@ -19,20 +19,20 @@ ASHA = Scheduler(kind="asha", grace=0.2, reduction=2.0)
 MEDIAN = Scheduler(kind="median", grace=0.2)
 
 
-def stopped(scheduler: TrialScheduler, values: Mapping[str, float]) -> set[str]:
-    """The trials that are stopped of some that run side by side and report their own value at every tenth."""
+def stopped(scheduler: TrialScheduler, values: Mapping[str, float]) -> dict[str, float]:
+    """At what per cent trials are stopped that run side by side and report their own value at every tenth."""
     controller: Any = SimpleNamespace(get_live_trials=list)  # nothing waits for a place
     trials = {name: Trial("none", trial_id=name, stub=True) for name in values}
     for trial in trials.values():
         scheduler.on_trial_add(controller, trial)
-    ended: set[str] = set()
+    ended: dict[str, float] = {}
     for progress in range(10, 100, 10):
         for name, value in values.items():
             if name in ended:
                 continue
             result = {"progress": float(progress), "objective": value, "training_iteration": progress}
             if scheduler.on_trial_result(controller, trials[name], result) == TrialScheduler.STOP:
-                ended.add(name)
+                ended[name] = float(progress)
     return ended
 
 
@@ -48,16 +48,13 @@ def test_the_worst_is_stopped_and_the_best_goes_on(
     assert best not in ended
 
 
-@pytest.mark.parametrize("grace", [0.2, 0.5])
-def test_nothing_is_stopped_before_its_grace_is_over(grace: float) -> None:
-    scheduler = make_scheduler(Scheduler(kind="asha", grace=grace), "minimize")
-    first, trial = (Trial("none", trial_id=name, stub=True) for name in ("first", "second"))
-    controller: Any = SimpleNamespace(get_live_trials=list)  # nothing waits for a place
-    for one in (first, trial):
-        scheduler.on_trial_add(controller, one)
-    answers = []
-    for progress in range(10, 60, 10):
-        for one, value in ((first, 1.0), (trial, 2.0)):
-            answer = scheduler.on_trial_result(controller, one, {"progress": float(progress), "objective": value})
-        answers.append((progress, answer))
-    assert next(progress for progress, answer in answers if answer == TrialScheduler.STOP) == 100 * grace
+@pytest.mark.parametrize("kind", ["asha", "median"])
+@pytest.mark.parametrize("grace", [0.3, 0.5])
+def test_nothing_is_stopped_before_its_grace_is_over(kind: str, grace: float) -> None:
+    assert min(stopped(make_scheduler(Scheduler(kind=kind, grace=grace), "minimize"), LEVELS).values()) >= 100 * grace
+
+
+def test_the_more_are_stopped_at_once_the_larger_the_reduction_is() -> None:
+    mixed = {f"t{value}": float(value) for value in (3, 6, 1, 5, 0, 7, 2, 4)}  # of falling losses, all would go on
+    few, many = (stopped(make_scheduler(Scheduler(kind="asha", reduction=r), "minimize"), mixed) for r in (1.2, 6.0))
+    assert list(many.values()).count(20.0) > list(few.values()).count(20.0)
