@@ -118,12 +118,12 @@ def test_a_sweep_of_which_every_trial_failed_says_so_first_and_shows_no_table(jo
 def test_a_value_that_all_arms_set_alike_is_no_difference(journal):
     for width in (64, 32):
         config = CONFIG | {"model": CONFIG["model"] | {"n_layers": 2, "d_model": width}}
-        own = {"model.n_layers": 2, "model.d_model": width}
+        own = {"model.n_layers": 2, "model.d_model": width, "model.not_recorded": 1}
         journal.trial(f"w{width}", 0, final_metrics(2.0), config=config, parameters=own)
     journal.meta(sweep={"name": "x", "design": {"baseline": "w64"}, "base": {"model": "tiny"}})
     text = to_markdown(compose(summary_table(journal.close()), Pictures()), journal.directory)
-    assert "| w64 | model.d_model = 64 |" in text
-    assert "| w32 | model.d_model = 32 |" in text
+    assert "| w64 | model.d_model = 64, model.not_recorded = 1 |" in text, "what no configuration records may differ"
+    assert "| w32 | model.d_model = 32, model.not_recorded = 1 |" in text
     assert "1 finished per arm, the same for every arm (paired); no run was repeated" in text
 
 

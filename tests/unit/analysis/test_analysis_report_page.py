@@ -161,6 +161,12 @@ def test_figures_are_drawn_panel_by_panel_for_the_page_and_stale_ones_are_remove
     planned = pictures(summary_table(written.parent), written / "figures")
     files = [path for figure in planned.figures for path in figure.files]
     assert sorted((written / "figures").iterdir()) == sorted(files)
+    leading = planned.answers["comparison_plots"]
+    assert (planned.leading, planned.below(leading), planned.below(planned.training)) == (
+        leading,
+        None,
+        planned.training,
+    )
     names = [path.stem.partition("-")[2] for path in planned.budgets.figure.panel_paths]
     assert names == ["FLOPs", "tokens", "wall-clock", "memory"]
     for path in files:

@@ -32,6 +32,7 @@ from stackwise_ray.training.objectives import next_token
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.pending import PendingSteps
 from stackwise_ray.training.step import TrainingStep
+from tests.own_cache import own_cache
 from tests.small_trials import TRIAL, run, step_losses, with_data, with_model, with_training
 
 pytestmark = pytest.mark.usefixtures("module_cache")
@@ -309,6 +310,13 @@ def test_a_trial_that_is_no_replicate_scores_no_whole_split(tmp_path):
     _, tuning = run(whole, tmp_path / "b", final_evaluation=False)
     assert "test/perplexity_token" in replicate.metrics
     assert "test/perplexity_token" not in tuning.metrics
+
+
+def test_a_run_stores_what_it_measured_for_later_plans(tmp_path, monkeypatch):
+    monkeypatch.setenv("STACKWISE_CACHE", str(own_cache(tmp_path / "cache")))
+    assert not Calibration().path.exists()
+    assert list(run_trial(TRIAL, tmp_path / "t", trial_id="t", attempt=1))
+    assert Calibration().path.is_file()
 
 
 def test_a_calibration_that_cannot_be_written_fails_no_trial(tmp_path, monkeypatch):
