@@ -149,6 +149,7 @@ FAULTY = trained(with_training(with_model(on_gpu("gpt2"), n_layers=1), budget=Bu
 COVERING = (
     "gpt2, float32",
     "gpt2, bf16",
+    "fp16",
     "bk encoder, float32",
     "bk apply, bf16",
     "bk diagonal, bf16",
@@ -168,8 +169,8 @@ COVERING = (
     "generate",
     "generate of bk",
 )
-"""Trials that hold every model, each of CUDA's attention kernels, and everything that a trial does beside plain steps;
-of the others each is one of these with another model or precision."""
+"""Trials that hold every model, every precision, each of CUDA's attention kernels, and everything that a trial does
+beside plain steps; of the others each is one of these with another model or precision."""
 
 
 # ------------------------------------------------------------------------------------------------------- running them
