@@ -25,6 +25,7 @@ from stackwise_ray.core.errors import (
     TrialError,
     WorkersLostError,
 )
+from stackwise_ray.core.large_imports import uncollected
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.messages import (
     Assignment,
@@ -51,7 +52,8 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this process."""
         assignment = decode(Assignment, config["assignment"])
-        import torch  # here: the driver's process, which also imports this module, does not need it
+        with uncollected():
+            import torch  # here: the driver's process, which also imports this module, does not need it
 
         torch.set_num_threads(assignment.settings.cpus)
         self._watchdog = HangWatchdog()

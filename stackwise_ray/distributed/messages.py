@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, get_args
 
 from stackwise_ray.config.trial.editing import from_plain
+from stackwise_ray.core.large_imports import uncollected
 from stackwise_ray.core.plugins import load_sent
 from stackwise_ray.core.records import MetricRecord
 
@@ -58,7 +59,9 @@ class RunSettings:
     def worker_function(self) -> Callable[..., Generator[MetricRecord, None, Any]]:
         """The generator function that `worker` names, imported here."""
         module, _, name = self.worker.partition(":")
-        function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(importlib.import_module(module), name)
+        with uncollected():
+            imported = importlib.import_module(module)
+        function: Callable[..., Generator[MetricRecord, None, Any]] = getattr(imported, name)
         return function
 
     @property

@@ -35,6 +35,7 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # trials exchange kilobytes; Ray's default wo
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_prestart_worker_first_driver": "0",  # one process per CPU, and Tune's trials use none of them
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_COLOR_PREFIX": "0",  # what Ray says of its own processes must be readable in a file, too
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
