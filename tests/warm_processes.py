@@ -33,6 +33,7 @@ LOADED = [
     "alembic.command",
     "analysis.report.compose",
     "matplotlib.backends.backend_agg",
+    "tests.warmed_up",
 ]
 
 
@@ -68,12 +69,21 @@ class WarmProcess:
     Args:
         program: A module's name, or the path of a script.
         output: File of what it prints.
+        one_core: It is given one of the cores, where the system lets it be: then a sweep runs one trial at a time, in
+            one process, and loads the libraries once.
     """
 
     def __init__(
-        self, program: str | Path, words: Sequence[str], *, output: Path, cwd: Path, env: Mapping[str, str]
+        self,
+        program: str | Path,
+        words: Sequence[str],
+        *,
+        output: Path,
+        cwd: Path,
+        env: Mapping[str, str],
+        one_core: bool = False,
     ) -> None:
-        self._process = context().Process(target=_run, args=(program, list(words), output, cwd, dict(env)))
+        self._process = context().Process(target=_run, args=(program, list(words), output, cwd, dict(env), one_core))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -100,10 +110,13 @@ class WarmProcess:
             os.kill(self.pid, number)
 
 
-def _run(program: str | Path, words: list[str], output: Path, cwd: Path, env: dict[str, str]) -> None:
+def _run(program: str | Path, words: list[str], output: Path, cwd: Path, env: dict[str, str], one_core: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _set_environment(env)
+    if one_core and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
     os.chdir(cwd)
     written = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream, opened in ((0, os.open(os.devnull, os.O_RDONLY)), (1, written), (2, written)):

@@ -27,7 +27,7 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
             command = [sys.executable, str(path)]
             code = subprocess.run(command, stdout=output, stderr=output, cwd=folder, timeout=280).returncode
     else:
-        code = WarmProcess(path, [], output=printed, cwd=folder, env=os.environ).wait(280)
+        code = WarmProcess(path, [], output=printed, cwd=folder, env=os.environ, one_core=True).wait(280)
     assert code == 0, printed.read_text()
     assert printed.read_text().strip()
     assert not list(folder.iterdir()), "an example leaves nothing behind"
