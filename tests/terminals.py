@@ -1,13 +1,16 @@
-"""A program at a terminal of its own, typed to and read like a person does it."""
+"""A program at a terminal of its own: typed to and read like a person does it, or only written down."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import select
 import signal
 import struct
+import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from fcntl import ioctl
@@ -36,7 +39,7 @@ class Terminal:
         if self._pid == 0:
             os.chdir(cwd)
             os.execvpe(command[0], list(command), dict(env))
-        ioctl(self._terminal, TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        _widen(self._terminal, columns)
 
     def __enter__(self) -> Terminal:
         return self
@@ -97,5 +100,41 @@ class Terminal:
                 received = os.read(self._terminal, 65536)
             except OSError:
                 return False
-            self.shown += _CONTROL.sub("", received.decode(errors="replace"))
+            self.shown += plain(received)
         return True
+
+
+def plain(received: bytes) -> str:
+    """What a terminal has received, without what moves the cursor or changes colours."""
+    return _CONTROL.sub("", received.decode(errors="replace"))
+
+
+def at_a_terminal(command: Sequence[str], log: Path, columns: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A program that writes to a terminal of its own and can read nothing; what it shows is appended to a file."""
+    ours, its = pty.openpty()
+    _widen(ours, columns)
+    started = subprocess.Popen(
+        command, stdout=its, stderr=its, stdin=subprocess.DEVNULL, env=dict(env), preexec_fn=_listen_to_ctrl_c
+    )
+    os.close(its)
+
+    def write_down() -> None:
+        with (
+            contextlib.suppress(OSError),
+            open(log, "ab", buffering=0) as written,
+            open(ours, "rb", buffering=0) as shown,
+        ):
+            while received := shown.read(65536):  # an error: nobody has the terminal open any more
+                written.write(received)
+
+    threading.Thread(target=write_down, name="terminal", daemon=True).start()
+    return started
+
+
+def _listen_to_ctrl_c() -> None:
+    """A test run in the background of a script inherits an ignored SIGINT, and would pass it on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _widen(terminal: int, columns: int) -> None:
+    ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))

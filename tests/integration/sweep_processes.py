@@ -1,7 +1,7 @@
 """Real sweeps in real processes, for tests that kill them: start, watch, kill by id, read what is left.
 
-The first sweep of a module of tests starts from nothing where its test says so; the others are forked from a process in
-which the libraries are loaded (see `tests.warm_processes`).
+A sweep at a terminal starts from nothing; the others are forked from a process in which the libraries are loaded (see
+`tests.warm_processes`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import psutil
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.seeds import replicate_seeds, with_seed
-from stackwise_ray.core.records import TrialRecord, open_journal, read_reports, read_trials
+from stackwise_ray.core.records import FINAL, TrialRecord, open_journal, read_reports, read_trials
 from stackwise_ray.running.single import train
+from tests.terminals import at_a_terminal
 from tests.warm_processes import WarmProcess
 
 DEADLINE_S = 240.0
@@ -52,7 +53,8 @@ class SweepProcess:
     """``python -m stackwise_ray.sweep`` in a process of its own, and everything that it started.
 
     Args:
-        warm: Forked from a process in which the libraries are loaded; else it starts from nothing.
+        columns: It starts from nothing, at a terminal of this width; None: it writes into a file, forked from a process
+            in which the libraries are loaded.
 
     Attributes:
         started: All of this test, ended after it (see `conftest`).
@@ -61,25 +63,18 @@ class SweepProcess:
     started: ClassVar[list[SweepProcess]] = []
 
     def __init__(
-        self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None, warm: bool = True
+        self, file: Path, output: Path, *words: str, env: dict[str, str] | None = None, columns: int | None = None
     ) -> None:
         self.log = output / f"command-{time.time_ns()}.log"
         output.mkdir(parents=True, exist_ok=True)
         told = (str(file), *words, "--output", str(output))
         environment = {**os.environ, **(env or {})}
         self._process: WarmProcess | subprocess.Popen[bytes]
-        if warm:
+        if columns is None:
             self._process = WarmProcess(MODULE, told, output=self.log, cwd=Path.cwd(), env=environment)
         else:
-            with open(self.log, "w") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", MODULE, *told],
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    env=environment,
-                    preexec_fn=_listen_to_ctrl_c,
-                )
+            command = [sys.executable, "-m", MODULE, *told]
+            self._process = at_a_terminal(command, self.log, columns, {**environment, "TERM": "xterm"})
         self.process = psutil.Process(self._process.pid)
         self._seen: dict[int, psutil.Process] = {}
         self.started.append(self)
@@ -149,11 +144,6 @@ class SweepProcess:
         return left
 
 
-def _listen_to_ctrl_c() -> None:
-    """A test run in the background of a script inherits an ignored SIGINT, and would pass it on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -194,6 +184,11 @@ def trains(directory: Path, attempt: int = 1) -> bool:
         return False
     finally:
         connection.close()
+
+
+def ended(directory: Path) -> int:
+    """Number of trials that nobody runs again."""
+    return sum(record.status in FINAL for record in trials(directory))
 
 
 def trial_logs(directory: Path) -> list[str]:
