@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SELDOM = BASE.replace("checkpoint_seconds: 0.2", "checkpoint_seconds: 1000")  # its checkpoint is that of Ctrl-C
 SWEEP = f"""{SELDOM}
-    training.budget: {{steps: 700}}
+    training.budget: {{steps: 500}}
     data.final_evaluation: fixed
 name: interrupted
 design: {{kind: arms, arms: {{only: {{}}}}}}
@@ -66,11 +66,12 @@ def its_time_is_up(file: Path) -> None:
 
 def it_is_refused_to_a_second_command_and_gets_ctrl_c(file: Path) -> None:
     sweep = SweepProcess(file, file.parent)
-    wait_until(lambda: trains(file.with_suffix(""), attempt=2), sweep)
-    second = SweepProcess(file, file.parent)
+    wait_until(lambda: only_trial(file).attempts == 2, sweep)
+    second = SweepProcess(file, file.parent)  # while the first one's worker starts
     assert second.wait(60) == 2
     assert str(sweep.process.pid) in second.text()
     assert "Traceback" not in second.text()
+    wait_until(lambda: trains(file.with_suffix(""), attempt=2), sweep)
     sweep.interrupt()
     assert sweep.wait(60) == 130, sweep.text()
     assert "continues" in sweep.text()

@@ -17,7 +17,7 @@ name: ladder
 question: How does the loss fall with parameters and tokens?
 design:
   kind: ladder
-  tokens_per_parameter: [4, 8, 16]
+  tokens_per_parameter: [2, 4, 8]
   sizes:
     d8: {{model.d_model: 8, model.n_heads: 2}}
     d12: {{model.d_model: 12, model.n_heads: 2}}

@@ -225,14 +225,25 @@ def test_a_full_disk_ends_with_exit_code_1_and_the_same_command_continues(tmp_pa
     (tmp_path / "disk").mkdir()
     words = [*SHORT, "training.checkpoint_seconds=0", "--output", "disk/trial"]
     script = f"""
-import json, os, subprocess, sys
+import json, os, runpy, subprocess, sys
+import stackwise_ray.running.run, transformers.models.gpt2.modeling_gpt2  # once for both commands
+
+def train(errors):
+    process = os.fork()
+    if not process:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(2, 1)
+        sys.argv = ["train", *{words!r}]
+        runpy.run_module("stackwise_ray.train", run_name="__main__", alter_sys=True)  # ends the process
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", "disk"], check=True)
-first = subprocess.run({command("train", *words)!r}, capture_output=True, text=True)
+first = train("errors")
 left = [name for name in os.listdir("disk/trial/checkpoints")]
 subprocess.run(["mount", "-o", "remount,size=60m", "disk"], check=True)
-second = subprocess.run({command("train", *words)!r}, capture_output=True, text=True)
+second = train("rest")
 log = open("disk/trial/logs/train.log").read()
-print(json.dumps([first.returncode, first.stderr, left, second.returncode, log]))
+print(json.dumps([first, open("errors").read(), left, second, log]))
 """
     answer = subprocess.run(
         [unshare, "-rm", sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
