@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -61,7 +61,6 @@ class FakeCuda(TorchDispatchMode):
         events: What was noted, with how often.
         doubles: Operations that gave a float64 tensor of more than one element, with where.
         operations: Names of the operations on the device, with how often.
-        bytes: Bytes that they read and wrote, each operand once per operation.
         truth: What reading a boolean gives, one time after the other.
     """
 
@@ -72,7 +71,6 @@ class FakeCuda(TorchDispatchMode):
         self.events: Counter[Event] = Counter()
         self.doubles: Counter[Event] = Counter()
         self.operations: Counter[tuple[str, str]] = Counter()
-        self.bytes: Counter[tuple[str, str]] = Counter()
         self.truth: Iterator[bool] = itertools.repeat(False)
         self._pinned: dict[int, Tensor] = {}
 
@@ -104,7 +102,7 @@ class FakeCuda(TorchDispatchMode):
                 return torch.empty((args[0].numel(), args[0].ndim), dtype=torch.int64, device="cuda")
         with self.fake:
             result = func(*args, **kwargs)
-        self._count(func, tensors, result)
+        self._count(func, result)
         return result
 
     def _value(self, dtype: torch.dtype) -> bool | float | int:
@@ -160,21 +158,26 @@ class FakeCuda(TorchDispatchMode):
         if mine and any(tensor.ndim and tensor.device.type == "cpu" for tensor in tensors):
             raise RuntimeError(f"{func}: tensors of cuda and of cpu")
 
-    def _count(self, func: Any, tensors: list[Tensor], result: Any) -> None:
+    def _count(self, func: Any, result: Any) -> None:
         name = func._schema.name
-        made = [leaf for leaf in tree_iter(result) if isinstance(leaf, Tensor)]
-        view = getattr(func, "is_view", False)
         self.operations[self.during, name] += 1
-        if not view:
-            self.bytes[self.during, name] += sum(t.nbytes for t in (*tensors, *made) if t.device.type == "cuda")
-        if not view and any(tensor.dtype in DOUBLE and tensor.numel() > 1 for tensor in made):
+        made = (leaf for leaf in tree_iter(result) if isinstance(leaf, Tensor))
+        if not getattr(func, "is_view", False) and any(
+            tensor.dtype in DOUBLE and tensor.numel() > 1 for tensor in made
+        ):
             self.doubles[Event(self.during, name, _where())] += 1
 
 
 def _where() -> str:
     """The innermost lines of the package that are running."""
-    frames = [f for f in reversed(traceback.extract_stack()) if "/stackwise_ray/" in f.filename]
-    return " < ".join(f"{f.filename.rpartition('/stackwise_ray/')[2]}:{f.name}" for f in frames[:3]) or "outside"
+    found: list[str] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(found) < 3:
+        _, package, file = frame.f_code.co_filename.rpartition("/stackwise_ray/")
+        if package:
+            found.append(f"{file}:{frame.f_code.co_name}")
+        frame = frame.f_back
+    return " < ".join(found) or "outside"
 
 
 # ------------------------------------------------------------------------------------------ what torch.cuda answers

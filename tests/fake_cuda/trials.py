@@ -48,7 +48,7 @@ Trial = Callable[[FakeCuda, Path], dict[str, Any]]
 
 def on_gpu(model: str, precision: str = "bf16", **training: Any) -> TrialConfig:
     changes = {"device": "cuda", "precision": precision, "evaluations": 1, **training}
-    return with_training(replace(TRIAL, model=MODELS[model]), **changes)
+    return with_training(with_data(replace(TRIAL, model=MODELS[model]), validation_tokens=128), **changes)
 
 
 def growing(model: str, regime: str, **training: Any) -> TrialConfig:
@@ -59,12 +59,12 @@ def trained(trial: TrialConfig, **options: Any) -> Trial:
     """Trains to the end; what the planner had counted beside what was counted."""
 
     def train(device: FakeCuda, folder: Path) -> dict[str, Any]:
-        _, result = run(trial, folder, calibrate=True, **options)
-        counted = result.metrics["flops/total"]
-        stored = json.loads(calibration_path().read_text())["machines"]
+        _, result = run(trial, folder, **options)
+        path = calibration_path()
+        stored = json.loads(path.read_text())["machines"] if path.exists() else {}
         return {
             "planned": _planned(trial),
-            "counted": counted,
+            "counted": result.metrics["flops/total"],
             "environment": dict(result.environment),
             "measured": sorted({kind for kinds in stored.values() for kind in kinds}),
         }
@@ -132,9 +132,11 @@ TRIALS: dict[str, Trial] = {
     "accumulation with checkpointed activations": trained(
         on_gpu("gpt2", accumulation=2, activation_checkpointing=True, evaluations=2)
     ),
-    "whole splits on a share of the device": trained(with_data(on_gpu("llama"), final_evaluation="full"), gpus=0.25),
+    "whole splits on a share of the device": trained(
+        with_data(on_gpu("llama"), final_evaluation="full"), gpus=0.25, calibrate=True
+    ),
     "depth_time of a decoder": trained(growing("gpt2", "depth_time")),
-    "depth_time of an encoder": trained(growing("bert", "depth_time", consistency=0.1)),
+    "depth_time of an encoder": trained(growing("bert", "depth_time", consistency=0.1), calibrate=True),
     "depth_time of bk": trained(growing("bk apply", "depth_time")),
     "append with a cache": trained(_CACHED),
     "LoRA": trained(growing("bert", "depth_time", trunk="lora", lora=Lora(rank=4, dual=1))),
