@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -132,8 +131,15 @@ def alone(module_cache, tmp_path_factory):
     return records_of
 
 
-KILLED = ("next token, in shards", "depth as time, in shards")
-"""Cases that a test trains, kills and compares with one worker."""
+KILLED = {"next token, in shards": 2, "depth as time, in shards": 3}
+"""Cases that a test trains, kills, continues on so many workers and compares with one worker."""
+GOES_ON = [
+    pytest.param(
+        name, number, id=f"{name}, on {number}", marks=() if KILLED[name] == number else pytest.mark.exhaustive
+    )
+    for name in KILLED
+    for number in (2, 3)
+]
 CELLS = [
     pytest.param(*case, id=name, marks=pytest.mark.exhaustive if name == "depth as time" else ())
     for name, case in CASES.items()
@@ -202,9 +208,9 @@ def test_a_budget_of_time_ends_all_workers_at_the_same_step(tmp_path):
     assert metrics["time/train_s"] >= 1.0
 
 
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize(("name", "number"), GOES_ON)
 def test_workers_with_shards_train_as_one_and_go_on_after_a_kill_in_the_same_and_in_another_number(
-    name, tmp_path, alone
+    name, number, tmp_path, alone
 ):
     import torch
 
@@ -213,20 +219,21 @@ def test_workers_with_shards_train_as_one_and_go_on_after_a_kill_in_the_same_and
     whole = train(two, tmp_path / "whole", 2)
     assert_same_records(alone(one), whole)
     train(two, tmp_path / "again", 2, kill_after=10)
-    shutil.copytree(tmp_path / "again", tmp_path / "three")
-    again = train(two, tmp_path / "again", 2, attempt=2)
-    assert again[0][0] > 8  # it does not begin again
-    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "again")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert {step: loss for step, loss in losses(whole).items() if step > again[0][0]}.items() <= losses(again).items()
-
-    three = train(two, tmp_path / "three", 3, attempt=2)
-    expected = losses(alone(one))
-    for step, loss in losses(three).items():
-        if step > three[0][0]:
-            assert loss == pytest.approx(expected[step], rel=1e-5)
-    assert json.loads((tmp_path / "three" / "metadata" / "environment.json").read_text())["bit_exact"] is False
+    again = train(two, tmp_path / "again", number, attempt=2)
+    began = again[0][0]
+    assert began > 8  # it does not begin again
+    if number == 2:
+        expected, found = weights(tmp_path / "whole"), weights(tmp_path / "again")
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+        assert {step: loss for step, loss in losses(whole).items() if step > began}.items() <= losses(again).items()
+    else:
+        expected = losses(alone(one))
+        for step, loss in losses(again).items():
+            if step > began:
+                assert loss == pytest.approx(expected[step], rel=1e-5)
+    environment = json.loads((tmp_path / "again" / "metadata" / "environment.json").read_text())
+    assert environment["bit_exact"] is (number == 2)
 
 
 @pytest.mark.parametrize("trial", [GROWING, with_training(DECODER, residual_gain=0.5)], ids=["growing", "with a gain"])

@@ -15,8 +15,9 @@ from stackwise_ray.config.loading import sweep_from_plain
 from stackwise_ray.config.reading.yaml import dump_yaml
 from stackwise_ray.core.errors import SweepFailedError
 from stackwise_ray.distributed import driver
-from stackwise_ray.sweep import SweepResult, run
+from stackwise_ray.sweep import SweepResult, print_answer, run
 from stackwise_ray.sweep import app as sweep_app
+from stackwise_ray.terminal import make_console
 from stackwise_ray.train import app as train_app
 
 sys.path.append(str(Path(__file__).parent / "analysis"))
@@ -77,6 +78,19 @@ def test_a_command_prints_a_sweep_of_which_every_trial_failed_as_any_other(
     assert "All 2 trials failed, so there is no result" in " ".join(done.output.split())
     assert "failed: a, seed 0, replicate" in done.output
     assert f"report: {all_failed / 'report'}" in done.output
+
+
+def test_a_pipe_gets_the_place_of_the_report_and_the_command_to_see_it_in_mlflow_on_a_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, ui = (
+        Path("/a folder", *["deep"] * 60, "report.html"),
+        f"python -m mlflow ui --port 5000 # {'long ' * 60}end",
+    )
+    outcome = driver.SweepOutcome(directory=tmp_path, trials=(), failed=(), report=report, ui=ui)
+    result = SweepResult(directory=tmp_path, failed=(), outcome=outcome, summary=None)
+    print_answer(result, make_console(), as_json=False)
+    assert capsys.readouterr().out.splitlines() == [f"report: {report}", f"MLflow: {ui}"]
 
 
 def test_json_on_standard_output_is_all_of_it(all_failed: Path, tmp_path: Path) -> None:

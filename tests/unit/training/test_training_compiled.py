@@ -42,11 +42,11 @@ GROWING = with_training(
 """Three steps a stage: two with instruments, and one that is compiled."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for temporary files, empty at first, and no other place that the caches are told to go to.
 
-    One for the module: headers are compiled once into it, and that takes longer than the networks. Kernels without
+    torch compiles its headers once per process, into the folder of the first test that compiles. Kernels without
     vectors are compiled faster than those with, and are as good here.
     """
     from torch._inductor import config
