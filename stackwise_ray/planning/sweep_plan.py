@@ -242,11 +242,11 @@ class SweepPlan:
         }
 
     def __repr__(self) -> str:
-        return as_text(self._title, [_COLUMNS, *self._cells()], self.notes)
+        return as_text(self._title, [_COLUMNS, *self._cells()], self._remarks())
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return as_html(self._title, self._cells(), self.notes, head=_COLUMNS)
+        return as_html(self._title, self._cells(), self._remarks(), head=_COLUMNS)
 
     @property
     def _title(self) -> str:
@@ -255,7 +255,7 @@ class SweepPlan:
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
-            (row.name, "0", f"refused: {row.refused}", *[""] * 5)
+            (row.name, "0", "refused", *[""] * 5)
             if row.refused is not None
             else (
                 row.name,
@@ -266,6 +266,9 @@ class SweepPlan:
             )
             for row in self.rows
         ]
+
+    def _remarks(self) -> list[str]:
+        return [*(f"refused: {row.arm}: {row.refused}" for row in self.refused), *self.notes]
 
     def _totals(self) -> dict[str, float | None]:
         return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
