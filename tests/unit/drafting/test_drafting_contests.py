@@ -17,6 +17,7 @@ from stackwise_ray.core.registries import FLAGS
 from stackwise_ray.drafting.contests import Contest, choices, contest
 from stackwise_ray.drafting.sizing import measured_trials
 from stackwise_ray.drafting.writing import SearchSpaceDraft
+from tests.golden import Golden
 
 GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
 
@@ -24,6 +25,14 @@ GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
 def draft_of(found: Contest, model: str, seconds: float = 600.0, **changes: object) -> SearchSpaceDraft:
     given = {"claim": "Is 'this': better?\n# no comment", "data": "markov", "path": None, "lr": 3e-3, **changes}
     return SearchSpaceDraft(contest=found, model=model, seconds=seconds, budget={"flops": 1e11}, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("against", ["decoder/llama_family/tiny", "lr", "deeper"])
+def test_a_written_file_is_as_on_file(against: str, golden: Golden) -> None:
+    golden.check(
+        f"drafts/{against.rpartition('/')[0].replace('/', '_') or against}.yaml",
+        draft_of(contest(GPT2, against), GPT2).text(),
+    )
 
 
 @pytest.mark.parametrize("against", list(choices(GPT2)))

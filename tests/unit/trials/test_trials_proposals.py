@@ -153,6 +153,21 @@ def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -
     assert {p.trial.training.lr for p in proposals if p.role == "replicate" and p.arm == "a"} == {highest}
 
 
+@pytest.mark.parametrize(("winners", "score", "over"), [(2, 1.0, False), (0, 1.0, True), (2, None, True)])
+def test_a_search_is_over_with_its_last_point_unless_a_point_can_win(
+    winners: int, score: float | None, over: bool, tmp_path: Path, journal: Journal
+) -> None:
+    source = source_of(sweep(tmp_path, SEARCH.replace("winners: 2", f"winners: {winners}")), journal)
+    for number in range(5):
+        proposal = source.propose()
+        assert proposal is not None
+        assert not source.exhausted
+        record = ended_trial(str(number), proposal.arm, 0, {} if score is None else {"validation/loss": score})
+        source.ended(proposal, record)
+    assert source.exhausted is over
+    assert (source.propose() is None) is over
+
+
 def test_the_best_points_of_a_search_are_its_winners(tmp_path: Path, journal: Journal) -> None:
     proposals = drive(sweep(tmp_path, SEARCH), journal, lambda p: p.trial.training.lr)
     points = sorted((p.trial.training.lr, p.arm) for p in proposals if p.role == "search")
