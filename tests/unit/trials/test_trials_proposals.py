@@ -141,11 +141,6 @@ def test_tuning_with_a_failed_trial_has_an_unknown_cost_and_not_that_of_the_othe
     assert {arm: payload["flops"] for arm, payload in journal.decisions("tuning").items()} == {"a": None, "b": 3}
 
 
-def test_a_journal_that_does_not_say_what_its_sweep_asks_gives_no_questions() -> None:
-    with pytest.raises(AnalysisError, match="does not contain the question of its sweep"):
-        read_questions({"sweep": {}})
-
-
 def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -> None:
     text = ARMS + TUNE + "objective: [{metric: validation/loss, direction: maximize}]\n"
     proposals = drive(sweep(tmp_path, text), journal, lambda p: p.trial.training.lr)
