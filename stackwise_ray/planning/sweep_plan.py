@@ -106,8 +106,8 @@ class PlanRow:
 
     @property
     def name(self) -> str:
-        """The arm, with its role where these are not its replicates."""
-        return self.arm if self.role == "replicate" else f"{self.arm} ({self.role})"
+        """The arm, with its role where these are not its replicates; of a search, the cell's name, which is its role."""
+        return self.arm if self.role in ("replicate", "search") else f"{self.arm} ({self.role})"
 
     @property
     def predicted(self) -> dict[str, float | None]:

@@ -127,7 +127,7 @@ def plan_sweep(
     notes += [] if untuned is None else [untuned]
     notes += [] if sizes is None else detectable(sweep, design.questions, sizes, known.records())
     if isinstance(sweep.design, SearchDesign):
-        notes.append("search trials are costed at the middle of the space")
+        notes.append(_search_costs(sweep))
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
     possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
@@ -353,6 +353,13 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
     silence_optuna()
     make(0)  # refuses one that cannot work here
     return search.trials
+
+
+def _search_costs(sweep: SweepConfig) -> str:
+    """Of which point the plan's costs are: nobody knows the points of a search before it runs."""
+    rows = "search and winners" if _search(sweep).winners else "search"
+    point = "the middle of every range in search.space, and the middle value of every list"
+    return f"{rows}: planned for one point, {point}; other points may cost more or less"
 
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:

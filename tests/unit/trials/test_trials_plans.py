@@ -321,6 +321,18 @@ def test_a_plan_for_a_share_of_a_gpu_does_not_take_the_speed_of_a_whole_one(
     assert all(row.seconds is None and row.peak_bytes is None for row in sw.plan(share).rows)
 
 
+def test_a_plan_of_a_search_names_its_rows_once_and_says_of_which_point_its_costs_are(tmp_path: Path) -> None:
+    planned = plan(tmp_path, SEARCH)
+    assert [row.name for row in planned.rows] == ["search", "winners"]
+    said = (
+        "search and winners: planned for one point, the middle of every range in search.space, and the middle value of "
+        "every list; other points may cost more or less"
+    )
+    assert planned.notes.count(said) == 1
+    (alone,) = plan(tmp_path, SEARCH.replace("winners: 2", "winners: 0")).rows
+    assert alone.name == "search"
+
+
 def test_the_plan_of_a_search_prints_nothing_of_optuna(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(SEARCH.replace("random", "tpe"))
