@@ -33,9 +33,9 @@ class Contest:
     """Arms that differ in one thing.
 
     Attributes:
-        arms: Name of each to what it changes; the first one is the baseline and changes nothing.
-        claim: The question that they answer, for somebody who writes none.
-        tuned: Whether each arm wants a learning rate of its own.
+        arms: Name of each to what it changes; the first one is the baseline and changes no value of the base.
+        claim: The question that they answer; it is used if the user writes none.
+        tuned: Whether each arm needs a learning rate of its own.
         role: decoder or encoder: what the arms predict.
         also: Metrics that are compared beside the loss.
     """
