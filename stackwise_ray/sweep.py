@@ -337,7 +337,7 @@ def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool
 
     path = directory / "journal.sqlite"
     if not path.is_file():
-        raise ConfigError(f"{directory} holds no sweep yet; run the command without --status to start it")
+        raise ConfigError(f"{directory} contains no sweep yet; run the command without --status to start it")
     connection = open_journal(path)
     try:
         trials = read_trials(connection)

@@ -180,7 +180,7 @@ def plugins_of_before(folder: Path | None) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; a number that JSON cannot hold is an error."""
+    """One JSON document on standard output; a number that JSON cannot express is an error."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 

@@ -128,7 +128,7 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
     Args:
         grid: The table.
-        facts: What JSON holds.
+        facts: The content of the JSON.
         lines: Lines below the table in a terminal.
         shown: What a terminal shows instead of the plain table.
     """

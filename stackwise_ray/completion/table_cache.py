@@ -1,6 +1,6 @@
 """The table of what can be completed, kept in the user's cache.
 
-The file's name holds the version and where Python looks for packages. The file holds, beside the table, the state of
+The file's name contains the version and where Python looks for packages. The file contains the table, and the state of
 every file and folder that the table was made of: our own files, those of the plugins, and the folders in which packages
 are installed. A table is used while all of them are unchanged. A stale or damaged one is made again.
 

@@ -138,7 +138,7 @@ class Ledger:
             return self.source.exhausted and not self._retry and not self.running
 
     def _answered(self, proposal: Proposal) -> bool:
-        """Whether the journal holds this trial as ended; then the source knows it."""
+        """Whether this trial has ended, by the journal; if so, the source is told."""
         trial_id = identify(proposal.trial, self._fingerprints(proposal.trial.data))
         known = self.journal.trial(trial_id)
         if known is None or known.status not in FINAL:
@@ -174,7 +174,7 @@ class Ledger:
         return Attempt(proposal=proposal, trial_id=trial_id, number=number, place=known.number)
 
     def _enter(self, proposal: Proposal, trial_id: str) -> None:
-        """Note that the sweep as it is asked for now holds this trial (one trial may stand under two arms)."""
+        """Note that this trial belongs to the sweep as it is now (one trial may belong to two arms)."""
         self.trial_set[trial_id, proposal.arm, proposal.role] = {
             "trial_id": trial_id,
             "arm": proposal.arm,

@@ -1,7 +1,7 @@
 """The messages between driver and workers, as frozen records.
 
 The driver sends an `Assignment` (the run's settings and one attempt of one trial); a worker answers with `Report`s,
-the last of which holds an `Outcome`. Tune carries plain data alone, so both are sent as the text that `encode` makes.
+the last of which has an `Outcome`. Tune carries plain data alone, so both are sent as the text that `encode` makes.
 Between the processes of a trial with several workers, Ray carries the records themselves (`Returned`, `Raised`,
 `Instruction`). Nothing here imports Ray or torch, and nothing here decides anything.
 """

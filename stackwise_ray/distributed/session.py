@@ -139,7 +139,7 @@ def _join(address: str) -> None:
 
 
 def _slots(demand: Demand) -> tuple[int, int]:
-    """Trials that the session holds at once, and its GPUs where a trial asks for one."""
+    """Number of trials that the session runs at once, and of its GPUs if a trial asks for one."""
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = total.get("CPU", 0), int(total.get("GPU", 0))
     slots = demand.slots(cpus, gpus)

@@ -180,7 +180,7 @@ class _LedgerCallback(tune.Callback):
         live = _RUNNING[self._key]
         for pid in live.ledger.hung_processes() if self._local else ():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # its own watch stands still with it
+                os.kill(pid, signal.SIGKILL)  # its own watchdog is stopped, too
         live.handle_signals()
 
 

@@ -25,7 +25,7 @@ from stackwise_ray.core.plugins import loaded
 from stackwise_ray.core.processes import ErrorLines, process_group
 
 MOST_AT_ONCE = 8
-"""Measuring processes; each holds about 0.5 GB."""
+"""Most measuring processes at once; each takes about 0.5 GB of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ class Demand:
         slots = self.slots(has["CPU"], has["GPU"])
         lacking = [kind for kind in needs if needs[kind] > has[kind]]
         if not lacking:
-            held = f"hours are for {_many(slots, 'trial')} at a time, as this machine holds; {address} may hold more"
+            held = f"hours are for {_many(slots, 'trial')} at a time, which fit this machine; {address} may run more"
             return slots, held if address else None
         wanted = " and ".join(_many(needs[kind], kind) for kind in lacking)
         there = " and ".join(_many(has[kind], kind) for kind in lacking)

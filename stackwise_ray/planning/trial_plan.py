@@ -183,11 +183,11 @@ def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlop
 
 
 def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
-    """Windows that a cache of the frozen prefix holds: all of the train split, or 0 where the trial has no cache."""
+    """Number of windows in a cache of the frozen prefix: all of the train split, or 0 without a cache."""
     if not trial.training.cache:
         return 0
     if train_tokens is None:
-        raise ValueError("what a cache costs depends on the train split: give its tokens")
+        raise ValueError("the cost of a cache depends on the train split: give split_tokens['train']")
     return count_windows(train_tokens, trial.data.seq_len, split="train")
 
 

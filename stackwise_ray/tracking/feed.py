@@ -106,7 +106,7 @@ class JournalFeed:
         return [Point(name=name, value=value, step=record.step, time_ms=time_ms) for name, value in values.items()]
 
     def final_points(self, trial: TrialRecord) -> list[Point]:
-        """What the end of a trial adds: final metrics that its last report did not hold."""
+        """What the end of a trial adds: final metrics that its last report did not have."""
         row = self._connection.execute("SELECT MAX(step) FROM reports WHERE trial_id = ?", (trial.trial_id,)).fetchone()
         step = row[0] or 0
         known = self._reported(trial.trial_id, step)

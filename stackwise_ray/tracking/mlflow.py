@@ -1,7 +1,7 @@
 """MLflow, fed from the journal by one background thread, so that a slow or absent store does not stop training.
 
 The driver makes an `MlflowTracker` and starts it; the thread imports MLflow, connects (while Ray starts), and then
-delivers what the journal holds beyond the last row that the store has confirmed, in batches. Nothing is handed over
+delivers, in batches, the rows of the journal after the last one that the store has confirmed. Nothing is handed over
 in memory: the journal on disk is the queue, each pass takes a bounded number of rows from it, and after a crash or an
 hour without a server everything later still arrives, once. This module decides when to deliver and what to do when
 that fails; the calls to MLflow are in `mlflow_store`.
@@ -315,7 +315,7 @@ class MlflowTracker(Tracker):
 
 
 class _LookAgainError(Exception):
-    """The store refused something that it may take after a fresh look at what it holds."""
+    """The store refused something that it may accept after its content has been read anew."""
 
 
 def _beside_sqlite(uri: str) -> str | None:

@@ -128,7 +128,7 @@ class OptunaSource:
         """A known point as Optuna's parameters.
 
         Raises:
-            ConfigError: The space was changed and no longer holds it.
+            ConfigError: The space was changed and no longer contains it.
         """
         raw: dict[str, Any] = {}
         for factor in self._space.factors:
