@@ -49,8 +49,8 @@ def within_memory(trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[s
         needed = min(peak(parts) for parts in (whole, *cuts[-1:]))
         raise ConfigError(
             f"= {limit} ({format_bytes(limit)}) is less than the {needed} ({format_bytes(needed)}) of a step in "
-            f"micro-batches of one sequence; write {needed} or more, or save memory by training.activation_checkpointing "
-            "or optimizer.kind: adamw_8bit",
+            f"micro-batches of one sequence; write {needed} or more, or save memory by "
+            "training.activation_checkpointing or optimizer.kind: adamw_8bit",
             path="training.memory_bytes",
         )
     return accumulating(cuts[fitting])
