@@ -155,7 +155,7 @@ def read_questions(meta: Mapping[str, Any]) -> Questions:
             ),
         )
     except KeyError as error:
-        raise _of_another_version(f"questions.{error.args[0]}") from None
+        raise _of_another_version(f"the entry {error} of the question of its sweep") from None
     except TypeError:  # a record has other fields
         raise _of_another_version("the question of its sweep in the form that this version reads") from None
 

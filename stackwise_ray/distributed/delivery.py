@@ -15,8 +15,7 @@ from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_comman
 
 
 class Delivery:
-    """The tracker of one command. It starts once the sweep is accepted and closes last. It reports what was not
-    delivered."""
+    """The tracker of one command: it starts once the sweep is accepted, closes last and reports what is undelivered."""
 
     def __init__(
         self, sweep: SweepConfig, goal: Goal, directory: Path, journal: Journal, console: Console, waiting: WaitingLine

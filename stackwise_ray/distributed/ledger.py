@@ -117,8 +117,7 @@ class Ledger:
             return None
 
     def anything_to_run(self) -> bool:
-        """Whether a trial is left that has not ended by the journal. It takes proposals up to that trial and starts
-        nothing."""
+        """Whether a trial is left that has not ended. It takes proposals up to that trial, and starts nothing."""
         with self._lock:
             while not self.halted:
                 proposal = self._retry.popleft() if self._retry else self.source.propose()
@@ -286,8 +285,7 @@ class Ledger:
             self._changed()
 
     def hung_processes(self, margin_s: float = 30.0) -> list[int]:
-        """Ids of processes that should have ended themselves long ago, for example because they were stopped from
-        outside."""
+        """Ids of processes that should have ended themselves long ago and did not (stopped from outside, say)."""
         with self._lock:
             now, settings = time.monotonic(), self.settings
             silence = settings.heartbeat_timeout_s + margin_s

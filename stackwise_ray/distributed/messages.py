@@ -63,8 +63,7 @@ class RunSettings:
 
     @property
     def stop_request(self) -> Path:
-        """A file that asks the running trials to write a checkpoint and end. It exists while the sweep is being
-        stopped."""
+        """A file that asks running trials to write a checkpoint and end; it exists while the sweep is being stopped."""
         return self.directory / "interrupted"
 
 

@@ -73,8 +73,8 @@ def ray_session(
 
     Args:
         address: A cluster; None: a private session on this machine.
-        on_directory: Called with the directory of a private session before Ray uses it, so that its path can be noted:
-            a killed command cannot remove it.
+        on_directory: Called with the directory of a private session before Ray uses it, so that its path is recorded: a
+            killed command does not remove it.
 
     Raises:
         ConfigError: One trial asks for more than there is, or the cluster does not answer.

@@ -24,8 +24,7 @@ JOURNAL = "journal.sqlite"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTrials:
-    """The content of a sweep's journal. It is used in place of the journal where trials are proposed and none is
-    started.
+    """The content of a sweep's journal, in its place where trials are proposed and none is started.
 
     Attributes:
         trials: Every trial, by id.

@@ -2,7 +2,7 @@
 
 Trial n samples with its own sampler, seeded by (root seed, "search", n). The journal stores its point as a decision
 before the trial runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
-known results through `tell`, and the search continues with the next number. No point is lost, and none is drawn twice.
+known results through `tell`, and the search continues with the next number. No point is lost, and none is drawn anew.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def test_a_report_on_a_journal_of_another_version_names_the_journal_and_what_to_
         questions = json.loads(connection.execute("SELECT value FROM meta WHERE key = 'questions'").fetchone()[0])
         del questions["stopping"]
         connection.execute("UPDATE meta SET value = ? WHERE key = 'questions'", (json.dumps(questions),))
-    with pytest.raises(AnalysisError, match=r"does not contain questions\.stopping, so another version") as refused:
+    with pytest.raises(AnalysisError, match="the entry 'stopping' of the question of its sweep, so another") as refused:
         write_report(ablation)
     assert str(path) in str(refused.value)
     assert "run the same sweep command again with this version" in str(refused.value)
