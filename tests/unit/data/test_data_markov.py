@@ -75,6 +75,15 @@ def test_iteration_and_elimination_find_the_same_stationary_distribution(monkeyp
     np.testing.assert_allclose(iterated.stationary, direct.stationary, atol=1e-10)
 
 
+def test_a_source_of_two_halves_that_hardly_meet_is_refused_though_each_alone_settles():
+    chain = MarkovChain(order=10, n_symbols=2, concentration=1.0, seed=0)  # above the size that is solved directly
+    again = np.tile([1.0 - 1e-14, 1e-14], (chain.n_contexts, 1))
+    again[1::2] = again[1::2, ::-1]  # whatever the last symbol was comes again
+    chain.transitions = again
+    with pytest.raises(ConfigError, match="almost never leaves some of its 1,024 contexts"):
+        _ = chain.stationary
+
+
 def test_a_sample_has_the_transition_frequencies_of_its_source():
     source = chain(order=2, n_symbols=3)
     sample = source.sample(100_000, stream=2, seed=0).astype(int)
