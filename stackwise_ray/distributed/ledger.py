@@ -284,7 +284,7 @@ class Ledger:
             self._retry_or_fail(attempt, message)
             self._changed()
 
-    def hung_processes(self, margin_s: float = 10.0) -> list[int]:
+    def hung_processes(self, margin_s: float = 30.0) -> list[int]:
         """Ids of processes that should have ended themselves long ago and did not (stopped from outside, say)."""
         with self._lock:
             now, settings = time.monotonic(), self.settings
