@@ -1,6 +1,6 @@
 """stackwise_ray turns a claim about a model, a training regime or a trick into a measured, paired answer.
 
-The Python face: each name loads what it needs (torch, ray) on first use, and importing the package loads none of it.
+The Python interface: each name loads what it needs (torch, ray) on first use. Importing the package loads neither.
 """
 
 from __future__ import annotations

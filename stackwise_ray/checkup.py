@@ -1,7 +1,7 @@
-"""What the doctor looks at: one function per line of the diagnosis, each made for real.
+"""What the doctor checks: one function per line of the diagnosis.
 
-torch multiplies, Ray starts and stops, the compiler compiles, the tracking store takes a run. A check that fails says
-what to do; nothing is installed or repaired.
+Each check uses what it checks: torch multiplies, Ray starts and stops, the compiler compiles, the tracking store takes
+a run. A check that fails says what to do. Nothing is installed or repaired.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def _check_place(name: str, path: Path) -> Check:
 
 
 def check_compiler() -> Check:
-    """A C compiler that makes a shared library with OpenMP: the kernels' cpu backend wants one."""
+    """A C compiler that makes a shared library with OpenMP: the kernels' cpu backend needs one."""
     fix = "install one (Debian, Ubuntu: apt-get install gcc libc6-dev); without it the torch backend is used"
     compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
@@ -238,7 +238,7 @@ def check_compiler() -> Check:
 
 
 def check_cxx_compiler() -> Check:
-    """The C++ compiler that torch asks, with Python's headers: `training.compile` on a CPU wants both."""
+    """The C++ compiler that torch calls, with Python's headers: `training.compile` on a CPU needs both."""
     fix = (
         "install both (Debian, Ubuntu: apt-get install g++ python3-dev), or name another compiler in CXX; without it "
         "there is no training.compile on a CPU"
@@ -327,7 +327,7 @@ def check_load() -> Check:
 
 
 def check_data() -> Check:
-    """STACKWISE_DATA, where corpora are looked for before the network is asked."""
+    """The folder STACKWISE_DATA, where corpora are looked for before they are downloaded."""
     value = os.environ.get("STACKWISE_DATA")
     if not value:
         return Check(

@@ -163,7 +163,7 @@ def _data(word: str) -> tuple[str, str | None]:
 
 
 def seconds_of(text: str) -> float:
-    """A time with its unit.
+    """Seconds of a time that is written with its unit.
 
     >>> seconds_of("90s"), seconds_of("1.5h"), seconds_of("10 min")
     (90.0, 5400.0, 600.0)

@@ -1,4 +1,4 @@
-"""What `doctor --plugin` looks at: whether a plugin loads, here and again, and what it registers keeps its contract.
+"""What `doctor --plugin` checks: whether a plugin loads, here and in another process, and keeps its contracts.
 
 The contracts are those that our own entries are tested by (`contracts`). One line per check; a plugin that cannot be
 loaded is a line that fails, and the diagnosis goes on.
@@ -19,7 +19,7 @@ from stackwise_ray.core.plugins import Plugin, load_plugin
 from stackwise_ray.core.registries import BY_KIND
 
 HEAVY = ("torch", "ray", "transformers", "mlflow", "optuna", "datasets")
-"""What an entry may not load before it is used: a config is validated with it."""
+"""Modules that an entry must not load before it is used, because configs are validated with every entry."""
 
 
 def check_plugins(asked: Sequence[str], tell: Callable[[str], None]) -> Iterator[Check]:
@@ -51,7 +51,7 @@ def check_entry(kind: str, name: str, *, title: str) -> Iterator[Check]:
 
     Args:
         kind: As in `core.registries.BY_KIND`, such as ``flags``.
-        title: What a line calls it.
+        title: The name of the entry in a line.
     """
     from stackwise_ray.contracts import ContractError, NotAtHand, contracts_of, promise
 

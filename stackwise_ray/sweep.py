@@ -1,7 +1,7 @@
 """`python -m stackwise_ray.sweep FILE`: plan a search-space file, run it, answer it.
 
 The command: arguments, messages, exit codes. What it does is in `trials.proposals` (planning), `distributed.driver`
-(running) and `analysis` (the answer). `plan` and `run` are the Python face, `sw.plan` and `sw.run`.
+(running) and `analysis` (the answer). `plan` and `run` are the Python interface, `sw.plan` and `sw.run`.
 """
 
 from __future__ import annotations
@@ -333,16 +333,16 @@ def print_plan(made: SweepPlan, console: Console, *, as_json: bool) -> None:
 
 
 def _status(sweep: SweepConfig, directory: Path, console: Console, as_json: bool) -> None:
-    from stackwise_ray.core.records import open_journal, read_trials
+    from stackwise_ray.core.records import open_journal, read_trials, unreadable_journal
 
     path = directory / "journal.sqlite"
     if not path.is_file():
-        raise ConfigError(f"{directory} holds no sweep yet; run the command without --status to start it")
+        raise ConfigError(f"{directory} contains no sweep yet; run the command without --status to start it")
     connection = open_journal(path)
     try:
         trials = read_trials(connection)
     except sqlite3.DatabaseError as error:
-        raise ConfigError(f"the journal cannot be read ({error})", source=str(path)) from None
+        raise unreadable_journal(error, path) from None
     finally:
         connection.close()
     count = Counter(str(record.status) for record in trials)

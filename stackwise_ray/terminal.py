@@ -58,7 +58,7 @@ HYDRA_OPTIONS = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir",
 
 
 def refuse_hydra_option(value: str | None) -> str | None:
-    """Hydra's options are not ours; the error says what is written here instead.
+    """Refuse an option of Hydra; the error says what to write instead.
 
     Raises:
         ConfigError: One was given.
@@ -153,7 +153,7 @@ def warn_about_plugins(error: Exception | None = None) -> None:
     """One line on standard error per installed plugin that something is wrong with; the command goes on without it.
 
     Args:
-        error: What ends the command and is printed after this: what it says itself is no warning.
+        error: The error that ends the command and is printed after this. What it says is not repeated as a warning.
     """
     for problem in problems("" if error is None else str(error)):
         complain(f"warning: {problem}")
@@ -161,7 +161,8 @@ def warn_about_plugins(error: Exception | None = None) -> None:
 
 @contextmanager
 def plugins_of_before(folder: Path | None) -> Iterator[None]:
-    """A trial's folder that needs a plugin says which one, where the work in the block is refused without it.
+    """If the work in the block is refused because a plugin is missing, the error names the plugin of the trial's
+    folder.
 
     Args:
         folder: Of a trial that may have begun; None: there is none.
@@ -179,7 +180,7 @@ def plugins_of_before(folder: Path | None) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; a number that JSON cannot hold is an error."""
+    """One JSON document on standard output; a number that JSON cannot express is an error."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -209,7 +210,7 @@ class Waiting:
         self.clear()
 
     def clear(self) -> None:
-        """Takes its line off a terminal: while it is there, what is printed to standard output goes to the terminal."""
+        """Remove its line from a terminal: until then rich sends standard output to that terminal."""
         if self._status is not None:
             self._status.stop()
         self._what = ""
@@ -226,7 +227,7 @@ class Waiting:
             self._late.start()
 
     def __call__(self, what: str, done: int = 0, total: int | None = None) -> None:
-        """Takes in how far something is; a `ProgressCallback` of data and tasks."""
+        """Receives progress, as a `ProgressCallback` of data and tasks."""
         now = time.monotonic()
         text = f"{what} {done / total:.0%}" if total else what
         if self._status is not None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from stackwise_ray.training.trial_folder import TrialResult
 
 RECORD_SECONDS = 60.0
-"""Between two lines of a run where standard output is no terminal."""
+"""Seconds between two lines of a run, where standard output is no terminal."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -237,7 +237,7 @@ class Display:
             self._progress.stop()
 
     def show(self, record: MetricRecord) -> None:
-        """Takes in a record; prints where it is time to."""
+        """Receives a record, and prints a line when one is due."""
         self._latest.update(record.metrics)
         share = self._latest.get("progress", 0.0)
         if self._first_share is None and record.doing is None:  # compiling is no part of the pace

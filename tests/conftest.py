@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.registries import BY_KIND
+from tests.golden import golden
 from tests.own_cache import own_cache
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
 
-__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["golden", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Two processes with two threads each on two cores make every timing twice as long and prove nothing more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--renew", action="store_true", help="write the texts of tests/golden_texts anew")
     parser.addoption("--kills", type=int, default=2, help="kills in each chaos test (the show run uses 10)")
 
 

@@ -78,10 +78,10 @@ def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
 def declared_arguments(
     sweep: Sweep | None, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a sweep says of the comparison on `metric` (None: of its first), as arguments of a function.
+    """The arguments of a comparison on `metric` (None: of the sweep's first comparison) that the sweep declares.
 
-    On another metric than it compares, a sweep gives its arms, which way is better and what must be equal; another
-    source gives nothing.
+    For a metric that it does not compare, a sweep still gives its arms, which way is better and what must be equal. A
+    source that is no sweep gives nothing.
     """
     if sweep is None:
         return {}
@@ -128,8 +128,8 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
     Args:
         grid: The table.
-        facts: What JSON holds.
-        lines: What stands below the table in a terminal.
+        facts: The content of the JSON.
+        lines: Lines below the table in a terminal.
         shown: What a terminal shows instead of the plain table.
     """
     if as_json:

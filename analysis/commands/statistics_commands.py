@@ -200,7 +200,8 @@ def hierarchical(
 ) -> None:
     """The mean of an arm where noise has levels, with a bootstrap interval over all of them.
 
-    Seeds within seeds, and test items that all share: each level is resampled as it was drawn.
+    Levels are, for example, seeds within seeds, or test items that all runs share. Each level is resampled as it was
+    drawn.
     """
     from ..table.runs import load_runs
     from ..tasks.hierarchical import hierarchical_bootstrap

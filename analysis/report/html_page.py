@@ -1,8 +1,8 @@
 """A report as one HTML file that loads nothing: style and figures are inside, and there is no script.
 
 Called by `compose` and `verification`. It renders what `page` holds and adds no word of its own. Tables scroll sideways
-inside their own frame, so that the page itself never does on a phone; figures are SVG and stand on white in dark mode
-too, because their colours are chosen for white.
+inside their own frame, so that the page itself never does on a phone. Figures do the same there, so that their text
+keeps its size. Figures are SVG. They are on white in dark mode too, because their colours are chosen for white.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ figcaption { color: var(--soft); font-size: .86rem; max-width: 46rem; margin-top
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0 .6rem;
   font-size: .88rem; max-width: none; } .legend li { display: flex; align-items: center; gap: .45rem; margin: 0; }
 .legend svg { background: #fff; border-radius: 2px; flex: none; }
+@media (max-width: 40rem) { .panels { overflow-x: auto; grid-template-columns: minmax(100%, max-content); }
+  .panels img { width: auto; min-width: 100%; max-width: none; } }
 @media (max-width: 40rem) { table.words td:first-child { width: 30%; } }
 @media (max-width: 40rem) { main { padding: 1.3rem 1rem 3rem; } h1 { font-size: 1.4rem; } }
 @media print { main { max-width: none; padding: 0; } h2, figure, tr { break-inside: avoid; } nav { display: none; } }

@@ -253,7 +253,7 @@ def check_holdout(
     n_fitted, n_parameters = int((~held).sum()), len(problem.law.parameters)
     if n_fitted < 2 * n_parameters:
         why = f"{n_fitted} run{'s' if n_fitted != 1 else ''} would be left below the largest budget"
-        return None, f"{why}, fewer than two a parameter ({2 * n_parameters})"
+        return None, f"{why}, fewer than two per parameter ({2 * n_parameters})"
     kept = Problem(law=problem.law, loss=problem.loss, x=problem.x[:, ~held], y=problem.y[~held], centre=problem.centre)
     found, objective = minimise(kept, ends, tolerance=1e-12)
     theta = found[int(np.nanargmin(objective))]

@@ -1,4 +1,4 @@
-"""What a shell asks at a TAB, answered: the protocol of the scripts in `shell_scripts`.
+"""Answers to what a shell asks at a TAB: the protocol of the scripts in `shell_scripts`.
 
 `VARIABLE` names the shell. zsh and fish give the words up to the cursor as arguments, and are answered with one
 candidate per line and its text after a tab. bash gives the line as a text, because it cuts words at `=` and `:`; it is

@@ -17,7 +17,7 @@ SEVERAL = "[, "
 
 
 class Candidate(NamedTuple):
-    """One word that can stand where the cursor is; `file`: whether it is a path."""
+    """One word that can be at the cursor; `file`: whether it is a path."""
 
     word: str
     text: str = ""

@@ -1,8 +1,8 @@
 """The table of what can be completed, kept in the user's cache.
 
-The file's name holds the version and where Python looks for packages. The file holds, beside the table, the state of
+The file's name contains the version and where Python looks for packages. The file contains the table, and the state of
 every file and folder that the table was made of: our own files, those of the plugins, and the folders in which packages
-are installed. A table is taken while all of them are as they were; a stale or damaged one is made again.
+are installed. A table is used while all of them are unchanged. A stale or damaged one is made again.
 
 The state of a file is its size and its time of change. Hashing more than 400 files would cost more than a TAB may take,
 and a change that keeps both shows a stale list of candidates at worst. What a trial or a sweep records of a plugin is

@@ -1,6 +1,6 @@
 """The table of what can be completed, made from the commands, the schema and the registries.
 
-Nothing here knows an option, a path or an entry by name, but for what an option takes where its type does not say it.
+Nothing here names an option, a path or an entry, with one exception: options whose type does not say what they take.
 """
 
 from __future__ import annotations

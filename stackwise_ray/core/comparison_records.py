@@ -138,21 +138,31 @@ def read_questions(meta: Mapping[str, Any]) -> Questions:
     """What the journal's meta says that its sweep asks.
 
     Raises:
-        AnalysisError: It does not say so; what another sweep would ask is no answer.
+        AnalysisError: It does not say so, or in the form of another version; what is missing is not guessed.
     """
     plain = meta.get("questions")
     if plain is None:
-        raise AnalysisError(
-            "the journal does not contain the question of its sweep, so another version wrote it; run the "
-            "sweep command again with this version"
+        raise _of_another_version("the question of its sweep")
+    try:
+        return Questions(
+            arms=tuple(plain["arms"]),
+            baseline=plain["baseline"],
+            goals=tuple(Goal(**goal) for goal in plain["goals"]),
+            stopping=Goal(**plain["stopping"]),
+            comparisons=tuple(
+                ResolvedComparison(**{**comparison, "family": tuple(comparison["family"])})
+                for comparison in plain["comparisons"]
+            ),
         )
-    return Questions(
-        arms=tuple(plain["arms"]),
-        baseline=plain["baseline"],
-        goals=tuple(Goal(**goal) for goal in plain["goals"]),
-        stopping=Goal(**plain["stopping"]),
-        comparisons=tuple(
-            ResolvedComparison(**{**comparison, "family": tuple(comparison["family"])})
-            for comparison in plain["comparisons"]
-        ),
+    except KeyError as error:
+        raise _of_another_version(f"the entry {error} of the question of its sweep") from None
+    except TypeError:  # a record has other fields
+        raise _of_another_version("the question of its sweep in the form that this version reads") from None
+
+
+def _of_another_version(lacking: str) -> AnalysisError:
+    return AnalysisError(
+        f"the journal does not contain {lacking}, so another version of stackwise_ray wrote it; run the same sweep "
+        "command again with this version, which writes it (finished trials are kept), or run the sweep anew in another "
+        "folder (--output)"
     )

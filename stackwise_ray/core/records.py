@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.registries import REGIMES
 
 Role = Literal["replicate", "tuning", "search"]
@@ -207,6 +208,12 @@ def open_journal(path: str | Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def unreadable_journal(error: sqlite3.Error, path: Path) -> ConfigError:
+    """The mistake of a command whose journal SQLite cannot read."""
+    fix = "it may be damaged: restore it from a copy, or choose another --output and run the sweep anew"
+    return ConfigError(f"the journal cannot be read ({error}); {fix}", source=str(path))
 
 
 def read_trials(connection: sqlite3.Connection, trial_id: str | None = None) -> list[TrialRecord]:

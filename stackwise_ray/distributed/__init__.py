@@ -1,4 +1,4 @@
-"""Layer 5: a sweep under Ray. No other room imports ray.
+"""Layer 5: a sweep under Ray. No other package of stackwise_ray imports ray.
 
 - the command: `driver`, with `ledger` (what runs and how it ended), `display` and `delivery` (MLflow)
 - driver and worker: `messages`, plain records; `actor` runs a trial in one process, `workers` in several

@@ -1,8 +1,8 @@
 """The actor in which trials with one worker run, one after the other in the same process.
 
 Tune calls `setup` once and `reset_config` for every further trial, so torch is imported once per slot. A step pulls
-records from the trial's generator for about a second. How a trial ended travels as its result, never as an exception:
-an exception would cost the actor.
+records from the trial's generator for about a second. The end of a trial is sent as a result and never as an exception,
+because an exception would end the actor.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train for about `STEP_SECONDS` and hand over what was measured.
 
-        A process that cannot use its device again hands over how its trial ended, says that it is not done, and ends
-        in the next step: an actor that dies takes no further trial, and one that is done would.
+        If the process can no longer use its device, this step returns how the trial ended, but without `done`. The next
+        step then ends the process. An actor that is done would be given another trial; one that dies is not.
         """
         if self._spoiled:
             os._exit(EXIT_SPOILED)
@@ -168,11 +168,11 @@ class HangWatchdog:
         self._limits = (heartbeat_timeout_s, float("inf") if attempt_timeout_s is None else attempt_timeout_s)
 
     def heartbeat(self) -> None:
-        """The trial gave a sign of life."""
+        """Note a sign of life of the trial."""
         self._last = time.monotonic()
 
     def stop(self) -> None:
-        """No trial is running: stay alive."""
+        """Stop watching: no trial is running."""
         self._limits = None
 
     def _watch(self) -> None:
@@ -186,4 +186,4 @@ class HangWatchdog:
 EXIT_HUNG = 75
 """Exit status of a worker that ended itself (EX_TEMPFAIL: its trial is tried once more)."""
 EXIT_SPOILED = 74
-"""Exit status of a worker whose device answers no more (EX_IOERR); how its trial ended has been told."""
+"""Exit status of a worker whose device no longer answers (EX_IOERR); it has reported how its trial ended."""

@@ -1,4 +1,4 @@
-"""What one command delivers to MLflow, beside the sweep and never in its way."""
+"""What one command delivers to MLflow while the sweep runs; the sweep never waits for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stackwise_ray.tracking.mlflow import MlflowTracker, tracking_uri, ui_comman
 
 
 class Delivery:
-    """The tracker of one command: started once the sweep is accepted, closed last, undelivered rest named."""
+    """The tracker of one command: it starts once the sweep is accepted, closes last and reports what is undelivered."""
 
     def __init__(
         self, sweep: SweepConfig, goal: Goal, directory: Path, journal: Journal, console: Console, waiting: WaitingLine
@@ -39,7 +39,7 @@ class Delivery:
         self._tracker.notify()
 
     def finish(self, report: Path | None, how: SweepEnding) -> str | None:
-        """Delivers the rest and the report's folder; returns the command that shows it all."""
+        """Delivers the rest and the report's folder; returns the command that opens the MLflow UI on them."""
         if report is not None:
             self._tracker.attach(report.parent)
         self.close(how)
@@ -48,7 +48,7 @@ class Delivery:
         return ui_command(self._tracker.uri, self._tracker.experiment_id, goal=self._goal)
 
     def close(self, how: SweepEnding) -> None:
-        """Once; later calls do nothing."""
+        """Closes the tracker; later calls do nothing."""
         if not self._open:
             return
         self._open = False

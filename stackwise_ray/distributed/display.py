@@ -24,7 +24,7 @@ from stackwise_ray.distributed.ledger import Attempt, Ledger
 from stackwise_ray.planning.sweep_plan import SweepPlan
 
 FIRST_LINES_S, PLAIN_PERIOD_S = (2.0, 18.0), 60.0
-"""How long a pipe waits for its first lines, and for every further one."""
+"""Seconds, without a terminal, until the first lines, and between later ones."""
 WIDTH = 80
 """Characters of a line."""
 _SHORTEST_NAME, _GAP = 12, 2
@@ -65,7 +65,7 @@ class ProgressDisplay:
         self._print()
 
     def watch(self, ledger: Ledger, plan: SweepPlan) -> None:
-        """Whom to show from now on, and what was planned."""
+        """Show this ledger from now on, with what was planned."""
         self._ledger, self._plan = ledger, plan
 
     def __rich__(self) -> Group:

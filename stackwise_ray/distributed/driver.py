@@ -61,9 +61,9 @@ class SweepOutcome:
     """How the command ended.
 
     Attributes:
-        trials: Every trial of this sweep as it stands.
+        trials: Every trial of this sweep, with its present status.
         failed: Those that failed, with their reasons.
-        problems: What a person must know beside them: arms without tuning, limits that were hit, a full disk.
+        problems: What the user must know besides: arms without tuning, limits that were hit, a full disk.
         kept: Trials that were finished before this command.
         ui: How to open the MLflow UI on this experiment; None where the store has not answered.
         report: The written report; None where nothing could be reported.
@@ -88,7 +88,7 @@ class Options:
     """What the command line adds to the file.
 
     Attributes:
-        waiting: Shows what the command waits for, where it is no trial.
+        waiting: Shows what the command waits for before and after the trials.
     """
 
     address: str | None = None

@@ -39,7 +39,7 @@ from stackwise_ray.training.initial import identify, initial_fingerprint
 from stackwise_ray.trials.sources import Proposal, TrialSource
 
 MOST_DEATHS = 3
-"""A trial whose worker dies this often without getting one step further has failed: it is what kills the worker."""
+"""A trial fails if its worker dies this often without one step of progress: the trial itself is then the cause."""
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class Attempt:
 
 
 class Ledger:
-    """See the module's head. Every method may be called from any thread.
+    """The state of a running sweep, as the module describes it. Every method may be called from any thread.
 
     Args:
         fingerprints: Data fingerprint of a trial's data; part of its identity.
@@ -117,7 +117,7 @@ class Ledger:
             return None
 
     def anything_to_run(self) -> bool:
-        """Go through the source until a trial comes up that the journal does not hold as ended; starts nothing."""
+        """Whether a trial is left that has not ended. It takes proposals up to that trial, and starts nothing."""
         with self._lock:
             while not self.halted:
                 proposal = self._retry.popleft() if self._retry else self.source.propose()
@@ -130,14 +130,14 @@ class Ledger:
 
     @property
     def finished(self) -> bool:
-        """Whether `next` will never give anything again."""
+        """Whether `next` has no more attempts to give."""
         with self._lock:
             if self.halted:
                 return True
             return self.source.exhausted and not self._retry and not self.running
 
     def _answered(self, proposal: Proposal) -> bool:
-        """Whether the journal holds this trial as ended; then the source knows it."""
+        """Whether this trial has ended, by the journal; if so, the source is told."""
         trial_id = identify(proposal.trial, self._fingerprints(proposal.trial.data))
         known = self.journal.trial(trial_id)
         if known is None or known.status not in FINAL:
@@ -173,7 +173,7 @@ class Ledger:
         return Attempt(proposal=proposal, trial_id=trial_id, number=number, place=known.number)
 
     def _enter(self, proposal: Proposal, trial_id: str) -> None:
-        """Note that the sweep as it is asked for now holds this trial (one trial may stand under two arms)."""
+        """Note that this trial belongs to the sweep as it is now (one trial may belong to two arms)."""
         self.trial_set[trial_id, proposal.arm, proposal.role] = {
             "trial_id": trial_id,
             "arm": proposal.arm,
@@ -285,7 +285,7 @@ class Ledger:
             self._changed()
 
     def hung_processes(self, margin_s: float = 30.0) -> list[int]:
-        """Processes that should have ended themselves long ago (stopped from outside, say), by id."""
+        """Ids of processes that should have ended themselves long ago and did not (stopped from outside, say)."""
         with self._lock:
             now, settings = time.monotonic(), self.settings
             silence = settings.heartbeat_timeout_s + margin_s
@@ -297,7 +297,7 @@ class Ledger:
             ]
 
     def interrupt_all(self, reason: str) -> None:
-        """The sweep ends here: what runs is marked as interrupted and continues at the next call of the command."""
+        """Ends the sweep: running trials are marked as interrupted, and the next call of the command continues them."""
         with self._lock:
             self.halted = self.halted or reason
             for attempt in self.running.values():

@@ -1,7 +1,7 @@
-"""What driver and workers say to each other, as frozen records.
+"""The messages between driver and workers, as frozen records.
 
 The driver sends an `Assignment` (the run's settings and one attempt of one trial); a worker answers with `Report`s,
-the last of which holds an `Outcome`. Tune carries plain data alone, so both directions go as the text of `encode`.
+the last of which has an `Outcome`. Tune carries plain data alone, so both are sent as the text that `encode` makes.
 Between the processes of a trial with several workers, Ray carries the records themselves (`Returned`, `Raised`,
 `Instruction`). Nothing here imports Ray or torch, and nothing here decides anything.
 """
@@ -38,8 +38,8 @@ class RunSettings:
         cpus: Threads per worker.
         workers: Workers per trial; more than one goes through Ray Train.
         gpus: GPUs per worker; 0: it trains on a CPU, also where it could see a GPU.
-        heartbeat_timeout_s: A trial that gives no sign of life for so long is ended and tried once more.
-        attempt_timeout_s: So is an attempt that takes longer than this; None: no limit.
+        heartbeat_timeout_s: Seconds without a sign of life after which a trial is ended and tried once more.
+        attempt_timeout_s: Seconds after which an attempt is ended and tried once more; None: no limit.
         keep_models: Whether a replicate writes its final weights.
         max_flops: Training FLOPs after which no further trial starts; None: no limit.
     """
@@ -63,7 +63,7 @@ class RunSettings:
 
     @property
     def stop_request(self) -> Path:
-        """A file that asks the running trials for a checkpoint and their end; there while the sweep is stopped."""
+        """A file that asks running trials to write a checkpoint and end; it exists while the sweep is being stopped."""
         return self.directory / "interrupted"
 
 
@@ -73,8 +73,8 @@ class Assignment:
 
     Attributes:
         trial: The canonical `TrialConfig` as plain JSON data, as in `TrialRecord.config`.
-        data_fingerprint: What the worker's data must be.
-        weights_fingerprint: What the weights to start from must be; None: they are drawn.
+        data_fingerprint: The fingerprint that the worker's data must have.
+        weights_fingerprint: The fingerprint that the initial weights must have; None: they are random.
         keep_model: Whether the final weights are written.
         final_evaluation: Whether whole splits may be scored at the end.
         may_be_stopped: Whether a scheduler may end the trial early (search trials alone).
@@ -118,7 +118,7 @@ class Assignment:
 
 
 class Instruction(Enum):
-    """What the workers of a trial that has several shall do after a record."""
+    """What the workers of one trial must do after a record, if it has several."""
 
     CONTINUE = auto()
     STOP = auto()
@@ -184,7 +184,7 @@ class Superseded:
 
 
 Outcome: TypeAlias = Finished | Failed | WorkersLost | DeviceLost | Interrupted | DiskFull | Superseded
-"""How an attempt ended. A process that was killed sends none: Tune says so instead."""
+"""How an attempt ended. A process that was killed sends none; Tune reports it instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +244,7 @@ def decode(kind: type[AnyMessage], text: str) -> AnyMessage:
     plain = json.loads(text)
     known = _class_of(_KINDS, plain, "message")
     if known is not kind:
-        raise ValueError(f"the message is of kind {known.__name__} where {kind.__name__} is expected")
+        raise ValueError(f"the message is of kind {known.__name__} where {kind.__name__} is expected; {_FIX}")
     if known is Assignment:
         settings = plain["settings"]
         plain["plugins"] = tuple(plain["plugins"])
@@ -257,13 +257,14 @@ def decode(kind: type[AnyMessage], text: str) -> AnyMessage:
 
 
 T = TypeVar("T")
+_FIX = "run one version of stackwise_ray on all machines"
 
 
 def _class_of(kinds: Mapping[str, type[T]], plain: dict[str, Any], what: str) -> type[T]:
     """Takes the kind out of a message's plain data."""
     name = plain.pop("kind", None)
     if name not in kinds:
-        raise ValueError(f"unknown kind of {what} {name!r}; this version knows {', '.join(kinds)}")
+        raise ValueError(f"unknown kind of {what} {name!r}; this version knows {', '.join(kinds)}; {_FIX}")
     return kinds[name]
 
 
@@ -271,7 +272,5 @@ def _build(kind: type[T], plain: Mapping[str, Any]) -> T:
     expected = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # every kind here is a dataclass
     if plain.keys() != expected:
         odd = ", ".join(sorted(plain.keys() ^ expected))
-        raise ValueError(
-            f"{kind.__name__} has other fields here than where it was sent from: {odd}; run one version on all machines"
-        )
+        raise ValueError(f"{kind.__name__} has other fields here than where it was sent from: {odd}; {_FIX}")
     return kind(**plain)

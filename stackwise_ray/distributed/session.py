@@ -1,8 +1,8 @@
 """One Ray session per sweep: a private local one, or a cluster that was named explicitly.
 
-Called by `distributed.tuner`. A bare ``ray.init()`` joins whatever cluster it finds, so a local session always has
-its own address and temporary directory, and ``RAY_ADDRESS`` alone never counts. A watchdog ends the program with a
-clear error when the raylet or the cluster is gone: Tune's driver would wait for ever.
+Called by `distributed.tuner`. A bare ``ray.init()`` joins any cluster that it finds. So a local session always has its
+own address and temporary directory, and ``RAY_ADDRESS`` alone is ignored. If the raylet or the cluster dies, a watchdog
+ends the program with an error; Tune's driver would wait for ever.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def ray_session(
 
     Args:
         address: A cluster; None: a private session on this machine.
-        on_directory: Told of a private session's directory before it fills, so that a killed command leaves a note.
+        on_directory: Called with the directory of a private session before Ray uses it, so that its path is recorded: a
+            killed command does not remove it.
 
     Raises:
         ConfigError: One trial asks for more than there is, or the cluster does not answer.
@@ -122,7 +123,7 @@ def _start(cpus: int, gpus: int, temp_directory: Path) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise RayStartError(
             f"Ray did not start on this machine ({reason}). The machine may be too busy: run the same command again. "
-            f"If that fails too, {as_started('doctor')} says what is missing"
+            f"If that fails too, {as_started('doctor')} reports what is missing"
         ) from error
 
 
@@ -138,7 +139,7 @@ def _join(address: str) -> None:
 
 
 def _slots(demand: Demand) -> tuple[int, int]:
-    """Trials that the session holds at once, and its GPUs where a trial asks for one."""
+    """Number of trials that the session runs at once, and of its GPUs if a trial asks for one."""
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = total.get("CPU", 0), int(total.get("GPU", 0))
     slots = demand.slots(cpus, gpus)

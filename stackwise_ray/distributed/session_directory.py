@@ -1,6 +1,6 @@
-"""The private directory of a local Ray session, without Ray: `session` makes it, the driver removes an abandoned one.
+"""The private directory of a local Ray session: `session` makes it, the driver removes an abandoned one.
 
-It asks before anything runs: a sweep may turn out to be done, and then Ray is not needed at all.
+This module does not import Ray: the driver calls it first, and a sweep that is already done needs no Ray.
 """
 
 from __future__ import annotations

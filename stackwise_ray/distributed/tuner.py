@@ -26,7 +26,7 @@ from stackwise_ray.distributed.session import TRIAL_SLOT, RayWatchdog, Session
 from stackwise_ray.planning.demand import Demand
 
 GRACE_S = 10.0
-"""For the checkpoints of an interrupted sweep; batch systems commonly give half a minute, and ending Ray takes some."""
+"""Seconds for the checkpoints of an interrupted sweep. Batch systems often give 30 s, and ending Ray takes a part."""
 
 
 def run_trials(
@@ -41,8 +41,8 @@ def run_trials(
     """Run until the ledger has nothing left.
 
     Args:
-        on_ray_lost: Called from the watchdog's thread when Ray dies. It must end the process: Tune's loop, which this
-            function is in, then waits for ever.
+        on_ray_lost: Called from the watchdog's thread when Ray dies. It must end the process, because Tune's loop in
+            this function would wait for ever.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; running trials have left a checkpoint if `GRACE_S` was enough for that,
@@ -180,12 +180,12 @@ class _LedgerCallback(tune.Callback):
         live = _RUNNING[self._key]
         for pid in live.ledger.hung_processes() if self._local else ():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # its own watch stands still with it
+                os.kill(pid, signal.SIGKILL)  # its own watchdog is stopped, too
         live.handle_signals()
 
 
 def end_processes_of_this_one() -> None:
-    """Kill what this process started (after Ray was lost nothing of it answers a polite request)."""
+    """Kill the processes that this one started: after Ray was lost, they do not answer a request to end."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):

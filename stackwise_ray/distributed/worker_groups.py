@@ -1,9 +1,9 @@
-"""The placement groups of trials with several workers: which waits for resources, which nobody gives back any more.
+"""The placement groups of trials with several workers: those that wait for resources, and those without an owner.
 
 Called by `distributed.workers` while a trial's workers start. Ray Train reserves the resources of all workers in one
-group. It gives none back where a start fails after the reservation, and Ray itself keeps a group until the whole job
-has ended, also when the actor that asked for it is dead; so a trial that waits looks for such groups. Ray's public
-tables do not name a group's creator, so this reads the raw ones.
+group. If a start fails after the reservation, it does not free the group. Ray itself keeps a group until the whole job
+has ended, even if the actor that asked for it is dead. So a trial that waits looks for such groups. Ray's public tables
+do not name the creator of a group, so this module reads the raw ones.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _NOBODY: bytes = ActorID.nil().binary()
 
 
 def remove_stranded_groups() -> int:
-    """Give back what the groups of dead actors of this sweep hold or wait for; how many there were.
+    """Remove the placement groups of dead actors of this sweep, and return their number.
 
-    Those of the driver (a trial's own, of Ray Tune) have no actor, which Ray also calls dead.
+    Groups that the driver made (Ray Tune makes one per trial) have no actor. Ray calls this dead, too, but they stay.
     """
     stranded = [group for group in _groups() if group.creator_actor_dead and group.creator_actor_id != _NOBODY]
     for group in stranded:

@@ -1,9 +1,9 @@
 """A trial with several workers: the same worker function under Ray Train's `TorchTrainer`, one process per worker.
 
-`run_with_workers` is a generator like `running.run.run_trial`, so the trial actor does not know the difference. The
-workers report through an actor of ours: the metrics of Train's own result are None where no checkpoint of its kind was
-reported, and our checkpoints live in the trial's folder. Start-up costs about half a minute per trial (measured), which
-is why a trial with one worker never comes here.
+`run_with_workers` is a generator like `running.run.run_trial`, so the trial actor treats both alike. The workers report
+through an actor of this module: the metrics of Train's own result are None without a checkpoint of its own kind, and
+our checkpoints are in the trial's folder. Start-up takes about half a minute per trial (measured), so a trial with one
+worker does not use this module.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class _Channel:
 def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, Any]:
     """Run one trial on several processes; yields and returns what rank 0's `run_trial` does.
 
-    A KeyboardInterrupt thrown into it lets rank 0 leave a checkpoint, where the model is not in shards. Until a worker
-    has reported, a record every two seconds says that they wait or start.
+    A KeyboardInterrupt thrown into it lets rank 0 write a checkpoint, unless the model is sharded. Until a worker has
+    reported, a record every two seconds says whether the workers wait for resources or start.
 
     Args:
         assignment: Its settings say how many workers, with how many CPUs (torch threads) and GPUs each.
@@ -135,7 +135,7 @@ def run_with_workers(assignment: Assignment) -> Generator[MetricRecord, None, An
 
 
 def backend_of_workers(assignment: Assignment) -> str:
-    """How the workers add up, by the device on which they train (see `training.assembly.choose_device`)."""
+    """The backend of `torch.distributed`, by the device of the workers (see `training.assembly.choose_device`)."""
     on_cpu = assignment.trial["training"]["device"] == "cpu" or not assignment.settings.gpus
     return "gloo" if on_cpu else "nccl"
 

@@ -17,6 +17,7 @@ from stackwise_ray.config.trial import TrialConfig
 from stackwise_ray.config.trial.paths import GROUPS, require_trial_path
 from stackwise_ray.core.errors import ConfigError, did_you_mean
 from stackwise_ray.core.registries import FLAGS
+from stackwise_ray.core.untuned_rates import RATE
 
 DEEPER, WIDER, RATES = "deeper", "wider", "lr"
 OTHER_WORDS = {
@@ -32,9 +33,9 @@ class Contest:
     """Arms that differ in one thing.
 
     Attributes:
-        arms: Name of each to what it changes; the first one is the baseline and changes nothing.
-        claim: The question that they answer, for somebody who writes none.
-        tuned: Whether each arm wants a learning rate of its own.
+        arms: Name of each to what it changes; the first one is the baseline and changes no value of the base.
+        claim: The question that they answer; it is used if the user writes none.
+        tuned: Whether each arm needs a learning rate of its own.
         role: decoder or encoder: what the arms predict.
         also: Metrics that are compared beside the loss.
     """
@@ -106,7 +107,7 @@ def contest(model: str, against: str) -> Contest:
         return _of_shapes(trial, deeper=against == DEEPER)
     if against == RATES:
         rate = trial.training.lr
-        return _of_values(trial, model, "training.lr", f"{rate / 3:.2g},{rate * 3:.2g}")
+        return _of_values(trial, model, RATE, f"{rate / 3:.2g},{rate * 3:.2g}")
     if against in list_presets("model"):
         return _of_models(trial, model, against)
     if against in list_presets("training"):
@@ -156,12 +157,24 @@ def _of_values(trial: TrialConfig, model: str, path: str, text: str) -> Contest:
     require_trial_path(path, place=PLACE)
     if not all(values):
         raise ConfigError(f"= {path}={text} has no value; write {path}=VALUE", path=PLACE)
-    short = path.rpartition(".")[2]
-    arms = {"base": {}}
-    for value in values:
-        arms[f"{short}_{_name(value)}"] = {path: parse_word(path, value)}
+    parsed = {f"{path.rpartition('.')[2]}_{_name(value)}": parse_word(path, value) for value in values}
     claim = f"At equal training FLOPs, which {path} gives {_short(model)} the lowest loss?"
+    arms = {"base": {}} | {arm: {path: value} for arm, value in parsed.items()}
+    if path == RATE:
+        arms = _rates(trial.training.lr, parsed, text)
+        first, *others = (f"{change[RATE]:g}" for change in arms.values())
+        claim = f"{claim[:-1]}: {', '.join([f'{first} (the baseline)', *others[:-1]])} or {others[-1]}?"
     return Contest(arms=arms, claim=claim, tuned=False, role=trial.model.role)
+
+
+def _rates(own: float, others: Mapping[str, float], text: str) -> dict[str, dict[str, Any]]:
+    """Arms of learning rates: the model's own one first, under its value, whether or not it is among the others."""
+    same = next((arm for arm, rate in others.items() if rate == own), f"lr_{own:g}")
+    arms = {same: {RATE: own}} | {arm: {RATE: rate} for arm, rate in others.items() if rate != own}
+    if len(arms) < 2:
+        problem = f"= {RATE}={text} is the learning rate that the model has to start with; name another value"
+        raise ConfigError(problem, path=PLACE)
+    return arms
 
 
 def _of_shapes(trial: TrialConfig, *, deeper: bool) -> Contest:

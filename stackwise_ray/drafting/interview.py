@@ -22,7 +22,7 @@ class Interview:
     """Asks what no option has answered.
 
     Args:
-        asks: Whether anything is asked; otherwise the defaults are the answers.
+        asks: Whether questions are asked; if not, the defaults are the answers.
     """
 
     def __init__(self, console: Console, *, asks: bool) -> None:
@@ -40,7 +40,7 @@ class Interview:
         choices: Mapping[str, str] | None = None,
         hint: str | None = None,
     ) -> T:
-        """What was given, typed, or is the default, as `check` makes it.
+        """The answer, converted by `check`: what was given as an option, what was typed, or the default.
 
         Args:
             option: What answers the question on the command line.
@@ -70,7 +70,7 @@ class Interview:
                 say(self._console, f"  {error.problem}", style="red")
 
     def agrees(self, question: str, option: str) -> bool:
-        """Whether a person says yes, or has said it to everything."""
+        """Whether the user agrees; without a question True, if nothing is asked."""
         if not self._asks:
             return True
         self._require_terminal(option)

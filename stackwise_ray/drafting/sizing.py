@@ -1,7 +1,7 @@
-"""The budget with which a draft's plan takes no longer than it may, seeds and tuning included.
+"""The largest budget with which a draft's plan fits its time, seeds and tuning included.
 
-Times are the plan's, from what this machine was measured to do. Where something was not measured there is no time, and
-no budget: `NotMeasuredError` names it.
+Times are those of the plan, from measurements of this machine. Without a measurement of an arm there is no time and no
+budget; `NotMeasuredError` names the arm.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from stackwise_ray.planning.sweep_plan import PlanRow, SweepPlan
 from stackwise_ray.sweep import plan
 
 SHARE = 0.85
-"""Of the time, for the trials: Ray's start and the report come on top, and trials do not end together."""
+"""Share of the time that is for the trials: Ray's start and the report come on top, and trials do not end together."""
 FEWEST_STEPS = 30
-"""Of a trial: with fewer the learning rate is hardly past its warm-up."""
+"""Fewest steps of a trial: with fewer, the learning rate has hardly passed its warm-up."""
 
 
 class NotMeasuredError(Exception):

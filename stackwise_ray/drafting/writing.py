@@ -10,16 +10,17 @@ from typing import Any
 import yaml
 
 from stackwise_ray.core.quantities import format_seconds
+from stackwise_ray.core.untuned_rates import RATE
 from stackwise_ray.drafting.contests import Contest
 
 BATCH_TOKENS = 1024
-"""Small models want steps more than large batches."""
+"""Tokens per batch: small models gain more from many steps than from large batches."""
 TUNING_FROM_SECONDS = 300.0
-"""Below this time the short trials of a tuning would take most of it."""
+"""Fewest seconds of a sweep that tunes: in less time, the short trials of the tuning would take most of it."""
 LEAST_HOURS = 0.25
-"""The limit is twice the time, and no less than this: on a busy machine the start of Ray alone takes minutes."""
+"""Least `limits.wall_hours`, otherwise twice the time: on a busy machine the start of Ray alone takes minutes."""
 FEW_SEEDS, SEEDS = 3, 5
-"""Below that time, and from it on: with 3 a paired t test has 2 degrees of freedom, with 5 it has 4."""
+"""Seeds below `TUNING_FROM_SECONDS`, and from it on: a paired t test then has 2, or 4 degrees of freedom."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,10 @@ class SearchSpaceDraft:
         return f"planned: {format_seconds(self.planned_seconds)} of {format_seconds(self.seconds)}"
 
     def _tuning(self) -> list[str]:
+        if any(RATE in change for change in self.contest.arms.values()):
+            return ["tune: null # the arms are learning rates"]
         if not self.contest.tuned:
-            return ["tune: null # the arms differ in nothing that wants another learning rate"]
+            return ["tune: null # the arms differ in nothing that needs another learning rate"]
         if self.seconds < TUNING_FROM_SECONDS:
             return ["tune: null # too little time: one learning rate for all arms"]
         return [

@@ -12,12 +12,12 @@ def calibration_key(
 ) -> CalibrationKey:
     """The calibration's key for a trial: the same in the planner and in the run that records a sample.
 
-    What the trial's flags edit (its precision, say) counts, whether or not they have been applied.
+    The edits of the trial's flags (of its precision, for example) count, whether or not they have been applied.
 
     Args:
         device: "cpu", or the name of the GPU.
         threads: torch threads of the process; on a GPU they do not count.
-        gpu_share: Share of one GPU that the trial asks for; others compute beside it, and it is slower by that.
+        gpu_share: Share of one GPU that the trial asks for. Other trials compute on the same GPU and make it slower.
     """
     trial = apply_flags(trial)
     mixer = trial.model.mixer

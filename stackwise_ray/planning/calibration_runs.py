@@ -25,7 +25,7 @@ from stackwise_ray.core.plugins import loaded
 from stackwise_ray.core.processes import ErrorLines, process_group
 
 MOST_AT_ONCE = 8
-"""Measuring processes; each holds about 0.5 GB."""
+"""Most measuring processes at once; each takes about 0.5 GB of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Place:
 
     Attributes:
         device: What `training.device` is: cpu or cuda.
-        variables: The environment of the process, over this one's: what pins it to its GPU.
+        variables: Environment variables that the process gets beside those of this one: they pin it to its GPU.
     """
 
     device: str
@@ -57,10 +57,11 @@ class Place:
 
 
 def places(device: str, threads: int, *, cores: int, gpus: int, visible: str | None = None) -> tuple[Place, ...]:
-    """The processes that measure at once, as many as trials of so many threads would run: one per GPU, or on the CPU.
+    """The processes that measure at the same time: one per GPU, or on the CPU as many as trials would run there.
 
     Args:
         device: cpu or cuda.
+        threads: torch threads per trial.
         cores, gpus: What this machine has of them.
         visible: The variable CUDA_VISIBLE_DEVICES: the names of the GPUs; None: 0, 1, …
 
@@ -87,7 +88,7 @@ def places_here(device: str, threads: int) -> tuple[Place, ...]:
 def tiny_trials() -> list[str]:
     """The words of one trial for every model preset called tiny, and for every mixer where the model has one.
 
-    A preset that is wrong is one trial; measuring it says what is wrong.
+    A preset that cannot be loaded is one trial, too; its measurement reports why.
     """
     mixers = [kind.kind for kind in get_args(get_args(Mixer)[0])]
     trials: list[str] = []
@@ -116,11 +117,11 @@ def calibrate(
         trials: Each as command-line words joined by blanks.
         at: The places.
         threads: torch threads per trial.
-        seconds: Of training, per measurement.
+        seconds: Seconds of training per measurement.
         calibration: Where the samples go; None: the machine's.
 
     Yields:
-        A measurement per trial, as soon as all processes have made it; after a process has died none follows.
+        One measurement per trial, as soon as all processes have made it. After a process has died, no more follow.
     """
     calibration = calibration or Calibration()
     plugins = json.dumps([plugin.name for plugin in loaded()])

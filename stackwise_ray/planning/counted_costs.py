@@ -1,8 +1,9 @@
 """What a step of a trial costs, found by running it without any data: FLOPs on the meta device, bytes on fake tensors.
 
-The planner and the loop both ask here, so that the steps a budget buys are the same in plan and run. FLOPs and bytes
-come out equal to those of the real step, to the unit (tests hold this for every family); in 16-bit autocast a real norm
-keeps statistics of each position that a fake one does not: some bytes in a thousand.
+The planner and the loop both call this module, so that a budget gives the same number of steps in the plan and in the
+run. FLOPs and bytes are exactly those of the real step; tests check this for every family. There is one exception: in
+16-bit autocast a real norm keeps statistics of each position, and a fake one does not. The difference is a few bytes
+per thousand.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class StageBytes:
     Attributes:
         live_peak: Most bytes in live tensors during a step, optimizer state included.
         saved_activations: Bytes saved for the backward pass of one micro-batch.
-        weights, optimizer_state: Bytes of either, as a checkpoint holds them.
+        weights, optimizer_state: Bytes of each in a checkpoint.
         model: Bytes of the weights as they are kept in the end, adapters merged.
-        params, params_non_embedding: Of that model.
+        params, params_non_embedding: Number of parameters of that model, with and without embeddings.
     """
 
     live_peak: int
@@ -63,10 +64,10 @@ class StageBytes:
 def stage_flops(
     trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
 ) -> StageFlops:
-    """Counts a stage's FLOPs (about 0.1 s; remembered for every later trial of the process that costs the same).
+    """Counts a stage's FLOPs (about 0.1 s); cached for later trials of this process that cost the same.
 
     Args:
-        trial: With the edits of its flags.
+        trial: A trial to which the edits of its flags have been applied.
     """
     return _stage_flops(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
 
@@ -74,7 +75,7 @@ def stage_flops(
 def stage_bytes(
     trial: TrialConfig, stage: Stage, *, vocab_size: int, special_ids: Mapping[str, int] | None = None
 ) -> StageBytes:
-    """Finds a stage's memory (about 0.5 s; remembered likewise)."""
+    """Finds a stage's memory in bytes (about 0.5 s); cached in the same way."""
     return _stage_bytes(*_same_cost(trial, stage), vocab_size, _frozen(special_ids))
 
 
@@ -140,7 +141,7 @@ def _stage_bytes(
     pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
     with _attention_of_its_device(trial):
         model = _shapes_alone(trial, stage, vocab_size, special_ids)
-        _forward_backward(trial, stage, model, 1)  # for which parameters get gradients
+        _forward_backward(trial, stage, model, 1)  # it shows which parameters get gradients
         mode = FakeTensorMode()
         _make_fake(model, mode)
         with mode:

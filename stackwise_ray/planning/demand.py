@@ -15,7 +15,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.quantities import format_bytes
 
 GPUS_VARIABLE = "STACKWISE_GPUS"
-"""How many GPUs a sweep counts with, instead of those that torch sees (see `usable_gpus`)."""
+"""The variable that says how many GPUs a sweep counts, instead of those that torch sees (see `usable_gpus`)."""
 _ELSEWHERE = " (name a cluster with --address to run there)"
 
 _RAY_UNITS = 10_000
@@ -40,7 +40,7 @@ class Demand:
 
     @classmethod
     def of(cls, resources: Resources, max_concurrent: int | None = None) -> Demand:
-        """The demand that a file declares; `max_concurrent` of the command line goes before the file's."""
+        """The demand that a file declares; `max_concurrent` of the command line has priority over the file's."""
         asked = resources.max_concurrent if isinstance(resources.max_concurrent, int) else None
         return cls(
             cpus=resources.cpus_per_trial,
@@ -50,7 +50,7 @@ class Demand:
         )
 
     def require(self, condition: bool, have: str) -> None:
-        """Refuse unless `condition`; `have` says what there is.
+        """Raise unless `condition` is true; `have` describes what the machines have.
 
         Raises:
             ConfigError: One trial asks for more than there is.
@@ -63,7 +63,7 @@ class Demand:
             )
 
     def slots(self, cpus: float, gpus: float) -> int:
-        """Trials that so many CPUs and GPUs hold at once, at most `max_concurrent`.
+        """Number of trials that run at once on these CPUs and GPUs, at most `max_concurrent`.
 
         >>> Demand(gpus=0.4).slots(cpus=16, gpus=2)  # two per device: a share lies on one device
         4
@@ -76,7 +76,7 @@ class Demand:
         return fits if self.max_concurrent is None else min(fits, self.max_concurrent)
 
     def slots_here(self, address: str | None = None) -> tuple[int, str | None]:
-        """Trials that this machine holds at once, at least 1, and what to say where they run on another one.
+        """Number of trials that this machine runs at once (at least 1), and a note if they run on another machine.
 
         Args:
             address: The cluster on which they are to run; None: none was named.
@@ -86,7 +86,7 @@ class Demand:
         slots = self.slots(has["CPU"], has["GPU"])
         lacking = [kind for kind in needs if needs[kind] > has[kind]]
         if not lacking:
-            held = f"hours are for {_many(slots, 'trial')} at a time, as this machine holds; {address} may hold more"
+            held = f"hours are for {_many(slots, 'trial')} at a time, which fit this machine; {address} may run more"
             return slots, held if address else None
         wanted = " and ".join(_many(needs[kind], kind) for kind in lacking)
         there = " and ".join(_many(has[kind], kind) for kind in lacking)
@@ -94,7 +94,7 @@ class Demand:
         return 1, f"a trial needs {wanted}; this machine has {there}: run it {where}. Hours are for one trial at a time"
 
     def memory_here(self, peak_bytes: Iterable[float | None]) -> str | None:
-        """What to say where a trial's predicted peak (None: not predicted) is more than the memory of this machine."""
+        """A note if a trial's predicted peak in bytes (None: not predicted) is more than the memory of this machine."""
         most = self.workers * max((peak for peak in peak_bytes if peak is not None), default=0.0)
         total = psutil.virtual_memory().total
         if most <= total:
@@ -105,10 +105,10 @@ class Demand:
         )
 
     def gpus_to_hold(self, at_once: int, gpus: int) -> float:
-        """GPUs that a worker holds while `at_once` trials run on so many GPUs: what it asks for, or more of a device.
+        """GPUs that a worker reserves while `at_once` trials run on `gpus` GPUs: what it asks for, or a larger share.
 
-        Ray fills one device with shares before it begins the next. So a share is as large as it can be with this many
-        trials at once, and then no device holds more of them than it must.
+        Ray fills one device with shares before it uses the next. So the share is as large as this number of trials
+        allows. Ray then has to spread the trials over all devices.
 
         >>> Demand(gpus=0.25).gpus_to_hold(at_once=2, gpus=2), Demand(gpus=0.25).gpus_to_hold(at_once=6, gpus=2)
         (1.0, 0.3333)
@@ -119,10 +119,10 @@ class Demand:
         return math.floor(_RAY_UNITS / per_device) / _RAY_UNITS
 
     def require_this_machine(self) -> int:
-        """The CPUs of this machine, which holds at least one trial, GPUs included.
+        """The number of CPUs of this machine, after a check that one trial fits into it, GPUs included.
 
         Raises:
-            ConfigError: It does not.
+            ConfigError: No trial fits.
         """
         cpus = usable_cores()
         self.require(self.cpus * self.workers <= cpus, f"this machine has {cpus} CPUs{_ELSEWHERE}")
@@ -144,9 +144,9 @@ def _shares(share: float) -> int:
 def usable_gpus() -> int:
     """GPUs that this process may use: those that torch sees, or as many as ``STACKWISE_GPUS`` says.
 
-    With the variable, a machine without a GPU runs a sweep's placement: its trials hold GPUs that only Ray counts, and
-    train with ``training.device: cpu``. Imports torch (seconds) where the variable is not set, so ask for it only where
-    a trial is to have a GPU.
+    With the variable, the placement of a GPU sweep can be tried on a machine without a GPU: Ray counts GPUs that are
+    not there, and trials train with ``training.device: cpu``. Without it this function imports torch, which takes
+    seconds: call it only if a trial is to have a GPU.
 
     Raises:
         ConfigError: The variable is no number of devices.

@@ -1,7 +1,7 @@
-"""The largest micro-batch whose step fits into `training.memory_bytes`: how arms of equal memory come to be.
+"""The largest micro-batch whose step fits into `training.memory_bytes`, for arms of equal memory.
 
-`plan_trial` and the run ask here, so that the run accumulates as it was planned. What saves memory (recomputed
-activations, moments in 8 bits) then buys an arm a larger micro-batch.
+`plan_trial` and the run both call it, so that the run accumulates as planned. An arm that saves memory (by recomputed
+activations, or moments in 8 bits) then gets a larger micro-batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def within_memory(trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[s
     """The trial with the smallest `training.accumulation` whose predicted peak fits; itself where no limit is set.
 
     Args:
-        trial: With the edits of its flags.
+        trial: A trial to which the edits of its flags have been applied.
 
     Raises:
         ConfigError: Not even micro-batches of one sequence fit; the message gives the bytes that they need.
@@ -49,8 +49,8 @@ def within_memory(trial: TrialConfig, *, vocab_size: int, special_ids: Mapping[s
         needed = min(peak(parts) for parts in (whole, *cuts[-1:]))
         raise ConfigError(
             f"= {limit} ({format_bytes(limit)}) is less than the {needed} ({format_bytes(needed)}) of a step in "
-            "micro-batches of one sequence; give as much, or save some by training.activation_checkpointing or "
-            "optimizer.kind: adamw_8bit",
+            f"micro-batches of one sequence; write {needed} or more, or save memory by "
+            "training.activation_checkpointing or optimizer.kind: adamw_8bit",
             path="training.memory_bytes",
         )
     return accumulating(cuts[fitting])

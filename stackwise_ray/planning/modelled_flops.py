@@ -1,13 +1,13 @@
-"""What a stage costs, by formula: the cost model of growing, beside which the counted FLOPs are put.
+"""What a stage costs, by formula: the cost model of growing, with which the counted FLOPs are compared.
 
-With F = F_w + F_a the forward FLOPs of a block a token (products with weights, and mixing of positions) and H those of
-the head, training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H a token, and one H more
-where the head trains: a frozen block passes the gradient on, which needs one product a weight matrix instead of two,
-but both operands of an attention product. On top of a frozen prefix of m − 1 blocks it is (m + 2) F + 3 H, and end to
-end 3 L F + 3 H. With the prefix's outputs cached it is 3 F + 3 H, and (m − 1) F once for every window. An adapter of
-rank r on an (n, m) matrix is two products more, 2 r (n + m) forward and twice that backward. An input of time adds two
-small products once a sequence. Lookups, norms and the optimizer are in neither this model nor the counts that it is
-compared with. (`costs` finds the exact numbers by running a step on fake tensors.)
+F = F_w + F_a are the forward FLOPs of one block per token: products with weights, and mixing of positions. H are those
+of the head. Training one block through m − 1 frozen ones costs (2m + 1) F + (m − 1) F_a + 2 H per token, and one H more
+if the head trains. A frozen block passes the gradient on: this needs one product per weight matrix instead of two, but
+both operands of an attention product. On top of a frozen prefix of m − 1 blocks the cost is (m + 2) F + 3 H per token,
+and end to end 3 L F + 3 H. With the prefix's outputs cached it is 3 F + 3 H, and (m − 1) F once per window. An adapter
+of rank r on an (n, m) matrix adds two products: 2 r (n + m) FLOPs forward and twice that backward. An input of time
+adds two small products per sequence. Lookups, norms and the optimizer are neither in this model nor in the counts that
+it is compared with. (`counted_costs` finds the exact numbers by running a step on fake tensors.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stackwise_ray.training.stage import Stage
 
 @dataclass(frozen=True, kw_only=True)
 class BlockFlops:
-    """FLOPs a token of one block and of the head.
+    """FLOPs per token of one block and of the head.
 
     Attributes:
         weights: F_w, products with weights, forward.
@@ -76,7 +76,7 @@ def modelled_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
 
 
 def modelled_prefix_flops(trial: TrialConfig, stage: Stage, vocab_size: int) -> float:
-    """Forward FLOPs of the frozen blocks of a cached stage, a window of the train split."""
+    """Forward FLOPs of the frozen blocks of a cached stage, per window of the train split."""
     block = block_flops(trial, vocab_size)
     below = sum(number < stage.lowest_trained for number in stage.active_blocks)
     return below * (block.weights + block.mixing) * trial.data.seq_len + _time_flops(trial, trains=False)

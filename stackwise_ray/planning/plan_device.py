@@ -1,7 +1,7 @@
-"""The device that a plan takes its trials to run on: under its name the calibration is asked, as a run records it.
+"""The device on which a plan assumes that its trials run. Its name is a key of the calibration, as in a run's samples.
 
-Called by the plans of sweeps and of `train`. What a process trains on is decided in the process, by
-`training.assembly.choose_device`; both follow `training.device` and the GPUs that a trial is given.
+Called by the plans of sweeps and of `train`. A process that trains chooses its device itself, by
+`training.assembly.choose_device`. Both follow `training.device` and the GPUs that a trial is given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stackwise_ray.planning.calibration_key import backend_of
 
 CPU = "cpu"
 UNKNOWN_GPU = "cuda"
-"""A GPU of which nobody knows the name: this machine has none, and not exactly one kind was measured on another."""
+"""A GPU of unknown name: this machine has none, and the stored measurements are of no kind of GPU or of several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,10 @@ class PlanDevice:
 
     @classmethod
     def given(cls, gpus: float, calibration: Calibration) -> PlanDevice:
-        """Where a trial runs that is given so many GPUs.
+        """The device of a trial that is given this number of GPUs.
 
-        Without a GPU on this machine it is the one kind whose speed is stored: a cache in a shared home directory
-        holds what its nodes have measured.
+        Without a GPU on this machine it is the one kind of GPU whose speed is stored, if there is exactly one. A cache
+        in a shared home directory contains what other nodes have measured.
         """
         if not gpus:
             return cls()
@@ -54,7 +54,7 @@ class PlanDevice:
         return PlanDevice() if trial.training.device == CPU else self
 
     def backend(self, trial: TrialConfig) -> str | None:
-        """The kernel backend of the trial; on a GPU of another machine, the one that is taken where nothing lacks."""
+        """The kernel backend of the trial; on another machine's GPU, the one of a complete installation."""
         if self.here:
             return backend_of(trial, CPU if self.name == CPU else "cuda")
         from stackwise_ray.kernels import BACKEND_VARIABLE, BACKENDS

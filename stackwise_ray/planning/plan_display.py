@@ -1,4 +1,4 @@
-"""A plan on a terminal: what the arms are, what their budgets buy, and below that what a reader must know beside it."""
+"""A plan on a terminal: a table of the arms, a table of what their budgets buy, and notes below."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_GPU_CALIBRATED = f"not calibrated for a GPU: run {as_started('doctor')} on a 
 
 
 def plan_table(plan: SweepPlan) -> RenderableType:
-    """The plan in two tables that fit 80 columns; of one that is refused as a whole, the reasons alone."""
+    """The plan as two tables that fit 80 columns; only the reasons if every cell is refused."""
     arms = _table(_ARMS, title=f"Plan of {plan.name}")
     budgets = _table(_BUDGETS)
     for row in plan.rows:
@@ -146,7 +146,7 @@ def stages_text(row: PlanRow) -> str:
 
 
 def charged_text(row: PlanRow) -> str | None:
-    """What of the budget is charged for the checkpoint, in words; None where nothing is."""
+    """In words, the part of the budget that is charged for the initial checkpoint; None: nothing is charged."""
     if row.charged is None:
         return None
     ((unit, amount),) = row.budget.items()

@@ -15,13 +15,13 @@ from stackwise_ray.data import PreparedData, prepare
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What the cost of a trial follows from, besides its configuration.
+    """What the cost of a trial depends on, besides its configuration.
 
     Attributes:
-        vocab_size: The tokenizer's; None: the data are not on this machine, and nobody knows.
+        vocab_size: Entries of the tokenizer; None: not known, because the data are not on this machine.
         split_tokens: Tokens of each split; None: the data are not on this machine.
-        tokenizer: Its folder; None likewise.
-        remark: What a reader must know where the data are not on this machine.
+        tokenizer: Its folder; None: the data are not on this machine.
+        remark: A note for the reader of the plan if the data are not on this machine.
     """
 
     vocab_size: int | None
@@ -32,7 +32,7 @@ class DataFacts:
 
     @classmethod
     def of(cls, data: PreparedData) -> DataFacts:
-        """Those of prepared data."""
+        """The facts of prepared data."""
         return cls(
             vocab_size=data.vocab_size,
             special_ids=data.special_ids,
@@ -42,7 +42,7 @@ class DataFacts:
 
     @classmethod
     def elsewhere(cls, trial: TrialConfig, problem: NotOnThisMachineError) -> DataFacts:
-        """Those of data that are not on this machine: of the tokenizer alone, or of the model's published one."""
+        """The facts of data that are not on this machine: from the tokenizer, or from the model's published one."""
         tokenizer = trial.data.tokenizer
         found = _vocabulary(tokenizer)
         vocab_size, special_ids = (_published(trial), {}) if found is None else found
@@ -60,7 +60,7 @@ class PreparedCorpora:
     """Prepared data by configuration; each is prepared at most once.
 
     Args:
-        progress: Told how far the preparation is.
+        progress: Called with how far the preparation is.
     """
 
     def __init__(self, progress: ProgressCallback | None = None) -> None:
@@ -72,7 +72,7 @@ class PreparedCorpora:
         """The prepared data of a configuration.
 
         Raises:
-            NotOnThisMachineError: They are not here.
+            NotOnThisMachineError: The data are not on this machine.
         """
         with self._lock:
             if config not in self._prepared:
@@ -86,14 +86,14 @@ class PreparedCorpora:
         return found
 
     def facts(self, trial: TrialConfig) -> DataFacts:
-        """What the plan of a trial needs; data that are not on this machine are no reason to refuse it."""
+        """The facts that the plan of a trial needs, also if the data are not on this machine."""
         try:
             return DataFacts.of(self.get(trial.data))
         except NotOnThisMachineError as error:
             return DataFacts.elsewhere(trial, error)
 
     def fingerprint(self, config: DataConfig) -> str:
-        """Its fingerprint: part of every trial's identity."""
+        """The fingerprint of the data, which is a part of a trial's identity."""
         return self.get(config).fingerprint
 
 

@@ -1,7 +1,7 @@
 """What a sweep would run and what it would cost, before anything runs: `--plan`, `plan.json`, `sw.plan`.
 
-A row a cell (an arm in one role). Everything is counted on the meta device or solved from those counts; hours and peak
-memory come from what this machine was measured to do (`core.calibration_store`) and are absent where it was not.
+One row per cell (an arm in one role). FLOPs are counted on the meta device, and steps follow from these counts. Hours
+and peak memory come from measurements of this machine (`core.calibration_store`), and are absent without them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from stackwise_ray.planning.trial_plan import PlannedStage
 
 SEARCH_CELLS = ("search", "winners")
-"""The cells of a search: its points, whatever they are, and the replicates of its best ones."""
+"""The cells of a search: its points, and the replicates of the best ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """An arm in one role, as the planner is asked about it.
+    """An arm in one role: what one row of a plan is about.
 
     Attributes:
         trial: One trial of the cell; its seed does not matter to the cost.
-        trials: How many of them the sweep holds at most (replicates, tuning trials or search trials).
-        trials_least: How many it holds at least, where that is open (adaptive replicates).
-        data: What the cost depends on in the data.
+        trials: Most trials of the cell in the sweep (replicates, tuning trials or search trials).
+        trials_least: Fewest trials, if the number is open (adaptive replicates); else None.
+        data: The facts of the data on which the cost depends.
     """
 
     arm: str
@@ -56,22 +56,22 @@ class PlanRow:
 
     Attributes:
         trials, trials_least: As in `Cell`.
-        flops_forward_per_token: Counted FLOPs of the forward pass, a token.
+        flops_forward_per_token: Counted FLOPs of the forward pass, per token.
         flops_backward_per_token: The same of the backward pass.
         flops_optimizer_per_step: FLOPs of one optimizer step.
         steps: Optimizer steps of the whole budget; None where the budget is wall-clock time.
-        flops: Training FLOPs that the budget will have used: equal to the run's `flops/total` to the unit. The most
-            where components make steps differ in cost.
-        flops_least, steps_most: Then the fewest FLOPs, and the most steps; else None.
+        flops: Training FLOPs of the whole budget, exactly the run's `flops/total`. If components make steps differ in
+            cost: the most.
+        flops_least, steps_most: In that case the fewest FLOPs, and the most steps; else None.
         seconds: Predicted wall time of one trial; None: not calibrated.
         peak_bytes: Predicted peak of live tensors; None: not calibrated.
         disk_bytes: Two checkpoints, the final model and a cache.
         cache_bytes: Of these, the cache of a frozen prefix; None: the trial has none.
-        vocabulary: Both parameter counts in words, where the published size has another vocabulary.
+        vocabulary: Both parameter counts in words, if the published size has another vocabulary; else None.
         refused: Why this cell cannot run; then the counts are None.
         whole_splits: Whether a trial scores whole splits at its end.
         stages: Names, shares of the budget and steps of a trial's stages.
-        charged: What the checkpoint that a trial starts from had cost, where the budget pays for that, in its unit.
+        charged: The part of the budget, in its unit, that pays for the checkpoint that a trial starts from.
         done: Trials of the cell that have ended; they are among `trials`.
         device: "cpu", the name of the GPU, or "cuda" for a GPU of unknown name: what `seconds` and `peak_bytes` are of.
     """
@@ -106,12 +106,12 @@ class PlanRow:
 
     @property
     def name(self) -> str:
-        """The arm, with its role where these are not its replicates."""
-        return self.arm if self.role == "replicate" else f"{self.arm} ({self.role})"
+        """The arm, with its role where these are neither its replicates nor the points of a search."""
+        return self.arm if self.role in ("replicate", "search") else f"{self.arm} ({self.role})"
 
     @property
     def predicted(self) -> dict[str, float | None]:
-        """What one trial is predicted to take, as the journal keeps it from before the trial runs."""
+        """FLOPs, seconds and peak bytes that are predicted for one trial; the journal stores them before it runs."""
         return {"flops": self.flops, "seconds": self.seconds, "peak_bytes": self.peak_bytes}
 
     @property
@@ -132,14 +132,14 @@ _COLUMNS = ("arm", "trials", "parameters", "steps", "tokens", "training FLOPs", 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class SweepPlan:
-    """A row a cell, and the sweep's totals: the most that it may come to (`least`: the least).
+    """One row per cell, and the totals of the sweep: those of the most trials that it may have (`least`: the fewest).
 
     Attributes:
-        slots: Trials at once that the hours are divided by.
+        slots: Trials that run at once; the hours are divided by it.
         seeds_possible: First number of seeds at which adaptive replicates can decide; None: replicates are fixed.
         notes: Lines that a reader should see, e.g. that the learning rate is not tuned.
-        start_seconds: From the command to the first report of a trial, as earlier sweeps took on this machine, and in
-            no other number here; None: not measured.
+        start_seconds: Seconds from the command to the first report of a trial, as measured in earlier sweeps on this
+            machine. No other number here includes them. None: not measured.
         sweep: Whether Ray runs it; else it is one trial in the process of `train`.
     """
 
@@ -162,7 +162,7 @@ class SweepPlan:
         return replace(self, rows=tuple(row.left for row in self.rows))
 
     def with_done(self, ended: Mapping[tuple[str, Role], int]) -> SweepPlan:
-        """The plan in which so many trials of each (arm, role) have ended."""
+        """The same plan with this number of ended trials per (arm, role)."""
         done: Counter[tuple[str, Role]] = Counter()
         for (arm, role), count in ended.items():
             done[self.row(arm, role).arm, role] += count
@@ -182,10 +182,10 @@ class SweepPlan:
         return tuple(row for row in self.rows if row.refused is not None)
 
     def row(self, arm: str, role: Role) -> PlanRow:
-        """The row that a trial falls under; the points of a search and their replicates have one row each.
+        """The row of a trial; all points of a search have one row, and so have their replicates.
 
         Raises:
-            KeyError: The plan holds no such trial.
+            KeyError: The plan has no such trial.
         """
         rows = [row for row in self.rows if row.role == role]
         found = next((row for row in rows if row.arm == arm), None)
@@ -242,11 +242,11 @@ class SweepPlan:
         }
 
     def __repr__(self) -> str:
-        return as_text(self._title, [_COLUMNS, *self._cells()], self.notes)
+        return as_text(self._title, [_COLUMNS, *self._cells()], self._remarks())
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return as_html(self._title, self._cells(), self.notes, head=_COLUMNS)
+        return as_html(self._title, self._cells(), self._remarks(), head=_COLUMNS)
 
     @property
     def _title(self) -> str:
@@ -255,7 +255,7 @@ class SweepPlan:
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
-            (row.name, "0", f"refused: {row.refused}", *[""] * 5)
+            (row.name, "0", "refused", *[""] * 5)
             if row.refused is not None
             else (
                 row.name,
@@ -266,6 +266,9 @@ class SweepPlan:
             )
             for row in self.rows
         ]
+
+    def _remarks(self) -> list[str]:
+        return [*(f"refused: {row.arm}: {row.refused}" for row in self.refused), *self.notes]
 
     def _totals(self) -> dict[str, float | None]:
         return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}
@@ -291,7 +294,7 @@ def plan_cells(
         slots: Trials at once.
         threads: torch threads per trial, a key of the calibration.
         gpus: GPUs that each worker of a trial is given; 0: the CPU.
-        progress: Told how many cells are planned.
+        progress: Called with how many cells are planned.
     """
     calibration = Calibration()
     device = PlanDevice.given(gpus, calibration)

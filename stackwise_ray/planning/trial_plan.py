@@ -58,19 +58,20 @@ class TrialPlan:
         steps: Optimizer steps of all stages.
         full_step_sequences: Global sequences of a full step.
         tokens_total: Training tokens.
-        steps_most: At most, where a component makes steps differ in cost and FLOPs are the budget: then `steps`, and
-            all that follows from it, are the fewest, of costliest steps. Else the same as `steps`.
-        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`. Where a component makes
-            steps differ in cost they are the most, and so are FLOPs per token; under a budget of FLOPs the budget.
-        flops_least: The fewest; else the same as `flops_total`.
-        flops_evaluation: At most, where a component has an evaluation of its own; else exactly. Of the validations
-            during training, and of the final evaluation where `split_tokens` was
-            given: then the run's `flops/evaluation`.
+        steps_most: The most steps. It differs from `steps` only under a budget of FLOPs with a component that makes
+            steps differ in cost. There `steps`, and all that follows from it, assume that every step is the costliest.
+        flops_total: Training FLOPs, the filling of caches included: the run's `flops/total`. If a component makes steps
+            differ in cost, this is the most (under a budget of FLOPs: the budget), and FLOPs per token are the most,
+            too.
+        flops_least: The fewest in that case; else the same as `flops_total`.
+        flops_evaluation: FLOPs of the validations during training. With `split_tokens` also of the final evaluation:
+            then the run's `flops/evaluation`. Exact, or the most if a component has an evaluation of its own.
         live_peak_bytes: Most bytes in live tensors during a step on one worker.
         saved_activation_bytes: Saved for the backward pass of a micro-batch.
         model_bytes: Weights, as they are kept in the end.
         cache_bytes: Of the cache of the frozen prefix; 0 where the trial has none.
-        disk_bytes: At most at once: the checkpoints kept, the one being written, the final model, and the cache.
+        disk_bytes: Most bytes at the same time: checkpoints kept, the one being written, the final model, and the
+            cache.
     """
 
     params: int
@@ -101,12 +102,12 @@ def plan_trial(
     split_tokens: Mapping[str, int] | None = None,
     final_evaluation: bool = True,
 ) -> TrialPlan:
-    """Plans a trial on fake tensors (measured: 0.3 to 1 s an arm, once torch is imported).
+    """Plans a trial on fake tensors (measured: 0.3 to 1 s per arm, once torch is imported).
 
     Args:
-        vocab_size: The tokenizer's.
-        split_tokens: Tokens of the validation and test splits, which the cost of evaluating them depends on, and of the
-            train split, as the cost and size of a cache do.
+        vocab_size: Entries of the tokenizer.
+        split_tokens: Number of tokens by split. The cost of evaluation depends on the validation and test splits. The
+            cost and size of a cache depend on the train split.
         final_evaluation: As the run will have it (a replicate's is full, a tuning trial's is not).
 
     Raises:
@@ -161,11 +162,11 @@ def plan_trial(
 
 
 def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlops]) -> StagePlan:
-    """The plan with the shares that `stage_split: flop_proportional` means; the loop calls this too.
+    """The plan with the shares of `stage_split: flop_proportional`; the loop calls this too.
 
-    What stages with a share of their own leave goes to the others in proportion to a full step of each, the optimizer's
-    part included, so that a budget of FLOPs buys all of them equal tokens; one of time does as far as time goes with
-    FLOPs.
+    Stages with a share of their own keep it. The other stages divide the rest in proportion to the FLOPs of one full
+    step, optimizer included. Under a budget of FLOPs these stages then train on equal numbers of tokens. Under a budget
+    of time this is true as far as time is proportional to FLOPs.
     """
     if trial.training.stage_split != "flop_proportional":
         return plan
@@ -182,18 +183,18 @@ def split_by_cost(trial: TrialConfig, plan: StagePlan, flops: Sequence[StageFlop
 
 
 def cache_windows(trial: TrialConfig, train_tokens: int | None) -> int:
-    """Windows that a cache of the frozen prefix holds: all of the train split, or 0 where the trial has no cache."""
+    """Number of windows in a cache of the frozen prefix: all of the train split, or 0 without a cache."""
     if not trial.training.cache:
         return 0
     if train_tokens is None:
-        raise ValueError("what a cache costs depends on the train split: give its tokens")
+        raise ValueError("the cost of a cache depends on the train split: give split_tokens['train']")
     return count_windows(train_tokens, trial.data.seq_len, split="train")
 
 
 def planned_steps(
     trial: TrialConfig, plan: StagePlan, flops: list[StageFlops], windows: int
 ) -> tuple[StageSteps, ...] | None:
-    """The steps of each stage; None where the clock decides, or a count of FLOPs. The loop calls this too.
+    """The steps of each stage; None if they end by the clock or by a running count of FLOPs. The loop calls this too.
 
     Args:
         windows: As `cache_windows` gives them.
@@ -225,9 +226,9 @@ def planned_steps(
 
 
 def wants_full_evaluation(trial: TrialConfig, final_evaluation: bool) -> bool:
-    """Whether whole splits are scored at the end: asked for by what is learned, and by `data.final_evaluation`.
+    """Whether whole splits are scored at the end, by `data.final_evaluation`.
 
-    Its default is full for what predicts the next token; what fills in masks keeps the fixed set.
+    Its default is `full` for models that predict the next token, and `fixed` for models that fill in masks.
     """
     default = "fixed" if trial.fills_masks else "full"
     return final_evaluation and (trial.data.final_evaluation or default) == "full"

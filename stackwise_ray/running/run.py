@@ -1,8 +1,8 @@
 """Runs one trial in its folder: the function that the sweep's workers and `train` call.
 
-`run_trial` is a generator of metric records; what it returns is the trial's result. It goes on from the newest intact
-checkpoint, writes everything atomically behind the attempt's fence, and turns what a trial can do wrong into
-`TrialError`.
+`run_trial` is a generator of metric records; what it returns is the trial's result. It continues from the newest intact
+checkpoint. It writes every file atomically, and only while no newer attempt has taken over. It turns what a trial can
+do wrong into `TrialError`.
 """
 
 from __future__ import annotations
@@ -79,18 +79,18 @@ def run_trial(
 ) -> Run:
     """Trains a trial to the end of its budget, from its newest checkpoint on.
 
-    A trial that has already finished here is answered from its folder. Thrown a `KeyboardInterrupt` at a yield, it
-    leaves a checkpoint and passes it on; closed, it leaves what is there.
+    If the trial has already finished, the result in its folder is returned. If a `KeyboardInterrupt` is thrown in at a
+    yield, the generator writes a checkpoint and raises the exception again. If it is closed, it writes nothing.
 
     Args:
         directory: The trial's own folder; made where it is missing.
         attempt: Number of this attempt; a file ``attempt`` in the folder with another number means that a newer one
             has taken over, and then nothing more is written.
         data: Prepared data; None: prepared here, from the cache where it is there.
-        data_fingerprint: What the data's must be; None: not checked.
-        weights_fingerprint: That of the weights that the trial starts from, likewise.
+        data_fingerprint: The fingerprint that the data must have; None: not checked.
+        weights_fingerprint: The fingerprint that the initial weights must have; None: not checked.
         rank, world_size: This worker among the workers of the trial, which all call this function alike.
-        collectives: How they add up; None: over the default group of `torch.distributed`.
+        collectives: Sums over the workers; None: those of the default group of `torch.distributed`.
         final_evaluation: Whether whole splits may be scored at the end (replicates); `data.final_evaluation` decides.
         keep_model: Whether the final weights are written to ``model/``.
         calibrate: Whether what the run measured is stored for later plans on this machine.
@@ -98,7 +98,7 @@ def run_trial(
 
     Yields:
         Records: at least about every `training.report_seconds`, and one at each evaluation, with ``progress`` in
-        [0, 1] among the metrics. One without metrics is a sign of life. Only the first worker's count.
+        [0, 1] among the metrics. One without metrics is a sign of life. Only the records of the first worker are used.
 
     Returns:
         The result, which is also in ``outputs/metrics.json``.

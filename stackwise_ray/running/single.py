@@ -1,7 +1,7 @@
 """One trial by itself, without a sweep: its folder has one owner, one configuration, and counts its own attempts.
 
-The command `train` and the Python face (`sw.train`, `sw.build_model`) come here; sweeps number attempts in their
-journal and call `run.run_trial` themselves.
+The command `train` and the Python interface (`sw.train`, `sw.build_model`) use this module. Sweeps number attempts in
+their journal and call `run.run_trial` directly.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 def train(
     trial: TrialConfig, output: str | Path, *, on_record: Callable[[MetricRecord], object] | None = None
 ) -> TrialResult:
-    """Train one trial in this process, in the folder `output`; the same call again continues, or gives the result.
+    """Train one trial in this process, in the folder `output`; the same call continues it, or returns its result.
 
     Args:
         output: The trial's folder: a new one, or one of this very trial.
         on_record: Called with every record as it comes.
 
     Raises:
-        ConfigError: `output` holds another trial, or somebody is training in it, or cannot be written.
+        ConfigError: `output` contains another trial, another process trains in it, or it cannot be written.
         TrialError, DiskFullError: As `run.run_trial`.
 
     Example:
@@ -67,7 +67,7 @@ def owned(trial: TrialConfig, output: str | Path) -> Iterator[Path]:
     """The folder `output`, made and owned by this process while the block lasts.
 
     Raises:
-        ConfigError: It holds another trial, has an owner, or cannot be written.
+        ConfigError: It contains another trial, has another owner, or cannot be written.
     """
     directory = Path(output)
     with unwritable_is_named(directory):
@@ -84,7 +84,7 @@ def attempt(
 
     Args:
         data: Prepared data; None: prepared here.
-        progress: Told how far the preparation of the data is.
+        progress: Called with how far the preparation of the data is.
     """
     data = data or prepare(trial.data, progress=progress)
     path = directory / "attempt"
@@ -103,7 +103,7 @@ def _refuse_another_trial(trial: TrialConfig, directory: Path) -> None:
         shown = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in differences[:3])
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ConfigError(
-            f"holds another trial ({shown}{more}); choose another --output, or delete this folder",
+            f"contains another trial ({shown}{more}); choose another --output, or delete this folder",
             source=str(directory),
         )
     _refuse_other_weights(trial, directory)
@@ -117,8 +117,8 @@ def _refuse_changed_plugins(trial: TrialConfig, directory: Path) -> None:
     for plugin in plugins_of(trial) if path.is_file() else ():
         if plugin.sha256 not in hashes:
             raise ConfigError(
-                f"holds a trial of before the plugin {plugin.name} was changed (sha256 {plugin.sha256[:12]} now); "
-                "choose another --output, or delete this folder",
+                f"contains a trial that began before the plugin {plugin.name} changed (its sha256 is now "
+                f"{plugin.sha256[:12]}); choose another --output, delete this folder, or restore the plugin",
                 source=str(directory),
             )
 
@@ -128,8 +128,8 @@ def _refuse_other_weights(trial: TrialConfig, directory: Path) -> None:
     stored = json.loads(path.read_text()).get("weights_fingerprint") if path.is_file() else None
     if stored is not None and stored != initial_fingerprint(trial):
         raise ConfigError(
-            f"holds a trial that began from other weights ({stored[:12]}) than are found now; choose another --output, "
-            "or delete this folder",
+            f"contains a trial that began from other weights ({stored[:12]}) than those that training.init_from names "
+            "now; choose another --output, delete this folder, or restore the weights",
             source=str(directory),
         )
 

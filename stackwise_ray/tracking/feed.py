@@ -1,8 +1,8 @@
 """The journal as trackers read it: points, states and settings in the form in which a tracking store takes them.
 
-Used by the trackers alone, each from its own thread. It reads, and knows nothing of MLflow: what is delivered, in
-which order and with which timestamps is settled here, so that every tracker shows the same and sends the same bytes
-again after a crash.
+Used by the trackers alone, each from its own thread. It only reads, and does not depend on MLflow. It decides what is
+delivered, in which order and with which timestamps. So every tracker shows the same, and sends the same bytes again
+after a crash.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialState:
-    """What changes about a trial; two equal states have been delivered alike."""
+    """The part of a trial that changes. A state that equals the delivered one is not delivered again."""
 
     status: Status
     attempts: int
@@ -46,7 +46,7 @@ class TrialState:
 
 
 class JournalFeed:
-    """Reads one journal; to be made and used in one thread, since a SQLite connection belongs to it."""
+    """Reads one journal. Make and use it in one thread, because its SQLite connection belongs to that thread."""
 
     def __init__(self, path: str | Path) -> None:
         self._connection = open_journal(path)
@@ -106,7 +106,7 @@ class JournalFeed:
         return [Point(name=name, value=value, step=record.step, time_ms=time_ms) for name, value in values.items()]
 
     def final_points(self, trial: TrialRecord) -> list[Point]:
-        """What the end of a trial adds: final metrics that its last report did not hold."""
+        """What the end of a trial adds: final metrics that its last report did not have."""
         row = self._connection.execute("SELECT MAX(step) FROM reports WHERE trial_id = ?", (trial.trial_id,)).fetchone()
         step = row[0] or 0
         known = self._reported(trial.trial_id, step)

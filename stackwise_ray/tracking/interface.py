@@ -1,7 +1,8 @@
 """What a tracker is: something that shows a sweep elsewhere, fed from the journal and from nothing else.
 
-The driver starts one tracker and may `notify` it after writing to the journal. A tracker never holds a sweep up and
-never decides anything; what it could not deliver, the next run of the same sweep delivers, since the journal keeps it.
+The driver starts one tracker and may `notify` it after writing to the journal. A sweep never waits for its tracker, and
+a tracker decides nothing. The journal keeps what could not be delivered, and the next run of the same sweep delivers
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 SweepEnding = Literal["finished", "failed", "interrupted"]
-"""How the command ends: all done; done, but some trial failed; cut short (it can be run again)."""
+"""How the command ends: all done; done, but some trial failed; interrupted (it can be run again)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Undelivered:
     Attributes:
         reports: Rows of the journal that have not arrived.
         trials: Trials whose status or final metrics have not arrived.
-        problem: What stood in the way, in the words of the store; None where nothing did.
+        problem: Why, in the words of the store; None: there was no problem.
     """
 
     reports: int = 0
@@ -40,7 +41,7 @@ class Undelivered:
 
 
 class Tracker(ABC):
-    """Shows one sweep elsewhere; all methods are called by the driver and return at once, but for `close`."""
+    """Shows one sweep elsewhere. The driver calls all methods; each but `close` returns at once."""
 
     @abstractmethod
     def start(self) -> None:
@@ -48,7 +49,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def notify(self) -> None:
-        """Says that the journal has something new; without it the tracker finds out by itself a little later."""
+        """Announces new rows in the journal; without this call the tracker finds them a little later."""
 
     @abstractmethod
     def attach(self, path: Path, folder: str = "") -> None:

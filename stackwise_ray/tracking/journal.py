@@ -1,10 +1,10 @@
 """The journal of a sweep, write side: the one truth about its trials, kept by the driver alone.
 
 One SQLite file in WAL mode (`core.records.JOURNAL_SCHEMA`); `core.records` reads it, also while it is written. Every
-method is one transaction, so a killed driver leaves whole steps behind. How a trial ended survives a power cut
-(synchronous FULL), the rest a killed process. A trial's attempts are numbered: what a superseded attempt still sends is
-dropped. The journal does not decide anything (what to run, when to try again): the driver does, and
-`core.ownership.SweepLock` sees to it that there is one driver.
+method is one transaction, so a killed driver leaves whole steps behind. The end of a trial survives a power cut
+(synchronous FULL); everything else survives a killed process. A trial's attempts are numbered, and reports of a
+superseded attempt are dropped. The journal does not decide anything (what to run, when to try again): the driver does,
+and `core.ownership.SweepLock` ensures that there is one driver.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Journal(JournalFile):
     def add_trial(self, trial: TrialRecord) -> bool:
         """Enters a trial; True where it is new, False where its `trial_id` is known (nothing is changed then).
 
-        Of the record, `attempts`, `metrics`, `environment` and `ended_at` are not taken: they come with the attempts.
+        The record's `attempts`, `metrics`, `environment` and `ended_at` are ignored: the attempts bring them.
         """
         with self._transaction(durable=False) as connection:  # lost with the power it is proposed again, the same
             cursor = connection.execute(
@@ -148,7 +148,7 @@ class Journal(JournalFile):
         return len(taken)
 
     def finish(self, trial_id: str, attempt: int, metrics: Mapping[str, float], environment: Mapping[str, Any]) -> bool:
-        """Ends a trial with its final metrics; False where this attempt had ended already (the first ending counts).
+        """Ends a trial with its final metrics; False if this attempt had already ended (the first end counts).
 
         An attempt that was closed as interrupted may still be finished, failed or stopped while none has followed:
         its result came late.
@@ -187,7 +187,8 @@ class Journal(JournalFile):
     def interrupt_dangling(self, reason: str) -> tuple[str, ...]:
         """Closes every open attempt as interrupted, and returns the ids of their trials.
 
-        For the driver, right after it has taken the sweep's lock: whatever is open then belongs to a dead one.
+        The driver calls it right after it has taken the sweep's lock: any attempt that is open then belongs to a dead
+        driver.
         """
         with self._transaction() as connection:
             rows = connection.execute("SELECT trial_id FROM trials WHERE status = 'running' ORDER BY number").fetchall()
@@ -203,7 +204,7 @@ class Journal(JournalFile):
         """Stores what a searcher or a tuning stage settled; True where it is new or was replaced.
 
         Raises:
-            ValueError: Another payload stands under this kind and key, and `replace` is not set.
+            ValueError: The journal has another payload for this kind and key, and `replace` is not set.
         """
         text = dump(payload)
         with self._transaction() as connection:

@@ -1,4 +1,4 @@
-"""The file of a journal: opened and refused, its transactions, what a full disk does to them, facts about the sweep.
+"""The file of a journal: how it is opened or refused, its transactions, a full disk, and facts about the sweep.
 
 `tracking.journal` builds the trials, attempts and decisions on it.
 """
@@ -146,5 +146,5 @@ class JournalFile:
 
 
 def dump(value: Any) -> str:
-    """Strict JSON, as it stands in the tables."""
+    """Strict JSON, as the tables store it."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
 """MLflow, fed from the journal by one background thread, so that a slow or absent store does not stop training.
 
 The driver makes an `MlflowTracker` and starts it; the thread imports MLflow, connects (while Ray starts), and then
-delivers what the journal holds beyond the last row that the store has confirmed, in batches. Nothing is handed over
+delivers, in batches, the rows of the journal after the last one that the store has confirmed. Nothing is handed over
 in memory: the journal on disk is the queue, each pass takes a bounded number of rows from it, and after a crash or an
 hour without a server everything later still arrives, once. This module decides when to deliver and what to do when
 that fails; the calls to MLflow are in `mlflow_store`.
@@ -27,7 +27,7 @@ from stackwise_ray.tracking.system_metrics import SystemMetrics
 
 ROWS_IN_A_PASS = 500
 LONGEST_WAIT_S = 30.0
-"""Between two tries while the store is away; the first is 1 s, each the double of the one before."""
+"""Most seconds between two tries while the store is away: the first wait is 1 s, each is twice the one before."""
 
 
 def tracking_uri(sweep_directory: str | Path) -> str:
@@ -38,7 +38,7 @@ def tracking_uri(sweep_directory: str | Path) -> str:
 
 
 def ui_command(uri: str, experiment_id: str, *, goal: Goal, port: int = 5000) -> str:
-    """How to look at an experiment: the address on a tracking server, else the command that serves a local store.
+    """How to open an experiment: the address on a tracking server, else the command that serves a local store.
 
     Args:
         goal: What the runs are sorted by, the best first.
@@ -90,9 +90,9 @@ class MlflowTracker(Tracker):
 
     Attributes:
         experiment_id: Known once the store has answered.
-        problem: What stands in the way at present, None where nothing does.
-        refused: Deliveries that the store answered with a plain no, twice, and that were left out: its words by
-            what they were.
+        problem: Why nothing can be delivered at present; None: it can.
+        refused: Deliveries that the store refused twice and that were left out: the store's message by what was
+            delivered.
     """
 
     def __init__(
@@ -315,7 +315,7 @@ class MlflowTracker(Tracker):
 
 
 class _LookAgainError(Exception):
-    """The store refused something that it may take after a fresh look at what it holds."""
+    """The store refused something that it may accept after its content has been read anew."""
 
 
 def _beside_sqlite(uri: str) -> str | None:

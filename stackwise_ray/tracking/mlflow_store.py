@@ -2,9 +2,9 @@
 
 Called by the thread of `tracking.mlflow.MlflowTracker` alone; every call may raise whatever MLflow raises, and every
 call may be repeated: runs are looked up before they are made, a metric that is there already is dropped by the store's
-own primary key (run, metric, step, timestamp, value), parameters and tags are set to the same values again. How far
-the delivery has come is a tag of the parent run: it shares the fate of the store, so a store that was deleted or
-changed gets everything again.
+own primary key (run, metric, step, timestamp, value), parameters and tags are set to the same values again. A tag of
+the parent run says how far the delivery has come. A store that was deleted or changed lacks this tag, so everything is
+delivered again.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class MlflowStore:
     Args:
         uri: Tracking URI.
         experiment: Name of the experiment, made where it is missing.
-        artifact_location: Where a new experiment keeps its files; None: where the server says.
+        artifact_location: Where a new experiment keeps its files; None: the server decides.
         sweep_id: Identity of the sweep (the journal's), by which its parent run is found again.
         parent_name: Name of the parent run.
         tags: Further tags of the parent run.
@@ -237,7 +237,7 @@ class MlflowStore:
 
 
 def refuses(error: Exception) -> bool:
-    """Whether the store answered and said no (as against being away or in trouble, which passes)."""
+    """Whether the store refused the request itself: where it is only away or in trouble, a later try may succeed."""
     code: Any = getattr(error, "get_http_status_code", None)
     return callable(code) and code() in (400, 404, 409, 413)
 

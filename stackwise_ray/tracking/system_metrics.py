@@ -1,7 +1,7 @@
 """Load of the driver's machine over the sweep, read with MLflow's own monitors and named as MLflow names it.
 
 MLflow's `SystemMetricsMonitor` cannot be used as it is: it asks the server before every sample and gives up for good
-at the first that does not answer. Its collectors are used here, and the samples go the way of everything else.
+at the first that does not answer. This module uses its collectors, and the samples are delivered like everything else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from stackwise_ray.tracking.feed import Point
 
 SAMPLES_KEPT = 360
-"""Samples that wait for a store that is away: an hour at the default interval; older ones are dropped."""
+"""Most samples that wait for a store that is away: one hour at the default interval. Older ones are dropped."""
 
 
 class SystemMetrics:
@@ -23,7 +23,7 @@ class SystemMetrics:
     Args:
         interval_s: Seconds between two samples.
         started_ms: Unix time from which steps are counted, in seconds (the parent run's start, so that a continued
-            sweep goes on where it stood).
+            sweep continues the axis).
     """
 
     def __init__(self, interval_s: float, started_ms: int) -> None:

@@ -1,8 +1,9 @@
 """Adaptive replicates: one more seed for an arm, and for its baseline, as long as the verdict on it is open.
 
-Seeds count from 0, and an arm is judged on all of its blocks in the order of their seeds once the last of them has
-ended on both sides. So what is trained depends on the results alone, not on which of them came first, and a command
-that goes on over a journal asks the same questions in the same order. The verdict itself is handed in by the command.
+Seeds count from 0. An arm is judged once its last block has ended, for the arm and for the baseline: on all of its
+blocks, in the order of their seeds. So the trials depend on the results alone, and not on the order in which they
+arrive. A command that continues a journal asks the same questions in the same order. The command hands in the verdict
+itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stackwise_ray.trials.sources import Proposal, TrialSource
 
 @dataclass(frozen=True, kw_only=True)
 class AnytimeVerdicts:
-    """What the analysis answers; `stackwise_ray.sweep` fills it in, the one layer that knows that package.
+    """Functions of the package `analysis`; `stackwise_ray.sweep`, which alone imports that package, hands them in.
 
     Attributes:
         undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
@@ -30,13 +31,13 @@ class AnytimeVerdicts:
 
 
 class AdaptiveSource:
-    """A source whose replicates, all on the first seeds, are followed by further ones where the verdict is open.
+    """Proposes every arm on the first seeds, then further seeds for arms whose verdict is open.
 
     Args:
         first: Proposes every arm on seeds 0 … least − 1.
         undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
         arms: All arms but the baseline.
-        most: Seeds after which an arm stays as it is.
+        most: Most seeds of an arm.
     """
 
     def __init__(

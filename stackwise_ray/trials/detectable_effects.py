@@ -1,6 +1,6 @@
-"""What a plan says of its comparisons: the smallest effect that each can see with the seeds that it will have.
+"""What a plan says about its comparisons: the smallest effect that each can detect with its seeds.
 
-The statistics are handed in by the command, which alone knows the package `analysis`.
+The command hands in the statistics, because it alone imports the package `analysis`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg"
 
 @dataclass(frozen=True, kw_only=True)
 class EffectSizes:
-    """What the analysis answers (`analysis.anytime.detectable`).
+    """Functions of `analysis.anytime.detectable`.
 
     Attributes:
         power: The probability with which the smallest effect is found.
@@ -44,7 +44,7 @@ class EffectSizes:
 def detectable(
     sweep: SweepConfig, questions: Questions, sizes: EffectSizes, trials: Sequence[TrialRecord]
 ) -> Iterator[str]:
-    """A sentence per comparison.
+    """One sentence per comparison.
 
     Args:
         trials: Those of the sweep that have run already; their noise gives the effect in the metric's unit.

@@ -1,6 +1,6 @@
-"""Which trials of a sweep its journal holds as ended: what a plan leaves out of the work that remains.
+"""The trials of a sweep that have ended, from its journal: a plan leaves them out of the remaining work.
 
-Reads the journal and writes nothing: a plan is asked for beside a sweep that runs.
+It reads the journal and writes nothing, because a plan may be made while the sweep runs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stackwise_ray.config.trial import DataConfig
-from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.core.records import FINAL, Role, TrialRecord, open_journal, read_trials
+from stackwise_ray.core.records import FINAL, Role, TrialRecord, open_journal, read_trials, unreadable_journal
 from stackwise_ray.training.initial import identify
 from stackwise_ray.trials.sources import TrialSource
 
@@ -25,7 +24,7 @@ JOURNAL = "journal.sqlite"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTrials:
-    """What the journal of a sweep holds; stands in for it where trials are proposed and none is started.
+    """The content of a sweep's journal, in its place where trials are proposed and none is started.
 
     Attributes:
         trials: Every trial, by id.
@@ -37,7 +36,7 @@ class KnownTrials:
 
     @classmethod
     def read(cls, directory: Path | None) -> KnownTrials:
-        """Those of the sweep in this folder; none where it has not begun.
+        """The trials of the sweep in this folder; none if it has not begun.
 
         Raises:
             ConfigError: The journal is damaged.
@@ -52,7 +51,7 @@ class KnownTrials:
                 for kind, key, payload in connection.execute("SELECT kind, key, payload FROM decisions ORDER BY id"):
                     decided.setdefault(kind, {})[key] = json.loads(payload)
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"the journal cannot be read ({error})", source=str(path)) from None
+            raise unreadable_journal(error, path) from None
         return cls(trials=trials, decided=decided)
 
     def decisions(self, kind: str) -> dict[str, Any]:
@@ -60,11 +59,11 @@ class KnownTrials:
         return dict(self.decided.get(kind, {}))
 
     def put_decision(self, kind: str, key: str, payload: Mapping[str, Any], *, replace: bool = False) -> Any:
-        """Decides nothing: what a source settles here is settled again when the sweep runs."""
+        """Stores nothing: what a source settles here is settled again when the sweep runs."""
         return payload
 
     def ended(self, source: TrialSource, fingerprint: Callable[[DataConfig], str]) -> Counter[tuple[str, Role]]:
-        """How many trials of each (arm, role) have ended; the source is used up as far as they go."""
+        """Number of ended trials per (arm, role). The source is left where it waits for trials that have not ended."""
         count: Counter[tuple[str, Role]] = Counter()
         while self.trials and (proposal := source.propose()) is not None:
             record = self.trials.get(identify(proposal.trial, fingerprint(proposal.trial.data)))
@@ -74,5 +73,5 @@ class KnownTrials:
         return count
 
     def records(self) -> Sequence[TrialRecord]:
-        """All of them."""
+        """All known trials."""
         return tuple(self.trials.values())

@@ -1,6 +1,7 @@
 """From a sweep to its source of trials, and to the cells that the planner costs.
 
-Pure but for the journal's decisions: the same sweep over the same journal gives the same proposals. Starts no Ray.
+The only side effects are decisions in the journal: the same sweep with the same journal gives the same proposals.
+Nothing here starts Ray.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def source_for(
 
     Args:
         design: What the sweep expands to.
-        verdicts: What adaptive replicates ask; other sweeps do without.
+        verdicts: Needed for adaptive replicates alone.
 
     Raises:
         ConfigError: A sampler is not installed, or a grid has more points than trials.
@@ -103,15 +104,15 @@ def plan_sweep(
     directory: Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> SweepPlan:
-    """Every cell of a sweep with its cost; counts on the meta device, and refuses nothing that this machine lacks.
+    """Every cell of a sweep with its cost, counted on the meta device. What this machine lacks is a note, no error.
 
     Args:
         design: What the sweep expands to.
         address: The cluster on which it is to run; None: none was named.
         verdicts: As in `source_for`.
-        sizes: Says which effects the comparisons can see; None: the plan does not say so.
-        directory: The sweep's folder: its trials that have ended are told apart; None: all are to run.
-        progress: Told how many cells are planned.
+        sizes: Computes the effects that the comparisons can detect; None: the plan has no note about them.
+        directory: The sweep's folder, whose ended trials are no longer to run; None: all trials are to run.
+        progress: Called with how many cells are planned.
 
     Raises:
         ConfigError: A sampler is not installed, `limits.flops` is below what is planned, or
@@ -127,7 +128,7 @@ def plan_sweep(
     notes += [] if untuned is None else [untuned]
     notes += [] if sizes is None else detectable(sweep, design.questions, sizes, known.records())
     if isinstance(sweep.design, SearchDesign):
-        notes.append("search trials are costed at the middle of the space")
+        notes.append(_search_costs(sweep))
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
     possible, rule = _seeds_possible(sweep, design, verdicts)
     plan = plan_cells(
@@ -298,7 +299,8 @@ def _grid_points(sweep: SweepConfig, design: Design) -> list[dict[str, Any]]:
     points = [point for point, broken in grid if broken is None and _valid(resolver, point)]
     if len(points) > search.trials:
         raise ConfigError(
-            f"= {search.trials} is less than the grid's {len(points)} points; raise it, or sample otherwise",
+            f"= {search.trials} is less than the grid's {len(points)} points; write {len(points)} or more, or choose "
+            "another search.sampler",
             path="search.trials",
             source=sweep.source,
         )
@@ -353,6 +355,13 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
     silence_optuna()
     make(0)  # refuses one that cannot work here
     return search.trials
+
+
+def _search_costs(sweep: SweepConfig) -> str:
+    """Of which point the plan's costs are: nobody knows the points of a search before it runs."""
+    rows = "search and winners" if _search(sweep).winners else "search"
+    point = "the middle of every range in search.space, and the middle value of every list"
+    return f"{rows}: planned for one point, {point}; other points may cost more or less"
 
 
 def _cell(arm: str, role: Role, trial: TrialConfig, trials: int, corpora: PreparedCorpora) -> Cell:

@@ -1,9 +1,8 @@
 """`kind: search`: Optuna proposes points; the study lives in memory and is rebuilt from the journal.
 
-Trial n samples with a sampler of its own, seeded by (root seed, "search", n), and its point is written down as a
-decision before it runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
-known results through `tell`, and the next number goes on where the search stood. Nothing is lost, doubled or repeated
-at the start.
+Trial n samples with its own sampler, seeded by (root seed, "search", n). The journal stores its point as a decision
+before the trial runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
+known results through `tell`, and the search continues with the next number. No point is lost, and none is drawn anew.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ MOST_REJECTIONS = 500
 
 
 def silence_optuna() -> None:
-    """Its log and its warnings of experimental options are no news for who asked for a search."""
+    """Turn off Optuna's log and its warnings about experimental options: a user of a search cannot act on them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -129,7 +128,7 @@ class OptunaSource:
         """A known point as Optuna's parameters.
 
         Raises:
-            ConfigError: The space was changed and no longer holds it.
+            ConfigError: The space was changed and no longer contains it.
         """
         raw: dict[str, Any] = {}
         for factor in self._space.factors:
@@ -138,8 +137,8 @@ class OptunaSource:
                     raw.update(parameters(factor, point[factor.path]))
                 except ValueError:
                     raise ConfigError(
-                        f"holds no {factor.path} = {point[factor.path]} any more, which trial {key} of this sweep has; "
-                        "put it back, or give the changed search another name",
+                        f"no longer contains {factor.path} = {point[factor.path]}, which trial {key} of this sweep "
+                        "has; put this value back, or give the changed search another name",
                         path="search.space",
                     ) from None
         return raw
@@ -188,7 +187,7 @@ def parameters(factor: Factor, value: Any) -> dict[str, Any]:
     """The Optuna parameters from which `suggest` makes `value`.
 
     Raises:
-        ValueError: The domain does not hold it.
+        ValueError: The domain does not contain it.
     """
     path, domain = factor.path, factor.domain
     match domain:

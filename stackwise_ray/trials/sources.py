@@ -1,7 +1,7 @@
 """Where trials come from: a fixed design, or tuning and then its replicates. Neither knows of Ray or of the journal.
 
-A source proposes trials and is told how each one ended, also those that the journal knew already. So the same source,
-driven again over the same journal, comes to the same point: that is all that resuming needs. The source that asks
+A source proposes trials, and it is told how each one ended, also those that the journal already has. So the same source
+with the same journal reaches the same state. Resuming needs no more than this. The source that asks
 Optuna is in `trials.search`.
 """
 
@@ -45,7 +45,7 @@ class TrialSource(Protocol):
         """Whether no proposal will ever come again."""
 
     def ended(self, proposal: Proposal, record: TrialRecord) -> None:
-        """How a proposal ended: `record.status` is finished, failed or stopped."""
+        """Takes in how a proposal ended: `record.status` is finished, failed or stopped."""
 
     def expected(self) -> int:
         """How many trials this source will have proposed in all, as far as it knows (for the progress display)."""
@@ -66,7 +66,7 @@ class FixedSource:
         return not self._waiting
 
     def ended(self, proposal: Proposal, record: TrialRecord) -> None:
-        """Nothing depends on it."""
+        """Does nothing: the list does not depend on results."""
 
     def expected(self) -> int:
         return self._total
@@ -78,8 +78,8 @@ class TuningResult:
 
     Attributes:
         values: The chosen values by dotted path.
-        trials: A row per tuning trial: trial_id, values, loss (None where it failed, with the reason).
-        flops: Training FLOPs that tuning this arm cost; None where a trial failed, whose share nobody counted.
+        trials: One row per tuning trial: trial_id, values, loss (None where it failed, with the reason).
+        flops: Training FLOPs that tuning this arm cost; None if a trial failed, because its FLOPs are not known.
     """
 
     values: Mapping[str, Any]
@@ -97,7 +97,7 @@ class TunedSource:
     Args:
         tuning: The tuning proposals of each arm; their `parameters` are the tuned values.
         replicates: Makes the replicates of an arm from the frozen values, in the order of their blocks.
-        freeze: Called once an arm with what was chosen (the driver records it).
+        freeze: Called once per arm with what was chosen (the driver records it).
         goal: What decides among an arm's tuning trials.
     """
 
@@ -182,7 +182,7 @@ class SearchedSource:
 
     Args:
         search: Proposes the points, one arm each.
-        replicates: The replicates of a point.
+        replicates: Makes the replicates of a point.
         winners: How many points are trained as replicates; 0: none.
         goal: What decides among the points (of several objectives, the first).
     """

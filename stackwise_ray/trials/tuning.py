@@ -1,6 +1,6 @@
 """The points that tuning tries: the same few for every arm, spread over the space.
 
-With three trials an arm a random or model-based sampler has nothing to learn from and may clump. The points are a
+With three trials per arm a random or model-based sampler has nothing to learn from and may clump. The points are a
 centred Latin hypercube instead (McKay et al., 1979): every factor's range is cut into as many equal parts as there are
 trials, and each part is tried once, at its middle. In one dimension these are the midpoints. All arms get the same.
 """

@@ -18,6 +18,8 @@ from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import prepare
 from stackwise_ray.models.stack_view import stack_view
+from stackwise_ray.planning.preparation import PreparedCorpora
+from stackwise_ray.planning.sweep_plan import Cell, plan_cells
 from stackwise_ray.planning.trial_plan import TrialPlan, plan_trial, split_by_cost
 from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import Assembly, StageTools, assemble
@@ -336,6 +338,24 @@ def test_another_tokenizer_is_refused_though_its_size_is_the_same(checkpoint: Ch
     (bare / "tokenizer.json").unlink()
     with pytest.raises(ConfigError, match=r"has no tokenizer\.json beside its weights"):
         assemble(hybrid("gpt2", bare, charge_init=False), prepare(trial.data), CPU)
+
+
+def test_the_plan_of_a_sweep_refuses_the_weights_of_another_tokenizer(checkpoint: Checkpoints, tmp_path: Path) -> None:
+    theirs = tmp_path / "model"
+    shutil.copytree(checkpoint("gpt2") / "model", theirs)
+    content = json.loads((theirs / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (theirs / "tokenizer.json").write_text(json.dumps(content))
+    trials = [hybrid("gpt2", folder, charge_init=False) for folder in (checkpoint("gpt2"), theirs)]
+    corpora = PreparedCorpora()
+    cells = [
+        Cell(arm=f"arm {i}", role="replicate", trial=t, trials=1, data=corpora.facts(t)) for i, t in enumerate(trials)
+    ]
+    mine, other = plan_cells("two", cells, slots=1, threads=1).rows
+    assert mine.refused is None
+    assert "has another tokenizer than data.tokenizer = bytes" in str(other.refused)
 
 
 def test_a_run_that_has_not_finished_or_is_none_is_refused(checkpoint: Checkpoints, tmp_path: Path) -> None:

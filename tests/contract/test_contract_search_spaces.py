@@ -25,6 +25,7 @@ from stackwise_ray.config.space.sweep_rules import planned_trials
 from stackwise_ray.config.trial.editing import from_plain, to_plain
 from stackwise_ray.config.trial.rules import check_trial
 from stackwise_ray.plugin_checkup import HEAVY
+from tests.golden import Golden
 from tests.heavy_modules import NUMERIC, run_and_list
 
 SHIPPED = shipped_search_spaces()
@@ -57,6 +58,15 @@ def test_a_shipped_file_loads_expands_and_asks_its_question(name: str) -> None:
     assert not design.excluded
     assert bool(design.arms) is not isinstance(sweep.design, SearchDesign)
     assert SHIPPED[name].read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_arms_of_a_shipped_file_are_as_on_file(name: str, golden: Golden) -> None:
+    """Their identities, too: with others, a sweep that is run again would not find its finished trials."""
+    arms = design_of(name).arms
+    found = {arm.name: {"identity": trial_id(arm.trial, "data"), "sets": dict(arm.parameters)} for arm in arms}
+    resolved = to_plain(arms[0].trial if arms else sweep_of(name).base)
+    golden.check_json(f"arms/{name}.json", {"arms": found, "first": resolved})
 
 
 @pytest.mark.parametrize("name", SHIPPED)

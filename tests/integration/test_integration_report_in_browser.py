@@ -75,6 +75,18 @@ def test_a_wide_table_scrolls_inside_its_frame_and_keeps_the_arms_in_sight(brows
     assert 0 <= left < 40
 
 
+def test_on_a_phone_the_text_of_a_figure_keeps_its_size_and_the_figure_scrolls_in_its_frame(browser, folder):
+    page = folder / "report" / "report.html"
+    browser.open(page.as_uri(), width=390, phone=True)
+    drawn = parts(browser, "figure img")
+    assert all(image["width"] > image["natural"] - 1 for image in drawn)  # 8.5 pt and more, as they were drawn
+    frame = "document.querySelector('figure .panels')"
+    assert browser.value(f"{frame}.getBoundingClientRect().right") <= 390
+    browser.value(f"{frame}.scrollLeft = 100")
+    assert browser.value(f"{frame}.scrollLeft") == 100
+    assert browser.value("document.documentElement.scrollWidth") <= 390
+
+
 def test_a_number_leads_to_its_runs(browser, folder):
     page = folder / "report" / "report.html"
     browser.open(page.as_uri(), width=1280)

@@ -101,7 +101,7 @@ def test_a_run_goes_on_in_a_hybrid_one_and_both_regimes_take_the_steps_asked_for
     (tmp_path / "a" / "model" / "model.safetensors").write_bytes(b"other weights")
     answer = call("train", *hybrid, "training.max_steps=30", "--output", "b", folder=tmp_path)
     assert answer.exit_code == 2
-    assert "holds a trial that began from other weights" in answer.stderr
+    assert "contains a trial that began from other weights" in answer.stderr
     answer = call("train", *hybrid, "training.max_steps=20", "--output", "c", folder=tmp_path)
     assert answer.exit_code == 2
     assert "training.budget.steps = 20, but training.init_from = a has cost 20 and nothing" in answer.stderr
@@ -159,7 +159,7 @@ def test_a_folder_that_holds_another_trial_or_is_a_file_is_not_written_over(tmp_
     before = {path: path.read_bytes() for path in (tmp_path / "trial").rglob("*") if path.is_file()}
     answer = call("train", *SHORT, "training.lr=1e-4", "--output", "trial", folder=tmp_path)
     assert answer.exit_code == 2
-    assert "holds another trial (training.lr was 0.003, is 0.0001)" in answer.stderr
+    assert "contains another trial (training.lr was 0.003, is 0.0001)" in answer.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "trial").rglob("*") if path.is_file()} == before
     (tmp_path / "file").write_text("mine")
     answer = call("train", *SHORT, "--output", "file", folder=tmp_path)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def median(*, grace: float, mode: str) -> TrialScheduler:
-    """The median rule (Golovin et al., 2017): stop below the median of the others' running means."""
+    """The median rule (Golovin et al., 2017): stop below the median of the other trials' running means."""
     from ray.tune.schedulers import MedianStoppingRule
 
     return MedianStoppingRule(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def gp(seed: int) -> BaseSampler:
-    """With noise: a loss depends on its seed."""
+    """It models noise, because a loss depends on its seed."""
     from optuna.samplers import GPSampler
 
     return GPSampler(seed=seed, deterministic_objective=False)

@@ -1,4 +1,4 @@
-"""Every point of the space, in its order; the space must have an end (`trials.proposals` lists the points)."""
+"""Every point of the space, in its order. The space must be finite (`trials.proposals` lists the points)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def random(seed: int) -> BaseSampler:
-    """Every point by itself."""
+    """Each point is independent of the others."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def tpe(seed: int) -> BaseSampler:
-    """`constant_liar`: trials that run at the same time must not all go to the same place."""
+    """With `constant_liar`, so that trials that run at the same time do not all get similar points."""
     from optuna.samplers import TPESampler
 
     return TPESampler(seed=seed, constant_liar=True, multivariate=True, group=True)

@@ -133,6 +133,8 @@ def test_report_writes_the_report_and_prints_its_path(journal, capsys, monkeypat
 def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkeypatch):
     _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 0.5, "--n", 34)
     assert "needs 34 seeds for power 0.8" in out
+    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 0.5, "--n", 34, "--markdown")
+    assert "| seeds | power at 0.5 |\n| ---: | ---: |\n" in out
     _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 34, "--json")
     assert json.loads(out)["minimum_detectable_effect"] == pytest.approx(0.495, abs=1e-3)
 

@@ -253,6 +253,7 @@ def test_the_front_of_every_budget_stands_in_the_table(ablation):
     on = {row[0]: row[-1] for row in grid.rows}
     assert on["attention"] == "FLOPs, tokens, wall clock, memory"  # best, and spends least of each
     assert on["token_local"] == "none"
+    assert {row[1] for row in grid.rows} == {"1.00T"}
 
 
 CLAIM = "Saved activations fall, for one more forward pass."

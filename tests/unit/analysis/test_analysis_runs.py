@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, load_curves, load_runs
+from analysis import AnalysisError, load_curves, load_runs, write_report
 from analysis.table.mlflow_runs import _nested
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import to_plain
@@ -185,6 +186,18 @@ def test_a_folder_without_a_journal_names_the_sweeps_inside(ablation, tmp_path):
         load_runs(ablation.parent)
     with pytest.raises(AnalysisError, match="no such file or folder"):
         load_runs(tmp_path / "nowhere")
+
+
+def test_a_report_on_a_journal_of_another_version_names_the_journal_and_what_to_do(ablation):
+    path = ablation / "journal.sqlite"
+    with sqlite3.connect(path) as connection:
+        questions = json.loads(connection.execute("SELECT value FROM meta WHERE key = 'questions'").fetchone()[0])
+        del questions["stopping"]
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'questions'", (json.dumps(questions),))
+    with pytest.raises(AnalysisError, match="the entry 'stopping' of the question of its sweep, so another") as refused:
+        write_report(ablation)
+    assert str(path) in str(refused.value)
+    assert "run the same sweep command again with this version" in str(refused.value)
 
 
 def test_a_database_that_is_no_journal_is_refused_in_words(tmp_path):

@@ -212,7 +212,7 @@ def test_losses_on_other_masks_are_refused_under_any_name(metric: str):
 @pytest.mark.slow
 def test_too_few_runs_below_the_largest_budget_are_said_to_be_too_few():
     fit = analysis.fit_scaling_law(make_runs(n=10, noise=0.004), bootstrap=100)
-    assert "fewer than two a parameter" in fit.certificate.no_holdout
+    assert "fewer than two per parameter" in fit.certificate.no_holdout
 
 
 def test_a_prediction_outside_the_runs_is_labelled_with_its_factor():

@@ -219,6 +219,11 @@ def test_a_lost_block_and_unequal_budgets_are_stated_or_refused():
     assert found["b0"].n == 11
     assert "conditional on survival" in found["b0"].notes[0]
     assert "loss is inf" in found.to_markdown()
+    two = arms(count=3)
+    for arm in ("b0", "b1"):
+        two.loc[(two["arm"] == arm) & (two["seed"] == 2), "loss"] = float("inf")
+    lost = compare_sequentially(two, "loss", "a")
+    assert [bool(lost[arm].notes) for arm in ("b0", "b1", "b2")] == [True, True, False]
     runs.loc[runs["arm"] == "b0", "flops"] = 2e12
     with pytest.raises(AnalysisError, match="flops differ by more than"):
         compare_sequentially(runs, "loss", "a")

@@ -95,6 +95,24 @@ def test_the_command_writes_and_prints_a_report_from_one_fit(
     assert fits[0].sentence in (folder / "report/report.md").read_text(encoding="utf-8")
 
 
+def test_the_comparisons_figure_is_on_the_first_page_where_the_file_declares_a_law_before_it(
+    tmp_path: Path, journal: JournalBuilder
+) -> None:
+    for arm, factor in (("a", 1.0), ("b", 0.9)):
+        for seed in range(6):
+            loss = factor * 40 * (1e12 * 2.0**seed) ** -0.1 * (1 + 0.001 * (seed % 3))
+            journal.trial(arm, seed, final_metrics(loss, flops=1e12 * 2.0**seed))
+    law = {"scaling_law": {"law": "power", "holdout": None}}
+    journal.meta(sweep={"name": "x", "design": {"baseline": "a"}, "analysis": [law, {"compare": {"baseline": "a"}}]})
+    summary = summary_table(journal.close())
+    assert [answer.kind for answer in summary.answers] == ["scaling_law", "compare"]
+    drawn = pictures(summary, tmp_path / "figures")
+    assert list(drawn.answers) == ["comparison_plots", "scaling_law"]
+    assert drawn.leading is not None
+    assert drawn.leading is drawn.answers["comparison_plots"]
+    assert [figure.path.stem for figure in drawn.figures][:2] == ["comparison_plots", "scaling_law"]
+
+
 def test_the_budget_of_each_run_is_its_nominal_one(study: Summary) -> None:
     runs = study.sweep.runs
     assert sorted(set(runs["budget"])) == list(BUDGETS)

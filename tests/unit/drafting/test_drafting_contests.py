@@ -17,6 +17,7 @@ from stackwise_ray.core.registries import FLAGS
 from stackwise_ray.drafting.contests import Contest, choices, contest
 from stackwise_ray.drafting.sizing import measured_trials
 from stackwise_ray.drafting.writing import SearchSpaceDraft
+from tests.golden import Golden
 
 GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
 
@@ -24,6 +25,14 @@ GPT2, BERT = "decoder/gpt2_family/tiny", "encoder/bert_family/tiny"
 def draft_of(found: Contest, model: str, seconds: float = 600.0, **changes: object) -> SearchSpaceDraft:
     given = {"claim": "Is 'this': better?\n# no comment", "data": "markov", "path": None, "lr": 3e-3, **changes}
     return SearchSpaceDraft(contest=found, model=model, seconds=seconds, budget={"flops": 1e11}, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("against", ["decoder/llama_family/tiny", "lr", "deeper"])
+def test_a_written_file_is_as_on_file(against: str, golden: Golden) -> None:
+    golden.check(
+        f"drafts/{against.rpartition('/')[0].replace('/', '_') or against}.yaml",
+        draft_of(contest(GPT2, against), GPT2).text(),
+    )
 
 
 @pytest.mark.parametrize("against", list(choices(GPT2)))
@@ -76,11 +85,37 @@ def test_another_shape_has_as_many_parameters(model: str, word: str, factor: flo
 
 
 def test_values_of_a_path_are_arms_beside_the_unchanged_base() -> None:
-    found = contest(GPT2, "training.lr=1e-3,1e-2")
-    assert found.arms == {"base": {}, "lr_1e-3": {"training.lr": 1e-3}, "lr_1e-2": {"training.lr": 1e-2}}
+    found = contest(GPT2, "training.batch_tokens=2048,4096")
+    assert found.arms == {
+        "base": {},
+        "batch_tokens_2048": {"training.batch_tokens": 2048},
+        "batch_tokens_4096": {"training.batch_tokens": 4096},
+    }
     assert (found.baseline, found.tuned, found.name) == ("base", False, "base_and_2_others")
     assert contest(GPT2, "model=decoder/llama_family/tiny") == contest(GPT2, "decoder/llama_family/tiny")
-    assert contest(GPT2, "lr").arms["lr_0.009"] == {"training.lr": 0.009}
+
+
+def test_learning_rates_are_compared_with_the_models_own_under_its_value() -> None:
+    found = contest(GPT2, "lr")
+    assert found.arms == {
+        "lr_0.003": {"training.lr": 0.003},
+        "lr_0.001": {"training.lr": 0.001},
+        "lr_0.009": {"training.lr": 0.009},
+    }
+    assert found.claim == (
+        "At equal training FLOPs, which training.lr gives gpt2 tiny the lowest loss: 0.003 (the baseline), 0.001 or "
+        "0.009?"
+    )
+    assert (found.baseline, found.tuned, found.name) == ("lr_0.003", False, "lr_0.003_and_2_others")
+    assert "    lr_0.003: {training.lr: 0.003}\n" in draft_of(found, GPT2).text()
+    one = contest(GPT2, "training.lr=1e-2")
+    assert one.claim.endswith("the lowest loss: 0.003 (the baseline) or 0.01?")
+
+
+def test_the_models_own_learning_rate_among_the_values_is_the_baseline_and_no_second_arm() -> None:
+    found = contest(GPT2, "training.lr=1e-3,3e-3,1e-2")
+    assert list(found.arms) == ["lr_3e-3", "lr_1e-3", "lr_1e-2"]
+    assert found.baseline == "lr_3e-3"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +127,7 @@ def test_values_of_a_path_are_arms_beside_the_unchanged_base() -> None:
         ("depth_tim", "did you mean 'depth_time'"),
         ("training.lt=1", "did you mean 'training.lr'"),
         ("training.lr=", "has no value"),
+        ("training.lr=3e-3", "is the learning rate that the model has to start with; name another value"),
         ("model=decoder/bk_family/tiny,decoder/llama_family/tiny", "names 2 presets"),
     ],
 )
@@ -108,7 +144,7 @@ def test_a_short_time_is_spent_on_fewer_seeds_and_no_tuning() -> None:
     assert "log_uniform: [0.001, 0.009]" in draft_of(found, GPT2, 300.0).text()
     limits = [yaml.safe_load(draft_of(found, GPT2, seconds).text())["limits"] for seconds in (60.0, 450.0, 3600.0)]
     assert [limit["wall_hours"] for limit in limits] == [0.25, 0.25, 2.0], "twice the time, and no less than 15 minutes"
-    assert "tune: null" in draft_of(contest(GPT2, "lr"), GPT2, 300.0).text(), "the arms are learning rates"
+    assert "tune: null # the arms are learning rates" in draft_of(contest(GPT2, "lr"), GPT2, 300.0).text()
 
 
 def test_what_is_measured_is_what_the_arms_train() -> None:

@@ -100,6 +100,7 @@ def test_a_head_that_cuda_pads_costs_its_true_width() -> None:
     padded, true = (1, 2, 6, 32), (1, 2, 6, 26)
     assert attention(padded, padded, padded, 0.0, True, scale=26**-0.5) == attention(true, true, true)
     assert attention(padded, padded, padded, scale=32**-0.5) == attention(padded, padded, padded)
+    assert attention(padded, padded, padded, scale=24**-0.5) == attention(padded, padded, padded)  # no padding is 8
     assert attention(padded, padded, padded, scale=1.0) == attention(padded, padded, padded)
     assert attention_backward(true, true, true, true) == 2 * attention(true, true, true)
 

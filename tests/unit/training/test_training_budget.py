@@ -13,6 +13,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data.corpora.markov import MarkovSource
 from stackwise_ray.training.budget import (
     StageCost,
+    StageFlops,
     StageSteps,
     batch_sequences,
     evaluation_steps,
@@ -25,6 +26,26 @@ COST = StageCost(flops_per_sequence=100, flops_per_step=30)  # a full step of 4 
 
 def solve(budget: Budget, *costs: StageCost) -> tuple[StageSteps, ...]:
     return solve_steps(budget, costs or (COST,), batch_sequences=4, seq_len=16)
+
+
+@pytest.mark.parametrize(
+    ("counted", "beyond"),
+    [(989, True), (990, False), (999, False), (1000, None), (1500, None), (1501, False), (1515, False), (1516, True)],
+)
+def test_a_step_may_cost_one_per_cent_less_than_the_cheapest_and_more_than_the_costliest(counted, beyond):
+    planned = StageFlops(
+        forward_per_sequence=250,
+        backward_per_sequence=500,
+        evaluation_per_sequence=250,
+        optimizer_per_step=7,
+        cheapest_per_sequence=500,
+    )
+    found = planned.difference(counted, 2)
+    assert (None if found is None else found.beyond_tolerance) == beyond
+    if found is not None:
+        assert found.message == f"a step of 2 sequences costs {counted} FLOPs and was planned with 1000 to 1500"
+    steady = replace(planned, cheapest_per_sequence=None)
+    assert "planned with 1500" in steady.difference(1499, 2).message
 
 
 def test_a_budget_of_steps_is_full_steps():

@@ -28,6 +28,7 @@ from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.training.initial import identify
+from stackwise_ray.trials.finished_trials import KnownTrials
 from stackwise_ray.trials.proposals import plan_sweep, source_for
 from tests.unit.trials.test_trials_proposals import ARMS, SEARCH, TUNE, sweep
 
@@ -95,9 +96,9 @@ def test_a_plan_for_more_cpus_than_this_machine_has_says_where_the_sweep_can_run
 
 def test_a_plan_says_that_a_cluster_may_hold_more_trials_at_a_time_than_this_machine(tmp_path: Path) -> None:
     asked = sweep(tmp_path, ARMS)
-    said = [note for note in sw.plan(asked, address="ray://c:1").notes if note.endswith("ray://c:1 may hold more")]
+    said = [note for note in sw.plan(asked, address="ray://c:1").notes if note.endswith("ray://c:1 may run more")]
     assert len(said) == 1
-    assert not [note for note in sw.plan(asked).notes if "may hold more" in note]
+    assert not [note for note in sw.plan(asked).notes if "may run more" in note]
 
 
 def test_a_plan_of_more_memory_than_this_machine_has_says_so() -> None:
@@ -319,6 +320,24 @@ def test_a_plan_for_a_share_of_a_gpu_does_not_take_the_speed_of_a_whole_one(
     own_calibration.add(key, Sample(flops_per_step=1e9, flops_per_s=1e12, memory_ratio=1.0))
     assert all(row.seconds is not None and row.peak_bytes is not None for row in sw.plan(whole).rows)
     assert all(row.seconds is None and row.peak_bytes is None for row in sw.plan(share).rows)
+
+
+def test_a_plan_beside_a_damaged_journal_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"this is no database of SQLite" * 200)
+    with pytest.raises(ConfigError, match="it may be damaged: restore it from a copy, or choose another --output"):
+        KnownTrials.read(tmp_path)
+
+
+def test_a_plan_of_a_search_names_its_rows_once_and_says_of_which_point_its_costs_are(tmp_path: Path) -> None:
+    planned = plan(tmp_path, SEARCH)
+    assert [row.name for row in planned.rows] == ["search", "winners"]
+    said = (
+        "search and winners: planned for one point, the middle of every range in search.space, and the middle value of "
+        "every list; other points may cost more or less"
+    )
+    assert planned.notes.count(said) == 1
+    (alone,) = plan(tmp_path, SEARCH.replace("winners: 2", "winners: 0")).rows
+    assert alone.name == "search"
 
 
 def test_the_plan_of_a_search_prints_nothing_of_optuna(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.config.space.designs import expand
 from stackwise_ray.config.space.sweep_config import SweepConfig
 from stackwise_ray.core.comparison_records import read_questions
-from stackwise_ray.core.errors import AnalysisError, ConfigError
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.ownership import Owner, SweepLock
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.distributed import driver
@@ -141,16 +141,26 @@ def test_tuning_with_a_failed_trial_has_an_unknown_cost_and_not_that_of_the_othe
     assert {arm: payload["flops"] for arm, payload in journal.decisions("tuning").items()} == {"a": None, "b": 3}
 
 
-def test_a_journal_that_does_not_say_what_its_sweep_asks_gives_no_questions() -> None:
-    with pytest.raises(AnalysisError, match="does not contain the question of its sweep"):
-        read_questions({"sweep": {}})
-
-
 def test_a_maximised_metric_is_tuned_upwards(tmp_path: Path, journal: Journal) -> None:
     text = ARMS + TUNE + "objective: [{metric: validation/loss, direction: maximize}]\n"
     proposals = drive(sweep(tmp_path, text), journal, lambda p: p.trial.training.lr)
     highest = max(p.trial.training.lr for p in proposals if p.role == "tuning")
     assert {p.trial.training.lr for p in proposals if p.role == "replicate" and p.arm == "a"} == {highest}
+
+
+@pytest.mark.parametrize(("winners", "score", "over"), [(2, 1.0, False), (0, 1.0, True), (2, None, True)])
+def test_a_search_is_over_with_its_last_point_unless_a_point_can_win(
+    winners: int, score: float | None, over: bool, tmp_path: Path, journal: Journal
+) -> None:
+    source = source_of(sweep(tmp_path, SEARCH.replace("winners: 2", f"winners: {winners}")), journal)
+    for number in range(5):
+        proposal = source.propose()
+        assert proposal is not None
+        assert not source.exhausted
+        record = ended_trial(str(number), proposal.arm, 0, {} if score is None else {"validation/loss": score})
+        source.ended(proposal, record)
+    assert source.exhausted is over
+    assert (source.propose() is None) is over
 
 
 def test_the_best_points_of_a_search_are_its_winners(tmp_path: Path, journal: Journal) -> None:
@@ -165,7 +175,7 @@ def test_the_best_points_of_a_search_are_its_winners(tmp_path: Path, journal: Jo
 def test_a_changed_search_space_that_lost_a_known_point_is_refused_by_name(tmp_path: Path, journal: Journal) -> None:
     text = SEARCH.replace("{log_uniform: [1e-4, 1e-1]}", "[1e-3, 1e-2]")
     drive(sweep(tmp_path, text), journal)
-    with pytest.raises(ConfigError, match=r"holds no training\.lr"):
+    with pytest.raises(ConfigError, match=r"no longer contains training\.lr"):
         drive(sweep(tmp_path, text.replace("[1e-3, 1e-2]", "[5e-3, 6e-3]")), journal)
 
 
