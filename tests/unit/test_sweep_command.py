@@ -44,7 +44,7 @@ def test_without_a_file_the_options_that_help_are_named() -> None:
 def test_a_sweep_that_has_not_begun_has_no_status(file: str, tmp_path: Path) -> None:
     refused = sweep(file, "--status", "--output", str(tmp_path / "out"))
     assert refused.exit_code == 2
-    assert f"{tmp_path / 'out' / 'arms'} holds no sweep yet; run the command without --status" in refused.stderr
+    assert f"{tmp_path / 'out' / 'arms'} contains no sweep yet; run the command without --status" in refused.stderr
     (tmp_path / "out" / "arms").mkdir()
     (tmp_path / "out" / "arms" / "journal.sqlite").write_text("no database, and long enough to be none " * 9)
     refused = sweep(file, "--status", "--output", str(tmp_path / "out"))

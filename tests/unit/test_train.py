@@ -65,7 +65,7 @@ def test_a_trial_is_trained_into_a_folder_of_its_identity_and_answered_again(
     other = train(*WORDS, "seed=1", "--output", str(folder), folder=tmp_path, monkeypatch=monkeypatch)
     assert other.exit_code == 2
     assert other.stderr.rstrip().endswith(
-        "holds another trial (seed was 0, is 1); choose another --output, or delete this folder"
+        "contains another trial (seed was 0, is 1); choose another --output, or delete this folder"
     )
     assert other.stdout == ""
 

@@ -71,7 +71,7 @@ def test_another_trial_is_refused_with_the_differences(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused, owned(other, tmp_path):
         pass
     assert str(refused.value) == (
-        f"{tmp_path}: holds another trial (seed was 0, is 4); choose another --output, or delete this folder"
+        f"{tmp_path}: contains another trial (seed was 0, is 4); choose another --output, or delete this folder"
     )
     assert not (tmp_path / LOCK_NAME).exists()
 
@@ -95,8 +95,8 @@ def test_other_weights_than_it_began_from_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused, owned(TRIAL, tmp_path):
         pass
     assert str(refused.value) == (
-        f"{tmp_path}: holds a trial that began from other weights (0123456789ab) than are found now; "
-        "choose another --output, or delete this folder"
+        f"{tmp_path}: contains a trial that began from other weights (0123456789ab) than those that training.init_from "
+        "names now; choose another --output, delete this folder, or restore the weights"
     )
     with owned(TRIAL, begun(tmp_path / "drawn", weights_fingerprint=None)) as directory:
         assert directory == tmp_path / "drawn"
@@ -171,8 +171,8 @@ def test_a_trial_whose_plugin_was_changed_is_refused(plugin: plugins.Plugin, tmp
     with pytest.raises(ConfigError) as refused, owned(trial, folder):
         pass
     assert str(refused.value) == (
-        f"{folder}: holds a trial of before the plugin {plugin.name} was changed (sha256 {plugin.sha256[:12]} now); "
-        "choose another --output, or delete this folder"
+        f"{folder}: contains a trial that began before the plugin {plugin.name} changed (its sha256 is now "
+        f"{plugin.sha256[:12]}); choose another --output, delete this folder, or restore the plugin"
     )
     (folder / "metadata" / "environment.json").unlink()
     with owned(trial, folder):
