@@ -20,8 +20,8 @@ BASE = """
 base:
   model: decoder/gpt2_family/tiny
   data: markov
-  overrides: {model.n_layers: 2, model.d_model: 16, model.n_heads: 2, model.d_ff: 32, data.markov.n_tokens: 20000, data.seq_len: 32, data.validation_tokens: 512, training.batch_tokens: 256,
-    training.budget: {flops: 2.0e+9}}
+  overrides: {model.n_layers: 2, model.d_model: 16, model.n_heads: 2, model.d_ff: 32, data.markov.n_tokens: 20000,
+    data.seq_len: 32, data.validation_tokens: 512, training.batch_tokens: 256, training.budget: {flops: 2.0e+9}}
 """
 REGIMES = f"""{BASE}
 name: regimes
