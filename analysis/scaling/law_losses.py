@@ -49,7 +49,7 @@ class HuberLog:
         self.delta = delta
 
     def value(self, r: Array, log_scale: Array | None) -> tuple[Array, Array, None]:
-        psi = np.clip(r, -self.delta, self.delta)
+        psi = np.minimum(np.maximum(r, -self.delta), self.delta)  # as np.clip, which takes longer to begin
         return psi * (r - 0.5 * psi), psi, None
 
     def weight(self, r: Array, log_scale: Array | None) -> Array:

@@ -71,14 +71,14 @@ def _project(problem: Problem, linear: list[int], others: list[int], exponents: 
         return np.inf, theta
     loss = np.exp(problem.y)
     coefficients = nnls(basis / loss[:, None], np.ones_like(loss))[0]
-    if not (basis @ coefficients > 0).all():
+    if not (basis @ coefficients).min() > 0:
         return np.inf, theta
     log_scale = np.log(max(1e-9, float(np.median(np.abs(np.log(basis @ coefficients) - problem.y)))))
     value = _value(problem, basis @ coefficients, log_scale)
     for _ in range(_INNER_STEPS):
         f = basis @ coefficients
         r = np.log(f) - problem.y
-        weight = problem.loss.weight(r[None], np.full((1, 1), log_scale))[0]
+        weight = problem.loss.weight(r[None], np.array([[log_scale]]))[0]
         if problem.loss.n_scales:
             log_scale += 0.5 * np.log(float(np.mean(weight * r * r)))
             value = _value(problem, f, log_scale)
@@ -105,7 +105,7 @@ def _project(problem: Problem, linear: list[int], others: list[int], exponents: 
 
 
 def _value(problem: Problem, f: Array, log_scale: float) -> float:
-    if not (f > 0).all():
+    if not f.min() > 0:
         return np.inf
     r = np.log(f) - problem.y
-    return float(problem.loss.value(r[None], np.full((1, 1), log_scale))[0].sum())
+    return float(problem.loss.value(r[None], np.array([[log_scale]]))[0].sum())

@@ -110,13 +110,16 @@ def _from_config(config: PretrainedConfig, role: str, device: str | torch.device
     import torch
     from transformers.initialization import no_init_weights
 
-    # Fake tensors have no values to initialise, and truncated-normal schemes read what they drew.
-    fake = torch._guards.detect_fake_mode() is not None
-    with torch.device(device), no_init_weights() if fake else nullcontext():
+    device = torch.device(device)
+    # Meta and fake tensors have no values to initialise, and truncated-normal schemes read what they drew.
+    shapes_alone = device.type == "meta" or torch._guards.detect_fake_mode() is not None
+    # A device that is the default anyway is not named: the context would look at every call of torch.
+    place = nullcontext() if device == torch.get_default_device() else device
+    with place, no_init_weights() if shapes_alone else nullcontext():
         model: PreTrainedModel = auto_class(role).from_config(
             config, attn_implementation=ATTENTION, dtype=torch.float32
         )
-    if fake:
+    if shapes_alone:
         model.tie_weights()  # a part of the initialisation that was left out
     return model
 

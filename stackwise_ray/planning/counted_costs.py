@@ -23,6 +23,7 @@ from stackwise_ray.config.trial import Budget, TrialConfig
 from stackwise_ray.metrics.flops import FlopCounter, optimizer_flops
 from stackwise_ray.metrics.losses import summed_cross_entropy
 from stackwise_ray.metrics.memory import LiveTensorPeak, SavedActivations, tensors_of
+from stackwise_ray.metrics.meta_results import Remembered
 from stackwise_ray.models.component import attached
 from stackwise_ray.models.counting import count_parameters
 from stackwise_ray.models.grouped_heads import repeated
@@ -141,7 +142,8 @@ def _stage_bytes(
     pieces = [len(piece) for piece in shares(0, batch_sequences(trial), trial.training.accumulation)][:2]
     with _attention_of_its_device(trial):
         model = _shapes_alone(trial, stage, vocab_size, special_ids)
-        _forward_backward(trial, stage, model, 1)  # it shows which parameters get gradients
+        with Remembered():  # type: ignore[no-untyped-call]
+            _forward_backward(trial, stage, model, 1)  # it shows which parameters get gradients
         mode = FakeTensorMode()
         _make_fake(model, mode)
         with mode:

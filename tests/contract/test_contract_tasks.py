@@ -59,6 +59,7 @@ def test_a_task_that_is_called_as_the_metrics_of_trials_breaks_its_contract(grou
 
 def test_only_a_task_with_items_takes_a_part_of_them(task: Task) -> None:
     task.check(DECODER, None)
+    assert task.by_item is (task.facts.kind != "perplexity")
     if task.by_item:
         task.check(DECODER, 3)
     else:

@@ -177,14 +177,19 @@ def test_a_ray_that_does_not_start_in_time_fails_with_a_fix() -> None:
 
 
 @pytest.mark.slow
-def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
+def test_what_it_measures_is_what_a_plan_reads_also_after_a_trial_that_cannot_be_built(
+    tmp_path: Path,
+) -> None:
     from stackwise_ray.planning.calibration_runs import calibrate, places_here
     from stackwise_ray.planning.trial_plan import plan_trial
 
     calibration = Calibration(tmp_path / "calibration.json")
     words = "model=decoder/gpt2_family/tiny data=markov training.batch_tokens=1024"
     at = places_here("cpu", 1)
-    (measurement,) = calibrate([words], at=at, threads=1, seconds=0.2, calibration=calibration)
+    trials = ["model=decoder/gpt2_family/tiny model.n_heads=7", words]
+    wrong, measurement = calibrate(trials, at=at, threads=1, seconds=0.2, calibration=calibration)
+    assert wrong.problem is not None
+    assert "n_heads" in wrong.problem
     assert measurement.problem is None
     assert len(measurement.samples) == len(at)
     trial = load_trial(words.split())
@@ -200,18 +205,6 @@ def test_what_it_measures_is_what_a_plan_reads(tmp_path: Path) -> None:
     assert measured.memory_ratio == pytest.approx(1.0, abs=0.1)
     assert measured.flops_per_s is not None
     assert 1e7 < measured.flops_per_s < 1e13
-
-
-@pytest.mark.slow
-def test_a_trial_that_cannot_be_built_is_named_and_the_next_is_measured(tmp_path: Path) -> None:
-    from stackwise_ray.planning.calibration_runs import calibrate, places_here
-
-    trials = ["model=decoder/gpt2_family/tiny model.n_heads=7", "model=decoder/gpt2_family/tiny data=markov"]
-    calibration = Calibration(tmp_path / "calibration.json")
-    wrong, right = calibrate(trials, at=places_here("cpu", 1), threads=1, seconds=0.1, calibration=calibration)
-    assert wrong.problem is not None
-    assert "n_heads" in wrong.problem
-    assert right.problem is None
 
 
 def test_every_tiny_preset_is_measured() -> None:

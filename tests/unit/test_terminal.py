@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from stackwise_ray.checkup import Check
 from stackwise_ray.doctor import _show
 from stackwise_ray.terminal import Waiting, complain, make_console, say
+from tests.golden import Golden
 
 COMMANDS = ("new", "sweep", "train", "evaluate", "doctor")
 PACKAGE = Path(__file__).parents[2] / "stackwise_ray"
@@ -34,6 +35,13 @@ def test_the_help_of_a_command_holds_its_examples_whole(command: str) -> None:
     assert examples
     for example in examples:
         assert re.sub(r"\[/?(bold|dim)\]", "", example).replace(r"\[", "[") in lines
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_is_as_on_file(command: str, golden: Golden) -> None:
+    app = importlib.import_module(f"stackwise_ray.{command}").app
+    size = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
+    golden.check(f"help/{command}.txt", CliRunner().invoke(app, ["--help"], env=size, prog_name="stackwise").output)
 
 
 @pytest.mark.parametrize("width", [80, 100, 119])

@@ -88,6 +88,11 @@ def _annotations_of(component: type) -> Mapping[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(component)}
 
 
+@functools.cache
+def _parts_of(component: type) -> Mapping[str, tuple[SchemaPart, ...]]:
+    return {name: components_in(annotation) for name, annotation in _annotations_of(component).items()}
+
+
 def classes_of(components: tuple[SchemaPart, ...]) -> tuple[type | OptionsByName, ...]:
     """The same with each set of alternatives as its classes."""
     parts = (one.classes() if isinstance(one, Alternatives) else (one,) for one in components)
@@ -107,8 +112,14 @@ def children(components: tuple[SchemaPart, ...]) -> dict[str, tuple[SchemaPart, 
     """Key to the components that may stand under it, over all `components` of a union."""
     found: dict[str, tuple[SchemaPart, ...]] = {}
     for component in classes_of(components):
-        for name, annotation in annotations_of(component).items():
-            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *components_in(annotation))))
+        if isinstance(component, OptionsByName):
+            parts: Mapping[str, tuple[SchemaPart, ...]] = {
+                name: components_in(annotation) for name, annotation in component.annotations().items()
+            }
+        else:
+            parts = _parts_of(component)
+        for name, below in parts.items():
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *below)))
     return found
 
 

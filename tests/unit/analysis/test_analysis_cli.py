@@ -305,6 +305,11 @@ def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monk
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_help_of_a_command_is_as_on_file(name, golden):
+    golden.check(f"help/analysis_{name}.txt", CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).output)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_of_a_command_cuts_no_sentence_and_no_example(name):
     shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).output
     command = COMMANDS[name]

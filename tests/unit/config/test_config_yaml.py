@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stackwise_ray.config.reading.yaml import dump_yaml, load_yaml, parse_value, parse_yaml
@@ -112,6 +112,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain)
 def test_dumped_data_is_read_back_equal(value: object) -> None:
     again = parse_yaml(dump_yaml(value))
@@ -119,6 +120,7 @@ def test_dumped_data_is_read_back_equal(value: object) -> None:
     assert repr(again) == repr(value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_word_that_opens_no_bracket_and_no_quote_is_a_number_a_constant_or_its_own_text(text: str) -> None:
     word = text.strip()
@@ -127,6 +129,7 @@ def test_any_word_that_opens_no_bracket_and_no_quote_is_a_number_a_constant_or_i
     assert value is None or isinstance(value, (bool, int, float)) or value == word
 
 
+@settings(deadline=None)
 @given(st.sampled_from("[{\"'"), st.text("[]{}\"',: 1a\n\t\x00", max_size=8))
 def test_a_word_that_opens_a_bracket_or_a_quote_is_what_it_would_be_in_a_file(opening: str, rest: str) -> None:
     def outcome(read: Callable[[str], object], text: str) -> str:
@@ -138,6 +141,7 @@ def test_a_word_that_opens_a_bracket_or_a_quote_is_what_it_would_be_in_a_file(op
     assert outcome(parse_value, opening + rest) == outcome(parse_yaml, (opening + rest).strip())
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.text("[]{}\"',:-#&*! 1a\n", max_size=12))
 def test_any_text_is_plain_data_that_is_written_and_read_back_equal_or_is_refused_with_its_line(text: str) -> None:
     said = "text:1: "
@@ -150,6 +154,7 @@ def test_any_text_is_plain_data_that_is_written_and_read_back_equal_or_is_refuse
     assert re.match(r"text:\d+: |not readable as YAML: ", said)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_survives_a_word_to_the_bit(value: float) -> None:
     parsed = parse_value(repr(value))

@@ -38,21 +38,25 @@ def test_kernels_equal_the_reference_in_the_interpreter() -> None:
 
 @pytest.mark.slow
 def test_importing_the_backend_needs_no_triton_and_decorates_no_kernel() -> None:
+    # Two processes, with and without triton, forked from one that has loaded torch.
     code = (
-        "import sys\n"
-        "{}"
-        "from stackwise_ray.kernels import BACKENDS, available_backends\n"
-        "assert 'triton' not in available_backends()\n"
-        "assert 'stackwise_ray.kernels.triton_kernels' not in sys.modules\n"
-        "print(BACKENDS.get('triton').unusable())"
+        "import os, sys, torch\n"
+        "assert not [name for name in sys.modules if name.startswith(('triton', 'stackwise_ray'))]\n"
+        "for missing in (False, True):\n"
+        "    if child := os.fork():\n"
+        "        assert os.waitpid(child, 0)[1] == 0\n"
+        "        continue\n"
+        "    if missing: sys.modules['triton'] = None\n"
+        "    from stackwise_ray.kernels import BACKENDS, available_backends\n"
+        "    assert 'triton' not in available_backends()\n"
+        "    assert 'stackwise_ray.kernels.triton_kernels' not in sys.modules\n"
+        "    print(BACKENDS.get('triton').unusable())\n"
+        "    break"
     )
-    answers = [
-        python("-c", code.format(before), TRITON_INTERPRET="", CUDA_VISIBLE_DEVICES="")
-        for before in ("", "sys.modules['triton'] = None\n")
-    ]
-    assert [answer.returncode for answer in answers] == [0, 0], answers[0].stderr + answers[1].stderr
-    assert answers[0].stdout == "torch sees no CUDA device\n" if backend._INSTALLED else "triton is not installed\n"
-    assert answers[1].stdout == "triton is not installed\n"
+    answer = python("-c", code, TRITON_INTERPRET="", CUDA_VISIBLE_DEVICES="")
+    assert answer.returncode == 0, answer.stderr
+    here = "torch sees no CUDA device" if backend._INSTALLED else "triton is not installed"
+    assert answer.stdout == f"{here}\ntriton is not installed\n"
 
 
 def test_reason_is_a_missing_package_or_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from stackwise_ray.config.trial import data_config
 from stackwise_ray.core.registries import CORPORA
 from stackwise_ray.evaluate import app
 from stackwise_ray.tasks.perplexity import unigram_nll
-from tests.small_trials import TRIAL, run
+from tests.small_trials import run, with_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +27,7 @@ pytestmark = [
 
 def test_the_task_ptb_says_what_a_run_on_ptb_says_and_is_not_computed_twice(tmp_path: Path) -> None:
     data = data_config(corpus="ptb", tokenizer="bytes", seq_len=128, validation_tokens=256, final_evaluation="full")
-    trial = replace(TRIAL, data=data)
+    trial = replace(with_model(n_layers=1), data=data)
     _, result = run(trial, tmp_path, keep_model=True)
     words = ["--run", str(tmp_path), "--tasks", "ptb"]
     answer = CliRunner().invoke(app, words, catch_exceptions=False)
