@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from stackwise_ray import checkup
+from stackwise_ray.checkup import Check
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey
 from stackwise_ray.core.environment import usable_cores
+from stackwise_ray.doctor import app
 from stackwise_ray.training.device_facts import DeviceFacts
 from tests.heavy_modules import run_and_list
 from tests.own_cache import own_cache
@@ -211,3 +215,180 @@ def test_every_tiny_preset_is_measured() -> None:
     assert "model=encoder/bert_family/tiny" in trials
     for words in trials:
         load_trial(words.split())
+
+
+SOME = Check(name="some", status="ok", detail="as it should be")
+BUSY = Check(name="load", status="note", detail="9.0 processes were running", fix="wait")
+
+
+@pytest.fixture
+def well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """A machine on which all is well; the checks that were asked for, in their order. No process is started."""
+    asked: list[str] = []
+
+    def answers(name: str, answer: object) -> None:
+        monkeypatch.setattr(checkup, name, lambda *about: asked.append(name) or answer)
+
+    for name in ("python", "packages", "torch", "cuda", "data", "compiler", "cxx_compiler", "tracking", "ray", "load"):
+        answers(f"check_{name}", replace(SOME, name=name))
+    answers("check_disk", [replace(SOME, name="results")])
+    answers("check_triton", None)
+    answers("has_gpu", False)
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "cache"))
+    return asked
+
+
+def ask(*words: str) -> Result:
+    return CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_all_checks_are_made_in_order_and_the_next_command_is_named(well: list[str]) -> None:
+    answer = ask("--no-calibrate")
+    assert answer.exit_code == 0
+    names = [
+        "python",
+        "packages",
+        "torch",
+        "cuda",
+        "disk",
+        "data",
+        "compiler",
+        "cxx_compiler",
+        "triton",
+        "tracking",
+        "ray",
+    ]
+    assert well == [f"check_{name}" for name in names]
+    *lines, last = answer.stdout.splitlines()
+    assert lines[0] == "ok     python  as it should be"
+    assert len(lines) == 10
+    assert last == "all 10 checks pass; next: python -m stackwise_ray.sweep smoke"
+    well.clear()
+    assert ask("--no-calibrate", "--no-ray").exit_code == 0
+    assert "check_ray" not in well
+
+
+def test_json_is_all_of_standard_output_and_a_failure_is_exit_code_1(
+    well: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails = Check(name="data", status="fails", detail="no folder", fix="make it")
+    monkeypatch.setattr(checkup, "check_data", lambda: fails)
+    monkeypatch.setattr(checkup, "check_triton", lambda: BUSY)
+    answer = ask("--no-calibrate", "--json")
+    assert answer.exit_code == 1
+    found = json.loads(answer.stdout)
+    assert len(found) == 11
+    assert {"name": "data", "status": "fails", "detail": "no folder", "fix": "make it"} in found
+    assert "fails  data  no folder" in answer.stderr
+    plain = ask("--no-calibrate")
+    assert plain.exit_code == 1
+    assert plain.stdout.splitlines()[-1] == "1 of 11 checks fail"
+    assert "       fix: make it" in plain.stdout.splitlines()
+
+
+def test_a_machine_that_is_busy_or_without_torch_is_not_measured(
+    well: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "check_load", lambda: BUSY)
+    answer = ask()
+    assert answer.exit_code == 0
+    assert answer.stdout.splitlines()[-2:] == [
+        "       fix: wait",
+        "all 11 checks pass; next: python -m stackwise_ray.sweep smoke",
+    ]
+    monkeypatch.setattr(checkup, "check_torch", lambda: replace(SOME, status="fails"))
+    assert "load" not in ask("--even-if-busy").stdout
+
+
+def test_what_was_measured_of_each_tiny_model_is_a_line(
+    well: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = """#!/bin/sh
+    shift 5
+    for words in "$@"; do
+      case "$words" in
+        *bert*) echo '{"words": "w", "problem": "no such model"}' ;;
+        *) echo '{"words": "w", "kind": {"family": "gpt2"},' \\
+          '"sample": {"flops_per_step": 5, "flops_per_s": 2.0e9, "startup_s": 1.25}}' ;;
+      esac
+    done
+    """
+    (tmp_path / "python").write_text(answers)
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    presets = ["decoder/gpt2_family/tiny", "encoder/bert_family/tiny", "decoder/gpt2_family/small"]
+    monkeypatch.setattr("stackwise_ray.planning.calibration_runs.list_presets", lambda kind: presets)
+    answer = ask("--threads", "1", "--seconds", "0.1")
+    assert answer.exit_code == 1
+    lines = answer.stdout.splitlines()
+    at_once = min(usable_cores(), 8)
+    speed = f"2.00GFLOP/s per trial with 1 thread(s), {at_once} at once; first step after 1.2 s"
+    assert f"ok     speed, decoder/gpt2_family/tiny  {speed}" in lines
+    assert "fails  speed, encoder/bert_family/tiny  no such model" in lines
+    assert f"ok     calibration  for plans, in {tmp_path / 'cache' / 'calibration.json'}" in lines
+    assert lines[-1] == "1 of 14 checks fail"
+
+
+def test_a_checked_store_and_session_answer_in_their_own_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both ask a process of their own; what they make of its answer is read here."""
+    python = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def says(script: str) -> tuple[Check, Check]:
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        return checkup.check_ray(), checkup.check_tracking()
+
+    ray, tracking = says("echo hello; echo slots 3 4.5; echo took 0.2")
+    assert (ray.status, tracking.status, ray.fix, tracking.fix) == ("ok", "ok", None, None)
+    assert ray.detail.endswith(" starts in 4.5 s, 3 trials at once")
+    assert tracking.detail.endswith(", the default, SQLite: took a run in 0.2 s")
+    ray, tracking = says("echo Traceback >&2; echo 'OSError: no room' >&2; exit 1")
+    assert (ray.status, tracking.status) == ("fails", "fails")
+    assert ray.detail.endswith(": OSError: no room")
+    assert tracking.detail == "the default, SQLite: OSError: no room"
+    assert tracking.fix == "reinstall mlflow: pip install --force-reinstall mlflow"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://away")
+    _, tracking = says("echo $3 >&2")
+    assert tracking.detail == "MLFLOW_TRACKING_URI: http://away"
+    assert tracking.fix is not None
+    assert tracking.fix.startswith("start the server")
+    python.write_text("#!/bin/sh\nsleep 5\n")
+    assert checkup.check_ray(seconds=0.05).detail.endswith(" did not start in 0.05 s")
+
+
+@pytest.mark.parametrize(("load", "status"), [(0.2, "ok"), (99.0, "note")])
+def test_a_busy_machine_is_a_note(monkeypatch: pytest.MonkeyPatch, load: float, status: str) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    check = checkup.check_load()
+    assert (check.status, check.fix is None) == (status, status == "ok")
+    assert check.detail == f"{load:.1f} processes were running over the last minute, on {usable_cores()} cores"
+
+
+def test_torch_and_the_compilers_of_this_machine_work() -> None:
+    torch = checkup.check_torch()
+    assert torch.status == "ok"
+    assert f", {usable_cores()} cores" in torch.detail
+    for check in (checkup.check_compiler(), checkup.check_cxx_compiler()):
+        assert check.status in ("ok", "note")
+        assert (check.fix is None) == (check.status == "ok")
+
+
+def test_a_package_that_is_missing_or_too_old_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": None, "transformers": "0.1"}
+    real = checkup.package_version
+    monkeypatch.setattr(checkup, "package_version", lambda name: versions.get(name, real(name)))
+    check = checkup.check_packages()
+    assert check.status == "fails"
+    assert "torch is missing" in check.detail
+    assert "transformers is 0.1, not " in check.detail
+    assert check.fix is not None
+
+
+def test_a_python_that_was_not_declared_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
+    check = checkup.check_python()
+    assert (check.status, check.detail.split()[0]) == ("fails", "3.9.1")
+    assert check.fix is not None
+    assert check.fix.startswith("install Python >=3.11")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from stackwise_ray.config.loading import load_sweep
 from stackwise_ray.core.calibration_store import Calibration, CalibrationKey, Sample
 from stackwise_ray.core.errors import ConfigError
-from stackwise_ray.new import app, seconds_of
+from stackwise_ray.new import _data, app, seconds_of
 from stackwise_ray.sweep import plan
 
 ANSWERS = ["--model", "decoder/gpt2_family/tiny", "--against", "decoder/llama_family/tiny", "--data", "markov"]
@@ -129,6 +130,38 @@ def test_a_mistake_is_answered_with_what_to_write(empty: Path, words: list[str],
     assert code == 2
     assert problem in " ".join(said.split())
     assert list(empty.iterdir()) == []
+
+
+MEASURES = """#!/bin/sh
+shift 5
+for words in "$@"; do
+  family=gpt2
+  case "$words" in *llama*) family=llama ;; esac
+  echo "{\\"words\\": \\"w\\", \\"kind\\": {\\"family\\": \\"$family\\"}," \\
+    "\\"sample\\": {\\"flops_per_step\\": 2e9, \\"flops_per_s\\": 1e10, \\"startup_s\\": 1.0}}"
+done
+"""
+
+
+def test_an_arm_that_was_not_measured_is_measured_and_then_planned(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty.parent / "python").write_text(MEASURES)
+    (empty.parent / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(empty.parent / "python"))
+    code, said = new(*ANSWERS, "--yes", "--even-if-busy", "--time", "4min")
+    assert code == 0, said
+    assert "This machine has not been measured on: gpt2, llama." in said
+    assert said.splitlines().count("planning …") == 2
+    assert (empty / "llama_vs_gpt2.yaml").is_file()
+    kinds = json.loads((empty.parent / "cache" / "calibration.json").read_text())["machines"]
+    assert sorted(key.split(" | ")[0] for machine in kinds.values() for key in machine) == ["gpt2", "llama"]
+
+
+def test_data_are_a_preset_or_a_file_of_ones_own(empty: Path) -> None:
+    assert _data("markov") == ("markov", None)
+    (empty / "my text.txt").write_text("mine")
+    assert _data("my text.txt") == ("text_files", "my text.txt")
 
 
 @pytest.mark.slow

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from analysis import AnalysisError, compare, load_curves, load_runs, write_report
-from analysis.__main__ import _two_sources
+from analysis import AnalysisError, load_curves, load_runs, write_report
 from analysis.table.mlflow_runs import _nested
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import to_plain
@@ -221,49 +219,6 @@ def test_a_missing_mlflow_file_is_refused_and_not_created(tmp_path):
     with pytest.raises(AnalysisError, match="no such file"):
         load_runs(f"sqlite:///{path}#lm")
     assert not path.exists()
-
-
-@pytest.mark.slow
-def test_an_mlflow_experiment_of_somebody_else_is_read_and_compared(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    from mlflow import MlflowClient
-
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("lm", artifact_location=str(tmp_path / "artifacts"))
-    parent = client.create_run(experiment, run_name="parent")
-    losses = {"adam": [2.0, 2.1, 2.2], "lion": [1.8, 1.905, 2.01]}
-    for optimizer, values in losses.items():
-        for seed, value in enumerate(values):
-            run = client.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id, "team": "x"})
-            client.log_param(run.info.run_id, "optimizer", optimizer)
-            client.log_param(run.info.run_id, "seed", seed)
-            client.log_metric(run.info.run_id, "val_loss", 9.0, step=0)
-            client.log_metric(run.info.run_id, "val_loss", value, step=1)
-            client.log_metric(run.info.run_id, "worst", math.inf if seed == 0 else -math.inf)
-            client.log_metric(run.info.run_id, "broken", math.nan)
-            client.set_terminated(run.info.run_id)
-    crashed = client.create_run(experiment)
-    client.set_terminated(crashed.info.run_id, status="FAILED")
-    client.set_terminated(parent.info.run_id)
-
-    runs = load_runs(f"{uri}#lm")
-    assert len(runs) == 6
-    assert runs["val_loss"].tolist() == [2.0, 2.1, 2.2, 1.8, 1.905, 2.01]
-    assert runs["worst"].tolist() == [math.inf, -math.inf, -math.inf] * 2
-    assert runs["broken"].isna().all()
-    assert set(runs["team"]) == {"x"}
-    assert sorted(item["by"] for item in runs.attrs["exclusions"]) == ["parent", "status"]
-    comparison = compare(runs, "val_loss", baseline="adam", arm="optimizer")
-    assert comparison.verdicts == {"lion": "better"}
-    assert any("budgets not recorded" in note for note in comparison.notes)
-    both, first = _two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer")
-    assert (len(both), len(both.attrs["exclusions"]), first) == (12, 4, f"{uri}#lm/adam")
-    with pytest.raises(AnalysisError, match="no experiment 'ln'; did you mean 'lm'"):
-        load_runs(f"{uri}#ln")
-    with pytest.raises(AnalysisError, match=r"name an experiment after '#'.*lm"):
-        load_runs(uri)
-    assert not Path("mlruns").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["training=depth_time", "training.finish=0.1"]])

@@ -18,7 +18,7 @@ from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.distributed.display import ProgressDisplay
 from stackwise_ray.distributed.ledger import Ledger
-from stackwise_ray.distributed.messages import Finished, Report, RunSettings
+from stackwise_ray.distributed.messages import Failed, Finished, Report, RunSettings
 from stackwise_ray.planning.preparation import PreparedCorpora
 from stackwise_ray.planning.sweep_plan import SweepPlan
 from stackwise_ray.terminal import make_console
@@ -163,3 +163,55 @@ def test_no_line_is_longer_than_80_characters_on_a_terminal_and_in_a_pipe(
             assert lines[-4].split() == ["trial", "step", "tokens/s", "loss", "answer_accuracy"], "no heading is cut"
             assert all(line[: line.index("…")].startswith("training.lr") for line in lines[-3:]), "long names are"
     assert all(len(line) <= 80 for line in progress.lines())
+
+
+def test_a_pipe_gets_its_first_lines_soon_and_the_last_ones_at_the_end(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ledger = begun(tmp_path, journal)
+    monkeypatch.setattr("stackwise_ray.distributed.display.FIRST_LINES_S", (0.02,))
+    console = Console(file=io.StringIO(), width=200)
+    with ProgressDisplay(console, slots=1, goal=Goal.of("validation/loss")) as progress:
+        progress.watch(ledger, plan)
+        while not console.file.getvalue():  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        assert "0/9 trials done" in console.file.getvalue()  # type: ignore[attr-defined]
+        outcome = Finished(metrics={"validation/loss": 1.25}, environment={})
+        reported(ledger)(step=3, outcome=outcome)
+    last = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert last.startswith("1/9 trials done · ")
+    assert "best validation/loss 1.2500 (" in last
+    assert "waiting for Ray" not in last, "it has ended"
+
+
+def test_a_terminal_shows_a_live_table_until_the_end(tmp_path: Path, journal: Journal) -> None:
+    plan, ledger = begun(tmp_path, journal)
+    terminal = Console(width=80, file=io.StringIO(), force_terminal=True)
+    with ProgressDisplay(terminal, slots=1, goal=Goal.of("validation/loss")) as progress:
+        progress.watch(ledger, plan)
+        reported(ledger)(step=7, metrics={"train/loss": 2.5})
+        assert progress._live is not None
+        progress._live.refresh()
+        shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+        assert "7/50" in shown
+        assert "1 running" in shown
+    assert not progress._live.is_started
+    last = terminal.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert "0/9 trials done · 1 running · " in last
+    assert "7/50" not in last
+
+
+def test_failed_kept_and_best_trials_are_counted(tmp_path: Path, journal: Journal) -> None:
+    _, first = begun(tmp_path, journal)
+    for name, loss in (("t0", 3.0), ("t1", 2.0)):
+        reported(first, name)(step=1, outcome=Finished(metrics={"validation/loss": loss}, environment={}))
+    reported(first, "t2")(step=1, outcome=Failed(reason="NaN"))
+    plan, ledger = begun(tmp_path, journal)
+    progress = ProgressDisplay(make_console(), slots=1, goal=Goal.of("validation/loss"))
+    progress.watch(ledger, plan)
+    for _ in range(2):
+        ledger.next("next")
+    shown = " ".join(progress.lines())
+    assert "2/9 trials done · 1 failed" in shown
+    assert "3 kept from before" in shown
+    assert "best validation/loss 2.0000" in shown

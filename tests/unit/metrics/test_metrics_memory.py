@@ -13,6 +13,7 @@ from stackwise_ray.metrics.memory import (
     LiveTensorPeak,
     SavedActivations,
     device_peak_bytes,
+    in_shards,
     process_peak_bytes,
     reset_device_peak,
     tensors_of,
@@ -142,3 +143,62 @@ def test_the_process_peak_never_falls_and_is_in_bytes() -> None:
 def test_a_cpu_has_no_allocator_peak() -> None:
     reset_device_peak(torch.device("cpu"))
     assert device_peak_bytes(torch.device("cpu")) is None
+
+
+def test_of_a_tensor_made_of_tensors_its_parts_count() -> None:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    pair = TwoTensor(block(2), block(2))
+    with LiveTensorPeak([pair]) as memory:
+        assert memory.live_bytes == 4 * KIB
+    del pair
+    assert memory.live_bytes == 0
+
+
+def test_a_sparse_tensor_has_no_storage_of_its_own() -> None:
+    sparse = torch.eye(4).to_sparse()
+    with LiveTensorPeak([sparse]) as memory:
+        pass
+    assert memory.peak_bytes == 0
+
+
+@pytest.mark.parametrize(("shrinking", "peak"), [(True, 3), (False, 6)])
+def test_what_shrinks_without_an_operation_is_noted_where_that_is_asked_for(shrinking: bool, peak: int) -> None:
+    gathered = block(3)
+    with LiveTensorPeak([gathered], shrinking=shrinking) as memory:
+        gathered.untyped_storage().resize_(0)
+        other = block(2)
+        third = block(1)
+    assert other.numel() + third.numel() == 3 * 256
+    assert memory.peak_bytes == peak * KIB
+    assert memory.live_bytes == (3 if shrinking else 6) * KIB
+
+
+class Gathered(nn.Linear):
+    """A layer whose weight is another one for as long as it is gathered, as that of a model in shards."""
+
+    def unshard(self) -> None:
+        self.shard, self.weight = self.weight, self.whole
+
+    def reshard(self) -> None:
+        self.weight = self.shard
+
+
+def test_gathered_weights_are_no_activations() -> None:
+    layer = Gathered(256, 256, bias=False)
+    layer.whole = nn.Parameter(torch.zeros(256, 256))
+    shard = layer.weight
+    assert (in_shards(layer), in_shards(nn.Linear(1, 1))) == (True, False)
+    x = torch.zeros(4, 256, requires_grad=True)
+    with SavedActivations(nn.Sequential(layer)) as saved:
+        assert layer.weight is shard
+        layer.unshard()
+        assert layer(x).requires_grad
+    assert saved.bytes == 4 * KIB
+
+
+def test_the_peak_of_the_process_is_in_bytes() -> None:
+    import psutil
+
+    resident = psutil.Process().memory_info().rss
+    assert 0.5 * resident < process_peak_bytes() < psutil.virtual_memory().total

@@ -24,7 +24,14 @@ from stackwise_ray.flags import apply_flags
 from stackwise_ray.planning.calibration_key import calibration_key
 from stackwise_ray.running.run import run_trial
 from stackwise_ray.training.assembly import assemble
-from stackwise_ray.training.compiled import as_compiled, compiling
+from stackwise_ray.training.compiled import (
+    _cache_folder,
+    _reason,
+    as_compiled,
+    compiling,
+    kernels_come_late,
+    require_compiler,
+)
 from stackwise_ray.training.parallel.collectives import Alone
 from stackwise_ray.training.stages import stage_plan
 from stackwise_ray.training.step import StepValues, TrainingStep
@@ -64,6 +71,52 @@ def test_without_a_compiler_a_trial_is_refused_before_it_begins(monkeypatch, tmp
     with pytest.raises(ConfigError, match=r"training.compile = true .* no-such-compiler is not on PATH; install one"):
         run(with_training(compile=True), tmp_path)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_compiler_is_looked_for_where_torch_looks(monkeypatch):
+    monkeypatch.setenv("CXX", sys.executable)
+    require_compiler(torch.device("cpu"))
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    require_compiler(torch.device("cuda"))
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    with pytest.raises(ConfigError, match=r"training.compile = true needs triton, .* pip install triton, or write fal"):
+        require_compiler(torch.device("cuda"))
+    assert [kernels_come_late(torch.device(name)) for name in ("cpu", "cuda")] == [False, True]
+
+
+def test_a_pass_that_would_be_compiled_again_is_an_error_with_the_step_and_others_stay_theirs():
+    with pytest.raises(TrialError) as refused, as_compiled(7):
+        raise RuntimeError("Detected recompile when torch.compile stance is 'fail_on_recompile'\nsize mismatch")
+    assert str(refused.value) == (
+        "training.compile = true: the model has changed at step 7, so its pass would be compiled again: "
+        "Detected recompile when torch.compile stance is 'fail_on_recompile'; write false"
+    )
+    with pytest.raises(RuntimeError, match="out of memory"), as_compiled(7):
+        raise RuntimeError("out of memory")
+
+
+def test_what_torch_compiles_lies_beside_our_caches_while_it_does(monkeypatch, module_cache, tmp_path):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with _cache_folder():
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(module_cache / "compiled")
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STACKWISE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(TrialError, match=r"compiled: Not a directory; set STACKWISE_CACHE to a writable folder"):
+        _cache_folder().__enter__()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("\n  first \nsecond", "first"),
+        ("Traceback\n x.cpp:3: error: no member\nerror: 1", "x.cpp:3: error: no member"),
+        ("", "ValueError"),
+    ],
+)
+def test_the_reason_is_the_line_of_the_compiler_or_the_first(said, shown):
+    assert _reason(ValueError(said)) == shown
 
 
 def test_the_flag_says_what_it_does_not_go_with():
