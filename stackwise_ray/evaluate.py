@@ -45,7 +45,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
         "--run runs/bk --tasks wikitext2,ptb",
         "--list   # the tasks, and their data",
         "--model gpt2 --tasks wikitext2",
-        "--model runs/bk/model data=text_files data.path=my.txt",
+        "--model gpt2 data=text_files data.path=my.txt",
         "--run runs/mine --plugin my_corpus.py",
     )
 )

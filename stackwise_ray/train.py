@@ -68,7 +68,7 @@ sys.modules[__name__].__class__ = _CallableModule
     epilog=examples(
         "train",
         "model=decoder/bk_family/tiny --output runs/bk",
-        "model=decoder/gpt2_family/tiny data=markov --plan",
+        "model=decoder/gpt2_family/tiny --plan",
         "training.lr=3e-4 flags=[mixed_precision]",
         "flags=[my_flag] --plugin my_flag.py",
         "--multirun training.lr=1e-3,3e-3   # a sweep",

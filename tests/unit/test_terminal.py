@@ -25,12 +25,23 @@ COMMANDS = ("new", "sweep", "train", "evaluate", "doctor")
 PACKAGE = Path(__file__).parents[2] / "stackwise_ray"
 
 
+def help_of(command: str, width: int) -> str:
+    """What the command's help shows on a terminal of this width."""
+    app = importlib.import_module(f"stackwise_ray.{command}").app
+    with pytest.MonkeyPatch.context() as patch:
+        # Typer reads TERMINAL_WIDTH once, when it first shows help: in whichever test that was.
+        patch.setattr("typer.rich_utils.MAX_WIDTH", width)
+        size = {"COLUMNS": str(width), "NO_COLOR": "1"}
+        shown = CliRunner().invoke(app, ["--help"], env=size, prog_name="stackwise").output
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown)  # bold, where the environment forces a terminal
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_holds_its_examples_whole(command: str) -> None:
     app = importlib.import_module(f"stackwise_ray.{command}").app
     (registered,) = app.registered_commands
-    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200", "NO_COLOR": "1"}).output
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+    shown = help_of(command, 200)
+    lines = [line.strip() for line in shown.splitlines()]
     examples = [line for line in registered.epilog.splitlines() if line.startswith("python -m")]
     assert examples
     for example in examples:
@@ -39,9 +50,7 @@ def test_the_help_of_a_command_holds_its_examples_whole(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_is_as_on_file(command: str, golden: Golden) -> None:
-    app = importlib.import_module(f"stackwise_ray.{command}").app
-    size = {"COLUMNS": "80", "TERMINAL_WIDTH": "80", "NO_COLOR": "1"}
-    golden.check(f"help/{command}.txt", CliRunner().invoke(app, ["--help"], env=size, prog_name="stackwise").output)
+    golden.check(f"help/{command}.txt", help_of(command, 80))
 
 
 @pytest.mark.parametrize("width", [80, 100, 119])
@@ -49,10 +58,9 @@ def test_the_help_of_a_command_is_as_on_file(command: str, golden: Golden) -> No
 def test_the_help_of_a_command_cuts_no_sentence_and_no_example(command: str, width: int) -> None:
     app = importlib.import_module(f"stackwise_ray.{command}").app
     (registered,) = app.registered_commands
-    size = {"COLUMNS": str(width), "TERMINAL_WIDTH": str(width), "NO_COLOR": "1"}
-    shown = CliRunner().invoke(app, ["--help"], env=size).output
+    shown = help_of(command, width)
     assert "…" not in shown
-    assert "..." not in shown.replace("=value ...", "").replace("[ARGS]...", "").replace("]...", "")
+    assert "..." not in shown.replace("=value ...", "").replace("[ARGS]...", "").replace("]...", "").replace("...]", "")
     words = re.sub(r"[│╭╮╰╯─\s]+", " ", shown)
     for _, option in option_helps(registered.callback):
         assert all(word in words for word in option.split())
