@@ -179,7 +179,11 @@ def require_trial_path(path: str, *, place: str | None = None, source: str | Non
 
 
 def suggest_path(path: str) -> str:
-    """The end of an "unknown path" message: the nearest path, siblings first."""
+    """The end of an "unknown path" message: the nearest path, siblings first, then the same name elsewhere.
+
+    >>> suggest_path("training.warmup")
+    "did you mean 'training.schedule.warmup'?"
+    """
     parent, _, name = path.rpartition(".")
     known = [*trial_paths(), MAX_STEPS]
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
@@ -188,6 +192,9 @@ def suggest_path(path: str) -> str:
     ending = suggest_key(name, [other.rpartition(".")[2] for other in siblings])
     if ending.startswith("did you mean '") and parent:
         return ending.replace("did you mean '", f"did you mean '{parent}.", 1)
+    elsewhere = [other for other in known if other.rpartition(".")[2] == OTHER_NAMES.get(name, name)]
+    if len(elsewhere) == 1 and not ending.startswith("did you mean '"):
+        return f"did you mean '{elsewhere[0]}'?"
     return ending
 
 

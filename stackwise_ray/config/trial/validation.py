@@ -206,8 +206,8 @@ def _explain(problem: Any, name: str, holder: _Holder, kinds: list[str], is_comp
         )
     if kind == "too_short":
         return f"= {show(value)} has too few entries; it needs {context['min_length']}"
-    if kind in ("too_long", "missing_positional_only_argument", "unexpected_positional_argument"):
-        return f"= {show(value)} has the wrong number of entries"
+    if kind == "too_long":
+        return f"= {show(value)} has too many entries; it may have {context['max_length']}"
     return f"= {show(value)}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from test_analysis_report import write_search
 from test_analysis_report_page import composed, write_encoders, write_flags
 
 from analysis.__main__ import main
+from analysis.report.html_page import to_html
 from analysis.report.page import to_markdown
 from tests.golden import Golden
 
@@ -128,6 +130,13 @@ def test_the_report_of_a_sweep_is_as_on_file(name: str, golden: Golden, tmp_path
     folder = SWEEPS[name](tmp_path / "sweep")
     text = to_markdown(composed(folder), folder / "report")
     golden.check(f"report/{name.replace(' ', '_')}.md", text.replace(str(tmp_path), "FOLDER"))
+
+
+@pytest.mark.parametrize("name", ["comparison", "search"])
+def test_the_page_of_a_sweep_with_its_links_is_as_on_file(name: str, golden: Golden, tmp_path: Path) -> None:
+    page = to_html(composed(SWEEPS[name](tmp_path / "sweep")))
+    body = page.split("<body>")[1].replace(str(tmp_path), "FOLDER")
+    golden.check(f"report/{name}.html", re.sub(r"(</(?:tr|p|li|h\d|table|section)>)(?=.)", r"\1\n", body))
 
 
 @pytest.mark.parametrize("name", SWEEPS)

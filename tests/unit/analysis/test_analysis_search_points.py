@@ -57,6 +57,8 @@ def test_values_that_are_no_numbers_are_side_by_side_under_their_names():
     axes = drawn([point(2.0, lr="cosine"), point(3.0, lr="linear"), point(2.5, lr="cosine")])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cosine", "linear"]
     assert places(axes.lines[1]) == [(0.0, 2.0), (0.0, 2.5), (1.0, 3.0)]
+    mixed = drawn([point(2.0, lr=0.1), point(3.0, lr="auto"), point(4.0, lr=True)])
+    assert [label.get_text() for label in mixed.get_xticklabels()] == ["0.1", "auto", "True"]
 
 
 def test_only_parameters_that_vary_are_drawn_and_at_most_four():

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from stackwise_ray.kernels import FLOP_FORMULAS, available_backends, resolvent_apply, resolvent_diagonal
+from stackwise_ray.kernels.backends import reference
 
 Maker = Callable[..., Tensor]
 
@@ -42,6 +43,29 @@ def test_opcheck_passes(backend: str, causal: bool) -> None:
     torch.library.opcheck(
         ops.resolvent_apply.default, (made["potential"], made["hop"], made["shift"], made["values"], *rest)
     )
+
+
+@pytest.mark.parametrize("op", ["diagonal", "apply"])
+def test_gradients_by_autograd_are_those_of_the_reference_and_another_computation_than_the_adjoint(op: str) -> None:
+    torch.manual_seed(1)
+    made = {
+        name: (
+            value.detach().to(torch.complex128 if value.is_complex() else torch.float64) * (1 + torch.rand(1).item())
+        ).requires_grad_()
+        for name, value in tensors(2, 3, 33, 4).items()
+    }
+    names = ("potential", "coupling", "shift") if op == "diagonal" else ("potential", "hop", "shift", "values")
+    leaves = [made[name] for name in names]
+    own = getattr(reference, op)(*leaves, True)
+    want = torch.autograd.grad(own.abs().sum(), leaves)
+    found = {
+        gradient: torch.autograd.grad(run(made, op, True, backend="torch", gradient=gradient).abs().sum(), leaves)
+        for gradient in ("autograd", "adjoint")
+    }
+    for name, expected, autograd, adjoint in zip(names, want, found["autograd"], found["adjoint"], strict=True):
+        assert torch.allclose(expected, autograd, rtol=1e-12), name
+        assert torch.allclose(expected, adjoint, rtol=1e-9), name
+    assert not all(torch.equal(one, two) for one, two in zip(found["autograd"], found["adjoint"], strict=True))
 
 
 @pytest.mark.parametrize("causal", [True, False])
