@@ -115,8 +115,8 @@ def budget_name(budget: str) -> str:
 def counted(number: int) -> str:
     """A small number as a word.
 
-    >>> counted(4), counted(40)
-    ('four', '40')
+    >>> counted(0), counted(10), counted(11)
+    ('no', 'ten', '11')
     """
     return _NUMBERS[number] if number < len(_NUMBERS) else f"{number:,}"
 

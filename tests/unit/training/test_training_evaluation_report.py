@@ -5,7 +5,8 @@ from __future__ import annotations
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.trial_metrics import COST_METRICS, QUALITY_METRICS
 from stackwise_ray.training.evaluation_report import evaluation_report
-from tests.small_trials import TRIAL
+from tests.golden import Golden
+from tests.small_trials import TRIAL, with_training
 
 
 def rows(metrics: dict[str, float]) -> list[str]:
@@ -29,3 +30,15 @@ def test_what_was_counted_of_a_split_is_said_in_a_sentence() -> None:
     page = evaluation_report(TRIAL, "t", counts, [], {})
     assert "Test split in full: 1,200 tokens scored once each, 300 words, 5,000 bytes" in page
     assert "Validation split in full" not in page
+
+
+def test_the_page_is_as_on_file(golden: Golden) -> None:
+    measured = {metric.path: 0.5 + number for number, metric in enumerate((*QUALITY_METRICS, *COST_METRICS))}
+    began = {"init/flops": 2.5e12, "init/charged": 0.0}
+    stages = [
+        {"name": "stack 1", "active_blocks": [0], "trainable_params": 4200, "tokens": 96, "flops_counted": 1.5e9},
+        {"name": "finish", "active_blocks": [0, 1], "trainable_params": 9100, "tokens": 160, "flops_counted": 2e9},
+    ]
+    facts = {"stackwise_ray": "0.1.0", "torch": "2.13.0", "device": "cpu", "threads": 1, "data_fingerprint": "f" * 16}
+    trial = with_training(regime="hybrid", init_from="runs/x/model")
+    golden.check("evaluation/page.md", evaluation_report(trial, "t", measured | began, stages, facts))
