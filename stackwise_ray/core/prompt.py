@@ -5,14 +5,15 @@ Called by the objects' own `__repr__` and `_repr_html_`. Text is of at most 20 l
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
-MOST_LINES, WIDTH = 20, 100
+MOST_LINES, MOST_NOTES, WIDTH = 20, 8, 100
 
 
 def as_text(title: str, rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
-    """Aligned columns under a title; rows and notes that do not fit are counted, long lines are cut.
+    """Aligned columns under a title; rows and notes that do not fit are counted, long rows are cut, long notes wrapped.
 
     >>> print(as_text("Plan of x", [("arm", "steps"), ("a", "12")], ["not tuned"]))
     Plan of x
@@ -20,12 +21,14 @@ def as_text(title: str, rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
       a    12
       not tuned
     """
-    room = MOST_LINES - 1 - min(len(notes), 6)
+    said = [line for note in notes for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
+    if len(said) > MOST_NOTES:
+        said = [*said[: MOST_NOTES - 1], f"… and {len(said) - MOST_NOTES + 1} more lines"]
+    room = MOST_LINES - 1 - len(said)
     shown, hidden = (rows, 0) if len(rows) <= room else (rows[: room - 1], len(rows) - room + 1)
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)] if shown else []
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
     lines += [f"… and {hidden} more"] * bool(hidden)
-    said = list(notes) if len(notes) <= 6 else [*notes[:5], f"… and {len(notes) - 5} more notes"]
     return "\n".join([_cut(title), *(f"  {_cut(line)}" for line in [*lines, *said])])
 
 

@@ -7,6 +7,7 @@ every command line, with several values between commas.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +162,9 @@ def _of_values(trial: TrialConfig, model: str, path: str, text: str) -> Contest:
     claim = f"At equal training FLOPs, which {path} gives {_short(model)} the lowest loss?"
     arms = {"base": {}} | {arm: {path: value} for arm, value in parsed.items()}
     if path == RATE:
+        for rate in parsed.values():
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not math.isfinite(rate):
+                raise ConfigError(f"= {path}={text} contains {rate}; it must be numbers, like 1e-3,3e-3", path=PLACE)
         arms = _rates(trial.training.lr, parsed, text)
         first, *others = (f"{change[RATE]:g}" for change in arms.values())
         claim = f"{claim[:-1]}: {', '.join([f'{first} (the baseline)', *others[:-1]])} or {others[-1]}?"

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 _MOST = 100_000
+_NAMESPACES = ("aten", "prims", "stackwise_ray")
+"""Of operations whose shapes follow from what they are given; those of a plugin may ask anything."""
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -47,10 +49,12 @@ _results: dict[tuple[Any, ...], _Form | tuple[_Form | None, ...]] = {}
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`func(*args, **kwargs)`; where the tensors lie on the meta device, the shape of its result is not found twice.
 
-    Remembered are operations that return fresh tensors alone: none that writes, and none that gives a view.
+    Remembered are torch's own operations and ours that say that they return fresh tensors alone: none that writes, and
+    none that gives a view. Where another mode looks at operations too, every one is carried out, so that it sees it.
     """
     key: list[Any] = [func, torch.get_default_dtype()]
-    if not (_fresh(func) and _describe(args, key) and _describe(kwargs.items(), key)):
+    seen = _get_current_dispatch_mode() is not None
+    if seen or not (_fresh(func) and _describe(args, key) and _describe(kwargs.items(), key)):
         return func(*args, **kwargs)
     found = tuple(key)
     known = _results.get(found)
@@ -69,7 +73,9 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def _fresh(func: Any) -> bool:
     """Whether an operation leaves what it is given, and returns nothing of it."""
     schema = getattr(func, "_schema", None)
-    return schema is not None and all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
+    if schema is None or func.namespace not in _NAMESPACES:
+        return False
+    return all(value.alias_info is None for value in (*schema.arguments, *schema.returns))
 
 
 def _describe(values: Iterable[Any], key: list[Any]) -> bool:

@@ -35,7 +35,7 @@ def plan_table(plan: SweepPlan) -> RenderableType:
                 "—" if row.peak_bytes is None else format_bytes(row.peak_bytes),
                 "—" if row.disk_bytes is None else format_bytes(row.disk_bytes),
             )
-    refused = [Text(f"refused: {row.arm}: {row.refused}", style="red") for row in plan.refused]
+    refused = [Text(f"refused: {row.name}: {row.refused}", style="red") for row in plan.refused]
     if not plan.accepted:
         return Group(*refused)
     return Group(arms, budgets, *refused, Text(_caption(plan)))

@@ -268,7 +268,7 @@ class SweepPlan:
         ]
 
     def _remarks(self) -> list[str]:
-        return [*(f"refused: {row.arm}: {row.refused}" for row in self.refused), *self.notes]
+        return [*(f"refused: {row.name}: {row.refused}" for row in self.refused), *self.notes]
 
     def _totals(self) -> dict[str, float | None]:
         return {"trials": self.trials, "flops": self.flops, "seconds": self.seconds}

@@ -358,7 +358,7 @@ def _search_trials(sweep: SweepConfig, design: Design) -> int:
 
 
 def _search_costs(sweep: SweepConfig) -> str:
-    """Of which point the plan's costs are: nobody knows the points of a search before it runs."""
+    """Says for which point the plan counts the costs: nobody knows the points of a search before it runs."""
     rows = "search and winners" if _search(sweep).winners else "search"
     point = "the middle of every range in search.space, and the middle value of every list"
     return f"{rows}: planned for one point, {point}; other points may cost more or less"

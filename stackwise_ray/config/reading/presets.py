@@ -41,6 +41,9 @@ _CHOICE = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*")
 _HYDRAS = re.compile(r"\$\{|@package|^\s*(?:hydra\b|defaults\b|_)|\?\?\?", re.MULTILINE)
 """What only Hydra understands: interpolation, packages, its own key, defaults lists, private keys, missing values."""
 
+_OURS = re.compile(r"(?!(?:hydra|defaults)$)[a-z][a-z0-9_]*")
+"""A key that has no meaning for Hydra."""
+
 _composed: dict[Any, dict[str, Any]] = {}
 """Composed presets by choice and state of the files: Hydra takes 50 ms for each, and a sweep asks several times."""
 
@@ -137,7 +140,8 @@ class PresetCatalogue:
                 found[group] = OmegaConf.to_container(OmegaConf.create(text), throw_on_missing=True)
             except Exception:  # whatever is wrong with a file, Hydra gives the message
                 return None
-            if not found[group] or not isinstance(found[group], dict):
+            keys = found[group] if isinstance(found[group], dict) else {}
+            if not keys or not all(_OURS.fullmatch(str(key)) for key in keys):
                 return None
         return found
 

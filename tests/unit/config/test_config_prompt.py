@@ -57,8 +57,8 @@ def test_a_plan_of_many_arms_is_a_few_lines_at_a_prompt_and_whole_in_a_notebook(
     assert len(lines) <= MOST_LINES
     assert lines[0] == "plan of many: 200 trials to run, 2 at once"
     assert lines[2].split() == ["arm0", "3", "(1", "done)", "1.00k", "5", "—", "1.00G", "—", "—"]
-    assert lines[-6] == "  refused: odd: 7 heads"
-    assert lines[-1] == "  … and 5 more notes"
+    assert lines[-8] == "  refused: odd: 7 heads"
+    assert lines[-1] == "  … and 3 more lines"
     (more,) = (int(found[1]) for line in lines if (found := re.fullmatch(r"  … and (\d+) more", line)))
     assert more + sum(line.startswith("  arm") for line in lines) - 1 == 101, "the heading begins with arm too"
     html = plan._repr_html_()

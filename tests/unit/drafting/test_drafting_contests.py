@@ -157,3 +157,9 @@ def test_what_is_measured_is_what_the_arms_train() -> None:
     ]
     of_markov = draft_of(contest(GPT2, "training.batch_tokens=2048"), GPT2)
     assert measured_trials(of_markov, ["batch_tokens_2048"]) == [f"model={GPT2} data=markov training.batch_tokens=2048"]
+
+
+@pytest.mark.parametrize("values", ["abc", "null", "nan", "true", "1e-3,'2e-3'", "[1e-3]"])
+def test_rates_that_are_no_numbers_are_refused(values: str) -> None:
+    with pytest.raises(ConfigError, match="it must be numbers, like 1e-3,3e-3"):
+        contest(GPT2, f"training.lr={values}")

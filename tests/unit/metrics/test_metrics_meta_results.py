@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from stackwise_ray.metrics.flops import FlopCounter
 from stackwise_ray.metrics.meta_results import Remembered
 
 META = {"device": "meta"}
@@ -70,3 +71,11 @@ def test_gradients_go_through_remembered_results() -> None:
             (torch.ones(2, 3, **META) @ weight).sum().backward()
         assert weight.grad is not None
         assert weight.grad.shape == (3, 5)
+
+
+def test_whoever_looks_at_operations_outside_sees_those_that_are_remembered() -> None:
+    x = torch.ones(4, 4, **META)
+    for _ in range(2):
+        with FlopCounter() as outer, FlopCounter() as inner:
+            _ = x @ x
+        assert (outer.forward, inner.forward) == (2 * 4**3, 2 * 4**3)
