@@ -11,15 +11,19 @@ from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker
 
 
-def tracked_report(name: str, attempt: int, step: int, loss: float | None = None) -> MetricRecord:
+def tracked_report(
+    name: str, attempt: int, step: int, loss: float | None = None, time: float | None = None, **metrics: float
+) -> MetricRecord:
+    """A step's report; its loss falls unless it is given. Metrics are named with __ for /."""
+    others = {path.replace("__", "/"): value for path, value in metrics.items()}
     return MetricRecord(
         trial_id=name,
         attempt=attempt,
         step=step,
         tokens=64 * step,
         flops=1000 * step,
-        time=1.7e9 + step,
-        metrics={"train/loss": 5.0 / (1 + step) if loss is None else loss},
+        time=time or 1.7e9 + step,
+        metrics=others | {"train/loss": 5.0 / (1 + step) if loss is None else loss},
     )
 
 

@@ -25,6 +25,7 @@ from stackwise_ray.core.records import MetricRecord, Role, TrialRecord
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import MlflowTracker, ui_command
 from tests.browser import Browser, running_browser
+from tests.tracked_trials import tracked_report
 
 pytestmark = pytest.mark.slow
 
@@ -186,17 +187,7 @@ def run(journal: Journal, number: int, arm: str, role: Role, *, loss: float) -> 
     journal.add_trial(TrialRecord(trial_id=name, number=number, arm=arm, seed=seed, role=role, config=config))
     attempt = journal.start_attempt(name)
     for step in (1, 2):
-        metrics = {"train/lr": lr, "train/loss": loss + 1 / step}
-        record = MetricRecord(
-            trial_id=name,
-            attempt=attempt,
-            step=step,
-            tokens=64 * step,
-            flops=1000 * step,
-            time=1.7e9 + step,
-            metrics=metrics,
-        )
-        journal.add_reports([record])
+        journal.add_reports([tracked_report(name, attempt, step, loss + 1 / step, train__lr=lr)])
     journal.finish(name, attempt, {"validation/loss": loss, "memory/peak_bytes": 4096.0 * d_model}, {"torch": "2"})
 
 

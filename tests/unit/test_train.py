@@ -12,28 +12,13 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import stackwise_ray.train as command
+from stackwise_ray.contracts.small_trial import WORDS
 from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.records import MetricRecord
 from stackwise_ray.training.trial_folder import TrialResult
 from tests.small_trials import TRIAL
 
 pytestmark = pytest.mark.usefixtures("module_cache")
-
-WORDS = [
-    "model=decoder/gpt2_family/tiny",
-    "model.n_layers=1",
-    "model.d_model=16",
-    "model.n_heads=2",
-    "model.d_ff=32",
-    "data=markov",
-    "data.seq_len=16",
-    "data.validation_tokens=256",
-    "data.final_evaluation=fixed",
-    "data.markov={order: 1, n_symbols: 4, n_tokens: 4000}",
-    "training.evaluations=1",
-    "training.batch_tokens=64",
-    "training.max_steps=3",
-]
 
 
 def train(*words: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
@@ -48,13 +33,13 @@ def test_a_trial_is_trained_into_a_folder_of_its_identity_and_answered_again(
     assert done.exit_code == 0, done.output
     (folder,) = (tmp_path / "runs").iterdir()
     metrics = json.loads((folder / "outputs" / "metrics.json").read_text())
-    assert metrics["steps/total"] == 3
+    assert metrics["steps/total"] == 6
     first, quality, cost, where = done.stdout.splitlines()
-    assert first == "gpt2 1×16 on markov: starting"
+    assert first == "gpt2 2×16 on markov: starting"
     assert quality.startswith(
         f"validation loss {format_metric('validation/loss', metrics['validation/loss'])} nats per"
     )
-    assert cost.startswith("192 tokens, ")
+    assert cost.startswith("768 tokens, ")
     assert " training FLOPs, " in cost
     assert where == f"results: runs/{folder.name}"
     assert done.stderr == ""
@@ -88,14 +73,14 @@ def test_a_plan_of_several_values_is_that_of_a_grid(tmp_path: Path, monkeypatch:
     assert done.exit_code == 0, done.output
     rows = json.loads(done.stdout)["rows"]
     assert len(rows) == 4
-    assert {row["steps"] for row in rows} == {3}
+    assert {row["steps"] for row in rows} == {6}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_is_a_table_on_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = train(*WORDS, "--plan", folder=tmp_path, monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
-    assert "gpt2 1×16 on markov" in done.stdout
+    assert "gpt2 2×16 on markov" in done.stdout
     assert "classical" in done.stdout
     assert done.stderr == ""
 
@@ -103,7 +88,7 @@ def test_a_plan_is_a_table_on_standard_output(tmp_path: Path, monkeypatch: pytes
 def test_a_mistake_of_the_words_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, said in (
         (["model=decoder/gpt2_family/tny"], "did you mean 'decoder/gpt2_family/tiny'"),
-        ([*WORDS[:-2], "training.batch_tokens=60", "training.max_steps=3"], "choose 48 or 64"),
+        ([*(word for word in WORDS if "batch_tokens" not in word), "training.batch_tokens=60"], "choose 48 or 64"),
         ([*WORDS, "--plan", "--output", "x"], "--plan writes nothing"),
         ([*WORDS, "--json"], "--json prints a plan: add --plan"),
         ([*WORDS, "--multirun", "--threads", "1"], "--threads is for one trial"),

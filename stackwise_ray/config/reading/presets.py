@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,12 +34,6 @@ DEFAULTS = {"data": "python_stdlib", "training": "classical", "optimizer": "adam
 
 _CHOICE = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)*")
 
-
-_HYDRAS = re.compile(r"\$\{|@package|^\s*(?:hydra\b|defaults\b|_)|\?\?\?", re.MULTILINE)
-"""What only Hydra understands: interpolation, packages, its own key, defaults lists, private keys, missing values."""
-
-_OURS = re.compile(r"(?!(?:hydra|defaults)$)[a-z][a-z0-9_]*")
-"""A key that has no meaning for Hydra."""
 
 _composed: dict[Any, dict[str, Any]] = {}
 """Composed presets by choice and state of the files: Hydra takes 50 ms for each, and a sweep asks several times."""
@@ -103,8 +94,7 @@ class PresetCatalogue:
             self.file(group, choice)
         key = (tuple(sorted(chosen.items())), self._state)
         if key not in _composed:
-            plain = self._plain(chosen)
-            _composed[key] = self._compose(chosen) if plain is None else plain
+            _composed[key] = self._compose(chosen)
         return copy.deepcopy(_composed[key])
 
     def draft(self, groups: Mapping[str, str], written: Mapping[str, Origin] | None = None) -> Draft:
@@ -126,24 +116,6 @@ class PresetCatalogue:
             for group, file in files.items()
         }
         return Draft(plain=self.compose(groups), origins=origins)
-
-    def _plain(self, chosen: Mapping[str, str]) -> dict[str, Any] | None:
-        """Presets that use nothing of Hydra, as it would compose them (which takes 50 ms); None: only it can say."""
-        from omegaconf import OmegaConf
-
-        found = {}
-        for group in ("model", *DEFAULTS):
-            try:
-                text = self._files[group][chosen[group]].read_text(encoding="utf-8")
-                if _HYDRAS.search(text):
-                    return None
-                found[group] = OmegaConf.to_container(OmegaConf.create(text), throw_on_missing=True)
-            except Exception:  # whatever is wrong with a file, Hydra gives the message
-                return None
-            keys = found[group] if isinstance(found[group], dict) else {}
-            if not keys or not all(_OURS.fullmatch(str(key)) for key in keys):
-                return None
-        return found
 
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         from hydra import compose as hydra_compose
@@ -223,12 +195,6 @@ def _existing(directory: Path) -> Path:
     return directory.resolve()
 
 
-@functools.lru_cache(maxsize=1)
-def _offers(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points for presets of the distributions on the path; their metadata take 10 ms to read."""
-    return tuple(entry_points(group="stackwise_ray.presets"))
-
-
 def _plugin_directories() -> tuple[list[Path], list[str]]:
     """Folders of the packages that installed distributions name in the entry-point group, and what cannot be found.
 
@@ -236,7 +202,7 @@ def _plugin_directories() -> tuple[list[Path], list[str]]:
     """
     found: list[Path] = []
     problems: list[str] = []
-    for entry in _offers(tuple(os.path.abspath(place) for place in sys.path)):
+    for entry in entry_points(group="stackwise_ray.presets"):
         named = f"the installed plugin of presets '{entry.name}' names {entry.value}"
         try:
             spec = find_spec(entry.value)

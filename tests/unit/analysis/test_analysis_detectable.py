@@ -10,24 +10,10 @@ import pytest
 from analysis.anytime.detectable import observed_noise, smallest_effect
 from analysis.anytime.simulation import simulated_power
 from analysis.paired.power import power
-from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.records import TrialRecord
+from tests.comparisons import COMPARISON
 
-ASKED = ResolvedComparison(
-    metric="validation/loss",
-    direction="minimize",
-    assumed=False,
-    baseline="a",
-    margin=None,
-    equal="flops",
-    tolerance=0.01,
-    alpha=0.05,
-    correction="holm",
-    test="t",
-    family=("b", "c"),
-    step="compare",
-    declared=True,
-)
+ASKED = dataclasses.replace(COMPARISON, family=("b", "c"))
 
 
 @pytest.mark.parametrize(("correction", "level"), [("none", 0.05), ("holm", 0.025), ("benjamini_hochberg", 0.025)])

@@ -99,6 +99,7 @@ def test_a_command_answers_as_on_file(
 ) -> None:
     monkeypatch.chdir(tables)
     monkeypatch.setenv("COLUMNS", "100")
+    # The command as it is typed: `main` reads what was typed.
     monkeypatch.setattr(sys, "argv", ["analysis", *COMMANDS[name], *FORMS[form]])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.config.loading import load_trial
-from stackwise_ray.config.reading.presets import DEFAULTS, PresetCatalogue, compose, list_presets
+from stackwise_ray.config.reading.presets import compose, list_presets
 from stackwise_ray.config.trial.paths import GROUPS
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import problems
@@ -87,32 +87,6 @@ def test_a_folder_of_the_user_adds_presets_that_may_build_on_the_shipped_ones(tm
     assert "mine/deep" in list_presets("model", [odd])
     plain = compose({"model": "mine/deep"}, [odd])
     assert (plain["model"]["n_layers"], plain["model"]["d_model"]) == (9, 64)
-
-
-def test_a_preset_that_uses_nothing_of_hydra_is_what_hydra_makes_of_it(tmp_path: Path) -> None:
-    text = "a: 1e-3\nb: 1_000\nc: yes\nd: 2024-01-01\ne: [1, null, {f: '1'}]\ng: 0o17\nh: .5\n'j': |\n  k\n"
-    catalogue = PresetCatalogue([user_preset(tmp_path, "data/odd", text)])
-    for chosen in ({"data": "odd"}, {"model": "encoder/bk_family/tiny", "data": "wikitext2"}):
-        groups = {**DEFAULTS, "model": "decoder/gpt2_family/tiny", **chosen}
-        assert repr(catalogue._plain(groups)) == repr(catalogue._compose(groups))
-    for name in ("append", "hybrid"):
-        assert catalogue._plain({**groups, "training": name}) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{defaults: [markov, _self_], seq_len: 64}",
-        "\ufeffdefaults: [markov, _self_]\nseq_len: 64\n",
-        "'defaults': [markov, _self_]\nseq_len: 64\n",
-        "'seq_len: 64'",
-        "seq_len: ???",
-        "seq_len: ${data.x}",
-    ],
-)
-def test_a_preset_that_hydra_understands_differently_is_left_to_it(text: str, tmp_path: Path) -> None:
-    catalogue = PresetCatalogue([user_preset(tmp_path, "data/odd", text)])
-    assert catalogue._plain({**DEFAULTS, "model": "decoder/gpt2_family/tiny", "data": "odd"}) is None
 
 
 def test_interpolation_between_groups_is_resolved(tmp_path: Path) -> None:

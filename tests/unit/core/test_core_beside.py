@@ -81,6 +81,7 @@ def test_beside_a_users_module_it_is_loaded_once_under_a_private_name() -> None:
 def test_a_damaged_installation_is_named_and_nothing_half_loaded_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A copy that is damaged: that of the installation is needed by other tests.
     monkeypatch.setattr(beside, "PLACE", tmp_path)
     with pytest.raises(ModuleNotFoundError, match=f"{tmp_path} is missing: install stackwise_ray again"):
         beside.analysis_package()

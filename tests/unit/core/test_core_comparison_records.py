@@ -7,24 +7,10 @@ from typing import Any
 
 import pytest
 
-from stackwise_ray.core.comparison_records import Goal, Questions, ResolvedComparison, read_questions
+from stackwise_ray.core.comparison_records import Goal, Questions, read_questions
 from stackwise_ray.core.errors import AnalysisError
+from tests.comparisons import COMPARISON
 
-COMPARISON = ResolvedComparison(
-    metric="validation/loss",
-    direction="minimize",
-    assumed=False,
-    baseline="a",
-    margin=None,
-    equal="flops",
-    tolerance=0.01,
-    alpha=0.05,
-    correction="holm",
-    test="t",
-    family=("b",),
-    step="compare",
-    declared=True,
-)
 QUESTIONS = Questions(
     arms=("a", "b"),
     baseline="a",

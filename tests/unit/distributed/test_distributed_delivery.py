@@ -61,6 +61,7 @@ def console() -> Console:
 
 @pytest.fixture
 def made(tmp_path: Path, journal: Journal, console: Console, line: Line, monkeypatch: pytest.MonkeyPatch) -> Delivery:
+    # What is tested is what the delivery says of a store; MLflow itself is in test_tracking_mlflow.
     monkeypatch.setattr(delivery, "MlflowTracker", Store)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     asked = sweep(tmp_path, "question: Which is best?\n" + ARMS.lstrip())
@@ -92,6 +93,7 @@ def test_a_sweep_that_ended_is_delivered_with_its_report_and_the_command_that_sh
 def test_without_an_answer_of_the_store_there_is_no_command_and_the_rest_is_named(
     made: Delivery, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The store of this test, which is away.
     monkeypatch.setattr(Store, "experiment_id", None)
     monkeypatch.setattr(Store, "owes", Undelivered(reports=3, trials=1, problem="it is away"))
     made.start()

@@ -169,6 +169,7 @@ def test_a_pipe_gets_its_first_lines_soon_and_the_last_ones_at_the_end(
     tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, ledger = begun(tmp_path, journal)
+    # The first lines come after seconds.
     monkeypatch.setattr("stackwise_ray.distributed.display.FIRST_LINES_S", (0.02,))
     console = Console(file=io.StringIO(), width=200)
     with ProgressDisplay(console, slots=1, goal=Goal.of("validation/loss")) as progress:

@@ -82,6 +82,7 @@ class Bench:
                     return
                 ledger.result(f"t{number}", 1, Report(outcome=bench.ends(assignment)))
 
+        # Ray and MLflow are in the slow tests; this is the driver's own order of work, on a real journal.
         monkeypatch.setattr(driver, "Delivery", Deliveries)
         monkeypatch.setattr("stackwise_ray.distributed.session.ray_session", session)
         monkeypatch.setattr("stackwise_ray.distributed.tuner.run_trials", run_trials)

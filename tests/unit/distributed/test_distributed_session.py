@@ -42,6 +42,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made = Cluster()
     for name in (*session._ENVIRONMENT, "OMP_NUM_THREADS", "RAY_ADDRESS"):
         monkeypatch.setenv(name, "before")
+    # Ray itself is started by the slow tests; here it is what the session asks of it, and leaves behind.
     monkeypatch.setattr("ray.init", made.init)
     monkeypatch.setattr("ray.shutdown", made.shutdown)
     monkeypatch.setattr("ray.cluster_resources", lambda: made.has)
@@ -116,6 +117,7 @@ def test_a_cluster_that_does_not_answer_is_one_message(cluster: Cluster, monkeyp
     def refuses(**options: Any) -> None:
         raise ConnectionError("no Ray at head:1\nand more")
 
+    # A cluster that is not there.
     monkeypatch.setattr("ray.init", refuses)
     with pytest.raises(ConfigError) as refused, ray_session(Demand(), address="head:1"):
         pass
@@ -170,6 +172,7 @@ def test_a_session_that_ended_as_it_should_is_no_death(raylet: subprocess.Popen[
 
 def test_a_cluster_is_lost_when_it_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [{"CPU": 1.0}]
+    # A cluster that answers, and then does not.
     monkeypatch.setattr("ray.cluster_resources", lambda: answers[0])
     watchdog = RayWatchdog(opened(None), lambda reason: None)
     assert watchdog._lost() is None

@@ -117,6 +117,7 @@ def test_a_signal_asks_for_checkpoints_and_ends_the_sweep_once_they_are_there(
     running.handle_signals()
     assert not ledger.settings.stop_request.exists(), "once"
     now = tuner.time.monotonic()
+    # The grace is minutes.
     monkeypatch.setattr(tuner.time, "monotonic", lambda: now + tuner.GRACE_S + 1)
     with pytest.raises(KeyboardInterrupt):
         running.handle_signals()
@@ -148,6 +149,7 @@ class Tune:
             def fit(self) -> None:
                 bench.loop()
 
+        # Tune's own loop is in the slow tests: this one gives the callbacks what Tune would.
         monkeypatch.setattr(tuner.tune, "Tuner", Tuner)
         monkeypatch.setattr(tuner, "RayWatchdog", lambda session, on_lost: tuner.contextlib.nullcontext())
         monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "0")

@@ -52,6 +52,7 @@ def assigned(worker: str) -> Assignment:
 def test_a_trial_whose_workers_have_not_reported_says_what_it_does(
     waits: bool, doing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It asks Ray's tables, which a running cluster has.
     monkeypatch.setattr(workers, "waits_for_resources", lambda: waits)
     sign = workers._starting(assigned("not:run"))
     assert (sign.trial_id, sign.attempt, sign.doing) == ("t", 3, doing)
@@ -92,6 +93,7 @@ class Channel:
 
 @pytest.fixture
 def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
+    # The channel's actor is called here, in this process.
     monkeypatch.setattr(workers.ray, "get", lambda answer: answer)
     CHECKPOINTS.clear()
     return Channel()
@@ -100,6 +102,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
 def work(channel: Channel, function: str, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one of two worker processes runs."""
     context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 2)
+    # What Ray Train tells a worker process.
     monkeypatch.setattr(workers.train, "get_context", lambda: context)
     monkeypatch.setitem(sys.modules, "worker_functions", sys.modules[__name__])
     workers._worker_loop({"assignment": encode(assigned(f"worker_functions:{function}")), "channel": channel})

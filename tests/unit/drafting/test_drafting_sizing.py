@@ -96,12 +96,14 @@ def test_a_busy_machine_is_measured_only_where_that_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told: list[str] = []
+    # A busy machine, wherever the test runs.
     monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))
     with pytest.raises(ConfigError, match=r"^99.0 processes were running .* or add --even-if-busy$"):
         measure(DRAFT, ["wide"], told.append, even_if_busy=False)
     assert told == []
     (tmp_path / "python").write_text('#!/bin/sh\necho \'{"words": "w", "problem": "no such model"}\'\n')
     (tmp_path / "python").chmod(0o755)
+    # The measuring process answers at once; the real one is a slow test of `new`.
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(ConfigError) as refused:
         measure(DRAFT, ["wide", "narrow"], told.append, even_if_busy=True)

@@ -41,6 +41,7 @@ def test_what_is_measured_is_what_a_run_of_the_trial_counts(tmp_path: Path) -> N
 
 def test_it_trains_for_the_seconds_and_no_fewer_than_the_fewest_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     data, now, taken = prepare(TRIAL.data), [0.0], []
+    # A clock on which every step takes a second.
     monkeypatch.setattr("stackwise_ray.planning.speed_test._now", lambda device: now[0])
 
     class Counting(speed_test.TrainingStep):

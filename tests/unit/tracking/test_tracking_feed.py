@@ -9,24 +9,13 @@ from pathlib import Path
 import pytest
 
 from stackwise_ray.core.comparison_records import Goal
-from stackwise_ray.core.records import MetricRecord, TrialRecord
+from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.tracking.feed import flatten, run_name
 from stackwise_ray.tracking.interface import Undelivered
 from stackwise_ray.tracking.journal import Journal
 from stackwise_ray.tracking.mlflow import tracking_uri, ui_command
 from tests.in_memory_tracker import InMemoryTracker
-
-
-def report(name: str, attempt: int, step: int, loss: float, time: float = 0.0) -> MetricRecord:
-    return MetricRecord(
-        trial_id=name,
-        attempt=attempt,
-        step=step,
-        tokens=64 * step,
-        flops=1000 * step,
-        time=time or 1e9 + step,
-        metrics={"train/loss": loss},
-    )
+from tests.tracked_trials import tracked_report as report
 
 
 @pytest.fixture
