@@ -26,7 +26,8 @@ def find_search_space(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ConfigError("is a folder, not a search-space file", source=str(path))
+        inside = next(iter(sorted(path.glob("*.yaml"))), path / "FILE.yaml")
+        raise ConfigError(f"is a folder; give a search-space file, for example {inside}", source=str(path))
     shipped = shipped_search_spaces()
     bare = path.parent == Path() and path.suffix in ("", ".yaml")
     in_folder = path.parent == Path("search_spaces") and path.suffix == ".yaml"

@@ -332,8 +332,11 @@ def test_a_file_is_found_by_path_by_name_and_by_the_path_it_has_in_the_repositor
     for missing in ("smok", "search_spaces/smok.yaml", "elsewhere/smoke.yaml"):
         with pytest.raises(ConfigError, match=r"no such file.*did you mean 'smoke'\?"):
             find_search_space(missing)
-    with pytest.raises(ConfigError, match="is a folder"):
+    with pytest.raises(ConfigError, match=r"is a folder; give .* for example search_spaces/smoke\.yaml$"):
         find_search_space("search_spaces")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"for example empty/FILE\.yaml$"):
+        find_search_space("empty")
 
 
 def test_presets_of_a_user_stand_beside_the_file(tmp_path: Path) -> None:
