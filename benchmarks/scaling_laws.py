@@ -33,8 +33,9 @@ from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.laws import LAWS, Array
-from analysis.scaling.minimisation import Problem, draw, minimise, percentile_ends
+from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.profile_likelihood import profiles
+from analysis.scaling.resampling import draw, percentile_ends
 from stackwise_ray.core.atomic import atomic_write_text
 
 LAW = LAWS["chinchilla"]

@@ -18,8 +18,9 @@ from ..render import equals_p
 from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
-from .minimisation import Problem, draw, minimise, percentile_ends
+from .minimisation import Problem, minimise
 from .profile_likelihood import Profile
+from .resampling import draw, percentile_ends
 
 HOLDOUT_DRAWS = 200
 HOLDOUT_SHARE = 0.05

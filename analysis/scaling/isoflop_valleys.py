@@ -23,7 +23,7 @@ from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
 from .law_words import exponent_notes, valley_caveats, valley_sentence
 from .laws import Array
-from .minimisation import percentile_ends
+from .resampling import percentile_ends
 
 if TYPE_CHECKING:
     import pandas as pd

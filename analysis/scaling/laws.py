@@ -10,14 +10,16 @@ Coordinates are the parameters in the order of `Law.parameters`, logarithms for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
+Side: TypeAlias = Literal["low", "high"]
+Bounds: TypeAlias = dict[str, tuple[float, float]]
 Term: TypeAlias = tuple[Array, Mapping[int, Array | float]]
 """u of one term, broadcastable to (rows, runs), and its derivative by each coordinate that it depends on."""
 
@@ -33,6 +35,10 @@ class Law:
         columns: What the loss depends on; empty: one variable that the caller names.
         terms: u and du of every term at coordinates (rows, parameters) and log-columns (columns, runs).
         starts: Coordinates (starts, parameters) where a search begins, from the log-columns and the log-loss.
+        bounds: Lowest and highest coordinate at which a parameter still means something, from the same two; a profile
+            goes no further. Infinite: by a distance from the estimate. Parameters without an entry are logarithms.
+        limits: Parameters that may lie beyond a bound, at zero ("low") or without end ("high"): the law has a limit
+            there. Coefficients beside others have one at zero without being named.
         scales: (coefficient, exponent or None, column index): changing the unit of a column by e^m adds exponent × m
             (m itself for None) to the logarithm of the coefficient.
         coefficients: Parameters in which the law is linear, a term each; empty where it is not.
@@ -47,6 +53,8 @@ class Law:
     columns: tuple[str, ...]
     terms: Callable[[Array, Array], list[Term]]
     starts: Callable[[Array, Array], Array]
+    bounds: Callable[[Array, Array], Bounds]
+    limits: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
     scales: tuple[tuple[str, str | None, int], ...]
     coefficients: tuple[str, ...]
     exponents: tuple[str, ...] = ()
@@ -194,6 +202,39 @@ def _start_data_constrained(x: Array, y: Array) -> Array:
     return np.array([(E, r + half, r + half, al, be, rd, rn) for (E, r), al, be, rd, rn in grid])
 
 
+def _irreducible(y: Array) -> tuple[float, float]:
+    """A thousandth of the lowest loss is none."""
+    return float(y.min() - np.log(1e3)), float(y.min() + 0.5)
+
+
+_RISING = (0.0, float("inf"))
+"""An exponent: at 0 a term is a constant."""
+
+
+def _bounds_power(x: Array, y: Array) -> Bounds:
+    return {"alpha": _RISING}
+
+
+def _bounds_power_offset(x: Array, y: Array) -> Bounds:
+    return {"E": _irreducible(y), "alpha": _RISING}
+
+
+def _bounds_chinchilla(x: Array, y: Array) -> Bounds:
+    return {"E": _irreducible(y), "alpha": _RISING, "beta": _RISING}
+
+
+def _bounds_bnsl(x: Array, y: Array) -> Bounds:
+    any_slope = (-float("inf"), float("inf"))
+    break_inside = (float(x[0].min()), float(x[0].max()))  # a break outside the runs is none
+    return {"a": _irreducible(y), "c0": any_slope, "c1": any_slope, "d": break_inside}
+
+
+def _bounds_data_constrained(x: Array, y: Array) -> Bounds:
+    most = np.log(1e3) + max(0.0, float((x[1] - x[2]).max()))  # repeats that lose a thousandth of their worth lose none
+    worth = (-float(np.log(1e3)), most)
+    return {"E": _irreducible(y), "R_D": worth, "R_N": worth}
+
+
 _ADDITIVE = frozenset({"E", "A", "B"})
 LAWS: dict[str, Law] = {
     law.name: law
@@ -206,6 +247,7 @@ LAWS: dict[str, Law] = {
             columns=(),
             terms=_power,
             starts=_start_power,
+            bounds=_bounds_power,
             scales=(("A", "alpha", 0),),
             coefficients=("A",),
             source="Kaplan et al. (2020), arXiv 2001.08361",
@@ -218,6 +260,8 @@ LAWS: dict[str, Law] = {
             columns=(),
             terms=_power_offset,
             starts=_start_power_offset,
+            bounds=_bounds_power_offset,
+            limits={"E": ("low",)},
             scales=(("A", "alpha", 0),),
             coefficients=("E", "A"),
             source="Henighan et al. (2020), arXiv 2010.14701",
@@ -230,6 +274,8 @@ LAWS: dict[str, Law] = {
             columns=("params", "tokens"),
             terms=_chinchilla,
             starts=_start_chinchilla,
+            bounds=_bounds_chinchilla,
+            limits={"E": ("low",)},
             scales=(("A", "alpha", 0), ("B", "beta", 1)),
             coefficients=("E", "A", "B"),
             exponents=("alpha", "beta"),
@@ -243,6 +289,8 @@ LAWS: dict[str, Law] = {
             columns=(),
             terms=_bnsl,
             starts=_start_bnsl,
+            bounds=_bounds_bnsl,
+            limits={"a": ("low",)},
             scales=(("b", "c0", 0), ("d", None, 0)),
             coefficients=("a", "b"),
             source="Caballero et al. (2023), arXiv 2210.14891, one break",
@@ -256,6 +304,8 @@ LAWS: dict[str, Law] = {
             columns=("params", "tokens", "unique_tokens"),
             terms=_data_constrained,
             starts=_start_data_constrained,
+            bounds=_bounds_data_constrained,
+            limits={"E": ("low",), "R_D": ("low", "high"), "R_N": ("low", "high")},
             scales=(("A", "alpha", 0), ("B", "beta", 1)),
             coefficients=(),
             exponents=("alpha", "beta"),

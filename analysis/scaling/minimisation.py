@@ -7,9 +7,7 @@ profile holds a coordinate. Called by `parametric_law` and `certificate`.
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +19,6 @@ from .laws import Array, Law
 
 _ARMIJO, _WOLFE = 1e-4, 0.9
 _MOST_STEPS = 400
-_ROWS = 100
-"""Fits that move together."""
-_PATIENCE_S = 2.0
 _ROUNDING = 1e-7
 """Residual below which two fits are the same: the objective of noise-free runs is rounding, not a measure."""
 
@@ -241,7 +236,7 @@ def _inverses(matrix: Array, free: NDArray[np.bool_]) -> Array:
     patterns, members = np.unique(free, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         inner = matrix[np.ix_(pattern, pattern)]
-        if not np.isfinite(inner).all():  # the law overflows there: begin as steepest descent does
+        if not np.isfinite(inner).all() or not inner.any():  # the law overflows or is flat: as steepest descent begins
             inverses[members.reshape(-1) == number] = np.diag(pattern.astype(float))
             continue
         diagonal = np.diag(inner)
@@ -263,44 +258,3 @@ def _update(inverse: Array, rows: NDArray[np.intp], moves: Array, turns: Array) 
     weight = (1.0 + np.einsum("bi,bi->b", y, bent) / along) / along
     cross = np.einsum("bi,bj->bij", bent, s) / along[:, None, None]
     inverse[rows] += weight[:, None, None] * np.einsum("bi,bj->bij", s, s) - cross - cross.transpose(0, 2, 1)
-
-
-def draw(problem: Problem, theta: Array, weights: Array, label: str) -> tuple[Array, int]:
-    """The law refitted to each row of weights (rows, runs), from `theta` (coordinates,) on.
-
-    Returns:
-        Coordinates (rows, coordinates) of the draws that have a finite law, and how many had none.
-    """
-    parts = [
-        minimise(problem, np.repeat(theta[None], len(weights[part]), axis=0), weights[part])
-        for part in _chunks(len(weights), label)
-    ]
-    rows = np.concatenate([at for at, _ in parts])
-    finite = np.isfinite(rows).all(axis=1) & np.isfinite(np.concatenate([value for _, value in parts]))
-    return rows[finite], int((~finite).sum())
-
-
-def percentile_ends(draws: Array) -> tuple[Array, Array]:
-    """Ends of the 95 % percentile interval over draws (draws, …): two of the draws, so infinite ones do no harm."""
-    low, high = np.quantile(draws, (0.025, 0.975), axis=0, method="nearest")
-    return low, high
-
-
-def _chunks(total: int, label: str) -> Iterator[slice]:
-    """Slices that fit into a core's cache, with a progress bar on a terminal once two seconds have passed."""
-    began, bar = time.monotonic(), None
-    try:
-        for first in range(0, total, _ROWS):
-            if bar is None and time.monotonic() - began > _PATIENCE_S and sys.stderr.isatty():
-                from rich.console import Console
-                from rich.progress import Progress
-
-                bar = Progress(console=Console(stderr=True), transient=True)
-                bar.start()
-                task = bar.add_task(label, total=total)
-            if bar is not None:
-                bar.update(task, completed=first)
-            yield slice(first, min(first + _ROWS, total))
-    finally:
-        if bar is not None:
-            bar.stop()

@@ -8,7 +8,7 @@ runs), `minimisation`, `certificate` (the checks).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,14 +19,16 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
+from .boundaries import BEYOND, natural_values, settled
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
-from .law_text import show_ends, show_value
+from .law_text import show_ends, show_estimate, show_value
 from .law_words import law_caveats, law_sentence
-from .laws import LAWS, Array, Law
-from .minimisation import Problem, draw, minimise, percentile_ends, search
-from .profile_likelihood import profiles
+from .laws import LAWS, Array, Law, Side
+from .minimisation import Problem, minimise, search
+from .profile_likelihood import Profile, profiles
+from .resampling import draw, percentile_ends
 from .variable_projection import variable_projection
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ class ScalingFit(GridView):
         parameters: By name, in the units of the table.
         exponents: {a, b}: params and tokens of the optimum grow as flops^a and flops^b; empty where a law has none.
         standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
-        intervals: 95 % percentile bootstrap interval by parameter and exponent; None with bootstrap=0.
+        intervals: 95 % percentile bootstrap interval by parameter and exponent; None with bootstrap=0. Of a parameter
+            at its boundary, the one-sided interval of its profile.
+        boundaries: Parameters that lie at the end of what they can be: at zero ("low") or without end ("high").
         objective: Least sum of the loss over the runs.
         certificate: The five checks.
         bootstrap: Draws; `seed`: what they were drawn with.
@@ -92,6 +96,7 @@ class ScalingFit(GridView):
     exponents: Mapping[str, float]
     standard_errors: Mapping[str, float] | None
     intervals: Mapping[str, tuple[float, float]] | None
+    boundaries: Mapping[str, Side]
     objective: float
     certificate: Certificate
     bootstrap: int
@@ -188,11 +193,14 @@ class ScalingFit(GridView):
         rows = []
         for name, value in {**self.parameters, **self.exponents}.items():
             profile = profiles.get(name)
-            ends = "from alpha, beta" if profile is None else show_ends((profile.low, profile.high))
+            edge = self.boundaries.get(name)
+            ends = "from alpha, beta" if profile is None else show_ends((profile.low, profile.high), edge=edge)
             identified = "" if profile is None else "yes" if profile.identified else "NOT IDENTIFIED"
             error = None if self.standard_errors is None else self.standard_errors[name]
             interval = None if self.intervals is None else self.intervals[name]
-            rows.append((name, show_value(value), show_value(error), show_ends(interval), ends, identified))
+            draws = show_ends(interval) if edge is None else f"{show_ends(interval, edge=edge)} (profile)"
+            spread = show_value(error) if edge is None else "one-sided"
+            rows.append((name, show_estimate(value, edge), spread, draws, ends, identified))
         columns = ("parameter", "estimate", "standard error", "95% bootstrap", "95% profile", "identified")
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
         verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
@@ -265,10 +273,11 @@ def fit_scaling_law(
         optimum = replace(optimum, confirmed=False, below=least)
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
-    natural = chosen.natural(theta[None, : len(chosen.parameters)], np.zeros(len(columns)))[0]
-    parameters = dict(zip(chosen.parameters, natural.tolist(), strict=True))
+    parameters = dict(zip(chosen.parameters, natural_values(table_units, theta[None])[0].tolist(), strict=True))
     values = {**parameters, **_exponents(chosen, parameters)}
-    errors, intervals = _spread(chosen, _in_table_units(problem, draws), tuple(values)) if bootstrap else (None, None)
+    at_boundary = [profile for profile in identifiability if profile.boundary is not None]
+    in_table_units = _in_table_units(problem, draws)
+    errors, intervals = _spread(table_units, in_table_units, tuple(values), at_boundary) if bootstrap else (None, None)
     notes = [*runs.notes, *([f"{lost} bootstrap draws have no finite law and are left out"] if lost else [])]
     other = _other_convention(chosen, counted, runs, columns, tokens_from)
     if other is not None:
@@ -287,6 +296,7 @@ def fit_scaling_law(
         exponents=_exponents(chosen, parameters),
         standard_errors=errors,
         intervals=intervals,
+        boundaries={p.parameter: p.boundary for p in at_boundary if p.boundary is not None},
         objective=optimum.objective,
         certificate=certificate,
         bootstrap=bootstrap,
@@ -297,7 +307,7 @@ def fit_scaling_law(
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,
-        draws=_in_table_units(problem, draws),
+        draws=in_table_units,
     )
 
 
@@ -330,7 +340,7 @@ def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
     begin = ends[:10]
     if other is not None:
         begin = np.vstack([begin, np.maximum(other, -50.0)])  # a coefficient of zero: e^-50 of it is none
-    polished, objectives = minimise(problem, begin, tolerance=1e-13)
+    polished, objectives = settled(problem, *minimise(problem, begin, tolerance=1e-13), every_edge=True)
     falling = problem.law.falls(polished)
     best = int(np.nanargmin(np.where(falling, objectives, np.inf) if falling.any() else objectives))
     theta, objective = polished[best], float(objectives[best])
@@ -405,16 +415,26 @@ def _exponents(law: Law, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
 
-def _spread(law: Law, draws: Array, names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Standard deviation and 95 % percentile interval over the draws, by name."""
-    natural = law.natural(draws[:, : len(law.parameters)], np.zeros(len(law.columns) or 1))
-    values: dict[str, Array] = dict(zip(law.parameters, natural.T, strict=True))
+def _spread(
+    problem: Problem, draws: Array, names: tuple[str, ...], at_boundary: Sequence[Profile]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Standard deviation and 95 % percentile interval over the draws, by name.
+
+    Of a parameter at its boundary a bootstrap says nothing (Andrews 2000, Econometrica 68): its interval is the
+    profile's, one-sided.
+    """
+    law = problem.law
+    values: dict[str, Array] = dict(zip(law.parameters, natural_values(problem, draws).T, strict=True))
     values.update(_exponents(law, values))
     low, high = percentile_ends(np.column_stack([values[name] for name in names]))
     with np.errstate(over="ignore", invalid="ignore"):  # draws may be infinite where a parameter is not identified
         spread = {name: float(np.std(values[name], ddof=1)) for name in names}
     errors = {name: error if np.isfinite(error) else math.inf for name, error in spread.items()}
-    return errors, {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    ends = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    return errors, ends | {
+        p.parameter: (p.low if p.low is not None else BEYOND["low"], p.high if p.high is not None else BEYOND["high"])
+        for p in at_boundary
+    }
 
 
 def _flops_per_product(runs: LawRuns) -> tuple[float, float, float] | None:

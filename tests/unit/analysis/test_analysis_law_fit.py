@@ -8,8 +8,9 @@ from synthetic_laws import TRUTH, loss_of, make_runs
 
 from analysis.scaling.law_losses import LOSSES, make_loss
 from analysis.scaling.laws import LAWS
-from analysis.scaling.minimisation import Problem, draw, minimise, search
+from analysis.scaling.minimisation import Problem, minimise, search
 from analysis.scaling.profile_likelihood import profiles
+from analysis.scaling.resampling import draw
 from analysis.scaling.variable_projection import variable_projection
 
 

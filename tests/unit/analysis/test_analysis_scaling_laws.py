@@ -95,7 +95,7 @@ def test_hoffmanns_rounded_constants_score_four_times_worse():
 
 @needs_data
 def test_a_thousand_draws_of_the_known_fit_take_less_than_ten_seconds():
-    from analysis.scaling.minimisation import draw
+    from analysis.scaling.resampling import draw
 
     fit = chinchilla()
     weights = np.random.default_rng(0).multinomial(240, np.full(240, 1 / 240), size=1000).astype(float)
@@ -165,10 +165,10 @@ def test_tokens_in_proportion_to_params_are_not_enough_to_identify_a_law():
 @pytest.mark.parametrize("seed", [pytest.param(s, marks=() if s == 1 else pytest.mark.slow) for s in (1, 2, 9, 10, 11)])
 def test_where_the_valley_is_flat_the_law_is_not_identified_and_no_exponent_is_negative(seed: int):
     """These seeds had ended in a search that missed the lowest point, an infinite draw, or data that do harm."""
-    missed, fit = seed == 9, flat(seed)
+    missed, fit = seed == 9, flat(seed)  # that lowest point lies at E = 0, which no start and no projection reaches
     assert fit.certificate.holds is False
     assert fit.certificate.not_identified
-    assert ("a profile met" in str(fit)) == (not fit.certificate.optimum.confirmed) == missed
+    assert (fit.boundaries == {"E": "low"}) == (not fit.certificate.optimum.confirmed) == missed
     assert min(fit.parameters["alpha"], fit.parameters["beta"]) > 0
     json.loads(dump_json(fit.to_dict()), parse_constant=pytest.fail)  # an infinite standard error is no number of JSON
 
