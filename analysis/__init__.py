@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .scaling.allocation import optimal_allocation
     from .scaling.frontier import FrontierFit, fit_frontier
     from .scaling.isoflop_valleys import IsoFlopFit, fit_isoflop
-    from .scaling.parametric_law import ScalingFit, fit_scaling_law
+    from .scaling.parametric_law import fit_scaling_law
+    from .scaling.scaling_fit import ScalingFit
     from .table.runs import load_curves, load_runs
     from .tasks.aggregation import aggregate
     from .tasks.hierarchical import hierarchical_bootstrap
@@ -44,7 +45,7 @@ _HOME = {
     "Interval": "paired.intervals",
     "IsoFlopFit": "scaling.isoflop_valleys",
     "Ranking": "tasks.ranking",
-    "ScalingFit": "scaling.parametric_law",
+    "ScalingFit": "scaling.scaling_fit",
     "SequentialComparison": "anytime.verdict",
     "SequentialPlan": "anytime.simulation",
     "Verdict": "anytime.verdict",

@@ -79,7 +79,7 @@ def covered(number: int, repeat: int, n: int, bootstraps: int) -> dict[str, Any]
     ends, values = minimise(problem, starts[np.argsort(problem.objective(starts)[0])[:24]], tolerance=1e-12)
     best = ends[int(np.nanargmin(values))]
     weights = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps).astype(float)
-    draws, lost = draw(problem, best, weights, "bootstrap")
+    draws, there = draw(problem, best, weights, "bootstrap")
     low, high = percentile_ends(with_exponent(LAW.natural(draws, problem.centre)))
     truth = with_exponent(law[None])[0]
     table_units = problem.in_table_units()
@@ -94,7 +94,7 @@ def covered(number: int, repeat: int, n: int, bootstraps: int) -> dict[str, Any]
         "draw": repeat,
         "n": n,
         "bootstraps": bootstraps,
-        "lost": lost,
+        "lost": bootstraps - there.size,
         METHODS[0]: [bool(a <= value <= b) for a, value, b in zip(low, truth, high, strict=True)],
         METHODS[1]: by_profile,
     }

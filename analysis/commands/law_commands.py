@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..scaling.isoflop_valleys import IsoFlopFit
-    from ..scaling.parametric_law import ScalingFit
+    from ..scaling.scaling_fit import ScalingFit
 
 app = typer.Typer(rich_markup_mode=None)
 

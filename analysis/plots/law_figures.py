@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..scaling.certificate import HoldOut
     from ..scaling.isoflop_valleys import IsoFlopBudget, IsoFlopFit
     from ..scaling.laws import Array
-    from ..scaling.parametric_law import ScalingFit
+    from ..scaling.scaling_fit import ScalingFit
 
 _INK, _BLUE, _ORANGE, _GREEN = COLOURS[:4]
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -86,7 +86,8 @@ def _compute_axis(axis: Any) -> None:
 def _along(fit: ScalingFit, line: Array) -> tuple[Any, Any, Any]:
     """The law and its interval over its variable, or along the optimal allocation of a budget."""
     if fit.variable is not None:
-        return fit.predict(**{fit.variable: line})
+        given: dict[str, Any] = {fit.variable: line}
+        return fit.predict(**given)
     best = [optimal_allocation(fit, float(flops)) for flops in line]
     params, tokens = np.array(best).T
     return fit.predict(params=params, tokens=tokens)

@@ -20,8 +20,8 @@ from ..render import TextView
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
 from .law_text import show_ends
 from .laws import Array
-from .parametric_law import ScalingFit
 from .resampling import percentile_ends
+from .scaling_fit import ScalingFit
 
 Ends = tuple[float, float]
 LOST_SHARE = 0.025

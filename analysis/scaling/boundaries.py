@@ -92,7 +92,7 @@ def settled(
         Coordinates and objectives, a row each; a coordinate at its edge is ± `FAR`.
     """
     theta, value = np.array(theta), np.array(value)
-    near = at_edge(problem, theta, within=_NEAR) | ~np.isfinite(theta).all(axis=1)[:, None]
+    near = at_edge(problem, theta, within=_NEAR) | ~np.isfinite(theta).all(axis=1, keepdims=True)
     if not near.any() and not every_edge:
         return theta, value
     if near.any():

@@ -19,8 +19,9 @@ from .law_table import LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
 from .minimisation import Problem, minimise
+from .predictive import RESOLUTION, SPARE_RUNS, Calibration, calibrate, interval_ends, predictive_draws
 from .profile_likelihood import Profile
-from .resampling import draw, percentile_ends
+from .resampling import draw
 
 HOLDOUT_DRAWS = 200
 HOLDOUT_SHARE = 0.05
@@ -69,9 +70,11 @@ class HoldOut:
         predicted: Loss of each held-out run by the law without them; `low`, `high`: 95 % prediction interval.
         measured: Loss of each held-out run.
         inside: How many measured losses lie inside; `mean_miss`: mean of log(measured / predicted).
+        calibration: Of these intervals, by leaving out each budget of the others; None: too few of them.
         p: Share of the draws, each taken for the truth with noise of its own, that lie as far from the middle of the
-            prediction as the measured losses: by the sum of squares, each in standard deviations of its prediction,
-            so that one far run counts as well as many at the edge. The measured runs count as a draw.
+            prediction as the measured losses: by the sum of squares, each in half-widths of its own interval, so that
+            one far run counts as well as many at the edge. The measured runs count as a draw. Interval and p are
+            ranks among the same draws: a run held out alone lies inside exactly where p is above 5 %.
         passed: p is above 5 %.
     """
 
@@ -87,6 +90,7 @@ class HoldOut:
     mean_miss: float
     p: float
     passed: bool
+    calibration: Calibration | None
 
     @property
     def sentence(self) -> str:
@@ -97,7 +101,7 @@ class HoldOut:
         return (
             f"hold-out {verdict}: of {self.n} run{'s' if self.n > 1 else ''} from {self.at_least:.3g} {self.variable} "
             f"on, predicted from the other {self.fitted}, {self.inside} inside the 95 % prediction interval; as far "
-            f"from it together, {equals_p(self.p)}; the measured losses lie {side} on average"
+            f"off together, {equals_p(self.p)}; the measured losses lie {side} on average"
         )
 
 
@@ -225,22 +229,19 @@ def _trend_sentence(trends: tuple[Trend, ...]) -> str:
     return f"residuals DEPEND on {', '.join(parts)}: the law does not have the shape of these runs{alike}"
 
 
-_RESOLUTION = 1e-7
-"""Of a log-loss: what rounding in the runs and the end of the search leave open. Runs that lie on a law without noise
-would else be expected to the last bit."""
-
-
 def check_holdout(
-    problem: Problem, runs: LawRuns, order: tuple[str, Array], ends: Array, seed: int
+    problem: Problem, runs: LawRuns, order: tuple[str, Array], ends: Array, seed: int, share: float = HOLDOUT_SHARE
 ) -> tuple[HoldOut | None, str | None]:
     """Refit without the largest budgets and predict them, with 200 bootstrap draws of its own.
 
-    Held out is the largest budget, with those below it until they are 5 % of the runs (runs whose `order` lies within
+    Held out is the largest budget, with those below it until they are that share of the runs (runs whose `order` lies
+    within
     2 % are one budget).
 
     Args:
         order: Name and values (runs,) of what orders the budgets.
         ends: Coordinates where the refit may begin (starts, coordinates).
+        share: Of the runs, at least held out.
 
     Returns:
         The hold-out, or None and why there is none.
@@ -248,32 +249,31 @@ def check_holdout(
     variable, values = order
     groups = budget_groups(values)
     group = int(groups.max())
-    while group > 0 and np.count_nonzero(groups >= group) < HOLDOUT_SHARE * len(runs):
+    while group > 0 and np.count_nonzero(groups >= group) < share * len(runs):
         group -= 1
     held = groups >= group
     n_fitted, n_parameters = int((~held).sum()), len(problem.law.parameters)
-    if n_fitted < 2 * n_parameters:
+    if n_fitted < n_parameters + SPARE_RUNS:
         why = f"{n_fitted} run{'s' if n_fitted != 1 else ''} would be left below the largest budget"
-        return None, f"{why}, fewer than two per parameter ({2 * n_parameters})"
+        return None, f"{why}, fewer than its parameters and {SPARE_RUNS} more ({n_parameters + SPARE_RUNS})"
     kept = Problem(law=problem.law, loss=problem.loss, x=problem.x[:, ~held], y=problem.y[~held], centre=problem.centre)
     found, objective = minimise(kept, ends, tolerance=1e-12)
     theta = found[int(np.nanargmin(objective))]
     rng = np.random.default_rng([seed, 1])
     weights = rng.multinomial(n_fitted, np.full(n_fitted, 1 / n_fitted), size=HOLDOUT_DRAWS).astype(float)
     draws, _ = draw(kept, theta, weights, "hold-out")
-    law = problem.law
-    predicted = law.log_loss(theta[None, :n_parameters], problem.x[:, held])[0]
-    noise = rng.choice(widened_residuals(kept, theta), size=(len(draws), int(held.sum())))
-    spread = law.log_loss(draws[:, :n_parameters], problem.x[:, held]) + noise
+    calibration = calibrate(kept, theta, values[~held], seed, _LEVEL)
+    x, measured = problem.x[:, held], problem.y[held]
+    predicted = problem.law.log_loss(theta[None, :n_parameters], x)[0]
+    spread = predictive_draws(kept, theta, draws, x, 1.0 if calibration is None else calibration.factor, rng)
     spread = spread[np.isfinite(spread).all(axis=1)]
-    low, high = percentile_ends(spread)
-    measured = problem.y[held]
-    low, high = low - _RESOLUTION, high + _RESOLUTION
+    low, high = interval_ends(spread, _LEVEL)
+    low, high = low - RESOLUTION, high + RESOLUTION
     inside = int(((low <= measured) & (measured <= high)).sum())
     # the runs share the law's error, so they do not miss independently: the draws say how often so much is missed
-    middle, width = spread.mean(axis=0), spread.std(axis=0) + _RESOLUTION
-    missed = ((np.maximum(np.abs(measured - middle) - _RESOLUTION, 0) / width) ** 2).sum()
-    p = float((1 + np.count_nonzero((((spread - middle) / width) ** 2).sum(axis=1) >= missed)) / (1 + len(spread)))
+    middle = np.median(spread, axis=0)
+    missed = _missed(measured[None], middle, low, high)[0]
+    p = float((1 + np.count_nonzero(_missed(spread, middle, low, high) >= missed)) / (1 + len(spread)))
     return HoldOut(
         variable=variable,
         at_least=float(values[held].min()),
@@ -287,13 +287,17 @@ def check_holdout(
         mean_miss=float(np.mean(measured - predicted)),
         p=p,
         passed=p > 1 - _LEVEL,
+        calibration=calibration,
     ), None
 
 
-def widened_residuals(problem: Problem, theta: Array) -> Array:
-    """log(measured) - log(law) at a fit, as wide as the noise: the parameters have taken their share of it."""
-    r = -problem.residuals(theta[None])[0]
-    return np.asarray(r * np.sqrt(r.size / (r.size - len(problem.law.parameters))))
+def _missed(losses: Array, middle: Array, low: Array, high: Array) -> Array:
+    """Sum of squared misses of log-losses (rows, runs), each in half-widths of its interval on its side: (rows,).
+
+    Of one run it is above 1 exactly where that run lies outside, so p and interval never disagree.
+    """
+    above = losses - middle
+    return np.asarray((np.where(above > 0, above / (high - middle), above / (low - middle)) ** 2).sum(axis=1))
 
 
 def check_trends(residuals: Array, columns: Mapping[str, Array]) -> tuple[Trend, ...]:

@@ -9,217 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
-from ..render import Grid, GridView
 from .boundaries import BEYOND, natural_values, settled
-from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
+from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
-from .law_text import show_ends, show_estimate, show_value
-from .law_words import law_caveats, law_sentence
-from .laws import LAWS, Array, Law, Side
+from .laws import LAWS, Array, Law
 from .minimisation import Problem, minimise, search
+from .predictive import calibrate
 from .profile_likelihood import Profile, profiles
 from .resampling import draw, percentile_ends
+from .scaling_fit import ScalingFit, check_level
 from .variable_projection import variable_projection
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT_CALIBRATED = "prediction intervals: the law's own, coverage not measured (fewer than three budgets can be left out)"
 VARIABLES = ("flops", "params", "tokens")
 """What x may be in a law of one variable."""
-
-
-class _MeanLowHigh(NamedTuple):
-    mean: Any
-    low: Any
-    high: Any
-
-
-class Prediction(_MeanLowHigh):
-    """(mean, low, high) of a new run's loss; low and high are None without bootstrap draws.
-
-    Attributes:
-        extrapolation: How far outside the fitted runs this is, as a factor in the column that is farthest out; 1
-            inside them. With several points, that of the farthest.
-    """
-
-    extrapolation: float
-
-    @property
-    def label(self) -> str:
-        """ "within the fitted range", or "extrapolation by a factor of …"."""
-        if self.extrapolation <= 1:
-            return "within the fitted range"
-        return f"extrapolation by a factor of {self.extrapolation:.3g}"
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class ScalingFit(GridView):
-    """A law of the loss, fitted to runs.
-
-    Attributes:
-        law: Its name; `formula` as people write it; `variable`: what x is, for a law in one variable.
-        loss: How misses were counted, with `delta` for Huber.
-        n: Runs behind the fit.
-        parameters: By name, in the units of the table.
-        exponents: {a, b}: params and tokens of the optimum grow as flops^a and flops^b; empty where a law has none.
-        standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
-        intervals: 95 % percentile bootstrap interval by parameter and exponent; None with bootstrap=0. Of a parameter
-            at its boundary, the one-sided interval of its profile.
-        boundaries: Parameters that lie at the end of what they can be: at zero ("low") or without end ("high").
-        objective: Least sum of the loss over the runs.
-        certificate: The five checks.
-        bootstrap: Draws; `seed`: what they were drawn with.
-        flops_per_product: Median, smallest and largest flops / (params tokens) of the runs; None where not recorded.
-        other_convention: {column, parameters, exponents, objective} with `params_total` in place of `params`, where the
-            table has both.
-        problem: The runs in the units of the table.
-        theta: Coordinates of the fit; `draws`: of the bootstrap, in the same units.
-    """
-
-    law: str
-    formula: str
-    variable: str | None
-    loss: str
-    delta: float | None
-    n: int
-    parameters: Mapping[str, float]
-    exponents: Mapping[str, float]
-    standard_errors: Mapping[str, float] | None
-    intervals: Mapping[str, tuple[float, float]] | None
-    boundaries: Mapping[str, Side]
-    objective: float
-    certificate: Certificate
-    bootstrap: int
-    seed: int
-    flops_per_product: tuple[float, float, float] | None
-    other_convention: Mapping[str, Any] | None
-    notes: tuple[str, ...]
-    exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
-    problem: Problem = field(repr=False, compare=False)
-    theta: Array = field(repr=False, compare=False)
-    draws: Array = field(repr=False, compare=False)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What the loss depends on."""
-        return self.problem.law.columns or (str(self.variable),)
-
-    def predict(
-        self,
-        *,
-        params: ArrayLike | None = None,
-        tokens: ArrayLike | None = None,
-        flops: ArrayLike | None = None,
-        unique_tokens: ArrayLike | None = None,
-    ) -> Prediction:
-        """The loss of a new run: the law, and the 95 % interval in which it falls (parameters and noise).
-
-        Args:
-            params: As in the column that was fitted; an array gives arrays.
-            tokens: Training tokens; likewise `flops` and `unique_tokens` for laws that depend on them.
-
-        Raises:
-            AnalysisError: A column that the law needs is not given, or one that it does not know is.
-        """
-        given = {"params": params, "tokens": tokens, "flops": flops, "unique_tokens": unique_tokens}
-        x = self._points({name: value for name, value in given.items() if value is not None})
-        shape = x.shape[1:]
-        flat = x.reshape(len(x), -1)
-        law, n = self.problem.law, len(self.parameters)
-        mean = np.exp(law.log_loss(self.theta[None, :n], flat)[0])
-        ends: list[Any] = [None, None]
-        if len(self.draws):
-            spread = law.log_loss(self.draws[:, :n], flat) + self._noise()[:, None]
-            ends = [np.exp(end) for end in percentile_ends(spread)]
-        shaped = [None if part is None else part.reshape(shape) if shape else float(part[0]) for part in (mean, *ends)]
-        prediction = Prediction(*shaped)
-        prediction.extrapolation = self.extrapolation(flat)
-        return prediction
-
-    def extrapolation(self, x: Array) -> float:
-        """Factor by which log-columns (columns, points) lie outside the fitted ones, their product and their ratio
-        included; ≥ 1."""
-        fitted = self.problem.x
-        if "params" in self.columns and "tokens" in self.columns:
-            fitted, x = (np.vstack([part, part[0] + part[1], part[0] - part[1]]) for part in (fitted, x))
-        low, high = fitted.min(axis=1, keepdims=True), fitted.max(axis=1, keepdims=True)
-        far = float(np.exp(max(0.0, float(np.max(low - x)), float(np.max(x - high)))))
-        return far if far > 1 + 1e-9 else 1.0
-
-    def _points(self, given: Mapping[str, ArrayLike]) -> Array:
-        missing = [name for name in self.columns if name not in given]
-        surplus = [name for name in given if name not in self.columns]
-        if missing or surplus:
-            raise AnalysisError(
-                f"'{self.law}' predicts from {', '.join(self.columns)}"
-                + (f"; {', '.join(missing)} not given" if missing else "")
-                + (f"; {', '.join(surplus)} has no effect on it" if surplus else "")
-            )
-        values = [np.asarray(given[name], dtype=float) for name in self.columns]
-        for name, value in zip(self.columns, values, strict=True):
-            if not (np.isfinite(value).all() and (value > 0).all()):
-                raise AnalysisError(f"{name} must be positive and finite, not {value}")
-        return np.asarray(np.log(np.stack(np.broadcast_arrays(*values))))
-
-    def _noise(self) -> Array:
-        rng = np.random.default_rng([self.seed, 2])
-        return np.asarray(rng.choice(widened_residuals(self.problem, self.theta), size=len(self.draws)))
-
-    @property
-    def sentence(self) -> str:
-        """The law, and whether it can be relied on; its parameters are in the table."""
-        what = self.formula.replace("x", str(self.variable)) if self.variable else self.formula
-        return law_sentence(what, self.n, self.certificate)
-
-    @property
-    def caveats(self) -> tuple[str, ...]:
-        """What speaks against the law."""
-        return law_caveats(self.certificate)
-
-    @property
-    def grid(self) -> Grid:
-        """Parameters and exponents with their intervals; the certificate below."""
-        profiles = {profile.parameter: profile for profile in self.certificate.identifiability}
-        rows = []
-        for name, value in {**self.parameters, **self.exponents}.items():
-            profile = profiles.get(name)
-            edge = self.boundaries.get(name)
-            ends = "from alpha, beta" if profile is None else show_ends((profile.low, profile.high), edge=edge)
-            identified = "" if profile is None else "yes" if profile.identified else "NOT IDENTIFIED"
-            error = None if self.standard_errors is None else self.standard_errors[name]
-            interval = None if self.intervals is None else self.intervals[name]
-            draws = show_ends(interval) if edge is None else f"{show_ends(interval, edge=edge)} (profile)"
-            spread = show_value(error) if edge is None else "one-sided"
-            rows.append((name, show_estimate(value, edge), spread, draws, ends, identified))
-        columns = ("parameter", "estimate", "standard error", "95% bootstrap", "95% profile", "identified")
-        title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
-        verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
-        notes = (f"certificate: {verdict}", *self.certificate.findings, *self.notes)
-        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
-
-    @property
-    def short_grid(self) -> Grid:
-        """What a terminal shows."""
-        return self.grid.of_columns("parameter", "estimate", "95% bootstrap", "identified")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, `sentence` and the certificate's findings included; without runs and draws."""
-        left_out = {"problem", "theta", "draws", "certificate"}
-        plain = {name: value for name, value in vars(self).items() if name not in left_out}
-        certificate = asdict(self.certificate)
-        certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
-        certificate |= {"findings": self.certificate.findings}
-        return {"sentence": self.sentence, **plain, "certificate": certificate}
 
 
 def fit_scaling_law(
@@ -233,6 +48,7 @@ def fit_scaling_law(
     holdout: str | None = "largest",
     *,
     variable: str | None = None,
+    level: float = 0.95,
 ) -> ScalingFit:
     """A law of the final loss, fitted to runs, with intervals and a certificate.
 
@@ -250,6 +66,7 @@ def fit_scaling_law(
         tokens_from: "6N" derives tokens = flops / (6 params) where the table has none.
         holdout: "largest": refit without the largest budgets and predict them; None: no hold-out.
         variable: x of a law in one variable: flops (the default), params or tokens.
+        level: Of all intervals, from 0.5 to 0.99. Checks of the certificate stay at 95 %.
 
     Raises:
         AnalysisError: An option that does not exist or has no effect, a missing column, too few runs, or runs that no
@@ -260,6 +77,7 @@ def fit_scaling_law(
     """
     chosen, columns = _choose(law, variable, bootstrap, holdout, tokens_from)
     check_draws(bootstrap, seed)
+    check_level(level)
     counted = make_loss(loss, delta)
     runs = read_law_runs(table, columns, ("flops", "params", "tokens", "params_total"), tokens_from=tokens_from)
     require_runs(len(runs), len(chosen.parameters), law)
@@ -267,18 +85,23 @@ def fit_scaling_law(
     table_units = problem.in_table_units()
     centred, optimum, scale, ends = _optimum(problem)
     theta = _in_table_units(problem, centred[None])[0]
-    identifiability, lowest = profiles(table_units, theta, scale)
+    identifiability, lowest = profiles(table_units, theta, scale, level)
     least = float(table_units.objective(lowest[None])[0][0])
     if not table_units.same(optimum.objective, least, scale):  # a valley too flat for the search
         optimum = replace(optimum, confirmed=False, below=least)
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
+    order = (runs.compute or ("", runs.columns[columns[0]]))[1]
+    calibration = calibrate(problem, centred, order, seed, level) if bootstrap else None
     parameters = dict(zip(chosen.parameters, natural_values(table_units, theta[None])[0].tolist(), strict=True))
     values = {**parameters, **_exponents(chosen, parameters)}
     at_boundary = [profile for profile in identifiability if profile.boundary is not None]
     in_table_units = _in_table_units(problem, draws)
-    errors, intervals = _spread(table_units, in_table_units, tuple(values), at_boundary) if bootstrap else (None, None)
-    notes = [*runs.notes, *([f"{lost} bootstrap draws have no finite law and are left out"] if lost else [])]
+    errors, intervals = (
+        _spread(table_units, in_table_units, tuple(values), at_boundary, level) if bootstrap else (None, None)
+    )
+    notes = [*([NOT_CALIBRATED] if bootstrap and calibration is None else []), *runs.notes]
+    notes += [f"{lost} bootstrap draws have no finite law and are left out"] if lost else []
     other = _other_convention(chosen, counted, runs, columns, tokens_from)
     if other is not None:
         shown = ", ".join(
@@ -299,6 +122,8 @@ def fit_scaling_law(
         boundaries={p.parameter: p.boundary for p in at_boundary if p.boundary is not None},
         objective=optimum.objective,
         certificate=certificate,
+        calibration=calibration,
+        level=level,
         bootstrap=bootstrap,
         seed=seed,
         flops_per_product=_flops_per_product(runs),
@@ -399,7 +224,8 @@ def _draws(problem: Problem, theta: Array, bootstrap: int, seed: int) -> tuple[A
         return np.empty((0, problem.n_coordinates)), 0
     n = problem.y.size
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=bootstrap).astype(float)
-    return draw(problem, theta, weights, "bootstrap")
+    draws, there = draw(problem, theta, weights, "bootstrap")
+    return draws, bootstrap - there.size
 
 
 def _in_table_units(problem: Problem, theta: Array) -> Array:
@@ -416,9 +242,9 @@ def _exponents(law: Law, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _spread(
-    problem: Problem, draws: Array, names: tuple[str, ...], at_boundary: Sequence[Profile]
+    problem: Problem, draws: Array, names: tuple[str, ...], at_boundary: Sequence[Profile], level: float
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Standard deviation and 95 % percentile interval over the draws, by name.
+    """Standard deviation and percentile interval over the draws, by name.
 
     Of a parameter at its boundary a bootstrap says nothing (Andrews 2000, Econometrica 68): its interval is the
     profile's, one-sided.
@@ -426,7 +252,7 @@ def _spread(
     law = problem.law
     values: dict[str, Array] = dict(zip(law.parameters, natural_values(problem, draws).T, strict=True))
     values.update(_exponents(law, values))
-    low, high = percentile_ends(np.column_stack([values[name] for name in names]))
+    low, high = percentile_ends(np.column_stack([values[name] for name in names]), level)
     with np.errstate(over="ignore", invalid="ignore"):  # draws may be infinite where a parameter is not identified
         spread = {name: float(np.std(values[name], ddof=1)) for name in names}
     errors = {name: error if np.isfinite(error) else math.inf for name, error in spread.items()}

@@ -18,7 +18,6 @@ from .boundaries import BEYOND, at_edge, edges
 from .laws import Array, Side
 from .minimisation import Problem, minimise
 
-_LEVEL = 0.95
 _STEPS = np.geomspace(1e-4, 1.0, 28)
 """Where the profile is computed, as shares of the way to the end of a parameter's reach."""
 _HALVINGS = 10
@@ -32,7 +31,7 @@ class Profile:
     """What the runs say about one parameter.
 
     Attributes:
-        low: Lower end of the 95 % profile interval; None: flat as far down as the parameter can go.
+        low: Lower end of the profile interval; None: flat as far down as the parameter can go.
         high: Upper end; None: flat upwards.
         boundary: The end at which the estimate itself lies, beyond which it cannot go; the interval is then one-sided.
         identified: Whether both ends are there, or the only one.
@@ -48,13 +47,14 @@ class Profile:
     flat_from: tuple[float | None, float | None]
 
 
-def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profile, ...], Array]:
+def profiles(problem: Problem, theta: Array, scale: float, level: float = 0.95) -> tuple[tuple[Profile, ...], Array]:
     """A profile for each parameter of the law, and the lowest point that any of them met, its exponents positive.
 
     Args:
         problem: In the units of the table.
         theta: The fitted coordinates (coordinates,) there.
         scale: Of the loss at the fit.
+        level: Of the intervals.
     """
     names = problem.law.parameters
     sides = [(j, sign) for j in range(len(names)) for sign in (-1, 1)]
@@ -62,7 +62,7 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
     origin = np.array([_origin(problem, theta, j, boundary[j]) for j, _ in sides])
     reach = np.array([_reach(problem, theta, j)[0 if sign < 0 else 1] for j, sign in sides]) - origin
     freedom = problem.y.size - len(names)
-    threshold = np.array([_threshold(freedom, one_sided=boundary[j] is not None) for j, _ in sides])
+    threshold = np.array([_threshold(freedom, level, one_sided=boundary[j] is not None) for j, _ in sides])
     hold = np.array([j for j, _ in sides])
     at = np.repeat(theta[None], len(sides), axis=0)
     best, lowest = float(problem.objective(theta[None])[0][0]), np.array(theta)
@@ -83,12 +83,12 @@ def profiles(problem: Problem, theta: Array, scale: float) -> tuple[tuple[Profil
         for row, now in zip(active[past], root[past], strict=True):
             gone, then = before[row]
             if boundary[hold[row]] is not None:  # from an edge the root is no straight line, so the end is sought
-                share_there = _sought(problem, at[row], hold[row], origin[row], reach[row], (gone, share), best, scale)
+                way = origin[row], reach[row]
+                there = _sought(problem, at[row], hold[row], way, (gone, share), best, scale, threshold[row])
             else:
-                share_there = gone + ((threshold[row] - then) / (now - then) if np.isfinite(now) else 1.0) * (
-                    share - gone
-                )
-            crossing[row] = origin[row] + share_there * reach[row]
+                part = (threshold[row] - then) / (now - then) if np.isfinite(now) else 1.0
+                there = gone + part * (share - gone)
+            crossing[row] = origin[row] + there * reach[row]
         before[active] = np.column_stack([np.full(active.size, share), root])
         active = active[~past]
         if active.size == 0:
@@ -111,19 +111,18 @@ def _sought(
     problem: Problem,
     at: Array,
     j: int,
-    origin: float,
-    reach: float,
+    way: tuple[float, float],
     between: tuple[float, float],
     best: float,
     scale: float,
+    threshold: float,
 ) -> float:
-    """Share of the way at which the root passes the one-sided threshold, by halving what lies between."""
-    threshold = _threshold(problem.y.size - len(problem.law.parameters), one_sided=True)
+    """Share of the way at which the root passes the threshold, by halving what lies between."""
     low, high = between
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
         start = at[None].copy()
-        start[0, j] = origin + middle * reach
+        start[0, j] = way[0] + middle * way[1]
         found, value = minimise(problem, start, hold=np.array([j]), tolerance=1e-8)
         if _root(value, best, scale)[0] >= threshold:
             high = middle
@@ -154,15 +153,15 @@ def _origin(problem: Problem, theta: Array, j: int, edge: Side | None) -> float:
     return float(theta[j] - (np.broadcast_to(u, (1, problem.y.size))[0] - problem.y).max() - np.log(1e3))
 
 
-def _threshold(freedom: int, *, one_sided: bool) -> float:
-    """Root of the 95 % point of F with 1 and `freedom` degrees of freedom: that of Student's t, two-sided.
+def _threshold(freedom: int, level: float, *, one_sided: bool) -> float:
+    """Root of the level's point of F with 1 and `freedom` degrees of freedom: that of Student's t, two-sided.
 
     Of an estimate at an edge, half of the likelihood ratios are 0, so its one end is that of a one-sided test (Self and
     Liang 1987, J. American Statistical Association 82).
     """
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, _LEVEL if one_sided else 0.5 + _LEVEL / 2))
+    return float(stdtrit(freedom, level if one_sided else 0.5 + level / 2))
 
 
 def _profile(

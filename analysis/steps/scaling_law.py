@@ -18,7 +18,7 @@ from ..report.reported_steps import Finding
 from ..table.sweep_directory import Sweep
 
 if TYPE_CHECKING:
-    from ..scaling.parametric_law import ScalingFit
+    from ..scaling.scaling_fit import ScalingFit
 
 
 @dataclass(frozen=True, kw_only=True)

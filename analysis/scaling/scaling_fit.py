@@ -1,0 +1,224 @@
+"""`ScalingFit`: a fitted law with its intervals and its certificate, its predictions, and how it is printed.
+
+Made by `parametric_law.fit_scaling_law`; read by the report, figures, commands and `optimal_allocation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stackwise_ray.core.errors import AnalysisError
+
+from ..render import Grid, GridView
+from .certificate import Certificate
+from .law_text import show_ends, show_estimate, show_value
+from .law_words import law_caveats, law_sentence
+from .laws import Array, Side
+from .minimisation import Problem
+from .predictive import Calibration, interval_ends, predictive_draws
+
+
+def check_level(level: float) -> float:
+    """The level of an interval, refused where it is none: beyond 0.99 a thousand draws have no ends to speak of."""
+    if not 0.5 <= level <= 0.99:
+        raise AnalysisError(f"level = {level:g} must lie between 0.5 and 0.99, such as 0.95")
+    return level
+
+
+class _MeanLowHigh(NamedTuple):
+    mean: Any
+    low: Any
+    high: Any
+
+
+class Prediction(_MeanLowHigh):
+    """(mean, low, high) of a new run's loss; low and high are None without bootstrap draws.
+
+    Attributes:
+        extrapolation: How far outside the fitted runs this is, as a factor in the column that is farthest out; 1
+            inside them. With several points, that of the farthest.
+    """
+
+    extrapolation: float
+
+    @property
+    def label(self) -> str:
+        """ "within the fitted range", or "extrapolation by a factor of …"."""
+        if self.extrapolation <= 1:
+            return "within the fitted range"
+        return f"extrapolation by a factor of {self.extrapolation:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ScalingFit(GridView):
+    """A law of the loss, fitted to runs.
+
+    Attributes:
+        law: Its name; `formula` as people write it; `variable`: what x is, for a law in one variable.
+        loss: How misses were counted, with `delta` for Huber.
+        n: Runs behind the fit.
+        parameters: By name, in the units of the table.
+        exponents: {a, b}: params and tokens of the optimum grow as flops^a and flops^b; empty where a law has none.
+        standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
+        intervals: Percentile bootstrap interval by parameter and exponent; None with bootstrap=0. Of a parameter
+            at its boundary, the one-sided interval of its profile.
+        boundaries: Parameters that lie at the end of what they can be: at zero ("low") or without end ("high").
+        objective: Least sum of the loss over the runs.
+        certificate: The five checks.
+        calibration: What prediction intervals are widened by, and their measured coverage; None: not measured.
+        level: Of all intervals.
+        bootstrap: Draws; `seed`: what they were drawn with.
+        flops_per_product: Median, smallest and largest flops / (params tokens) of the runs; None where not recorded.
+        other_convention: {column, parameters, exponents, objective} with `params_total` in place of `params`, where the
+            table has both.
+        problem: The runs in the units of the table.
+        theta: Coordinates of the fit; `draws`: of the bootstrap, in the same units.
+    """
+
+    law: str
+    formula: str
+    variable: str | None
+    loss: str
+    delta: float | None
+    n: int
+    parameters: Mapping[str, float]
+    exponents: Mapping[str, float]
+    standard_errors: Mapping[str, float] | None
+    intervals: Mapping[str, tuple[float, float]] | None
+    boundaries: Mapping[str, Side]
+    objective: float
+    certificate: Certificate
+    calibration: Calibration | None
+    level: float
+    bootstrap: int
+    seed: int
+    flops_per_product: tuple[float, float, float] | None
+    other_convention: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+    exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
+    problem: Problem = field(repr=False, compare=False)
+    theta: Array = field(repr=False, compare=False)
+    draws: Array = field(repr=False, compare=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the loss depends on."""
+        return self.problem.law.columns or (str(self.variable),)
+
+    def predict(
+        self,
+        *,
+        params: ArrayLike | None = None,
+        tokens: ArrayLike | None = None,
+        flops: ArrayLike | None = None,
+        unique_tokens: ArrayLike | None = None,
+        level: float | None = None,
+    ) -> Prediction:
+        """The loss of a new run: the law, and the interval in which it falls.
+
+        The interval holds the law's own uncertainty and noise like that of the runs nearby, widened by the factor that
+        `calibration` measured on budgets left out.
+
+        Args:
+            params: As in the column that was fitted; an array gives arrays.
+            tokens: Training tokens; likewise `flops` and `unique_tokens` for laws that depend on them.
+            level: Share of new runs that the interval should hold; None: that of the fit.
+
+        Raises:
+            AnalysisError: A column that the law needs is not given, or one that it does not know is.
+        """
+        given = {"params": params, "tokens": tokens, "flops": flops, "unique_tokens": unique_tokens}
+        x = self._points({name: value for name, value in given.items() if value is not None})
+        shape = x.shape[1:]
+        flat = x.reshape(len(x), -1)
+        law, n = self.problem.law, len(self.parameters)
+        mean = np.exp(law.log_loss(self.theta[None, :n], flat)[0])
+        ends: list[Any] = [None, None]
+        if len(self.draws):
+            factor = 1.0 if self.calibration is None else self.calibration.factor
+            rng = np.random.default_rng([self.seed, 2])
+            spread = predictive_draws(self.problem, self.theta, self.draws, flat, factor, rng)
+            ends = [np.exp(end) for end in interval_ends(spread, self.level if level is None else check_level(level))]
+        shaped = [None if part is None else part.reshape(shape) if shape else float(part[0]) for part in (mean, *ends)]
+        prediction = Prediction(*shaped)
+        prediction.extrapolation = self.extrapolation(flat)
+        return prediction
+
+    def extrapolation(self, x: Array) -> float:
+        """Factor by which log-columns (columns, points) lie outside the fitted ones, their product and their ratio
+        included; ≥ 1."""
+        fitted = self.problem.x
+        if "params" in self.columns and "tokens" in self.columns:
+            fitted, x = (np.vstack([part, part[0] + part[1], part[0] - part[1]]) for part in (fitted, x))
+        low, high = fitted.min(axis=1, keepdims=True), fitted.max(axis=1, keepdims=True)
+        far = float(np.exp(max(0.0, float(np.max(low - x)), float(np.max(x - high)))))
+        return far if far > 1 + 1e-9 else 1.0
+
+    def _points(self, given: Mapping[str, ArrayLike]) -> Array:
+        missing = [name for name in self.columns if name not in given]
+        surplus = [name for name in given if name not in self.columns]
+        if missing or surplus:
+            raise AnalysisError(
+                f"'{self.law}' predicts from {', '.join(self.columns)}"
+                + (f"; {', '.join(missing)} not given" if missing else "")
+                + (f"; {', '.join(surplus)} has no effect on it" if surplus else "")
+            )
+        values = [np.asarray(given[name], dtype=float) for name in self.columns]
+        for name, value in zip(self.columns, values, strict=True):
+            if not (np.isfinite(value).all() and (value > 0).all()):
+                raise AnalysisError(f"{name} must be positive and finite, not {value}")
+        return np.asarray(np.log(np.stack(np.broadcast_arrays(*values))))
+
+    @property
+    def sentence(self) -> str:
+        """The law, and whether it can be relied on; its parameters are in the table."""
+        what = self.formula.replace("x", str(self.variable)) if self.variable else self.formula
+        return law_sentence(what, self.n, self.certificate)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What speaks against the law."""
+        return law_caveats(self.certificate)
+
+    @property
+    def grid(self) -> Grid:
+        """Parameters and exponents with their intervals; the certificate below."""
+        profiles = {profile.parameter: profile for profile in self.certificate.identifiability}
+        rows = []
+        for name, value in {**self.parameters, **self.exponents}.items():
+            profile = profiles.get(name)
+            edge = self.boundaries.get(name)
+            ends = "from alpha, beta" if profile is None else show_ends((profile.low, profile.high), edge=edge)
+            identified = "" if profile is None else "yes" if profile.identified else "NOT IDENTIFIED"
+            error = None if self.standard_errors is None else self.standard_errors[name]
+            interval = None if self.intervals is None else self.intervals[name]
+            draws = show_ends(interval) if edge is None else f"{show_ends(interval, edge=edge)} (profile)"
+            spread = show_value(error) if edge is None else "one-sided"
+            rows.append((name, show_estimate(value, edge), spread, draws, ends, identified))
+        share = f"{100 * self.level:g}%"
+        columns = ("parameter", "estimate", "standard error", f"{share} bootstrap", f"{share} profile", "identified")
+        title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
+        verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
+        measured = () if self.calibration is None else (self.calibration.sentence,)
+        notes = (f"certificate: {verdict}", *self.certificate.findings, *measured, *self.notes)
+        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+
+    @property
+    def short_grid(self) -> Grid:
+        """What a terminal shows."""
+        return self.grid.of_columns("parameter", "estimate", f"{100 * self.level:g}% bootstrap", "identified")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, `sentence` and the certificate's findings included; without runs and draws."""
+        left_out = {"problem", "theta", "draws", "certificate", "calibration"}
+        plain = {name: value for name, value in vars(self).items() if name not in left_out}
+        certificate = asdict(self.certificate)
+        certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
+        certificate |= {"findings": self.certificate.findings}
+        calibration = None if self.calibration is None else asdict(self.calibration)
+        return {"sentence": self.sentence, **plain, "calibration": calibration, "certificate": certificate}
