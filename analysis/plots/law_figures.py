@@ -53,7 +53,7 @@ def law_panels(fit: ScalingFit) -> list[Panel]:
 def _law(axes: Axes, fit: ScalingFit) -> None:
     measured = np.exp(fit.problem.y)
     if fit.law == "data_constrained":
-        law = np.exp(fit.problem.law.log_loss(fit.theta[None, : len(fit.parameters)], fit.problem.x)[0])
+        law = np.exp(fit.problem.law.log_loss(fit.theta[None, : len(fit.problem.law.parameters)], fit.problem.x)[0])
         axes.plot(law, measured, "o", color=_BLUE, alpha=0.6, markersize=3.5, markeredgewidth=0)
         axes.axline((float(law[0]), float(law[0])), slope=1, color=_INK, linewidth=1.1)
         axes.set(title="Measured against the law", xlabel="loss by the law", ylabel="measured loss")

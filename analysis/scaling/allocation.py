@@ -167,13 +167,13 @@ def optimal_allocation(fit: ScalingFit | HasLine, flops: float) -> Allocation:
             f"'{fit.law}' has no optimal split of a budget into params and tokens; fit law='chinchilla' for one"
         )
     k, low, high = fit.flops_per_product or (FLOPS_PER_PARAM_AND_TOKEN,) * 3
-    params, tokens = _optimum(fit.theta[None], flops / k)
+    params, tokens = _optimum(fit.problem.law.whole_coordinates(fit.theta[None]), flops / k)
     if not (np.isfinite(params[0]) and np.isfinite(tokens[0])):
         raise AnalysisError("alpha and beta are not both positive: more params or tokens never help in this law")
     allocation = Allocation(float(params[0]), float(tokens[0]))
     allocation.flops, allocation.intervals = flops, None
     if len(fit.draws):
-        draws = _optimum(fit.draws, flops / k)
+        draws = _optimum(fit.problem.law.whole_coordinates(fit.draws), flops / k)
         if np.mean(~np.isfinite(draws).all(axis=0)) <= LOST_SHARE:
             kept = draws[:, np.isfinite(draws).all(axis=0)]
             allocation.intervals = {"params": _ends(kept[0]), "tokens": _ends(kept[1])}

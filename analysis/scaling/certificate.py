@@ -15,11 +15,11 @@ from stackwise_ray.core.quantities import format_number
 
 from ..paired.significance import adjust_p
 from ..render import equals_p
-from .law_table import LawRuns, budget_groups
+from .law_table import SPARE_RUNS, LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
 from .minimisation import Problem, minimise
-from .predictive import RESOLUTION, SPARE_RUNS, Calibration, calibrate, interval_ends, predictive_draws
+from .predictive import RESOLUTION, Calibration, calibrate, interval_ends, predictive_draws
 from .profile_likelihood import Profile
 from .resampling import draw
 

@@ -37,7 +37,8 @@ _LOSS_KINDS = (
     "parameters/data.tokenizer",
     "parameters/data.corpus",
 )
-_TOO_FEW = "a law is fitted to at least two runs per parameter"
+SPARE_RUNS = 2
+"""Runs beyond the free parameters that a fit needs, so that its misses are no rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,11 @@ def read_law_runs(
 
 
 def require_runs(n: int, n_parameters: int, law: str) -> None:
-    """Refuse a law that has too many parameters for the runs."""
-    if n < 2 * n_parameters:
+    """Refuse a law that has too many free parameters for the runs."""
+    if n < n_parameters + SPARE_RUNS:
         raise AnalysisError(
-            f"too few runs: {n} for the {n_parameters} parameters of '{law}'; {_TOO_FEW}, so {2 * n_parameters}"
+            f"too few runs: {n} for the {n_parameters} free parameters of '{law}', which needs {SPARE_RUNS} more than "
+            f"these, {n_parameters + SPARE_RUNS}; add runs, or tie or fix parameters"
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,27 @@ class Law:
     coefficients: tuple[str, ...]
     exponents: tuple[str, ...] = ()
     source: str
+
+    def at(self, centre: Array) -> Law:
+        """This law for columns in units of exp(centre), which keeps its form."""
+        return self
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters from the free ones: of an unrestricted law, these."""
+        return dict(values)
+
+    def whole_coordinates(self, theta: Array) -> Array:
+        """Coordinates of all parameters (rows, parameters)."""
+        return theta[:, : len(self.parameters)]
+
+    def restriction(self, name: str) -> str | None:
+        """Why a parameter has no interval of its own; None: it has."""
+        return None
+
+    @property
+    def whole_exponents(self) -> tuple[str, ...]:
+        """`exponents`, those that are tied or fixed included."""
+        return self.exponents
 
     def index(self, name: str) -> int:
         """Position of a parameter among the coordinates."""

@@ -47,7 +47,7 @@ class Problem:
         names = list(columns)
         if "unique_tokens" in names:  # the law compares them with tokens, so both are counted in one unit
             centre[names.index("unique_tokens")] = centre[names.index("tokens")]
-        return cls(law=law, loss=loss, x=x - centre[:, None], y=np.log(losses), centre=centre)
+        return cls(law=law.at(centre), loss=loss, x=x - centre[:, None], y=np.log(losses), centre=centre)
 
     @property
     def n_coordinates(self) -> int:
@@ -57,7 +57,8 @@ class Problem:
     def in_table_units(self) -> Problem:
         """The same problem with the columns as they stand in the table."""
         x = self.x + self.centre[:, None]
-        return Problem(law=self.law, loss=self.loss, x=x, y=self.y, centre=np.zeros_like(self.centre))
+        origin = np.zeros_like(self.centre)
+        return Problem(law=self.law.at(origin), loss=self.loss, x=x, y=self.y, centre=origin)
 
     def residuals(self, theta: Array) -> Array:
         """log(law) - log(measured): (rows, runs)."""

@@ -26,6 +26,7 @@ from .minimisation import Problem, minimise, search
 from .predictive import calibrate
 from .profile_likelihood import Profile, profiles
 from .resampling import draw, percentile_ends
+from .restrictions import restricted
 from .scaling_fit import ScalingFit, check_level
 from .variable_projection import variable_projection
 
@@ -49,6 +50,8 @@ def fit_scaling_law(
     *,
     variable: str | None = None,
     level: float = 0.95,
+    tie: Sequence[str] = (),
+    fix: Mapping[str, float] | None = None,
 ) -> ScalingFit:
     """A law of the final loss, fitted to runs, with intervals and a certificate.
 
@@ -66,6 +69,8 @@ def fit_scaling_law(
         tokens_from: "6N" derives tokens = flops / (6 params) where the table has none.
         holdout: "largest": refit without the largest budgets and predict them; None: no hold-out.
         variable: x of a law in one variable: flops (the default), params or tokens.
+        tie: Parameters that are equal, such as ("alpha=beta",); of these one is free.
+        fix: Values of parameters that are known, such as {"E": 1.69}, in the units of the table.
         level: Of all intervals, from 0.5 to 0.99. Checks of the certificate stay at 95 %.
 
     Raises:
@@ -76,6 +81,7 @@ def fit_scaling_law(
     loss, so that the optimiser does not stop early).
     """
     chosen, columns = _choose(law, variable, bootstrap, holdout, tokens_from)
+    chosen = restricted(chosen, tie, fix or {})
     check_draws(bootstrap, seed)
     check_level(level)
     counted = make_loss(loss, delta)
@@ -93,7 +99,8 @@ def fit_scaling_law(
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
     order = (runs.compute or ("", runs.columns[columns[0]]))[1]
     calibration = calibrate(problem, centred, order, seed, level) if bootstrap else None
-    parameters = dict(zip(chosen.parameters, natural_values(table_units, theta[None])[0].tolist(), strict=True))
+    free = dict(zip(chosen.parameters, natural_values(table_units, theta[None])[0].tolist(), strict=True))
+    parameters = chosen.complete(free)
     values = {**parameters, **_exponents(chosen, parameters)}
     at_boundary = [profile for profile in identifiability if profile.boundary is not None]
     in_table_units = _in_table_units(problem, draws)
@@ -235,9 +242,9 @@ def _in_table_units(problem: Problem, theta: Array) -> Array:
 
 def _exponents(law: Law, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Exponents of the optimal params and tokens in flops, where flops are proportional to params × tokens."""
-    if not law.exponents:
+    if not law.whole_exponents:
         return {}
-    alpha, beta = (parameters[name] for name in law.exponents)
+    alpha, beta = (parameters[name] for name in law.whole_exponents)
     return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
 
@@ -250,7 +257,8 @@ def _spread(
     profile's, one-sided.
     """
     law = problem.law
-    values: dict[str, Array] = dict(zip(law.parameters, natural_values(problem, draws).T, strict=True))
+    values: dict[str, Any] = law.complete(dict(zip(law.parameters, natural_values(problem, draws).T, strict=True)))
+    names = tuple(name for name in names if law.restriction(name) != "fixed")
     values.update(_exponents(law, values))
     low, high = percentile_ends(np.column_stack([values[name] for name in names]), level)
     with np.errstate(over="ignore", invalid="ignore"):  # draws may be infinite where a parameter is not identified
@@ -283,7 +291,7 @@ def _other_convention(
     problem = Problem.of(law, loss, {name: swapped[name] for name in columns}, runs.loss)
     theta, optimum, _, _ = _optimum(problem)
     natural = law.natural(theta[None, : len(law.parameters)], problem.centre)[0]
-    parameters = dict(zip(law.parameters, natural.tolist(), strict=True))
+    parameters = law.complete(dict(zip(law.parameters, natural.tolist(), strict=True)))
     return {
         "column": "params_total",
         "parameters": parameters,

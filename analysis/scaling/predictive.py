@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .boundaries import settled
-from .law_table import budget_groups
+from .law_table import SPARE_RUNS, budget_groups
 from .laws import Array
 from .minimisation import Problem, minimise
 from .resampling import draw
@@ -25,8 +25,6 @@ from .resampling import draw
 MOST_BLOCKS = 10
 """Left out in turn; budgets beyond are joined with their neighbours."""
 FEWEST_BLOCKS = 3
-SPARE_RUNS = 2
-"""Runs beyond the parameters that a fit needs, so that its misses are no rounding."""
 RESOLUTION = 1e-7
 """Of a log-loss: what rounding in the runs and the end of the search leave open. Runs that lie on a law without noise
 would else be expected to the last bit."""

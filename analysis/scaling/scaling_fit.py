@@ -62,7 +62,7 @@ class ScalingFit(GridView):
         law: Its name; `formula` as people write it; `variable`: what x is, for a law in one variable.
         loss: How misses were counted, with `delta` for Huber.
         n: Runs behind the fit.
-        parameters: By name, in the units of the table.
+        parameters: By name, in the units of the table; those that are tied or fixed have no interval of their own.
         exponents: {a, b}: params and tokens of the optimum grow as flops^a and flops^b; empty where a law has none.
         standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
         intervals: Percentile bootstrap interval by parameter and exponent; None with bootstrap=0. Of a parameter
@@ -136,8 +136,8 @@ class ScalingFit(GridView):
         x = self._points({name: value for name, value in given.items() if value is not None})
         shape = x.shape[1:]
         flat = x.reshape(len(x), -1)
-        law, n = self.problem.law, len(self.parameters)
-        mean = np.exp(law.log_loss(self.theta[None, :n], flat)[0])
+        law = self.problem.law
+        mean = np.exp(law.log_loss(self.theta[None, : len(law.parameters)], flat)[0])
         ends: list[Any] = [None, None]
         if len(self.draws):
             factor = 1.0 if self.calibration is None else self.calibration.factor
@@ -188,18 +188,10 @@ class ScalingFit(GridView):
     @property
     def grid(self) -> Grid:
         """Parameters and exponents with their intervals; the certificate below."""
-        profiles = {profile.parameter: profile for profile in self.certificate.identifiability}
-        rows = []
-        for name, value in {**self.parameters, **self.exponents}.items():
-            profile = profiles.get(name)
-            edge = self.boundaries.get(name)
-            ends = "from alpha, beta" if profile is None else show_ends((profile.low, profile.high), edge=edge)
-            identified = "" if profile is None else "yes" if profile.identified else "NOT IDENTIFIED"
-            error = None if self.standard_errors is None else self.standard_errors[name]
-            interval = None if self.intervals is None else self.intervals[name]
-            draws = show_ends(interval) if edge is None else f"{show_ends(interval, edge=edge)} (profile)"
-            spread = show_value(error) if edge is None else "one-sided"
-            rows.append((name, show_estimate(value, edge), spread, draws, ends, identified))
+        rows = [self._row(name, value) for name, value in self.parameters.items()]
+        behind = f"from {', '.join(self.problem.law.whole_exponents)}"
+        for name, value in self.exponents.items():
+            rows.append((name, show_value(value), *self._spread(name), behind, ""))
         share = f"{100 * self.level:g}%"
         columns = ("parameter", "estimate", "standard error", f"{share} bootstrap", f"{share} profile", "identified")
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
@@ -207,6 +199,24 @@ class ScalingFit(GridView):
         measured = () if self.calibration is None else (self.calibration.sentence,)
         notes = (f"certificate: {verdict}", *self.certificate.findings, *measured, *self.notes)
         return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+
+    def _row(self, name: str, value: float) -> tuple[str, ...]:
+        """The line of one parameter."""
+        restriction, edge = self.problem.law.restriction(name), self.boundaries.get(name)
+        if restriction is not None:
+            return (name, show_value(value), restriction, restriction, restriction, "")
+        profile = next(profile for profile in self.certificate.identifiability if profile.parameter == name)
+        ends = show_ends((profile.low, profile.high), edge=edge)
+        identified = "yes" if profile.identified else "NOT IDENTIFIED"
+        if edge is None:
+            return (name, show_value(value), *self._spread(name), ends, identified)
+        return (name, show_estimate(value, edge), "one-sided", f"{ends} (profile)", ends, identified)
+
+    def _spread(self, name: str) -> tuple[str, str]:
+        """Standard error and interval over the draws."""
+        error = None if self.standard_errors is None else self.standard_errors.get(name)
+        interval = None if self.intervals is None else self.intervals.get(name)
+        return show_value(error), show_ends(interval)
 
     @property
     def short_grid(self) -> Grid:
