@@ -144,7 +144,7 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 def excluded(table: pd.DataFrame) -> list[str]:
     """One line per reason for what loading left out."""
-    from ..table.runs import exclusion_counts
+    from ..table.exclusions import exclusion_counts
 
     return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 

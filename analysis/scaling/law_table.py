@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import OWN_MASKS
 
-from ..table.runs import exclusion_counts
+from ..table.exclusions import exclusion_counts
 from .laws import Array
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import pytest
 
 from analysis import compare, load_runs
 from analysis.__main__ import _two_sources
-from analysis.table import mlflow_runs
+from analysis.table.sources import mlflow_store
+from analysis.table.sources.source_kind import LEFT_OUT
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import MetricRecord, loss_kind
 from stackwise_ray.tracking.journal import Journal
@@ -398,16 +399,16 @@ def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_pref
         made.append(run.info.run_id)
     ours = client.create_run(experiment, tags={"trial_id": "t", "status": "stopped", "reason": ""})
     client.log_param(ours.info.run_id, "model.role", "decoder")
-    monkeypatch.setattr(mlflow_runs, "_PAGE", 2)
-    rows = mlflow_runs.read_experiment(f"{uri}#pages")
+    monkeypatch.setattr(mlflow_store, "_PAGE", 2)
+    rows = mlflow_store.read_experiment(f"{uri}#pages").rows
     assert [row["run_id"] for row in rows] == [*made, ours.info.run_id], "the oldest first"
     assert [row["status"] for row in rows] == ["finished", "interrupted", "failed", "stopped"]
     assert [row["run_name"] for row in rows[:3]] == ["finished", "killed", "failed"]
-    assert not any(row["_parent"] for row in rows)
+    assert not any(LEFT_OUT in row for row in rows)
     first, *_, last = rows
-    assert (first["loss"], first["parameters/loss"], first["tags/loss"]) == (1.5, 7, "mine")
-    assert (first["lr"], first["tags/lr"]) == (0.001, "high")
+    assert (first["loss"], first["parameters/loss"], first["tags/loss"]) == (1.5, "7", "mine")
+    assert (first["lr"], first["tags/lr"]) == ("1e-3", "high"), "text until a role asks"
     assert "loss_kind" not in first
     assert "attempt_seconds" not in first, "it has no end"
     assert (last["reason"], last["loss_kind"]) == (None, loss_kind({"model": {"role": "decoder"}}))
-    assert "pages" in mlflow_runs.experiment_names(uri)
+    assert "pages" in mlflow_store.experiment_names(uri)
