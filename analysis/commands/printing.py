@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,19 +59,6 @@ class WholeHelp(typer.core.TyperGroup):
         texts = {name: inspect.cleandoc(command.help or "") for name, command in self.commands.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
-
-
-def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
-    """The runs of a source, read once, and the sweep whose folder or journal it is; None for other sources."""
-    path = Path(source)
-    if not path.is_dir() and path.suffix != ".sqlite":
-        from ..table.runs import load_runs
-
-        return load_runs(source), None
-    from ..table.sweep_directory import read_sweep
-
-    sweep = read_sweep(path)
-    return sweep.runs, sweep
 
 
 def declared_arguments(
@@ -144,7 +130,7 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 def excluded(table: pd.DataFrame) -> list[str]:
     """One line per reason for what loading left out."""
-    from ..table.runs import exclusion_counts
+    from ..table.exclusions import exclusion_counts
 
     return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 
