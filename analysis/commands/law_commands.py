@@ -1,11 +1,14 @@
-"""`python -m analysis fit` and `… isoflop`: scaling laws from a shell. `__main__` adds them to its own."""
+"""`python -m analysis fit`, `… isoflop` and `… frontier`: laws from a shell. `__main__` adds them to its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from stackwise_ray.core.errors import AnalysisError
 
 from .printing import Json, Latex, Markdown, Plugins, examples, show
 from .selecting import DropMissing, Map, Selecting, Units, Where, selection
@@ -13,6 +16,7 @@ from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..scaling.frontier import FrontierFit
     from ..scaling.isoflop_valleys import IsoFlopFit
     from ..scaling.scaling_fit import ScalingFit
 
@@ -38,6 +42,12 @@ SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growt
 a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
 """
 
+_FRONTIER_HELP = """Growth of params and tokens along the frontier of loss over FLOPs.
+
+SOURCE is as for `isoflop`, with final losses or with checkpoints of runs. A frontier follows the luckiest runs; `fit`
+and `isoflop` use every run.
+"""
+
 
 @app.command(
     cls=Selecting,
@@ -49,6 +59,7 @@ a budget, unless --budgets names a column. A budget without an optimum among its
         "experiments/scaling_study --law power_offset --variable flops --figure law.png",
         "runs.csv --units params=M tokens=B --allocate 1e21 --json",
         'runs.csv --map loss=val_loss --where "lr == 0.001" --drop-missing',
+        "runs.csv --tie alpha=beta --fix E=1.69 --level 0.9",
     ),
 )
 def fit(
@@ -68,6 +79,13 @@ def fit(
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
     holdout: Annotated[bool, typer.Option(help="Predict the largest budget from the others.")] = True,
+    tie: Annotated[
+        list[str] | None, typer.Option(help="Parameters that are equal, such as alpha=beta; may be repeated.")
+    ] = None,
+    fix: Annotated[
+        list[str] | None, typer.Option(help="A parameter that is known, such as E=1.69; may be repeated.")
+    ] = None,
+    level: Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")] = 0.95,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
     plugin: Plugins = None,
@@ -89,6 +107,9 @@ def fit(
         tokens_from=tokens_from,
         holdout="largest" if holdout else None,
         variable=variable,
+        tie=tie or (),
+        fix=_values(fix or ()),
+        level=level,
     )
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
@@ -132,6 +153,63 @@ def isoflop(
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
+@app.command(
+    cls=Selecting,
+    help=_FRONTIER_HELP,
+    epilog=examples(
+        "frontier",
+        "runs.csv",
+        "checkpoints.csv --kind hull --group run_name --allocate 1e21",
+    ),
+)
+def frontier(
+    source: Source,
+    kind: Annotated[str, typer.Option(help="pareto, or hull: the lower convex hull in logarithms.")] = "pareto",
+    group: Annotated[
+        str | None, typer.Option(help="Column that names the run of each checkpoint; draws are of whole runs.")
+    ] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
+    tokens_from: TokensFrom = None,
+    drop_highest: DropHighest = 0,
+    bootstrap: Bootstrap = 1000,
+    seed: Seed = 0,
+    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    from ..scaling.frontier import fit_frontier
+    from ..scaling.law_table import derive_tokens
+
+    asked = selection(columns, units, where, drop_missing)
+    table = _without_highest(asked.measured(asked.table(source), "loss", "params", "flops"), drop_highest)
+    if tokens_from is not None:
+        table = derive_tokens(table, tokens_from)
+    result = fit_frontier(table, kind=kind, group=group, bootstrap=bootstrap, seed=seed)
+    _show_allocated(result, allocate, as_json=as_json, markdown=markdown, latex=latex)
+
+
+def _values(words: Sequence[str]) -> dict[str, float]:
+    """What `--fix` gives, by parameter."""
+    found: dict[str, float] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise AnalysisError(f"--fix '{word}': write PARAMETER=VALUE, for example E=1.69")
+        if name in found:
+            raise AnalysisError(f"--fix gives '{name}' twice: {found[name]:g} and {number:g}")
+        found[name] = number
+    return found
+
+
 def _law_columns(law: str, variable: str | None) -> tuple[str, ...]:
     """What a law depends on; a law that is not known is refused later."""
     from ..scaling.laws import LAWS
@@ -149,17 +227,25 @@ def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | None, **form: bool) -> None:
     """A fit, with the allocation of a budget of `flops` and its figure where they were asked for."""
-    facts, lines = result.to_dict(), []
-    if flops is not None:
-        from ..scaling.allocation import optimal_allocation
-
-        found = optimal_allocation(result, flops)
-        lines.append(found.sentence)
-        facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
+    lines = []
     if figure is not None:
         from ..plots.law_figures import isoflop_figure, law_figure
         from ..scaling.isoflop_valleys import IsoFlopFit
 
         drawn = isoflop_figure(figure, result) if isinstance(result, IsoFlopFit) else law_figure(figure, result)
         lines.append(f"figure: {drawn}")
-    show(result.grid, facts, result.sentence, *lines, **form)
+    _show_allocated(result, flops, *lines, **form)
+
+
+def _show_allocated(
+    result: ScalingFit | IsoFlopFit | FrontierFit, flops: float | None, *lines: str, **form: bool
+) -> None:
+    """A fit, with the allocation of a budget of `flops` where it was asked for."""
+    facts, said = result.to_dict(), []
+    if flops is not None:
+        from ..scaling.allocation import optimal_allocation
+
+        found = optimal_allocation(result, flops)
+        said.append(found.sentence)
+        facts["allocation"] = {"params": found.params, "tokens": found.tokens, **vars(found)}
+    show(result.grid, facts, result.sentence, *said, *lines, **form)
