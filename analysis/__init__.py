@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .paired.significance import compare
     from .report.compose import write_report
     from .report.summary import summary_table
+    from .scaling.accuracy import AccuracyFit, fit_accuracy
     from .scaling.allocation import optimal_allocation
     from .scaling.frontier import FrontierFit, fit_frontier
     from .scaling.isoflop_valleys import IsoFlopFit, fit_isoflop
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .tasks.ranking import Ranking, rank
 
 _HOME = {
+    "AccuracyFit": "scaling.accuracy",
     "ArmComparison": "paired.comparison",
     "Comparison": "paired.comparison",
     "FrontierFit": "scaling.frontier",
@@ -52,6 +54,7 @@ _HOME = {
     "aggregate": "tasks.aggregation",
     "compare": "paired.significance",
     "compare_sequentially": "anytime.sequential",
+    "fit_accuracy": "scaling.accuracy",
     "fit_frontier": "scaling.frontier",
     "fit_isoflop": "scaling.isoflop_valleys",
     "fit_scaling_law": "scaling.parametric_law",
@@ -71,6 +74,7 @@ _HOME = {
     "write_report": "report.compose",
 }
 __all__ = [
+    "AccuracyFit",
     "AnalysisError",
     "ArmComparison",
     "Comparison",
@@ -85,6 +89,7 @@ __all__ = [
     "aggregate",
     "compare",
     "compare_sequentially",
+    "fit_accuracy",
     "fit_frontier",
     "fit_isoflop",
     "fit_scaling_law",

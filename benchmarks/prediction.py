@@ -35,11 +35,11 @@ from analysis.render import Grid
 from analysis.scaling.certificate import HoldOut, check_holdout
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.law_table import LawRuns
-from analysis.scaling.laws import LAWS
 from analysis.scaling.minimisation import Problem, minimise
 from stackwise_ray.core.atomic import atomic_write_text
+from stackwise_ray.core.registries import LAWS
 
-LAW = LAWS["chinchilla"]
+LAW = LAWS.get("chinchilla")
 E, A, B, ALPHA, BETA = 1.8, 480.0, 2100.0, 0.35, 0.37
 FLOPS = np.geomspace(1e18, 1e21, 7)
 SIZES = np.geomspace(0.25, 4.0, 6)

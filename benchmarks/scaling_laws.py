@@ -32,13 +32,14 @@ from scipy.stats import binomtest
 from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.law_losses import make_loss
-from analysis.scaling.laws import LAWS, Array
+from analysis.scaling.laws import Array
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.profile_likelihood import profiles
 from analysis.scaling.resampling import draw, percentile_ends
 from stackwise_ray.core.atomic import atomic_write_text
+from stackwise_ray.core.registries import LAWS
 
-LAW = LAWS["chinchilla"]
+LAW = LAWS.get("chinchilla")
 SIZES = (240, 30)
 NAMES = (*LAW.parameters, "a")
 METHODS = ("percentile bootstrap", "profile likelihood")

@@ -1,4 +1,4 @@
-"""`python -m analysis fit`, `… isoflop` and `… frontier`: laws from a shell. `__main__` adds them to its own."""
+"""`python -m analysis fit`, `… isoflop`, `… frontier` and `… accuracy`. `__main__` adds them to its own."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 
 SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
-loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
-flops, or what --variable says).
+loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; power,
+power_offset and bnsl: flops, or what --variable says). two_power is for another value than the loss: --law two_power
+--map loss=COLUMN.
 """
 _ISOFLOP_HELP = """The optimal model size of each budget, and how it grows with the budget.
 
@@ -42,6 +43,11 @@ SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growt
 a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
 """
 
+_ACCURACY_HELP = """The accuracy on a task as a sigmoid of the loss: the second step after a law of the loss.
+
+SOURCE is as for `fit`, with one run per row: loss and an accuracy between 0 and 1. From Python, `fit.of_run(law, ...)`
+gives the accuracy of a run whose loss a law predicts, with the doubt of both steps.
+"""
 _FRONTIER_HELP = """Growth of params and tokens along the frontier of loss over FLOPs.
 
 SOURCE is as for `isoflop`, with final losses or with checkpoints of runs. A frontier follows the luckiest runs; `fit`
@@ -64,7 +70,10 @@ and `isoflop` use every run.
 )
 def fit(
     source: Source,
-    law: Annotated[str, typer.Option(help="power, power_offset, chinchilla, bnsl or data_constrained.")] = "chinchilla",
+    law: Annotated[
+        str,
+        typer.Option(help="power, power_offset, chinchilla, bnsl, data_constrained, two_power, or one of a plugin."),
+    ] = "chinchilla",
     loss: Annotated[
         str, typer.Option(help="How misses are counted: huber_log, gaussian_log or student_t_log.")
     ] = "huber_log",
@@ -193,6 +202,49 @@ def frontier(
     _show_allocated(result, allocate, as_json=as_json, markdown=markdown, latex=latex)
 
 
+@app.command(
+    cls=Selecting,
+    help=_ACCURACY_HELP,
+    epilog=examples(
+        "accuracy",
+        "runs.csv --accuracy hellaswag --chance 0.25 --at 2.1",
+        "runs.csv --map loss=hellaswag_loss --accuracy hellaswag --at 2.1 --at 1.9 --json",
+    ),
+)
+def accuracy(
+    source: Source,
+    column: Annotated[str, typer.Option("--accuracy", help="Column with the accuracy, from 0 to 1.")] = "accuracy",
+    chance: Annotated[float | None, typer.Option(help="Accuracy of a guess, where known. [fitted]")] = None,
+    at: Annotated[list[float] | None, typer.Option(help="Loss to say the accuracy of; may be repeated.")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
+    bootstrap: Bootstrap = 1000,
+    seed: Seed = 0,
+    level: Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")] = 0.95,
+    plugin: Plugins = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    from ..scaling.accuracy import fit_accuracy
+    from ..scaling.law_text import show_ends, show_value
+
+    asked = selection(columns, units, where, drop_missing)
+    table = asked.measured(asked.table(source), "loss", column)
+    result = fit_accuracy(table, column, chance=chance, bootstrap=bootstrap, seed=seed, level=level)
+    facts, lines = result.to_dict(), []
+    facts["predictions"] = []
+    for loss in at or ():
+        found = result.predict(loss)
+        mean, low, high = found
+        ends = f" [{show_ends((low, high))}]" if bootstrap else ""
+        lines.append(f"at a loss of {show_value(loss)}: {column} {show_value(mean)}{ends} ({found.label})")
+        facts["predictions"].append({"loss": loss, "mean": mean, "low": low, "high": high, **vars(found)})
+    show(result.grid, facts, result.sentence, *lines, as_json=as_json, markdown=markdown, latex=latex)
+
+
 def _values(words: Sequence[str]) -> dict[str, float]:
     """What `--fix` gives, by parameter."""
     found: dict[str, float] = {}
@@ -212,10 +264,10 @@ def _values(words: Sequence[str]) -> dict[str, float]:
 
 def _law_columns(law: str, variable: str | None) -> tuple[str, ...]:
     """What a law depends on; a law that is not known is refused later."""
-    from ..scaling.laws import LAWS
+    from stackwise_ray.core.registries import LAWS
 
-    known = LAWS.get(law)
-    return known.columns if known is not None and known.columns else (variable or "flops",)
+    known = LAWS.get(law).columns if law in LAWS else ()
+    return known or (variable or "flops",)
 
 
 def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def _law(axes: Axes, fit: ScalingFit) -> None:
         axes.fill_between(line, low, high, color=_ORANGE, alpha=0.18, linewidth=0, label="95% prediction interval")
     label = "law" if fit.variable else "law at the optimal allocation"
     axes.plot(line, mean, color=_ORANGE, label=label)
-    axes.set(title=f"loss = {fit.formula}", xlabel=name, ylabel="loss")
+    axes.set(title=f"{fit.problem.law.quantity} = {fit.formula}", xlabel=name, ylabel="loss")
     _compute_axis(axes.xaxis)
     log_axis(axes.yaxis)
     axes.legend(loc="upper right")  # a law falls: this corner is the emptiest

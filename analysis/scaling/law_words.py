@@ -13,15 +13,15 @@ from .law_text import show_ends, show_value
 _GROWS = {"a": "the best number of parameters grows", "b": "its tokens grow"}
 
 
-def law_sentence(formula: str, runs: int, certificate: Certificate) -> str:
+def law_sentence(formula: str, runs: int, certificate: Certificate, quantity: str = "loss") -> str:
     """The law, and whether it can be relied on."""
     if certificate.failures:
         return (
-            f"No law can be relied on: loss = {formula}, fitted to {runs} runs, does not hold "
+            f"No law can be relied on: {quantity} = {formula}, fitted to {runs} runs, does not hold "
             f"({'; '.join(certificate.failures)})."
         )
     rest = f" as far as it was checked (not: {', '.join(certificate.unchecked)})" if certificate.unchecked else ""
-    return f"loss = {formula} holds on {runs} runs: it passes the checks of its certificate{rest}."
+    return f"{quantity} = {formula} holds on {runs} runs: it passes the checks of its certificate{rest}."
 
 
 def law_caveats(certificate: Certificate) -> tuple[str, ...]:

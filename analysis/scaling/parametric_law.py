@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.registries import LAWS
 
 from ..paired.intervals import check_draws
 from .boundaries import BEYOND, natural_values, settled
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
-from .laws import LAWS, Array, Law
+from .laws import Array, Law
 from .minimisation import Problem, minimise, search
 from .predictive import calibrate
 from .profile_likelihood import Profile, profiles
@@ -61,7 +62,8 @@ def fit_scaling_law(
     Args:
         table: One run per row: loss, and what the law depends on (positive, any unit).
         law: power (A / x^alpha), power_offset (E + A / x^alpha), chinchilla (E + A/params^alpha + B/tokens^beta), bnsl
-            (a power law with one smooth break), data_constrained (repeated tokens; needs a column unique_tokens).
+            (a power law with one smooth break), data_constrained (repeated tokens; needs a column unique_tokens),
+            two_power (A / (params^alpha tokens^beta) of another value than the loss), or one that a plugin registered.
         loss: huber_log, gaussian_log or student_t_log, all on log(law) - log(measured).
         delta: Where Huber's loss turns linear, in log-loss.
         bootstrap: Draws; 0: no intervals, and of the certificate only optimum and identifiability.
@@ -148,10 +150,10 @@ def _choose(
 ) -> tuple[Law, tuple[str, ...]]:
     """The law and its columns, with every option that cannot be met refused."""
     if law not in LAWS:
-        raise AnalysisError(f"law = '{law}' is not a law; {did_you_mean(law, LAWS)}")
+        raise AnalysisError(f"law = '{law}' is not a law; {did_you_mean(law, LAWS.names())}")
     if holdout not in ("largest", None):
         raise AnalysisError(f"holdout = '{holdout}' must be 'largest' or None")
-    chosen = LAWS[law]
+    chosen: Law = LAWS.get(law)
     if chosen.columns:
         if variable is not None:
             raise AnalysisError(f"variable = '{variable}' has no effect on '{law}', which depends on {chosen.columns}")

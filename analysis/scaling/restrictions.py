@@ -131,6 +131,7 @@ def restricted(law: Law, tie: Sequence[str], fix: Mapping[str, float]) -> Law:
         coefficients=law.coefficients if len(own_terms) == len(law.coefficients) else (),
         exponents=tuple(name for name in law.exponents if name in free),
         source=law.source,
+        quantity=law.quantity,
         whole=law,
         fixed=fixed,
         leaders=leaders,
@@ -177,7 +178,6 @@ def _expanded(law: RestrictedLaw, theta: Array) -> tuple[Array, list[dict[int, A
     whole = law.whole
     full = np.empty((len(theta), len(whole.parameters)))
     slopes: list[dict[int, Array | float]] = []
-    scales = {coefficient: (exponent, column) for coefficient, exponent, column in whole.scales}
     for i, name in enumerate(whole.parameters):
         leader = law.leaders.get(name)
         slope: dict[int, Array | float] = {}
@@ -187,13 +187,11 @@ def _expanded(law: RestrictedLaw, theta: Array) -> tuple[Array, list[dict[int, A
             full[:, i] = theta[:, law.index(leader)]
             slope[law.index(leader)] = 1.0
         for member, sign in ((leader, 1.0), (name, -1.0)) if leader != name else ():
-            if member not in scales:
-                continue
-            exponent, column = scales[member]
-            power, j, derivative = law._power(theta, exponent)
-            full[:, i] += sign * law.centre[column] * power
-            if j is not None:
-                slope[j] = slope.get(j, 0.0) + sign * law.centre[column] * derivative
+            for _, exponent, column in (scale for scale in whole.scales if scale[0] == member):
+                power, j, derivative = law._power(theta, exponent)
+                full[:, i] += sign * law.centre[column] * power
+                if j is not None:
+                    slope[j] = slope.get(j, 0.0) + sign * law.centre[column] * derivative
         slopes.append(slope)
     return full, slopes
 

@@ -118,6 +118,7 @@ class ScalingFit(GridView):
         flops: ArrayLike | None = None,
         unique_tokens: ArrayLike | None = None,
         level: float | None = None,
+        **others: ArrayLike,
     ) -> Prediction:
         """The loss of a new run: the law, and the interval in which it falls.
 
@@ -127,12 +128,13 @@ class ScalingFit(GridView):
         Args:
             params: As in the column that was fitted; an array gives arrays.
             tokens: Training tokens; likewise `flops` and `unique_tokens` for laws that depend on them.
+            others: Further columns, for a law of one's own.
             level: Share of new runs that the interval should hold; None: that of the fit.
 
         Raises:
             AnalysisError: A column that the law needs is not given, or one that it does not know is.
         """
-        given = {"params": params, "tokens": tokens, "flops": flops, "unique_tokens": unique_tokens}
+        given = {"params": params, "tokens": tokens, "flops": flops, "unique_tokens": unique_tokens, **others}
         x = self._points({name: value for name, value in given.items() if value is not None})
         shape = x.shape[1:]
         flat = x.reshape(len(x), -1)
@@ -148,6 +150,16 @@ class ScalingFit(GridView):
         prediction = Prediction(*shaped)
         prediction.extrapolation = self.extrapolation(flat)
         return prediction
+
+    def predictive_losses(self, draws: int, **columns: float) -> tuple[float, Array]:
+        """The loss of one run by the law, and draws (draws,) of what it may be: parameters, noise and misfit."""
+        x = self._points(columns).reshape(len(self.columns), -1)
+        law = self.problem.law
+        mean = float(np.exp(law.log_loss(self.theta[None, : len(law.parameters)], x)[0, 0]))
+        factor = 1.0 if self.calibration is None else self.calibration.factor
+        rng = np.random.default_rng([self.seed, 5])
+        chosen = self.draws[rng.integers(0, len(self.draws), size=draws)]
+        return mean, np.exp(predictive_draws(self.problem, self.theta, chosen, x, factor, rng)[:, 0])
 
     def extrapolation(self, x: Array) -> float:
         """Factor by which log-columns (columns, points) lie outside the fitted ones, their product and their ratio
@@ -178,7 +190,7 @@ class ScalingFit(GridView):
     def sentence(self) -> str:
         """The law, and whether it can be relied on; its parameters are in the table."""
         what = self.formula.replace("x", str(self.variable)) if self.variable else self.formula
-        return law_sentence(what, self.n, self.certificate)
+        return law_sentence(what, self.n, self.certificate, self.problem.law.quantity)
 
     @property
     def caveats(self) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from stackwise_ray.core.analysis_step import PlannedSweep, StepOptions
-from stackwise_ray.core.errors import AnalysisError, ConfigError
-from stackwise_ray.core.registries import ANALYSES
+from stackwise_ray.core.errors import AnalysisError, ConfigError, did_you_mean
+from stackwise_ray.core.registries import ANALYSES, LAWS
 
 from ..plots.figures import PanelFigure
 from ..report.law_steps import LawStep
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from ..scaling.scaling_fit import ScalingFit
 
 
+_RECORDED = ("params", "tokens", "flops")
+"""What a sweep records of each run that a law may depend on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScalingLaw(StepOptions):
     """Which law; as the arguments of `fit_scaling_law`."""
 
-    law: Literal["power", "power_offset", "chinchilla", "bnsl", "data_constrained"] = "chinchilla"
+    law: str = "chinchilla"  # a name in `core.registries.LAWS`
     holdout: Literal["largest"] | None = "largest"  # refit without the largest budgets and predict them; null: not
 
 
@@ -37,14 +41,17 @@ class ScalingLawStep(LawStep):
 
     def check(self, options: ScalingLaw, planned: PlannedSweep) -> None:
         """Refuse a law that the runs of the sweep will be too few for."""
-        if options.law == "data_constrained":
-            problem = "= data_constrained needs the unique tokens of each run, which a sweep does not record"
+        if options.law not in LAWS:
+            raise ConfigError(f"= {options.law} is not a law; {did_you_mean(options.law, LAWS.names())}", path="law")
+        law = LAWS.get(options.law)
+        unknown = [name for name in law.columns if name not in _RECORDED]
+        if unknown:
+            problem = f"= {options.law} needs {' and '.join(unknown)} of each run, which a sweep does not record"
             raise ConfigError(f"{problem}; choose chinchilla, or fit it from a table", path="law")
         from ..scaling.law_table import require_runs
-        from ..scaling.laws import LAWS
 
         try:
-            require_runs(len(planned.arms) * planned.seeds, len(LAWS[options.law].parameters), options.law)
+            require_runs(len(planned.arms) * planned.seeds, len(law.parameters), options.law)
         except AnalysisError as error:
             raise ConfigError(str(error)) from None
 

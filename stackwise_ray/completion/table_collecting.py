@@ -52,8 +52,8 @@ _NAMED_ENTRIES = {
 }
 """Paths whose value names an entry, where the schema has a plain string."""
 _ANALYSIS_CHOICES = {
-    "fit law": ("scaling.laws", "LAWS"),
     "fit loss": ("scaling.law_losses", "LOSSES"),
+    "frontier kind": ("scaling.frontier", "KINDS"),
     "fit variable": ("scaling.parametric_law", "VARIABLES"),
     "compare correction": ("paired.significance", "CORRECTIONS"),
     "sequential correction": ("anytime.sequential", "CORRECTIONS"),
@@ -164,6 +164,7 @@ def _taken(command: str, name: str, kind: Any) -> Takes:
         "source": lambda: {"files": ANY},
         "other": lambda: {"files": ANY},
         "plugin": lambda: {"files": PYTHON},
+        "fit law": lambda: _entries(registries.LAWS),
         "tasks": lambda: {**_entries(registries.TASKS), "list": True},
         "direction": lambda: _of_type(Direction),
         "equal": lambda: {"values": {**_of_analysis("table.blocks", "BUDGETS")["values"], "none": ""}},

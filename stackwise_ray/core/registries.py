@@ -57,6 +57,11 @@ ANALYSES: Registry[Any] = Registry(
     package=lambda: f"{analysis_package()}.steps",
     protocol=("options", "title", "compute", "check", "reads", "comparison", "refuses_search"),
 )
+LAWS: Registry[Any] = Registry(
+    "scaling law",
+    package=lambda: f"{analysis_package()}.scaling.formulas",
+    protocol=("formula", "parameters", "columns", "terms", "starts", "bounds", "scales", "coefficients", "at"),
+)
 
 BY_KIND: dict[str, Registry[Any]] = {
     "families": FAMILIES,
@@ -70,6 +75,7 @@ BY_KIND: dict[str, Registry[Any]] = {
     "samplers": SAMPLERS,
     "schedulers": SCHEDULERS,
     "analyses": ANALYSES,
+    "laws": LAWS,
 }
 """Kind, as in the name of an entry-point group (``stackwise_ray.<kind>``), to its registry."""
 

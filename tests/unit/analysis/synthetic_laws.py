@@ -14,6 +14,7 @@ TRUTH: dict[str, dict[str, float]] = {
     "power": {"A": 12.0, "alpha": 0.035},
     "power_offset": {"E": 1.7, "A": 900.0, "alpha": 0.16},
     "chinchilla": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
+    "two_power": {"A": 1.8, "alpha": 0.71, "beta": -0.31},
     "bnsl": {"a": 0.5, "b": 60.0, "c0": 0.05, "c1": 0.15, "d": 3e19, "f": 0.4},
     "data_constrained": {
         "E": 1.87,
@@ -33,6 +34,8 @@ def loss_of(law: str, columns: dict[str, Any]) -> np.ndarray:
     n, d, c = (np.asarray(columns[name], dtype=float) for name in ("params", "tokens", "flops"))
     if law == "power":
         return p["A"] / c ** p["alpha"]
+    if law == "two_power":
+        return p["A"] / (n ** p["alpha"] * d ** p["beta"])
     if law == "power_offset":
         return p["E"] + p["A"] / c ** p["alpha"]
     if law == "bnsl":

@@ -11,10 +11,10 @@ import pytest
 import analysis
 from analysis.scaling.boundaries import at_edge, settled
 from analysis.scaling.law_losses import make_loss
-from analysis.scaling.laws import LAWS
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.profile_likelihood import profiles
 from analysis.scaling.resampling import draw
+from stackwise_ray.core.registries import LAWS
 
 
 def ladder(E: float, noise: float, seed: int) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def ladder(E: float, noise: float, seed: int) -> pd.DataFrame:
 
 def over_flops(table: pd.DataFrame) -> Problem:
     columns = {"flops": table["flops"].to_numpy()}
-    return Problem.of(LAWS["power_offset"], make_loss("huber_log", 1e-3), columns, table["loss"].to_numpy())
+    return Problem.of(LAWS.get("power_offset"), make_loss("huber_log", 1e-3), columns, table["loss"].to_numpy())
 
 
 def from_every_start(problem: Problem, weights: np.ndarray) -> np.ndarray:

@@ -7,17 +7,17 @@ import pytest
 from synthetic_laws import TRUTH, loss_of, make_runs
 
 from analysis.scaling.law_losses import LOSSES, make_loss
-from analysis.scaling.laws import LAWS
 from analysis.scaling.minimisation import Problem, minimise, search
 from analysis.scaling.profile_likelihood import profiles
 from analysis.scaling.resampling import draw
 from analysis.scaling.variable_projection import variable_projection
+from stackwise_ray.core.registries import LAWS
 
 
 def problem_of(law: str, loss: str = "huber_log", *, noise: float = 0.004, n: int = 60, seed: int = 0) -> Problem:
     table = make_runs(law, n=n, noise=noise, seed=seed)
-    columns = {name: table[name].to_numpy() for name in LAWS[law].columns or ("flops",)}
-    return Problem.of(LAWS[law], make_loss(loss, 1e-3), columns, table["loss"].to_numpy())
+    columns = {name: table[name].to_numpy() for name in LAWS.get(law).columns or ("flops",)}
+    return Problem.of(LAWS.get(law), make_loss(loss, 1e-3), columns, table["loss"].to_numpy())
 
 
 def somewhere(problem: Problem, rows: int = 3) -> np.ndarray:
@@ -29,7 +29,7 @@ def somewhere(problem: Problem, rows: int = 3) -> np.ndarray:
     return np.column_stack([chosen, np.full((rows, problem.loss.n_scales), -4.0)])
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", LAWS.names())
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_gradient_is_that_of_finite_differences(law, loss):
     problem = problem_of(law, loss)
@@ -44,33 +44,33 @@ def test_the_gradient_is_that_of_finite_differences(law, loss):
         np.testing.assert_allclose(gradient[:, j] / size, rise / 2e-6 / size, atol=2e-6)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", LAWS.names())
 def test_the_law_is_what_its_paper_writes(law):
     problem, table = problem_of(law, noise=0.0).in_table_units(), make_runs(law)
-    values = [np.log(v) if name in LAWS[law].logs else v for name, v in TRUTH[law].items()]
-    log_loss = LAWS[law].log_loss(np.array([values]), problem.x)[0]
+    values = [np.log(v) if name in LAWS.get(law).logs else v for name, v in TRUTH[law].items()]
+    log_loss = LAWS.get(law).log_loss(np.array([values]), problem.x)[0]
     np.testing.assert_allclose(np.exp(log_loss), loss_of(law, table), rtol=1e-10)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", LAWS.names())
 def test_a_law_keeps_its_values_in_other_units(law):
     problem = problem_of(law)
-    theta = somewhere(problem)[:, : len(LAWS[law].parameters)]
-    moved = LAWS[law].rescaled(theta, problem.centre)
+    theta = somewhere(problem)[:, : len(LAWS.get(law).parameters)]
+    moved = LAWS.get(law).rescaled(theta, problem.centre)
     np.testing.assert_allclose(
-        LAWS[law].log_loss(theta, problem.x), LAWS[law].log_loss(moved, problem.in_table_units().x), rtol=1e-9
+        LAWS.get(law).log_loss(theta, problem.x), LAWS.get(law).log_loss(moved, problem.in_table_units().x), rtol=1e-9
     )
 
 
 SLOW = {"bnsl", "data_constrained"}
 
 
-@pytest.mark.parametrize("law", [pytest.param(law, marks=[pytest.mark.slow] * (law in SLOW)) for law in LAWS])
+@pytest.mark.parametrize("law", [pytest.param(law, marks=[pytest.mark.slow] * (law in SLOW)) for law in LAWS.names()])
 def test_without_noise_the_search_finds_the_law(law):
     problem = problem_of(law, noise=0.0)
     ends, _ = search(problem)
     found, _ = minimise(problem, ends[:3], tolerance=1e-13)
-    natural = LAWS[law].natural(found[:1, : len(LAWS[law].parameters)], problem.centre)[0]
+    natural = LAWS.get(law).natural(found[:1, : len(LAWS.get(law).parameters)], problem.centre)[0]
     np.testing.assert_allclose(natural, list(TRUTH[law].values()), rtol=2e-3)
 
 

@@ -8,9 +8,9 @@ import pytest
 
 import analysis
 from analysis.scaling.law_losses import make_loss
-from analysis.scaling.laws import LAWS
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.predictive import budget_blocks, calibrate, interval_ends, nearest
+from stackwise_ray.core.registries import LAWS
 
 BUDGETS, SIZES = 8, 6
 
@@ -21,13 +21,13 @@ def budgets(shared: float, seed: int, noise: float = 0.004) -> tuple[Problem, np
     flops = np.repeat(np.geomspace(1e17, 1e20, BUDGETS), SIZES)
     y = np.log(20 * flops**-0.05) + noise * rng.normal(size=flops.size)
     y += shared * np.repeat(rng.normal(size=BUDGETS), SIZES)
-    problem = Problem.of(LAWS["power"], make_loss("huber_log", 1e-3), {"flops": flops}, np.exp(y))
+    problem = Problem.of(LAWS.get("power"), make_loss("huber_log", 1e-3), {"flops": flops}, np.exp(y))
     return problem, flops
 
 
 def factor(shared: float, seed: int) -> float:
     problem, flops = budgets(shared, seed)
-    theta = minimise(problem, LAWS["power"].starts(problem.x, problem.y), tolerance=1e-11)
+    theta = minimise(problem, LAWS.get("power").starts(problem.x, problem.y), tolerance=1e-11)
     best = theta[0][int(np.nanargmin(theta[1]))]
     found = calibrate(problem, best, flops, seed, 0.95)
     assert found is not None

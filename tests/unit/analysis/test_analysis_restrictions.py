@@ -10,10 +10,10 @@ from synthetic_laws import TRUTH, make_runs
 
 import analysis
 from analysis.scaling.law_losses import make_loss
-from analysis.scaling.laws import LAWS
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.restrictions import restricted
 from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.registries import LAWS
 
 RESTRICTIONS = [
     ("chinchilla", ("alpha=beta",), {"E": 1.69}),
@@ -27,8 +27,10 @@ RESTRICTIONS = [
 
 def problem_of(law: str, tie: tuple[str, ...], fix: dict[str, float]) -> Problem:
     table = make_runs(law, n=60, noise=0.004)
-    columns = {name: table[name].to_numpy() for name in LAWS[law].columns or ("flops",)}
-    return Problem.of(restricted(LAWS[law], tie, fix), make_loss("huber_log", 1e-3), columns, table["loss"].to_numpy())
+    columns = {name: table[name].to_numpy() for name in LAWS.get(law).columns or ("flops",)}
+    return Problem.of(
+        restricted(LAWS.get(law), tie, fix), make_loss("huber_log", 1e-3), columns, table["loss"].to_numpy()
+    )
 
 
 @cache
@@ -60,12 +62,12 @@ def test_what_is_tied_or_fixed_is_so_in_the_units_of_the_table(law, tie, fix):
     np.testing.assert_allclose(problem.residuals(theta), table_units.residuals(moved), atol=1e-9)
     free = table_units.law.natural(moved, np.zeros_like(problem.centre))[0]
     whole = table_units.law.complete(dict(zip(problem.law.parameters, free, strict=True)))
-    assert tuple(whole) == LAWS[law].parameters
+    assert tuple(whole) == LAWS.get(law).parameters
     assert all(whole[name] == pytest.approx(value) for name, value in fix.items())
     assert all(whole[first] == whole[second] for first, second in (words.split("=") for words in tie))
     coordinates = table_units.law.whole_coordinates(moved)
-    unrestricted = Problem.of(LAWS[law], problem.loss, dict(enumerate(np.exp(table_units.x))), np.exp(problem.y))
-    there = LAWS[law].log_loss(coordinates, unrestricted.in_table_units().x) - problem.y
+    unrestricted = Problem.of(LAWS.get(law), problem.loss, dict(enumerate(np.exp(table_units.x))), np.exp(problem.y))
+    there = LAWS.get(law).log_loss(coordinates, unrestricted.in_table_units().x) - problem.y
     np.testing.assert_allclose(there, problem.residuals(theta), atol=1e-8)
 
 
@@ -105,7 +107,7 @@ def test_six_runs_are_enough_for_three_free_parameters_and_the_table_says_what_w
 )
 def test_a_restriction_that_cannot_be_is_refused(tie, fix, message):
     with pytest.raises(AnalysisError) as refused:
-        restricted(LAWS["chinchilla"], tie, fix)
+        restricted(LAWS.get("chinchilla"), tie, fix)
     assert message in str(refused.value)
 
 
