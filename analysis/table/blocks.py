@@ -139,7 +139,8 @@ def pair(
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
     order = block_order(usable, metric, block_columns) if ordered else None
     if order is not None:
-        usable = usable.iloc[usable["_block"].map(order.blocks.index).argsort(kind="stable")]
+        place = {name: index for index, name in enumerate(order.blocks)}
+        usable = usable.iloc[usable["_block"].map(place).argsort(kind="stable")]
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
     for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
         if math.isfinite(value):
@@ -263,9 +264,15 @@ def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.D
         shown = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in same[metric][:3])
         raise AnalysisError(
             f"{arm} '{name}' has {len(same)} different runs in block {place} ({metric} = {shown}); keep one of them, "
-            f"or name the column that tells them apart as {_APART[role]}"
+            f"or name the column that tells them apart as {_APART[role]}{_tidied(table)}"
         )
     return table, notes
+
+
+def _tidied(table: pd.DataFrame) -> str:
+    """The end of a message about runs that may share a name only since blanks were removed."""
+    blanks = [note for note in table.attrs.get("notes", ()) if note.startswith("blanks ")]
+    return f" ({'; '.join(blanks)})" if blanks else ""
 
 
 def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
