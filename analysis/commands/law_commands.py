@@ -105,7 +105,9 @@ def fit(
     from ..scaling.parametric_law import fit_scaling_law
 
     asked = selection(columns, units, where, drop_missing)
-    table = _without_highest(asked.measured(asked.table(source), "loss", *_law_columns(law, variable)), drop_highest)
+    table = _without_highest(
+        asked.measured(asked.table(source), "loss", *_law_columns(law, variable, tokens_from)), drop_highest
+    )
     result = fit_scaling_law(
         table,
         law=law,
@@ -262,12 +264,13 @@ def _values(words: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _law_columns(law: str, variable: str | None) -> tuple[str, ...]:
-    """What a law depends on; a law that is not known is refused later."""
+def _law_columns(law: str, variable: str | None, tokens_from: str | None) -> tuple[str, ...]:
+    """What a law depends on, and what its tokens are derived from; a law that is not known is refused later."""
     from stackwise_ray.core.registries import LAWS
 
     known = LAWS.get(law).columns if law in LAWS else ()
-    return known or (variable or "flops",)
+    needed = known or (variable or "flops",)
+    return needed if tokens_from is None else (*needed, "flops")
 
 
 def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:

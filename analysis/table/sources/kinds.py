@@ -6,10 +6,10 @@ from pathlib import Path
 
 from stackwise_ray.core.errors import AnalysisError
 
-from . import delimited_text, mlflow_store, sweep_journal
+from . import delimited_text, mlflow_experiment, sweep_journal
 from .source_kind import SourceKind, SourceRows
 
-KINDS: tuple[SourceKind, ...] = (mlflow_store.KIND, delimited_text.KIND, sweep_journal.KIND)
+KINDS: tuple[SourceKind, ...] = (mlflow_experiment.KIND, delimited_text.KIND, sweep_journal.KIND)
 
 
 def kind_of(source: str) -> SourceKind:
