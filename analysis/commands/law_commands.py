@@ -45,8 +45,8 @@ a budget, unless --budgets names a column. A budget without an optimum among its
 
 _ACCURACY_HELP = """The accuracy on a task as a sigmoid of the loss: the second step after a law of the loss.
 
-SOURCE is as for `fit`, with one run per row: loss and an accuracy between 0 and 1. From Python, `fit.of_run(law, ...)`
-gives the accuracy of a run whose loss a law predicts, with the doubt of both steps.
+SOURCE is as for `fit`, with one run per row: loss and an accuracy between 0 and 1. With --run, a law of the loss is
+fitted too, and the interval of the accuracy holds the doubt of both steps.
 """
 _FRONTIER_HELP = """Growth of params and tokens along the frontier of loss over FLOPs.
 
@@ -119,7 +119,7 @@ def fit(
         holdout="largest" if holdout else None,
         variable=variable,
         tie=tie or (),
-        fix=_values(fix or ()),
+        fix=_values(fix or (), "--fix"),
         level=level,
     )
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
@@ -211,6 +211,7 @@ def frontier(
         "accuracy",
         "runs.csv --accuracy hellaswag --chance 0.25 --at 2.1",
         "runs.csv --map loss=hellaswag_loss --accuracy hellaswag --at 2.1 --at 1.9 --json",
+        "runs.csv --accuracy hellaswag --run params=7e9 --run tokens=2e12 --law chinchilla",
     ),
 )
 def accuracy(
@@ -218,6 +219,11 @@ def accuracy(
     column: Annotated[str, typer.Option("--accuracy", help="Column with the accuracy, from 0 to 1.")] = "accuracy",
     chance: Annotated[float | None, typer.Option(help="Accuracy of a guess, where known. [fitted]")] = None,
     at: Annotated[list[float] | None, typer.Option(help="Loss to say the accuracy of; may be repeated.")] = None,
+    of_run: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="A run to say the accuracy of, by a law: params=7e9; once per column of the law."),
+    ] = None,
+    law: Annotated[str, typer.Option(help="Law of the loss, for --run.")] = "chinchilla",
     columns: Map = None,
     units: Units = None,
     where: Where = None,
@@ -236,19 +242,27 @@ def accuracy(
     asked = selection(columns, units, where, drop_missing)
     table = asked.measured(asked.table(source), "loss", column)
     result = fit_accuracy(table, column, chance=chance, bootstrap=bootstrap, seed=seed, level=level)
+    wanted = {f"a loss of {show_value(loss)}": result.predict(loss) for loss in at or ()}
+    if of_run:
+        from ..scaling.parametric_law import fit_scaling_law
+
+        fitted = fit_scaling_law(table, law, bootstrap=bootstrap, seed=seed, level=level, holdout=None)
+        wanted[" ".join(of_run)] = result.of_run(fitted, **_values(of_run, "--run"))
     facts, lines = result.to_dict(), []
     facts["predictions"] = []
-    for loss in at or ():
-        found = result.predict(loss)
+    for words, found in wanted.items():
         mean, low, high = found
         ends = f" [{show_ends((low, high))}]" if bootstrap else ""
-        lines.append(f"at a loss of {show_value(loss)}: {column} {show_value(mean)}{ends} ({found.label})")
-        facts["predictions"].append({"loss": loss, "mean": mean, "low": low, "high": high, **vars(found)})
+        lines.append(f"at {words}: {column} {show_value(mean)}{ends} ({found.label})")
+        facts["predictions"].append({"at": words, "mean": mean, "low": low, "high": high, **vars(found)})
     show(result.grid, facts, result.sentence, *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
-def _values(words: Sequence[str]) -> dict[str, float]:
-    """What `--fix` gives, by parameter."""
+_EXAMPLES = {"--fix": "E=1.69", "--run": "params=7e9"}
+
+
+def _values(words: Sequence[str], option: str) -> dict[str, float]:
+    """Numbers that an option gives by name."""
     found: dict[str, float] = {}
     for word in words:
         name, sign, value = word.partition("=")
@@ -257,9 +271,9 @@ def _values(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             sign = ""
         if not sign:
-            raise AnalysisError(f"--fix '{word}': write PARAMETER=VALUE, for example E=1.69")
+            raise AnalysisError(f"{option} '{word}': write NAME=NUMBER, for example {_EXAMPLES[option]}")
         if name in found:
-            raise AnalysisError(f"--fix gives '{name}' twice: {found[name]:g} and {number:g}")
+            raise AnalysisError(f"{option} gives '{name}' twice: {found[name]:g} and {number:g}")
         found[name] = number
     return found
 

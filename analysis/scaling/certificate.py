@@ -19,7 +19,7 @@ from .law_table import SPARE_RUNS, LawRuns, budget_groups
 from .law_text import show_value
 from .laws import Array
 from .minimisation import Problem, minimise
-from .predictive import RESOLUTION, Calibration, calibrate, interval_ends, predictive_draws
+from .predictive import RESOLUTION, IntervalCalibration, calibrate, interval_ends, predictive_draws
 from .profile_likelihood import Profile
 from .resampling import draw
 
@@ -90,7 +90,7 @@ class HoldOut:
     mean_miss: float
     p: float
     passed: bool
-    calibration: Calibration | None
+    calibration: IntervalCalibration | None
 
     @property
     def sentence(self) -> str:

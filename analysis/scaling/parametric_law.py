@@ -109,14 +109,7 @@ def fit_scaling_law(
     errors, intervals = (
         _spread(table_units, in_table_units, tuple(values), at_boundary, level) if bootstrap else (None, None)
     )
-    notes = [*([NOT_CALIBRATED] if bootstrap and calibration is None else []), *runs.notes]
-    notes += [f"{lost} bootstrap draws have no finite law and are left out"] if lost else []
     other = _other_convention(chosen, counted, runs, columns, tokens_from)
-    if other is not None:
-        shown = ", ".join(
-            f"{name} {value:.5g}" for name, value in {**other["parameters"], **other["exponents"]}.items()
-        )
-        notes.append(f"with embeddings (params_total): {shown}")
     return ScalingFit(
         law=law,
         formula=chosen.formula,
@@ -137,12 +130,24 @@ def fit_scaling_law(
         seed=seed,
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
-        notes=tuple(notes),
+        notes=_notes(runs, lost, bootstrap > 0 and calibration is None, other),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,
         draws=in_table_units,
     )
+
+
+def _notes(runs: LawRuns, lost: int, uncalibrated: bool, other: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What a reader must know beside the table and the certificate."""
+    notes = [NOT_CALIBRATED, *runs.notes] if uncalibrated else [*runs.notes]
+    if lost:
+        notes.append(f"{lost} bootstrap draws have no finite law and are left out")
+    if other is not None:
+        found = {**other["parameters"], **other["exponents"]}
+        shown = ", ".join(f"{name} {value:.5g}" for name, value in found.items())
+        notes.append(f"with embeddings (params_total): {shown}")
+    return tuple(notes)
 
 
 def _choose(

@@ -36,7 +36,7 @@ _NEAREST, _LEAST_NEAREST = 3, 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class IntervalCalibration:
     """What came of leaving out each budget in turn.
 
     Attributes:
@@ -65,7 +65,7 @@ class Calibration:
         )
 
 
-def calibrate(problem: Problem, theta: Array, order: Array, seed: int, level: float) -> Calibration | None:
+def calibrate(problem: Problem, theta: Array, order: Array, seed: int, level: float) -> IntervalCalibration | None:
     """Leave out each budget in turn and compare its runs with what the law, fitted to the others, predicts.
 
     Args:
@@ -107,7 +107,7 @@ def calibrate(problem: Problem, theta: Array, order: Array, seed: int, level: fl
     squares = np.array(levels) ** 2
     wide = float(ndtri(0.5 + level / 2))
     others = [_factor(np.delete(squares, k)) for k in range(squares.size)]
-    return Calibration(
+    return IntervalCalibration(
         factor=_factor(squares),
         level=level,
         budgets=squares.size,

@@ -20,7 +20,7 @@ from .law_text import show_ends, show_estimate, show_value
 from .law_words import law_caveats, law_sentence
 from .laws import Array, Side
 from .minimisation import Problem
-from .predictive import Calibration, interval_ends, predictive_draws
+from .predictive import IntervalCalibration, interval_ends, predictive_draws
 
 
 def check_level(level: float) -> float:
@@ -93,7 +93,7 @@ class ScalingFit(GridView):
     boundaries: Mapping[str, Side]
     objective: float
     certificate: Certificate
-    calibration: Calibration | None
+    calibration: IntervalCalibration | None
     level: float
     bootstrap: int
     seed: int

@@ -60,6 +60,7 @@ ANALYSES: Registry[Any] = Registry(
 LAWS: Registry[Any] = Registry(
     "scaling law",
     package=lambda: f"{analysis_package()}.scaling.formulas",
+    ending="_law",
     protocol=("formula", "parameters", "columns", "terms", "starts", "bounds", "scales", "coefficients", "at"),
 )
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from synthetic_laws import make_runs, make_valleys
 from test_analysis_cli import run
@@ -59,6 +60,27 @@ def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypat
     assert "| budget | runs |" in run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 0, "--markdown")[1]
 
 
+def test_the_command_line_ties_and_fixes_parameters_and_takes_a_level(csv, capsys, monkeypatch):
+    words = ("--tie", "alpha=beta", "--fix", "E=1.8", "--level", 0.9, "--bootstrap", 100, "--no-holdout", "--json")
+    code, out, _ = run(capsys, monkeypatch, "fit", csv, *MAPPED, *words)
+    assert code == 0
+    found = json.loads(out)
+    assert found["parameters"]["E"] == 1.8
+    assert found["parameters"]["alpha"] == found["parameters"]["beta"]
+    assert found["level"] == found["calibration"]["level"] == 0.9
+
+
+def test_an_accuracy_is_said_at_a_loss_and_of_a_run_that_a_law_predicts(tmp_path, capsys, monkeypatch):
+    table = make_runs(n=32, noise=0.002)
+    table["acc"] = 0.25 + 0.6 / (1 + np.exp((table["loss"] - 2.8) / 0.3))
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    words = ("accuracy", tmp_path / "runs.csv", "--accuracy", "acc", "--chance", 0.25, "--bootstrap", 100)
+    code, out, _ = run(capsys, monkeypatch, *words, "--at", 2.8, "--run", "params=1e9", "--run", "tokens=2e10")
+    assert code == 0
+    assert "at a loss of 2.8000: acc 0.55" in out
+    assert "at params=1e9 tokens=2e10: acc 0." in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -69,6 +91,8 @@ def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypat
         (("fit", "CSV", "--map", "loss=loss", "--map", "loss=Model Size"), "--map names 'loss' twice"),
         (("fit", "CSV", "--law", "chinchila"), "law = 'chinchila' is not a law; did you mean 'chinchilla'?"),
         (("fit", "nowhere.csv"), "no such file"),
+        (("fit", "CSV", "--fix", "E"), "--fix 'E': write NAME=NUMBER, for example E=1.69"),
+        (("fit", "CSV", "--fix", "E=1", "--fix", "E=2"), "--fix gives 'E' twice: 1 and 2"),
         (("isoflop", "CSV", "--budgets", "budget", "--map", "params=Model Size"), "budgets = 'budget' is not a column"),
     ],
 )
