@@ -64,7 +64,7 @@ class AccuracyFit(GridView):
         """
         losses = np.atleast_1d(np.asarray(loss, dtype=float))
         if not (np.isfinite(losses).all() and (losses > 0).all()):
-            raise AnalysisError(f"loss = {loss} must be positive and finite")
+            raise AnalysisError(f"loss = {losses} must be positive and finite")
         return self._predicted(losses, np.broadcast_to(losses, (max(1, len(self.draws)), losses.size)), np.ndim(loss))
 
     def of_run(self, law: ScalingFit, **columns: float) -> Prediction:
@@ -235,5 +235,5 @@ def _fitted(loss: Array, measured: Array, counts: Array, chance: float | None, s
         return np.asarray(root * (_sigmoid(theta[None], loss[None])[0] - measured))
 
     inside = np.clip(starts, bounds[:, 0] + 1e-15, bounds[:, 1] - 1e-15)
-    ends = [least_squares(misses, start, bounds=bounds.T, x_scale=(0.1, 0.1, width, width)) for start in inside]
+    ends = [least_squares(misses, start, bounds=(bounds[:, 0], bounds[:, 1]), x_scale=(0.1, 0.1, width, width)) for start in inside]
     return np.asarray(min(ends, key=lambda end: float(end.cost)).x)

@@ -61,11 +61,13 @@ def test_held_out_runs_lie_in_the_order_of_their_prediction_each_in_its_own_colo
     assert len(law_panels(fit)) == 2
     assert axes.get_title() == "Hold-out: the largest budget"
     assert axes.get_ylabel() == f"runs from {held.at_least:.3g} flops on"
-    inside = lines["measured, inside"]
     order = np.argsort(np.array(held.predicted), kind="stable")[::-1]
-    assert inside[0] == pytest.approx(np.array(held.measured)[order])
-    assert inside[1].tolist() == list(range(held.n))
-    assert "outside" not in lines
+    low, measured, high = (np.array(values)[order] for values in (held.low, held.measured, held.high))
+    within = (low <= measured) & (measured <= high)
+    assert within.sum() == held.inside < held.n
+    for name, members in (("measured, inside", within), ("outside", ~within)):
+        assert lines[name][0] == pytest.approx(measured[members])
+        assert lines[name][1].tolist() == np.arange(held.n)[members].tolist()
     (errors,) = axes.containers
     segments = np.array(errors.lines[2][0].get_segments())
     assert segments[:, 0, 0] == pytest.approx(np.array(held.low)[order])
@@ -141,7 +143,7 @@ def test_a_frontier_says_how_params_and_tokens_grow_along_it() -> None:
     assert fit.grid.columns == ("flops", "params", "tokens", "loss")
     assert [row[0] for row in fit.grid.rows] == ["1e+18", "1e+19", "1e+20"]
     assert fit.grid.rows[0] == ("1e+18", "8.44e+07", "1.975e+09", "3.3709")
-    assert fit.notes[0].startswith("intervals: 100 bootstrap draws of runs")
+    assert fit.notes[0].startswith("intervals: 100 bootstrap draws of 21 runs")
     plain = fit.to_dict()
     assert plain["sentence"] == fit.sentence
     assert plain["runs"] == fit.runs

@@ -124,6 +124,6 @@ def test_a_law_that_the_runs_cannot_tell_is_refused_with_its_reason(tmp_path: Pa
     summary = summary_table(folder)
     text = to_markdown(compose(summary, pictures(summary, folder / "report/figures")), folder / "report")
     assert "loss_against_budgets.png" in text
-    assert "No law 'chinchilla': too few runs: 6 for the 5 parameters" in text
+    assert "No law 'chinchilla': too few runs: 6 for the 5 free parameters" in text
     assert "scaling_law.png" not in text
     assert f"budgets {', '.join(f'{budget:.4g}' for budget in BUDGETS)} refused: 1 model size; a valley needs" in text
