@@ -30,12 +30,14 @@ import numpy as np
 from rich.progress import Progress
 from scaling_laws import conditions
 
+import analysis
 from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.certificate import HoldOut, check_holdout
 from analysis.scaling.law_losses import make_loss
-from analysis.scaling.law_table import LawRuns
+from analysis.scaling.law_table import LawRuns, drop_highest, read_law_runs
 from analysis.scaling.minimisation import Problem, minimise
+from analysis.table.selection import rename_columns
 from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.registries import LAWS
 
@@ -82,19 +84,39 @@ def replay(number: int, drift: float, shared: float) -> dict[str, Any]:
     found = held_out(world(drift, shared, rng), number)
     calibration = found.calibration
     assert calibration is not None
-    predicted, low, high, measured = (np.log(v) for v in (found.predicted, found.low, found.high, found.measured))
-    own = [predicted + (end - predicted) / calibration.factor for end in (low, high)]
     return {
         "replay": number,
         "drift": drift,
         "shared": shared,
         "inside": found.inside,
-        "inside_own": int(((own[0] <= measured) & (measured <= own[1])).sum()),
+        "inside_own": inside_own(found),
         "runs": found.n,
         "factor": calibration.factor,
-        "width": float(np.median(high - low)),
+        "width": float(np.median(np.log(found.high) - np.log(found.low))),
         "said": calibration.inside / calibration.runs,
     }
+
+
+def published_points(path: Path) -> dict[str, int]:
+    """Of the 24 largest runs of the points of Hoffmann et al.: how many lie inside, with and without widening."""
+    named = {"params": "Model Size", "flops": "Training FLOP"}
+    table = drop_highest(rename_columns(analysis.load_runs(path), named), 5)
+    runs = read_law_runs(table, LAW.columns, ("flops",), tokens_from="6N")
+    problem = Problem.of(
+        LAW, make_loss("huber_log", 1e-3), {name: runs.columns[name] for name in LAW.columns}, runs.loss
+    )
+    order = ("flops", runs.columns["flops"])
+    found, why = check_holdout(problem, runs, order, LAW.starts(problem.x, problem.y), 0, 24 / len(runs))
+    assert found is not None, why
+    return {"runs": found.n, "inside": found.inside, "inside_own": inside_own(found)}
+
+
+def inside_own(found: HoldOut) -> int:
+    """Runs inside the law's own interval, not widened."""
+    assert found.calibration is not None
+    predicted, low, high, measured = (np.log(v) for v in (found.predicted, found.low, found.high, found.measured))
+    low, high = (predicted + (end - predicted) / found.calibration.factor for end in (low, high))
+    return int(((low <= measured) & (measured <= high)).sum())
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -152,10 +174,15 @@ def measure(replays: int, work: Path) -> list[dict[str, Any]]:
     known: dict[tuple[int, float, float], dict[str, Any]] = {}
     if work.is_file():
         for line in work.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the last run ended
             known[row["replay"], row["drift"], row["shared"]] = row
     work.parent.mkdir(parents=True, exist_ok=True)
     with work.open("a", encoding="utf-8") as file, Progress(disable=not sys.stderr.isatty()) as progress:
+        if work.stat().st_size and not work.read_bytes().endswith(b"\n"):
+            file.write("\n")
         task = progress.add_task("replays", total=len(wanted))
         said = time.monotonic()
         for done, key in enumerate(wanted):
@@ -175,17 +202,22 @@ def main() -> int:
     parser.add_argument("--replays", type=int, default=1000, help="of each world")
     parser.add_argument("--work", type=Path, default=Path("experiments/prediction.jsonl"), help="lines of replays")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
+    parser.add_argument("--points", type=Path, help="svg_extracted_data.csv of epoch-chinchilla: its 24 largest runs")
     options = parser.parse_args()
     began, load = time.process_time(), os.getloadavg()[0]
     found = summary(measure(options.replays, options.work))
     grid = as_grid(found)
     print(grid.to_text())
     print(f"{time.process_time() - began:.0f} s of CPU")
+    points = None if options.points is None else published_points(options.points)
+    if points is not None:
+        print(f"published points: {points['inside']} of the {points['runs']} largest runs inside")
     results = {
         "command": f"python benchmarks/prediction.py --replays {options.replays}",
         "date": time.strftime("%Y-%m-%d"),
         **conditions(load),
         "worlds": found,
+        "published_points": points,
     }
     write_json(options.results / "prediction.json", results)
     atomic_write_text(options.results / "prediction.md", grid.to_markdown())

@@ -235,5 +235,8 @@ def _fitted(loss: Array, measured: Array, counts: Array, chance: float | None, s
         return np.asarray(root * (_sigmoid(theta[None], loss[None])[0] - measured))
 
     inside = np.clip(starts, bounds[:, 0] + 1e-15, bounds[:, 1] - 1e-15)
-    ends = [least_squares(misses, start, bounds=(bounds[:, 0], bounds[:, 1]), x_scale=(0.1, 0.1, width, width)) for start in inside]
+    ends = [
+        least_squares(misses, start, bounds=(bounds[:, 0], bounds[:, 1]), x_scale=(0.1, 0.1, width, width))
+        for start in inside
+    ]
     return np.asarray(min(ends, key=lambda end: float(end.cost)).x)

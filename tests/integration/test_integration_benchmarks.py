@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -158,6 +159,24 @@ def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
         assert row["data_sets"] + row["not_identified"] == 2
     assert "| runs | interval | parameter |" in (tmp_path / "scaling_laws.md").read_text()
     assert "percentile bootstrap" in capsys.readouterr().out
+
+
+def test_prediction_counts_the_runs_inside_in_every_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    prediction = script("prediction")
+    work = tmp_path / "work.jsonl"
+    words = ["--replays", "2", "--work", str(work), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/prediction.py", *words])
+    assert prediction.main() == 0
+    worlds = json.loads((tmp_path / "prediction.json").read_text())["worlds"]
+    assert [(row["drift"], row["shared"]) for row in worlds] == list(product(prediction.DRIFTS, prediction.SHARED))
+    assert all(row["replays"] == 2 and row["own_coverage"] <= row["coverage"] <= 1 for row in worlds)
+    assert worlds[-1]["own_width"] > 2 * worlds[0]["own_width"]  # a drift of .01 is a misfit of several per cent
+    rows = [json.loads(line) for line in work.read_text().splitlines()]
+    assert all(row["factor"] >= 1 and row["runs"] == 6 for row in rows)
+    assert "Runs of the largest budget inside" in capsys.readouterr().out
 
 
 def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
