@@ -18,7 +18,7 @@ def _terms(theta: Array, x: Array) -> list[Term]:
 
 
 def _starts(x: Array, y: Array) -> Array:
-    slopes = (-0.7, -0.2, 0.0, 0.2, 0.7)
+    slopes = (-0.5, 0.0, 0.5)
     return np.array([(np.median(y), alpha, beta) for alpha, beta in product(slopes, slopes)])
 
 
