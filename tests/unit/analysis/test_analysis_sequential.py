@@ -227,6 +227,11 @@ def test_rows_are_the_last_order_and_refused_where_they_are_sorted_by_the_metric
     for descending in (False, True):
         with pytest.raises(AnalysisError, match="in the table they are sorted by loss"):
             compare_sequentially(runs.sort_values("loss", ascending=not descending), "loss", "a")
+    mixed = pd.concat([runs[runs["arm"] == "a"], runs[runs["arm"] == "b0"].head(3).sort_values("loss")])
+    assert compare_sequentially(mixed, "loss", "a")["b0"].n == 3
+    few = runs.groupby("arm").head(4).sort_values(["arm", "loss"])
+    with pytest.raises(AnalysisError, match="in every arm they are sorted by loss"):
+        compare_sequentially(few, "loss", "a")
 
 
 def test_a_lost_block_and_unequal_budgets_are_stated_or_refused():
