@@ -22,26 +22,25 @@ from stackwise_ray.core.metric import Direction
 from ..table.blocks import Pairing, check_goal, check_level, pair, resolve
 from .answer_words import Decision
 from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison
-from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
-from .intervals import (
-    MOST_EXACT_BLOCKS,
-    Interval,
-    bca_interval,
-    rank_sum_probabilities,
-    sign_flip_interval,
-    t_interval,
-    walsh_interval,
+from .deciding_tests import (
+    adjust_p,
+    fewest_to_reject,
+    paired_t,
+    sign_flip_p,
+    smallest_sign_flip_p,
+    wilcoxon_p,
 )
+from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
+from .intervals import Interval, bca_interval, sign_flip_interval, t_interval, walsh_interval
 from .power import MOST_SEEDS, equivalence_power, minimum_detectable_effect, seeds_needed
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 Test = Literal["t", "sign_flip", "wilcoxon"]
 CORRECTIONS = ("holm", "bonferroni", "benjamini_hochberg", "none")
-MOST_EXACT_RANKS = 50
 PLANNED_POWER = 0.8
 """Power behind the minimum detectable effect and the seeds still needed."""
 
@@ -142,110 +141,6 @@ def fixed_arguments(asked: ResolvedComparison) -> dict[str, Any]:
         "test",
     )
     return {**{name: getattr(asked, name) for name in names}, "family": len(asked.family)}
-
-
-def adjust_p(p_values: Sequence[float | None], correction: str | None) -> list[float | None]:
-    """Adjusted p values over the declared family; one that could not be computed (None, nan) counts as 1 and is None.
-
-    The same numbers as statsmodels' `multipletests`, which costs a second of import and a garbage collection a call.
-
-    Source: Holm (1979); Benjamini and Hochberg (1995).
-
-    >>> adjust_p([0.01, 0.04, None], "holm")
-    [0.03, 0.08, None]
-    """
-    import numpy as np
-
-    known = [None if p is None or math.isnan(p) else p for p in p_values]
-    if correction in (None, "none") or not known:
-        return known
-    filled = np.array([1.0 if p is None else p for p in known])
-    m, order = len(filled), np.argsort(filled, kind="stable")
-    ordered = filled[order]
-    if correction == "holm":
-        adjusted = np.maximum.accumulate(ordered * np.arange(m, 0, -1))
-    elif correction == "bonferroni":
-        adjusted = ordered * m
-    else:  # step up: the least of all larger ones
-        adjusted = np.minimum.accumulate((ordered * m / np.arange(1, m + 1))[::-1])[::-1]
-    back = np.empty(m)
-    back[order] = np.minimum(adjusted, 1.0)
-    return [None if p is None else float(value) for p, value in zip(known, back, strict=True)]
-
-
-def paired_t(differences: ArrayLike) -> NDArray[np.float64]:
-    """Two-sided p of the t test that the mean of each row (last axis) of differences is 0; nan without variance."""
-    import numpy as np
-    from scipy.special import stdtr
-
-    samples = np.asarray(differences, dtype=float)
-    n = samples.shape[-1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        statistic = samples.mean(axis=-1) / (samples.std(axis=-1, ddof=1) / math.sqrt(n))
-    return np.asarray(2 * stdtr(n - 1, -np.abs(statistic)))
-
-
-def sign_flip_p(differences: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of the sign-flip test: share of sign patterns whose |sum| reaches the observed one.
-
-    Hypothesis: each difference is as likely as its negative (symmetry about 0). Exact to n = 16; beyond, 65,535
-    random patterns and the observed one, so it is never 0.
-
-    Source: Fisher (1935), The Design of Experiments, §21.
-    """
-    import numpy as np
-
-    sample = np.asarray(differences, dtype=float)
-    n = sample.size
-    if n <= MOST_EXACT_BLOCKS:
-        codes = np.arange(2**n, dtype=np.int64)
-        signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(n)) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(2**MOST_EXACT_BLOCKS, n))
-        signs[0] = 1.0
-    sums = np.abs(signs @ sample)
-    slack = 1e-12 * np.abs(sample).sum()  # equal sums may differ in the last bit by the order of addition
-    return float((sums >= sums[0] - slack).mean())
-
-
-def smallest_sign_flip_p(n: int) -> float:
-    """The least two-sided p that n blocks allow: 2/2^n, and one of 2^16 patterns beyond n = 16.
-
-    >>> smallest_sign_flip_p(3)
-    0.25
-    """
-    return 0.5 ** (n - 1) if n <= MOST_EXACT_BLOCKS else 1.0 / 2**MOST_EXACT_BLOCKS
-
-
-def fewest_to_reject(alpha: float) -> int:
-    """Fewest blocks with which a sign-flip or signed-rank test can reject at level `alpha` at all.
-
-    >>> fewest_to_reject(0.05)
-    6
-    """
-    return max(2, 1 + math.ceil(-math.log2(alpha) - 1e-12))
-
-
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; differences of 0 are dropped, ties share their mean rank.
-
-    Exact up to 50 differences, with ties as well; beyond, the normal approximation with the correction for ties.
-
-    Source: Wilcoxon (1945); Pratt and Gibbons (1981), Concepts of Nonparametric Theory, §3.6, for the exact form.
-    """
-    import numpy as np
-    from scipy.stats import rankdata, wilcoxon
-
-    sample = np.asarray(differences, dtype=float)
-    scale = np.abs(sample).max() or 1.0
-    sample = np.round(sample / scale, 12)  # differences that are equal but for rounding are ties
-    sample = sample[sample != 0]
-    if sample.size > MOST_EXACT_RANKS:
-        return float(wilcoxon(sample).pvalue)
-    doubled = np.rint(2 * rankdata(np.abs(sample))).astype(int)  # mean ranks are whole or half
-    probabilities = rank_sum_probabilities(doubled)
-    least = min(int(doubled[sample > 0].sum()), int(doubled[sample < 0].sum()))
-    return min(1.0, 2 * float(probabilities[: least + 1].sum()))
 
 
 def _check_arguments(

@@ -180,7 +180,7 @@ def _check_seeds(options: Compare, planned: PlannedSweep) -> None:
     """A test of signs or ranks has a least p at every number of seeds: one that is above its level decides nothing."""
     if options.test == "t":
         return
-    from ..paired.significance import fewest_to_reject
+    from ..paired.deciding_tests import fewest_to_reject
 
     # of m equal p values, Benjamini and Hochberg adjust none; Holm and Bonferroni begin with the m-fold
     shares = len(planned.arms) - 1 if options.correction in ("holm", "bonferroni") else 1

@@ -20,7 +20,7 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness, format_metric, good_direction
 from stackwise_ray.core.quantities import format_number
 
-from ..paired.significance import adjust_p, wilcoxon_p
+from ..paired.deciding_tests import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import check_goal, check_level, resolve
 from .task_scores import ScoreTable, task_scores

@@ -15,7 +15,7 @@ from synthetic_sweeps import table
 
 from analysis import AnalysisError, compare_sequentially, seeds_possible, sequential_verdict
 from analysis.anytime.e_process import confidence_sequence, first_crossings
-from analysis.paired.significance import paired_t
+from analysis.paired.deciding_tests import paired_t
 from analysis.plain_json import dump_json
 
 NOISY = [0.31, -0.12, 0.55, 0.40, 0.08, 0.73, 0.22]
