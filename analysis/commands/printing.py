@@ -44,6 +44,20 @@ Plugins = Annotated[
         help="Load a plugin that brings an analysis or a metric: a Python file, an installed entry point or a module.",
     ),
 ]
+Target = Annotated[
+    float | None,
+    typer.Option(help="Value to compare the mean of every arm with (one-sample tests), in place of a baseline."),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--hypothesis", help="different, or non_inferior: not worse by --margin or more (one-sided). [different]"
+    ),
+]
+OneSide = Annotated[
+    str | None,
+    typer.Option("--side", help="both; better or worse: one-sided, only such differences are looked for. [both]"),
+]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 
@@ -109,17 +123,29 @@ def completed(
     """Arguments of a comparison: what was given on the command line, over what is declared.
 
     Raises:
-        AnalysisError: Neither names a baseline; the message lists the arms.
+        AnalysisError: Neither names a baseline or a target; the message lists the arms.
     """
     asked = {name: value for name, value in given.items() if value is not None}
     if "direction" in asked:
         asked["assumed"] = False
+    declared = dict(declared)
+    if "target" in asked:  # every arm is compared, and none is the baseline
+        declared |= {"baseline": None, "family": None}
+    elif "baseline" in asked and declared.get("target") is not None:
+        declared |= {"target": None, "family": None}
     asked = {"metric": "loss", **declared, **asked}
     if arm != "arm":  # what was declared is about the sweep's own arms
         asked.pop("family", None)
-    if asked.get("baseline") is None:
-        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+    if asked.get("baseline") is None and asked.get("target") is None:
+        arms = (
+            ", ".join(map(str, table[arm].unique()))
+            if arm in table.columns
+            else f"none, since it has no column '{arm}'"
+        )
+        raise AnalysisError(
+            f"say which arm is the baseline (--baseline), or which value to compare with (--target); {source} has the "
+            f"arms: {arms}"
+        )
     return asked
 
 

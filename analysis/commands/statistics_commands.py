@@ -15,7 +15,10 @@ from .printing import (
     Json,
     Latex,
     Markdown,
+    OneSide,
     Plugins,
+    Question,
+    Target,
     completed,
     declared_arguments,
     examples,
@@ -56,7 +59,10 @@ For a sweep, what is not given here is as its file declares it, and blocks count
 @app.command(
     help=_SEQUENTIAL_HELP,
     epilog=examples(
-        "sequential", "experiments/ablation", "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none"
+        "sequential",
+        "experiments/ablation",
+        "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none",
+        "runs.csv --target 3.28 --side better",
     ),
 )
 def sequential(
@@ -66,6 +72,9 @@ def sequential(
     arm: Arm = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    target: Target = None,
+    hypothesis: Question = None,
+    side: OneSide = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m per arm) or none.")] = "bonferroni",
     equal: Annotated[
@@ -89,6 +98,9 @@ def sequential(
         "metric": metric,
         "baseline": baseline,
         "margin": margin,
+        "target": target,
+        "hypothesis": hypothesis,
+        "side": side,
         "direction": direction,
         "equal": equal,
         "tolerance": tolerance,
@@ -255,11 +267,23 @@ def _show_intervals(
     )
 )
 def power(
-    sd: Annotated[float, typer.Option(help="Standard deviation of the paired differences, in the metric's unit.")],
-    effect: Annotated[float | None, typer.Option(help="True difference to find, in the same unit.")] = None,
+    sd: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the paired differences (with a target: of runs), in its unit."),
+    ],
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            help="True difference to find, in the same unit; for non_inferior how much worse the arm is. "
+            "[non_inferior: 0]"
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Seeds (complete blocks).")] = None,
     target: Annotated[float, typer.Option("--power", help="Power to reach.")] = 0.8,
     alpha: Alpha = 0.05,
+    hypothesis: Question = None,
+    margin: Annotated[float | None, typer.Option(help="Margin of non-inferiority, in the metric's unit.")] = None,
+    side: OneSide = None,
     looking: Annotated[
         bool, typer.Option("--sequential", help="Also for a design that looks after every seed (simulated).")
     ] = False,
@@ -268,40 +292,46 @@ def power(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Power of the paired t test: what n seeds can find, and how many an effect needs."""
-    from ..paired.power import minimum_detectable_effect, seeds_needed
-    from ..paired.power import power as of_test
-    from ..render import Grid
+    """Power of the paired t test: what n seeds can find, and how many an effect or a margin needs."""
+    from ..paired.power_table import power_table
 
-    if effect is None and n is None:
-        raise AnalysisError("say what to find (--effect) or how many seeds there are (--n), or both")
-    if effect is None and (looking or figure is not None):
+    found = power_table(
+        sd,
+        effect=effect,
+        n=n,
+        power=target,
+        alpha=alpha,
+        hypothesis=cast("Any", hypothesis or "different"),
+        margin=margin,
+        side=cast("Any", side or "both"),
+    )
+    lines, facts = list(found.lines), dict(found.facts)
+    if (looking or figure is not None) and found.effect is None:
         raise AnalysisError("--sequential and --figure are about an effect: say which (--effect)")
-    facts: dict[str, Any] = {"sd_difference": sd, "alpha": alpha}
-    lines = []
-    if n is not None:
-        facts |= {"n": n, "minimum_detectable_effect": minimum_detectable_effect(sd, n=n, power=target, alpha=alpha)}
-        lines.append(f"{n} seeds find a difference of ±{facts['minimum_detectable_effect']:.3g} with power {target:g}")
-    if effect is not None:
-        facts |= {"effect": effect, "seeds_needed": seeds_needed(sd, effect=effect, power=target, alpha=alpha)}
-        counts = sorted({*([n] if n else []), 2, 3, 5, 8, 10, 15, 20, 30, facts["seeds_needed"]})
-        facts["power"] = {count: of_test(sd, effect=effect, n=count, alpha=alpha) for count in counts}
-        lines.append(f"a difference of {effect:g} needs {facts['seeds_needed']} seeds for power {target:g}")
-    if effect is not None and looking:
+    if looking and found.effect is not None:
         from ..anytime.simulation import sequential_seeds
 
-        plan = sequential_seeds(sd, effect=effect, power=target, alpha=alpha)
+        plan = sequential_seeds(
+            sd,
+            effect=found.effect,
+            power=target,
+            alpha=alpha,
+            margin=margin,
+            hypothesis=found.asked.hypothesis,
+            side=found.asked.side,
+        )
         facts["sequential"] = plan.to_dict()
         lines.append(str(plan))
-    if effect is not None and figure is not None:
+    if figure is not None and found.effect is not None:
+        if found.asked.claims:
+            raise AnalysisError("--figure draws curves of the two-sided test; leave out --hypothesis and --side")
         from ..plots.diagrams import power_curves
 
         most = max(10, round(1.5 * facts["seeds_needed"]))
-        lines.append(f"curves: {power_curves(figure, sd, [effect / 2, effect, 2 * effect], most=most, alpha=alpha)}")
-    rows = tuple((str(count), f"{value:.3f}") for count, value in facts.get("power", {}).items())
-    title = f"paired t test, sd of the differences {sd:g}, alpha {alpha:g}"
-    if effect is None and not as_json:
+        effects = [found.effect / 2, found.effect, 2 * found.effect]
+        lines.append(f"curves: {power_curves(figure, sd, effects, most=most, alpha=alpha)}")
+    if found.effect is None and not as_json:
         to_terminal(*lines)
         return
-    grid = Grid(("seeds", f"power at {effect:g}" if effect else "power"), rows, title, tuple(lines), (0, 1))
+    grid = found.grid(lines)
     show(grid, facts, as_json=as_json, markdown=markdown, latex=latex, shown=grid.to_text())

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError
-from stackwise_ray.core.quantities import decimals_for, format_number
+from stackwise_ray.core.quantities import decimals_for, format_number, interval_spread
 
 from ..render import TextView
 
@@ -68,10 +68,10 @@ def format_interval(interval: Interval, *, signed: bool = False, decimals: int |
     '−0.034 [−0.051, −0.017]'
     """
     if decimals is None:
-        spread = (interval.high - interval.low) / 2
+        spread = interval_spread(interval.estimate, interval.low, interval.high)
         decimals = decimals_for(spread if spread > 0 else interval.estimate)
     ends = ", ".join(format_number(end, decimals, signed=signed) for end in (interval.low, interval.high))
-    return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends}]"
+    return f"{format_number(interval.estimate, decimals, signed=signed)} [{ends.replace('inf', '∞')}]"
 
 
 def t_bounds(mean: ArrayLike, sd: ArrayLike, n: int, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -137,7 +137,8 @@ def sign_patterns(n: int) -> int:
     >>> sign_patterns(3), sign_patterns(17), sign_patterns(10_000)
     (8, 65536, 6710)
     """
-    return 2**n if n <= MOST_EXACT_BLOCKS else max(1000, min(2**MOST_EXACT_BLOCKS, _MOST_FLIPS // n))
+    drawn = max(1000, min(2**MOST_EXACT_BLOCKS, _MOST_FLIPS // n))
+    return drawn if n > MOST_EXACT_BLOCKS else int(2**n)
 
 
 def _subset_means(sample: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
@@ -223,8 +224,8 @@ def _walsh_count(ordered: NDArray[np.float64], value: float) -> int:
     """How many Walsh averages are not above `value`."""
     import numpy as np
 
-    both = int(np.searchsorted(ordered, 2 * value - ordered, side="right").sum())
-    return (both + int(np.searchsorted(ordered, value, side="right"))) // 2
+    both = np.searchsorted(ordered, 2 * value - ordered, side="right").sum()
+    return int(both + np.searchsorted(ordered, value, side="right")) // 2
 
 
 def bca_interval(values: ArrayLike, level: float = 0.95, draws: int = BCA_DRAWS, seed: int = 0) -> Interval | None:

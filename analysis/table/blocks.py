@@ -19,6 +19,7 @@ from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 from .columns import columns_of, metric_path
+from .targets import check_reference, unpaired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,8 @@ class Pairing:
     """Values by arm and block, checked.
 
     Attributes:
-        baseline: Name of the baseline arm.
+        baseline: Name of the baseline arm; None: a target is compared with.
+        target: The value that every arm is compared with; None: the baseline is.
         values: {arm: {block: value}}, the baseline first, then the arms in the order of the table; finite values only.
         missing: Blocks of the sweep that an arm lacks.
         budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
@@ -70,15 +72,31 @@ class Pairing:
         notes: What a reader must know beside the verdict.
     """
 
-    baseline: str
+    baseline: str | None
+    target: float | None
     values: dict[str, dict[str, float]]
     missing: tuple[Missing, ...]
     budgets: str | None
     notes: tuple[str, ...]
 
+    @property
+    def arms(self) -> list[str]:
+        """The arms that are compared."""
+        return [name for name in self.values if name != self.baseline]
+
+    @property
+    def baseline_values(self) -> dict[str, float]:
+        """The baseline's value by block; none of a target."""
+        return {} if self.baseline is None else dict(self.values[self.baseline])
+
+    def lost(self, arm: str) -> list[Missing]:
+        """The blocks that `arm` or the baseline lacks."""
+        return [item for item in self.missing if item.arm in (arm, self.baseline)]
+
     def pairs(self, arm: str) -> tuple[list[str], list[float], list[float]]:
-        """Complete blocks of `arm` and the baseline, with the values of both."""
-        ours, theirs = self.values[arm], self.values[self.baseline]
+        """Complete blocks of `arm` and the baseline (of a target: all of the arm's), with the values of both."""
+        ours = self.values[arm]
+        theirs = self.baseline_values if self.target is None else dict.fromkeys(ours, self.target)
         blocks = [block for block in theirs if block in ours]
         return blocks, [ours[block] for block in blocks], [theirs[block] for block in blocks]
 
@@ -88,7 +106,7 @@ class Pairing:
         Raises:
             AnalysisError: Fewer were declared than there are.
         """
-        arms = list(self.values)[1:]
+        arms = self.arms
         if declared is None or declared == len(arms):
             return len(arms), ()
         if declared < len(arms):
@@ -99,40 +117,53 @@ class Pairing:
 def pair(
     table: pd.DataFrame,
     metric: str,
-    baseline: str,
+    baseline: str | None,
     *,
     arm: str,
     block: str | Sequence[str],
     equal: str | None,
     tolerance: float,
+    target: float | None = None,
 ) -> Pairing:
     """The runs of `table` as paired values.
 
+    Args:
+        target: What every run is compared with, in place of a baseline; no budget is then to be equal.
+
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
-            unequal budgets, or text where numbers should be.
+            unequal budgets, or text where numbers should be; neither or both of baseline and target.
     """
+    check_reference(baseline, target)
     block_columns = [block] if isinstance(block, str) else list(block)
+    if target is not None:
+        table, alone = unpaired(table, arm, block_columns)
     usable, notes, excluded = placed(table, metric, arm, block_columns)
     reasons: dict[tuple[str, str], str] = {}
     if arm == "arm" and block_columns == ["seed"]:
         lost = [item for item in excluded if item["by"] == "status" and item.get("arm") is not None]
         reasons = {(label(item["arm"]), label(item["seed"])): item["why"] for item in lost}
     arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
-    if baseline not in arms:
+    if not arms:
+        raise AnalysisError(f"no run of the table can be used: {'; '.join(notes) or 'it is empty'}")
+    if baseline is not None and baseline not in arms:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
-    if len(arms) < 2:
+    if baseline is not None and len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
     refuse_incomparable(usable, metric)
     notes += mixtures(usable) + _hampered(usable, metric, equal)
-    budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
+    if baseline is None:
+        budgets, budget_notes = None, [*alone, *_free_starts(usable)]
+    else:
+        budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
     for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
         if math.isfinite(value):
             values[name][place] = float(value)
         else:
             reasons[name, place] = f"{metric} is {value}"
-    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes))
+    missing = _missing(values, reasons, paired=baseline is not None)
+    return Pairing(baseline, target, values, missing, budgets, tuple(notes + budget_notes))
 
 
 def placed(
@@ -344,7 +375,11 @@ def _free_starts(table: pd.DataFrame) -> list[str]:
     return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
 
 
-def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str]) -> tuple[Missing, ...]:
+def _missing(
+    values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str], *, paired: bool
+) -> tuple[Missing, ...]:
+    if not paired:  # an arm needs no block of another
+        return tuple(Missing(name, place, why) for (name, place), why in reasons.items())
     blocks = dict.fromkeys([*(place for cells in values.values() for place in cells), *(place for _, place in reasons)])
     return tuple(
         Missing(name, place, reasons.get((name, place), "no such run in the table"))

@@ -43,8 +43,9 @@ def aggregate(
 ) -> dict[str, Interval]:
     """A statistic over runs and tasks for every arm, with a stratified bootstrap interval.
 
-    The runs of each task are resampled within that task; arms may have different numbers of runs. The interval is the percentile interval; it is as narrow as
-    the few runs a task make it look (with three runs a task it covers less than it says).
+    The runs of each task are resampled within that task; arms may have different numbers of runs. The interval is the
+    percentile interval; it is as narrow as the few runs a task make it look (with three runs a task it covers less than
+    it says).
 
     Args:
         table: One row per run; scores of different tasks must be on one scale.
@@ -117,8 +118,8 @@ def _complete(scores: ScoreTable) -> dict[str, dict[str, list[float]]]:
         fewest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if counts[fewest] != counts[most]:
             raise AnalysisError(
-                f"arm '{arm}' has {_runs(counts[most])} of task '{most}' and {_runs(counts[fewest])} of '{fewest}'; its "
-                f"tasks would not weigh alike: keep equally many of each task (arms may differ from each other)"
+                f"arm '{arm}' has {_runs(counts[most])} of task '{most}' and {_runs(counts[fewest])} of '{fewest}'; "
+                f"its tasks would not weigh alike: keep equally many of each task (arms may differ from each other)"
             )
         if counts[fewest] < 2:
             raise AnalysisError(

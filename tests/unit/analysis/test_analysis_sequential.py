@@ -172,8 +172,8 @@ def test_what_cannot_be_asked_is_refused_by_name(values, options, words):
 
 def test_a_verdict_prints_in_every_form_and_its_json_is_strict():
     verdict = sequential_verdict([-0.31, -0.28, -0.35, -0.30])
-    assert verdict.sentence.startswith("better (−0.310 [−0.406, −0.214], e = 163, 20 decides, decided at 3 of 4)")
-    assert "decided at" in verdict.to_markdown()
+    assert verdict.sentence.startswith("better after 3 of 4 differences (−0.310 [−0.406, −0.214], e-value 163, ")
+    assert "decided after" in verdict.to_markdown()
     assert "<table>" in verdict._repr_html_()
     back = json.loads(dump_json(verdict.to_dict()))
     assert (back["decision"], back["interval"]["low"]) == ("better", verdict.interval.low)
