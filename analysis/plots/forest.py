@@ -45,7 +45,8 @@ def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
 
 def how_to_read(comparison: Comparison) -> str:
     """What the bars, dots and bands are."""
-    text = f"Bar: {comparison.interval_level} interval; small dots: {comparison.dots}; "
+    open_end = "" if comparison.side == "both" else ", on the open side drawn as far as the dots go"
+    text = f"Bar: {comparison.interval_level} interval{open_end}; small dots: {comparison.dots}; "
     text += f"p after correction ({comparison.correction})"
     if len(comparison.arms) > MOST_BARS:
         text += f"; drawn are the {MOST_BARS // 2} best and the {MOST_BARS // 2} worst of {len(comparison.arms)} arms"

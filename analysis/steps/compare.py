@@ -251,7 +251,8 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
 def _forest(found: Comparison, path: Path) -> Picture:
     from ..plots.forest import forest_plot, how_to_read
 
-    title = f"Paired differences with their intervals: {found.metric} against {found.reference}"
+    differences = "Paired differences" if found.target is None else "Differences"
+    title = f"{differences} with their intervals: {found.metric} against {found.reference}"
     return Picture(title=title, figure=forest_plot(path, found), caption=how_to_read(found))
 
 
