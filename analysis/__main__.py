@@ -1,5 +1,5 @@
 """`python -m analysis compare | fit | isoflop | report | verify | power | sequential | rank | aggregate |
-hierarchical`, in a shell.
+hierarchical | items`, in a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.

@@ -1,4 +1,4 @@
-"""`python -m analysis sequential | rank | aggregate | hierarchical | power`: beyond the comparison, from a shell."""
+"""`python -m analysis sequential | rank | aggregate | hierarchical | items | power`, from a shell."""
 
 from __future__ import annotations
 
@@ -190,6 +190,7 @@ def aggregate(
     epilog=examples(
         "hierarchical",
         "glue.csv --metric accuracy",
+        "answers.csv --metric correct --baseline gpt2 --level seed",
         "glue.csv --metric accuracy --baseline classical --level seed --item none",
     )
 )
@@ -198,7 +199,9 @@ def hierarchical(
     metric: Metric = "score",
     level: Annotated[
         list[str] | None,
-        typer.Option(help="Column of a level of noise, outermost first. [pretraining_seed, finetuning_seed]"),
+        typer.Option(
+            help="Column of a level of noise, outermost first. [pretraining_seed, finetuning_seed; else seed]"
+        ),
     ] = None,
     item: Annotated[str, typer.Option(help="Column that all of these share (test items), or none.")] = "item",
     arm: Arm = "arm",
@@ -216,13 +219,14 @@ def hierarchical(
     drawn.
     """
     from ..table.runs import load_runs
-    from ..tasks.hierarchical import hierarchical_bootstrap
+    from ..tasks.hierarchical import default_levels, hierarchical_bootstrap
 
     table = load_runs(source)
+    levels = level or default_levels(table)
     found = hierarchical_bootstrap(
         table,
         metric,
-        level or ("pretraining_seed", "finetuning_seed"),
+        levels,
         None if item == "none" else item,
         arm,
         baseline,
@@ -233,13 +237,64 @@ def hierarchical(
     _show_intervals(
         found,
         what,
-        (level or ["pretraining_seed"])[0],
+        levels[0],
         metric,
         table,
         as_json=as_json,
         markdown=markdown,
         latex=latex,
     )
+
+
+@app.command(
+    epilog=examples(
+        "items",
+        "answers.csv --baseline gpt2",
+        "answers.csv --baseline gpt2 --metric acc --item task --item doc_id --test mid_p",
+    )
+)
+def items(
+    source: Source,
+    baseline: Annotated[str, typer.Option(help="Arm to compare with.")],
+    metric: Annotated[str, typer.Option(help="Column of 1 (right) and 0 (wrong).")] = "correct",
+    arm: Arm = "arm",
+    item: Annotated[list[str] | None, typer.Option(help="Column of the items; may be repeated. [item]")] = None,
+    test: Annotated[str, typer.Option(help="mcnemar (exact) or mid_p.")] = "mcnemar",
+    correction: Annotated[
+        str, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none.")
+    ] = "holm",
+    direction: Annotated[str, typer.Option(help="maximize: 1 is right; minimize: 1 is an error.")] = "maximize",
+    alpha: Alpha = 0.05,
+    bootstrap: Resamples = 2000,
+    rng: Rng = 0,
+    plugin: Plugins = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """Compare arms on the same test items: McNemar's test, and a paired bootstrap over the items.
+
+    SOURCE has one row per arm and item. For several seeds per arm use hierarchical.
+    """
+    from ..table.runs import load_runs
+    from ..tasks.items import compare_items
+
+    table = load_runs(source)
+    found = compare_items(
+        table,
+        metric,
+        baseline,
+        arm=arm,
+        item=item or "item",
+        test=cast("Any", test),
+        correction=correction,
+        direction=cast("Any", direction),
+        alpha=alpha,
+        bootstrap=bootstrap,
+        rng=rng,
+    )
+    lines = (found.sentence, *excluded(table))
+    show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
 def _show_intervals(
