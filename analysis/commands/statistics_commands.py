@@ -124,11 +124,14 @@ def sequential(
         "rank",
         "scores.csv --metric accuracy --direction maximize",
         "scores.csv --metric accuracy --direction maximize --figure ranks.png --latex",
+        "experiments/ablation --metric wikitext2/perplexity_word --metric ptb/perplexity_word",
     )
 )
 def rank(
     source: Source,
-    metric: Metric = "loss",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Column to read; several: each is a task, one row per run. [loss]")
+    ] = None,
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
@@ -145,7 +148,8 @@ def rank(
     from ..tasks.ranking import rank as run
 
     table = load_runs(source)
-    found = run(table, metric, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
+    metrics = metric or ["loss"]
+    found = run(table, metrics, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
     drawn = []
     if figure is not None:
         from ..plots.diagrams import critical_difference
