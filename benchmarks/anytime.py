@@ -8,8 +8,9 @@ every n up to --most and stop at the first rejection; the share that ever stops 
 effect, the share that has decided rightly by 30 seeds and the median number of seeds are counted, with a margin the
 designs that end in "equivalent". Non-inferiority and one side are decided by the one-sided e-process, with a margin of
 1 standard deviation: at the margin both "non-inferior" and "inferior" are wrong. Last, the seeds that a fixed design
-spends which guessed the effect wrong: planned for power .8 at half or twice the true effect, its size and the power that it really has, beside the mean seeds of looking
-(an undecided replay stops at the size that the most pessimistic fixed design would have spent).
+spends which guessed the effect wrong: planned for power .8 at half or twice the true effect, its size and the power
+that it really has, beside the mean seeds of looking (an undecided replay stops at the size that the most pessimistic
+fixed design would have spent).
 
 Written under --results: anytime.json, anytime.md, anytime.png. The bars: false positives ≤ 5 %, and so false claims of
 non-inferiority, of inferiority and of one side; power by 30 seeds ≥ .98

@@ -16,6 +16,7 @@ from .answer_words import Decision
 from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, YET_WORSE, ArmComparison, ClaimTest
 from .deciding_tests import (
     Alternative,
+    Test,
     fewest_to_reject,
     paired_t,
     ranked_differences,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .significance import Test
 
 PLANNED_POWER = 0.8
 """Power behind the minimum detectable effect and the seeds still needed."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+Test = Literal["t", "sign_flip", "wilcoxon"]
 Alternative = Literal["two-sided", "less", "greater"]
 """What a small p speaks for: a mean that is not 0, below 0 or above 0."""
 _CHUNK = 4_000_000

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.comparison_records import Hypothesis, ResolvedComparison, Side, required_budget
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
@@ -22,13 +22,12 @@ from stackwise_ray.core.metric import Direction
 from ..table.blocks import check_goal, check_level, pair, resolve
 from .arm_verdicts import decide, measured
 from .comparison import ArmComparison, Comparison
-from .deciding_tests import adjust_p
+from .deciding_tests import Test, adjust_p
 from .hypotheses import Asked
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Test = Literal["t", "sign_flip", "wilcoxon"]
 CORRECTIONS = ("holm", "bonferroni", "benjamini_hochberg", "none")
 
 
