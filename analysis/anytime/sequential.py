@@ -109,6 +109,9 @@ def compare_sequentially(
 ) -> SequentialComparison:
     """Every arm against the baseline or a target, anytime-valid; the arguments are those of `compare`.
 
+    Blocks count in the order of the start times of their runs (a column started_at, start_time, Created, …), else of
+    their labels where these hold numbers (seed 2 before seed 10), else of the rows, which the sentence then says.
+
     Args:
         correction: "bonferroni" (each of m arms at level α/m) or None (each at α).
         alpha: Bound on the probability that any arm is ever decided wrongly; for non-inferiority, by each kind of
@@ -118,7 +121,7 @@ def compare_sequentially(
         assumed: As in `compare`.
 
     Raises:
-        AnalysisError: As `compare` does.
+        AnalysisError: As `compare` does, and where the rows are the only order and are sorted by the metric.
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
@@ -126,7 +129,17 @@ def compare_sequentially(
     equal = None if target is not None else equal
     check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
     asked = Asked(direction=direction, hypothesis=hypothesis, side=side, margin=margin)
-    pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance, target=target)
+    pairing = pair(
+        table,
+        metric,
+        baseline,
+        arm=arm,
+        block=block,
+        equal=equal,
+        tolerance=tolerance,
+        target=target,
+        ordered=True,
+    )
     count, notes_of_family = pairing.family(family)
     level = alpha / count if correction not in (None, "none") else alpha
     verdicts, blocks = {}, {}
@@ -155,6 +168,7 @@ def compare_sequentially(
         notes=(*notes_of_family, *pairing.notes),
         family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
+        order=pairing.order,
     )
 
 

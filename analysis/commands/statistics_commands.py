@@ -23,10 +23,10 @@ from .printing import (
     declared_arguments,
     examples,
     excluded,
-    read_source,
     show,
     to_terminal,
 )
+from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +50,16 @@ Good = Annotated[
 ]
 
 
-_SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
+_SEQUENTIAL_HELP = """Verdicts that hold however often one looks.
 
-For a sweep, what is not given here is as its file declares it, and blocks count in the order of their seeds.
+Blocks count by the start time of their runs where the table has it (started_at, start_time, Created, …), else by their
+numbers: seed 2 before seed 10. Where the rows are the only order, the sentence says so, and rows that are sorted by the
+metric are refused. For a sweep, what is not given here is as its file declares it.
 """
 
 
 @app.command(
+    cls=Selecting,
     help=_SEQUENTIAL_HELP,
     epilog=examples(
         "sequential",
@@ -85,6 +88,10 @@ def sequential(
     prior_variance: Annotated[
         float, typer.Option(help="Prior variance of the standardised effect; choose it beforehand.")
     ] = 10.0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -93,7 +100,8 @@ def sequential(
     from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
     from ..anytime.sequential import compare_sequentially
 
-    table, sweep = read_source(source)
+    selected = selection(columns, units, where, drop_missing)
+    table, sweep = selected.read(source)
     given = {
         "metric": metric,
         "baseline": baseline,
@@ -114,18 +122,20 @@ def sequential(
         "correction": correction,
         "prior_variance": prior_variance,
     }
+    table = selected.measured(table, asked["metric"], arm, *(block or ["seed"]))
     found = compare_in_order(table, asked) if sweep is not None else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "rank",
         "scores.csv --metric accuracy --direction maximize",
         "scores.csv --metric accuracy --direction maximize --figure ranks.png --latex",
         "experiments/ablation --metric wikitext2/perplexity_word --metric ptb/perplexity_word",
-    )
+    ),
 )
 def rank(
     source: Source,
@@ -138,17 +148,23 @@ def rank(
     direction: Good = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     """Rank the arms over several tasks: Friedman, Nemenyi's critical difference, Wilcoxon with Holm."""
-    from ..table.runs import load_runs
     from ..tasks.ranking import rank as run
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
     metrics = metric or ["loss"]
+    table = selected.table(source)
+    by_task = [task] if len(metrics) == 1 else []
+    table = selected.measured(table, *metrics, *by_task, arm, seed)
     found = run(table, metrics, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
     drawn = []
     if figure is not None:
@@ -160,11 +176,12 @@ def rank(
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "aggregate",
         "scores.csv --metric score",
         "scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown",
-    )
+    ),
 )
 def aggregate(
     source: Source,
@@ -176,27 +193,32 @@ def aggregate(
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
     target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     """One number per arm over all tasks, with a stratified bootstrap interval."""
-    from ..table.runs import load_runs
     from ..tasks.aggregation import aggregate as run
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, task, arm, seed)
     found = run(table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target)
     _show_intervals(found, statistic, "runs", metric, table, as_json=as_json, markdown=markdown, latex=latex)
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "hierarchical",
         "glue.csv --metric accuracy",
         "answers.csv --metric correct --baseline gpt2 --level seed",
         "glue.csv --metric accuracy --baseline classical --level seed --item none",
-    )
+    ),
 )
 def hierarchical(
     source: Source,
@@ -212,6 +234,10 @@ def hierarchical(
     baseline: Annotated[str | None, typer.Option(help="Arm to subtract; left out: the mean of every arm.")] = None,
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -222,11 +248,12 @@ def hierarchical(
     Levels are, for example, seeds within seeds, or test items that all runs share. Each level is resampled as it was
     drawn.
     """
-    from ..table.runs import load_runs
     from ..tasks.hierarchical import default_levels, hierarchical_bootstrap
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.table(source)
     levels = level or default_levels(table)
+    table = selected.measured(table, metric, arm, *levels, item)
     found = hierarchical_bootstrap(
         table,
         metric,
@@ -251,11 +278,12 @@ def hierarchical(
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "items",
         "answers.csv --baseline gpt2",
         "answers.csv --baseline gpt2 --metric acc --item task --item doc_id --test mid_p",
-    )
+    ),
 )
 def items(
     source: Source,
@@ -271,6 +299,10 @@ def items(
     alpha: Alpha = 0.05,
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -280,10 +312,10 @@ def items(
 
     SOURCE has one row per arm and item. For several seeds per arm use hierarchical.
     """
-    from ..table.runs import load_runs
     from ..tasks.items import compare_items
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, arm, *(item or ["item"]))
     found = compare_items(
         table,
         metric,

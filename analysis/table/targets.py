@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from stackwise_ray.core.errors import AnalysisError
 
+from .typed_columns import label
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -15,8 +17,10 @@ def check_reference(baseline: str | None, target: float | None) -> None:
     """Refuse both or neither of what an arm can be compared with.
 
     Raises:
-        AnalysisError: Also for a target that is not finite.
+        AnalysisError: Also for a target that is not finite, and a baseline that is no text.
     """
+    if baseline is not None and not isinstance(baseline, str):
+        raise AnalysisError(f"baseline = {baseline!r} is no text, and arms are names: write '{label(baseline)}'")
     if target is not None and baseline is not None:
         raise AnalysisError(f"baseline = '{baseline}' and target = {target:g}: compare with one of them")
     if target is None and baseline is None:
@@ -32,6 +36,6 @@ def unpaired(table: pd.DataFrame, arm: str, columns: list[str]) -> tuple[pd.Data
         table = table.assign(arm="the runs")
         notes.append("no column 'arm': all runs count as one arm")
     if columns == ["seed"] and "seed" not in table.columns:
-        table = table.assign(seed=range(1, len(table) + 1))
+        table = table.assign(seed=[f"row {number}" for number in range(1, len(table) + 1)])
         notes.append("no column 'seed': every row counts as a run of its own")
     return table, notes

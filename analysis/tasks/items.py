@@ -25,7 +25,8 @@ from ..paired.deciding_tests import adjust_p
 from ..paired.intervals import Interval, format_interval
 from ..paired.significance import CORRECTIONS
 from ..render import Grid, format_p
-from ..table.blocks import check_goal, check_level, label, pair
+from ..table.blocks import check_goal, check_level, pair
+from ..table.typed_columns import names_of
 from .aggregation import check_resampling, resampled_interval
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def _refuse_seeds(table: pd.DataFrame, arm: str, items: Sequence[str]) -> None:
     """Several runs of one arm answer the same items again, and that is not independent."""
     if "seed" not in table.columns or arm not in table.columns or "seed" in items:
         return
-    counts = table.groupby(table[arm].map(label), sort=False)["seed"].nunique()
+    counts = table.groupby(names_of(table, arm), sort=False)["seed"].nunique()
     if (counts > 1).any():
         name = counts.index[counts > 1][0]
         raise AnalysisError(
