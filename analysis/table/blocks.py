@@ -126,7 +126,9 @@ def pair(
     check_reference(baseline, target)
     block_columns = [block] if isinstance(block, str) else list(block)
     alone: list[str] = []
+    named = list(block_columns)
     if target is not None:
+        named = [column for column in block_columns if column in table.columns]
         table, alone = unpaired(table, arm, block_columns)
     usable, notes = placed(table, metric, arm, block_columns)
     lost = lost_places(usable, arm, block_columns, measured_in(metric, table))
@@ -144,7 +146,7 @@ def pair(
         budgets, budget_notes = None, [*alone, *_free_starts(usable)]
     else:
         budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
-    order = block_order(usable, metric, block_columns) if ordered else None
+    order = block_order(usable, metric, named) if ordered else None
     if order is not None:
         place = {name: index for index, name in enumerate(order.blocks)}
         usable = usable.iloc[usable["_block"].map(place).argsort(kind="stable")]

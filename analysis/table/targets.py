@@ -33,7 +33,7 @@ def unpaired(table: pd.DataFrame, arm: str, columns: list[str]) -> tuple[pd.Data
     """A table for a comparison with a target, which needs no pairs: a row is a run where no column says which."""
     notes = []
     if arm == "arm" and arm not in table.columns:
-        table = table.assign(arm="the runs")
+        table = table.assign(arm="the only arm")
         notes.append("no column 'arm': all runs count as one arm")
     if columns == ["seed"] and "seed" not in table.columns:
         table = table.assign(seed=[f"row {number}" for number in range(1, len(table) + 1)])

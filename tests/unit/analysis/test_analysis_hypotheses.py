@@ -51,7 +51,7 @@ def test_a_target_needs_no_pairs_no_seeds_and_no_arms():
     result = compare(uneven, "loss", target=2.0)
     assert (result["a"].n, result["b"].n, result.missing) == (5, 3, ())
     bare = compare(pd.DataFrame({"loss": NEAR}), "loss", target=2.0)
-    assert bare["the runs"].p == pytest.approx(scipy.stats.ttest_1samp(NEAR, 2.0).pvalue)
+    assert bare["the only arm"].p == pytest.approx(scipy.stats.ttest_1samp(NEAR, 2.0).pvalue)
     assert "every row counts as a run of its own" in " ".join(bare.remarks())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -114,6 +115,15 @@ def test_several_arms_against_a_target_share_the_level_one_sided():
     assert found["b"].decision == "undecided"
     assert "than the target 3.28;" in found.sentence
     assert "one-sided (better)" in found.to_markdown()
+
+
+def test_rows_without_seeds_count_in_their_order_unless_they_are_sorted_by_the_metric():
+    values = np.random.default_rng(5).normal(3.2, 0.01, 12)
+    found = compare_sequentially(pd.DataFrame({"loss": values}), "loss", target=3.28)
+    assert found["the only arm"].decided_at == sequential_verdict(values - 3.28).decided_at
+    assert found.sentence.endswith("blocks count in the order of the rows, the only order that the table has.")
+    with pytest.raises(AnalysisError, match="sorted by loss"):
+        compare_sequentially(pd.DataFrame({"loss": np.sort(values)}), "loss", target=3.28)
 
 
 def test_the_plan_of_a_non_inferiority_trial_counts_seeds_until_its_decision():
