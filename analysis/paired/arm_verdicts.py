@@ -161,7 +161,8 @@ def decide(result: ArmComparison, asked: Asked, *, test: Test, alpha: float, pla
     if result.interval is None:
         notes.append(f"{result.n} blocks are too few for a finite interval of this test")
     elif verdict == "undecided" and _uncorrected(result, alpha):
-        notes.append("the interval leaves 0 out, the correction over the arms does not allow the verdict")
+        alone = "one test alone would decide" if asked.claims else "the interval leaves 0 out"
+        notes.append(f"{alone}, the correction over the arms does not allow the verdict")
     more = None
     if verdict == "undecided":
         more = _more_seeds(result, asked, test, alpha, planning_alpha)
