@@ -267,7 +267,12 @@ def _decided(
     if asked.claims:
         sequence = one_sided_sequence(sample, asked.main, alpha, prior_variance, rounding)
         at, place = (int(value) for value in first_claims(sequence, asked.claims))
-        return sequence, at, asked.claims[place].decision if at else "undecided"
+        if not at:
+            return sequence, 0, "undecided"
+        better = int(first_claims(sequence, asked.claims[:1])[0])
+        if asked.claims[place].decision == "non_inferior" and better:  # says more, and does not take it back
+            return sequence, better, "better"
+        return sequence, at, asked.claims[place].decision
     sequence = confidence_sequence(sample, alpha, prior_variance, rounding)
     at, kind = (int(value) for value in first_crossings(sequence, alpha, asked.margin))
     if not at:
@@ -293,8 +298,8 @@ def _remarks(verdict: Verdict, asked: Asked, sequence: ConfidenceSequence) -> li
     differs = low > 0 or high < 0
     if differs and margin is not None and -margin < low <= high < margin:
         notes.append(YET_DIFFERENT)
-    if verdict.decision == "non_inferior":
-        notes += _beyond_the_margin(asked, sequence)
+    if asked.hypothesis == "non_inferior" and verdict.decided_at:
+        notes += _beside_the_decision(verdict, asked, sequence)
     decided = ("better", "worse") if not asked.claims else (asked.main.decision,)
     if verdict.decision in decided and not math.isnan(log_e) and log_e < -math.log(verdict.alpha):
         notes.append(
@@ -303,11 +308,10 @@ def _remarks(verdict: Verdict, asked: Asked, sequence: ConfidenceSequence) -> li
     return notes
 
 
-def _beyond_the_margin(asked: Asked, sequence: ConfidenceSequence) -> list[str]:
-    """What later blocks add to non-inferiority: that the arm is better, or that it is worse all the same."""
-    better = asked.claims[0]
-    below, above = sequence.high < 0, sequence.low > 0
-    good, bad = (below, above) if better.alternative == "less" else (above, below)
-    if good.any():
-        return [f"better, too, from n = {int(good.argmax()) + 1} on"]
-    return [YET_WORSE] if bad.any() else []
+def _beside_the_decision(verdict: Verdict, asked: Asked, sequence: ConfidenceSequence) -> list[str]:
+    """When a better arm was known to be non-inferior, and whether a non-inferior one is worse all the same."""
+    if verdict.decision == "better":
+        first = int(first_claims(sequence, asked.claims[1:2])[0])
+        return [f"non-inferior from n = {first} on"] if first < (verdict.decided_at or 0) else []
+    worse = sequence.low > 0 if asked.main.alternative == "less" else sequence.high < 0
+    return [YET_WORSE] if verdict.decision == "non_inferior" and worse.any() else []

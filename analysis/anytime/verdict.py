@@ -29,7 +29,7 @@ class Verdict(GridView):
     Attributes:
         metric: What the differences are of; None: numbers of nobody's metric.
         decision: "better", "worse", "equivalent" or "undecided"; for non-inferiority "better", "non_inferior",
-            "inferior" or "undecided".
+            "inferior" or "undecided", where "better" takes the place of "non_inferior" once it is found.
         interval: Means that no prefix rejects at level `alpha`, around the mean of all n; None where it is still
             infinite, or empty, with the reason in `notes`. With one side it has one finite end; for non-inferiority
             each end is a bound of its own at level `alpha`.
