@@ -54,11 +54,14 @@ class BlockOrder:
 def block_order(usable: pd.DataFrame, metric: str, columns: Sequence[str]) -> BlockOrder:
     """The blocks of runs that are placed (`_arm`, `_block`, `_value`), in the order in which they came.
 
+    Args:
+        columns: Whose values name the blocks; (): rows have numbers for names, which say nothing of an order.
+
     Raises:
         AnalysisError: The rows are the only order, and they are sorted by the metric.
     """
     blocks = list(dict.fromkeys(usable["_block"]))
-    keys = _natural_keys(blocks)
+    keys = _natural_keys(blocks) if columns else {}
     starts = _starts(usable)
     if starts is not None:
         column, times = starts
