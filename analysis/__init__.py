@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .table.runs import load_curves, load_runs
     from .tasks.aggregation import aggregate
     from .tasks.hierarchical import hierarchical_bootstrap
+    from .tasks.items import ItemComparison, compare_items
     from .tasks.ranking import Ranking, rank
 
 _HOME = {
@@ -46,6 +47,7 @@ _HOME = {
     "FrontierFit": "scaling.frontier",
     "Interval": "paired.intervals",
     "IsoFlopFit": "scaling.isoflop_valleys",
+    "ItemComparison": "tasks.items",
     "Ranking": "tasks.ranking",
     "ScalingFit": "scaling.scaling_fit",
     "SequentialComparison": "anytime.verdict",
@@ -53,6 +55,7 @@ _HOME = {
     "Verdict": "anytime.verdict",
     "aggregate": "tasks.aggregation",
     "compare": "paired.significance",
+    "compare_items": "tasks.items",
     "compare_sequentially": "anytime.sequential",
     "fit_accuracy": "scaling.accuracy",
     "fit_frontier": "scaling.frontier",
@@ -81,6 +84,7 @@ __all__ = [
     "FrontierFit",
     "Interval",
     "IsoFlopFit",
+    "ItemComparison",
     "Ranking",
     "ScalingFit",
     "SequentialComparison",
@@ -88,6 +92,7 @@ __all__ = [
     "Verdict",
     "aggregate",
     "compare",
+    "compare_items",
     "compare_sequentially",
     "fit_accuracy",
     "fit_frontier",
