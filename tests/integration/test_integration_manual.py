@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shlex
 import shutil
@@ -49,14 +50,16 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`runs.csv`, `scores.csv` and `glue.csv`, with the columns that the pages say."""
     folder = tmp_path_factory.mktemp("tables")
     draw = random.Random(0)
-    runs = ["arm,seed,params,tokens,flops,loss"]
+    runs = ["arm,seed,run_name,params,tokens,flops,loss,hellaswag"]
     for seed in range(4):
         for arm in ("adam", "other"):
             for params in (1e6, 2e6, 4e6, 8e6, 16e6):
                 for budget in (1e14, 3e14, 1e15, 3e15):
                     tokens = budget / (6 * params)
                     loss = 1.8 + 480 / params**0.35 + 2100 / tokens**0.37 + draw.gauss(0, 0.002)
-                    runs.append(f"{arm},{seed},{params:g},{tokens:g},{budget:g},{loss:.5f}")
+                    accuracy = 0.25 + 0.6 / (1 + math.exp((loss - 6) / 0.8))
+                    name = f"{arm}-{seed}-{params:g}"
+                    runs.append(f"{arm},{seed},{name},{params:g},{tokens:g},{budget:g},{loss:.5f},{accuracy:.4f}")
     (folder / "fit.csv").write_text("\n".join(runs))
     pairs = [f"{arm},{seed},{2 + draw.gauss(shift, 0.01):.4f}" for seed in range(6) for arm, shift in _ARMS]
     (folder / "runs.csv").write_text("\n".join(["arm,seed,loss", *pairs]))
@@ -93,7 +96,7 @@ def test_a_command_of_analysis_runs(line: str, tables: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tables)
     words = shlex.split(line)[1:]
-    if words[0] in {"fit", "isoflop"}:
+    if words[0] in {"fit", "isoflop", "frontier", "accuracy"}:
         words[1] = "fit.csv"
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
