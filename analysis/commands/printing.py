@@ -64,14 +64,16 @@ class WholeHelp(typer.core.TyperGroup):
 
 def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
     """The runs of a source, read once, and the sweep whose folder or journal it is; None for other sources."""
-    path = Path(source)
-    if not path.is_dir() and path.suffix != ".sqlite":
+    from ..table.sources import sweep_journal
+    from ..table.sources.kinds import kind_of
+
+    if kind_of(source) is not sweep_journal.KIND:
         from ..table.runs import load_runs
 
         return load_runs(source), None
     from ..table.sweep_directory import read_sweep
 
-    sweep = read_sweep(path)
+    sweep = read_sweep(Path(source))
     return sweep.runs, sweep
 
 
