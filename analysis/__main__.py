@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from stackwise_ray.core.plugins import problems
 
 from .commands import law_commands, statistics_commands
 from .commands.printing import (
+    DropOutliers,
     Json,
     Latex,
     Markdown,
@@ -34,6 +36,7 @@ from .commands.printing import (
     read_source,
     show,
     to_terminal,
+    with_or_without,
 )
 
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ def compare(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -95,6 +99,7 @@ def compare(
 ) -> None:
     from .paired.significance import compare as run
     from .paired.significance import fixed_arguments
+    from .table.blocks import names_of_runs
 
     given = {
         "metric": metric,
@@ -116,7 +121,8 @@ def compare(
         declared = {"baseline": first}
     asked = completed(given, declared, source, table, arm)
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
-    result = run(table, arm=arm, block=blocks, **asked)
+    names = partial(names_of_runs, arm=arm, block=blocks)
+    result, table = with_or_without(partial(run, arm=arm, block=blocks, **asked), table, names, drop_outliers)
     lines = (result.sentence, *excluded(table))
     show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from stackwise_ray.core.errors import AnalysisError
 
-from .printing import Json, Latex, Markdown, Plugins, examples, show
+from .printing import DropOutliers, Json, Latex, Markdown, Plugins, examples, show, with_or_without
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,16 +71,18 @@ def fit(
     holdout: Annotated[bool, typer.Option(help="Predict the largest budget from the others.")] = True,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
+    from ..scaling.law_table import run_names
     from ..scaling.parametric_law import fit_scaling_law
 
     table = _prepared(source, columns, drop_highest)
-    result = fit_scaling_law(
-        table,
+    fitted = partial(
+        fit_scaling_law,
         law=law,
         loss=loss,
         delta=delta,
@@ -89,6 +92,7 @@ def fit(
         holdout="largest" if holdout else None,
         variable=variable,
     )
+    result, _ = with_or_without(fitted, table, run_names, drop_outliers)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
@@ -111,18 +115,20 @@ def isoflop(
     seed: Seed = 0,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from ..scaling.isoflop_valleys import fit_isoflop
-    from ..scaling.law_table import derive_tokens
+    from ..scaling.law_table import derive_tokens, run_names
 
     table = _prepared(source, columns, drop_highest)
     if tokens_from is not None:
         table = derive_tokens(table, tokens_from)
-    result = fit_isoflop(table, budgets=budgets, bootstrap=bootstrap, seed=seed)
+    fitted = partial(fit_isoflop, budgets=budgets, bootstrap=bootstrap, seed=seed)
+    result, _ = with_or_without(fitted, table, run_names, drop_outliers)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 import typer.core
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stackwise_ray.core.comparison_records import ResolvedComparison
 
     from ..render import Grid
+    from ..table.outliers import Outlier
     from ..table.sweep_directory import Sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -43,6 +44,9 @@ Plugins = Annotated[
         callback=_load,
         help="Load a plugin that brings an analysis or a metric: a Python file, an installed entry point or a module.",
     ),
+]
+DropOutliers = Annotated[
+    bool, typer.Option("--drop-outliers", help="Leave out the runs that are listed above the result as far off.")
 ]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
@@ -123,6 +127,34 @@ def completed(
         arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
         raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
     return asked
+
+
+class _HasOutliers(Protocol):
+    @property
+    def outliers(self) -> tuple[Outlier, ...]: ...
+
+
+Result = TypeVar("Result", bound=_HasOutliers)
+
+
+def with_or_without(
+    answer: Callable[[pd.DataFrame], Result],
+    table: pd.DataFrame,
+    names: Callable[[pd.DataFrame], Sequence[str]],
+    drop: bool,
+) -> tuple[Result, pd.DataFrame]:
+    """An answer from a table, and the table; asked again without the runs that are far off where `drop` says so.
+
+    Args:
+        names: The names of the rows of the table, as outliers have them.
+    """
+    result = answer(table)
+    if not (drop and result.outliers):
+        return result, table
+    from ..table.outliers import leave_out
+
+    kept = leave_out(table, names(table), result.outliers)
+    return answer(kept), kept
 
 
 def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, latex: bool, shown: Any = None) -> None:

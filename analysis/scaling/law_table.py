@@ -111,7 +111,7 @@ def read_law_runs(
     _refuse_copies(table, columns, loss)
     exclusions = tuple(table.attrs.get("exclusions", ()))
     notes += [f"left out: {line}" for line in exclusion_counts(exclusions)]
-    return LawRuns(columns=columns, loss=loss, labels=_labels(table), notes=tuple(notes), exclusions=exclusions)
+    return LawRuns(columns=columns, loss=loss, labels=run_names(table), notes=tuple(notes), exclusions=exclusions)
 
 
 def require_runs(n: int, n_parameters: int, law: str) -> None:
@@ -207,7 +207,7 @@ def _refuse_truncated(table: pd.DataFrame) -> None:
     if len(other):
         kinds = ", ".join(f"{count} {kind}" for kind, count in other["status"].value_counts().items())
         why = "a run that ended early has the loss of a truncated run, which no law describes"
-        raise AnalysisError(f"{kinds} among {len(table)} runs ({_labels(other)[0]}): {why}; keep the finished ones")
+        raise AnalysisError(f"{kinds} among {len(table)} runs ({run_names(other)[0]}): {why}; keep the finished ones")
 
 
 def _refuse_mixtures(table: pd.DataFrame) -> None:
@@ -238,7 +238,7 @@ def _refuse_copies(table: pd.DataFrame, columns: Mapping[str, Array], loss: Arra
     frame = pd.DataFrame({**columns, "loss": loss, **{name: table[name].to_numpy() for name in known}})
     copies = frame.duplicated(keep=False).to_numpy()
     if copies.any():
-        where = [label for label, copy in zip(_labels(table), copies, strict=True) if copy]
+        where = [label for label, copy in zip(run_names(table), copies, strict=True) if copy]
         raise AnalysisError(
             f"duplicated runs: {', '.join(where[:4])} have the same {', '.join(frame.columns)}; keep each run once, or "
             f"name their seeds in a column 'seed'"
@@ -255,7 +255,7 @@ def _positive(table: pd.DataFrame, column: str) -> Array:
     bad = ~(np.isfinite(numbers) & (numbers > 0))
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
-        value, label = table[column].iloc[first], _labels(table)[first]
+        value, label = table[column].iloc[first], run_names(table)[first]
         shown = f"'{value}'" if isinstance(value, str) else str(value)
         raise AnalysisError(
             f"column '{column}': {int(bad.sum())} of {len(table)} values are not positive finite numbers (first: "
@@ -264,7 +264,8 @@ def _positive(table: pd.DataFrame, column: str) -> Array:
     return numbers
 
 
-def _labels(table: pd.DataFrame) -> tuple[str, ...]:
+def run_names(table: pd.DataFrame) -> tuple[str, ...]:
+    """How each run is named in a message."""
     for name in ("trial_id", "run_id"):
         if name in table.columns:
             return tuple(f"{name} {value}" for value in table[name])

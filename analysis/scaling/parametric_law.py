@@ -19,6 +19,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
+from ..table.outliers import Outlier, outlier_lines, outliers_of_law
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
@@ -79,6 +80,7 @@ class ScalingFit(GridView):
         other_convention: {column, parameters, exponents, objective} with `params_total` in place of `params`, where the
             table has both.
         problem: The runs in the units of the table.
+        outliers: Runs that miss the law by more than 10 robust standard deviations; they count.
         theta: Coordinates of the fit; `draws`: of the bootstrap, in the same units.
     """
 
@@ -99,6 +101,7 @@ class ScalingFit(GridView):
     flops_per_product: tuple[float, float, float] | None
     other_convention: Mapping[str, Any] | None
     notes: tuple[str, ...]
+    outliers: tuple[Outlier, ...]
     exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
     problem: Problem = field(repr=False, compare=False)
     theta: Array = field(repr=False, compare=False)
@@ -197,7 +200,7 @@ class ScalingFit(GridView):
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
         verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
         notes = (f"certificate: {verdict}", *self.certificate.findings, *self.notes)
-        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4), outlier_lines(self.outliers, self.n))
 
     @property
     def short_grid(self) -> Grid:
@@ -211,7 +214,8 @@ class ScalingFit(GridView):
         certificate = asdict(self.certificate)
         certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
         certificate |= {"findings": self.certificate.findings}
-        return {"sentence": self.sentence, **plain, "certificate": certificate}
+        outliers = [asdict(item) for item in self.outliers]
+        return {"sentence": self.sentence, **plain, "outliers": outliers, "certificate": certificate}
 
 
 def fit_scaling_law(
@@ -265,6 +269,7 @@ def fit_scaling_law(
         optimum = replace(optimum, confirmed=False, below=least)
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
+    predicted = np.exp(chosen.log_loss(theta[None, : len(chosen.parameters)], table_units.x)[0])
     natural = chosen.natural(theta[None, : len(chosen.parameters)], np.zeros(len(columns)))[0]
     parameters = dict(zip(chosen.parameters, natural.tolist(), strict=True))
     values = {**parameters, **_exponents(chosen, parameters)}
@@ -294,6 +299,7 @@ def fit_scaling_law(
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
         notes=tuple(notes),
+        outliers=outliers_of_law(runs.labels, runs.loss, predicted, len(chosen.parameters)),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,

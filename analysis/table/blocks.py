@@ -19,6 +19,7 @@ from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 from .columns import columns_of, metric_path
+from .outliers import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -384,6 +385,13 @@ def label(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def names_of_runs(table: pd.DataFrame, arm: str, block: str | Sequence[str]) -> list[str]:
+    """How the runs of a comparison are named in a message, in the order of the table."""
+    columns = [block] if isinstance(block, str) else list(block)
+    places = (label(row) for row in table[columns].itertuples(index=False))
+    return [name_of(label(name), " × ".join(columns), place) for name, place in zip(table[arm], places, strict=True)]
 
 
 def _hashable(value: Any) -> bool:
