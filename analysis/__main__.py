@@ -21,7 +21,7 @@ from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError,
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import problems
 
-from .commands import law_commands, statistics_commands
+from .commands import guess_command, law_commands, statistics_commands
 from .commands.printing import (
     DropOutliers,
     Json,
@@ -51,7 +51,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep.",
+    help=(
+        "Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep. With the "
+        "source alone (runs.csv), what it is about is guessed and answered."
+    ),
 )
 
 
@@ -179,6 +182,7 @@ def verify(
 
 app.add_typer(law_commands.app)
 app.add_typer(statistics_commands.app)
+app.add_typer(guess_command.app)
 
 
 def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:

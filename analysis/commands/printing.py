@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..table.outliers import Outlier
     from ..table.sweep_directory import Sweep
 
+Source = Annotated[str, typer.Argument(help="File, folder or URI#NAME with the runs; docs/sources.md lists them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
@@ -56,12 +57,27 @@ def examples(command: str, *lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {as_started(ANALYSIS)} {command} {line}" for line in lines)])
 
 
+GUESS = "guess"
+"""The command that a source without a command stands for."""
+
+
 class WholeHelp(typer.core.TyperGroup):
-    """A list of commands in which no sentence is cut, however long it is."""
+    """A list of commands in which no sentence is cut, however long it is; a source alone is a command too."""
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        """The command that the first word names, or the guess where that word is a source."""
+        return super().resolve_command(context, [GUESS, *args] if self._begins_with_source(args) else args)
+
+    def _begins_with_source(self, args: list[str]) -> bool:
+        word = args[0]
+        if word in self.commands or word.startswith("-"):
+            return False
+        return Path(word).exists() or "#" in word or "://" in word or Path(word).suffix != ""
 
     def format_commands(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Each command with the first paragraph of its help."""
-        texts = {name: inspect.cleandoc(command.help or "") for name, command in self.commands.items()}
+        shown = {name: command for name, command in self.commands.items() if not command.hidden}
+        texts = {name: inspect.cleandoc(command.help or "") for name, command in shown.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
 
