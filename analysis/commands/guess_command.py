@@ -15,7 +15,8 @@ from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 
 from ..table.outliers import outlier_lines
-from .printing import GUESS, Json, Plugins, Source, excluded, read_source, to_terminal
+from .printing import GUESS, Json, Plugins, Source, excluded, to_terminal
+from .selecting import selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,7 @@ def guess(source: Source, plugin: Plugins = None, as_json: Json = False) -> None
     The answer is a sentence, after it the command that gives the whole table. Where two guesses are equally good, the
     commands of both are printed instead.
     """
-    table, sweep = read_source(source)
+    table, sweep = selection(None, None, None, False).read(source)
     if sweep is not None:
         word = "sequential" if sweep.is_adaptive else "compare"
         raise AnalysisError(f"{source}: the file of a sweep says what it is about; write {_command(word, source)}")
@@ -126,9 +127,10 @@ def _answer_law(source: str, table: pd.DataFrame, why: str, as_json: bool) -> No
     """
     import numpy as np
 
-    from ..scaling.law_table import FEWEST_SIZES, budget_groups, rename_columns
+    from ..scaling.law_table import FEWEST_SIZES, budget_groups
     from ..scaling.parametric_law import fit_scaling_law
     from ..table import guessing
+    from ..table.selection import rename_columns
 
     there = guessing.BUDGETS & set(table.columns)
     losses = ["loss"] if "loss" in table.columns else guessing.metrics(table)

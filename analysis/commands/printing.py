@@ -82,21 +82,6 @@ class WholeHelp(typer.core.TyperGroup):
             formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
 
 
-def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
-    """The runs of a source, read once, and the sweep whose folder or journal it is; None for other sources."""
-    from ..table.sources import sweep_journal
-    from ..table.sources.kinds import kind_of
-
-    if kind_of(source) is not sweep_journal.KIND:
-        from ..table.runs import load_runs
-
-        return load_runs(source), None
-    from ..table.sweep_directory import read_sweep
-
-    sweep = read_sweep(Path(source))
-    return sweep.runs, sweep
-
-
 def declared_arguments(
     sweep: Sweep | None, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
 ) -> dict[str, Any]:

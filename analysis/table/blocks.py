@@ -8,7 +8,7 @@ in `Pairing.notes`; nothing is dropped without a line about it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,11 @@ from stackwise_ray.core.metric_catalogue import resolve_direction
 from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
+from .block_order import BY_ROWS, block_order
 from .columns import columns_of, metric_path
-from .outliers import name_of
+from .exclusions import left_out_words, lost_places, refuse_without_runs, without
+from .run_status import check_words, is_finished, status_columns
+from .typed_columns import name_of, names_of, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +48,8 @@ _VERSIONS = {"cuda": r"\d+(\.\d+)+", "driver": r"\d+(\.\d+)+"}
 _SPEEDS = ("throughput/", "time/")
 """What depends on the machine as much as on the model."""
 
+EMPTY = "empty in every run of the table; fill it in, or name another"
+"""What is wrong with a column that is there and holds nothing."""
 _APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
 """As what a column that tells runs apart is named, by what the places of runs are called."""
 
@@ -69,6 +74,7 @@ class Pairing:
         budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
             where some pair has none on record, with the reason in `notes`.
         notes: What a reader must know beside the verdict.
+        order: What the blocks are in the order of, in words.
     """
 
     baseline: str
@@ -76,6 +82,7 @@ class Pairing:
     missing: tuple[Missing, ...]
     budgets: str | None
     notes: tuple[str, ...]
+    order: str = BY_ROWS
 
     def pairs(self, arm: str) -> tuple[list[str], list[float], list[float]]:
         """Complete blocks of `arm` and the baseline, with the values of both."""
@@ -106,19 +113,21 @@ def pair(
     block: str | Sequence[str],
     equal: str | None,
     tolerance: float,
+    ordered: bool = False,
 ) -> Pairing:
     """The runs of `table` as paired values.
+
+    Args:
+        ordered: Whether the blocks are put in the order in which they came, which `Pairing.order` then says.
 
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
             unequal budgets, or text where numbers should be.
     """
     block_columns = [block] if isinstance(block, str) else list(block)
-    usable, notes, excluded = placed(table, metric, arm, block_columns)
-    reasons: dict[tuple[str, str], str] = {}
-    if arm == "arm" and block_columns == ["seed"]:
-        lost = [item for item in excluded if item["by"] == "status" and item.get("arm") is not None]
-        reasons = {(label(item["arm"]), label(item["seed"])): item["why"] for item in lost}
+    usable, notes = placed(table, metric, arm, block_columns)
+    lost = lost_places(usable, arm, block_columns, measured_in(metric, table))
+    reasons = {(name_of(usable, arm, cells[arm]), _place(usable, block_columns, cells)): why for cells, why in lost}
     arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
     if baseline not in arms:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
@@ -127,18 +136,22 @@ def pair(
     refuse_incomparable(usable, metric)
     notes += mixtures(usable) + _hampered(usable, metric, equal)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
+    order = block_order(usable, metric, block_columns) if ordered else None
+    if order is not None:
+        usable = usable.iloc[usable["_block"].map(order.blocks.index).argsort(kind="stable")]
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
     for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
         if math.isfinite(value):
             values[name][place] = float(value)
         else:
             reasons[name, place] = f"{metric} is {value}"
-    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes))
+    words = BY_ROWS if order is None else order.words
+    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes), words)
 
 
 def placed(
     table: pd.DataFrame, metric: str, arm: str, columns: Sequence[str], role: str = "block"
-) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
+) -> tuple[pd.DataFrame, list[str]]:
     """The runs that count, one for each arm and place, with `_arm`, `_block` and `_value` (nan where not measured).
 
     Args:
@@ -146,18 +159,14 @@ def placed(
         role: What they are called in a message.
 
     Returns:
-        The table, notes for the reader, and what was left out.
+        The table, its exclusions complete, and notes for the reader.
     """
-    import pandas as pd
-
-    measured = next(iter(columns_of(metric, table.columns)), metric)
+    measured = measured_in(metric, table)
     for column, name in ((measured, "metric"), (arm, "arm"), *((column, role) for column in columns)):
-        if column in table.attrs.get("empty", ()):
-            raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
-        if column not in table.columns:
-            hint = did_you_mean(column, table.columns)
-            raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
-    usable, notes, excluded = _usable(table)
+        _refuse_absent(table, column, name)
+    refuse_without_runs(table)
+    usable, notes = _usable(table)
+    refuse_without_runs(usable)
     if measured != metric:
         notes.append(f"{metric} is the column '{measured}' of the table")
     for column in (arm, *columns):
@@ -165,45 +174,74 @@ def placed(
         if empty.any():
             raise AnalysisError(
                 f"column '{column}' is empty in {int(empty.sum())} of {len(usable)} runs (first: row "
-                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out"
+                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out "
+                f"(--drop-missing)"
             )
-    places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
-    usable = usable.assign(_arm=usable[arm].map(label), _block=places)
+    attrs = usable.attrs
+    names = [names_of(usable, column, block=role != "task") for column in columns]
+    usable = usable.assign(_arm=names_of(usable, arm), _block=[" × ".join(row) for row in zip(*names, strict=True)])
     usable, duplicates = _single(usable, measured, arm, role)
-    numbers = pd.to_numeric(usable[measured], errors="coerce")
-    text = usable[measured][numbers.isna() & usable[measured].notna()]
-    text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
-    if len(text):
-        bad = usable.loc[text.index[0]]
-        raise AnalysisError(
-            f"column '{measured}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
-            f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
-        )
-    return usable.assign(_value=numbers), notes + duplicates, excluded
+    where = [
+        f"{arm} '{name}', {role} {place}, row {index}"
+        for name, place, index in zip(usable["_arm"], usable["_block"], usable.index, strict=True)
+    ]
+    usable = usable.assign(_value=numbers_of(usable, measured, where))
+    usable.attrs = attrs
+    return usable, notes + duplicates
 
 
-def _and_more(count: int) -> str:
-    return f", and {count - 1} more" if count > 1 else ""
+def measured_in(metric: str, table: pd.DataFrame) -> str:
+    """The column of the table that holds a metric; the metric's own name where none does."""
+    return next(iter(columns_of(metric, table.columns)), metric)
 
 
-def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
+def _place(table: pd.DataFrame, columns: Sequence[str], cells: Mapping[str, Any]) -> str:
+    return " × ".join(name_of(table, column, cells[column], block=True) for column in columns)
+
+
+def _refuse_absent(table: pd.DataFrame, column: str, name: str) -> None:
+    """Refuse a column that the table does not have, or that is empty in every run that counts."""
+    absent, empty = column not in table.columns, column in table.attrs.get("empty", ())
+    if not absent and not (empty and table[column].isna().all()):
+        return
+    words = left_out_words(table)
+    if table.empty and words:
+        raise AnalysisError(f"{words}; no run is left to answer from")
+    hint = did_you_mean(column, [other for other in table.columns if table[other].notna().any()])
+    what = f"not a column of the table; {hint}" if absent else EMPTY
+    raise AnalysisError(f"{name} = '{column}' is {what}" + (f" ({words})" if words else ""))
+
+
+def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Finished replicates of a table that knows roles and states; everything of one that does not."""
-    excluded: list[dict[str, Any]] = list(table.attrs.get("exclusions", ()))
-    notes = []
-    keep = table
-    for column, wanted, word in (("role", "replicate", "role"), ("status", "finished", "status")):
-        if column not in keep.columns or keep.empty:
+    notes = list(table.attrs.get("notes", ()))
+    states = status_columns(table.columns)
+    for column in states:
+        check_words(column, table[column].dropna())
+    for column, by in (("role", "role"), *((column, "status") for column in states)):
+        if column not in table.columns or table.empty:
             continue
-        is_other = keep[column].notna() & (keep[column] != wanted)
-        if column == "role" and is_other.all():
+        known = table[column].notna()
+        is_other = known & (table[column] != "replicate" if by == "role" else ~table[column].map(is_finished).eq(True))
+        if by == "role" and is_other.all():
             continue  # a table of search or tuning trials alone: the caller asked for these
-        for row in keep[is_other].to_dict("records"):
-            why = f"{word} {row[column]}" + (f": {row['reason']}" if isinstance(row.get("reason"), str) else "")
-            excluded.append({"arm": row.get("arm"), "seed": row.get("seed"), "by": column, "why": why})
-        for value, count in keep.loc[is_other, column].value_counts().items():
-            notes.append(f"{count} run{'s' if count > 1 else ''} left out: {word} {value}")
-        keep = keep[~is_other]
-    return keep, notes, excluded
+        for value, count in table.loc[is_other, column].value_counts().items():
+            notes.append(f"{count} run{'s' if count > 1 else ''} left out: {by} {value}")
+        table = _without_states(table, is_other, column, by)
+    return table, notes
+
+
+def _without_states(table: pd.DataFrame, dropped: pd.Series[bool], column: str, by: str) -> pd.DataFrame:
+    """The table without these runs, each listed with its state and the reason that it gives."""
+    reasons = table["reason"] if "reason" in table.columns else [None] * len(table)
+    whys = [
+        f"{by} {state}" + (f": {reason}" if isinstance(reason, str) else "") if out else ""
+        for state, reason, out in zip(table[column], reasons, dropped, strict=True)
+    ]
+    why_of = dict(zip(table.index, whys, strict=True))
+    for why in dict.fromkeys(why for why in whys if why):
+        table = without(table, table.index.map(why_of) == why, by, why)
+    return table
 
 
 def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.DataFrame, list[str]]:
@@ -332,15 +370,15 @@ def _check_budgets(
 
 def _spent(table: pd.DataFrame, column: str, equal: str) -> pd.Series:
     """The budget that each run used, with the cost of the weights that it began from where its budget paid for them."""
-    spent = table[column].astype(float)
+    spent = numbers_of(table, column)
     if {"init/charged", f"init/{equal}"} <= set(table.columns):
-        spent = spent + table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+        spent = spent + numbers_of(table, f"init/{equal}").where(numbers_of(table, "init/charged") == 1, 0.0)
     return spent
 
 
 def _free_starts(table: pd.DataFrame) -> list[str]:
     """A note on runs that began from weights whose cost no budget paid for."""
-    free = table[table["init/charged"] == 0] if "init/charged" in table.columns else table.iloc[:0]
+    free = table[numbers_of(table, "init/charged") == 0] if "init/charged" in table.columns else table.iloc[:0]
     arms = ", ".join(map(str, dict.fromkeys(free["_arm"])))
     return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
 
@@ -376,22 +414,6 @@ def check_goal(direction: str, margin: float | None, tolerance: float = 0.0) -> 
         raise AnalysisError(f"margin = {margin:g} must be positive and finite")
     if not 0 <= tolerance < 1:
         raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
-
-
-def label(value: Any) -> str:
-    """The name of an arm or a block as text: 3.0 and 3 are the same seed."""
-    if isinstance(value, tuple):
-        return " × ".join(label(part) for part in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def names_of_runs(table: pd.DataFrame, arm: str, block: str | Sequence[str]) -> list[str]:
-    """How the runs of a comparison are named in a message, in the order of the table."""
-    columns = [block] if isinstance(block, str) else list(block)
-    places = (label(row) for row in table[columns].itertuples(index=False))
-    return [name_of(label(name), " × ".join(columns), place) for name, place in zip(table[arm], places, strict=True)]
 
 
 def _hashable(value: Any) -> bool:

@@ -54,10 +54,9 @@ def numbers(cells: Iterable[Any], *, counts: bool = False) -> list[float | None]
     """
     listed = list(cells)
     texts = [cell.strip() for cell in listed if isinstance(cell, str)]
-    if texts and all(text.lower() in _TRUTH for text in texts if text.lower() not in UNMEASURED):
-        return [
-            _TRUTH.get(cell.strip().lower(), math.nan) if isinstance(cell, str) else _typed(cell) for cell in listed
-        ]
+    words = {text.lower() for text in texts} - UNMEASURED
+    if words and words <= set(_TRUTH):
+        listed = [_TRUTH.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell for cell in listed]
     comma = _has_decimal_commas(texts, counts)
     thousands = counts or any(text.count(",") > 1 for text in texts)
     return [

@@ -1,8 +1,8 @@
 """What was left out of a table and why: counted, carried along, and said wherever a result or a refusal is.
 
 A table's `attrs["exclusions"]` lists each run that is not in it (run, arm, seed, role, status, by, why), and
-`attrs["left_out"]` the cells of the same runs, so that a run that did not survive is a missing block of its arm whatever
-column the arms and blocks are in.
+`attrs["left_out"]` the cells of the same runs, so that a run that did not survive is a missing block of its arm,
+whatever column the arms and blocks are in.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from stackwise_ray.core.errors import AnalysisError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 FACTS = ("arm", "seed", "role", "status")
-SURVIVAL = frozenset({"status", "unmeasured"})
-"""Reasons that say something about the run itself: whoever compares the others does so on condition that they survived."""
+SURVIVAL = frozenset({"status", "unmeasured", "outlier"})
+"""Reasons that say something about the run itself: the others are compared on condition that they survived."""
 
 
 class Unchanged(list[Any]):
@@ -35,19 +36,22 @@ def exclusion(cells: Mapping[str, Any], by: str, why: str, run: Any = None) -> d
     return {"run": name, **facts, "by": by, "why": why}
 
 
-def without(table: pd.DataFrame, dropped: pd.Series[bool], by: str, why: str) -> pd.DataFrame:
+def without(table: pd.DataFrame, dropped: ArrayLike, by: str, why: str) -> pd.DataFrame:
     """The table without some of its runs, which are listed among its exclusions."""
-    gone = [present(row) for row in table[dropped].to_dict("records")]
-    names = [f"row {index}" for index in table.index[dropped]]
+    import numpy as np
+
+    mask = np.asarray(dropped, dtype=bool)
+    gone = [present(row) for row in table[mask].to_dict("records")]
+    names = [f"row {index}" for index in table.index[mask]]
     listed = [
         exclusion(row, by, why, row.get("trial_id") or row.get("run_id") or name)
         for row, name in zip(gone, names, strict=True)
     ]
-    kept = table[~dropped]
+    kept = table[~mask]
     kept.attrs = {
         **table.attrs,
         "exclusions": Unchanged([*table.attrs.get("exclusions", ()), *listed]),
-        "left_out": Unchanged([*table.attrs.get("left_out", ()), *({"by": by, "why": why, "cells": r} for r in gone)]),
+        "left_out": Unchanged([*_left_out(table), *({"by": by, "why": why, "cells": row} for row in gone)]),
     }
     return kept
 
@@ -71,11 +75,16 @@ def left_out_words(table: pd.DataFrame) -> str:
     exclusions = table.attrs.get("exclusions", ())
     if not exclusions:
         return ""
-    reasons = Counter(f"status {item['why']}" if item["by"] == "status" else str(item["why"]) for item in exclusions)
+    reasons = Counter(_in_words(item) for item in exclusions)
     total = len(table) + len(exclusions)
     shown = [why if len(reasons) == 1 else f"{count} × {why}" for why, count in reasons.most_common(4)]
     more = f" and {len(reasons) - 4} more reasons" if len(reasons) > 4 else ""
     return f"{len(exclusions)} of {total} runs left out: {', '.join(shown)}{more}"
+
+
+def _in_words(item: Mapping[str, Any]) -> str:
+    why = str(item["why"])
+    return f"status {why}" if item["by"] == "status" and not why.startswith("status ") else why
 
 
 def refuse_without_runs(table: pd.DataFrame) -> None:
@@ -94,10 +103,15 @@ def lost_places(
     table: pd.DataFrame, arm: str, columns: Sequence[str], measured: str
 ) -> Iterable[tuple[Mapping[str, Any], str]]:
     """Runs that did not survive and whose arm and block are known: their cells, and why they are left out."""
-    rows = table.attrs.get("left_out")
-    if rows is None:  # exclusions that the caller listed
-        rows = [{"by": item["by"], "why": item["why"], "cells": item} for item in table.attrs.get("exclusions", ())]
-    for row in rows:
+    for row in _left_out(table):
         cells = present(row["cells"])
         if row["by"] in SURVIVAL | {f"where {measured}"} and all(name in cells for name in (arm, *columns)):
             yield cells, str(row["why"])
+
+
+def _left_out(table: pd.DataFrame) -> Sequence[Mapping[str, Any]]:
+    """The runs that are left out with their cells; of exclusions that a caller listed, what they say."""
+    found: Sequence[Mapping[str, Any]] | None = table.attrs.get("left_out")
+    if found is not None:
+        return found
+    return [{"by": item["by"], "why": item["why"], "cells": item} for item in table.attrs.get("exclusions", ())]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .exclusions import without
+from .typed_columns import names_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,13 +89,22 @@ def outliers_of_arms(values: Mapping[str, Mapping[str, float]], block: str) -> t
         for place, value in cells.items():
             far = (value - middle) / scale
             if abs(far) > FAR:
-                found.append(Outlier(name_of(arm, block, place), value, middle, far, "the median of its arm"))
+                found.append(Outlier(run_name(arm, block, place), value, middle, far, "the median of its arm"))
     return _by_distance(found)
 
 
-def name_of(arm: str, block: str, place: str) -> str:
+def run_name(arm: str, block: str, place: str) -> str:
     """The name of a run in a comparison."""
     return f"{arm}, {block} {place}"
+
+
+def names_of_runs(table: pd.DataFrame, arm: str, block: str | Sequence[str]) -> list[str]:
+    """The names of the runs of a table in a comparison, in the order of its rows."""
+    columns = [block] if isinstance(block, str) else list(block)
+    parts = [names_of(table, column, block=True) for column in columns]
+    places = (" × ".join(part) for part in zip(*parts, strict=True))
+    what = " × ".join(columns)
+    return [run_name(name, what, place) for name, place in zip(names_of(table, arm), places, strict=True)]
 
 
 def outliers_of_law(

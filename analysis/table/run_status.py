@@ -6,6 +6,7 @@ word that is not known is refused: a crashed run that is averaged in is worse th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,47 +15,17 @@ from stackwise_ray.core.errors import AnalysisError
 FINISHED = frozenset({"finished", "complete", "completed", "terminated", "done", "success", "succeeded", "successful"})
 """MLflow, W&B and our sweeps; Optuna; Slurm; Ray; and what people write by hand. In lower case."""
 NOT_FINISHED = frozenset(
-    [
-        "crashed",
-        "failed",
-        "fail",
-        "failure",
-        "error",
-        "killed",
-        "pruned",
-        "preempted",
-        "preempting",
-        "running",
-        "pending",
-        "waiting",
-        "scheduled",
-        "stopped",
-        "interrupted",
-        "paused",
-        "cancelled",
-        "canceled",
-        "aborted",
-        "timeout",
-        "timed_out",
-        "out_of_memory",
-        "oom",
-        "node_fail",
-        "nan",
-        "diverged",
-        "queued",
-        "starting",
-        "unfinished",
-        "incomplete",
-    ]
+    {"crashed", "failed", "fail", "failure", "error", "nan", "diverged", "oom", "out_of_memory", "node_fail"}
+    | {"killed", "pruned", "preempted", "preempting", "stopped", "interrupted", "cancelled", "canceled", "aborted"}
+    | {"running", "pending", "waiting", "scheduled", "paused", "queued", "starting", "timeout", "timed_out"}
+    | {"unfinished", "incomplete"}
 )
-_COLUMNS = frozenset(
-    {"status", "state", "run_status", "run_state", "run status", "run state", "run.status", "run.state"}
-)
+_COLUMN = re.compile(r"(run[ _.])?(status|state)")
 
 
 def status_columns(columns: Iterable[Any]) -> list[str]:
     """The columns that say how a run ended, whatever their case: status, State, run_state."""
-    return [str(name) for name in columns if str(name).strip().lower() in _COLUMNS]
+    return [str(name) for name in columns if _COLUMN.fullmatch(str(name).lower())]
 
 
 def is_finished(word: Any) -> bool | None:

@@ -15,6 +15,7 @@ from stackwise_ray.core.records import TABLE_COLUMNS, TrialRecord, read_reports
 from .columns import short_names
 from .exclusions import Unchanged, exclusion
 from .run_status import check_words, is_finished, status_columns
+from .selection import select
 from .sources.kinds import read_rows
 from .sources.source_kind import LEFT_OUT, SourceRows
 from .sources.sweep_journal import connect, journal_path, journal_rows, sweep_trials
@@ -26,7 +27,14 @@ if TYPE_CHECKING:
 REPLICATES = ("replicate",)
 
 
-def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
+def load_runs(
+    source: str | Path,
+    *,
+    roles: Collection[str] | None = REPLICATES,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    where: Iterable[str] = (),
+) -> pd.DataFrame:
     """A table with one row per finished run.
 
     Args:
@@ -34,6 +42,10 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
             ("sqlite:///mlflow.db#experiment", "http://host:5000#experiment"), or a CSV file.
         roles: Roles to keep where runs have one: "replicate", "tuning", "search"; None: all of them. Where a sweep
             has search trials and no replicates, the default keeps the search trials; tuning trials it never keeps.
+        columns: What the source calls a column, by the name that it gets: {"params": "Model Size"}. A column that has
+            the name already is called original_NAME then.
+        units: Units of columns that are not in counts, nats or seconds: {"params": "M", "tokens": "B"}.
+        where: Conditions that runs must meet, such as "lr == 0.001"; the others are listed as left out.
 
     Returns:
         `core.records.TABLE_COLUMNS` that are known come first, then every metric under its path and what was set as
@@ -46,7 +58,8 @@ def load_runs(source: str | Path, *, roles: Collection[str] | None = REPLICATES)
     Raises:
         AnalysisError: No such source, or one that cannot be read; the message says what is missing.
     """
-    return as_table(read_rows(str(source)), str(source), roles)
+    table = as_table(read_rows(str(source)), str(source), roles, renamed=tuple((columns or {}).values()))
+    return select(table, columns=columns, units=units, where=where)
 
 
 def runs_in(connection: Any, source: str, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
@@ -102,8 +115,16 @@ def load_curves(
     return pd.DataFrame(rows, columns=columns)
 
 
-def as_table(found: SourceRows, source: str, roles: Collection[str] | None = REPLICATES) -> pd.DataFrame:
+def as_table(
+    found: SourceRows,
+    source: str,
+    roles: Collection[str] | None = REPLICATES,
+    renamed: Collection[str] = (),
+) -> pd.DataFrame:
     """The rows of a source as the one table, without the runs that do not count.
+
+    Args:
+        renamed: Columns that get another name, so that their own says nothing of what they hold.
 
     Raises:
         AnalysisError: A column that says how runs ended holds a word that is not known.
@@ -111,10 +132,11 @@ def as_table(found: SourceRows, source: str, roles: Collection[str] | None = REP
     kinds = {row["role"] for row in found.rows if "role" in row and LEFT_OUT not in row}
     if roles == REPLICATES and "replicate" not in kinds:
         roles = tuple(kinds - {"tuning"}) or roles  # the loss after a short tuning budget answers nothing
-    states = status_columns(found.columns)
+    states = [column for column in status_columns(found.columns) if column not in renamed]
     for column in states:
         check_words(column, (row[column] for row in found.rows if column in row))
-    kept, left_out = [], []
+    kept: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
     for row in found.rows:
         by, why = _exclusion(row, roles, states)
         if why is None:

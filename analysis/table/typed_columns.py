@@ -94,16 +94,30 @@ def names_of(table: pd.DataFrame, column: str, *, block: bool = False) -> pd.Ser
     Args:
         block: Whether they are blocks, of which 3.0 is the seed 3, where every block is written so.
     """
-    texts = table.attrs.get("texts", {}).get(column, {})
-    if block and all(_WHOLE.fullmatch(text) for text in texts.values()):
-        texts = {}
-    cells = table[column]
-    names = [
-        texts.get(cell) or label(cell) if _is_number(cell) else "" if _is_empty(cell) else label(cell) for cell in cells
-    ]
     import pandas as pd
 
-    return pd.Series(names, index=table.index, dtype=object)
+    texts = _texts(table, column, block)
+    return pd.Series([_name(cell, texts) for cell in table[column]], index=table.index, dtype=object)
+
+
+def name_of(table: pd.DataFrame, column: str, cell: Any, *, block: bool = False) -> str:
+    """The name that a cell of a run which is not in the table would have in that column of it."""
+    import pandas as pd
+
+    if isinstance(cell, str) and is_plain_number(cell) and pd.api.types.is_numeric_dtype(table[column]):
+        cell = plain_number(cell)
+    return _name(cell, _texts(table, column, block))
+
+
+def _texts(table: pd.DataFrame, column: str, block: bool) -> Mapping[float, str]:
+    texts: Mapping[float, str] = table.attrs.get("texts", {}).get(column, {})
+    return {} if block and all(_WHOLE.fullmatch(text) for text in texts.values()) else texts
+
+
+def _name(cell: Any, texts: Mapping[float, str]) -> str:
+    if _is_number(cell):
+        return texts.get(cell) or label(cell)
+    return "" if _is_empty(cell) else label(cell)
 
 
 def label(value: Any) -> str:

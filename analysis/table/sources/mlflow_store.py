@@ -1,8 +1,7 @@
 """Runs of an MLflow experiment as rows: the only module of this package that imports mlflow.
 
 Called by `kinds`. It reads any experiment, ours or not: metrics under their names (last value), parameters and own tags
-under theirs where the name is free, else as `parameters/<name>` and `tags/<name>`. Parameters and tags are the text that
-MLflow holds.
+under theirs where the name is free, else as `parameters/<name>` and `tags/<name>`, as the text that MLflow holds.
 """
 
 from __future__ import annotations
@@ -123,9 +122,9 @@ def _repeating_runs(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
         own = {tuple(sorted(run.data.params.items() - by_name[name].data.params.items())) for run in children}
         if len(own) > 1:
             continue
-        parent = by_name[name].info.run_name or name
+        called = by_name[name].info.run_name or name
         for run in children:
-            why = f"nested in run {parent}, which has the same parameters and its own measurements"
+            why = f"nested in run {called}, which has the same parameters and its own measurements"
             found[run.info.run_id] = ("nested", why)
     return found
 

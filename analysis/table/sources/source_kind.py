@@ -1,7 +1,7 @@
 """What a kind of source is: a name, what it recognises, and how its rows are read.
 
-A new kind is one file beside this one with a `SourceKind`, and one line in `kinds.KINDS`. Nothing here knows what a cell
-means: text stays text, and `table.typed_columns` makes numbers of it where a role asks for them.
+A new kind is one file beside this one with a `SourceKind`, and one line in `kinds.KINDS`. Nothing here knows what a
+cell means: text stays text, and `table.typed_columns` makes numbers of it where a role asks for them.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkey
     ("content", "words", "message"),
     [
         ("arm,seed,loss,flops\na,0,1,\nb,0,2,\n", ("--metric", "flops"), "metric = 'flops' is empty in every run"),
-        ("arm,seed,loss\na,0,1\nb,0,1.0x\nb,1,?\n", (), "'1.0x' (arm 'b', block 0, and 1 more); write a number"),
+        ("arm,seed,loss\na,0,1\nb,0,1.0x\nb,1,?\n", (), "'1.0x' (arm 'b', block 0, row 1, and 1 more); write a number"),
         (b"\x7fELF\x02\x89\xff\x00", (), "not a text file in UTF-8; give a CSV table"),
         ("arm,seed,loss,flops\na,0,1,1\nb,0,2,2\n", (), "(equal=None; --equal none)"),
         ("arm,seed,loss\na,0,1\na,0,2\n", (), "tells them apart as block"),

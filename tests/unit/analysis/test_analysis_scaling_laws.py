@@ -16,7 +16,8 @@ from synthetic_laws import TRUTH, best_params, loss_of, make_runs, noisy_fit
 import analysis
 from analysis.plain_json import dump_json
 from analysis.scaling.certificate import HoldOut
-from analysis.scaling.law_table import derive_tokens, drop_highest, rename_columns
+from analysis.scaling.law_table import derive_tokens, drop_highest
+from analysis.table.selection import rename_columns
 from stackwise_ray.core.errors import AnalysisError
 
 SHARED = os.environ.get("STACKWISE_DATA")

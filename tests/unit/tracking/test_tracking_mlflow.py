@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from analysis import compare, load_runs
-from analysis.__main__ import _two_sources
+from analysis.commands.selecting import selection, two_sources
 from analysis.table.sources import mlflow_store
 from analysis.table.sources.source_kind import LEFT_OUT
 from stackwise_ray.core.errors import AnalysisError
@@ -375,7 +375,7 @@ def test_an_experiment_of_somebody_else_is_read_and_compared(
     comparison = compare(runs, "val_loss", baseline="adam", arm="optimizer")
     assert comparison.verdicts == {"lion": "better"}
     assert any("budgets not recorded" in note for note in comparison.notes)
-    both, first = _two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer")
+    both, first = two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer", selection(None, None, None, False))
     assert (len(both), len(both.attrs["exclusions"]), first) == (12, 4, f"{uri}#lm/adam")
     with pytest.raises(AnalysisError, match="no experiment 'ln'; did you mean 'lm'"):
         load_runs(f"{uri}#ln")
