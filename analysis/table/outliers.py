@@ -48,12 +48,15 @@ class Outlier:
     deviations: float
     of: str
 
-    def __str__(self) -> str:
+    @property
+    def far(self) -> str:
+        """The value and where it lies."""
         side = "above" if self.deviations > 0 else "below"
-        far = f"{abs(self.deviations):.0f}" if abs(self.deviations) < 1e4 else f"{abs(self.deviations):.0e}"
-        return (
-            f"{self.run}: {self.value:.4g} is {far} robust standard deviations {side} {self.of} ({self.expected:.4g})"
-        )
+        times = f"{abs(self.deviations):.0f}" if abs(self.deviations) < 1e4 else f"{abs(self.deviations):.0e}"
+        return f"{self.value:.4g} is {times} robust standard deviations {side} {self.of} ({self.expected:.4g})"
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.far}"
 
 
 def robust_sd(misses: NDArray[np.floating[Any]], fitted: int = 0) -> float:
@@ -225,7 +228,7 @@ def leave_out(table: pd.DataFrame, names: Sequence[str], outliers: Iterable[Outl
     for item in outliers:
         dropped = pd.Series([name == item.run for name in names], index=table.index)
         names = [name for name in names if name != item.run]
-        table = without(table, dropped, "outlier", f"far off, left out as asked: {item}")
+        table = without(table, dropped, "outlier", f"{item.far}, left out as asked")
     return table
 
 
