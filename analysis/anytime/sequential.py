@@ -102,7 +102,7 @@ def compare_sequentially(
         assumed: As in `compare`.
 
     Raises:
-        AnalysisError: As `compare` does, and where the order of the rows or of the seeds follows the metric.
+        AnalysisError: As `compare` does, and where the rows are the only order and are sorted by the metric.
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")

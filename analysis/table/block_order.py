@@ -55,7 +55,7 @@ def block_order(usable: pd.DataFrame, metric: str, columns: Sequence[str]) -> Bl
     """The blocks of runs that are placed (`_arm`, `_block`, `_value`), in the order in which they came.
 
     Raises:
-        AnalysisError: The rows are the only order and follow the metric, or seeds do.
+        AnalysisError: The rows are the only order, and they are sorted by the metric.
     """
     blocks = list(dict.fromkeys(usable["_block"]))
     keys = _natural_keys(blocks)
@@ -67,8 +67,6 @@ def block_order(usable: pd.DataFrame, metric: str, columns: Sequence[str]) -> Bl
         return BlockOrder(tuple(found), f"start time ({column})")
     if keys:
         found = sorted(blocks, key=lambda name: keys[name])
-        if any("seed" in column.lower() for column in columns) and "trial_id" not in usable.columns:
-            _refuse_sorted_seeds(usable, found, metric, " × ".join(columns))
         return BlockOrder(tuple(found), f"{' × '.join(columns)}, from the lowest")
     _refuse_sorted_rows(usable, metric)
     return BlockOrder(tuple(blocks), BY_ROWS)
@@ -111,17 +109,6 @@ def _refuse_sorted_rows(usable: pd.DataFrame, metric: str) -> None:
                 f"the rows are the only order that the table has, and in {where} they are sorted by {metric} "
                 f"({len(part)} runs): a verdict after every block would decide by the sorting; {_GIVE_STARTS}"
             )
-
-
-def _refuse_sorted_seeds(usable: pd.DataFrame, blocks: Sequence[str], metric: str, column: str) -> None:
-    """Refuse seeds that were given out after sorting: the metric follows them in every arm."""
-    place = {name: index for index, name in enumerate(blocks)}
-    in_order = usable.iloc[usable["_block"].map(place).argsort(kind="stable")]
-    if all(_is_sorted(part["_value"].tolist()) for _, part in in_order.groupby("_arm")):
-        raise AnalysisError(
-            f"{metric} follows {column} in every arm of the table: {column} was given out in the order of the results, "
-            f"so a verdict after every block would decide by the sorting; {_GIVE_STARTS}"
-        )
 
 
 def _is_sorted(values: Sequence[float]) -> bool:

@@ -19,6 +19,7 @@ from stackwise_ray.core.quantities import format_share
 from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
 from .block_order import BY_ROWS, block_order
+from .cell_numbers import is_plain_number
 from .columns import columns_of, metric_path
 from .exclusions import left_out_words, lost_places, refuse_without_runs, without
 from .run_status import check_words, is_finished, status_columns
@@ -134,7 +135,7 @@ def pair(
     if len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
     refuse_incomparable(usable, metric)
-    notes += mixtures(usable) + _hampered(usable, metric, equal)
+    notes += _same_numbers(arms) + mixtures(usable) + _hampered(usable, metric, equal)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
     order = block_order(usable, metric, block_columns) if ordered else None
     if order is not None:
@@ -295,6 +296,15 @@ def _refuse_mixed_data(table: pd.DataFrame) -> None:
             f"the runs used different data: fingerprints {', '.join(where)}; losses on different data cannot be "
             f"compared, so keep the runs of one"
         )
+
+
+def _same_numbers(arms: Sequence[str]) -> list[str]:
+    """A note on arms whose names are one number written in two ways."""
+    found: dict[float, list[str]] = {}
+    for name in arms:
+        if is_plain_number(name):
+            found.setdefault(float(name), []).append(name)
+    return [f"{' and '.join(same)} are different arms, as they are written" for same in found.values() if len(same) > 1]
 
 
 def mixtures(table: pd.DataFrame) -> list[str]:

@@ -11,16 +11,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from .exclusions import Unchanged
 from .typed_columns import COUNTS, Texts, numbers_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 _SCALES = {"1": 1.0, "K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Z": 1e21}
 _FLOPS = {f"{prefix}FLOPs": scale for prefix, scale in _SCALES.items() if prefix not in ("1", "B", "k")} | {
@@ -85,6 +84,8 @@ def check_units(table: pd.DataFrame, columns: Mapping[str, NDArray[np.float64]],
         AnalysisError: Params below 1,000, tokens below a thousandth of the params, or FLOPs per parameter and token
             outside 1 to 100 (1 to 1,000 where only the non-embedding parameters are known).
     """
+    import numpy as np
+
     if table.attrs.get("ours") or {"trial_id", "role"} <= set(table.columns):
         return
     said = set(table.attrs.get("units", {}))
@@ -129,6 +130,8 @@ def _refuse(
     why: str,
     scale: NDArray[np.float64] | None = None,
 ) -> None:
+    import numpy as np
+
     first = int(np.flatnonzero(odd)[0])
     likely = _likely_params(values) if scale is None else _likely_tokens(float(np.median(values / scale)))
     raise AnalysisError(

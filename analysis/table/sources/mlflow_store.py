@@ -30,6 +30,8 @@ _STATUS = {
 }
 _PARENT = "mlflow.parentRunId"
 _PAGE = 1000
+_MOST_NAMES = 6
+_REPEATS = "nested in a run that has the same parameters and its own measurements"
 
 
 def is_store(source: str) -> bool:
@@ -73,12 +75,13 @@ def read_experiment(source: str) -> SourceRows:
                 break
     except MlflowException as error:
         raise AnalysisError(f"{uri}: the MLflow store does not answer ({str(error).splitlines()[0][:200]})") from error
-    left_out = _grouping_runs(runs) | _repeating_runs(runs)
+    repeating = _repeating_runs(runs)
+    left_out = _grouping_runs(runs) | repeating
     rows = [_row(run) for run in reversed(runs)]  # oldest first, the order in which they were made
     for row in rows:
         if row["run_id"] in left_out:
             row[LEFT_OUT] = left_out[row["run_id"]]
-    return SourceRows(rows=rows, columns=columns_met(rows))
+    return SourceRows(rows=rows, columns=columns_met(rows), notes=_named(runs, repeating))
 
 
 def experiment_names(uri: str) -> list[str]:
@@ -120,13 +123,18 @@ def _repeating_runs(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
     found = {}
     for name, children in nested.items():
         own = {tuple(sorted(run.data.params.items() - by_name[name].data.params.items())) for run in children}
-        if len(own) > 1:
-            continue
-        called = by_name[name].info.run_name or name
-        for run in children:
-            why = f"nested in run {called}, which has the same parameters and its own measurements"
-            found[run.info.run_id] = ("nested", why)
+        if len(own) == 1:
+            found |= {run.info.run_id: ("nested", _REPEATS) for run in children}
     return found
+
+
+def _named(runs: Sequence[Run], repeating: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A note with the names of the nested runs that are left out."""
+    names = [run.info.run_name or run.info.run_id for run in reversed(runs) if run.info.run_id in repeating]
+    if not names:
+        return []
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return [f"nested runs {', '.join(names[:_MOST_NAMES])}{more} would take the place of their parents: left out"]
 
 
 def _repeats(run: Run, parent: Run) -> bool:

@@ -227,10 +227,6 @@ def test_rows_are_the_last_order_and_refused_where_they_are_sorted_by_the_metric
     for descending in (False, True):
         with pytest.raises(AnalysisError, match="in the table they are sorted by loss"):
             compare_sequentially(runs.sort_values("loss", ascending=not descending), "loss", "a")
-    ranked = arms(count=1).sort_values("loss")
-    ranked["seed"] = ranked.groupby("arm").cumcount()
-    with pytest.raises(AnalysisError, match="loss follows seed in every arm"):
-        compare_sequentially(ranked, "loss", "a")
 
 
 def test_a_lost_block_and_unequal_budgets_are_stated_or_refused():

@@ -384,6 +384,37 @@ def test_an_experiment_of_somebody_else_is_read_and_compared(
     assert not Path("mlruns").exists()
 
 
+def test_a_run_that_measured_something_counts_and_nested_ones_that_repeat_it_are_named(
+    client_and_uri: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client, uri = client_and_uri
+    experiment = client.create_experiment("nested", artifact_location=str(tmp_path / "artifacts"))
+
+    def made(name: str, parent: str | None, params: dict[str, str], **metrics: float) -> str:
+        tags = {} if parent is None else {"mlflow.parentRunId": parent}
+        run: str = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        for key, text in params.items():
+            client.log_param(run, key, text)
+        for key, value in metrics.items():
+            client.log_metric(run, key, value)
+        client.set_terminated(run)
+        return run
+
+    trained = made("trained", None, {"arm": "0e12345", "seed": "007"}, loss=2.0)
+    made("evaluated", trained, {"arm": "0e12345", "seed": "007"}, loss=2.6, mmlu=0.3)
+    study = made("study", None, {}, best_loss=1.8)
+    for seed in range(2):
+        made(f"trial-{seed}", study, {"arm": "0e98765", "seed": f"{seed:03d}"}, loss=1.8 + seed)
+    runs = load_runs(f"{uri}#nested")
+    assert runs["run_name"].tolist() == ["trained", "study", "trial-0", "trial-1"]
+    assert runs["loss"].tolist()[0] == 2.0
+    assert runs["arm"].tolist()[::2] == ["0e12345", "0e98765"]
+    assert [item["by"] for item in runs.attrs["exclusions"]] == ["nested"]
+    assert runs.attrs["notes"] == ["nested runs evaluated would take the place of their parents: left out"]
+    assert runs["started_at"].notna().all()
+
+
 def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_prefix(
     client_and_uri: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
