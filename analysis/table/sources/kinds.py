@@ -17,11 +17,13 @@ from . import (
     sweep_journal,
     tensorboard_runs,
     trainer_states,
+    wandb_curves,
 )
 from .mislabelled import refuse_mislabelled
 from .source_kind import SourceKind, SourceRows
 
 KINDS: tuple[SourceKind, ...] = (
+    wandb_curves.KIND,
     delimited_text.KIND,
     json_table.LINES_KIND,
     parquet_table.KIND,
