@@ -15,7 +15,7 @@ from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 
 from ..table.outliers import outlier_lines
-from .printing import GUESS, Json, Plugins, Source, excluded, to_terminal
+from .printing import GUESS, Json, Plugins, Source, examples, excluded, to_terminal
 from .selecting import selection
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SHOWN = 6
 _BUDGETS_OF_A_GRID = 2
 
 
-@app.command(GUESS, hidden=True)
+@app.command(GUESS, hidden=True, epilog=examples(GUESS, "runs.csv", "runs.csv --json"))
 def guess(source: Source, plugin: Plugins = None, as_json: Json = False) -> None:
     """Guess arms, blocks and metric of a source, and answer.
 

@@ -19,7 +19,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
-from ..table.outliers import Outlier, outlier_lines, outliers_of_law
+from ..table.outliers import Outlier, outlier_lines, outliers_of_law, plain_outliers
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
@@ -74,13 +74,12 @@ class ScalingFit(GridView):
         standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
         intervals: 95 % percentile bootstrap interval by parameter and exponent; None with bootstrap=0.
         objective: Least sum of the loss over the runs.
-        certificate: The five checks.
+        certificate: The five checks; `outliers`: runs that miss the law by far, and count.
         bootstrap: Draws; `seed`: what they were drawn with.
         flops_per_product: Median, smallest and largest flops / (params tokens) of the runs; None where not recorded.
         other_convention: {column, parameters, exponents, objective} with `params_total` in place of `params`, where the
             table has both.
         problem: The runs in the units of the table.
-        outliers: Runs that miss the law by more than 10 robust standard deviations; they count.
         theta: Coordinates of the fit; `draws`: of the bootstrap, in the same units.
     """
 
@@ -214,8 +213,7 @@ class ScalingFit(GridView):
         certificate = asdict(self.certificate)
         certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
         certificate |= {"findings": self.certificate.findings}
-        outliers = [asdict(item) for item in self.outliers]
-        return {"sentence": self.sentence, **plain, "outliers": outliers, "certificate": certificate}
+        return {"sentence": self.sentence, **plain, **plain_outliers(self.outliers), "certificate": certificate}
 
 
 def fit_scaling_law(
@@ -269,7 +267,6 @@ def fit_scaling_law(
         optimum = replace(optimum, confirmed=False, below=least)
     draws, lost = _draws(problem, centred, bootstrap, seed)
     certificate = _certify(problem, runs, optimum, identifiability, centred, ends, bootstrap, seed, holdout)
-    predicted = np.exp(chosen.log_loss(theta[None, : len(chosen.parameters)], table_units.x)[0])
     natural = chosen.natural(theta[None, : len(chosen.parameters)], np.zeros(len(columns)))[0]
     parameters = dict(zip(chosen.parameters, natural.tolist(), strict=True))
     values = {**parameters, **_exponents(chosen, parameters)}
@@ -299,7 +296,7 @@ def fit_scaling_law(
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
         notes=tuple(notes),
-        outliers=outliers_of_law(runs.labels, runs.loss, predicted, len(chosen.parameters)),
+        outliers=outliers_of_law(runs.labels, runs.loss, table_units.residuals(theta[None])[0], len(chosen.parameters)),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,

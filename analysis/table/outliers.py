@@ -7,7 +7,7 @@ robust standard deviation, which the outliers themselves do not widen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,24 +113,24 @@ def names_of_runs(table: pd.DataFrame, arm: str, block: str | Sequence[str]) -> 
 def outliers_of_law(
     names: Sequence[str],
     measured: NDArray[np.floating[Any]],
-    predicted: NDArray[np.floating[Any]],
+    misses: NDArray[np.floating[Any]],
     parameters: int,
 ) -> tuple[Outlier, ...]:
     """Runs that miss a law, by their log-losses.
 
     Args:
         names: Of the runs (n,).
-        measured: Their losses (n,); predicted: the law's.
+        measured: Their losses (n,).
+        misses: log of the law's loss less that of the measured one (n,).
         parameters: Free ones of the law; a fit runs through about as many runs, whatever the noise.
     """
-    misses = np.log(measured) - np.log(predicted)
     scale = robust_sd(misses, parameters)
     if not scale > 0:
         return ()
-    far = misses / scale
     return _by_distance(
-        Outlier(names[i], float(measured[i]), float(predicted[i]), float(far[i]), "the law")
-        for i in np.flatnonzero(np.abs(far) > FAR)
+        Outlier(name, float(value), float(value * np.exp(miss)), float(-miss / scale), "the law")
+        for name, value, miss in zip(names, measured, misses, strict=True)
+        if abs(miss) > FAR * scale
     )
 
 
@@ -215,6 +215,11 @@ def outlier_lines(outliers: Sequence[Outlier], of: int) -> tuple[str, ...]:
     more = len(outliers) - _MOST_LINES
     head = f"{len(outliers)} of {of} runs {does} (--drop-outliers leaves out what is listed):"
     return (head, *lines, *([f"  and {more} more"] if more > 0 else []))
+
+
+def plain_outliers(outliers: Iterable[Outlier]) -> dict[str, list[dict[str, Any]]]:
+    """The part of a result's plain data that lists its outliers."""
+    return {"outliers": [asdict(item) for item in outliers]}
 
 
 def leave_out(table: pd.DataFrame, names: Sequence[str], outliers: Iterable[Outlier]) -> pd.DataFrame:

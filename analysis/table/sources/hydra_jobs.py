@@ -1,7 +1,7 @@
 """Jobs of Hydra as rows: the configuration that Hydra keeps of each job, and what the job measured in its folder.
 
-Hydra records no result, so a job's measurements are those that it wrote: an object in `metrics.json` or `results.json`,
-the last values of a `metrics.csv` or `metrics.jsonl`, TensorBoard event files, or a `trainer_state.json`.
+Hydra records no result, so a job's measurements are those that it wrote: an object in metrics.json or results.json, the
+last values of a metrics.csv or metrics.jsonl, TensorBoard event files, or a trainer_state.json.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def job_runs(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     Raises:
         AnalysisError: A configuration or a file of measurements that cannot be read, or no job measured anything.
     """
-    rows, notes, silent = [], [], []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    silent: list[str] = []
     for job in job_folders(folder):
         row: dict[str, Any] = {**place_in(folder, job)}
         measured = _measured(job, notes)
@@ -80,10 +82,10 @@ def _measured(job: Path, notes: list[str]) -> dict[str, Any]:
     """What a job wrote about itself, the first kind of file that it has."""
     objects = [path for path in sorted(job.glob("*.json")) if _RESULT.search(path.stem)]
     if objects:
-        found = {path.stem: flattened(json_object(path, "the measurements of a job")) for path in objects}
-        several = len(found) > 1
+        parts = {path.stem: flattened(json_object(path, "the measurements of a job")) for path in objects}
+        several = len(parts) > 1
         return {
-            f"{stem}/{key}" if several else key: value for stem, part in found.items() for key, value in part.items()
+            f"{stem}/{key}" if several else key: value for stem, part in parts.items() for key, value in part.items()
         }
     for name, read in (("metrics.csv", _last_of_csv), ("metrics.jsonl", _last_of_lines)):
         found = sorted(job.rglob(name))

@@ -33,7 +33,7 @@ _SETTINGS = (
     "limit",
     "batch_size",
 )
-"""What of the configuration is a column of its own, as `config.NAME`."""
+"""What of the configuration is a column of its own, with "config." before its name."""
 _OF_A_SAMPLE = {
     "doc_id",
     "doc",
@@ -141,7 +141,7 @@ def _stamp(path: Path) -> str | None:
 
 
 def _item_rows(source: Path, tasks: list[tuple[str, dict[str, Any], Path]]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for _, row, path in tasks:
         samples = _samples(path, str(row["task"]))
         if samples is None:

@@ -30,8 +30,7 @@ def is_database(uri: str) -> bool:
         return sqlite_tables(Path(uri.removeprefix("sqlite:///"))) >= _TABLES
     if uri.startswith(("http://", "https://", "file://", "databricks")):
         return False
-    import sqlalchemy
-
+    sqlalchemy = library("sqlalchemy", "sqlalchemy", "databases behind a URL")
     try:
         engine = sqlalchemy.create_engine(uri)
         return set(sqlalchemy.inspect(engine).get_table_names()) >= _TABLES

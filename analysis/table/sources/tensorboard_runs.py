@@ -1,8 +1,8 @@
 """TensorBoard event folders as rows: one run per folder with event files, the last value of each curve.
 
 Read with the library `tensorboard`. What belongs to one run in several folders becomes one row: the hyperparameters
-that `SummaryWriter.add_hparams` writes beside a run, the curves of `add_scalars`, and the pair train and validation
-that Keras writes.
+that add_hparams of a SummaryWriter writes beside a run, the curves of its add_scalars, and the pair train and
+validation that Keras writes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from stackwise_ray.core.errors import AnalysisError
 from .foreign import as_source, beside, flattened, library, place_in
 from .source_kind import SourceKind
 
+_LIBRARY = ("tensorboard", "TensorBoard event files")
 _SPLITS = {"train", "training", "validation", "val", "valid", "eval", "test"}
 _STATUS = {1: "finished", 2: "failed", 3: "running"}
-"""`session_end_info.status` of TensorBoard's plugin hparams; 0 is unknown."""
+"""How a session ended, by the plugin hparams; 0 is unknown."""
 _HEADER, _FOOTER = 12, 4
 """Bytes around a record: its length and the checksum of that, and the checksum of the record."""
 
@@ -154,9 +155,7 @@ def _take(run: _Events, event: Any, value: Any) -> None:
         texts = [text.decode("utf-8", "replace") for text in value.tensor.string_val]
         run.texts |= _settings_in(value.tag, " ".join(texts))
     elif kind == "scalars" or value.tag in run.last:
-        from tensorboard.util.tensor_util import make_ndarray
-
-        number = make_ndarray(value.tensor).reshape(-1)[0]
+        number = library("tensorboard.util.tensor_util", *_LIBRARY).make_ndarray(value.tensor).reshape(-1)[0]
         now = (
             int(event.step),
             float(event.wall_time),
@@ -175,7 +174,7 @@ def _settings_in(tag: str, text: str) -> dict[str, Any]:
 
 
 def _take_settings(run: _Events, content: bytes) -> None:
-    proto = library("tensorboard.plugins.hparams.plugin_data_pb2", "tensorboard", "TensorBoard event files")
+    proto = library("tensorboard.plugins.hparams.plugin_data_pb2", *_LIBRARY)
     data = proto.HParamsPluginData.FromString(content)
     if data.HasField("session_start_info"):
         run.settings = run.settings or {}
@@ -189,7 +188,7 @@ def _take_settings(run: _Events, content: bytes) -> None:
 
 def _events(path: Path, notes: list[str]) -> Iterator[Any]:
     """The events of one file; a damaged one is refused, and one that ends within a record is noted."""
-    loader = library("tensorboard.backend.event_processing.event_file_loader", "tensorboard", "TensorBoard event files")
+    loader = library("tensorboard.backend.event_processing.event_file_loader", *_LIBRARY)
     whole, ends_well = _records(path)
     read = Counter[str]()
     for event in loader.LegacyEventFileLoader(str(path)).Load():

@@ -17,7 +17,7 @@ from .source_kind import SourceKind
 
 STATE = "trainer_state.json"
 _METRICS = "all_results.json"
-"""What `Trainer.save_metrics` leaves beside the state: the final values, with some that the log lacks."""
+"""What save_metrics of a Trainer leaves beside the state: the final values, with some that the log lacks."""
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 _OF_A_STEP = ("step", "epoch", "total_flos", "num_input_tokens_seen")
 """Entries of every line of the log that are no metric of it."""
