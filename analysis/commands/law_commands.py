@@ -81,7 +81,9 @@ def fit(
     from ..scaling.parametric_law import fit_scaling_law
 
     asked = selection(columns, units, where, drop_missing)
-    table = _without_highest(asked.measured(asked.table(source), "loss", *_law_columns(law, variable)), drop_highest)
+    table = _without_highest(
+        asked.measured(asked.table(source), "loss", *_law_columns(law, variable, tokens_from)), drop_highest
+    )
     fitted = partial(
         fit_scaling_law,
         law=law,
@@ -138,12 +140,13 @@ def isoflop(
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
-def _law_columns(law: str, variable: str | None) -> tuple[str, ...]:
-    """What a law depends on; a law that is not known is refused later."""
+def _law_columns(law: str, variable: str | None, tokens_from: str | None) -> tuple[str, ...]:
+    """What a law depends on, and what its tokens are derived from; a law that is not known is refused later."""
     from ..scaling.laws import LAWS
 
     known = LAWS.get(law)
-    return known.columns if known is not None and known.columns else (variable or "flops",)
+    needed = known.columns if known is not None and known.columns else (variable or "flops",)
+    return needed if tokens_from is None else (*needed, "flops")
 
 
 def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:

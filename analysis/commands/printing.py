@@ -125,8 +125,15 @@ def completed(
     if arm != "arm":  # what was declared is about the sweep's own arms
         asked.pop("family", None)
     if asked.get("baseline") is None:
-        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+        from ..table.exclusions import refuse_without_runs
+        from ..table.typed_columns import names_of
+
+        refuse_without_runs(table)
+        found = f"no column '{arm}'"
+        if arm in table.columns:
+            names = list(dict.fromkeys(names_of(table, arm)))
+            found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {found}")
     return asked
 
 
@@ -178,10 +185,10 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 
 def excluded(table: pd.DataFrame) -> list[str]:
-    """One line per reason for what loading left out."""
+    """One line per reason for what was left out before the question."""
     from ..table.exclusions import exclusion_counts
 
-    return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
+    return [f"left out: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 
 
 def to_terminal(*things: Any) -> None:

@@ -106,7 +106,7 @@ class Selection:
         """The table without the runs that lack one of the columns, where that was asked for."""
         if not self.drop_missing:
             return table
-        from ..table.blocks import measured_in
+        from ..table.placement import measured_in
         from ..table.selection import drop_missing
 
         return drop_missing(table, [measured_in(column, table) for column in columns])

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric_catalogue import metric_called
+from stackwise_ray.core.records import TABLE_COLUMNS
 
+from ..table.block_order import STARTS
 from ..table.columns import columns_of
 from ..table.exclusions import exclusion_counts, left_out_words, refuse_without_runs, without
 from ..table.run_status import check_words, is_finished, status_columns
@@ -42,7 +44,10 @@ _LOSS_KINDS = (
     "parameters/data.tokenizer",
     "parameters/data.corpus",
 )
-_NO_SETTINGS = frozenset({"arm", "seed", "trial_id", "run_id", "run_name", "name", "budget", "group", "started_at"})
+_NO_SETTINGS = frozenset(
+    {*TABLE_COLUMNS, *STARTS, "run_id", "run_name", "name", "id", "run", "trial", "replicate", "rep", "item", "group"}
+    | {"user", "host", "hostname", "notes", "tags", "runtime", "attempt_seconds", "state", "unnamed"}
+)
 """Columns that tell runs apart, or say when and where they ran, and set nothing."""
 _TOO_FEW = "a law is fitted to at least two runs per parameter"
 
@@ -242,7 +247,9 @@ def _settings_note(table: pd.DataFrame, columns: Mapping[str, Array]) -> list[st
     shared = groups[groups.duplicated(keep=False)]
     found = []
     for name in table.columns:
-        if name in {*columns, "loss"} or name.lower() in _NO_SETTINGS or metric_called(name) is not None:
+        if name in {*columns, "loss"} or name.lower() in _NO_SETTINGS or "seed" in name.lower():
+            continue
+        if metric_called(name) is not None:
             continue
         values = names_of(table, name)[shared.index]
         varies = int((values.groupby(shared).nunique() > 1).sum())

@@ -91,7 +91,8 @@ def _starts(usable: pd.DataFrame) -> tuple[str, pd.Series[Any]] | None:
         column = by_name.get(name)
         if column is None:
             continue
-        times = pd.to_numeric(usable[column], errors="coerce")
+        dated = pd.api.types.is_datetime64_any_dtype(usable[column])
+        times = usable[column] if dated else pd.to_numeric(usable[column], errors="coerce")
         if times.isna().any():
             dates = pd.to_datetime(usable[column].astype(str), errors="coerce", utc=True, format="ISO8601")
             times = dates.astype("int64").where(dates.notna())

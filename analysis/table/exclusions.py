@@ -58,7 +58,14 @@ def without(table: pd.DataFrame, dropped: ArrayLike, by: str, why: str) -> pd.Da
 
 def present(row: Mapping[Any, Any]) -> dict[str, Any]:
     """The cells of a row that hold something."""
-    return {str(name): cell for name, cell in row.items() if cell is not None and cell == cell}
+    return {str(name): cell for name, cell in row.items() if not is_empty(cell)}
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a cell holds nothing: None, nan, or what pandas puts in their place."""
+    import pandas as pd
+
+    return bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def exclusion_counts(exclusions: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from stackwise_ray.core.records import OWN_MASKS
 
 from .cell_numbers import is_plain_number, numbers
 from .exclusions import Unchanged, left_out_words, without
-from .typed_columns import NAMES, Texts, names_of, numbers_of
+from .typed_columns import NAMES, Texts, filled, names_of, numbers_of
 from .units import convert_units
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _unmeasured(table: pd.DataFrame, column: str) -> pd.Series[bool]:
     import pandas as pd
 
     empty = table[column].isna()
-    values = numbers(table[column]) if column.lower() not in NAMES else [None]
+    values = numbers(filled(table[column])) if column.lower() not in NAMES else [None]
     if all(value is not None for value in values):
         return empty | pd.Series([value != value for value in values], index=table.index)
     return empty

@@ -75,7 +75,7 @@ def numbers_of(table: pd.DataFrame, column: str, where: Collection[str] | None =
     cells = table[column]
     if isinstance(cells, pd.DataFrame):
         raise AnalysisError(f"the table has several columns called '{column}'; keep one")
-    found = numbers(cells, counts=is_count(column))
+    found = numbers(filled(cells), counts=is_count(column))
     bad = [index for index, value in enumerate(found) if value is None]
     if bad:
         first = bad[0]
@@ -97,7 +97,7 @@ def names_of(table: pd.DataFrame, column: str, *, block: bool = False) -> pd.Ser
     import pandas as pd
 
     texts = _texts(table, column, block)
-    return pd.Series([_name(cell, texts) for cell in table[column]], index=table.index, dtype=object)
+    return pd.Series([_name(cell, texts) for cell in filled(table[column])], index=table.index, dtype=object)
 
 
 def name_of(table: pd.DataFrame, column: str, cell: Any, *, block: bool = False) -> str:
@@ -117,7 +117,12 @@ def _texts(table: pd.DataFrame, column: str, block: bool) -> Mapping[float, str]
 def _name(cell: Any, texts: Mapping[float, str]) -> str:
     if _is_number(cell):
         return texts.get(cell) or label(cell)
-    return "" if _is_empty(cell) else label(cell)
+    return "" if cell is None else label(cell)
+
+
+def filled(cells: pd.Series[Any]) -> list[Any]:
+    """The cells of a column, None where one holds nothing."""
+    return [None if empty else cell for cell, empty in zip(cells, cells.isna(), strict=True)]
 
 
 def label(value: Any) -> str:
@@ -211,7 +216,3 @@ def _is_nan_word(text: str) -> bool:
 
 def _is_number(cell: Any) -> bool:
     return isinstance(cell, (int, float)) and not isinstance(cell, bool) and cell == cell
-
-
-def _is_empty(cell: Any) -> bool:
-    return cell is None or cell != cell

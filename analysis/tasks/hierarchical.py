@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import Interval
-from ..table.blocks import mixtures, placed, refuse_incomparable
+from ..table.placement import mixtures, placed, refuse_incomparable
 from ..table.typed_columns import names_of
 from .aggregation import check_resampling, resampled_interval
 

@@ -1,7 +1,7 @@
 """From a table of runs to scores by arm and task: what `ranking` and `aggregation` share.
 
-Which runs count and what makes them incomparable is decided in `blocks`; a fingerprint may differ between tasks here,
-never within one.
+Which runs count and what makes them incomparable is decided in `placement`; a fingerprint may differ between tasks
+here, never within one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..table.blocks import mixtures, placed, refuse_incomparable
+from ..table.placement import mixtures, placed, refuse_incomparable
 from ..table.typed_columns import names_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 from stackwise_ray.core.errors import AnalysisError
 
 from ..cell_numbers import is_plain_number
-from .source_kind import SourceKind, SourceRows
+from .source_kind import SourceKind, SourceRows, without_empty
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LARGEST_CELL = 2**27
@@ -24,11 +24,8 @@ Line = tuple[int, list[str]]
 """Number of a line in the file, from 1, and its cells."""
 
 
-def read_delimited(source: str, separator: str | None = None) -> SourceRows:
-    """The rows of a table in text.
-
-    Args:
-        separator: Between cells; None: the one of `SEPARATORS` that parts the heading into the most cells.
+def read_delimited(source: str) -> SourceRows:
+    """The rows of a table in text, whose cells are parted by whichever of `SEPARATORS` parts the heading most.
 
     Raises:
         AnalysisError: No such file, no text in UTF-8, no rows, two columns of one name, or a row with other cells than
@@ -36,8 +33,8 @@ def read_delimited(source: str, separator: str | None = None) -> SourceRows:
     """
     path = Path(source)
     text = _text(path)
-    mark = separator or _separator(text)
-    notes = [] if separator or mark == "," else [f"its cells are separated by {SEPARATORS[mark]}"]
+    mark = _separator(text)
+    notes = [] if mark == "," else [f"its cells are separated by {SEPARATORS[mark]}"]
     lines, comments = _lines(path, text, mark)
     if not lines:
         raise AnalysisError(f"{path}: not a CSV table (it holds no line)")
@@ -53,8 +50,10 @@ def read_delimited(source: str, separator: str | None = None) -> SourceRows:
         for name, cell in zip(names, fitted, strict=True):
             if cell != cell.strip() and cell.strip() and not is_plain_number(cell.strip()):
                 blanks[name] += 1
-        rows.append({name: cell.strip() for name, cell in zip(names, fitted, strict=True) if cell.strip()})
-    notes += [f"blanks around {count} cells of column '{name}' removed" for name, count in blanks.items() if name]
+        rows.append(without_empty({name: cell.strip() for name, cell in zip(names, fitted, strict=True)}))
+    for name, count in blanks.items():
+        where = "1 cell" if count == 1 else f"{count} cells"
+        notes.append(f"blanks around {where} of column '{name}' removed")
     return SourceRows(rows=_without_row_numbers(rows, names), columns=[name for name in names if name], notes=notes)
 
 
@@ -80,7 +79,10 @@ def _separator(text: str) -> str:
 
 
 def _lines(path: Path, text: str, separator: str) -> tuple[list[Line], int]:
-    """Lines with something in them, and how many comments there were; a heading after # is a heading."""
+    """Lines with something in them, and how many comments there were.
+
+    A line that begins with # and has as many cells as the others is a heading or a run.
+    """
     before = csv.field_size_limit(_LARGEST_CELL)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -89,9 +91,13 @@ def _lines(path: Path, text: str, separator: str) -> tuple[list[Line], int]:
         raise AnalysisError(f"{path}: not a CSV table (line {reader.line_num}: {error})") from error
     finally:
         csv.field_size_limit(before)
-    if len(lines) > 1 and lines[0][1][0].startswith("#") and len(lines[0][1]) == len(lines[1][1]) > 1:
-        lines[0][1][0] = lines[0][1][0].lstrip("# ")
-    kept = [line for line in lines if not line[1][0].startswith("#")]
+    if not lines:
+        return [], 0
+    usual = Counter(len(cells) for _, cells in lines).most_common(1)[0][0]
+    fitting = {usual, *([usual - 1] if usual > 2 else [])}  # one less: a comma ends each row, and not the heading
+    kept = [line for line in lines if not line[1][0].startswith("#") or len(line[1]) in fitting]
+    if kept:
+        kept[0][1][0] = kept[0][1][0].lstrip("# ")
     return kept, len(lines) - len(kept)
 
 

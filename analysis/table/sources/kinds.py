@@ -11,7 +11,7 @@ from . import (
     hydra_jobs,
     json_table,
     lm_eval_results,
-    mlflow_store,
+    mlflow_experiment,
     optuna_trials,
     parquet_table,
     sweep_journal,
@@ -28,7 +28,7 @@ KINDS: tuple[SourceKind, ...] = (
     json_table.LINES_KIND,
     parquet_table.KIND,
     optuna_trials.KIND,  # its databases have the same URIs as MLflow's
-    mlflow_store.KIND,
+    mlflow_experiment.KIND,
     sweep_journal.KIND,
     hydra_jobs.KIND,  # its jobs hold files of the next kinds
     trainer_states.KIND,  # the Trainer writes event files too

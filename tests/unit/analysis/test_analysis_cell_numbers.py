@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 
 from analysis import AnalysisError, compare, load_runs
@@ -108,3 +109,12 @@ def test_budgets_with_commas_and_suffixes_are_checked_as_the_numbers_that_they_a
         compare(table(tmp_path, text.replace("1000k", "1100k")), "loss", baseline="a", equal="tokens")
     with pytest.raises(AnalysisError, match="column 'tokens' holds text where a number should be: 'all'"):
         compare(table(tmp_path, text.replace("1000k", "all")), "loss", baseline="a", equal="tokens")
+
+
+def test_tables_of_a_notebook_with_nullable_columns_are_read_as_others_are():
+    runs = pd.DataFrame({"arm": list("aabb"), "seed": [0, 1, 0, 1], "loss": [3.0, 3.1, 2.9, None]})
+    runs = runs.convert_dtypes()
+    found = compare(runs, "loss", baseline="a")
+    assert [item.reason for item in found.missing] == ["loss is nan"]
+    with pytest.raises(AnalysisError, match="baseline = 7 is no text, and arms are names: write '7'"):
+        compare(runs.assign(arm=[7, 7, 8, 8]), "loss", baseline=7)

@@ -54,7 +54,7 @@ def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, caps
     code, out, _ = run(capsys, monkeypatch, "compare", ablation, "--margin", 0.02)
     assert code == 0
     assert re.search(r"token_local +\+[^\n]* worse ", out)
-    assert "left out when loading: 15 × role tuning" in out
+    assert "left out: 15 × role tuning" in out
     assert "\x1b[" not in out
 
 

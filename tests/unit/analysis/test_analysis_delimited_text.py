@@ -59,9 +59,15 @@ def test_a_row_that_does_not_fit_its_heading_is_refused_by_its_line(tmp_path, co
         load_runs(written(tmp_path, content))
 
 
+def test_an_arm_whose_name_begins_with_a_mark_of_comments_is_no_comment(tmp_path):
+    runs = load_runs(written(tmp_path, "# of July\n" + PLAIN.replace("b,", "#2,")))
+    assert runs["arm"].tolist() == ["a", "a", "#2", "#2"]
+    assert runs.attrs["notes"] == ["1 comment line (#) skipped"]
+
+
 def test_what_was_tidied_up_is_said_beside_the_result(tmp_path):
     runs = load_runs(written(tmp_path, "# mine\n" + PLAIN.replace(",", ";").replace("b;0", "b ;0")))
     notes = compare(runs, "loss", baseline="a").notes
-    assert "blanks around 1 cells of column 'arm' removed" in notes
+    assert "blanks around 1 cell of column 'arm' removed" in notes
     assert "its cells are separated by semicolons" in notes
     assert "1 comment line (#) skipped" in notes

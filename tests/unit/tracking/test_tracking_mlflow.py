@@ -15,7 +15,7 @@ import pytest
 
 from analysis import compare, load_runs
 from analysis.commands.selecting import selection, two_sources
-from analysis.table.sources import mlflow_store
+from analysis.table.sources import mlflow_experiment
 from analysis.table.sources.source_kind import LEFT_OUT
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import MetricRecord, loss_kind
@@ -430,8 +430,8 @@ def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_pref
         made.append(run.info.run_id)
     ours = client.create_run(experiment, tags={"trial_id": "t", "status": "stopped", "reason": ""})
     client.log_param(ours.info.run_id, "model.role", "decoder")
-    monkeypatch.setattr(mlflow_store, "_PAGE", 2)
-    rows = mlflow_store.read_experiment(f"{uri}#pages").rows
+    monkeypatch.setattr(mlflow_experiment, "_PAGE", 2)
+    rows = mlflow_experiment.read_experiment(f"{uri}#pages").rows
     assert [row["run_id"] for row in rows] == [*made, ours.info.run_id], "the oldest first"
     assert [row["status"] for row in rows] == ["finished", "interrupted", "failed", "stopped"]
     assert [row["run_name"] for row in rows[:3]] == ["finished", "killed", "failed"]
@@ -442,4 +442,4 @@ def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_pref
     assert "loss_kind" not in first
     assert "attempt_seconds" not in first, "it has no end"
     assert (last["reason"], last["loss_kind"]) == (None, loss_kind({"model": {"role": "decoder"}}))
-    assert "pages" in mlflow_store.experiment_names(uri)
+    assert "pages" in mlflow_experiment.experiment_names(uri)

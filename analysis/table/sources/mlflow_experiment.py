@@ -120,7 +120,7 @@ def _repeating_runs(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
         parent = by_name.get(run.data.tags.get(_PARENT, ""))
         if parent is not None and _measured(parent) and _repeats(run, parent):
             nested.setdefault(parent.info.run_id, []).append(run)
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for name, children in nested.items():
         own = {tuple(sorted(run.data.params.items() - by_name[name].data.params.items())) for run in children}
         if len(own) == 1:
