@@ -28,6 +28,7 @@ from .commands.printing import (
     Latex,
     Markdown,
     Plugins,
+    Source,
     WholeHelp,
     completed,
     declared_arguments,
@@ -58,8 +59,8 @@ app = typer.Typer(
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
-given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
+SOURCE is a table, an experiment of a tracker, or a folder of another program (docs/sources.md). For a sweep, what is
+not given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
 first is the baseline.
 """
 
@@ -77,7 +78,7 @@ first is the baseline.
     ),
 )
 def compare(
-    source: Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")],
+    source: Source,
     other: Annotated[str | None, typer.Argument(help="A second source, compared with the first.")] = None,
     metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .printing import DropOutliers, Json, Latex, Markdown, Plugins, examples, show, with_or_without
+from .printing import DropOutliers, Json, Latex, Markdown, Plugins, Source, examples, show, with_or_without
 from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
 TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
 DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
 Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
@@ -29,7 +28,7 @@ Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
+SOURCE is a table, an experiment of a tracker, or a folder of another program (docs/sources.md) with one run per row:
 loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
 flops, or what --variable says).
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..table.outliers import Outlier
     from ..table.sweep_directory import Sweep
 
-Source = Annotated[str, typer.Argument(help="File, folder or URI#NAME with the runs; docs/sources.md lists them.")]
+Source = Annotated[str, typer.Argument(help="Where the runs are: a file, a folder or URI#NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]

@@ -16,6 +16,7 @@ from .printing import (
     Latex,
     Markdown,
     Plugins,
+    Source,
     completed,
     declared_arguments,
     examples,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
 Metric = Annotated[str, typer.Option(help="Column to read.")]
 Arm = Annotated[str, typer.Option(help="Column with the arms.")]
 Task = Annotated[str, typer.Option(help="Column with the tasks.")]
