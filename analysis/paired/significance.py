@@ -20,7 +20,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
 from ..table.blocks import Pairing, check_goal, check_level, pair, resolve
-from ..table.outliers import outliers_of_arms
+from ..table.outlier_search import outliers_of_arms
 from .answer_words import Decision
 from .comparison import FEWEST_BLOCKS, YET_DIFFERENT, ArmComparison, Comparison
 from .effect_sizes import cliffs_delta, hedges_g, probability_of_improvement

@@ -18,7 +18,8 @@ from stackwise_ray.core.quantities import format_number
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
-from ..table.outliers import Outlier, outlier_lines, outliers_of_grid, plain_outliers
+from ..table.outlier_search import outliers_of_grid
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value

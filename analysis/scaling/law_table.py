@@ -22,6 +22,8 @@ from stackwise_ray.core.records import TABLE_COLUMNS
 from ..table.block_order import STARTS
 from ..table.columns import columns_of
 from ..table.exclusions import exclusion_counts, left_out_words, refuse_without_runs, without
+from ..table.outlier_search import outliers_of_law
+from ..table.outliers import Outlier
 from ..table.run_status import check_words, is_finished, status_columns
 from ..table.typed_columns import names_of, numbers_of
 from ..table.units import check_units
@@ -72,6 +74,10 @@ class LawRuns:
 
     def __len__(self) -> int:
         return self.loss.size
+
+    def outliers(self, misses: Array, parameters: int) -> tuple[Outlier, ...]:
+        """The runs that are far from a law of so many parameters, by what the log of its loss misses theirs by (runs,)."""
+        return outliers_of_law(self.labels, self.loss, misses, parameters)
 
     @property
     def compute(self) -> tuple[str, Array] | None:

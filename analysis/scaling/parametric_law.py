@@ -19,7 +19,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
-from ..table.outliers import Outlier, outlier_lines, outliers_of_law, plain_outliers
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
@@ -296,7 +296,7 @@ def fit_scaling_law(
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
         notes=tuple(notes),
-        outliers=outliers_of_law(runs.labels, runs.loss, table_units.residuals(theta[None])[0], len(chosen.parameters)),
+        outliers=runs.outliers(table_units.residuals(theta[None])[0], len(chosen.parameters)),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,

@@ -12,7 +12,7 @@ import pytest
 
 import analysis.__main__ as cli
 from analysis import compare, fit_isoflop, fit_scaling_law
-from analysis.table.outliers import outliers_of_arms, outliers_of_grid
+from analysis.table.outlier_search import outliers_of_arms, outliers_of_grid
 from tests.foreign_sources import METRIC, grid_runs, paired_runs
 
 
