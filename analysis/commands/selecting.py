@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,11 +48,29 @@ Units = Annotated[
         "params=1 says that it is in counts.",
     ),
 ]
+_TABLES: ContextVar[list[pd.DataFrame]] = ContextVar("tables")
+"""The tables that the command has read so far."""
 _PAIR = re.compile(r"[^-=\s][^=\s]*=[^=\s]+")
 
 
 class Selecting(typer.core.TyperCommand):
-    """A command in which `--units` takes all words NAME=UNIT behind it."""
+    """A command on tables: `--units` takes all words NAME=UNIT behind it, and a refusal says what was left out."""
+
+    def invoke(self, context: Any) -> Any:
+        """As every command does; what its tables lack is added to a refusal that does not say it."""
+        read: list[pd.DataFrame] = []
+        token = _TABLES.set(read)
+        try:
+            return super().invoke(context)
+        except AnalysisError as error:
+            from ..table.exclusions import left_out_words
+
+            words = [text for text in map(left_out_words, read) if text]
+            if not words or " left out: " in str(error):
+                raise
+            raise AnalysisError(f"{error} ({'; '.join(words)})") from None
+        finally:
+            _TABLES.reset(token)
 
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
         """As every command does, once `--units` stands before each of its words."""
@@ -87,7 +106,7 @@ class Selection:
         """The runs of a source under these names, in counts, those that meet the conditions."""
         from ..table.runs import load_runs
 
-        return load_runs(source, columns=self.columns, units=self.units, where=self.where)
+        return _read(load_runs(source, columns=self.columns, units=self.units, where=self.where))
 
     def read(self, source: str) -> tuple[pd.DataFrame, Sweep | None]:
         """As `table`, and the sweep whose folder or journal the source is; None for other sources."""
@@ -100,7 +119,7 @@ class Selection:
         from ..table.sweep_directory import read_sweep
 
         sweep = read_sweep(Path(source))
-        return select(sweep.runs, columns=self.columns, units=self.units, where=self.where), sweep
+        return _read(select(sweep.runs, columns=self.columns, units=self.units, where=self.where)), sweep
 
     def measured(self, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         """The table without the runs that lack one of the columns, where that was asked for."""
@@ -109,7 +128,15 @@ class Selection:
         from ..table.placement import measured_in
         from ..table.selection import drop_missing
 
-        return drop_missing(table, [measured_in(column, table) for column in columns])
+        measured = drop_missing(table, [measured_in(column, table) for column in columns])
+        _TABLES.get([]).clear()
+        return _read(measured)
+
+
+def _read(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, which the command that runs remembers for its refusals."""
+    _TABLES.get([]).append(table)
+    return table
 
 
 def selection(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
@@ -136,10 +137,10 @@ def _place(table: pd.DataFrame, columns: Sequence[str], cells: Mapping[str, Any]
 
 def _same_numbers(arms: Sequence[str]) -> list[str]:
     """A note on arms whose names are one number written in two ways."""
-    found: dict[float, list[str]] = {}
+    found: dict[Decimal, list[str]] = {}
     for name in arms:
         if is_plain_number(name):
-            found.setdefault(float(name), []).append(name)
+            found.setdefault(Decimal(name), []).append(name)
     return [f"{' and '.join(same)} are different arms, as they are written" for same in found.values() if len(same) > 1]
 
 

@@ -268,6 +268,23 @@ def test_runs_that_differ_in_any_column_are_no_copies_and_a_law_wants_the_best_o
         read_law_runs(table(tmp_path, "\n".join([f"{heading},lr", *rows, rows[0]])), ("params", "tokens"))
 
 
+def test_a_refusal_of_a_command_says_which_runs_are_not_in_its_table(tmp_path):
+    rows = [
+        f"{arm},{seed},{item},{(7 * seed + 3 * item) % 5},{'crashed' if (arm, seed) == ('b', 2) else 'done'}"
+        for arm in "ab"
+        for seed in range(4)
+        for item in range(3)
+    ]
+    (tmp_path / "runs.csv").write_text("arm,seed,item,score,state\n" + "\n".join(rows))
+    words = ["hierarchical", str(tmp_path / "runs.csv"), "--level", "seed", "--baseline", "a"]
+    with pytest.raises(AnalysisError, match=r"cannot be subtracted \(3 of 24 runs left out: status crashed\)"):
+        app(words, standalone_mode=False)
+    (tmp_path / "runs.csv").write_text("arm,seed,item,score\na,0,0,1\n")
+    with pytest.raises(AnalysisError) as refused:
+        app(words, standalone_mode=False)
+    assert "left out" not in str(refused.value)
+
+
 def test_every_command_on_a_table_takes_the_same_options():
     import typer
 
