@@ -76,7 +76,7 @@ class LawRuns:
         return self.loss.size
 
     def outliers(self, misses: Array, parameters: int) -> tuple[Outlier, ...]:
-        """The runs that are far from a law of so many parameters, by what the log of its loss misses theirs by (runs,)."""
+        """The runs that are far from a law of so many parameters, by log(law) - log(measured) of the losses (runs,)."""
         return outliers_of_law(self.labels, self.loss, misses, parameters)
 
     @property
