@@ -67,8 +67,9 @@ def _comparison(source: str, table: pd.DataFrame) -> tuple[dict[str, Any], str]:
             f"{source}: no column looks like a metric; name it: {_command('compare', source)} --metric …"
         )
     guesses = [
-        {"metric": metric, "arm": arm, "block": block, "baseline": guessing.baseline(table, arm)[0]}
+        {"metric": metric, "direction": way, "arm": arm, "block": block, "baseline": guessing.baseline(table, arm)[0]}
         for metric in metrics
+        for way in guessing.directions(table, metric)
         for arm, block in paired
     ]
     if len(guesses) > 1:
@@ -77,6 +78,7 @@ def _comparison(source: str, table: pd.DataFrame) -> tuple[dict[str, Any], str]:
             for name, values in (
                 ("the metric", metrics),
                 ("the arms", list(dict.fromkeys(arm for arm, _ in paired))),
+                ("the direction", list(dict.fromkeys(str(guess["direction"]) for guess in guesses))),
                 ("the block", list(dict.fromkeys(" and ".join(block) for _, block in paired))),
             )
             if len(values) > 1
@@ -93,10 +95,11 @@ def _words(table: pd.DataFrame, guess: dict[str, Any]) -> str:
     arms = list(dict.fromkeys(names_of(table, guess["arm"])))
     shown = ", ".join(arms[:_SHOWN]) + (f" and {len(arms) - _SHOWN} more" if len(arms) > _SHOWN else "")
     by_name = baseline(table, guess["arm"])[1]
+    way = f" (to {guess['direction']})" if guess["direction"] else ""
     why = "by its name" if by_name else "the first arm of the table"
     return (
         f"guessed: arms are in '{guess['arm']}' ({shown}), runs are paired by {_quoted(guess['block'])}, the metric is "
-        f"'{guess['metric']}', the baseline is {guess['baseline']} ({why})"
+        f"'{guess['metric']}'{way}, the baseline is {guess['baseline']} ({why})"
     )
 
 
@@ -112,6 +115,7 @@ def _answer_comparison(source: str, table: pd.DataFrame, options: dict[str, Any]
             options["baseline"],
             arm=options["arm"],
             block=block[0] if len(block) == 1 else list(block),
+            direction=options["direction"],
         )
     except AnalysisError as error:
         raise AnalysisError(f"{error} ({words}; the command was: {command})") from error
@@ -133,7 +137,7 @@ def _answer_law(source: str, table: pd.DataFrame, why: str, as_json: bool) -> No
     from ..table.selection import rename_columns
 
     there = guessing.BUDGETS & set(table.columns)
-    losses = ["loss"] if "loss" in table.columns else guessing.metrics(table)
+    losses = guessing.metrics(table)
     if "params" not in there or not there & {"tokens", "flops"} or not losses:
         raise AnalysisError(
             f"{source}: {why}, and it has no columns of a scaling law (params, tokens or flops, loss); say what it is "
@@ -183,7 +187,8 @@ def _print(
 
 def _compare_command(source: str, guess: dict[str, Any]) -> str:
     blocks = [word for name in guess["block"] for word in ("--block", name)]
-    roles = ("--metric", guess["metric"], "--arm", guess["arm"], *blocks, "--baseline", guess["baseline"])
+    way = ("--direction", guess["direction"]) if guess["direction"] else ()
+    roles = ("--metric", guess["metric"], *way, "--arm", guess["arm"], *blocks, "--baseline", guess["baseline"])
     return _command("compare", source, *roles)
 
 

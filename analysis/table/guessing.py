@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.metric_catalogue import metric_called
+from stackwise_ray.core.metric_catalogue import metric_called, resolve_direction
 
 from .run_status import status_columns
 from .typed_columns import names_of
@@ -25,13 +25,18 @@ _HELD_OUT = r"(?:val|valid|validation|eval|evaluation|test|dev|heldout)"
 _METRICS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?:.*/)?{_HELD_OUT}[/_. -]?loss|loss",
+        rf"(?:.*/)?{_HELD_OUT}[/_. -]?loss",
+        r"loss",
         rf"(?:.*/)?{_HELD_OUT}[/_. -].*|.*[/_. -]{_HELD_OUT}|perplexity|ppl|bits_per_byte|bpb",
         r"(?:.*/)?(?:acc|accuracy|acc_norm|exact_match|f1|bleu|rouge.*|score|reward|return|auc|value|values/\d+|error)",
         r"(?:.*[/_. -])?(?:loss|metric)",
     )
 )
-"""Names of metrics, the best guess first: a loss on held-out data, another number on these, a score, any loss."""
+"""Names of metrics, the best guess first: a loss on held-out data, the loss, another number on these, a score."""
+_HIGHER = re.compile(
+    r"(?:.*[/_. -])?(?:acc|accuracy|acc_norm|exact_match|f1|bleu|rouge.*|reward|return|auc)(?:/.*)?", re.I
+)
+_LOWER = re.compile(r"(?:.*[/_. -])?(?:loss|perplexity|ppl|bits_per_byte|bpb|error)(?:/.*)?", re.I)
 _NO_METRIC = re.compile(
     r".*(?:stderr|runtime|per_second|samples|_size|seconds|steps?|epoch|time|timestamp|grad_norm).*|lr"
 )
@@ -43,7 +48,8 @@ _ARMS = (
 )
 _BLOCKS = (
     re.compile(r"(?:.*[./_])?seed", re.IGNORECASE),
-    re.compile(r"(?:.*[./_])?(?:fold|split|replicate|repeat|rep|item|task|dataset)|path/\d+", re.IGNORECASE),
+    re.compile(r"(?:.*[./_])?(?:fold|split|replicate|repeat|rep|item|task|dataset)", re.IGNORECASE),
+    re.compile(r"path/\d+"),
 )
 _BOOKKEEPING = re.compile(
     r"_.*|path/\d+|.*(?:run_?name|run_?id|trial_?id|run|id|name|user|notes|tags|created|runtime|sweep|hostname|start_time|"
@@ -127,13 +133,16 @@ def blocks(table: pd.DataFrame, arm: str) -> list[tuple[str, ...]]:
 
     The runs of an arm differ in them, and most of their values recur in several arms.
     """
-    candidates = {
-        str(name): rank
-        for name in table.columns
-        if str(name) != arm
-        for rank, pattern in enumerate(_BLOCKS)
-        if pattern.fullmatch(str(name)) and table[name].notna().all() and table[name].nunique() > 1
-    }
+    candidates: dict[str, int] = {}
+    parts = [names_of(table, arm)]
+    for rank, pattern in enumerate(_BLOCKS):
+        for name in map(str, table.columns):
+            if not pattern.fullmatch(name) or name == arm or table[name].isna().any() or table[name].nunique() < 2:
+                continue
+            values = names_of(table, name, block=True)
+            if not any(_same_parts(values, other) for other in parts):
+                parts.append(values)
+                candidates[name] = rank
     for size in (1, 2):
         found: dict[int, list[tuple[str, ...]]] = {}
         for names in combinations(candidates, size):
@@ -152,6 +161,21 @@ def _pairs(table: pd.DataFrame, arm: str, names: tuple[str, ...]) -> bool:
         return False
     counts = arms_of.groupby(places).nunique()
     return bool((counts > 1).sum() * 2 >= len(counts))
+
+
+def directions(table: pd.DataFrame, metric: str) -> tuple[str | None, ...]:
+    """Which way of a metric may be better: one where the source or its name says so, both where nothing does.
+
+    None: the way is on record for this metric, and nobody needs to say it.
+    """
+    said = table.attrs.get("directions", {}).get(metric)
+    if said is not None:
+        return (said,)
+    if not resolve_direction(metric, None)[1]:
+        return (None,)
+    if _HIGHER.fullmatch(metric):
+        return ("maximize",)
+    return ("minimize",) if _LOWER.fullmatch(metric) else ("minimize", "maximize")
 
 
 def baseline(table: pd.DataFrame, arm: str) -> tuple[str, bool]:

@@ -154,6 +154,7 @@ def as_table(
         "notes": Unchanged(found.notes),
         "source": source,
         "ours": found.ours,
+        "directions": dict(found.directions),
     }
     return frame
 

@@ -84,9 +84,10 @@ def sqlite_tables(path: Path) -> frozenset[str]:
     return frozenset(name for (name,) in found)
 
 
-def as_source(rows: list[dict[str, Any]], notes: list[str]) -> SourceRows:
+def as_source(rows: list[dict[str, Any]], notes: list[str], directions: Mapping[str, str] | None = None) -> SourceRows:
     """Rows of a source that has no heading."""
-    return SourceRows(rows=[without_empty(row) for row in rows], columns=columns_met(rows), notes=notes)
+    filled = [without_empty(row) for row in rows]
+    return SourceRows(rows=filled, columns=columns_met(rows), notes=notes, directions=directions or {})
 
 
 def library(module: str, package: str, what: str) -> Any:

@@ -60,8 +60,8 @@ def read_study(source: str) -> SourceRows:
     return as_source(*study_trials(uri, name))
 
 
-def study_trials(uri: str, name: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row per trial of a study, in the order in which they were asked for, and notes.
+def study_trials(uri: str, name: str) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
+    """One row per trial of a study, in the order in which they were asked for, notes, and the study's directions.
 
     Raises:
         AnalysisError: optuna is not installed, no such study, or a storage of another version.
@@ -77,7 +77,8 @@ def study_trials(uri: str, name: str) -> tuple[list[dict[str, Any]], list[str]]:
             ["value"] if len(goals) == 1 else [f"values/{number}" for number in range(len(goals))]
         )
     shown = ", ".join(f"{goal} {metric}" for goal, metric in zip(goals, metrics, strict=True))
-    return [_row(trial, metrics) for trial in trials], [f"the study was asked to {shown}"]
+    ways = dict(zip(metrics, goals, strict=True))
+    return [_row(trial, metrics) for trial in trials], [f"the study was asked to {shown}"], ways
 
 
 def _row(trial: optuna.trial.FrozenTrial, metrics: list[str]) -> dict[str, Any]:

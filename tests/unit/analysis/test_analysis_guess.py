@@ -104,6 +104,36 @@ def test_where_two_guesses_are_equally_good_both_commands_are_printed(
     assert run(*shlex.split(commands[1])[1:])[0] == 0
 
 
+def test_a_column_that_parts_the_runs_as_another_does_is_no_second_guess(tmp_path: Path, run: Run) -> None:
+    rows = [{**one, "path/1": one["arm"], "path/2": one["task"], "path/3": f"s{one['seed']}"} for one in scored_runs()]
+    assert "runs are paired by 'seed' and 'task'" in run(as_csv(tmp_path, rows))[1]
+
+
+def test_f1_is_to_be_high_and_of_a_score_nobody_knows(tmp_path: Path, run: Run) -> None:
+    rows = [{**one, "f1": 1 / one[METRIC]} for one in paired_runs()]
+    out = run(as_csv(tmp_path, [{key: row[key] for key in ("arm", "seed", "f1")} for row in rows]))[1]
+    assert "the metric is 'f1' (to maximize)" in out
+    assert "muon reaches" in out
+    assert "higher f1" in out
+    assert "--direction maximize" in out
+    scores = [{"arm": row["arm"], "seed": row["seed"], "score": row["f1"]} for row in rows]
+    code, _, err = run(as_csv(tmp_path, scores))
+    assert code == 2
+    assert "the direction minimize or maximize" in err
+
+
+def test_the_way_that_a_study_was_asked_to_go_is_taken_from_it(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "lm").mkdir()
+    out = run(foreign_sources.optuna(tmp_path / "lm", paired_runs()))[1]
+    assert "the metric is 'value' (to minimize)" in out
+    assert "assumed" not in out
+
+
+def test_a_loss_on_held_out_data_goes_before_a_loss_that_may_be_of_the_training(tmp_path: Path, run: Run) -> None:
+    rows = [{**one, "loss": one[METRIC] - 1 + one["seed"] / 7} for one in paired_runs()]
+    assert "the metric is 'val_loss'" in run(as_csv(tmp_path, rows))[1]
+
+
 def test_a_grid_of_sizes_is_answered_by_a_law(tmp_path: Path, run: Run) -> None:
     code, out, _ = run(as_csv(tmp_path, grid_runs()))
     assert code == 0
