@@ -109,14 +109,14 @@ def test_a_column_that_parts_the_runs_as_another_does_is_no_second_guess(tmp_pat
     assert "runs are paired by 'seed' and 'task'" in run(as_csv(tmp_path, rows))[1]
 
 
-def test_f1_is_to_be_high_and_of_a_score_nobody_knows(tmp_path: Path, run: Run) -> None:
-    rows = [{**one, "f1": 1 / one[METRIC]} for one in paired_runs()]
-    out = run(as_csv(tmp_path, [{key: row[key] for key in ("arm", "seed", "f1")} for row in rows]))[1]
-    assert "the metric is 'f1' (to maximize)" in out
+def test_bleu_is_to_be_high_and_of_a_score_nobody_knows(tmp_path: Path, run: Run) -> None:
+    rows = [{**one, "bleu": 1 / one[METRIC]} for one in paired_runs()]
+    out = run(as_csv(tmp_path, [{key: row[key] for key in ("arm", "seed", "bleu")} for row in rows]))[1]
+    assert "the metric is 'bleu' (to maximize)" in out
     assert "muon reaches" in out
-    assert "higher f1" in out
+    assert "higher bleu" in out
     assert "--direction maximize" in out
-    scores = [{"arm": row["arm"], "seed": row["seed"], "score": row["f1"]} for row in rows]
+    scores = [{"arm": row["arm"], "seed": row["seed"], "score": row["bleu"]} for row in rows]
     code, _, err = run(as_csv(tmp_path, scores))
     assert code == 2
     assert "the direction minimize or maximize" in err
