@@ -110,13 +110,13 @@ def test_a_column_that_parts_the_runs_as_another_does_is_no_second_guess(tmp_pat
 
 
 def test_bleu_is_to_be_high_and_of_a_score_nobody_knows(tmp_path: Path, run: Run) -> None:
-    rows = [{**one, "bleu": 1 / one[METRIC]} for one in paired_runs()]
-    out = run(as_csv(tmp_path, [{key: row[key] for key in ("arm", "seed", "bleu")} for row in rows]))[1]
-    assert "the metric is 'bleu' (to maximize)" in out
+    rows = [{**one, "acc": 1 / one[METRIC]} for one in paired_runs()]
+    out = run(as_csv(tmp_path, [{key: row[key] for key in ("arm", "seed", "acc")} for row in rows]))[1]
+    assert "the metric is 'acc' (to maximize)" in out
     assert "muon reaches" in out
-    assert "higher bleu" in out
+    assert "higher acc" in out
     assert "--direction maximize" in out
-    scores = [{"arm": row["arm"], "seed": row["seed"], "score": row["bleu"]} for row in rows]
+    scores = [{"arm": row["arm"], "seed": row["seed"], "score": row["acc"]} for row in rows]
     code, _, err = run(as_csv(tmp_path, scores))
     assert code == 2
     assert "the direction minimize or maximize" in err
