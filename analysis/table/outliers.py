@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .exclusions import without
+from .targets import unpaired
 from .typed_columns import names_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_name(arm: str, block: str, place: str) -> str:
 def names_of_runs(table: pd.DataFrame, arm: str, block: str | Sequence[str]) -> list[str]:
     """The names of the runs of a table in a comparison, in the order of its rows."""
     columns = [block] if isinstance(block, str) else list(block)
+    table, _ = unpaired(table, arm, columns)
     parts = [names_of(table, column, block=True) for column in columns]
     places = (" × ".join(part) for part in zip(*parts, strict=True))
     what = " × ".join(columns)

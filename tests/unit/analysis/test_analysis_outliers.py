@@ -134,6 +134,15 @@ def test_compare_leaves_outliers_out_on_request_and_says_so(run: Callable[[str, 
     assert without["arms"][0]["missing"][0]["block"] == "3"
 
 
+def test_rows_without_arms_and_seeds_are_left_out_of_a_comparison_with_a_target(
+    run: Callable[[str, pd.DataFrame], str],
+) -> None:
+    found = json.loads(
+        run("compare FILE --target 3.28 --drop-outliers --json", pd.DataFrame({"loss": [3.2, 3.21, 3.19, 10.8, 3.22]}))
+    )
+    assert (found["arms"][0]["n"], found["outliers"]) == (4, [])
+
+
 @pytest.mark.parametrize(
     ("command", "table"), [("fit FILE --law power", line()), ("isoflop FILE --budgets budget", grid())]
 )
