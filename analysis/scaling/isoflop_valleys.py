@@ -18,6 +18,8 @@ from stackwise_ray.core.quantities import format_number
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
+from ..table.outlier_search import outliers_of_grid
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
@@ -84,7 +86,7 @@ class IsoFlopFit(GridView):
         akima_exponent: a by Akima's interpolation; None where fewer than two budgets have an optimum by it.
         exponent_bias: What the parabola adds to a on noise-free losses of the fitted surface; None: see notes.
         noise: "seeds" (deviations from each size's mean) or "residuals" (from the parabola: no size has two seeds).
-        line: The power law through the optima; None below two.
+        line: The power law through the optima; None below two. `outliers`: runs far outside their neighbours' losses.
     """
 
     budgets: tuple[IsoFlopBudget, ...]
@@ -96,6 +98,7 @@ class IsoFlopFit(GridView):
     bootstrap: int
     seed: int
     notes: tuple[str, ...]
+    outliers: tuple[Outlier, ...]
     exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
     optima: AllocationLine | None = field(repr=False, compare=False)
 
@@ -165,13 +168,9 @@ class IsoFlopFit(GridView):
                 "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed per size"
             )
             notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
-        return Grid(
-            columns,
-            tuple(rows),
-            "IsoFLOP: the best size of each budget",
-            (*notes, *self.notes),
-            (1, 2, 3, 4, 5, 6, 7, 8),
-        )
+        above = outlier_lines(self.outliers, sum(sum(budget.runs) for budget in self.budgets))
+        title = "IsoFLOP: the best size of each budget"
+        return Grid(columns, tuple(rows), title, (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8), above)
 
     @property
     def short_grid(self) -> Grid:
@@ -181,6 +180,7 @@ class IsoFlopFit(GridView):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
         plain = {name: value for name, value in vars(self).items() if name not in ("optima", "budgets")}
+        plain |= plain_outliers(self.outliers)
         return {"sentence": self.sentence, "budgets": [asdict(budget) for budget in self.budgets], **plain}
 
 
@@ -245,6 +245,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
         bootstrap=bootstrap,
         seed=seed,
         notes=tuple(notes),
+        outliers=outliers_of_grid(runs.labels, np.log(runs.columns["params"]), groups, runs.loss),
         exclusions=runs.exclusions,
         optima=line,
     )

@@ -131,6 +131,7 @@ def fit_scaling_law(
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
         notes=_notes(runs, lost, bootstrap > 0 and calibration is None, other),
+        outliers=runs.outliers(table_units.residuals(theta[None])[0], len(chosen.parameters)),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,

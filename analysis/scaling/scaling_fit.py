@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from stackwise_ray.core.errors import AnalysisError
 
 from ..render import Grid, GridView
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .certificate import Certificate
 from .law_text import show_ends, show_estimate, show_value
 from .law_words import law_caveats, law_sentence
@@ -69,7 +70,7 @@ class ScalingFit(GridView):
             at its boundary, the one-sided interval of its profile.
         boundaries: Parameters that lie at the end of what they can be: at zero ("low") or without end ("high").
         objective: Least sum of the loss over the runs.
-        certificate: The five checks.
+        certificate: The five checks; `outliers`: runs that miss the law by far, and count.
         calibration: What prediction intervals are widened by, and their measured coverage; None: not measured.
         level: Of all intervals.
         bootstrap: Draws; `seed`: what they were drawn with.
@@ -100,6 +101,7 @@ class ScalingFit(GridView):
     flops_per_product: tuple[float, float, float] | None
     other_convention: Mapping[str, Any] | None
     notes: tuple[str, ...]
+    outliers: tuple[Outlier, ...]
     exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
     problem: Problem = field(repr=False, compare=False)
     theta: Array = field(repr=False, compare=False)
@@ -210,7 +212,7 @@ class ScalingFit(GridView):
         verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
         measured = () if self.calibration is None else (self.calibration.sentence,)
         notes = (f"certificate: {verdict}", *self.certificate.findings, *measured, *self.notes)
-        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4), outlier_lines(self.outliers, self.n))
 
     def _row(self, name: str, value: float) -> tuple[str, ...]:
         """The line of one parameter."""
@@ -243,4 +245,5 @@ class ScalingFit(GridView):
         certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
         certificate |= {"findings": self.certificate.findings}
         calibration = None if self.calibration is None else asdict(self.calibration)
-        return {"sentence": self.sentence, **plain, "calibration": calibration, "certificate": certificate}
+        measured = {"calibration": calibration, "certificate": certificate}
+        return {"sentence": self.sentence, **plain, **plain_outliers(self.outliers), **measured}
