@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .laws import Array
 from .valley_noise import LEAST_SD, drawn_together, neighbour_noise
-from .valley_shape import Cells, Shape, budgets_own, fit_shape, without_lines
+from .valley_shape import EXPECTED, Cells, Shape, budgets_own, fit_shape, without_lines
 
 WINDOWS = (0.5, 0.25)
 """Log-loss above a budget's lowest up to which a size takes part, the widest first: 1.65 and 1.28 times the loss."""
@@ -87,7 +87,7 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
     for turn in range(_ROUNDS):
         weights = trust * cells.runs / variance
         shape = fit_shape(cells, kept, weights, shape)
-        missed, off = _off(cells, shape, np.where(near, weights, 1e-12 * weights))
+        missed, off = _off(cells, shape, np.where(kept, weights, 1e-12 * weights))
         if turn < _ROBUST:  # Student's t of four degrees of freedom, about the middle of all misses
             common = max(1.7 * float(np.median(np.abs(off[near]))), LEAST_SD)
             variance = np.full(cells.y.size, common**2)
@@ -95,11 +95,14 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
         else:
             variance, trust = _own_variance(cells, kept, off, shape)[0][cells.budget], np.ones(cells.y.size)
         limit = (2.0 if turn < _ROBUST else 1.0) * SET_ASIDE
-        kept = _enough(cells, near, np.abs(off) < limit * np.sqrt(variance))
-        level, tilt = budgets_own(cells, kept, cells.runs / variance, missed)
-        shape = replace(shape, level=level, tilt=tilt) if turn else shape
+        if turn:
+            level, tilt = budgets_own(cells, kept, cells.runs / variance, missed)
+            shape = replace(shape, level=level, tilt=tilt)
+        far = _expected(cells, shape, np.where(kept, weights, 1e-12 * weights), missed)
+        kept = _enough(cells, near, np.abs(far) < limit * np.sqrt(variance))
     shape = fit_shape(cells, kept, cells.runs / variance, shape)
-    missed, off = _off(cells, shape, np.where(kept, 1.0, 1e-12) * cells.runs / variance)
+    weights = np.where(kept, 1.0, 1e-12) * cells.runs / variance
+    missed, off = _off(cells, shape, weights)
     own, freedom = _own_variance(cells, kept, off, shape)
     local, local_freedom = drawn_together(*(neighbour_noise(cells, kept, missed) if seeds is None else seeds))
     if seeds is None:
@@ -116,7 +119,7 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
         window=window,
         near=near,
         kept=kept,
-        misses=off / np.sqrt(variance),
+        misses=_expected(cells, shape, weights, missed) / np.sqrt(variance),
         noise=np.sqrt(noise),
         misfit=float(np.sqrt(share * np.median(local) * scale)),
         length=length,
@@ -156,6 +159,12 @@ def _off(cells: Cells, shape: Shape, weights: Array) -> tuple[Array, Array]:
     """Log-loss less the shape, and the same less each budget's line, as of one run."""
     missed = cells.y - shape.at(cells.x, cells.z[cells.budget])[0]
     return missed, without_lines(missed[:, None], cells, weights)[:, 0] * np.sqrt(cells.runs)
+
+
+def _expected(cells: Cells, shape: Shape, weights: Array, missed: Array) -> Array:
+    """Log-loss less the shape and the line to be expected of each budget, as of one run: an outlier tilts no line."""
+    left = without_lines(missed[:, None], cells, weights, shape.level, shape.tilt, EXPECTED)[:, 0]
+    return left * np.sqrt(cells.runs)
 
 
 def _own_variance(cells: Cells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> tuple[Array, Array]:

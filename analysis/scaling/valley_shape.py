@@ -27,6 +27,7 @@ _ALL = 1.0 - 1e-9
 _FREE_LEVEL, _FREE_TILT = 0.05, 0.03
 """Standard deviations of level and tilt (log-loss; per unit of log params) below `_FEWEST_TO_JUDGE` budgets."""
 _FEWEST_TO_JUDGE = 6
+_WHITENED, EXPECTED = 0.5, 1.0
 _TILTED = 0.3
 """Least tilt over level: budgets that the two power laws miss in level are not believed in tilt."""
 
@@ -104,17 +105,23 @@ def surface(theta: Array, n: Array, d: Array, wall: float) -> tuple[Array, Array
 
 
 def without_lines(
-    columns: Array, cells: Cells, weights: Array, level: float = np.inf, tilt: float = np.inf
+    columns: Array,
+    cells: Cells,
+    weights: Array,
+    level: float = np.inf,
+    tilt: float = np.inf,
+    power: float = _WHITENED,
 ) -> Array:
     """Columns (cells, k) less each budget's weighted line over log params.
 
-    Finite standard deviations take out only the share of level and tilt that generalised least squares would.
+    Finite standard deviations of level and tilt take out a share of the line: with `power` one half the columns are
+    whitened, as generalised least squares needs them; with 1 the line is the one to be expected.
     """
     total = cells.per_budget(weights)
     across = cells.x - (cells.per_budget(weights * cells.x) / total)[cells.budget]
     spread = cells.per_budget(weights * across**2)
     with np.errstate(divide="ignore"):
-        shares = [1.0 - 1.0 / np.sqrt(1.0 + sd**2 * known) for sd, known in ((level, total), (tilt, spread))]
+        shares = [1.0 - (1.0 + sd**2 * known) ** -power for sd, known in ((level, total), (tilt, spread))]
     found = np.empty_like(columns)
     for k, column in enumerate(columns.T):
         means = cells.per_budget(weights * column) / total
@@ -190,7 +197,7 @@ def _descend(missed, start: Array, prior: Array, weight: Array) -> tuple[float, 
 
 
 def budgets_own(cells: Cells, kept: NDArray[np.bool_], weights: Array, missed: Array) -> tuple[float, float]:
-    """Standard deviations of level and tilt over the budgets, by moments; free where there are few budgets."""
+    """Standard deviations of level and tilt over the budgets, by moments without the farthest; free for few budgets."""
     budgets = cells.z.size
     if budgets < _FEWEST_TO_JUDGE:
         return _FREE_LEVEL, _FREE_TILT
@@ -203,6 +210,7 @@ def budgets_own(cells: Cells, kept: NDArray[np.bool_], weights: Array, missed: A
         (cells.per_budget(weight * missed) / total, total),
         (cells.per_budget(weight * across * missed) / spread, spread),
     ):
-        found.append(float(np.sqrt(max(0.0, ((values**2).sum() - (1.0 / known).sum()) / (budgets - 3)))))
+        rest = np.argsort(values**2)[:-1]
+        found.append(float(np.sqrt(max(0.0, ((values**2)[rest].sum() - (1.0 / known)[rest].sum()) / (budgets - 4)))))
     level, tilt = found
     return level, max(tilt, _TILTED * level)
