@@ -3,9 +3,9 @@
     python benchmarks/isoflop.py                                     # 36 worlds x 1,000 replays
     python benchmarks/isoflop.py --replays 5 --results /tmp/isoflop  # does it run?
 
-The loss is E + A/N^alpha + B/(D - lost)^beta: `lost` tokens of every run go to warm-up, so that a large model at a small
-budget has hardly trained, and at the most 10.8, that of no training. Twelve budgets from 1e16 to 2e19 FLOPs, sizes over a
-factor of 174. The worlds:
+The loss is E + A/N^alpha + B/(D - lost)^beta: `lost` tokens of every run go to warm-up, so that a large model at a
+small budget has hardly trained, and at the most 10.8, that of no training. Twelve budgets from 1e16 to 2e19 FLOPs,
+sizes over a factor of 174. The worlds:
 
   tokens lost    0, 1e8, 3e8
   grid           centred on the optimum of nothing lost, a factor of 4 above it, a factor of 4 below it
@@ -195,7 +195,7 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
         for row in found
     )
     title = "IsoFLOP: root mean square error of the exponent, and coverage of its 95% interval"
-    return Grid(columns, rows, title, (), tuple(range(3, 12)) + (13, 14))
+    return Grid(columns, rows, title, (), (*range(3, 12), 13, 14))
 
 
 def main() -> int:

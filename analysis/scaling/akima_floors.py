@@ -1,4 +1,4 @@
-"""Floors by Akima's interpolation, which passes through every mean loss and assumes no shape. Beside `valley_floors`."""
+"""Floors by Akima's interpolation, which passes through every mean loss. Beside `valley_floors`."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from stackwise_ray.core.errors import AnalysisError
-from stackwise_ray.core.quantities import format_count, format_number
+from stackwise_ray.core.quantities import format_count
 
 from ..render import TextView
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
-from .law_text import show_ends
+from .law_text import bias_share, show_ends
 from .laws import Array
 from .minimisation import percentile_ends
 from .parametric_law import ScalingFit
@@ -40,8 +40,8 @@ class Allocation(_ParamsTokens, TextView):
         intervals: {"params": (low, high), "tokens": (low, high)}, 95 % percentile bootstrap; None without draws.
         extrapolation: Factor by which the budget lies outside the runs'; 1 inside.
         rule: How flops, params and tokens hang together.
-        bias: By which share the method of IsoFLOP misses params on noise-free losses of the law fitted to the same runs;
-            None: not computed, or of another method.
+        bias: Share by which IsoFLOP misses params on noise-free losses of the law that holds on the same runs; None:
+            not computed, or of another method.
     """
 
     flops: float
@@ -61,7 +61,7 @@ class Allocation(_ParamsTokens, TextView):
             ends = f" [{show_ends(self.intervals[name])}]" if self.intervals else ""
             parts.append(f"{format_count(value)} {name}{ends}")
         far = f"; extrapolation by a factor of {self.extrapolation:.3g}" if self.extrapolation > 1 else ""
-        bias = "" if self.bias is None else f"; bias of params {format_number(100 * self.bias, 1, signed=True)}%"
+        bias = "" if self.bias is None else f"; bias of params {bias_share(self.bias)}"
         return f"{self.flops:.4g} flops are best spent on {' and '.join(parts)} ({self.rule}{far}{bias})"
 
 

@@ -1,8 +1,8 @@
 """`fit_isoflop`: the best model size at each budget, and how it grows with the budget (Chinchilla, approach 2).
 
 At one budget the loss over log params is a valley. Its floor is found twice: on a curve whose shape all budgets share
-(`valley_shape`, `valley_fit`, `valley_floors`) and by Akima's interpolation, which passes through every mean and assumes
-no shape. Noise and misfit are carried through both by draws. A budget whose lowest size is at an end is refused by name.
+(`valley_shape`, `valley_fit`, `valley_floors`) and by Akima's interpolation, which passes through every mean and
+assumes no shape. Draws carry the noise through both. A budget whose lowest size is at an end is refused by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .law_words import bias_note, exponent_notes, method_notes, outlier_note, va
 from .laws import Array
 from .minimisation import percentile_ends
 from .valley_bias import Biases, biases
-from .valley_fit import ValleyFit, fit_valleys
+from .valley_fit import WINDOWS, ValleyFit, fit_valleys
 from .valley_floors import Floors, find_floors
 from .valley_noise import ENOUGH_SEEDS, seeds_noise
 from .valley_shape import Cells
@@ -49,7 +49,7 @@ class IsoFlopBudget:
         params: Size at the floor of its curve; `interval`: 95 % of draws, None where too many draws have no floor.
         tokens: Tokens that go with it; None where not recorded.
         akima_params: Size at the floor of Akima's interpolation; None where that lies at an edge.
-        bias: Optimum over the true one, less 1, on noise-free losses of the law fitted to the same runs; None: see notes.
+        bias: Optimum over the true one, less 1, on noise-free losses of the law that holds; None: see notes.
         akima_bias: The same for Akima's interpolation.
         noise: Standard deviation of one run's log-loss.
         curve_params, curve_losses: Points of the curve.
@@ -89,7 +89,7 @@ class IsoFlopFit(GridView):
             where tokens are not recorded.
         intervals: 95 % of draws by exponent; None with bootstrap=0 or where too many draws have fewer than two optima.
         akima_exponent: a by Akima's interpolation; None where fewer than two budgets have an optimum by it.
-        exponent_bias: What the method adds to a on noise-free losses of the law fitted to the same runs; None: see notes.
+        exponent_bias: What the method adds to a on noise-free losses of the law that holds; None: see notes.
         noise: "seeds" (deviations from each size's mean) or "residuals" (from the curves).
         window: Loss over the lowest of its budget up to which a size takes part; None without an accepted budget.
         misfit: Standard deviation, in log-loss, of what the shared shape misses beyond the noise; 0 for nothing.
@@ -172,7 +172,9 @@ class IsoFlopFit(GridView):
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
         if self.window is not None:
             sd = [budget.noise for budget in self.accepted if budget.noise is not None]
-            notes += method_notes(self.window, self.misfit, self.noise, (min(sd), max(sd)), self.bootstrap)
+            notes += method_notes(
+                self.window, np.exp(WINDOWS).tolist(), self.misfit, self.noise, (min(sd), max(sd)), self.bootstrap
+            )
         notes += [outlier_note(one) for one in self.set_aside]
         if self.exponent_bias is not None:
             notes.append(bias_note(self.exponent_bias, [budget.bias for budget in self.accepted]))
@@ -202,7 +204,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
 
     Raises:
         AnalysisError: A missing column, or runs that no law may be fitted to (see `law_table`). A budget whose lowest
-            size is the smallest or the largest, or one of fewer than 4 sizes, is no error: the result refuses it by name.
+            size is the smallest or the largest, or one of fewer than 4 sizes, is no error: the result refuses it.
 
     Source: Hoffmann et al. (2022), arXiv 2203.15556, approach 2, with curves of one shape in the place of a parabola
     per budget, which misses valleys that are steep on one side; Akima (1970), J. ACM 17.
@@ -313,9 +315,7 @@ def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[Cells, tupl
     budget, y, params = number[groups][taken], np.log(runs.loss[taken]), runs.columns["params"][taken]
     size = np.unique(params, return_inverse=True)[1]
     squares, freedom = seeds_noise(budget, size, y, len(accepted))
-    keys, cell, counts = np.unique(
-        np.column_stack([budget, size]), axis=0, return_inverse=True, return_counts=True
-    )
+    keys, cell, counts = np.unique(np.column_stack([budget, size]), axis=0, return_inverse=True, return_counts=True)
     flops = np.bincount(budget, runs.columns["flops"][taken]) / np.bincount(budget)
     cells = Cells(
         x=np.log(np.unique(params))[keys[:, 1]],
@@ -378,8 +378,8 @@ def _by_three(names: list[str]) -> list[str]:
     if not names:
         return []
     return [
-        f"the curve of {_listed(names)} has no floor among the sizes: theirs is that of the parabola through the lowest "
-        f"size and its neighbours"
+        f"the curve of {_listed(names)} has no floor among the sizes; the parabola through the lowest size and its "
+        f"neighbours gives one"
     ]
 
 

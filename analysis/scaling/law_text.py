@@ -27,3 +27,12 @@ def show_ends(ends: tuple[float | None, float | None] | None, absent: str = "not
     '1.5000 to not bounded'
     """
     return absent if ends is None else " to ".join(show_value(end, "not bounded") for end in ends)
+
+
+def bias_share(share: float) -> str:
+    """A bias of a size as a share of it.
+
+    >>> bias_share(-0.0123), bias_share(-1e-5)
+    ('−1.2%', 'below 0.1%')
+    """
+    return f"{format_number(100 * share, 1, signed=True)}%" if abs(share) >= 5e-4 else "below 0.1%"

@@ -9,7 +9,7 @@ from stackwise_ray.core.quantities import format_count, format_number, format_si
 
 from ..paired.answer_words import as_sentence
 from .certificate import Certificate
-from .law_text import show_ends, show_value
+from .law_text import bias_share, show_ends, show_value
 
 _GROWS = {"a": "the best number of parameters grows", "b": "its tokens grow"}
 
@@ -73,12 +73,13 @@ def valley_caveats(refusals: Sequence[str], accepted: int, misfit: float, outlie
 
 
 def method_notes(
-    window: float, misfit: float, noise: str, deviations: tuple[float, float], draws: int
+    window: float, widths: Sequence[float], misfit: float, noise: str, deviations: tuple[float, float], draws: int
 ) -> list[str]:
     """How the best sizes were found: the curves, the sizes that took part, the noise and the draws.
 
     Args:
         window: Loss over the lowest of its budget up to which a size took part.
+        widths: The values that it may have.
         misfit: Standard deviation of what the shape misses, in log-loss; 0 for nothing.
         deviations: Smallest and largest standard deviation of one run's log-loss over the budgets.
     """
@@ -86,8 +87,9 @@ def method_notes(
     source = "between seeds" if noise == "seeds" else "of the runs about their curves"
     lines = [
         "method: one shape of the valley for all budgets, with a level and a tilt of each budget's own",
-        f"width: sizes up to {window:.2f} times the lowest loss of their budget; the width is the widest of two in which "
-        f"the shape misses the runs by less than about half of their noise, else the narrower",
+        f"width: sizes up to {window:.2f} times the lowest loss of their budget, the wider of two widths "
+        f"({', '.join(f'{width:.2f}' for width in widths)}) if the shape misses the runs by less than half of their "
+        f"noise there, else the narrower",
         f"noise {source}: {spread} of the loss",
     ]
     if misfit:
@@ -109,11 +111,11 @@ def outlier_note(one: Mapping[str, Any]) -> str:
 
 def bias_note(exponent: float, sizes: Sequence[float | None]) -> str:
     """The method's bias, where a law that holds tells it."""
-    shares = [format_number(100 * size, 1, signed=True) for size in sizes if size is not None]
+    shares = [bias_share(size) for size in sizes if size is not None]
     spread = " to ".join(dict.fromkeys((shares[0], shares[-1])))
     return (
         f"bias of the method, on noise-free losses of the law that holds on these runs: {_signed(exponent)} in a, "
-        f"{spread}% in params from the smallest budget to the largest"
+        f"{spread} in params from the smallest budget to the largest"
     )
 
 

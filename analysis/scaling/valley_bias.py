@@ -1,7 +1,7 @@
 """The bias of IsoFLOP on noise-free losses of the law that holds on the same runs. Called by `isoflop_valleys`.
 
-A bias is known only where a surface is: the law E + A/N^alpha + B/D^beta, fitted to the same runs, has to pass every check
-of its own certificate. From a surface that does not describe the runs no bias is computed.
+A bias is known only where a surface is: the law E + A/N^alpha + B/D^beta, fitted to the same runs, has to pass every
+check of its own certificate. From a surface that does not describe the runs no bias is computed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shape, noise and misfit of all valleys: which sizes take part, and what the shape leaves unexplained.
 
-Called by `valley_floors`. The window is the widest of `WINDOWS` in which the shape misses the runs by no more than about
-half of their noise, and the narrowest where it misses by more in each. The growth of the optimum has no say in it.
+Called by `isoflop_valleys`. The window is the widest of `WINDOWS` in which the shape misses the runs by no more than
+about half of their noise, and the narrowest where it misses by more in each. The growth of the optimum has no say.
 """
 
 from __future__ import annotations

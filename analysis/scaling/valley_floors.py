@@ -1,8 +1,8 @@
 """The floors of all valleys with draws of them. Called by `isoflop_valleys`.
 
 The curve of one budget is: shape + level + tilt · log params + misfit. Level and tilt are fitted to the budget's own
-sizes; the misfit is a smooth curve about them (`valley_fit`), none where the shape explains the runs. Draws of the noise
-and of such misfits, carried through shape, level, tilt and misfit, are the uncertainty of the curve and of its floor.
+sizes; the misfit is a smooth curve about them (`valley_fit`), none where the shape explains the runs. Draws of the
+noise and of such misfits, carried through shape, level, tilt and misfit, are the uncertainty of curve and floor.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def find_floors(fit: ValleyFit, draws: int, rng: np.random.Generator) -> Floors:
         floors.append(floor)
         found.append(drawn)
         curves.append(np.array([grid, coarse]))
-    return Floors(
-        floors=np.array(floors), draws=np.column_stack(found), by_three=np.array(three), curves=tuple(curves)
-    )
+    return Floors(floors=np.array(floors), draws=np.column_stack(found), by_three=np.array(three), curves=tuple(curves))
 
 
 def _grid(fit: ValleyFit, budget: int) -> Array:
@@ -91,13 +89,21 @@ def _errors(fit: ValleyFit, grids: list[Array], draws: int, rng: np.random.Gener
 
 
 def _own_lines(fit: ValleyFit, draws: int, rng: np.random.Generator) -> Array:
-    """Draws of the budgets' own levels and tilts (draws, cells): they move the shape, and not the budget itself."""
-    cells, shape = fit.cells, fit.shape
-    level, tilt = rng.standard_normal((2, draws, cells.z.size))
-    middle = cells.per_budget(cells.x, fit.kept) / cells.per_budget(np.ones(cells.x.size), fit.kept)
-    return shape.level * level[:, cells.budget] + shape.tilt * tilt[:, cells.budget] * (
-        cells.x - middle[cells.budget]
+    """Draws of the budgets' own levels and tilts (draws, cells): they move the shape, and not the budget itself.
+
+    Their variances are those of the shape and one standard error of them: one that came out as 0 need not be.
+    """
+    cells, shape, budgets = fit.cells, fit.shape, fit.cells.z.size
+    weights = np.where(fit.kept, cells.runs / fit.noise[cells.budget] ** 2, 0.0)
+    total = cells.per_budget(weights)
+    across = cells.x - (cells.per_budget(weights * cells.x) / total)[cells.budget]
+    spread = cells.per_budget(weights * across**2)
+    error = np.sqrt(2.0 / max(budgets - 1, 1))
+    level, tilt = (
+        np.sqrt(sd**2 + error * float(np.median(1.0 / known))) * rng.standard_normal((draws, budgets))
+        for sd, known in ((shape.level, total), (shape.tilt, spread))
     )
+    return np.asarray(level[:, cells.budget] + tilt[:, cells.budget] * across)
 
 
 def _curve(fit: ValleyFit, budget: int, grid: Array) -> tuple[Array, Array, Array]:

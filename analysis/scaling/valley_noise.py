@@ -67,7 +67,8 @@ def seeds_noise(budget: NDArray[np.intp], size: NDArray[np.intp], y: Array, budg
     means = np.bincount(cell, y) / np.bincount(cell)
     squares = np.bincount(budget, (y - means[cell]) ** 2, budgets)
     sizes = np.bincount(budget[np.unique(cell, return_index=True)[1]], minlength=budgets)
-    return squares, (np.bincount(budget, minlength=budgets) - sizes).astype(float)
+    freedom = np.bincount(budget, minlength=budgets) - sizes
+    return np.asarray(squares, dtype=float), np.asarray(freedom, dtype=float)
 
 
 def neighbour_noise(cells: Cells, kept: NDArray[np.bool_], missed: Array) -> tuple[Array, Array]:

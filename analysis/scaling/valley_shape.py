@@ -8,6 +8,7 @@ budgets say by themselves (variances of level and tilt, by moments), so that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ class Cells:
 
     def per_budget(self, values: Array, kept: NDArray[np.bool_] | slice = slice(None)) -> Array:
         """Sum of `values` (cells,) over each budget's cells."""
-        return np.bincount(self.budget[kept], values[kept], self.z.size)
+        return np.asarray(np.bincount(self.budget[kept], values[kept], self.z.size), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +139,7 @@ def fit_shape(cells: Cells, kept: NDArray[np.bool_], weights: Array, begin: Shap
         weights: One over the variance of each cell's mean log-loss (cells,).
         begin: A shape to start from, whose variances of level and tilt hold; None: several starts.
     """
-    part = Cells(
-        x=cells.x[kept], y=cells.y[kept], runs=cells.runs[kept], budget=cells.budget[kept], z=cells.z
-    )
+    part = Cells(x=cells.x[kept], y=cells.y[kept], runs=cells.runs[kept], budget=cells.budget[kept], z=cells.z)
     weight = weights[kept]
     d = cells.z[part.budget] - part.x
     centre = (float(part.x.mean()), float(d.mean()))
@@ -173,7 +172,9 @@ def fit_shape(cells: Cells, kept: NDArray[np.bool_], weights: Array, begin: Shap
     )
 
 
-def _descend(missed, start: Array, prior: Array, weight: Array) -> tuple[float, Array, Array]:  # type: ignore[no-untyped-def]
+def _descend(
+    missed: Callable[[Array], tuple[float, Array, Array]], start: Array, prior: Array, weight: Array
+) -> tuple[float, Array, Array]:
     """Levenberg and Marquardt: cost, coordinates and derivatives at the end."""
     theta, damping = start.copy(), 1e-2
     cost, residual, slopes = missed(theta)
