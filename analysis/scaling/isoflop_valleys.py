@@ -51,7 +51,7 @@ class IsoFlopBudget:
         akima_params: Size at the floor of Akima's interpolation; None where that lies at an edge.
         bias: Optimum over the true one, less 1, on noise-free losses of the law that holds; None: see notes.
         akima_bias: The same for Akima's interpolation.
-        noise: Standard deviation of one run's log-loss.
+        noise: Standard deviation of one run's log-loss; None where the sizes are too few to know it.
         curve_params, curve_losses: Points of the curve.
     """
 
@@ -171,10 +171,9 @@ class IsoFlopFit(GridView):
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
         if self.window is not None:
-            sd = [budget.noise for budget in self.accepted if budget.noise is not None]
-            notes += method_notes(
-                self.window, np.exp(WINDOWS).tolist(), self.misfit, self.noise, (min(sd), max(sd)), self.bootstrap
-            )
+            noise = [budget.noise for budget in self.accepted if budget.noise is not None]
+            widths = np.exp(WINDOWS).tolist()
+            notes += method_notes(self.window, widths, self.misfit, self.noise, noise, self.bootstrap)
         notes += [outlier_note(one) for one in self.set_aside]
         if self.exponent_bias is not None:
             notes.append(bias_note(self.exponent_bias, [budget.bias for budget in self.accepted]))
@@ -234,7 +233,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
         cells, between = _cells(runs, groups, accepted)
         seen = "residuals" if between is None else "seeds"
         fit = fit_valleys(cells, between)
-        floors = find_floors(fit, bootstrap, rng)
+        floors = find_floors(fit, bootstrap if fit.known else 0, rng)
         bias, why = biases(table, fit, [found[i].log_tokens for i in accepted])
         notes += [f"the method's bias is not computed: {why}"] if why else []
         for place, i in enumerate(accepted):
@@ -347,7 +346,7 @@ def _with_floor(
         akima_interval=None if np.isnan(akima) else _interval(akima_floors(x, np.exp(y + shaken))),
         bias=None if bias is None else bias.curve[place],
         akima_bias=None if bias is None else bias.akima[place],
-        noise=float(fit.noise[place]),
+        noise=float(fit.noise[place]) if fit.known else None,
         curve_params=tuple(np.exp(curve[0]).tolist()),
         curve_losses=tuple(np.exp(curve[1]).tolist()),
     )

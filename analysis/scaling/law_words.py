@@ -73,7 +73,7 @@ def valley_caveats(refusals: Sequence[str], accepted: int, misfit: float, outlie
 
 
 def method_notes(
-    window: float, widths: Sequence[float], misfit: float, noise: str, deviations: tuple[float, float], draws: int
+    window: float, widths: Sequence[float], misfit: float, noise: str, deviations: Sequence[float], draws: int
 ) -> list[str]:
     """How the best sizes were found: the curves, the sizes that took part, the noise and the draws.
 
@@ -81,17 +81,20 @@ def method_notes(
         window: Loss over the lowest of its budget up to which a size took part.
         widths: The values that it may have.
         misfit: Standard deviation of what the shape misses, in log-loss; 0 for nothing.
-        deviations: Smallest and largest standard deviation of one run's log-loss over the budgets.
+        deviations: Standard deviation of one run's log-loss at each budget; none where it is not known.
     """
-    spread = " to ".join(dict.fromkeys(_share(value) for value in deviations))
     source = "between seeds" if noise == "seeds" else "of the runs about their curves"
     lines = [
         "method: one shape of the valley for all budgets, with a level and a tilt of each budget's own",
         f"width: sizes up to {window:.2f} times the lowest loss of their budget, the wider of two widths "
         f"({', '.join(f'{width:.2f}' for width in widths)}) if the shape misses the runs by less than half of their "
         f"noise there, else the narrower",
-        f"noise {source}: {spread} of the loss",
     ]
+    if not deviations:
+        reason = "the curves have about as many coordinates as there are sizes"
+        return [*lines, f"no intervals: {reason}, so nothing tells the noise; add sizes, budgets or seeds"]
+    spread = " to ".join(dict.fromkeys(_share(value) for value in (min(deviations), max(deviations))))
+    lines.append(f"noise {source}: {spread} of the loss")
     if misfit:
         lines.append(f"the shape misses the runs by {_share(misfit)} of the loss beyond their noise")
     if draws:

@@ -29,6 +29,8 @@ _BELIEVED = 1.0
 """Log-likelihood that a misfit must gain."""
 _ROBUST, _ROUNDS = 3, 6
 _FIRST_SD = 0.005
+FEWEST_LEFT = 2.0
+"""Sizes less coordinates of the curves from which what the curves miss is a measure of the noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class ValleyFit:
         noise: Standard deviation of one run's log-loss by budget.
         misfit: Standard deviation of what the shape misses, 0 for none; `length`: its scale in log params.
         freedom: Degrees of freedom of the noise by budget; all alike: one noise of all budgets.
+        known: Whether the noise is: not where the curves have about as many coordinates as there are sizes.
     """
 
     cells: Cells
@@ -56,6 +59,7 @@ class ValleyFit:
     misfit: float
     length: float
     freedom: Array
+    known: bool
 
     def members(self, budget: int) -> NDArray[np.intp]:
         """Numbers of a budget's kept cells."""
@@ -94,6 +98,8 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
             trust = 5.0 / (4.0 + off**2 / variance)
         else:
             variance, trust = _own_variance(cells, kept, off, shape)[0][cells.budget], np.ones(cells.y.size)
+            if _left(cells, kept, shape) < FEWEST_LEFT:  # the shape passes through the runs: their misses say nothing
+                variance = np.maximum(variance, _FIRST_SD**2)
         limit = (2.0 if turn < _ROBUST else 1.0) * SET_ASIDE
         if turn:
             level, tilt = budgets_own(cells, kept, cells.runs / variance, missed)
@@ -107,7 +113,10 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
     local, local_freedom = drawn_together(*(neighbour_noise(cells, kept, missed) if seeds is None else seeds))
     if seeds is None:
         local = np.minimum(local, 1.5 * own)
-    share, length, scale = _misfit(cells, kept, missed, local, shape.used, known=seeds is not None)
+    known = seeds is not None or _left(cells, kept, shape) >= FEWEST_LEFT
+    share, length, scale = (
+        _misfit(cells, kept, missed, local, shape.used, known=seeds is not None) if known else (0.0, 1.0, 1.0)
+    )
     if share or seeds is not None:
         noise, freedom = local * scale, local_freedom
     else:
@@ -124,6 +133,7 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
         misfit=float(np.sqrt(share * np.median(local) * scale)),
         length=length,
         freedom=np.maximum(freedom, 1.0),
+        known=known,
     )
 
 
@@ -165,6 +175,11 @@ def _expected(cells: Cells, shape: Shape, weights: Array, missed: Array) -> Arra
     """Log-loss less the shape and the line to be expected of each budget, as of one run: an outlier tilts no line."""
     left = without_lines(missed[:, None], cells, weights, shape.level, shape.tilt, EXPECTED)[:, 0]
     return left * np.sqrt(cells.runs)
+
+
+def _left(cells: Cells, kept: NDArray[np.bool_], shape: Shape) -> float:
+    """Sizes less the coordinates of the curves."""
+    return float(kept.sum()) - 2.0 * cells.z.size - shape.used
 
 
 def _own_variance(cells: Cells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> tuple[Array, Array]:

@@ -16,7 +16,7 @@ ENOUGH_SEEDS = 10
 """Degrees of freedom between seeds from which they, and not the residuals, are the noise."""
 LEAST_SD = 1e-7
 """Of noise-free runs: rounding."""
-_LEANS = 0.5
+_LEANS = 0.3
 """Weight of the next budget's runs in the noise of a budget where budgets differ; of the one behind it, its square."""
 _LOCAL_SHARE = 0.6
 """Degrees of freedom of a size against its two neighbours: neighbouring differences share runs."""
@@ -41,7 +41,8 @@ def drawn_together(squares: Array, freedom: Array) -> tuple[Array, Array]:
     if prior is None:
         return together
     weight, centre = prior
-    return np.maximum((weight * centre + squares) / (weight + freedom), LEAST_SD**2), weight + freedom
+    found = np.maximum((weight * centre + squares) / (weight + freedom), LEAST_SD**2)
+    return found, np.minimum(weight + freedom, together[1])
 
 
 def _prior(squares: Array, freedom: Array) -> tuple[float, float] | None:
