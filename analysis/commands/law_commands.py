@@ -40,7 +40,7 @@ flops, or what --variable says).
 _ISOFLOP_HELP = """The optimal model size of each budget, and how it grows with the budget.
 
 SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growth). Runs whose flops lie within 2 % form
-a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
+a budget, unless --budgets names a column. A budget whose lowest loss is at an end of its sizes is refused by name.
 """
 
 

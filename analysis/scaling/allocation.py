@@ -136,8 +136,8 @@ def fit_line(flops: Array, params: Array, tokens: Array | None) -> AllocationLin
     return AllocationLine(
         centre=centre,
         span=(float(flops.min()), float(flops.max())),
-        params=(lines[0][0], lines[0][1]),
-        tokens=None if lines[1] is None else (lines[1][0], lines[1][1]),
+        params=(float(lines[0][0]), float(lines[0][1])),
+        tokens=None if lines[1] is None else (float(lines[1][0]), float(lines[1][1])),
         params_draws=np.empty((0, 2)),
         tokens_draws=None if tokens is None else np.empty((0, 2)),
         lost=0.0,

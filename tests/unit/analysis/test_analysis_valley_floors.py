@@ -166,7 +166,7 @@ def test_a_draw_that_loses_a_budget_keeps_the_others():
         np.array([0.0, 1.0, 2.0]), np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0], [np.nan, 5.0, 8.0]]), 1.0
     )
     assert lost == pytest.approx(np.array([[2.0, 1.0], [2.0, 1.0], [5.0, 3.0]]))
-    table = grid(0.0, sizes=6, span=4.0, noise=0.006, draw=2)  # hardly curved inside the sizes
+    table = grid(0.0, sizes=6, span=4.0, noise=0.02)  # hardly curved inside the sizes
     noisy = analysis.fit_isoflop(table, bootstrap=200)
     assert any(budget.interval is None for budget in noisy.accepted)
     assert noisy.intervals is not None
