@@ -31,14 +31,12 @@ from .commands.printing import (
     declared_arguments,
     examples,
     excluded,
-    read_source,
     show,
     to_terminal,
 )
+from .commands.selecting import DropMissing, Map, Selecting, Units, Where, selection, two_sources
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .table.sweep_directory import Sweep
 
 app = typer.Typer(
@@ -61,12 +59,14 @@ first is the baseline.
 
 
 @app.command(
+    cls=Selecting,
     help=_COMPARE_HELP,
     epilog=examples(
         "compare",
         "experiments/ablation",
         "runs.csv --metric loss --baseline adam --arm optimizer --margin 0.02",
         "old.csv new.csv --metric accuracy --equal none",
+        'runs.csv --map loss=val_loss --where "lr == 0.001" --where "model != tiny" --baseline a',
         '"sqlite:///mlflow.db#lm" --metric val_loss --baseline a --latex',
     ),
 )
@@ -88,6 +88,10 @@ def compare(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -107,15 +111,17 @@ def compare(
         "tolerance": tolerance,
         "alpha": alpha,
     }
+    selected = selection(columns, units, where, drop_missing)
     if other is None:
-        table, sweep = read_source(source)
+        table, sweep = selected.read(source)
         _refuse_adaptive(source, sweep)
         declared = declared_arguments(sweep, metric, fixed_arguments)
     else:
-        table, first = _two_sources(source, other, arm)
+        table, first = two_sources(source, other, arm, selected)
         declared = {"baseline": first}
     asked = completed(given, declared, source, table, arm)
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
+    table = selected.measured(table, asked["metric"], arm, *(block or ["seed"]))
     result = run(table, arm=arm, block=blocks, **asked)
     lines = (result.sentence, *excluded(table))
     show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
@@ -182,33 +188,6 @@ def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:
             f"{source}: its seeds were added until the verdicts decided, so no test of a fixed number of seeds holds; "
             f"use {as_started(ANALYSIS)} sequential {source}"
         )
-
-
-def _two_sources(first: str, second: str, arm: str) -> tuple[pd.DataFrame, str]:
-    """Both tables as one, one arm per source (or `source/arm` where a source has several), and the first's name."""
-    import pandas as pd
-
-    from .table.runs import load_runs
-
-    names = [_source_name(first), _source_name(second)]
-    if names[0] == names[1]:
-        names = [first, second]
-    tables, exclusions = [], []
-    for name, source in zip(names, (first, second), strict=True):
-        table = load_runs(source)
-        several = arm in table.columns and table[arm].nunique() > 1
-        labels = [f"{name}/{value}" for value in table[arm]] if several else [name] * len(table)
-        exclusions += [
-            {**item, "arm": f"{name}/{item['arm']}" if several else name} for item in table.attrs["exclusions"]
-        ]
-        tables.append(table.assign(**{arm: labels}))
-    merged = pd.concat(tables, ignore_index=True)
-    merged.attrs = {"exclusions": exclusions, "source": f"{first}, {second}"}
-    return merged, str(tables[0][arm].iloc[0]) if len(tables[0]) else names[0]
-
-
-def _source_name(source: str) -> str:
-    return source.rpartition("#")[2] if "#" in source else Path(source).stem
 
 
 @contextmanager

@@ -189,6 +189,8 @@ def _train(trial: TrialConfig, output: Path | None, threads: int | None, console
         if threads is not None:
             torch.set_num_threads(threads)
         data = prepare(trial.data, progress=waiting)
+    for remark in data.remarks:
+        say(console, remark)
     folder = output or Path("runs") / identify(trial, data.fingerprint)
     try:
         with owned(trial, folder) as directory, Display(console, trial) as display, stop_signals() as stop:

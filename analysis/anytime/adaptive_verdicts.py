@@ -54,7 +54,7 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
     """
     if runs.empty:
         raise AnalysisError("no replicate has finished: there is nothing to compare")
-    return compare_sequentially(runs.sort_values("seed", kind="stable"), **arguments)
+    return compare_sequentially(runs, **arguments)
 
 
 def anytime_arguments(comparison: ResolvedComparison) -> dict[str, Any]:

@@ -91,6 +91,9 @@ def compare_sequentially(
 ) -> SequentialComparison:
     """Every arm against the baseline, anytime-valid; the arguments are those of `compare`.
 
+    Blocks count in the order of the start times of their runs (a column started_at, start_time, Created, …), else of
+    their labels where these hold numbers (seed 2 before seed 10), else of the rows, which the sentence then says.
+
     Args:
         correction: "bonferroni" (each of m arms at level α/m) or None (each at α).
         alpha: Bound on the probability that any arm is ever decided wrongly.
@@ -99,13 +102,13 @@ def compare_sequentially(
         assumed: As in `compare`.
 
     Raises:
-        AnalysisError: As `compare` does.
+        AnalysisError: As `compare` does, and where the rows are the only order and are sorted by the metric.
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
     direction, assumed, equal = *resolve(metric, direction, assumed), required_budget(equal)
     check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
-    pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance)
+    pairing = pair(table, metric, baseline, arm=arm, block=block, equal=equal, tolerance=tolerance, ordered=True)
     arms = list(pairing.values)[1:]
     count, notes_of_family = pairing.family(family)
     level = alpha / count if correction not in (None, "none") else alpha
@@ -133,6 +136,7 @@ def compare_sequentially(
         notes=(*notes_of_family, *pairing.notes),
         family=count,
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
+        order=pairing.order,
     )
 
 

@@ -13,10 +13,11 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import format_difference, good_direction
 from stackwise_ray.core.quantities import ABSENT, format_share
 
-from ..paired.answer_words import AnsweredView, Decision, Standing
+from ..paired.answer_words import AnsweredView, Decision, Phrase, Standing
 from ..paired.comparison import missing_text
 from ..paired.intervals import Interval
 from ..render import Grid, GridView
+from ..table.block_order import BY_ROWS
 from ..table.blocks import Missing
 
 
@@ -81,6 +82,7 @@ class SequentialComparison(AnsweredView):
         verdicts: By arm, in the order of the table.
         alpha: Over the whole family; each verdict holds its share of it as its own `alpha`.
         blocks: Complete blocks by arm, in the order that was used.
+        order: What the blocks are in the order of, in words.
         missing, exclusions, notes: As in `Comparison`.
     """
 
@@ -92,6 +94,15 @@ class SequentialComparison(AnsweredView):
     missing: tuple[Missing, ...] = ()
     exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    order: str = BY_ROWS
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        """As of every comparison; where the rows are the only order of the blocks, the sentence says so."""
+        *phrases, end = super().phrases
+        if self.order == BY_ROWS:
+            phrases.append(Phrase(f"; blocks count in the order of {BY_ROWS}"))
+        return (*phrases, end)
 
     @property
     def level(self) -> float:
@@ -119,7 +130,7 @@ class SequentialComparison(AnsweredView):
         """As `Comparison.remarks_of_arms`."""
         every = (self.baseline, *self.verdicts)
         lines: list[tuple[str, tuple[str, ...]]] = [
-            (f"each arm at level {self.level:.3g} ({self.correction}); blocks in the order of the table", ())
+            (f"each arm at level {self.level:.3g} ({self.correction}); blocks in the order of {self.order}", ())
         ]
         lines.append(("valid at any time: seeds that are added because of a look make no false alarm likelier", ()))
         lines += [(self._when(arm), (arm,)) for arm, verdict in self.verdicts.items() if verdict.decided_at]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stackwise_ray.core.errors import AnalysisError
-
 from .printing import Json, Latex, Markdown, Plugins, examples, show
+from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +20,6 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
-Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", help="NAME=COLUMN: what the source calls params, tokens, flops or loss; may be repeated."),
-]
 TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
 DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
 Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
@@ -45,13 +40,15 @@ a budget, unless --budgets names a column. A budget whose lowest loss is at an e
 
 
 @app.command(
+    cls=Selecting,
     help=_FIT_HELP,
     epilog=examples(
         "fit",
         "runs.csv",
         'runs.csv --map params="Model Size" --map flops="Training FLOP" --tokens-from 6N --drop-highest 5',
         "experiments/scaling_study --law power_offset --variable flops --figure law.png",
-        "runs.csv --allocate 1e21 --json",
+        "runs.csv --units params=M tokens=B --allocate 1e21 --json",
+        'runs.csv --map loss=val_loss --where "lr == 0.001" --drop-missing',
     ),
 )
 def fit(
@@ -63,6 +60,9 @@ def fit(
     delta: Annotated[float, typer.Option(help="Where Huber's loss turns linear.")] = 1e-3,
     variable: Annotated[str | None, typer.Option(help="flops, params or tokens, for laws in one. [flops]")] = None,
     columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     tokens_from: TokensFrom = None,
     drop_highest: DropHighest = 0,
     bootstrap: Bootstrap = 1000,
@@ -77,7 +77,10 @@ def fit(
 ) -> None:
     from ..scaling.parametric_law import fit_scaling_law
 
-    table = _prepared(source, columns, drop_highest)
+    asked = selection(columns, units, where, drop_missing)
+    table = _without_highest(
+        asked.measured(asked.table(source), "loss", *_law_columns(law, variable, tokens_from)), drop_highest
+    )
     result = fit_scaling_law(
         table,
         law=law,
@@ -93,6 +96,7 @@ def fit(
 
 
 @app.command(
+    cls=Selecting,
     help=_ISOFLOP_HELP,
     epilog=examples(
         "isoflop",
@@ -105,6 +109,9 @@ def isoflop(
     source: Source,
     budgets: Annotated[str | None, typer.Option(help="Column with the nominal budget. [flops within 2 %]")] = None,
     columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     tokens_from: TokensFrom = None,
     drop_highest: DropHighest = 0,
     bootstrap: Bootstrap = 1000,
@@ -119,28 +126,28 @@ def isoflop(
     from ..scaling.isoflop_valleys import fit_isoflop
     from ..scaling.law_table import derive_tokens
 
-    table = _prepared(source, columns, drop_highest)
+    asked = selection(columns, units, where, drop_missing)
+    table = _without_highest(asked.measured(asked.table(source), "loss", "params", "flops"), drop_highest)
     if tokens_from is not None:
         table = derive_tokens(table, tokens_from)
     result = fit_isoflop(table, budgets=budgets, bootstrap=bootstrap, seed=seed)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
-def _prepared(source: str, columns: list[str] | None, drop: int) -> pd.DataFrame:
-    """The source's runs under the names of the laws, without the highest losses."""
-    from ..scaling.law_table import drop_highest, rename_columns
-    from ..table.runs import load_runs
+def _law_columns(law: str, variable: str | None, tokens_from: str | None) -> tuple[str, ...]:
+    """What a law depends on, and what its tokens are derived from; a law that is not known is refused later."""
+    from ..scaling.laws import LAWS
 
-    names: dict[str, str] = {}
-    for word in columns or ():
-        ours, sign, theirs = word.partition("=")
-        if not sign or not ours or not theirs:
-            raise AnalysisError(f"--map '{word}': write NAME=COLUMN, for example params=\"Model Size\"")
-        if ours in names:
-            raise AnalysisError(f"--map names '{ours}' twice: '{names[ours]}' and '{theirs}'")
-        names[ours] = theirs
-    table = rename_columns(load_runs(source), names)
-    return drop_highest(table, drop) if drop else table
+    known = LAWS.get(law)
+    needed = known.columns if known is not None and known.columns else (variable or "flops",)
+    return needed if tokens_from is None else (*needed, "flops")
+
+
+def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The table without as many runs of the highest loss."""
+    from ..scaling.law_table import drop_highest
+
+    return drop_highest(table, count) if count else table
 
 
 def _show(result: ScalingFit | IsoFlopFit, flops: float | None, figure: Path | None, **form: bool) -> None:

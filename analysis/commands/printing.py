@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,19 +61,6 @@ class WholeHelp(typer.core.TyperGroup):
             formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
 
 
-def read_source(source: str) -> tuple[pd.DataFrame, Sweep | None]:
-    """The runs of a source, read once, and the sweep whose folder or journal it is; None for other sources."""
-    path = Path(source)
-    if not path.is_dir() and path.suffix != ".sqlite":
-        from ..table.runs import load_runs
-
-        return load_runs(source), None
-    from ..table.sweep_directory import read_sweep
-
-    sweep = read_sweep(path)
-    return sweep.runs, sweep
-
-
 def declared_arguments(
     sweep: Sweep | None, metric: str | None, arguments: Callable[[ResolvedComparison], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -118,8 +104,15 @@ def completed(
     if arm != "arm":  # what was declared is about the sweep's own arms
         asked.pop("family", None)
     if asked.get("baseline") is None:
-        arms = ", ".join(map(str, table[arm].unique())) if arm in table.columns else f"no column '{arm}'"
-        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {arms}")
+        from ..table.exclusions import refuse_without_runs
+        from ..table.typed_columns import names_of
+
+        refuse_without_runs(table)
+        found = f"no column '{arm}'"
+        if arm in table.columns:
+            names = list(dict.fromkeys(names_of(table, arm)))
+            found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {found}")
     return asked
 
 
@@ -143,10 +136,10 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
 
 
 def excluded(table: pd.DataFrame) -> list[str]:
-    """One line per reason for what loading left out."""
-    from ..table.runs import exclusion_counts
+    """One line per reason for what was left out before the question."""
+    from ..table.exclusions import exclusion_counts
 
-    return [f"left out when loading: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
+    return [f"left out: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))]
 
 
 def to_terminal(*things: Any) -> None:

@@ -20,10 +20,10 @@ from .printing import (
     declared_arguments,
     examples,
     excluded,
-    read_source,
     show,
     to_terminal,
 )
+from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +47,16 @@ Good = Annotated[
 ]
 
 
-_SEQUENTIAL_HELP = """Verdicts that hold however often one looks; blocks count in the order of the table.
+_SEQUENTIAL_HELP = """Verdicts that hold however often one looks.
 
-For a sweep, what is not given here is as its file declares it, and blocks count in the order of their seeds.
+Blocks count by the start time of their runs where the table has it (started_at, start_time, Created, …), else by their
+numbers: seed 2 before seed 10. Where the rows are the only order, the sentence says so, and rows that are sorted by the
+metric are refused. For a sweep, what is not given here is as its file declares it.
 """
 
 
 @app.command(
+    cls=Selecting,
     help=_SEQUENTIAL_HELP,
     epilog=examples(
         "sequential", "experiments/ablation", "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none"
@@ -76,6 +79,10 @@ def sequential(
     prior_variance: Annotated[
         float, typer.Option(help="Prior variance of the standardised effect; choose it beforehand.")
     ] = 10.0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -84,7 +91,8 @@ def sequential(
     from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
     from ..anytime.sequential import compare_sequentially
 
-    table, sweep = read_source(source)
+    selected = selection(columns, units, where, drop_missing)
+    table, sweep = selected.read(source)
     given = {
         "metric": metric,
         "baseline": baseline,
@@ -102,17 +110,19 @@ def sequential(
         "correction": correction,
         "prior_variance": prior_variance,
     }
+    table = selected.measured(table, asked["metric"], arm, *(block or ["seed"]))
     found = compare_in_order(table, asked) if sweep is not None else compare_sequentially(table, **asked)
     lines = (found.sentence, *excluded(table))
     show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "rank",
         "scores.csv --metric accuracy --direction maximize",
         "scores.csv --metric accuracy --direction maximize --figure ranks.png --latex",
-    )
+    ),
 )
 def rank(
     source: Source,
@@ -123,16 +133,20 @@ def rank(
     direction: Good = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     """Rank the arms over several tasks: Friedman, Nemenyi's critical difference, Wilcoxon with Holm."""
-    from ..table.runs import load_runs
     from ..tasks.ranking import rank as run
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, task, arm, seed)
     found = run(table, metric, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
     drawn = []
     if figure is not None:
@@ -144,11 +158,12 @@ def rank(
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "aggregate",
         "scores.csv --metric score",
         "scores.csv --metric score --statistic optimality_gap --target 0.9 --markdown",
-    )
+    ),
 )
 def aggregate(
     source: Source,
@@ -160,26 +175,31 @@ def aggregate(
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
     target: Annotated[float | None, typer.Option(help="Score that closes the optimality gap. [1]")] = None,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     """One number per arm over all tasks, with a stratified bootstrap interval."""
-    from ..table.runs import load_runs
     from ..tasks.aggregation import aggregate as run
 
-    table = load_runs(source)
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, task, arm, seed)
     found = run(table, metric, statistic, task=task, arm=arm, seed=seed, bootstrap=bootstrap, rng=rng, target=target)
     _show_intervals(found, statistic, "runs", metric, table, as_json=as_json, markdown=markdown, latex=latex)
 
 
 @app.command(
+    cls=Selecting,
     epilog=examples(
         "hierarchical",
         "glue.csv --metric accuracy",
         "glue.csv --metric accuracy --baseline classical --level seed --item none",
-    )
+    ),
 )
 def hierarchical(
     source: Source,
@@ -193,6 +213,10 @@ def hierarchical(
     baseline: Annotated[str | None, typer.Option(help="Arm to subtract; left out: the mean of every arm.")] = None,
     bootstrap: Resamples = 2000,
     rng: Rng = 0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -203,14 +227,15 @@ def hierarchical(
     Levels are, for example, seeds within seeds, or test items that all runs share. Each level is resampled as it was
     drawn.
     """
-    from ..table.runs import load_runs
     from ..tasks.hierarchical import hierarchical_bootstrap
 
-    table = load_runs(source)
+    levels = level or ["pretraining_seed", "finetuning_seed"]
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, arm, *levels, item)
     found = hierarchical_bootstrap(
         table,
         metric,
-        level or ("pretraining_seed", "finetuning_seed"),
+        levels,
         None if item == "none" else item,
         arm,
         baseline,
@@ -221,7 +246,7 @@ def hierarchical(
     _show_intervals(
         found,
         what,
-        (level or ["pretraining_seed"])[0],
+        levels[0],
         metric,
         table,
         as_json=as_json,

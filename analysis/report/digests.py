@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plain_json import write_json
-from ..table.runs import connect, journal_path
+from ..table.sources.sweep_journal import connect, journal_path
 
 DIGESTS = "digests.json"
 _BY_TRIAL = ("trials", "attempts", "reports")

@@ -2,7 +2,8 @@
 
 Called by `parametric_law`, `isoflop_valleys` and `frontier`. A run that would bend a law without a trace (ended early,
 copied, on other data, with another kind of loss, without a finite loss) is refused by name; nothing is dropped here.
-Tables are prepared on request with `rename_columns`, `derive_tokens` and `drop_highest`, which leave a line behind.
+Tables are prepared on request with `derive_tokens` and `drop_highest`, which leave a line behind, as what
+`table.selection` does.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
-from stackwise_ray.core.records import OWN_MASKS
+from stackwise_ray.core.metric_catalogue import metric_called
+from stackwise_ray.core.records import TABLE_COLUMNS
 
-from ..table.runs import exclusion_counts
+from ..table.block_order import STARTS
+from ..table.columns import columns_of
+from ..table.exclusions import exclusion_counts, left_out_words, refuse_without_runs, without
+from ..table.run_status import check_words, is_finished, status_columns
+from ..table.typed_columns import names_of, numbers_of
+from ..table.units import check_units
 from .laws import Array
 
 if TYPE_CHECKING:
@@ -37,6 +44,11 @@ _LOSS_KINDS = (
     "parameters/data.tokenizer",
     "parameters/data.corpus",
 )
+_NO_SETTINGS = frozenset(
+    {*TABLE_COLUMNS, *STARTS, "run_id", "run_name", "name", "id", "run", "trial", "replicate", "rep", "item", "group"}
+    | {"user", "host", "hostname", "notes", "tags", "runtime", "attempt_seconds", "state", "unnamed"}
+)
+"""Columns that tell runs apart, or say when and where they ran, and set nothing."""
 _TOO_FEW = "a law is fitted to at least two runs per parameter"
 
 
@@ -90,17 +102,19 @@ def read_law_runs(
         table = derive_tokens(table, tokens_from)
         notes += [note for note in table.attrs["notes"] if note not in notes]
     hint = '; tokens_from="6N" derives tokens = flops / (6 params)'
+    if table.empty:
+        refuse_without_runs(table)
     for column in (*required, "loss"):
+        words = left_out_words(table)
+        gone = f" ({words})" if words else ""
         if column in table.attrs.get("empty", ()):
-            raise AnalysisError(f"column '{column}' is empty in every run of the table; fill it in")
+            raise AnalysisError(f"column '{column}' is empty in every run of the table; fill it in{gone}")
         if column not in table.columns:
             more = hint if column == "tokens" and {"flops", "params"} <= set(table.columns) else ""
-            say = f"say which one holds it (--map {column}=COLUMN, or rename_columns)"
+            say = f"say which one holds it (--map {column}=COLUMN, or load_runs(…, columns=…))"
             raise AnalysisError(
-                f"no column '{column}' in the table; {say}; {did_you_mean(column, table.columns)}{more}"
+                f"no column '{column}' in the table; {say}; {did_you_mean(column, table.columns)}{more}{gone}"
             )
-    if table.empty:
-        raise AnalysisError("the table has no rows")
     _refuse_truncated(table)
     _refuse_mixtures(table)
     loss = _positive(table, "loss")
@@ -109,6 +123,8 @@ def read_law_runs(
         if name not in columns and name in table.columns and table[name].notna().all():
             columns[name] = _positive(table, name)
     _refuse_copies(table, columns, loss)
+    check_units(table, columns, _labels(table))
+    notes += _settings_note(table, columns) + _other_loss_note(table)
     exclusions = tuple(table.attrs.get("exclusions", ()))
     notes += [f"left out: {line}" for line in exclusion_counts(exclusions)]
     return LawRuns(columns=columns, loss=loss, labels=_labels(table), notes=tuple(notes), exclusions=exclusions)
@@ -134,6 +150,7 @@ def derive_tokens(table: pd.DataFrame, rule: str) -> pd.DataFrame:
         raise AnalysisError(
             "tokens_from = '6N' would replace the tokens of the table, which were counted; leave it out"
         )
+    refuse_without_runs(table)
     for column in ("flops", "params"):
         if column not in table.columns:
             raise AnalysisError(f"tokens_from = '6N' needs a column '{column}'; {did_you_mean(column, table.columns)}")
@@ -144,44 +161,20 @@ def derive_tokens(table: pd.DataFrame, rule: str) -> pd.DataFrame:
     return derived
 
 
-def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """The table with `names[ours]` called `ours`.
-
-    Raises:
-        AnalysisError: A column that is not there, or a name that another column has.
-    """
-    for ours, theirs in names.items():
-        if theirs not in table.columns:
-            raise AnalysisError(
-                f"{ours} = '{theirs}' is not a column of the table; {did_you_mean(theirs, table.columns)}"
-            )
-        if ours == "loss" and theirs != ours and "validation/loss" in table.columns:
-            kind = [] if theirs in OWN_MASKS else ["loss_kind"]  # which says nothing of a loss on the same masks
-            table = table.drop(columns=["loss", *kind], errors="ignore")  # the loss stays, under its full name
-        if ours in table.columns and ours != theirs:
-            raise AnalysisError(f"the table has a column '{ours}' already; '{theirs}' cannot take its name")
-    renamed = table.rename(columns={theirs: ours for ours, theirs in names.items()})
-    renamed.attrs = dict(table.attrs)
-    return renamed
-
-
 def drop_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The table without the `count` runs of the highest loss, each listed among the exclusions.
 
     Raises:
         AnalysisError: A negative count, or no run left.
     """
+    refuse_without_runs(table)
     if "loss" not in table.columns:
         raise AnalysisError(f"no column 'loss' in the table; {did_you_mean('loss', table.columns)}")
     if not 0 <= count < len(table):
         raise AnalysisError(f"drop_highest = {count} must lie between 0 and {len(table) - 1}, one less than the runs")
-    worst = table["loss"].astype(float).sort_values(kind="stable").index[len(table) - count :]
-    dropped = [
-        {"run": str(label), "by": "loss", "why": f"among the {count} highest losses, as asked"} for label in worst
-    ]
-    kept = table.drop(index=worst)
-    kept.attrs = {**table.attrs, "exclusions": [*table.attrs.get("exclusions", ()), *dropped]}
-    return kept
+    order = numbers_of(table, "loss", _labels(table)).to_numpy().argsort(kind="stable")
+    worst = np.isin(np.arange(len(table)), order[len(table) - count :])
+    return without(table, worst, "loss", f"among the {count} highest losses, as asked")
 
 
 def budget_groups(flops: Array) -> NDArray[np.intp]:
@@ -200,14 +193,15 @@ def budget_groups(flops: Array) -> NDArray[np.intp]:
 
 
 def _refuse_truncated(table: pd.DataFrame) -> None:
-    if "status" not in table.columns:
-        return
-    status = table["status"]
-    other = table[status.notna() & (status != "finished")]
-    if len(other):
-        kinds = ", ".join(f"{count} {kind}" for kind, count in other["status"].value_counts().items())
-        why = "a run that ended early has the loss of a truncated run, which no law describes"
-        raise AnalysisError(f"{kinds} among {len(table)} runs ({_labels(other)[0]}): {why}; keep the finished ones")
+    for column in status_columns(table.columns):
+        status = table[column].dropna()
+        check_words(column, status)
+        other = status[~status.map(is_finished).eq(True)]
+        if len(other):
+            kinds = ", ".join(f"{count} {kind}" for kind, count in other.value_counts().items())
+            label = _labels(table.loc[other.index])[0]
+            why = "a run that ended early has the loss of a truncated run, which no law describes"
+            raise AnalysisError(f"{kinds} among {len(table)} runs ({label}): {why}; keep the finished ones")
 
 
 def _refuse_mixtures(table: pd.DataFrame) -> None:
@@ -232,36 +226,63 @@ def _refuse_copies(table: pd.DataFrame, columns: Mapping[str, Array], loss: Arra
         if name in table.columns and table[name].dropna().duplicated().any():
             twice = table[name].dropna()[table[name].dropna().duplicated()].iloc[0]
             raise AnalysisError(f"run {twice} stands in the table more than once ({name}); keep it once")
-    import pandas as pd
-
-    known = [name for name in ("arm", "seed") if name in table.columns]
-    frame = pd.DataFrame({**columns, "loss": loss, **{name: table[name].to_numpy() for name in known}})
+    used = [name for name in table.columns if name in {*columns, "loss"}]
+    others = [name for name in table.columns if name not in used]
+    frame = table[others].astype(str).assign(**columns, loss=loss)
     copies = frame.duplicated(keep=False).to_numpy()
     if copies.any():
         where = [label for label, copy in zip(_labels(table), copies, strict=True) if copy]
         raise AnalysisError(
-            f"duplicated runs: {', '.join(where[:4])} have the same {', '.join(frame.columns)}; keep each run once, or "
-            f"name their seeds in a column 'seed'"
+            f"duplicated runs: {', '.join(where[:4])} have the same {', '.join([*used, *others])}; keep each run once, "
+            f"or name their seeds in a column 'seed'"
         )
+
+
+def _settings_note(table: pd.DataFrame, columns: Mapping[str, Array]) -> list[str]:
+    """A note where runs of the same sizes differ in a setting, of which a law wants the best."""
+    import pandas as pd
+
+    sizes = [name for name in ("params", "tokens", "unique_tokens") if name in columns] or list(columns)
+    groups = pd.Series(list(zip(*(columns[name] for name in sizes), strict=True)), index=table.index)
+    shared = groups[groups.duplicated(keep=False)]
+    found = []
+    for name in table.columns:
+        if name in {*columns, "loss"} or name.lower() in _NO_SETTINGS or "seed" in name.lower():
+            continue
+        if metric_called(name) is not None:
+            continue
+        values = names_of(table, name)[shared.index]
+        varies = int((values.groupby(shared).nunique() > 1).sum())
+        if varies and values.nunique() <= len(values) / 2:
+            found.append(f"{name} ({values.nunique()} values)")
+    if not found:
+        return []
+    return [
+        f"runs of the same {' and '.join(sizes)} differ in {', '.join(found)}: a law describes the best of them, and "
+        f"this one is of all; keep the run of the lowest loss at each"
+    ]
 
 
 def _positive(table: pd.DataFrame, column: str) -> Array:
     """The column as positive finite numbers, or a refusal that names the first run that has none."""
-    import pandas as pd
-
-    if isinstance(table[column], pd.DataFrame):
-        raise AnalysisError(f"the table has several columns called '{column}'; keep one")
-    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    labels = _labels(table)
+    numbers: Array = np.asarray(numbers_of(table, column, labels), dtype=np.float64)
     bad = ~(np.isfinite(numbers) & (numbers > 0))
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
-        value, label = table[column].iloc[first], _labels(table)[first]
-        shown = f"'{value}'" if isinstance(value, str) else str(value)
         raise AnalysisError(
             f"column '{column}': {int(bad.sum())} of {len(table)} values are not positive finite numbers (first: "
-            f"{shown}, {label}); leave these runs out and say so"
+            f"{numbers[first]:g}, {labels[first]}); leave these runs out and say so (--drop-missing, or --where)"
         )
     return numbers
+
+
+def _other_loss_note(table: pd.DataFrame) -> list[str]:
+    """A note where `loss` may be of the training, as a loss of the validation stands beside it."""
+    others = [name for name in columns_of("validation/loss", table.columns) if name != "loss"]
+    if not others or "validation/loss" in others or "loss" in table.attrs.get("sources_of", {}).values():
+        return []
+    return [f"the law is of the column 'loss'; the table has '{others[0]}' as well (--map loss={others[0]})"]
 
 
 def _labels(table: pd.DataFrame) -> tuple[str, ...]:

@@ -1,51 +1,36 @@
 """From a table of runs to paired values: which run stands in which block, what is missing, what must not be compared.
 
-Called by `significance`, `sequential` and, for scores, by the room `tasks`. Everything that would make a pairing
-dishonest is refused here by name (two runs in one place, mixed data, losses on other masks, unequal budgets) or stated
-in `Pairing.notes`; nothing is dropped without a line about it.
+Called by `significance` and `sequential`; which runs count is decided in `placement`. Unequal budgets are refused here,
+and what a reader must know is in `Pairing.notes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
 from stackwise_ray.core.quantities import format_share
-from stackwise_ray.core.records import NEXT_TOKENS, OWN_MASKS
 
+from .block_order import BY_ROWS, block_order
+from .cell_numbers import is_plain_number
 from .columns import columns_of, metric_path
+from .exclusions import lost_places
+from .placement import measured_in, mixtures, placed, refuse_incomparable
+from .typed_columns import label, name_of, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUDGETS = ("flops", "tokens", "wall_seconds", "steps", "peak_bytes")
 """What may have to be equal, each the name of a metric."""
-_MIXED = {
-    "device": "devices",
-    "backend": "backends",
-    "cuda": "versions of CUDA",
-    "driver": "drivers",
-    "gpus": "numbers of GPUs",
-    "device_memory_bytes": "amounts of device memory",
-    "gpu_share": "shares of a GPU",
-    "version": "versions of stackwise_ray",
-    "torch": "versions of torch",
-    "git": "commits",
-}
-
-_VERSIONS = {"cuda": r"\d+(\.\d+)+", "driver": r"\d+(\.\d+)+"}
-"""What values of a column look like whose name a stranger may have given to something else."""
-
 _SPEEDS = ("throughput/", "time/")
 """What depends on the machine as much as on the model."""
-
-_APART = {"block": "block", "level": "level, or as item where all levels share it", "task": "seed"}
-"""As what a column that tells runs apart is named, by what the places of runs are called."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,7 @@ class Pairing:
         budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
             where some pair has none on record, with the reason in `notes`.
         notes: What a reader must know beside the verdict.
+        order: What the blocks are in the order of, in words.
     """
 
     baseline: str
@@ -75,6 +61,7 @@ class Pairing:
     missing: tuple[Missing, ...]
     budgets: str | None
     notes: tuple[str, ...]
+    order: str = BY_ROWS
 
     def pairs(self, arm: str) -> tuple[list[str], list[float], list[float]]:
         """Complete blocks of `arm` and the baseline, with the values of both."""
@@ -105,172 +92,56 @@ def pair(
     block: str | Sequence[str],
     equal: str | None,
     tolerance: float,
+    ordered: bool = False,
 ) -> Pairing:
     """The runs of `table` as paired values.
+
+    Args:
+        ordered: Whether the blocks are put in the order in which they came, which `Pairing.order` then says.
 
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
             unequal budgets, or text where numbers should be.
     """
+    if not isinstance(baseline, str):
+        raise AnalysisError(f"baseline = {baseline!r} is no text, and arms are names: write '{label(baseline)}'")
     block_columns = [block] if isinstance(block, str) else list(block)
-    usable, notes, excluded = placed(table, metric, arm, block_columns)
-    reasons: dict[tuple[str, str], str] = {}
-    if arm == "arm" and block_columns == ["seed"]:
-        lost = [item for item in excluded if item["by"] == "status" and item.get("arm") is not None]
-        reasons = {(label(item["arm"]), label(item["seed"])): item["why"] for item in lost}
+    usable, notes = placed(table, metric, arm, block_columns)
+    lost = lost_places(usable, arm, block_columns, measured_in(metric, table))
+    reasons = {(name_of(usable, arm, cells[arm]), _place(usable, block_columns, cells)): why for cells, why in lost}
     arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
     if baseline not in arms:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
     if len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
     refuse_incomparable(usable, metric)
-    notes += mixtures(usable) + _hampered(usable, metric, equal)
+    notes += _same_numbers(arms) + mixtures(usable) + _hampered(usable, metric, equal)
     budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
+    order = block_order(usable, metric, block_columns) if ordered else None
+    if order is not None:
+        place = {name: index for index, name in enumerate(order.blocks)}
+        usable = usable.iloc[usable["_block"].map(place).argsort(kind="stable")]
     values: dict[str, dict[str, float]] = {name: {} for name in sorted(arms, key=lambda name: name != baseline)}
     for name, place, value in zip(usable["_arm"], usable["_block"], usable["_value"], strict=True):
         if math.isfinite(value):
             values[name][place] = float(value)
         else:
             reasons[name, place] = f"{metric} is {value}"
-    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes))
+    words = BY_ROWS if order is None else order.words
+    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes), words)
 
 
-def placed(
-    table: pd.DataFrame, metric: str, arm: str, columns: Sequence[str], role: str = "block"
-) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
-    """The runs that count, one for each arm and place, with `_arm`, `_block` and `_value` (nan where not measured).
-
-    Args:
-        columns: Their values together are the place of a run.
-        role: What they are called in a message.
-
-    Returns:
-        The table, notes for the reader, and what was left out.
-    """
-    import pandas as pd
-
-    measured = next(iter(columns_of(metric, table.columns)), metric)
-    for column, name in ((measured, "metric"), (arm, "arm"), *((column, role) for column in columns)):
-        if column in table.attrs.get("empty", ()):
-            raise AnalysisError(f"{name} = '{column}' is empty in every run of the table; fill it in, or name another")
-        if column not in table.columns:
-            hint = did_you_mean(column, table.columns)
-            raise AnalysisError(f"{name} = '{column}' is not a column of the table; {hint}")
-    usable, notes, excluded = _usable(table)
-    if measured != metric:
-        notes.append(f"{metric} is the column '{measured}' of the table")
-    for column in (arm, *columns):
-        empty = usable[column].isna()
-        if empty.any():
-            raise AnalysisError(
-                f"column '{column}' is empty in {int(empty.sum())} of {len(usable)} runs (first: row "
-                f"{usable.index[empty][0]}), so nobody knows where they belong; fill it in, or leave these runs out"
-            )
-    places = [label(row) for row in usable[list(columns)].itertuples(index=False)]
-    usable = usable.assign(_arm=usable[arm].map(label), _block=places)
-    usable, duplicates = _single(usable, measured, arm, role)
-    numbers = pd.to_numeric(usable[measured], errors="coerce")
-    text = usable[measured][numbers.isna() & usable[measured].notna()]
-    text = text[[str(cell).strip().lower() not in ("nan", "") for cell in text]]
-    if len(text):
-        bad = usable.loc[text.index[0]]
-        raise AnalysisError(
-            f"column '{measured}' holds text where a number should be: {text.iloc[0]!r} ({arm} '{bad['_arm']}', {role} "
-            f"{bad['_block']}{_and_more(len(text))}); write a number, or leave the cell empty where none was measured"
-        )
-    return usable.assign(_value=numbers), notes + duplicates, excluded
+def _place(table: pd.DataFrame, columns: Sequence[str], cells: Mapping[str, Any]) -> str:
+    return " × ".join(name_of(table, column, cells[column], block=True) for column in columns)
 
 
-def _and_more(count: int) -> str:
-    return f", and {count - 1} more" if count > 1 else ""
-
-
-def _usable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[dict[str, Any]]]:
-    """Finished replicates of a table that knows roles and states; everything of one that does not."""
-    excluded: list[dict[str, Any]] = list(table.attrs.get("exclusions", ()))
-    notes = []
-    keep = table
-    for column, wanted, word in (("role", "replicate", "role"), ("status", "finished", "status")):
-        if column not in keep.columns or keep.empty:
-            continue
-        is_other = keep[column].notna() & (keep[column] != wanted)
-        if column == "role" and is_other.all():
-            continue  # a table of search or tuning trials alone: the caller asked for these
-        for row in keep[is_other].to_dict("records"):
-            why = f"{word} {row[column]}" + (f": {row['reason']}" if isinstance(row.get("reason"), str) else "")
-            excluded.append({"arm": row.get("arm"), "seed": row.get("seed"), "by": column, "why": why})
-        for value, count in keep.loc[is_other, column].value_counts().items():
-            notes.append(f"{count} run{'s' if count > 1 else ''} left out: {word} {value}")
-        keep = keep[~is_other]
-    return keep, notes, excluded
-
-
-def _single(table: pd.DataFrame, metric: str, arm: str, role: str) -> tuple[pd.DataFrame, list[str]]:
-    """One run for each arm and place: exact copies are dropped with a note, anything else is refused."""
-    columns = [name for name in table.columns if table[name].map(_hashable).all()]
-    copies = table.duplicated(subset=columns)
-    notes = []
-    if copies.any():
-        names = sorted(
-            {f"{a} in block {b}" for a, b in zip(table["_arm"][copies], table["_block"][copies], strict=True)}
-        )
-        notes.append(f"{int(copies.sum())} exact copies of a run left out: {', '.join(names)}")
-        table = table[~copies]
-    twice = table[table.duplicated(subset=["_arm", "_block"], keep=False)]
-    if len(twice):
-        name, place = twice["_arm"].iloc[0], twice["_block"].iloc[0]
-        same = twice[(twice["_arm"] == name) & (twice["_block"] == place)]
-        shown = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in same[metric][:3])
-        raise AnalysisError(
-            f"{arm} '{name}' has {len(same)} different runs in block {place} ({metric} = {shown}); keep one of them, "
-            f"or name the column that tells them apart as {_APART[role]}"
-        )
-    return table, notes
-
-
-def refuse_incomparable(table: pd.DataFrame, metric: str) -> None:
-    """Refuse values that answer different questions, as far as the table records it: other data, or other masks."""
-    _refuse_mixed_data(table)
-    if metric_path(metric) not in OWN_MASKS or "loss_kind" not in table.columns:
-        return
-    arms = table.dropna(subset=["loss_kind"]).groupby("loss_kind")["_arm"].unique()
-    if len(arms) < 2:
-        return
-    shown = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in arms.items())
-    fix = "so keep the arms of one"
-    if NEXT_TOKENS not in arms.index:
-        fix = "so compare validation/masked_loss, which is on the same masks for all, or keep the arms of one"
-    raise AnalysisError(f"{metric} is of what each arm was asked, and that differs: {shown}; {fix}")
-
-
-def _refuse_mixed_data(table: pd.DataFrame) -> None:
-    if "data_fingerprint" not in table.columns:
-        return
-    prints = table["data_fingerprint"].dropna()
-    if prints.nunique() > 1:
-        where = [
-            f"{str(value)[:12]} ({', '.join(dict.fromkeys(table['_arm'][part.index]))})"
-            for value, part in prints.groupby(prints)
-        ]
-        raise AnalysisError(
-            f"the runs used different data: fingerprints {', '.join(where)}; losses on different data cannot be "
-            f"compared, so keep the runs of one"
-        )
-
-
-def mixtures(table: pd.DataFrame) -> list[str]:
-    notes = []
-    for column, words in _MIXED.items():
-        if column in table.columns and table[column].dropna().nunique() > 1:
-            values = table[column].dropna().astype(str)
-            if not values.str.fullmatch(_VERSIONS.get(column, ".*")).all():
-                continue
-            parts = table.dropna(subset=[column]).groupby(column)["_arm"].unique()
-            shown = "; ".join(f"{str(value)[:40]} ({', '.join(arms)})" for value, arms in parts.items())
-            notes.append(f"mixed {words}: {shown}")
-    if "data_fingerprint" in table.columns and 0 < table["data_fingerprint"].isna().sum() < len(table):
-        notes.append(f"{int(table['data_fingerprint'].isna().sum())} runs carry no data fingerprint")
-    return notes
+def _same_numbers(arms: Sequence[str]) -> list[str]:
+    """A note on arms whose names are one number written in two ways."""
+    found: dict[Decimal, list[str]] = {}
+    for name in arms:
+        if is_plain_number(name):
+            found.setdefault(Decimal(name), []).append(name)
+    return [f"{' and '.join(same)} are different arms, as they are written" for same in found.values() if len(same) > 1]
 
 
 def _hampered(table: pd.DataFrame, metric: str, equal: str | None) -> list[str]:
@@ -331,15 +202,15 @@ def _check_budgets(
 
 def _spent(table: pd.DataFrame, column: str, equal: str) -> pd.Series:
     """The budget that each run used, with the cost of the weights that it began from where its budget paid for them."""
-    spent = table[column].astype(float)
+    spent = numbers_of(table, column)
     if {"init/charged", f"init/{equal}"} <= set(table.columns):
-        spent = spent + table[f"init/{equal}"].where(table["init/charged"] == 1, 0.0)
+        spent = spent + numbers_of(table, f"init/{equal}").where(numbers_of(table, "init/charged") == 1, 0.0)
     return spent
 
 
 def _free_starts(table: pd.DataFrame) -> list[str]:
     """A note on runs that began from weights whose cost no budget paid for."""
-    free = table[table["init/charged"] == 0] if "init/charged" in table.columns else table.iloc[:0]
+    free = table[numbers_of(table, "init/charged") == 0] if "init/charged" in table.columns else table.iloc[:0]
     arms = ", ".join(map(str, dict.fromkeys(free["_arm"])))
     return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
 
@@ -375,16 +246,3 @@ def check_goal(direction: str, margin: float | None, tolerance: float = 0.0) -> 
         raise AnalysisError(f"margin = {margin:g} must be positive and finite")
     if not 0 <= tolerance < 1:
         raise AnalysisError(f"tolerance = {tolerance:g} must lie between 0 and 1 (0.01 is one percent)")
-
-
-def label(value: Any) -> str:
-    """The name of an arm or a block as text: 3.0 and 3 are the same seed."""
-    if isinstance(value, tuple):
-        return " × ".join(label(part) for part in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _hashable(value: Any) -> bool:
-    return not isinstance(value, (list, dict, set))

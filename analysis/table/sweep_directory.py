@@ -16,7 +16,8 @@ from stackwise_ray.core.comparison_records import Questions, read_questions
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, read_meta
 
-from .runs import attempt_seconds, connect, journal_path, runs_in, sweep_trials
+from .runs import runs_in
+from .sources.sweep_journal import attempt_seconds, connect, journal_path, sweep_trials
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import Interval
-from ..table.blocks import label, mixtures, placed, refuse_incomparable
+from ..table.placement import mixtures, placed, refuse_incomparable
+from ..table.typed_columns import names_of
 from .aggregation import check_resampling, resampled_interval
 
 FEWEST_UNITS = 3
@@ -75,7 +76,7 @@ def hierarchical_bootstrap(
     levels = [*nested, *([crossed] if crossed else [])]
     if not nested:
         raise AnalysisError("nested names no column: say which seeds were drawn, outermost first")
-    usable, notes, _ = placed(table, metric, arm, levels, role="level")
+    usable, notes = placed(table, metric, arm, levels, role="level")
     refuse_incomparable(usable, metric)
     notes += mixtures(usable)
     if not np.isfinite(usable["_value"]).all():
@@ -113,8 +114,8 @@ def _grid_of(
     """Values (innermost units, items) in the order of their places, the size of each nested level, and the places."""
     import numpy as np
 
-    paths = [tuple(label(value) for value in row) for row in part[list(nested)].itertuples(index=False, name=None)]
-    items = part[crossed].map(label).tolist() if crossed else [""] * len(part)
+    paths = list(zip(*(names_of(part, column, block=True) for column in nested), strict=True))
+    items = names_of(part, crossed, block=True).tolist() if crossed else [""] * len(part)
     cells = {(*path, item): value for path, item, value in zip(paths, items, part["_value"], strict=True)}
     shape = []
     for depth, column in enumerate(nested):

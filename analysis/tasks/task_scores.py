@@ -1,7 +1,7 @@
 """From a table of runs to scores by arm and task: what `ranking` and `aggregation` share.
 
-Which runs count and what makes them incomparable is decided in `blocks`; a fingerprint may differ between tasks here,
-never within one.
+Which runs count and what makes them incomparable is decided in `placement`; a fingerprint may differ between tasks
+here, never within one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.errors import AnalysisError
-
-from ..table.blocks import label, mixtures, placed, refuse_incomparable
+from ..table.placement import mixtures, placed, refuse_incomparable
+from ..table.typed_columns import names_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +44,10 @@ def task_scores(table: pd.DataFrame, metric: str, task: str, arm: str, seed: str
             where numbers should be.
     """
     columns = [task, seed] if seed in table.columns else [task]
-    usable, notes, _ = placed(table, metric, arm, columns, role="task")
-    usable = usable.assign(_task=usable[task].map(label))
+    usable, notes = placed(table, metric, arm, columns, role="task")
+    usable = usable.assign(_task=names_of(usable, task))
     for _, part in usable.groupby("_task"):
         refuse_incomparable(part, metric)
-    if usable.empty:
-        raise AnalysisError(f"no run of the table can be used: {'; '.join(notes) or 'it is empty'}")
     arms, tasks = (tuple(dict.fromkeys(usable[name])) for name in ("_arm", "_task"))
     values: dict[str, dict[str, list[float]]] = {name: {} for name in arms}
     lost: dict[tuple[str, str], str] = {}

@@ -104,6 +104,10 @@ class Corpus(ABC):
             ConfigError: The source is not there.
         """
 
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that the source has: train, validation, and mostly test."""
+        return SPLITS
+
     @abstractmethod
     def documents(self) -> Iterator[Document]:
         """All documents in a fixed order."""
@@ -111,6 +115,10 @@ class Corpus(ABC):
     def facts(self) -> Mapping[str, Any]:
         """What reading the documents has shown (files read, duplicates dropped): for `metadata/data.json`."""
         return {}
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how the source was read (whose split it is, what was not read)."""
+        return ()
 
     def expected_words(self) -> Mapping[Split, int] | None:
         """The published word counts of a benchmark, which what was found must have; None: nothing is published."""

@@ -53,7 +53,7 @@ class PreparedData:
             the same tokens.
         vocab_size: Entries of the tokenizer, special ones included; every token is below it.
         special_ids: Ids of the special tokens that the tokenizer has, by role: pad, bos, eos, unk, mask, cls, sep.
-        splits: ``train``, ``validation``, ``test``.
+        splits: ``train``, ``validation`` and, where the corpus has one, ``test``.
         directory: The cache entry.
         rebuilt: The cache entry was damaged and had to be made again.
     """
@@ -74,6 +74,17 @@ class PreparedData:
         from stackwise_ray.data.tokenizers import load_saved
 
         return load_saved(self.directory / "tokenizer")
+
+    @property
+    def held_out(self) -> tuple[Split, ...]:
+        """The splits that no model is trained on."""
+        return tuple(name for name in self.splits if name != "train")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know about how the source was read, each with the name of the source."""
+        source = getattr(self.config, "path", None) or self.config.corpus
+        return tuple(f"{source}: {note}" for note in self._corpus.notes())
 
     @property
     def entropy_rate(self) -> float | None:

@@ -26,7 +26,7 @@ from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.plugins import owner
 from stackwise_ray.data import cache
 from stackwise_ray.data.corpora import CORPORA
-from stackwise_ray.data.corpus import SPLITS, Corpus, Document, Split, WordRule
+from stackwise_ray.data.corpus import HASH_SPLIT, SPLITS, Corpus, Document, Split, WordRule
 from stackwise_ray.data.encoder import Encoder, TokenizerSource
 from stackwise_ray.data.prepared import PreparedData, TokenSplit
 from stackwise_ray.data.tokenizers import tokenizer_source
@@ -88,7 +88,7 @@ def _open(place: Path, corpus: Corpus, *, rebuilt: bool) -> PreparedData:
     config = corpus.config
     metadata = _read_metadata(place)
     splits: dict[Split, TokenSplit] = {}
-    for name in SPLITS:
+    for name in (split for split in SPLITS if split in metadata["splits"]):
         facts = metadata["splits"][name]
         count_windows(facts["n_tokens"], config.seq_len, split=name)
         splits[name] = TokenSplit(
@@ -239,7 +239,7 @@ def _write_streams(
         batch.clear()
 
     try:
-        for name in SPLITS:
+        for name in corpus.splits():
             streams[name] = _Stream((folder / f"{name}.bin").open("wb"), corpus.word_rule)
         for document in corpus.documents():
             streams[document.split].count(document)
@@ -328,14 +328,7 @@ def _separator(corpus: Corpus, encoder: Encoder) -> int | None:
 def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
     for name, stream in streams.items():
         if stream.n_tokens == 0:
-            n_documents = sum(each.n_documents for each in streams.values())
-            dropped = corpus.facts().get("duplicates_dropped", 0)
-            raise ConfigError(
-                f"= {corpus.config.corpus}: the {name} split is empty. The corpus has {n_documents:,} "
-                f"different documents ({dropped:,} copies were dropped), too few for a split 90/5/5 by their hashes; "
-                f"give fifty or more, or one file, which is split by position",
-                path="data.corpus",
-            )
+            raise _empty_split(corpus, name, sum(each.n_documents for each in streams.values()))
     expected = corpus.expected_words()
     for name, words in (expected or {}).items():
         if streams[name].n_words != words:
@@ -345,6 +338,24 @@ def _check_streams(corpus: Corpus, streams: dict[Split, _Stream]) -> None:
                 "files, or corpus: text_files for your own",
                 path="data.corpus",
             )
+
+
+def _empty_split(corpus: Corpus, name: Split, n_documents: int) -> ConfigError:
+    rule = corpus.recipe().get("split")
+    if rule != HASH_SPLIT:
+        where = "" if rule is None else f" ({rule})"
+        return ConfigError(
+            f"= {corpus.config.corpus}: the {name} split is empty{where}: the text is too short, or all of it is "
+            "also in another split; give more text",
+            path="data.corpus",
+        )
+    dropped = corpus.facts().get("duplicates_dropped", 0)
+    return ConfigError(
+        f"= {corpus.config.corpus}: the {name} split is empty. The corpus has {n_documents:,} "
+        f"different documents ({dropped:,} copies were dropped), too few for a split 90/5/5 by their hashes; "
+        f"give fifty or more, or one file, which is split by position",
+        path="data.corpus",
+    )
 
 
 class _Ticker:

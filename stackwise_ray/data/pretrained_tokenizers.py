@@ -127,7 +127,14 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
 
     files = _files(folder)
     if any(path.name in _OWN_FILES for path in files):
-        return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(str(folder)))
+        try:
+            return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(str(folder)))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"= {folder}: transformers cannot read its tokenizer ({str(error).strip().splitlines()[0]}); save it "
+                "again (tokenizer.save_pretrained), which writes tokenizer.json",
+                path="data.tokenizer",
+            ) from error
     if len(files) == 2:
         return GPT2Tokenizer(vocab=str(files[0]), merges=str(files[1]))
     if files[0].name == _BERT_FILE:

@@ -66,6 +66,8 @@ def build_model(
         34176
     """
     family = check_model(model, seq_len=seq_len)
+    if model.pretrained is not None:
+        _check_rows(str(model.pretrained), entries=vocab_size)
     if model.vocab_size is not None:
         if model.vocab_size < vocab_size:
             raise ConfigError(
@@ -122,6 +124,17 @@ def _from_config(config: PretrainedConfig, role: str, device: str | torch.device
     if shapes_alone:
         model.tie_weights()  # a part of the initialisation that was left out
     return model
+
+
+def _check_rows(source: str, *, entries: int) -> None:
+    """Refuses saved weights that have no embedding for some entries of the tokenizer."""
+    rows = saved_config(saved_folder(source, path="model.pretrained"), path="model.pretrained").vocab_size
+    if rows < entries:
+        raise ConfigError(
+            f"{source} has {rows} token embeddings, but the tokenizer has {entries} entries: ids from {rows} on have "
+            "no embedding. Resize the model and save it again (model.resize_token_embeddings(len(tokenizer))), or use "
+            "the tokenizer that it was trained with",
+        )
 
 
 def _from_pretrained(

@@ -21,14 +21,14 @@ class DataFacts:
         vocab_size: Entries of the tokenizer; None: not known, because the data are not on this machine.
         split_tokens: Tokens of each split; None: the data are not on this machine.
         tokenizer: Its folder; None: the data are not on this machine.
-        remark: A note for the reader of the plan if the data are not on this machine.
+        remarks: Notes for the reader of the plan: data that are not on this machine, a split that is the user's own.
     """
 
     vocab_size: int | None
     special_ids: Mapping[str, int]
     split_tokens: Mapping[str, int] | None = None
     tokenizer: Path | None = None
-    remark: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: PreparedData) -> DataFacts:
@@ -38,6 +38,7 @@ class DataFacts:
             special_ids=data.special_ids,
             split_tokens={name: split.n_tokens for name, split in data.splits.items()},
             tokenizer=data.directory / "tokenizer",
+            remarks=data.remarks,
         )
 
     @classmethod
@@ -51,8 +52,10 @@ class DataFacts:
         return cls(
             vocab_size=vocab_size,
             special_ids=special_ids,
-            remark=f"{trial.data.corpus} is not on this machine: the plan counts with {counted}{whose} and without the "
-            f"lengths of its splits; the run needs the data. {str(problem).rstrip('.')}.",
+            remarks=(
+                f"{trial.data.corpus} is not on this machine: the plan counts with {counted}{whose} and without the "
+                f"lengths of its splits; the run needs the data. {str(problem).rstrip('.')}.",
+            ),
         )
 
 

@@ -305,7 +305,7 @@ def plan_cells(
         rows.append(_row(cell, calibration, threads, device.of(cell.trial)))
     elsewhere = {row.device for row in rows if row.seconds is not None} - {CPU, None} if not device.here else ()
     said = [f"times on a GPU are those of another machine's {name}" for name in elsewhere]
-    said += dict.fromkeys(cell.data.remark for cell in cells if cell.data.remark is not None)
+    said += dict.fromkeys(remark for cell in cells for remark in cell.data.remarks)
     return SweepPlan(
         name=name, rows=tuple(rows), slots=slots, notes=(*said, *notes), start_seconds=calibration.start_seconds()
     )

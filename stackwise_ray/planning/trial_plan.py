@@ -305,6 +305,8 @@ def _evaluation_flops(
         total += windows * flops[stage_number].evaluation_per_sequence
     if wants_full_evaluation(trial, final_evaluation) and split_tokens is not None:
         for split in ("validation", "test"):
+            if split not in split_tokens:  # a corpus may have no test split
+                continue
             offsets = strided_windows(split_tokens[split], seq_len).offsets
             total += len(offsets) * flops[-1].evaluation_per_sequence
     before_finish = plan.stages[-1].finishes  # then the same is scored once more

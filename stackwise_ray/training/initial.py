@@ -103,41 +103,70 @@ def charged(trial: TrialConfig) -> TrialConfig:
 
 
 def check_tokenizer(trial: TrialConfig, tokenizer: Path) -> None:
-    """Refuses to go on from a run whose tokens are others than the trial's.
+    """Refuses to go on from weights whose tokens are others than the trial's.
 
     Args:
         tokenizer: Folder of the trial's own.
 
     Raises:
-        ConfigError: `training.init_from` has another tokenizer, or none.
+        ConfigError: `training.init_from` or `model.pretrained` has another tokenizer, or none.
     """
     folder = initial_model(trial)
-    if folder is None or trial.training.init_from is None:
+    if folder is None:
         return
-    if not (folder / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"= {folder} has no tokenizer.json beside its weights, so the meaning of its token ids is unknown; save "
-            "its tokenizer there (tokenizer.save_pretrained)",
-            path=_PATH,
-        )
-    mine, theirs = _tokenizer(tokenizer), _tokenizer(folder)
+    path = "model.pretrained" if trial.training.init_from is None else _PATH
+    named = str(trial.model.pretrained if trial.training.init_from is None else folder)
+    if _same_source(trial.data.tokenizer, named):
+        return
+    mine, theirs = _tokenizer(tokenizer / "tokenizer.json"), _saved_tokenizer(folder, named, path)
     if mine == theirs:
         return
     sizes = f"{len(theirs['vocabulary'])} tokens, the trial's {len(mine['vocabulary'])}"
     odd = sorted(dict(theirs["vocabulary"].items() ^ mine["vocabulary"].items()))
     differ = f"for example {odd[0]!r} is not the same in both" if odd else "text is cut in another way"
     raise ConfigError(
-        f"= {folder} has another tokenizer than data.tokenizer = {trial.data.tokenizer} on {trial.data.corpus} "
-        f"({sizes}; {differ}); use the tokenizer of the checkpoint: data.tokenizer={folder}",
-        path=_PATH,
+        f"= {named} has another tokenizer than data.tokenizer = {trial.data.tokenizer} on {trial.data.corpus} "
+        f"({sizes}; {differ}); use the tokenizer of the checkpoint: data.tokenizer={named}",
+        path=path,
     )
 
 
-def _tokenizer(folder: Path) -> dict[str, Any]:
-    """What decides which ids a text becomes."""
+def _same_source(tokenizer: str, named: str) -> bool:
+    """Whether the trial takes its tokenizer from where the weights are."""
+    return tokenizer == named or (
+        Path(tokenizer).expanduser().is_dir()
+        and Path(tokenizer).expanduser().resolve() == Path(named).expanduser().resolve()
+    )
+
+
+def _saved_tokenizer(folder: Path, named: str, path: str) -> dict[str, Any]:
+    """The tokenizer beside saved weights, or that of the same name on the hub.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return _tokenizer(folder / "tokenizer.json")
+    from stackwise_ray.data.pretrained_tokenizers import PretrainedSource
+
+    try:
+        return _parts(PretrainedSource(named).load().backend_tokenizer)
+    except ConfigError:
+        raise ConfigError(
+            f"= {named} has no tokenizer.json beside its weights, so the meaning of its token ids is unknown; save "
+            "its tokenizer there (tokenizer.save_pretrained)",
+            path=path,
+        ) from None
+
+
+def _tokenizer(file: Path) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return _parts(Tokenizer.from_file(str(file)))
+
+
+def _parts(tokenizer: Any) -> dict[str, Any]:
+    """What decides which ids a text becomes."""
     parts = json.loads(tokenizer.to_str())
     return {
         "vocabulary": tokenizer.get_vocab(),

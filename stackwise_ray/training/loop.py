@@ -318,14 +318,14 @@ class TrainingLoop:
                 yield self.record({})
 
     def score_whole_splits(self) -> Records:
-        """The final evaluation: exact perplexities of the validation and test splits.
+        """The final evaluation: exact perplexities of the validation and test splits, where there are both.
 
         Raises:
             TrialError: The objective is not next-token prediction, which alone has a split's exact likelihood.
         """
         if not self._tools.objective.left_to_right:
             raise TrialError("data.final_evaluation = full needs a model that reads from left to right; write fixed")
-        for split in ("validation", "test"):
+        for split in self.assembly.data.held_out:
             yield from self.timed_evaluation(self._evaluator.whole_split(split))
 
     def finish_components(self) -> Records:

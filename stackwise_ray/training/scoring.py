@@ -242,7 +242,7 @@ def _score(trained: TrainedModel, data: PreparedData, progress: ProgressCallback
         if trained.trial.fills_masks:
             metrics.update(to_end(evaluator.masked_ratios(), "scoring five shares of masks", progress))
         if objective.left_to_right:
-            for split in ("validation", "test"):
+            for split in data.held_out:
                 metrics.update(score_split(evaluator, split, progress))
     return Scores(model=trained.source, weights=trained.fingerprint, metrics=metrics, data_fingerprint=data.fingerprint)
 

@@ -11,8 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from stackwise_ray.config.space.analysis_rules import metrics_read
 from stackwise_ray.config.space.designs import Arm, Design, arm_resolve, tuned
 from stackwise_ray.config.space.domains import enumerate_grid
+from stackwise_ray.config.space.metric_names import on_whole_splits
 from stackwise_ray.config.space.resolver import Resolver
 from stackwise_ray.config.space.seeds import first_seeds, replicate_seeds, tuning_seeds, with_seed
 from stackwise_ray.config.space.sweep_config import AdaptiveSeeds, Search, SearchDesign, SweepConfig
@@ -131,9 +133,11 @@ def plan_sweep(
         notes.append(_search_costs(sweep))
     notes += [f"excluded as asked: {arm.name} ({arm.reason})" for arm in design.excluded]
     possible, rule = _seeds_possible(sweep, design, verdicts)
+    cells = list(_cells(sweep, design, corpora, possible))
+    _check_splits(sweep, cells)
     plan = plan_cells(
         sweep.name,
-        list(_cells(sweep, design, corpora, possible)),
+        cells,
         slots=slots,
         threads=resources.cpus_per_trial,
         gpus=resources.gpus_per_trial,
@@ -342,6 +346,27 @@ def _cells(sweep: SweepConfig, design: Design, corpora: PreparedCorpora, possibl
         tuning = _tuning_trials(arm, sweep, design) if sweep.tune else []
         if tuning:
             yield _cell(arm.name, "tuning", tuning[0].trial, len(tuning), corpora)
+
+
+def _check_splits(sweep: SweepConfig, cells: Sequence[Cell]) -> None:
+    """Refuses a metric of the test split where a text has none.
+
+    Raises:
+        ConfigError: Names what asks for the metric, and the arm.
+    """
+    asked = [(place, read.metric) for place, read in metrics_read(sweep)]
+    asked += [(sweep.place_of_objective(number, "metric"), goal.metric) for number, goal in enumerate(sweep.objective)]
+    for place, metric in asked:
+        if not (on_whole_splits(metric) and metric.startswith("test/")):
+            continue
+        for cell in cells:
+            if cell.data.split_tokens is not None and "test" not in cell.data.split_tokens:
+                raise ConfigError(
+                    f"= {metric} is not reported by the arm {cell.arm}: its text has no test split; write "
+                    f"{metric.replace('test/', 'validation/').replace('/loss', '/loss_full')}, or add test files",
+                    path=place,
+                    source=sweep.source,
+                )
 
 
 def _search_trials(sweep: SweepConfig, design: Design) -> int:

@@ -2,7 +2,11 @@
 
 Trial n samples with its own sampler, seeded by (root seed, "search", n). The journal stores its point as a decision
 before the trial runs. So after a kill the study is replayed: known points go through `ask` with their values fixed,
-known results through `tell`, and the search continues with the next number. No point is lost, and none is drawn anew.
+known results through `tell`, and the search continues with the next number. No point is lost, and none is drawn anew:
+what is proposed again is the recorded point itself, not what Optuna makes of it.
+
+A sampler may ask for a space-filling start: its first points are those of a scrambled Sobol sequence (Owen, 1998), one
+sequence per search.
 """
 
 from __future__ import annotations
@@ -35,10 +39,16 @@ from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.core.seeding import SEARCH, stream_seed
 from stackwise_ray.trials.samplers import SAMPLERS
 from stackwise_ray.trials.sources import Proposal
+from stackwise_ray.trials.tuning import quantile
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+_TAIL = 1e-6
+"""The share of a normal distribution beyond either end that no search draws."""
+_TRIES_OF_THE_MODEL = 20
+"""After so many rejected points of one trial the next are drawn at random: a model that learns nothing from a rejection
+would propose the same forbidden value again and again."""
 MOST_REJECTIONS = 500
 """Draws of one trial that may break a constraint before the space counts as empty."""
 
@@ -78,9 +88,9 @@ class OptunaSource:
         self._space, self._resolve, self._make = space, resolve, propose
         self._trials, self._root_seed = trials, root_seed
         self._metrics = [goal.metric for goal in goals]
-        make = SAMPLERS.get(sampler).make
-        assert make is not None, sampler
-        self._sampler = make
+        entry = SAMPLERS.get(sampler)
+        assert entry.make is not None, sampler
+        self._sampler, self._spread = entry.make, entry.spread
         self._known, self._record = dict(known), record
         self._study = optuna.create_study(
             directions=[goal.direction for goal in goals],
@@ -96,10 +106,12 @@ class OptunaSource:
         key = str(number)
         if key in self._known:
             self._study.sampler = self._seeded(number)
-            self._study.enqueue_trial(self._raw(self._known[key], key))
+            known = self._known[key]
+            self._study.enqueue_trial(self._raw(known, key))
             trial = self._study.ask()
             point, _ = draw(self._space, partial(suggest, trial), self._resolve)
-            proposal = self._make(number, point)
+            # A value may change in its last digit on its way through Optuna's parameter and back.
+            proposal = self._make(number, {path: known.get(path, value) for path, value in point.items()})
         else:
             trial, proposal = self._draw(number)
             self._record(key, dict(proposal.parameters))
@@ -143,14 +155,19 @@ class OptunaSource:
                     ) from None
         return raw
 
-    def _seeded(self, *names: int) -> BaseSampler:
-        return self._sampler(stream_seed(self._root_seed, SEARCH, *names) % 2**32)  # numpy's legacy generators' range
+    def _seeded(self, *names: int, blind: bool = False) -> BaseSampler:
+        make = SAMPLERS.get("random").make if blind else self._sampler
+        assert make is not None
+        return make(stream_seed(self._root_seed, SEARCH, *names) % 2**32)  # numpy's legacy generators' range
 
     def _draw(self, number: int) -> tuple[optuna.Trial, Proposal]:
         """A new point that meets every constraint: the ones that do not are drawn again, never penalised."""
         broken: str | None = None
         for attempt in range(MOST_REJECTIONS):
-            self._study.sampler = self._seeded(*((number, attempt) if attempt else (number,)))
+            names = (number, attempt) if attempt else (number,)
+            self._study.sampler = self._seeded(*names, blind=attempt >= _TRIES_OF_THE_MODEL)
+            if number < self._spread:
+                self._study.enqueue_trial(self._spread_point(number + attempt * self._spread), skip_if_exists=False)
             trial = self._study.ask()
             point, broken = draw(self._space, partial(suggest, trial), self._resolve)
             if broken is None:
@@ -162,12 +179,28 @@ class OptunaSource:
             path="search.space",
         )
 
+    def _spread_point(self, index: int) -> dict[str, Any]:
+        """Point `index` of the search's Sobol sequence as Optuna's parameters, inactive factors included."""
+        import numpy as np
+        from scipy.stats import qmc  # here: most of a second, and most searches do not begin so
+
+        seed = stream_seed(self._root_seed, SEARCH, "spread")
+        sequence = qmc.Sobol(len(self._space.factors), rng=np.random.default_rng(seed))
+        if index:
+            sequence.fast_forward(index)
+        raw: dict[str, Any] = {}
+        for factor, share in zip(self._space.factors, sequence.random(1)[0], strict=True):
+            raw.update(parameters(factor, quantile(factor.domain, float(share))))
+        return raw
+
 
 def suggest(trial: optuna.Trial, factor: Factor) -> Any:
     """One value of a factor by Optuna's define-by-run interface; the parameter is named by its path."""
     path = factor.path
     match factor.domain:
-        case Choice(values):
+        case Choice(values) as domain:
+            if domain.ascending is not None:
+                return domain.ascending[trial.suggest_int(path, 0, len(values) - 1)]
             return values[trial.suggest_categorical(path, list(range(len(values))))]  # values may be mappings
         case Uniform(low, high):
             return trial.suggest_float(path, low, high)
@@ -178,7 +211,7 @@ def suggest(trial: optuna.Trial, factor: Factor) -> Any:
         case LogIntRange(low, high):
             return trial.suggest_int(path, low, high, log=True)
         case Normal() as domain:
-            return domain.at(trial.suggest_float(f"{path}:quantile", 1e-6, 1 - 1e-6))
+            return domain.at(trial.suggest_float(f"{path}:quantile", _TAIL, 1 - _TAIL))
         case Subsets(items):
             return [item for item in items if trial.suggest_categorical(f"{path}:{item}", [False, True])]
 
@@ -192,9 +225,10 @@ def parameters(factor: Factor, value: Any) -> dict[str, Any]:
     path, domain = factor.path, factor.domain
     match domain:
         case Choice(values):
-            return {path: values.index(value)}
+            return {path: (values if domain.ascending is None else domain.ascending).index(value)}
         case Normal(mean, deviation):
-            return {f"{path}:quantile": NormalDist(mean, deviation).cdf(value)}
+            share = NormalDist(mean, deviation).cdf(value)
+            return {f"{path}:quantile": min(max(share, _TAIL), 1 - _TAIL)}  # rounding may lead beyond the ends
         case Subsets(items):
             if not set(value) <= set(items):
                 raise ValueError(value)

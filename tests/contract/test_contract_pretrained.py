@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,15 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from stackwise_ray.config.trial import Budget, ModelConfig, TrialConfig
+from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.data import PreparedData, prepare
 from stackwise_ray.models import build_model
 from stackwise_ray.models.growth.insertion import GATE
+from stackwise_ray.planning.preparation import DataFacts
+from stackwise_ray.planning.sweep_plan import Cell, plan_cells
 from stackwise_ray.planning.trial_plan import plan_trial
 from stackwise_ray.training.assembly import assemble
+from stackwise_ray.training.initial import check_tokenizer
 from stackwise_ray.training.scoring import load_model
 from tests.small_models import MODELS, mostly_slow
 from tests.small_trials import TRIAL, run, step_losses, with_training
@@ -33,7 +40,45 @@ def saved(model: ModelConfig, folder: Path, data: PreparedData) -> Path:
     torch.manual_seed(5)
     built = build_model(model, vocab_size=data.vocab_size, seq_len=16, special_ids=data.special_ids)
     built.save_pretrained(folder)
+    shutil.copytree(data.directory / "tokenizer", folder, dirs_exist_ok=True)
     return folder
+
+
+def test_weights_of_another_tokenizer_are_refused_in_the_plan_and_before_training(tmp_path: Path) -> None:
+    data = prepare(TRIAL.data)
+    folder = saved(MODELS["gpt2"], tmp_path / "weights", data)
+    trial = pretrained(MODELS["gpt2"], folder)
+    check_tokenizer(trial, data.directory / "tokenizer")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    first, second = list(content["model"]["vocab"])[:2]
+    vocabulary = content["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    message = r"model\.pretrained = .* has another tokenizer than data\.tokenizer = bytes .*: data\.tokenizer=/"
+    with pytest.raises(ConfigError, match=message):
+        assemble(trial, data, CPU)
+    cell = Cell(arm="one", role="replicate", trial=trial, trials=1, data=DataFacts.of(data))
+    (row,) = plan_cells("a sweep", [cell], slots=1, threads=1).rows
+    assert re.search(message, str(row.refused))
+
+
+def test_weights_without_a_tokenizer_are_refused(tmp_path: Path) -> None:
+    data = prepare(TRIAL.data)
+    folder = saved(MODELS["gpt2"], tmp_path / "weights", data)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ConfigError, match=r"model\.pretrained = .* has no tokenizer\.json beside its weights"):
+        assemble(pretrained(MODELS["gpt2"], folder), data, CPU)
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_one_message(tmp_path: Path) -> None:
+    data = prepare(TRIAL.data)
+    folder = saved(MODELS["gpt2"], tmp_path / "weights", data)
+    message = r"weights has 260 token embeddings, but the tokenizer has 263 entries: .*resize_token_embed"
+    for rows in (None, 263, 320):
+        model = replace(MODELS["gpt2"], pretrained=str(folder), vocab_size=rows)
+        with pytest.raises(ConfigError, match=message):
+            build_model(model, vocab_size=263, seq_len=16)
 
 
 @every_model

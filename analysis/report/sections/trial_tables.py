@@ -13,7 +13,7 @@ from stackwise_ray.core.metric_catalogue import format_metric
 from stackwise_ray.core.quantities import format_bytes, format_count, format_seconds
 
 from ...render import Grid
-from ...table.runs import EARLIER
+from ...table.sources.sweep_journal import EARLIER
 from ...table.sweep_directory import Sweep
 from ..page import ALL_RUNS, Block, Section, Table, arm_anchor, plain, role_anchor, run_anchor
 from ..summary import Summary

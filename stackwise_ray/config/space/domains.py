@@ -29,6 +29,13 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    @property
+    def ascending(self) -> tuple[float, ...] | None:
+        """The values from small to large if all of them are numbers: a sampler may then learn from neighbours."""
+        if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in self.values):
+            return None
+        return tuple(sorted(self.values))
+
 
 @dataclass(frozen=True)
 class Uniform:

@@ -24,10 +24,12 @@ class Sampler:
         make: From a seed to a sampler of Optuna; raises ConfigError where it cannot work on this machine. None: nothing
             is drawn, every point of the space is tried (`trials.proposals`).
         several_objectives: Whether a search by it may have more than one objective.
+        spread: How many of a search's first points are spread evenly over the space, before the sampler is asked.
     """
 
     make: Callable[[int], BaseSampler] | None
     several_objectives: bool = True
+    spread: int = 0
 
 
 SAMPLERS: Registry[Sampler] = registries.SAMPLERS

@@ -1,4 +1,4 @@
-"""Gaussian processes with expected improvement."""
+"""Gaussian processes with expected improvement, after ten points that are spread over the space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def gp(seed: int) -> BaseSampler:
     """It models noise, because a loss depends on its seed."""
     from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed, deterministic_objective=False)
+    return GPSampler(seed=seed, deterministic_objective=False, n_startup_trials=_SPREAD)
 
 
-SAMPLERS.register("gp")(Sampler(make=gp, several_objectives=False))
+_SPREAD = 10
+SAMPLERS.register("gp")(Sampler(make=gp, several_objectives=False, spread=_SPREAD))

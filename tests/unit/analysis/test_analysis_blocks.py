@@ -9,7 +9,8 @@ import pytest
 from synthetic_sweeps import final_metrics, table
 
 from analysis import AnalysisError, aggregate, compare, compare_sequentially, load_runs
-from analysis.scaling.law_table import read_law_runs, rename_columns
+from analysis.scaling.law_table import read_law_runs
+from analysis.table.selection import rename_columns
 
 
 def test_a_missing_block_is_listed_with_its_reason_and_the_verdict_is_conditional():

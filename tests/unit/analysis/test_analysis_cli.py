@@ -54,7 +54,7 @@ def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, caps
     code, out, _ = run(capsys, monkeypatch, "compare", ablation, "--margin", 0.02)
     assert code == 0
     assert re.search(r"token_local +\+[^\n]* worse ", out)
-    assert "left out when loading: 15 × role tuning" in out
+    assert "left out: 15 × role tuning" in out
     assert "\x1b[" not in out
 
 
@@ -172,8 +172,7 @@ def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkey
     ("content", "words", "message"),
     [
         ("arm,seed,loss,flops\na,0,1,\nb,0,2,\n", ("--metric", "flops"), "metric = 'flops' is empty in every run"),
-        ("arm;seed;loss\na;0;1,0\nb;0;2,0\n", (), "its values are separated by ';'; save it with commas"),
-        ("arm,seed,loss\na,0,1\nb,0,1.0x\nb,1,?\n", (), "'1.0x' (arm 'b', block 0, and 1 more); write a number"),
+        ("arm,seed,loss\na,0,1\nb,0,1.0x\nb,1,?\n", (), "'1.0x' (arm 'b', block 0, row 1, and 1 more); write a number"),
         (b"\x7fELF\x02\x89\xff\x00", (), "not a text file in UTF-8; give a CSV table"),
         ("arm,seed,loss,flops\na,0,1,1\nb,0,2,2\n", (), "(equal=None; --equal none)"),
         ("arm,seed,loss\na,0,1\na,0,2\n", (), "tells them apart as block"),

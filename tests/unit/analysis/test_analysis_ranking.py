@@ -201,7 +201,7 @@ def test_the_diagram_and_every_rendering_are_written(tmp_path):
         (lambda table: table.assign(score="good"), "holds text"),
         (lambda table: pd.concat([table, table.assign(score=0.5)]), "different runs in block t0"),
         (lambda table: table.assign(data_fingerprint=[f"{i:x}" for i in range(len(table))]), "different data"),
-        (lambda table: table.assign(status="failed"), "no run of the table can be used"),
+        (lambda table: table.assign(status="failed"), "56 of 56 runs left out: status failed; no run is left"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused_by_name(change, words):

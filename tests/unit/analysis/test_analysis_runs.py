@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError, load_curves, load_runs, write_report
-from analysis.table.mlflow_runs import _nested
+from analysis.table.sources.mlflow_experiment import _nested
 from stackwise_ray.config.loading import load_trial
 from stackwise_ray.config.trial.editing import to_plain
 from stackwise_ray.core.records import TABLE_COLUMNS, loss_kind

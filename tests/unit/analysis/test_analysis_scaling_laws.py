@@ -16,7 +16,8 @@ from synthetic_laws import TRUTH, best_params, loss_of, make_runs, noisy_fit
 import analysis
 from analysis.plain_json import dump_json
 from analysis.scaling.certificate import HoldOut
-from analysis.scaling.law_table import derive_tokens, drop_highest, rename_columns
+from analysis.scaling.law_table import derive_tokens, drop_highest
+from analysis.table.selection import rename_columns
 from stackwise_ray.core.errors import AnalysisError
 
 SHARED = os.environ.get("STACKWISE_DATA")
@@ -320,8 +321,8 @@ REFUSED = {
     "1 stopped among 30 runs": (put("status", {3: "stopped"}, "finished"), {}),
     "1 of 30 values are not positive finite numbers (first: nan": (put("loss", {3: float("nan")}), {}),
     "(first: inf, row 4)": (put("loss", {4: float("inf")}), {}),
-    "(first: -1.0": (put("tokens", {2: -1.0}), {}),
-    "(first: 'diverged'": (put("loss", {2: "diverged"}), {}),
+    "(first: -1,": (put("tokens", {2: -1.0}), {}),
+    "text where a number should be: 'diverged' (row 2)": (put("loss", {2: "diverged"}), {}),
     "mixed different data": (put("data_fingerprint", {5: "b"}, "a"), {}),
     "mixed kinds of loss in column 'tokenizer'": (put("tokenizer", {5: "bytes"}, "bpe:512"), {}),
     "mixed kinds of loss in column 'loss_kind'": (put("loss_kind", {5: "masked"}, "causal"), {}),
@@ -385,12 +386,16 @@ def test_what_was_derived_and_left_out_stands_beside_the_fit():
     assert len(fit.exclusions) == 2
 
 
-def test_columns_are_renamed_only_where_nothing_is_hidden():
+def test_a_column_that_another_takes_the_name_of_keeps_its_numbers_under_another_name():
     table = make_runs(n=4)
     assert "params" in rename_columns(table.rename(columns={"params": "Model Size"}), {"params": "Model Size"}).columns
     with pytest.raises(AnalysisError, match="'Model' is not a column"):
         rename_columns(table, {"params": "Model"})
-    with pytest.raises(AnalysisError, match="has a column 'params' already"):
-        rename_columns(table, {"params": "tokens"})
+    moved = rename_columns(table, {"params": "tokens"})
+    assert moved["params"].tolist() == table["tokens"].tolist()
+    assert moved["original_params"].tolist() == table["params"].tolist()
+    assert "params is the column 'tokens', as asked" in moved.attrs["notes"][0]
+    with pytest.raises(AnalysisError, match="column 'tokens' cannot be params and flops at once"):
+        rename_columns(table, {"params": "tokens", "flops": "tokens"})
     with pytest.raises(AnalysisError, match="drop_highest = 4 must lie between"):
         drop_highest(table, 4)

@@ -205,11 +205,28 @@ def test_several_arms_share_the_level_and_each_is_the_verdict_on_its_own_differe
     assert "equal flops" in found.to_markdown()
 
 
-def test_the_order_of_the_table_is_the_order_of_the_blocks():
+def test_blocks_count_by_start_time_else_by_their_numbers_whatever_the_order_of_the_rows():
     runs = arms(count=1)
-    forth = compare_sequentially(runs, "loss", "a")
-    back = compare_sequentially(runs.iloc[::-1], "loss", "a")
-    assert forth.blocks["b0"] == back.blocks["b0"][::-1]
+    shuffled = runs.sample(frac=1.0, random_state=1)
+    by_seed = compare_sequentially(shuffled, "loss", "a")
+    assert by_seed.blocks["b0"] == tuple(str(seed) for seed in range(12))
+    assert by_seed.order == "seed, from the lowest"
+    assert by_seed["b0"] == compare_sequentially(runs, "loss", "a")["b0"]
+    days = [f"2026-01-{28 - seed:02d}T10:00:00Z" for seed in shuffled["seed"]]
+    by_start = compare_sequentially(shuffled.assign(Created=days), "loss", "a")
+    assert by_start.blocks["b0"] == by_seed.blocks["b0"][::-1]
+    assert by_start.order == "start time (Created)"
+
+
+def test_rows_are_the_last_order_and_refused_where_they_are_sorted_by_the_metric():
+    words = ["oak", "elm", "ash", "fir", "yew", "bay", "box", "fig", "gum", "hop", "ivy", "nut"]
+    runs = arms(count=1).assign(seed=lambda table: [words[seed] for seed in table["seed"]])
+    found = compare_sequentially(runs, "loss", "a")
+    assert found.blocks["b0"] == tuple(words)
+    assert found.sentence.endswith("; blocks count in the order of the rows, the only order that the table has.")
+    for descending in (False, True):
+        with pytest.raises(AnalysisError, match="in the table they are sorted by loss"):
+            compare_sequentially(runs.sort_values("loss", ascending=not descending), "loss", "a")
 
 
 def test_a_lost_block_and_unequal_budgets_are_stated_or_refused():

@@ -190,3 +190,9 @@ def test_published_tokenizers_have_their_sizes_and_ids(name, size, specials, tmp
 )
 def test_published_tokenizers_give_the_published_ids(name, text, ids):
     assert build(shared_tokenizer(name)).encode([text])[0].tolist() == ids
+
+
+def test_a_folder_whose_tokenizer_transformers_cannot_read_is_one_message(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    with pytest.raises(ConfigError, match=r"= .*: transformers cannot read its tokenizer .*save it again"):
+        tokenizer_source(str(tmp_path)).build(iter)

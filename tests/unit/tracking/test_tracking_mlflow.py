@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from analysis import compare, load_runs
-from analysis.__main__ import _two_sources
-from analysis.table import mlflow_runs
+from analysis.commands.selecting import selection, two_sources
+from analysis.table.sources import mlflow_experiment
+from analysis.table.sources.source_kind import LEFT_OUT
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import MetricRecord, loss_kind
 from stackwise_ray.tracking.journal import Journal
@@ -374,13 +375,44 @@ def test_an_experiment_of_somebody_else_is_read_and_compared(
     comparison = compare(runs, "val_loss", baseline="adam", arm="optimizer")
     assert comparison.verdicts == {"lion": "better"}
     assert any("budgets not recorded" in note for note in comparison.notes)
-    both, first = _two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer")
+    both, first = two_sources(f"{uri}#lm", f"{uri}#lm", "optimizer", selection(None, None, None, False))
     assert (len(both), len(both.attrs["exclusions"]), first) == (12, 4, f"{uri}#lm/adam")
     with pytest.raises(AnalysisError, match="no experiment 'ln'; did you mean 'lm'"):
         load_runs(f"{uri}#ln")
     with pytest.raises(AnalysisError, match=r"name an experiment after '#'.*lm"):
         load_runs(uri)
     assert not Path("mlruns").exists()
+
+
+def test_a_run_that_measured_something_counts_and_nested_ones_that_repeat_it_are_named(
+    client_and_uri: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client, uri = client_and_uri
+    experiment = client.create_experiment("nested", artifact_location=str(tmp_path / "artifacts"))
+
+    def made(name: str, parent: str | None, params: dict[str, str], **metrics: float) -> str:
+        tags = {} if parent is None else {"mlflow.parentRunId": parent}
+        run: str = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        for key, text in params.items():
+            client.log_param(run, key, text)
+        for key, value in metrics.items():
+            client.log_metric(run, key, value)
+        client.set_terminated(run)
+        return run
+
+    trained = made("trained", None, {"arm": "0e12345", "seed": "007"}, loss=2.0)
+    made("evaluated", trained, {"arm": "0e12345", "seed": "007"}, loss=2.6, mmlu=0.3)
+    study = made("study", None, {}, best_loss=1.8)
+    for seed in range(2):
+        made(f"trial-{seed}", study, {"arm": "0e98765", "seed": f"{seed:03d}"}, loss=1.8 + seed)
+    runs = load_runs(f"{uri}#nested")
+    assert runs["run_name"].tolist() == ["trained", "study", "trial-0", "trial-1"]
+    assert runs["loss"].tolist()[0] == 2.0
+    assert runs["arm"].tolist()[::2] == ["0e12345", "0e98765"]
+    assert [item["by"] for item in runs.attrs["exclusions"]] == ["nested"]
+    assert runs.attrs["notes"] == ["nested runs evaluated would take the place of their parents: left out"]
+    assert runs["started_at"].notna().all()
 
 
 def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_prefix(
@@ -398,16 +430,16 @@ def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_pref
         made.append(run.info.run_id)
     ours = client.create_run(experiment, tags={"trial_id": "t", "status": "stopped", "reason": ""})
     client.log_param(ours.info.run_id, "model.role", "decoder")
-    monkeypatch.setattr(mlflow_runs, "_PAGE", 2)
-    rows = mlflow_runs.read_experiment(f"{uri}#pages")
+    monkeypatch.setattr(mlflow_experiment, "_PAGE", 2)
+    rows = mlflow_experiment.read_experiment(f"{uri}#pages").rows
     assert [row["run_id"] for row in rows] == [*made, ours.info.run_id], "the oldest first"
     assert [row["status"] for row in rows] == ["finished", "interrupted", "failed", "stopped"]
     assert [row["run_name"] for row in rows[:3]] == ["finished", "killed", "failed"]
-    assert not any(row["_parent"] for row in rows)
+    assert not any(LEFT_OUT in row for row in rows)
     first, *_, last = rows
-    assert (first["loss"], first["parameters/loss"], first["tags/loss"]) == (1.5, 7, "mine")
-    assert (first["lr"], first["tags/lr"]) == (0.001, "high")
+    assert (first["loss"], first["parameters/loss"], first["tags/loss"]) == (1.5, "7", "mine")
+    assert (first["lr"], first["tags/lr"]) == ("1e-3", "high"), "text until a role asks"
     assert "loss_kind" not in first
     assert "attempt_seconds" not in first, "it has no end"
     assert (last["reason"], last["loss_kind"]) == (None, loss_kind({"model": {"role": "decoder"}}))
-    assert "pages" in mlflow_runs.experiment_names(uri)
+    assert "pages" in mlflow_experiment.experiment_names(uri)

@@ -348,3 +348,16 @@ def test_the_plan_of_a_search_prints_nothing_of_optuna(tmp_path: Path) -> None:
     assert "xperimental" not in done.stdout + done.stderr
     assert "optuna" not in done.stdout + done.stderr
     assert "9 trials" in done.stdout
+
+
+def test_a_metric_of_the_test_split_is_refused_where_a_text_has_none(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.txt").write_text("a word and another\n" * 999)
+    (tmp_path / "text" / "val.txt").write_text("a word or two\n" * 99)
+    named = f"data: text_files\n  overrides: {{data.path: {tmp_path / 'text'}, data.seq_len: 32, "
+    text = ARMS.replace("data: markov\n  overrides: {", named)
+    assert text != ARMS
+    said = plan(tmp_path, text + "objective: [{metric: validation/loss}]\n").notes
+    assert f"{tmp_path / 'text'}: there is no test split, and nothing measures it" in said
+    with pytest.raises(ConfigError, match=r"= test/loss is not reported by the arm \w+: its text has no test split"):
+        plan(tmp_path, text + "objective: [{metric: test/loss}]\n")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from optuna import create_study
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from stackwise_ray.config.space.domains import (
     Choice,
+    Factor,
     IntRange,
     LogIntRange,
     LogUniform,
@@ -24,7 +28,7 @@ from stackwise_ray.core.comparison_records import Goal
 from stackwise_ray.core.errors import ConfigError
 from stackwise_ray.core.records import TrialRecord
 from stackwise_ray.data.corpora.markov import MarkovSource
-from stackwise_ray.trials.search import OptunaSource
+from stackwise_ray.trials.search import OptunaSource, parameters, suggest
 from stackwise_ray.trials.sources import Proposal
 from stackwise_ray.trials.tuning import quantile, tuning_points
 
@@ -104,14 +108,19 @@ def propose(number: int, point: Mapping[str, Any]) -> Proposal:
 
 
 def source(
-    sampler: str, known: dict[str, Any], trials: int = 20, require: tuple[str, ...] = (), root_seed: int = 0
+    sampler: str,
+    known: dict[str, Any],
+    trials: int = 20,
+    require: tuple[str, ...] = (),
+    root_seed: int = 0,
+    raw: Mapping[str, Any] = RAW,
 ) -> OptunaSource:
     def record(key: str, values: Mapping[str, Any]) -> None:
         assert key not in known, "a decision is written once"
         known[key] = dict(values)
 
     return OptunaSource(
-        space(RAW, require),
+        space(raw, require),
         sampler=sampler,
         trials=trials,
         resolve=resolve,
@@ -169,6 +178,65 @@ def test_a_sampler_that_keeps_state_of_its_own_loses_and_repeats_nothing_when_re
     assert again[:7] == before
     assert len(again) == 20
     assert not any(parameters in before for parameters in again[7:])
+
+
+NORMAL = {"training.lr": {"normal": [1e-3, 3e-5]}, "training.gradient_clip": {"normal": [1.0, 0.1]}}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_a_normal_factor_is_proposed_again_to_the_last_digit(sampler: str) -> None:
+    known: dict[str, Any] = {}
+    before = [proposal.parameters for proposal in drive(source(sampler, known, raw=NORMAL, trials=9))]
+    back = [parameters(factor, before[0][factor.path]) for factor in space(NORMAL).factors]
+    assert all(0 < share < 1 for each in back for share in each.values())
+    known = json.loads(json.dumps(known))  # as the journal keeps it
+    assert [proposal.parameters for proposal in drive(source(sampler, known, raw=NORMAL, trials=9))] == before
+
+
+def test_the_share_of_the_last_value_of_a_normal_factor_stays_within_what_is_drawn() -> None:
+    (factor,) = space({"training.lr": {"normal": [0.1, 0.03]}}).factors
+    for share in (1e-6, 1 - 1e-6):
+        (back,) = parameters(factor, factor.domain.at(share)).values()
+        assert 1e-6 <= back <= 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([4096, 1024, 2048], IntDistribution),
+        ([1, 2.5, 3], IntDistribution),
+        (["a", "b", "c"], CategoricalDistribution),
+        ([True, False], CategoricalDistribution),
+        ([1, 2, None], CategoricalDistribution),
+    ],
+)
+def test_a_list_of_numbers_is_ordered_for_the_sampler_and_other_lists_are_not(values: list[Any], kind: type) -> None:
+    factor = Factor(path="x", domain=Choice(tuple(values)))
+    study = create_study()
+    trial = study.ask()
+    assert suggest(trial, factor) in values
+    assert isinstance(trial.distributions["x"], kind)
+    for value in values:
+        study.enqueue_trial(parameters(factor, value))
+        assert suggest(study.ask(), factor) == value
+    if kind is IntDistribution:
+        assert [parameters(factor, value)["x"] for value in sorted(values)] == list(range(len(values)))
+
+
+def test_a_gaussian_process_search_begins_with_points_all_over_the_space() -> None:
+    raw = {"training.lr": {"log_uniform": [1e-4, 1e-1]}, "training.gradient_clip": {"uniform": [0.0, 8.0]}}
+    for root_seed in range(3):
+        points = [proposal.parameters for proposal in drive(source("gp", {}, 8, root_seed=root_seed, raw=raw))]
+        clips = {math.floor(point["training.gradient_clip"]) for point in points}
+        rates = {math.floor((math.log10(point["training.lr"]) + 4) * 8 / 3) for point in points}
+        assert clips == rates == set(range(8))  # a Sobol sequence: eight points, one in each eighth of either range
+        assert points != [proposal.parameters for proposal in drive(source("gp", {}, 8, root_seed=9, raw=raw))]
+
+
+def test_points_of_the_start_that_break_a_constraint_are_drawn_again_by_the_same_sequence() -> None:
+    points = [p.parameters for p in drive(source("gp", {}, 8, require=("training.batch_tokens != 2048",)))]
+    assert {point["training.batch_tokens"] for point in points} == {1024, 4096}
+    assert len({point["training.lr"] for point in points}) == 8
 
 
 @pytest.mark.slow
