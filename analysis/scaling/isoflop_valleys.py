@@ -28,7 +28,7 @@ from .valley_bias import Biases, biases
 from .valley_fit import WINDOWS, ValleyFit, fit_valleys
 from .valley_floors import Floors, find_floors
 from .valley_noise import ENOUGH_SEEDS, seeds_noise
-from .valley_shape import Cells
+from .valley_shape import ValleyCells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -306,7 +306,7 @@ def _valley(name: str, runs: LawRuns, members: Any) -> IsoFlopBudget:
     return budget
 
 
-def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[Cells, tuple[Array, Array] | None]:
+def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[ValleyCells, tuple[Array, Array] | None]:
     """Sizes of the accepted budgets, and the noise between their seeds where it is known well enough."""
     number = np.full(int(groups.max()) + 1, -1)
     number[accepted] = np.arange(len(accepted))
@@ -316,7 +316,7 @@ def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[Cells, tupl
     squares, freedom = seeds_noise(budget, size, y, len(accepted))
     keys, cell, counts = np.unique(np.column_stack([budget, size]), axis=0, return_inverse=True, return_counts=True)
     flops = np.bincount(budget, runs.columns["flops"][taken]) / np.bincount(budget)
-    cells = Cells(
+    cells = ValleyCells(
         x=np.log(np.unique(params))[keys[:, 1]],
         y=np.bincount(cell, y) / counts,
         runs=counts.astype(float),

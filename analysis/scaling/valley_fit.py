@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .laws import Array
 from .valley_noise import LEAST_SD, drawn_together, neighbour_noise
-from .valley_shape import EXPECTED, Cells, Shape, budgets_own, fit_shape, without_lines
+from .valley_shape import EXPECTED, Shape, ValleyCells, budgets_own, fit_shape, without_lines
 
 WINDOWS = (0.5, 0.25)
 """Log-loss above a budget's lowest up to which a size takes part, the widest first: 1.65 and 1.28 times the loss."""
@@ -48,7 +48,7 @@ class ValleyFit:
         known: Whether the noise is: not where the curves have about as many coordinates as there are sizes.
     """
 
-    cells: Cells
+    cells: ValleyCells
     shape: Shape
     missed: Array
     window: float
@@ -70,7 +70,7 @@ class ValleyFit:
         return self.misfit**2 * _alike(x, other, self.length)
 
 
-def fit_valleys(cells: Cells, seeds: tuple[Array, Array] | None) -> ValleyFit:
+def fit_valleys(cells: ValleyCells, seeds: tuple[Array, Array] | None) -> ValleyFit:
     """Shape, noise and misfit of budgets whose lowest size is inside.
 
     Args:
@@ -84,7 +84,7 @@ def fit_valleys(cells: Cells, seeds: tuple[Array, Array] | None) -> ValleyFit:
     return fit
 
 
-def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> ValleyFit:
+def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -> ValleyFit:
     near = _near(cells, window)
     kept, shape = near, None
     variance, trust = np.full(cells.y.size, _FIRST_SD**2), np.ones(cells.y.size)
@@ -137,7 +137,7 @@ def _fit(cells: Cells, seeds: tuple[Array, Array] | None, window: float) -> Vall
     )
 
 
-def _near(cells: Cells, window: float) -> NDArray[np.bool_]:
+def _near(cells: ValleyCells, window: float) -> NDArray[np.bool_]:
     """Sizes less than `window` above the lowest of their budget, or above the second where that is far below it."""
     near = np.zeros(cells.y.size, dtype=bool)
     for members in _members(cells):
@@ -151,7 +151,7 @@ def _near(cells: Cells, window: float) -> NDArray[np.bool_]:
     return near
 
 
-def _enough(cells: Cells, near: NDArray[np.bool_], good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _enough(cells: ValleyCells, near: NDArray[np.bool_], good: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The good cells; all near ones of a budget that would be left with fewer than two."""
     kept = near & good
     for members in _members(cells):
@@ -160,29 +160,29 @@ def _enough(cells: Cells, near: NDArray[np.bool_], good: NDArray[np.bool_]) -> N
     return kept
 
 
-def _members(cells: Cells) -> Iterator[NDArray[np.intp]]:
+def _members(cells: ValleyCells) -> Iterator[NDArray[np.intp]]:
     for budget in range(cells.z.size):
         yield np.flatnonzero(cells.budget == budget)
 
 
-def _off(cells: Cells, shape: Shape, weights: Array) -> tuple[Array, Array]:
+def _off(cells: ValleyCells, shape: Shape, weights: Array) -> tuple[Array, Array]:
     """Log-loss less the shape, and the same less each budget's line, as of one run."""
     missed = cells.y - shape.at(cells.x, cells.z[cells.budget])[0]
     return missed, without_lines(missed[:, None], cells, weights)[:, 0] * np.sqrt(cells.runs)
 
 
-def _expected(cells: Cells, shape: Shape, weights: Array, missed: Array) -> Array:
+def _expected(cells: ValleyCells, shape: Shape, weights: Array, missed: Array) -> Array:
     """Log-loss less the shape and the line to be expected of each budget, as of one run: an outlier tilts no line."""
     left = without_lines(missed[:, None], cells, weights, shape.level, shape.tilt, EXPECTED)[:, 0]
     return left * np.sqrt(cells.runs)
 
 
-def _left(cells: Cells, kept: NDArray[np.bool_], shape: Shape) -> float:
+def _left(cells: ValleyCells, kept: NDArray[np.bool_], shape: Shape) -> float:
     """Sizes less the coordinates of the curves."""
     return float(kept.sum()) - 2.0 * cells.z.size - shape.used
 
 
-def _own_variance(cells: Cells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> tuple[Array, Array]:
+def _own_variance(cells: ValleyCells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> tuple[Array, Array]:
     """Of one run, by budget, from what shape, level and tilt leave; and its degrees of freedom."""
     count = cells.per_budget(np.ones(cells.y.size), kept)
     freedom = np.maximum(count - 2.0 - shape.used / cells.z.size, 0.25)
@@ -194,7 +194,7 @@ def _alike(x: Array, other: Array, length: float) -> Array:
 
 
 def _misfit(
-    cells: Cells, kept: NDArray[np.bool_], missed: Array, noise: Array, used: float, *, known: bool
+    cells: ValleyCells, kept: NDArray[np.bool_], missed: Array, noise: Array, used: float, *, known: bool
 ) -> tuple[float, float, float]:
     """Variance of the misfit over the median noise, its length, and the scale of the noise: restricted likelihood.
 

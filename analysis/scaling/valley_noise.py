@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .laws import Array
-from .valley_shape import Cells
+from .valley_shape import ValleyCells
 
 ENOUGH_SEEDS = 10
 """Degrees of freedom between seeds from which they, and not the residuals, are the noise."""
@@ -72,7 +72,7 @@ def seeds_noise(budget: NDArray[np.intp], size: NDArray[np.intp], y: Array, budg
     return np.asarray(squares, dtype=float), np.asarray(freedom, dtype=float)
 
 
-def neighbour_noise(cells: Cells, kept: NDArray[np.bool_], missed: Array) -> tuple[Array, Array]:
+def neighbour_noise(cells: ValleyCells, kept: NDArray[np.bool_], missed: Array) -> tuple[Array, Array]:
     """Sums of squares (budgets,) of each size against the line through its neighbours, and degrees of freedom.
 
     `missed` (cells,) is what the shape leaves of the log-loss: a smooth misfit of it hardly enters.

@@ -34,7 +34,7 @@ _TILTED = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class ValleyCells:
     """Sizes with runs, of all budgets in one list.
 
     Attributes:
@@ -107,7 +107,7 @@ def surface(theta: Array, n: Array, d: Array, wall: float) -> tuple[Array, Array
 
 def without_lines(
     columns: Array,
-    cells: Cells,
+    cells: ValleyCells,
     weights: Array,
     level: float = np.inf,
     tilt: float = np.inf,
@@ -131,7 +131,7 @@ def without_lines(
     return found
 
 
-def fit_shape(cells: Cells, kept: NDArray[np.bool_], weights: Array, begin: Shape | None) -> Shape:
+def fit_shape(cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, begin: Shape | None) -> Shape:
     """The shape that fits the kept cells best, by damped least squares.
 
     Args:
@@ -139,7 +139,7 @@ def fit_shape(cells: Cells, kept: NDArray[np.bool_], weights: Array, begin: Shap
         weights: One over the variance of each cell's mean log-loss (cells,).
         begin: A shape to start from, whose variances of level and tilt hold; None: several starts.
     """
-    part = Cells(x=cells.x[kept], y=cells.y[kept], runs=cells.runs[kept], budget=cells.budget[kept], z=cells.z)
+    part = ValleyCells(x=cells.x[kept], y=cells.y[kept], runs=cells.runs[kept], budget=cells.budget[kept], z=cells.z)
     weight = weights[kept]
     d = cells.z[part.budget] - part.x
     centre = (float(part.x.mean()), float(d.mean()))
@@ -197,7 +197,7 @@ def _descend(
     return cost, theta, slopes
 
 
-def budgets_own(cells: Cells, kept: NDArray[np.bool_], weights: Array, missed: Array) -> tuple[float, float]:
+def budgets_own(cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, missed: Array) -> tuple[float, float]:
     """Standard deviations of level and tilt over the budgets, by moments without the farthest; free for few budgets."""
     budgets = cells.z.size
     if budgets < _FEWEST_TO_JUDGE:
