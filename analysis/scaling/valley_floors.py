@@ -19,6 +19,8 @@ _POINTS, _FINE = 64, 1025
 BEYOND = 0.4
 """Log params by which a floor may lie beyond the sizes of a budget whose lowest size is inside: a factor of 1.5."""
 _JITTER = 1e-9
+_FARTHEST = 1.0
+"""Farthest that a draw moves a coordinate of the shape, each a logarithm: beyond, its tangent is another shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ def find_floors(fit: ValleyFit, draws: int, rng: np.random.Generator) -> Floors:
     grids = [_grid(fit, budget) for budget in range(fit.cells.z.size)]
     errors, elsewhere = _errors(fit, grids, draws, rng)
     theta = (errors + _own_lines(fit, draws, rng)) @ fit.shape.influence.T
+    theta /= np.maximum(np.abs(theta).max(axis=1, keepdims=True) / _FARTHEST, 1.0)
     floors, found, three, curves = [], [], [], []
     for budget, grid in enumerate(grids):
         fine = np.linspace(grid[0], grid[-1], _FINE)
@@ -51,7 +54,8 @@ def find_floors(fit: ValleyFit, draws: int, rng: np.random.Generator) -> Floors:
         m = fit.members(budget)
         at_cells = fit.shape.at(fit.cells.x[m], fit.cells.z[budget])[1]
         moved = (errors[:, m] - theta @ at_cells.T) @ smoother.T + theta @ slopes.T - elsewhere[budget]
-        drawn = _lowest(grid, coarse + moved) - _lowest(grid, coarse[None])[0] + floor
+        begin = None if fit.misfit or np.isnan(floor) else int(np.argmin(coarse))
+        drawn = _lowest(grid, coarse + moved, begin) - _lowest(grid, coarse[None])[0] + floor
         three.append(bool(np.isnan(floor)))
         if three[-1]:
             floor, drawn = _through_three(fit, budget, draws, rng)
@@ -123,15 +127,28 @@ def _curve(fit: ValleyFit, budget: int, grid: Array) -> tuple[Array, Array, Arra
     return shape + smoother @ fit.missed[m], smoother, slopes
 
 
-def _lowest(grid: Array, curves: Array) -> Array:
-    """Lowest point of each curve (rows, points) by the parabola through three points; nan at an end."""
-    lowest = np.argmin(curves, axis=1)
+def _lowest(grid: Array, curves: Array, begin: int | None = None) -> Array:
+    """Lowest point of each curve (rows, points) by the parabola through three points; nan at an end.
+
+    With `begin` it is the floor of the valley that this point lies in: a draw moves the shape along its tangent, which
+    says little far from the floor, above all where the tokens are nearly all lost.
+    """
+    lowest = np.argmin(curves, axis=1) if begin is None else _downhill(curves, begin)
     inside = np.clip(lowest, 1, grid.size - 2)
     rows = np.arange(len(curves))
     before, here, after = (curves[rows, inside + k] for k in (-1, 0, 1))
     bend = before - 2.0 * here + after
     good = (lowest == inside) & (bend > 0)
     return np.where(good, grid[inside] + (grid[1] - grid[0]) * (before - after) / 2.0 / np.where(good, bend, 1), np.nan)
+
+
+def _downhill(curves: Array, begin: int) -> NDArray[np.intp]:
+    """Where a walk downhill from a point of each curve (rows, points) ends."""
+    steps = np.diff(curves, axis=1)
+    right, left = steps[:, begin:] >= 0, steps[:, :begin][:, ::-1] <= 0
+    there = np.where(right.any(axis=1), begin + np.argmax(right, axis=1), curves.shape[1] - 1)
+    back = np.where(left.any(axis=1), begin - np.argmax(left, axis=1), 0)
+    return np.where(there > begin, there, back)
 
 
 def _through_three(fit: ValleyFit, budget: int, draws: int, rng: np.random.Generator) -> tuple[float, Array]:

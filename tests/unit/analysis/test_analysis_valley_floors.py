@@ -150,6 +150,14 @@ def test_few_budgets_and_sizes_have_optima_with_intervals_where_the_noise_is_kno
         assert "no intervals: " in str(fit)
 
 
+@pytest.mark.parametrize("lost", [0.0, 3e7])
+def test_sizes_in_a_narrow_span_leave_the_shape_open_and_the_interval_given(lost):
+    fit = analysis.fit_isoflop(grid(lost, sizes=6, span=12.0, seeds=2), bootstrap=200)
+    low, high = fit.intervals["a"]
+    assert low < true_exponent(lost) < high
+    assert fit.optima.lost <= 0.025
+
+
 def test_a_budget_is_refused_only_for_an_end_or_for_too_few_sizes():
     table = grid(3e8, noise=0.006, sizes=15)
     inside = table.groupby("flops")["loss"].apply(lambda losses: 0 < int(np.argmin(losses)) < len(losses) - 1)
