@@ -313,8 +313,8 @@ def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[ValleyCells
     taken = number[groups] >= 0
     budget, y, params = number[groups][taken], np.log(runs.loss[taken]), runs.columns["params"][taken]
     size = np.unique(params, return_inverse=True)[1]
-    squares, freedom = seeds_noise(budget, size, y, len(accepted))
     keys, cell, counts = np.unique(np.column_stack([budget, size]), axis=0, return_inverse=True, return_counts=True)
+    squares, freedom = seeds_noise(cell, y)
     flops = np.bincount(budget, runs.columns["flops"][taken]) / np.bincount(budget)
     cells = ValleyCells(
         x=np.log(np.unique(params))[keys[:, 1]],

@@ -74,7 +74,7 @@ def fit_valleys(cells: ValleyCells, seeds: tuple[Array, Array] | None) -> Valley
     """Shape, noise and misfit of budgets whose lowest size is inside.
 
     Args:
-        seeds: Sums of squares between seeds by budget and their degrees of freedom; None: noise of the residuals.
+        seeds: Sums of squares between seeds (cells,) and their degrees of freedom; None: noise of the residuals.
     """
     fit = _fit(cells, seeds, WINDOWS[0])
     for window in WINDOWS[1:]:
@@ -110,7 +110,11 @@ def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -
     weights = np.where(kept, 1.0, 1e-12) * cells.runs / variance
     missed, off = _off(cells, shape, weights)
     own, freedom = _own_variance(cells, kept, off, shape)
-    local, local_freedom = drawn_together(*(neighbour_noise(cells, kept, missed) if seeds is None else seeds))
+    if seeds is None:
+        squares, free = neighbour_noise(cells, kept, missed)
+    else:  # of the sizes that take part: a seed that diverged is no noise of the others
+        squares, free = (cells.per_budget(part, kept) for part in seeds)
+    local, local_freedom = drawn_together(squares, free)
     if seeds is None:
         local = np.minimum(local, 1.5 * own)
     known = seeds is not None or _left(cells, kept, shape) >= FEWEST_LEFT

@@ -19,8 +19,6 @@ _POINTS, _FINE = 64, 1025
 BEYOND = 0.4
 """Log params by which a floor may lie beyond the sizes of a budget whose lowest size is inside: a factor of 1.5."""
 _JITTER = 1e-9
-_FARTHEST = 1.0
-"""Farthest that a draw moves a coordinate of the shape, each a logarithm: beyond, its tangent is another shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,6 @@ def find_floors(fit: ValleyFit, draws: int, rng: np.random.Generator) -> Floors:
     grids = [_grid(fit, budget) for budget in range(fit.cells.z.size)]
     errors, elsewhere = _errors(fit, grids, draws, rng)
     theta = (errors + _own_lines(fit, draws, rng)) @ fit.shape.influence.T
-    theta /= np.maximum(np.abs(theta).max(axis=1, keepdims=True) / _FARTHEST, 1.0)
     floors, found, three, curves = [], [], [], []
     for budget, grid in enumerate(grids):
         fine = np.linspace(grid[0], grid[-1], _FINE)

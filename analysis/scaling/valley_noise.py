@@ -62,14 +62,11 @@ def _prior(squares: Array, freedom: Array) -> tuple[float, float] | None:
     return weight, float(np.exp(logs.mean() + digamma(weight / 2) - np.log(weight / 2)))
 
 
-def seeds_noise(budget: NDArray[np.intp], size: NDArray[np.intp], y: Array, budgets: int) -> tuple[Array, Array]:
-    """Sums of squares (budgets,) of runs about the mean of their size, and degrees of freedom."""
-    _, cell = np.unique(np.column_stack([budget, size]), axis=0, return_inverse=True)
-    means = np.bincount(cell, y) / np.bincount(cell)
-    squares = np.bincount(budget, (y - means[cell]) ** 2, budgets)
-    sizes = np.bincount(budget[np.unique(cell, return_index=True)[1]], minlength=budgets)
-    freedom = np.bincount(budget, minlength=budgets) - sizes
-    return np.asarray(squares, dtype=float), np.asarray(freedom, dtype=float)
+def seeds_noise(cell: NDArray[np.intp], y: Array) -> tuple[Array, Array]:
+    """Sums of squares (cells,) of runs about the mean of their size, and degrees of freedom."""
+    runs = np.bincount(cell)
+    means = np.bincount(cell, y) / runs
+    return np.asarray(np.bincount(cell, (y - means[cell]) ** 2), dtype=float), np.asarray(runs - 1, dtype=float)
 
 
 def neighbour_noise(cells: ValleyCells, kept: NDArray[np.bool_], missed: Array) -> tuple[Array, Array]:
