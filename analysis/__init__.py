@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .table.runs import load_curves, load_runs
     from .tasks.aggregation import aggregate
     from .tasks.hierarchical import hierarchical_bootstrap
+    from .tasks.items import ItemComparison, compare_items
     from .tasks.ranking import Ranking, rank
 
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     "FrontierFit": "scaling.frontier",
     "Interval": "paired.intervals",
     "IsoFlopFit": "scaling.isoflop_valleys",
+    "ItemComparison": "tasks.items",
     "Ranking": "tasks.ranking",
     "ScalingFit": "scaling.parametric_law",
     "SequentialComparison": "anytime.verdict",
@@ -50,6 +52,7 @@ _HOME = {
     "Verdict": "anytime.verdict",
     "aggregate": "tasks.aggregation",
     "compare": "paired.significance",
+    "compare_items": "tasks.items",
     "compare_sequentially": "anytime.sequential",
     "fit_frontier": "scaling.frontier",
     "fit_isoflop": "scaling.isoflop_valleys",
@@ -76,6 +79,7 @@ __all__ = [
     "FrontierFit",
     "Interval",
     "IsoFlopFit",
+    "ItemComparison",
     "Ranking",
     "ScalingFit",
     "SequentialComparison",
@@ -83,6 +87,7 @@ __all__ = [
     "Verdict",
     "aggregate",
     "compare",
+    "compare_items",
     "compare_sequentially",
     "fit_frontier",
     "fit_isoflop",

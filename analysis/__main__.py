@@ -1,5 +1,5 @@
 """`python -m analysis compare | fit | isoflop | report | verify | power | sequential | rank | aggregate |
-hierarchical`, in a shell.
+hierarchical | items`, in a shell.
 
 Each command prints a table; `--json`, `--markdown` and `--latex` print it for other programs and for papers. A mistake
 in what was asked ends with one message and exit code 2.
@@ -25,7 +25,10 @@ from .commands.printing import (
     Json,
     Latex,
     Markdown,
+    OneSide,
     Plugins,
+    Question,
+    Target,
     WholeHelp,
     completed,
     declared_arguments,
@@ -50,7 +53,7 @@ app = typer.Typer(
 )
 
 
-_COMPARE_HELP = """Compare every arm with a baseline, paired by block.
+_COMPARE_HELP = """Compare every arm with a baseline, paired by block, or with a target value.
 
 SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
 given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
@@ -65,6 +68,8 @@ first is the baseline.
         "compare",
         "experiments/ablation",
         "runs.csv --metric loss --baseline adam --arm optimizer --margin 0.02",
+        "runs.csv --metric loss --baseline adam --hypothesis non_inferior --margin 0.02",
+        "runs.csv --metric loss --target 3.28 --side better",
         "old.csv new.csv --metric accuracy --equal none",
         'runs.csv --map loss=val_loss --where "lr == 0.001" --where "model != tiny" --baseline a',
         '"sqlite:///mlflow.db#lm" --metric val_loss --baseline a --latex',
@@ -81,6 +86,9 @@ def compare(
         str | None, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none. [holm]")
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    target: Target = None,
+    hypothesis: Question = None,
+    side: OneSide = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
     test: Annotated[str | None, typer.Option(help="What decides: t, sign_flip or wilcoxon. [t]")] = None,
     equal: Annotated[
@@ -105,6 +113,9 @@ def compare(
         "baseline": baseline,
         "correction": correction,
         "margin": margin,
+        "target": target,
+        "hypothesis": hypothesis,
+        "side": side,
         "direction": direction,
         "test": test,
         "equal": equal,
@@ -118,7 +129,7 @@ def compare(
         declared = declared_arguments(sweep, metric, fixed_arguments)
     else:
         table, first = two_sources(source, other, arm, selected)
-        declared = {"baseline": first}
+        declared = {"baseline": first if target is None else None}
     asked = completed(given, declared, source, table, arm)
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
     table = selected.measured(table, asked["metric"], arm, *(block or ["seed"]))

@@ -6,11 +6,14 @@
 Every replay is a list of paired differences, normal with standard deviation 1. Under the null both methods look at
 every n up to --most and stop at the first rejection; the share that ever stops is the false positive rate. With an
 effect, the share that has decided rightly by 30 seeds and the median number of seeds are counted, with a margin the
-designs that end in "equivalent". Last, the seeds that a fixed design spends which guessed the effect wrong: planned for
-power .8 at half or twice the true effect, its size and the power that it really has, beside the mean seeds of looking
-(an undecided replay stops at the size that the most pessimistic fixed design would have spent).
+designs that end in "equivalent". Non-inferiority and one side are decided by the one-sided e-process, with a margin of
+1 standard deviation: at the margin both "non-inferior" and "inferior" are wrong. Last, the seeds that a fixed design
+spends which guessed the effect wrong: planned for power .8 at half or twice the true effect, its size and the power
+that it really has, beside the mean seeds of looking (an undecided replay stops at the size that the most pessimistic
+fixed design would have spent).
 
-Written under --results: anytime.json, anytime.md, anytime.png. The bars: false positives ≤ 5 %; power by 30 seeds ≥ .98
+Written under --results: anytime.json, anytime.md, anytime.png. The bars: false positives ≤ 5 %, and so false claims of
+non-inferiority, of inferiority and of one side; power by 30 seeds ≥ .98
 at 1.2 sd and ≥ .70 at .8 sd; median ≤ 6 seeds at 3 sd.
 """
 
@@ -31,6 +34,8 @@ from scipy.stats import t as student
 
 import analysis
 from analysis.anytime.e_process import confidence_sequence, first_crossings
+from analysis.anytime.one_sided import first_claims, one_sided_sequence
+from analysis.paired.hypotheses import Asked
 from analysis.plots.figures import canvas, save, styled
 from analysis.render import Grid
 
@@ -154,12 +159,41 @@ def equivalence(replays: int, most: int) -> list[dict[str, Any]]:
     return rows
 
 
+def one_sided(asked: Asked, effect: float, replays: int, most: int, seed: int) -> dict[str, Any]:
+    """How often each claim is made first, looking after every n, and how soon."""
+    rng = np.random.default_rng(seed)
+    step = max(1, CHUNK // most)
+    parts = []
+    for start in range(0, replays, step):
+        draws = rng.normal(effect, 1.0, size=(min(step, replays - start), most))
+        parts.append(first_claims(one_sided_sequence(draws, asked.main, ALPHA), asked.claims))
+    at, place = (np.concatenate(part) for part in zip(*parts, strict=True))
+    claims = {claim.decision: share(place == number) for number, claim in enumerate(asked.claims)}
+    return {
+        "effect_sd": effect,
+        "claims": claims,
+        "median_seeds": float(np.median(at[at > 0])) if (at > 0).any() else None,
+    }
+
+
+def non_inferiority(replays: int, most: int) -> list[dict[str, Any]]:
+    """Arms that are better, as good, worse within the margin, at it and beyond it (margin 1 sd)."""
+    asked = Asked(direction="minimize", hypothesis="non_inferior", margin=1.0)
+    effects = (-1.0, 0.0, 0.5, 1.0, 1.2, 2.0)
+    return [one_sided(asked, effect, replays, most, seed=300 + number) for number, effect in enumerate(effects)]
+
+
 def bars(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Each bar with what was measured."""
     rows = {row["effect_sd"]: row for row in found["effects"]}
     last = max(found["null"]["anytime"])
     level = found["null"]["anytime"][last]["share"]
     listed = [(f"false positives, a look at every n up to {last}", level, "≤", ALPHA)]
+    at_margin = next(row for row in found["non_inferiority"] if row["effect_sd"] == 1.0)["claims"]
+    for claim in ("non_inferior", "inferior"):
+        listed.append((f"false claims at the margin: {claim}", at_margin[claim]["share"], "≤", ALPHA))
+    one = found["one_side"]["claims"]["better"]["share"]
+    listed.append(("false claims without a difference: one side", one, "≤", ALPHA))
     for effect, least in ((1.2, 0.98), (0.8, 0.70)):
         power = rows[effect]["decided_rightly_by_30"]["share"]
         listed.append((f"power by {BY} seeds at {effect:g} sd", power, "≥", least))
@@ -245,6 +279,20 @@ def markdown(found: dict[str, Any]) -> str:
         (),
         (0, 1, 2),
     )
+    inferior = Grid(
+        ("true difference, margins", "better", "non-inferior", "inferior", "median seeds"),
+        tuple(
+            (
+                f"{row['effect_sd']:g}",
+                *(f"{row['claims'][name]['share']:.2%}" for name in ("better", "non_inferior", "inferior")),
+                f"{row['median_seeds']:g}",
+            )
+            for row in found["non_inferiority"]
+        ),
+        f"non-inferiority, margin 1 sd, up to {null['looked_at_every_n_up_to']} seeds: the first claim of each replay",
+        (),
+        tuple(range(5)),
+    )
     passed = Grid(
         ("bar", "measured", "limit", ""),
         tuple(
@@ -261,7 +309,7 @@ def markdown(found: dict[str, Any]) -> str:
         (1, 2),
     )
     head = f"`{found['command']}`, numpy {found['versions']['numpy']}, scipy {found['versions']['scipy']}.\n"
-    return "\n".join([head, *(grid.to_markdown() for grid in (passed, level, power, guesses, equal))])
+    return "\n".join([head, *(grid.to_markdown() for grid in (passed, level, power, guesses, equal, inferior))])
 
 
 @styled
@@ -323,6 +371,8 @@ def main() -> int:
         "effects": effects(options.replays, options.most),
         "wrong_guesses": wrong_guesses(options.replays),
         "equivalence": equivalence(options.replays, options.most),
+        "non_inferiority": non_inferiority(options.replays, options.most),
+        "one_side": one_sided(Asked(direction="minimize", side="better"), 0.0, options.replays, options.most, seed=400),
     }
     found["bars"] = bars(found)
     options.results.mkdir(parents=True, exist_ok=True)

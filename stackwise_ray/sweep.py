@@ -191,7 +191,7 @@ def _anytime_verdicts() -> AnytimeVerdicts:
 
     return AnytimeVerdicts(
         undecided=analysis_module("anytime.adaptive_verdicts").is_undecided,
-        seeds_possible=analysis_module("anytime.e_process").seeds_possible,
+        seeds_possible=analysis_module("anytime.adaptive_verdicts").first_decision,
     )
 
 

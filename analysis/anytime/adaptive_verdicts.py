@@ -14,7 +14,8 @@ from stackwise_ray.core.comparison_records import ResolvedComparison
 from stackwise_ray.core.errors import AnalysisError
 from stackwise_ray.core.records import TrialRecord, table_row
 
-from .sequential import check_arguments, compare_sequentially
+from ..paired.hypotheses import Asked
+from .sequential import check_arguments, compare_sequentially, least_seeds
 from .verdict import SequentialComparison
 
 if TYPE_CHECKING:
@@ -59,19 +60,58 @@ def compare_in_order(runs: pd.DataFrame, arguments: Mapping[str, Any]) -> Sequen
 
 def anytime_arguments(comparison: ResolvedComparison) -> dict[str, Any]:
     """A sweep's comparison as arguments of `compare_sequentially`, whose test and correction are its own."""
-    names = ("metric", "baseline", "direction", "assumed", "margin", "equal", "tolerance", "alpha")
+    names = (
+        "metric",
+        "baseline",
+        "target",
+        "hypothesis",
+        "side",
+        "direction",
+        "assumed",
+        "margin",
+        "equal",
+        "tolerance",
+        "alpha",
+    )
     return {**{name: getattr(comparison, name) for name in names}, "family": len(comparison.family)}
+
+
+def first_decision(comparison: ResolvedComparison) -> int:
+    """First number of seeds at which any verdict on an arm is possible, at its share of the level."""
+    asked = Asked(
+        direction=comparison.direction,
+        hypothesis=comparison.hypothesis,
+        side=comparison.side,
+        margin=comparison.margin,
+    )
+    return least_seeds(asked, comparison.level)
 
 
 def method(comparison: SequentialComparison, least: int, most: int) -> str:
     """How an adaptive sweep decided, in words."""
-    text = (
-        f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}, in the order of the seeds. "
-        f"After {least} seeds each, an arm and its baseline were given one more as long as its verdict was undecided, "
-        f"up to {most}. A mixture-t e-process decides, each arm at level {comparison.level:.3g}, so that one of them "
-        f"or more is decided wrongly at most {comparison.alpha:g} of the time, whenever one looks. The p values of a "
-        f"fixed number of seeds do not hold here and are not shown."
+    if comparison.target is None:
+        text = (
+            f"Every arm is compared with {comparison.baseline}, paired by {comparison.block}, in the order of the "
+            f"seeds. After {least} seeds each, an arm and its baseline were given one more as long as its verdict was "
+            f"undecided, up to {most}."
+        )
+    else:
+        text = (
+            f"Every arm is compared with {comparison.reference}, in the order of the seeds. After {least} seeds each, "
+            f"an arm was given one more as long as its verdict was undecided, up to {most}."
+        )
+    text += (
+        f" A mixture-t e-process decides, each arm at level {comparison.level:.3g}, so that one of them or more is "
+        f"decided wrongly at most {comparison.alpha:g} of the time, whenever one looks. The p values of a fixed number "
+        f"of seeds do not hold here and are not shown."
     )
+    if comparison.hypothesis == "non_inferior":
+        return (
+            f"{text} Non-inferior means: the one-sided bound of the difference lies within {comparison.margin:g} of "
+            f"{comparison.reference}; better and inferior are one-sided claims of their own at the same level."
+        )
+    if comparison.side != "both":
+        return f"{text} It is one-sided: only whether an arm is {comparison.side} is looked for."
     if comparison.margin is None:
         return text
     return f"{text} Equivalent means: the interval lies inside ±{comparison.margin:g}."

@@ -37,8 +37,9 @@ def strictest_level(comparison: ResolvedComparison) -> float:
 def smallest_effect(comparison: ResolvedComparison, seeds: int) -> float | None:
     """The smallest true difference that the comparison finds with probability .8, in sd of the paired difference.
 
-    Exact for the paired t test; by 1,000 simulated sweeps for the other tests, adaptive seeds included (`seeds`: the
-    most that there may be).
+    Exact for the t test; by 1,000 simulated sweeps for the other tests, adaptive seeds included (`seeds`: the most that
+    there may be). For non-inferiority it is the smallest margin, in the same sd, by which an arm that is as good as the
+    baseline is found to be non-inferior: how far the truth lies from the null is what a one-sided test depends on.
 
     Returns:
         None where the test decides nothing with so few seeds, whatever the effect is.
@@ -46,19 +47,21 @@ def smallest_effect(comparison: ResolvedComparison, seeds: int) -> float | None:
     Raises:
         AnalysisError: The level is outside its range.
     """
-    return _smallest(comparison.test, strictest_level(comparison), seeds)
+    one_sided = comparison.hypothesis == "non_inferior" or comparison.side != "both"
+    return _smallest(comparison.test, strictest_level(comparison), seeds, 1 if one_sided else 2)
 
 
 @functools.cache
-def _smallest(test: Test, level: float, seeds: int) -> float | None:
+def _smallest(test: Test, level: float, seeds: int, sides: int) -> float | None:
     if seeds < 2:
         return None
     if test == "t":
-        return minimum_detectable_effect(1.0, n=seeds, power=POWER, alpha=level)
+        return minimum_detectable_effect(1.0, n=seeds, power=POWER, alpha=level, sides=sides)
     kind = _SIMULATED[test]
 
     def power(size: float) -> float:
-        return simulated_power(1.0, effect=size, n=seeds, test=kind, alpha=level, replays=_REPLAYS).estimate
+        found = simulated_power(1.0, effect=size, n=seeds, test=kind, alpha=level, replays=_REPLAYS, sides=sides)
+        return found.estimate
 
     return _least(power)
 
@@ -78,7 +81,9 @@ def _least(power: Callable[[float], float]) -> float | None:
 
 
 def observed_noise(trials: Iterable[TrialRecord], comparison: ResolvedComparison) -> tuple[float, int] | None:
-    """The sd of the paired difference over arms, pooled, and how many differences it is of; None: not measured.
+    """The sd of the paired difference (with a target: of the runs of an arm), pooled over arms, and of how many.
+
+    None: not measured.
 
     Args:
         trials: Of one sweep; its finished replicates count.
@@ -92,6 +97,8 @@ def observed_noise(trials: Iterable[TrialRecord], comparison: ResolvedComparison
     for arm in comparison.family:
         ours = values.get(arm, {})
         differences = [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
+        if comparison.target is not None:
+            differences = [value - comparison.target for value in ours.values()]
         if len(differences) >= 2:
             squares += statistics.variance(differences) * (len(differences) - 1)
             freedom += len(differences) - 1

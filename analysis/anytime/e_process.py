@@ -50,18 +50,26 @@ class ConfidenceSequence:
     high: NDArray[np.float64]
 
 
-def confidence_sequence(
-    differences: ArrayLike,
-    alpha: float = 0.05,
-    prior_variance: float = PRIOR_VARIANCE,
-    rounding: ArrayLike | None = None,
-) -> ConfidenceSequence:
-    """Everything after each prefix of the last axis, in one pass over all rows.
+@dataclass(frozen=True)
+class Prefixes:
+    """Moments of every prefix; arrays of the shape of the differences, `n` of their last axis.
+
+    Attributes:
+        spread: Sum of squares about the mean.
+        constant: Whether the prefix has no variance but for rounding.
+    """
+
+    n: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    constant: NDArray[np.bool_]
+
+
+def prefixes(differences: ArrayLike, rounding: ArrayLike | None = None) -> Prefixes:
+    """The moments of every prefix of the last axis.
 
     Args:
         differences: Shape (..., n), finite.
-        alpha: Level of the interval.
-        prior_variance: Of the standardised effect.
         rounding: Standard deviation up to which a prefix counts as without variance, shape (..., n); None: a few
             units in the last place of the largest difference so far.
     """
@@ -72,10 +80,29 @@ def confidence_sequence(
     first = x[..., :1]
     total = np.cumsum(x - first, axis=-1)  # the first value taken off: sums of squares then lose no digits to the mean
     spread = np.maximum(np.cumsum((x - first) ** 2, axis=-1) - total**2 / n, 0.0)
-    mean = first + total / n
     if rounding is None:
         rounding = 8 * np.finfo(float).eps * np.maximum.accumulate(np.abs(x), axis=-1)
     constant = spread <= np.maximum(n - 1, 1) * np.asarray(rounding) ** 2
+    return Prefixes(n, first + total / n, spread, constant)
+
+
+def confidence_sequence(
+    differences: ArrayLike,
+    alpha: float = 0.05,
+    prior_variance: float = PRIOR_VARIANCE,
+    rounding: ArrayLike | None = None,
+) -> ConfidenceSequence:
+    """Everything after each prefix of the last axis, in one pass over all rows.
+
+    Args:
+        differences, rounding: As in `prefixes`.
+        alpha: Level of the interval.
+        prior_variance: Of the standardised effect.
+    """
+    import numpy as np
+
+    found = prefixes(differences, rounding)
+    n, mean, spread, constant = found.n, found.mean, found.spread, found.constant
     gain = 1 + n * prior_variance
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         signal = n * mean**2

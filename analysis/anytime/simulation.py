@@ -10,12 +10,16 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from stackwise_ray.core.comparison_records import Hypothesis, Side
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
+from ..paired.hypotheses import Asked
 from ..paired.intervals import MOST_EXACT_BLOCKS, Interval
 from ..paired.power import check, seeds_needed
 from ..render import TextView
-from .e_process import PRIOR_VARIANCE, confidence_sequence, first_crossings, seeds_possible
+from .e_process import PRIOR_VARIANCE, confidence_sequence, first_crossings
+from .one_sided import first_claims, one_sided_sequence
+from .sequential import least_seeds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +40,9 @@ class SequentialPlan(TextView):
         median: Seeds until the decision, in the middle replay.
         mean: Seeds spent on average when one stops at `seeds_needed` even if undecided.
         seeds_needed: Within so many the share `power` has decided.
+        margin: Of equivalence, or of non-inferiority where `hypothesis` says so.
         fixed: What the paired t test at a fixed n needs for the same power, if the effect is guessed right; None where
-            the effect is 0.
+            the effect is 0 and no test of non-inferiority is made.
         replays: Simulated designs; the standard error of a share of .8 is .4 / √replays.
     """
 
@@ -46,6 +51,8 @@ class SequentialPlan(TextView):
     power: float
     alpha: float
     margin: float | None
+    hypothesis: Hypothesis
+    side: Side
     prior_variance: float
     seeds_possible: int
     median: int
@@ -76,23 +83,32 @@ def sequential_seeds(
     prior_variance: float = PRIOR_VARIANCE,
     replays: int = 4000,
     seed: int = 0,
+    hypothesis: Hypothesis = "different",
+    side: Side = "both",
 ) -> SequentialPlan:
     """Seeds until `sequential_verdict` decides, if the true mean difference is `effect`.
+
+    Args:
+        effect: With a side or with non-inferiority, how much worse the arm truly is (negative: better).
+        hypothesis, side: As in `compare`. Of non-inferiority the plan is for the decision, whatever it is.
 
     Raises:
         AnalysisError: A value outside its range, or fewer than `power` decided by 2,048 seeds.
     """
     import numpy as np
 
-    check(sd_difference, effect, alpha)
+    check(sd_difference, effect, alpha, margin)
+    asked = Asked(direction="minimize", hypothesis=hypothesis, side=side, margin=margin)
     _check_replays(replays)
     if not 0 < power < 1:
         raise AnalysisError(f"power = {power:g} must lie between 0 and 1")
+    if side != "both" and (effect >= 0) == (side == "better"):
+        raise AnalysisError(f"effect = {effect:g} is not on the side that is tested ({side})")
     if effect == 0 and margin is None:
         raise AnalysisError("effect = 0: no number of seeds finds it; with a margin, equivalence can be decided")
     most = 32
     while True:
-        at = _decided_at(sd_difference, effect, most, alpha, margin, prior_variance, replays, seed)
+        at = _decided_at(sd_difference, effect, most, alpha, asked, prior_variance, replays, seed)
         ordered = np.sort(np.where(at == 0, most + 1, at))
         needed = int(ordered[math.ceil(power * replays) - 1])
         if max(needed, int(ordered[replays // 2])) <= most:
@@ -109,14 +125,28 @@ def sequential_seeds(
         power=power,
         alpha=alpha,
         margin=margin,
+        hypothesis=hypothesis,
+        side=side,
         prior_variance=prior_variance,
-        seeds_possible=seeds_possible(alpha, prior_variance),
+        seeds_possible=least_seeds(asked, alpha, prior_variance),
         median=int(ordered[replays // 2]),
         mean=float(np.minimum(ordered, needed).mean()),
         seeds_needed=needed,
-        fixed=seeds_needed(sd_difference, effect=effect, power=power, alpha=alpha) if effect else None,
+        fixed=_fixed(sd_difference, effect, power, alpha, asked),
         replays=replays,
     )
+
+
+def _fixed(sd: float, effect: float, power: float, alpha: float, asked: Asked) -> int | None:
+    """What a fixed number of seeds would need for the claim that the effect makes true."""
+    if asked.hypothesis == "non_inferior":
+        assert asked.margin is not None
+        if effect >= asked.margin:
+            return None
+        return seeds_needed(sd, effect=effect, power=power, alpha=alpha, margin=asked.margin)
+    if not effect:
+        return None
+    return seeds_needed(sd, effect=effect, power=power, alpha=alpha, sides=1 if asked.claims else 2)
 
 
 def simulated_power(
@@ -128,11 +158,13 @@ def simulated_power(
     alpha: float = 0.05,
     replays: int = 2000,
     seed: int = 0,
+    sides: int = 2,
 ) -> Interval:
     """Share of replays in which a test rejects with n blocks ("sequential": by n, looking after each).
 
     Args:
         test: "sequential", "sign_flip" or "wilcoxon".
+        sides: 2, or 1 where only differences on the side of `effect`, which is then positive, are tested.
 
     Returns:
         The share with Wilson's 95 % interval for the number of replays.
@@ -150,10 +182,11 @@ def simulated_power(
     if n < 2:
         raise AnalysisError(f"n = {n}: a paired test needs at least 2 blocks")
     if test == "sequential":
-        found = _decided_at(sd_difference, effect, n, alpha, None, PRIOR_VARIANCE, replays, seed) > 0
+        asked = Asked(direction="minimize", side="both" if sides == 2 else "worse")
+        found = _decided_at(sd_difference, effect, n, alpha, asked, PRIOR_VARIANCE, replays, seed) > 0
     else:
         draws = np.random.default_rng(seed).normal(effect, sd_difference, size=(replays, n))
-        found = (_sign_flip_ps(draws, seed) if test == "sign_flip" else _wilcoxon_ps(draws)) <= alpha
+        found = (_sign_flip_ps(draws, seed, sides) if test == "sign_flip" else _wilcoxon_ps(draws, sides)) <= alpha
     return _wilson(int(found.sum()), replays, f"simulated power, {test}")
 
 
@@ -162,7 +195,7 @@ def _decided_at(
     effect: float,
     most: int,
     alpha: float,
-    margin: float | None,
+    asked: Asked,
     prior_variance: float,
     replays: int,
     seed: int,
@@ -175,17 +208,22 @@ def _decided_at(
     parts = []
     for start in range(0, replays, step):
         draws = rng.normal(effect, sd, size=(min(step, replays - start), most))
-        parts.append(first_crossings(confidence_sequence(draws, alpha, prior_variance), alpha, margin)[0])
+        if asked.claims:
+            found = first_claims(one_sided_sequence(draws, asked.main, alpha, prior_variance), asked.claims)
+        else:
+            found = first_crossings(confidence_sequence(draws, alpha, prior_variance), alpha, asked.margin)
+        parts.append(found[0])
     return np.concatenate(parts)
 
 
-def _sign_flip_ps(draws: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Two-sided sign-flip p of every row; beyond 16 blocks the same 1,023 random patterns for all rows."""
+def _sign_flip_ps(draws: NDArray[np.float64], seed: int, sides: int) -> NDArray[np.float64]:
+    """Sign-flip p of every row (one side: that the mean is above 0); beyond 16 blocks 1,023 random patterns for all."""
     import numpy as np
 
     n = draws.shape[1]
     if n <= MOST_EXACT_BLOCKS:
-        codes = np.arange(2 ** (n - 1), dtype=np.int64)  # a pattern and its negative have the same |sum|
+        # a pattern and its negative have the same |sum|
+        codes = np.arange(2 ** (n - 1) if sides == 2 else 2**n, dtype=np.int64)
         signs = 1.0 - 2.0 * ((codes[:, None] >> np.arange(n)) & 1)
     else:
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(1024, n))
@@ -194,16 +232,19 @@ def _sign_flip_ps(draws: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     parts = []
     for start in range(0, len(draws), step):
         rows = draws[start : start + step]
-        sums = np.abs(rows @ signs.T)
-        parts.append((sums >= np.abs(rows.sum(axis=1, keepdims=True)) * (1 - 1e-12)).mean(axis=1))
+        sums, observed = rows @ signs.T, rows.sum(axis=1, keepdims=True)
+        slack = 1e-12 * np.abs(observed)
+        if sides == 2:
+            sums, observed = np.abs(sums), np.abs(observed)
+        parts.append((sums >= observed - slack).mean(axis=1))
     return np.concatenate(parts)
 
 
-def _wilcoxon_ps(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wilcoxon_ps(draws: NDArray[np.float64], sides: int) -> NDArray[np.float64]:
     import numpy as np
     from scipy.stats import wilcoxon
 
-    return np.asarray(wilcoxon(draws, axis=1).pvalue)
+    return np.asarray(wilcoxon(draws, axis=1, alternative="two-sided" if sides == 2 else "greater").pvalue)
 
 
 def _wilson(found: int, replays: int, method: str) -> Interval:

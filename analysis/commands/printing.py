@@ -43,6 +43,20 @@ Plugins = Annotated[
         help="Load a plugin that brings an analysis or a metric: a Python file, an installed entry point or a module.",
     ),
 ]
+Target = Annotated[
+    float | None,
+    typer.Option(help="Value to compare the mean of every arm with (one-sample tests), in place of a baseline."),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--hypothesis", help="different, or non_inferior: not worse by --margin or more (one-sided). [different]"
+    ),
+]
+OneSide = Annotated[
+    str | None,
+    typer.Option("--side", help="both; better or worse: one-sided, only such differences are looked for. [both]"),
+]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 
@@ -95,15 +109,20 @@ def completed(
     """Arguments of a comparison: what was given on the command line, over what is declared.
 
     Raises:
-        AnalysisError: Neither names a baseline; the message lists the arms.
+        AnalysisError: Neither names a baseline or a target; the message lists the arms.
     """
     asked = {name: value for name, value in given.items() if value is not None}
     if "direction" in asked:
         asked["assumed"] = False
+    declared = dict(declared)
+    if "target" in asked:  # every arm is compared, and none is the baseline
+        declared |= {"baseline": None, "family": None}
+    elif "baseline" in asked and declared.get("target") is not None:
+        declared |= {"target": None, "family": None}
     asked = {"metric": "loss", **declared, **asked}
     if arm != "arm":  # what was declared is about the sweep's own arms
         asked.pop("family", None)
-    if asked.get("baseline") is None:
+    if asked.get("baseline") is None and asked.get("target") is None:
         from ..table.exclusions import refuse_without_runs
         from ..table.typed_columns import names_of
 
@@ -112,7 +131,8 @@ def completed(
         if arm in table.columns:
             names = list(dict.fromkeys(names_of(table, arm)))
             found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-        raise AnalysisError(f"say which arm is the baseline (--baseline); {source} has: {found}")
+        what = "say which arm is the baseline (--baseline), or which value to compare with (--target)"
+        raise AnalysisError(f"{what}; {source} has: {found}")
     return asked
 
 

@@ -1,4 +1,4 @@
-"""`python -m analysis sequential | rank | aggregate | hierarchical | power`: beyond the comparison, from a shell."""
+"""`python -m analysis sequential | rank | aggregate | hierarchical | items | power`, from a shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from .printing import (
     Json,
     Latex,
     Markdown,
+    OneSide,
     Plugins,
+    Question,
+    Target,
     completed,
     declared_arguments,
     examples,
@@ -59,7 +62,10 @@ metric are refused. For a sweep, what is not given here is as its file declares 
     cls=Selecting,
     help=_SEQUENTIAL_HELP,
     epilog=examples(
-        "sequential", "experiments/ablation", "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none"
+        "sequential",
+        "experiments/ablation",
+        "runs.csv --baseline adam --arm optimizer --margin 0.02 --equal none",
+        "runs.csv --target 3.28 --side better",
     ),
 )
 def sequential(
@@ -69,6 +75,9 @@ def sequential(
     arm: Arm = "arm",
     block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
     margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    target: Target = None,
+    hypothesis: Question = None,
+    side: OneSide = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m per arm) or none.")] = "bonferroni",
     equal: Annotated[
@@ -97,6 +106,9 @@ def sequential(
         "metric": metric,
         "baseline": baseline,
         "margin": margin,
+        "target": target,
+        "hypothesis": hypothesis,
+        "side": side,
         "direction": direction,
         "equal": equal,
         "tolerance": tolerance,
@@ -122,11 +134,14 @@ def sequential(
         "rank",
         "scores.csv --metric accuracy --direction maximize",
         "scores.csv --metric accuracy --direction maximize --figure ranks.png --latex",
+        "experiments/ablation --metric wikitext2/perplexity_word --metric ptb/perplexity_word",
     ),
 )
 def rank(
     source: Source,
-    metric: Metric = "loss",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Column to read; several: each is a task, one row per run. [loss]")
+    ] = None,
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
@@ -146,8 +161,11 @@ def rank(
     from ..tasks.ranking import rank as run
 
     selected = selection(columns, units, where, drop_missing)
-    table = selected.measured(selected.table(source), metric, task, arm, seed)
-    found = run(table, metric, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
+    metrics = metric or ["loss"]
+    table = selected.table(source)
+    by_task = [task] if len(metrics) == 1 else []
+    table = selected.measured(table, *metrics, *by_task, arm, seed)
+    found = run(table, metrics, task=task, arm=arm, seed=seed, direction=cast("Any", direction), alpha=alpha)
     drawn = []
     if figure is not None:
         from ..plots.diagrams import critical_difference
@@ -198,6 +216,7 @@ def aggregate(
     epilog=examples(
         "hierarchical",
         "glue.csv --metric accuracy",
+        "answers.csv --metric correct --baseline gpt2 --level seed",
         "glue.csv --metric accuracy --baseline classical --level seed --item none",
     ),
 )
@@ -206,7 +225,9 @@ def hierarchical(
     metric: Metric = "score",
     level: Annotated[
         list[str] | None,
-        typer.Option(help="Column of a level of noise, outermost first. [pretraining_seed, finetuning_seed]"),
+        typer.Option(
+            help="Column of a level of noise, outermost first. [pretraining_seed, finetuning_seed; else seed]"
+        ),
     ] = None,
     item: Annotated[str, typer.Option(help="Column that all of these share (test items), or none.")] = "item",
     arm: Arm = "arm",
@@ -227,11 +248,12 @@ def hierarchical(
     Levels are, for example, seeds within seeds, or test items that all runs share. Each level is resampled as it was
     drawn.
     """
-    from ..tasks.hierarchical import hierarchical_bootstrap
+    from ..tasks.hierarchical import default_levels, hierarchical_bootstrap
 
-    levels = level or ["pretraining_seed", "finetuning_seed"]
     selected = selection(columns, units, where, drop_missing)
-    table = selected.measured(selected.table(source), metric, arm, *levels, item)
+    table = selected.table(source)
+    levels = level or default_levels(table)
+    table = selected.measured(table, metric, arm, *levels, item)
     found = hierarchical_bootstrap(
         table,
         metric,
@@ -253,6 +275,62 @@ def hierarchical(
         markdown=markdown,
         latex=latex,
     )
+
+
+@app.command(
+    cls=Selecting,
+    epilog=examples(
+        "items",
+        "answers.csv --baseline gpt2",
+        "answers.csv --baseline gpt2 --metric acc --item task --item doc_id --test mid_p",
+    ),
+)
+def items(
+    source: Source,
+    baseline: Annotated[str, typer.Option(help="Arm to compare with.")],
+    metric: Annotated[str, typer.Option(help="Column of 1 (right) and 0 (wrong).")] = "correct",
+    arm: Arm = "arm",
+    item: Annotated[list[str] | None, typer.Option(help="Column of the items; may be repeated. [item]")] = None,
+    test: Annotated[str, typer.Option(help="mcnemar (exact) or mid_p.")] = "mcnemar",
+    correction: Annotated[
+        str, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none.")
+    ] = "holm",
+    direction: Annotated[str, typer.Option(help="maximize: 1 is right; minimize: 1 is an error.")] = "maximize",
+    alpha: Alpha = 0.05,
+    bootstrap: Resamples = 2000,
+    rng: Rng = 0,
+    columns: Map = None,
+    units: Units = None,
+    where: Where = None,
+    drop_missing: DropMissing = False,
+    plugin: Plugins = None,
+    as_json: Json = False,
+    markdown: Markdown = False,
+    latex: Latex = False,
+) -> None:
+    """Compare arms on the same test items: McNemar's test, and a paired bootstrap over the items.
+
+    SOURCE has one row per arm and item. For several seeds per arm use hierarchical.
+    """
+    from ..tasks.items import compare_items
+
+    selected = selection(columns, units, where, drop_missing)
+    table = selected.measured(selected.table(source), metric, arm, *(item or ["item"]))
+    found = compare_items(
+        table,
+        metric,
+        baseline,
+        arm=arm,
+        item=item or "item",
+        test=cast("Any", test),
+        correction=correction,
+        direction=cast("Any", direction),
+        alpha=alpha,
+        bootstrap=bootstrap,
+        rng=rng,
+    )
+    lines = (found.sentence, *excluded(table))
+    show(found.grid, found.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex)
 
 
 def _show_intervals(
@@ -280,11 +358,23 @@ def _show_intervals(
     )
 )
 def power(
-    sd: Annotated[float, typer.Option(help="Standard deviation of the paired differences, in the metric's unit.")],
-    effect: Annotated[float | None, typer.Option(help="True difference to find, in the same unit.")] = None,
+    sd: Annotated[
+        float,
+        typer.Option(help="Standard deviation of the paired differences (with a target: of runs), in its unit."),
+    ],
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            help="True difference to find, in the same unit; for non_inferior how much worse the arm is. "
+            "[non_inferior: 0]"
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option(help="Seeds (complete blocks).")] = None,
     target: Annotated[float, typer.Option("--power", help="Power to reach.")] = 0.8,
     alpha: Alpha = 0.05,
+    hypothesis: Question = None,
+    margin: Annotated[float | None, typer.Option(help="Margin of non-inferiority, in the metric's unit.")] = None,
+    side: OneSide = None,
     looking: Annotated[
         bool, typer.Option("--sequential", help="Also for a design that looks after every seed (simulated).")
     ] = False,
@@ -293,40 +383,46 @@ def power(
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
-    """Power of the paired t test: what n seeds can find, and how many an effect needs."""
-    from ..paired.power import minimum_detectable_effect, seeds_needed
-    from ..paired.power import power as of_test
-    from ..render import Grid
+    """Power of the paired t test: what n seeds can find, and how many an effect or a margin needs."""
+    from ..paired.power_table import power_table
 
-    if effect is None and n is None:
-        raise AnalysisError("say what to find (--effect) or how many seeds there are (--n), or both")
-    if effect is None and (looking or figure is not None):
+    found = power_table(
+        sd,
+        effect=effect,
+        n=n,
+        power=target,
+        alpha=alpha,
+        hypothesis=cast("Any", hypothesis or "different"),
+        margin=margin,
+        side=cast("Any", side or "both"),
+    )
+    lines, facts = list(found.lines), dict(found.facts)
+    if (looking or figure is not None) and found.effect is None:
         raise AnalysisError("--sequential and --figure are about an effect: say which (--effect)")
-    facts: dict[str, Any] = {"sd_difference": sd, "alpha": alpha}
-    lines = []
-    if n is not None:
-        facts |= {"n": n, "minimum_detectable_effect": minimum_detectable_effect(sd, n=n, power=target, alpha=alpha)}
-        lines.append(f"{n} seeds find a difference of ±{facts['minimum_detectable_effect']:.3g} with power {target:g}")
-    if effect is not None:
-        facts |= {"effect": effect, "seeds_needed": seeds_needed(sd, effect=effect, power=target, alpha=alpha)}
-        counts = sorted({*([n] if n else []), 2, 3, 5, 8, 10, 15, 20, 30, facts["seeds_needed"]})
-        facts["power"] = {count: of_test(sd, effect=effect, n=count, alpha=alpha) for count in counts}
-        lines.append(f"a difference of {effect:g} needs {facts['seeds_needed']} seeds for power {target:g}")
-    if effect is not None and looking:
+    if looking and found.effect is not None:
         from ..anytime.simulation import sequential_seeds
 
-        plan = sequential_seeds(sd, effect=effect, power=target, alpha=alpha)
+        plan = sequential_seeds(
+            sd,
+            effect=found.effect,
+            power=target,
+            alpha=alpha,
+            margin=margin,
+            hypothesis=found.asked.hypothesis,
+            side=found.asked.side,
+        )
         facts["sequential"] = plan.to_dict()
         lines.append(str(plan))
-    if effect is not None and figure is not None:
+    if figure is not None and found.effect is not None:
+        if found.asked.claims:
+            raise AnalysisError("--figure draws curves of the two-sided test; leave out --hypothesis and --side")
         from ..plots.diagrams import power_curves
 
         most = max(10, round(1.5 * facts["seeds_needed"]))
-        lines.append(f"curves: {power_curves(figure, sd, [effect / 2, effect, 2 * effect], most=most, alpha=alpha)}")
-    rows = tuple((str(count), f"{value:.3f}") for count, value in facts.get("power", {}).items())
-    title = f"paired t test, sd of the differences {sd:g}, alpha {alpha:g}"
-    if effect is None and not as_json:
+        effects = [found.effect / 2, found.effect, 2 * found.effect]
+        lines.append(f"curves: {power_curves(figure, sd, effects, most=most, alpha=alpha)}")
+    if found.effect is None and not as_json:
         to_terminal(*lines)
         return
-    grid = Grid(("seeds", f"power at {effect:g}" if effect else "power"), rows, title, tuple(lines), (0, 1))
+    grid = found.grid(lines)
     show(grid, facts, as_json=as_json, markdown=markdown, latex=latex, shown=grid.to_text())

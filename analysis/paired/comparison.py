@@ -6,7 +6,7 @@ choosing words and digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from stackwise_ray.core.quantities import ABSENT, format_number, format_share
 
 from ..render import Grid, TextView, equals_p, format_p, printed_lines
 from ..table.blocks import Missing
-from .answer_words import AnsweredView, Decision, Standing
+from .answer_words import MOST_NAMES, AnsweredView, Decision, Standing, decision_name, first_names
+from .deciding_tests import Alternative
 from .intervals import FEWEST_BCA_BLOCKS, Interval
 
 if TYPE_CHECKING:
@@ -26,6 +27,26 @@ FEWEST_BLOCKS = 2
 """With one there is a difference and no noise to weigh it against, so no plan for more either."""
 YET_DIFFERENT = "smaller than the margin, yet different"
 """The note on an arm that is equivalent and whose difference is found all the same."""
+YET_WORSE = "within the margin, yet worse"
+"""The note on an arm that is not inferior and is found to be worse all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimTest:
+    """A one-sided claim on the mean difference, and how it was tested.
+
+    Attributes:
+        decision: What the arm is called where the claim holds.
+        threshold: The mean difference of the null, arm − baseline, in the metric's unit.
+        alternative: "less": the claim is that the mean is below the threshold; "greater": above it.
+        p, p_adjusted: Of the deciding test; the second corrected over the claims of this kind on all arms.
+    """
+
+    decision: Decision
+    threshold: float
+    alternative: Alternative
+    p: float
+    p_adjusted: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,20 +57,25 @@ class ArmComparison(TextView):
         metric: What was compared.
         n: Complete blocks.
         values: The arm's value by block, incomplete blocks included.
-        differences: arm − baseline in the order of `blocks`.
+        differences: arm − baseline (or − target) in the order of `blocks`.
         mean: Mean of the arm's values over all its blocks.
         difference: Mean paired difference, arm − baseline, in the metric's unit.
-        interval: 1 − α interval of the deciding test, not widened for the number of arms.
-        equivalence_interval: 1 − 2α interval of the deciding test.
-        bca: 1 − α BCa bootstrap interval of the mean difference; None below 20 blocks, where it covers too little.
-        p: Of the deciding test; `p_adjusted` after the correction over the arms.
+        interval: 1 − α interval of the deciding test, not widened for the number of arms; with one side it has one
+            finite end, and for non-inferiority it is the 1 − 2α interval, whose ends are one-sided 1 − α bounds.
+        equivalence_interval: 1 − 2α interval of the deciding test where two sides are tested.
+        bca: 1 − α BCa bootstrap interval of the mean difference; None below 20 blocks, where it covers too little, and
+            for one-sided questions.
+        claims: The one-sided claims that were tested, the strongest first; (): two sides were.
+        p: Of the deciding test (of non-inferiority, or of the side); `p_adjusted` after the correction over the arms.
         p_equivalence: Of the two one-sided t tests.
         p_sign_flip: Sign-flip permutation p, and the least that n allows.
         hedges_g: Mean difference in standard deviations of the differences, corrected for small n.
         cliffs_delta: P(arm > baseline) − P(arm < baseline) over all pairs of runs.
         probability_of_improvement: Share of blocks in which the arm is better.
-        minimum_detectable_effect: True difference that this n and this noise find with 80 % power.
-        yet_different: Whether the arm is equivalent, and the deciding test finds a difference all the same.
+        minimum_detectable_effect: True difference that this n and this noise find with 80 % power; of non-inferiority
+            the smallest margin that they show with 80 % power for an arm that is as good as the baseline.
+        yet_different: Whether the arm is equivalent, and the deciding test finds a difference all the same (of
+            non-inferiority: finds it worse).
         more_seeds: Blocks beyond these until a verdict has 80 % power, if what was observed is the truth; None
             below 2 blocks, which show no noise.
     """
@@ -67,6 +93,7 @@ class ArmComparison(TextView):
     interval: Interval | None = None
     equivalence_interval: Interval | None = None
     bca: Interval | None = None
+    claims: tuple[ClaimTest, ...] = ()
     p: float | None = None
     p_adjusted: float | None = None
     p_equivalence: float | None = None
@@ -83,7 +110,7 @@ class ArmComparison(TextView):
 
     def __str__(self) -> str:
         p = f", {equals_p(self.p_adjusted)}" if self.p_adjusted is not None else ""
-        return f"{self.arm}: {self.verdict} ({self.metric} {self.difference_text}{p}, n = {self.n})"
+        return f"{self.arm}: {decision_name(self.verdict)} ({self.metric} {self.difference_text}{p}, n = {self.n})"
 
     def __repr__(self) -> str:
         return f"<ArmComparison {self}>"
@@ -196,18 +223,8 @@ class Comparison(AnsweredView):
     def verdict_grid(self) -> Grid:
         """What decides: differences, verdicts, p, means; what a narrow screen shows comes first."""
         adjusted = "p" if self.correction == "none" else f"p ({CORRECTION_NAMES.get(self.correction, self.correction)})"
-        columns = ("arm", f"difference [{format_share(1 - self.alpha)}]", "verdict", adjusted, "n", "mean")
-        baseline_mean = sum(self.baseline_values.values()) / len(self.baseline_values) if self.baseline_values else None
-        rows = [
-            (
-                self.baseline,
-                "",
-                "baseline",
-                "",
-                str(len(self.baseline_values)),
-                format_metric(self.metric, baseline_mean),
-            )
-        ]
+        columns = ("arm", f"difference [{self.interval_level}]", "verdict", adjusted, "n", "mean")
+        rows = [self._reference_row()]
         rows += [
             (
                 result.arm,
@@ -220,21 +237,46 @@ class Comparison(AnsweredView):
             for result in self.arms
         ]
         good = good_direction(self.direction, assumed=self.assumed)
-        return Grid(columns, tuple(rows), f"{self.metric} ({good}), {TEST_NAMES[self.test]}", (), (1, 3, 4, 5))
+        test = f"{test_name(self.test, self.target)}{'' if self.side == 'both' else f', one-sided ({self.side})'}"
+        question = ", non-inferiority" if self.hypothesis == "non_inferior" else ""
+        return Grid(columns, tuple(rows), f"{self.metric} ({good}), {test}{question}", (), (1, 3, 4, 5))
+
+    def _reference_row(self) -> tuple[str, ...]:
+        if self.target is not None:
+            return ("target", "", "target", "", "", format_metric(self.metric, self.target))
+        values = self.baseline_values
+        mean = sum(values.values()) / len(values) if values else None
+        return (str(self.baseline), "", "baseline", "", str(len(values)), format_metric(self.metric, mean))
+
+    @property
+    def interval_level(self) -> str:
+        """The level of the interval of a difference, as a column's head has it."""
+        if self.hypothesis == "non_inferior":
+            return format_share(1 - 2 * self.alpha)
+        return f"{format_share(1 - self.alpha)}{'' if self.side == 'both' else ', one-sided'}"
+
+    @property
+    def dots(self) -> str:
+        """What a single difference is of."""
+        return "paired differences" if self.target is None else "runs less the target"
 
     @property
     def detail_grid(self) -> Grid:
         """What stands beside the verdicts and decides nothing."""
-        columns = ("arm", "p (sign flip)", "Hedges g", "Cliff's δ", "P(better)", "detectable")
+        detectable = "margin shown" if self.hypothesis == "non_inferior" else "detectable"
+        columns = ("arm", "p (sign flip)", "Hedges g", "Cliff's δ", "P(better)", detectable)
         rows = []
         for result in self.arms:
             least = result.smallest_p_sign_flip
-            flips = f"{format_p(result.p_sign_flip)} (≥ {format_p(least)})" if least is not None else ABSENT
+            flips = f"{format_p(result.p_sign_flip)} (least {format_p(least)})" if least is not None else ABSENT
             small = "n < 3" if result.n < 3 else "no variance"
             g = small if result.hedges_g is None else _value(result.hedges_g, 2)
             shares = (_value(share, 2) for share in (result.cliffs_delta, result.probability_of_improvement))
             rows.append((result.arm, flips, g, *shares, _detectable(result)))
-        title = "beside the verdicts: permutation p (≥ the least at this n), effect sizes, difference found at power .8"
+        found = "difference found at power .8"
+        if self.hypothesis == "non_inferior":
+            found = "margin shown at power .8 by an arm that is as good"
+        title = f"beside the verdicts: permutation p (and the least at this n), effect sizes, {found}"
         return Grid(columns, tuple(rows), title, (), (1, 2, 3, 4, 5))
 
     def notes_of_arms(self) -> dict[str, tuple[str, ...]]:
@@ -248,15 +290,14 @@ class Comparison(AnsweredView):
 
     def remarks_of_arms(self) -> list[tuple[str, tuple[str, ...]]]:
         """Every remark with the arms whose runs it was found in; () where it says what was declared or how to read."""
-        every = (self.baseline, *(result.arm for result in self.arms))
+        every = (*((self.baseline,) if self.baseline is not None else ()), *(result.arm for result in self.arms))
         lines: list[tuple[str, tuple[str, ...]]] = []
         if self.budgets:
             lines.append((f"equal {self.budgets}: every pair within {format_share(self.tolerance)}", every))
-        if self.margin is not None:
-            lines.append((f"equivalence margin ±{self.margin:g}", ()))
+        lines += [(text, ()) for text in self._how_to_read()]
         lines += [(note, every) for note in self.notes]
-        lines += [(missing_text(item, self.block), (item.arm,)) for item in self.missing]
-        lines += [(f"{', '.join(arms)}: {note}", arms) for note, arms in self.notes_of_arms().items()]
+        lines += folded([(missing_text(item, self.block), (item.arm,)) for item in self.missing])
+        lines += folded([(f"{first_names(arms)}: {note}", arms) for note, arms in self.notes_of_arms().items()])
         if any(result.verdict == "equivalent" for result in self.arms):
             lines.append(("equivalent: by its interval and the margin; the p beside it is for a difference", ()))
         if any(result.verdict == "undecided" and result.more_seeds for result in self.arms):
@@ -265,13 +306,30 @@ class Comparison(AnsweredView):
             lines.append((how + plan, ()))
         return lines + self._bootstrap_remarks()
 
+    def _how_to_read(self) -> list[str]:
+        """What was declared, and what interval and p are where one side was tested."""
+        lines = []
+        if self.hypothesis == "non_inferior":
+            lines.append(
+                f"non-inferiority margin {self.margin:g}: p is for being worse by less than "
+                f"that (one-sided); each end of the interval is a one-sided {format_share(1 - self.alpha)} bound; "
+                f"better and inferior have one-sided tests of their own at the same level"
+            )
+        elif self.margin is not None:
+            lines.append(f"equivalence margin ±{self.margin:g}")
+        if self.side != "both":
+            lines.append(f"one-sided: p and interval are for {self.side} alone")
+        return lines
+
     def _bootstrap_remarks(self) -> list[tuple[str, tuple[str, ...]]]:
         """The BCa intervals where they hold what they say, and why there is none elsewhere."""
-        lines: list[tuple[str, tuple[str, ...]]] = [
-            (f"{result.arm}: BCa bootstrap interval {_difference_text(result.metric, result.bca)}", (result.arm,))
-            for result in self.arms
-            if result.bca is not None
-        ]
+        lines = folded(
+            [
+                (f"{result.arm}: BCa bootstrap interval {_difference_text(result.metric, result.bca)}", (result.arm,))
+                for result in self.arms
+                if result.bca is not None
+            ]
+        )
         if any(result.interval is not None and result.n < FEWEST_BCA_BLOCKS for result in self.arms):
             why = (
                 f"no bootstrap interval below {FEWEST_BCA_BLOCKS} blocks: BCa at 95 % covers .73 with 3 blocks and .90 "
@@ -294,10 +352,32 @@ class Comparison(AnsweredView):
         yield from printed_lines(console, options, self.verdict_grid.to_rich(), self.detail_grid.to_rich(), remarks)
 
 
+MOST_LINES = 8
+"""Remarks of one kind that are shown one by one."""
 _WIDE = 150
 """Columns of a terminal from which the whole table stands in one piece."""
 TEST_NAMES = {"t": "paired t test", "sign_flip": "sign-flip test", "wilcoxon": "Wilcoxon signed-rank test"}
+
+
+def test_name(test: str, target: float | None) -> str:
+    """A test in words; with a target it is of one sample.
+
+    >>> test_name("t", None), test_name("t", 3.28)
+    ('paired t test', 'one-sample t test')
+    """
+    return "one-sample t test" if test == "t" and target is not None else TEST_NAMES[test]
+
+
 CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "benjamini_hochberg": "Benjamini–Hochberg"}
+
+
+def folded(lines: Sequence[tuple[str, tuple[str, ...]]]) -> list[tuple[str, tuple[str, ...]]]:
+    """Remarks of one kind: many of them are the first few and a count, with all of their arms."""
+    if len(lines) <= MOST_LINES:
+        return list(lines)
+    rest = lines[MOST_NAMES:]
+    arms = tuple(dict.fromkeys(arm for _, names in rest for arm in names))
+    return [*lines[:MOST_NAMES], (f"and {len(rest)} more lines like these (--json has all)", arms)]
 
 
 def missing_text(item: Missing, block: str) -> str:
@@ -312,8 +392,8 @@ def verdict_text(result: ArmComparison) -> str:
     if result.verdict == "undecided" and result.more_seeds is not None:
         return f"undecided (+{_seeds(result.more_seeds)})"
     if result.yet_different:
-        return "equivalent (yet different)"
-    return result.verdict
+        return f"{decision_name(result.verdict)} (yet {'different' if result.verdict == 'equivalent' else 'worse'})"
+    return decision_name(result.verdict)
 
 
 def _seeds(count: int) -> str:
@@ -330,4 +410,6 @@ def _difference_text(metric: str, found: Interval) -> str:
 
 def _detectable(result: ArmComparison) -> str:
     value = result.minimum_detectable_effect
-    return ("n < 2" if result.n < 2 else "no variance") if value is None else f"±{format_size(result.metric, value)}"
+    if value is None:
+        return "n < 2" if result.n < 2 else "no variance"
+    return f"{'' if result.claims else '±'}{format_size(result.metric, value)}"

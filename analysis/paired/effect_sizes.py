@@ -44,8 +44,9 @@ def cliffs_delta(values: ArrayLike, baseline: ArrayLike) -> float:
     """
     import numpy as np
 
-    signs = np.sign(np.asarray(values, dtype=float)[:, None] - np.asarray(baseline, dtype=float)[None, :])
-    return float(signs.mean())
+    ours, theirs = np.asarray(values, dtype=float), np.sort(np.asarray(baseline, dtype=float))
+    above, not_below = (np.searchsorted(theirs, ours, side=side) for side in ("left", "right"))
+    return float((above.sum() - (theirs.size - not_below).sum()) / (ours.size * theirs.size))
 
 
 def probability_of_improvement(differences: ArrayLike, *, minimize: bool) -> float:

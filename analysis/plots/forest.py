@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _VERDICTS = {
     "better": ("#0072B2", "o"),
+    "non_inferior": ("#009E73", "D"),
     "worse": ("#D55E00", "s"),
+    "inferior": ("#D55E00", "s"),
     "equivalent": ("#009E73", "D"),
     "undecided": ("#777777", "o"),
 }
@@ -43,11 +45,15 @@ def forest_plot(path: Path, comparison: Comparison) -> PanelFigure:
 
 def how_to_read(comparison: Comparison) -> str:
     """What the bars, dots and bands are."""
-    text = f"Bar: {1 - comparison.alpha:.0%} interval; small dots: paired differences; "
+    open_end = "" if comparison.side == "both" else ", on the open side drawn as far as the dots go"
+    text = f"Bar: {comparison.interval_level} interval{open_end}; small dots: {comparison.dots}; "
     text += f"p after correction ({comparison.correction})"
     if len(comparison.arms) > MOST_BARS:
         text += f"; drawn are the {MOST_BARS // 2} best and the {MOST_BARS // 2} worst of {len(comparison.arms)} arms"
-    return text + (f"; green band: margin ±{comparison.margin:g}." if comparison.margin is not None else ".")
+    if comparison.margin is None:
+        return f"{text}."
+    kind = "±" if comparison.hypothesis == "different" else "of non-inferiority, "
+    return f"{text}; green band: margin {kind}{comparison.margin:g}."
 
 
 def _forest(comparison: Comparison, axes: Axes) -> None:
@@ -59,15 +65,19 @@ def _forest(comparison: Comparison, axes: Axes) -> None:
         order = [*order[: MOST_BARS // 2], *order[-(MOST_BARS // 2) :]]
     axes.axvline(0, color="#222222", linewidth=1.1, zorder=1)
     if comparison.margin is not None:
-        axes.axvspan(-comparison.margin, comparison.margin, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
+        low, high = sorted((0.0, sign * comparison.margin))
+        if comparison.hypothesis == "different":
+            low, high = -comparison.margin, comparison.margin
+        axes.axvspan(low, high, color="#009E73", alpha=0.10, linewidth=0, zorder=0)
     for row, result in enumerate(order):
         _row(axes, row, result)
     axes.set_yticks([])
     axes.set_ylim(len(order) - 0.6, -0.75)
     axes.grid(visible=False, axis="y")
     left, right = ("better", "worse") if comparison.direction == "minimize" else ("worse", "better")
-    axes.set_xlabel(f"← {left}     difference from {comparison.baseline}     {right} →")
-    axes.set_title(f"{comparison.metric}: paired difference, arm − {comparison.baseline}")
+    axes.set_xlabel(f"← {left}     difference from {comparison.reference}     {right} →")
+    paired = "paired difference, arm" if comparison.target is None else "difference, run"
+    axes.set_title(f"{comparison.metric}: {paired} − {comparison.reference}")
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
 
@@ -86,8 +96,11 @@ def _row(axes: Axes, row: int, result: ArmComparison) -> None:
         result.differences, [row + 0.2] * result.n, "o", color=colour, alpha=0.45, markersize=3.2, markeredgewidth=0
     )
     if result.interval is not None:
-        axes.plot(
-            [result.interval.low, result.interval.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt"
-        )
+        reach = (min(*result.differences, result.difference), max(*result.differences, result.difference))
+        ends = [
+            end if math.isfinite(end) else far  # one side: the bar goes as far as the runs do
+            for end, far in zip((result.interval.low, result.interval.high), reach, strict=True)
+        ]
+        axes.plot(ends, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
     filled: dict[str, Any] = {"markerfacecolor": colour if result.verdict != "undecided" else "white"}
     axes.plot([result.difference], [row], marker, color=colour, markersize=7, markeredgewidth=1.6, **filled)

@@ -66,10 +66,9 @@ def _undecided(found: Comparison) -> Iterator[Limit]:
     if short:
         names = tuple(result.arm for result in short)
         has = "has" if len(names) == 1 else "have"
+        common = "" if found.baseline is None else f" in common with {found.baseline}"
         yield Limit(
-            f"{arms_named(names)} {has} fewer than {FEWEST_BLOCKS} seeds in common with {found.baseline}: no "
-            f"verdict is possible.",
-            names,
+            f"{arms_named(names)} {has} fewer than {FEWEST_BLOCKS} seeds{common}: no verdict is possible.", names
         )
     planned = {result.arm: result.more_seeds for result in undecided if result not in short and result.more_seeds}
     if not planned:
@@ -109,6 +108,13 @@ def _visible(found: Comparison) -> Iterator[Limit]:
         return
     effect, arm, _ = max(known)
     counts = [n for *_, n in known]
+    if found.hypothesis == "non_inferior":
+        yield Limit(
+            f"With {_span(counts)} seeds per arm, an arm that is as good as {found.reference} would be found to be "
+            f"non-inferior in four of five such sweeps only by a margin of {found.size(effect)} or more.",
+            (arm,),
+        )
+        return
     yield Limit(
         f"With {_span(counts)} seeds per arm, a true difference of less than {found.size(effect)} would be missed in "
         f"more than one of five such sweeps.",

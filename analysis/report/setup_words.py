@@ -16,7 +16,7 @@ from stackwise_ray.core.quantities import format_count, format_share
 from stackwise_ray.core.untuned_rates import RATE, ArmRate, untuned_rate
 
 from ..paired.answer_words import budget_name, counted, listed
-from ..paired.comparison import CORRECTION_NAMES, TEST_NAMES
+from ..paired.comparison import CORRECTION_NAMES, test_name
 from ..render import Grid
 from ..table.sweep_directory import Sweep
 from .arm_summary import point_text, short_value
@@ -281,9 +281,13 @@ def _decided(comparisons: Sequence[ResolvedComparison]) -> str:
     if not comparisons:
         return ""
     first = comparisons[0]
-    test = {**TEST_NAMES, "mixture_t": "mixture-t e-process"}[first.test]
+    test = "mixture-t e-process" if first.test == "mixture_t" else test_name(first.test, first.target)
+    test += "" if first.side == "both" else f", one-sided ({first.side})"
     name = CORRECTION_NAMES.get(first.correction)
     several = f"corrected by {name} over {len(first.family)} arms" if name and len(first.family) > 1 else ""
-    margin = f"equivalent within ±{first.margin:g}" if first.margin is not None else ""
+    margin = ""
+    if first.margin is not None:
+        kind = "non-inferior within " if first.hypothesis == "non_inferior" else "equivalent within ±"
+        margin = f"{kind}{first.margin:g}"
     equal = f"at equal {budget_name(first.equal)} (within {format_share(first.tolerance)})" if first.equal else ""
     return _joined(f"{test} at level {first.alpha:g}", several, margin, equal)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stackwise_ray.core.metric_catalogue import format_metric
-from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count, format_share
+from stackwise_ray.core.quantities import ABSENT, format_bytes, format_count
 
 from ..anytime.verdict import SequentialComparison
+from ..paired.answer_words import decision_name
 from ..paired.comparison import Comparison
 from ..render import Grid
 from ..table.sweep_directory import Sweep
@@ -40,7 +41,7 @@ def verdict_grid(arms: Sequence[ArmSummary], metric: str, found: Comparison | Se
 
 
 def _anytime_grid(arms: Sequence[ArmSummary], found: SequentialComparison) -> Grid:
-    columns = ("arm", f"difference [{format_share(1 - found.level)}]", "verdict", "decided at n", "n", "mean")
+    columns = ("arm", found.grid.columns[1], "verdict", "decided after", "n", "mean")
     rows = []
     for arm in arms:
         mean = (str(arm.n), format_metric(found.metric, arm.mean))
@@ -50,8 +51,8 @@ def _anytime_grid(arms: Sequence[ArmSummary], found: SequentialComparison) -> Gr
         elif verdict is None:
             rows.append((arm.arm, ABSENT, "undecided (no run)", ABSENT, *mean))
         else:
-            decided = str(verdict.decided_at or "–")
-            rows.append((arm.arm, verdict.difference_text, verdict.decision, decided, *mean))
+            decided = f"{verdict.decided_at} of {verdict.n}" if verdict.decided_at else "–"
+            rows.append((arm.arm, verdict.difference_text, decision_name(verdict.decision), decided, *mean))
     return Grid(columns, tuple(rows), found.grid.title, (), (1, 3, 4, 5))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stackwise_ray.core.quantities import format_number
 
-from ..paired.significance import adjust_p
+from ..paired.deciding_tests import adjust_p
 from ..render import equals_p
 from .law_table import LawRuns, budget_groups
 from .law_text import show_value

@@ -23,7 +23,8 @@ from stackwise_ray.core.registries import ANALYSES
 
 from ..anytime.adaptive_verdicts import anytime_arguments, compare_in_order
 from ..anytime.adaptive_verdicts import method as adaptive_method
-from ..paired.comparison import CORRECTION_NAMES, TEST_NAMES, Comparison
+from ..paired.comparison import CORRECTION_NAMES, Comparison, test_name
+from ..paired.hypotheses import check_question
 from ..render import Grid
 from ..report.page import Items, Picture, arm_sources, arms_anchor, file_name, plain, sourced
 from ..report.reported_steps import Finding, ReportedStep
@@ -48,6 +49,9 @@ _SETTINGS = (
     "baseline",
     "direction",
     "assumed",
+    "target",
+    "hypothesis",
+    "side",
     "test",
     "correction",
     "alpha",
@@ -67,6 +71,9 @@ class Compare(StepOptions):
     baseline: str | None = None  # None: design.baseline
     correction: Correction = "holm"
     margin: Annotated[float, Field(gt=0)] | None = None  # within ± margin, in the metric's unit: equivalent
+    hypothesis: Literal["different", "non_inferior"] = "different"  # the second: not worse by the margin, one-sided
+    side: Literal["both", "better", "worse"] = "both"  # which differences are looked for; one side: a one-sided test
+    target: float | None = None  # a value that every arm is compared with, in place of a baseline
     direction: Direction | None = None  # None: of the objective with this metric, else what the metric's record says
     test: Literal["t", "sign_flip", "wilcoxon"] = "t"
     equal: Literal["budget", "flops", "tokens", "wall_seconds", "peak_bytes", "none", "None"] | None = "budget"
@@ -97,9 +104,11 @@ class CompareStep(ReportedStep):
         return options
 
     def check(self, options: Compare, planned: PlannedSweep) -> None:
-        """It needs a baseline, another arm, equal budgets where they are asked for, and a test that suits the seeds."""
-        _check_arms(options, planned)
-        _check_budgets(options, planned.arms)
+        """It needs a baseline and another arm, or a target; equal budgets where asked; a test that suits the seeds."""
+        _check_question(options)
+        if options.target is None:
+            _check_arms(options, planned)
+            _check_budgets(options, planned.arms)
         if planned.adaptive:
             _check_adaptive(options)
         else:
@@ -107,9 +116,10 @@ class CompareStep(ReportedStep):
 
     def asked(self, sweep: Sweep, declared: list[Mapping[str, Any]]) -> list[ResolvedComparison]:
         """The declared comparisons with what the sweep fills in, or the one that suggests itself."""
-        if len(sweep.arms) < 2 or sweep.is_search:
+        if sweep.is_search:
             return []
-        return [comparison for comparison in sweep.questions.comparisons if comparison.step == KIND]
+        found = [comparison for comparison in sweep.questions.comparisons if comparison.step == KIND]
+        return [comparison for comparison in found if comparison.target is not None or len(sweep.arms) > 1]
 
     def called(self, options: ResolvedComparison) -> str:
         """The comparison by its metric."""
@@ -117,7 +127,7 @@ class CompareStep(ReportedStep):
 
     def compute(self, sweep: Sweep, options: ResolvedComparison) -> Finding:
         """The comparison; with adaptive seeds, that of verdicts which hold at any time."""
-        if options.baseline is None:
+        if options.baseline is None and options.target is None:
             raise AnalysisError(f"the comparison on {options.metric} names no baseline, and the design has none")
         # where the number of seeds depends on the results, no test of a fixed number holds
         if options.test == "mixture_t":
@@ -136,8 +146,25 @@ class CompareStep(ReportedStep):
                 sourced(found.detail_grid, arm_sources(sweep, found.detail_grid)),
             ),
             draw=partial(_forest, found),
-            records=tuple((_file(arm, found.baseline), _pair(sweep, found, arm)) for arm in found.verdicts),
+            records=tuple((_file(arm, found), _pair(sweep, found, arm)) for arm in found.verdicts),
         )
+
+
+def _check_question(options: Compare) -> None:
+    """The parts of the question must suit each other."""
+    try:
+        check_question(options.hypothesis, options.side, options.margin)
+    except AnalysisError as error:
+        path = "hypothesis" if options.hypothesis == "non_inferior" and options.margin is None else "side"
+        raise ConfigError(str(error), path=path) from None
+    if options.target is None:
+        return
+    if options.baseline is not None:
+        problem = f"= {options.target:g} and baseline = {options.baseline}: an arm is compared with one of them"
+        raise ConfigError(f"{problem}; remove the other", path="target")
+    if options.equal not in ("budget", None):
+        problem = f"= {options.equal}, and a target has spent nothing that could be equal; remove it"
+        raise ConfigError(problem, path="equal")
 
 
 def _check_arms(options: Compare, planned: PlannedSweep) -> None:
@@ -180,12 +207,14 @@ def _check_seeds(options: Compare, planned: PlannedSweep) -> None:
     """A test of signs or ranks has a least p at every number of seeds: one that is above its level decides nothing."""
     if options.test == "t":
         return
-    from ..paired.significance import fewest_to_reject
+    from ..paired.deciding_tests import fewest_to_reject
 
     # of m equal p values, Benjamini and Hochberg adjust none; Holm and Bonferroni begin with the m-fold
-    shares = len(planned.arms) - 1 if options.correction in ("holm", "bonferroni") else 1
-    fewest = fewest_to_reject(options.alpha / shares)
-    if options.margin is not None:
+    compared = len(planned.arms) - (options.target is None)
+    shares = compared if options.correction in ("holm", "bonferroni") else 1
+    one_sided = options.hypothesis == "non_inferior" or options.side != "both"
+    fewest = fewest_to_reject(options.alpha / shares, sides=1 if one_sided else 2)
+    if options.margin is not None and not one_sided:
         fewest = min(fewest, fewest_to_reject(2 * options.alpha))  # equivalence: two one-sided tests, not corrected
     if planned.seeds < fewest:
         over = f" over {shares} arms" if shares > 1 else ""
@@ -211,7 +240,7 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
         ),
         records=tuple(
             (
-                _file(arm, found.baseline),
+                _file(arm, found),
                 {**shared, "arm": arm, "seeds": found.blocks[arm], "result": verdict.to_dict()},
             )
             for arm, verdict in found.verdicts.items()
@@ -222,7 +251,8 @@ def _adaptive(sweep: Sweep, found: SequentialComparison, least: int, most: int) 
 def _forest(found: Comparison, path: Path) -> Picture:
     from ..plots.forest import forest_plot, how_to_read
 
-    title = f"Paired differences with their intervals: {found.metric} against {found.baseline}"
+    differences = "Paired differences" if found.target is None else "Differences"
+    title = f"{differences} with their intervals: {found.metric} against {found.reference}"
     return Picture(title=title, figure=forest_plot(path, found), caption=how_to_read(found))
 
 
@@ -236,11 +266,22 @@ def _method(found: Comparison) -> str:
     name = CORRECTION_NAMES.get(found.correction)
     corrected = f"the {name} correction" if name else "no correction"
     arms = "one arm" if len(found.arms) == 1 else f"{len(found.arms)} arms"
+    paired = f", paired by {found.block}" if found.target is None else ""
+    sides = "two-sided" if found.side == "both" and found.hypothesis == "different" else "one-sided"
     text = (
-        f"Every arm is compared with {found.baseline} on {found.metric}, paired by {found.block}. The two-sided "
-        f"{TEST_NAMES[found.test]} decides at level {found.alpha:g} after {corrected} over {arms}; the intervals "
-        f"are of the same test and not widened for the number of arms."
+        f"Every arm is compared with {found.reference} on {found.metric}{paired}. The {sides} "
+        f"{test_name(found.test, found.target)} decides at level {found.alpha:g} after {corrected} over {arms}; the "
+        f"intervals are of the same test and not widened for the number of arms."
     )
+    if found.side != "both":
+        return f"{text} Only whether an arm is {found.side} is tested: p and interval are one-sided."
+    if found.hypothesis == "non_inferior":
+        return (
+            f"{text} Non-inferior means: the hypothesis that the arm is worse by {found.margin:g} or more is rejected. "
+            f"Better (the hypothesis: not better) and inferior (the hypothesis: worse by less than the margin) are "
+            f"one-sided tests at the same level, each corrected over the arms by itself. The ends of the "
+            f"{format_share(1 - 2 * found.alpha)} interval are one-sided {format_share(1 - found.alpha)} bounds."
+        )
     if found.margin is not None:
         text += (
             f" Equivalent means: the {format_share(1 - 2 * found.alpha)} interval lies inside ±{found.margin:g} (two "
@@ -249,8 +290,8 @@ def _method(found: Comparison) -> str:
     return text
 
 
-def _file(arm: str, baseline: str) -> str:
-    return f"comparisons/comparison_{file_name(arm)}_vs_{file_name(baseline)}.json"
+def _file(arm: str, found: Comparison | SequentialComparison) -> str:
+    return f"comparisons/comparison_{file_name(arm)}_vs_{file_name(found.reference)}.json"
 
 
 def _pair(sweep: Sweep, comparison: Comparison, arm: str) -> dict[str, Any]:
@@ -258,7 +299,7 @@ def _pair(sweep: Sweep, comparison: Comparison, arm: str) -> dict[str, Any]:
     runs = sweep.runs
     ratios = {}
     for metric in _RATIOS:
-        if metric in runs.columns:
+        if metric in runs.columns and comparison.baseline is not None:
             ours = runs.loc[runs["arm"] == arm, metric].mean()
             theirs = runs.loc[runs["arm"] == comparison.baseline, metric].mean()
             if ours == ours and theirs == theirs and theirs != 0:  # both were measured

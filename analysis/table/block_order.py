@@ -37,8 +37,8 @@ STARTS = (
     "date",
 )
 """Columns, in lower case, that hold when a run started; the first that every run has counts."""
-_FEWEST = 6
-"""Values from which on a sorted column is no chance: 2 of 720 orders are sorted."""
+_LEAST_CHANCE = 0.01
+"""Rows that are sorted by the metric with a smaller chance than this are no coincidence."""
 _GIVE_STARTS = "give the table a column with the start of every run (started_at), or the seeds of its runs"
 _NUMBER = re.compile(r"[0-9]+")
 
@@ -54,11 +54,14 @@ class BlockOrder:
 def block_order(usable: pd.DataFrame, metric: str, columns: Sequence[str]) -> BlockOrder:
     """The blocks of runs that are placed (`_arm`, `_block`, `_value`), in the order in which they came.
 
+    Args:
+        columns: Whose values name the blocks; (): rows have numbers for names, which say nothing of an order.
+
     Raises:
         AnalysisError: The rows are the only order, and they are sorted by the metric.
     """
     blocks = list(dict.fromkeys(usable["_block"]))
-    keys = _natural_keys(blocks)
+    keys = _natural_keys(blocks) if columns else {}
     starts = _starts(usable)
     if starts is not None:
         column, times = starts
@@ -103,18 +106,21 @@ def _starts(usable: pd.DataFrame) -> tuple[str, pd.Series[Any]] | None:
 
 def _refuse_sorted_rows(usable: pd.DataFrame, metric: str) -> None:
     """Refuse rows that are sorted by the metric, the whole table or one arm of it."""
-    parts = [("the table", usable), *((f"arm '{name}'", part) for name, part in usable.groupby("_arm", sort=False))]
-    for where, part in parts:
-        if _is_sorted(part["_value"].tolist()):
+    arms = {f"arm '{name}'": part["_value"].tolist() for name, part in usable.groupby("_arm", sort=False)}
+    chances = {where: _chance(values) for where, values in arms.items()}
+    together = math.prod(chances.values()) if max(chances.values()) < 1 else 1.0
+    found = {"the table": _chance(usable["_value"].tolist()), "every arm": together}
+    for where, chance in (found | chances).items():
+        if chance < _LEAST_CHANCE:
             raise AnalysisError(
-                f"the rows are the only order that the table has, and in {where} they are sorted by {metric} "
-                f"({len(part)} runs): a verdict after every block would decide by the sorting; {_GIVE_STARTS}"
+                f"the rows are the only order that the table has, and in {where} they are sorted by {metric}: a "
+                f"verdict after every block would decide by the sorting; {_GIVE_STARTS}"
             )
 
 
-def _is_sorted(values: Sequence[float]) -> bool:
+def _chance(values: Sequence[float]) -> float:
+    """How likely it is that values which came in any order come sorted as these do; 1 where they are not sorted."""
     finite = [value for value in values if math.isfinite(value)]
-    if len(finite) < _FEWEST or finite[0] == finite[-1]:
-        return False
     steps = list(pairwise(finite))
-    return all(one <= other for one, other in steps) or all(one >= other for one, other in steps)
+    rising, falling = all(one <= other for one, other in steps), all(one >= other for one, other in steps)
+    return 2 / math.factorial(min(len(set(finite)), 20)) if rising != falling else 1.0

@@ -22,7 +22,8 @@ from .cell_numbers import is_plain_number
 from .columns import columns_of, metric_path
 from .exclusions import lost_places
 from .placement import measured_in, mixtures, placed, refuse_incomparable
-from .typed_columns import label, name_of, numbers_of
+from .targets import check_reference, unpaired
+from .typed_columns import name_of, numbers_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,8 @@ class Pairing:
     """Values by arm and block, checked.
 
     Attributes:
-        baseline: Name of the baseline arm.
+        baseline: Name of the baseline arm; None: a target is compared with.
+        target: The value that every arm is compared with; None: the baseline is.
         values: {arm: {block: value}}, the baseline first, then the arms in the order of the table; finite values only.
         missing: Blocks of the sweep that an arm lacks.
         budgets: The budget that was checked in every pair and found equal; None where unequal ones were allowed, or
@@ -56,16 +58,32 @@ class Pairing:
         order: What the blocks are in the order of, in words.
     """
 
-    baseline: str
+    baseline: str | None
+    target: float | None
     values: dict[str, dict[str, float]]
     missing: tuple[Missing, ...]
     budgets: str | None
     notes: tuple[str, ...]
     order: str = BY_ROWS
 
+    @property
+    def arms(self) -> list[str]:
+        """The arms that are compared."""
+        return [name for name in self.values if name != self.baseline]
+
+    @property
+    def baseline_values(self) -> dict[str, float]:
+        """The baseline's value by block; none of a target."""
+        return {} if self.baseline is None else dict(self.values[self.baseline])
+
+    def lost(self, arm: str) -> list[Missing]:
+        """The blocks that `arm` or the baseline lacks."""
+        return [item for item in self.missing if item.arm in (arm, self.baseline)]
+
     def pairs(self, arm: str) -> tuple[list[str], list[float], list[float]]:
-        """Complete blocks of `arm` and the baseline, with the values of both."""
-        ours, theirs = self.values[arm], self.values[self.baseline]
+        """Complete blocks of `arm` and the baseline (of a target: all of the arm's), with the values of both."""
+        ours = self.values[arm]
+        theirs = self.baseline_values if self.target is None else dict.fromkeys(ours, self.target)
         blocks = [block for block in theirs if block in ours]
         return blocks, [ours[block] for block in blocks], [theirs[block] for block in blocks]
 
@@ -75,7 +93,7 @@ class Pairing:
         Raises:
             AnalysisError: Fewer were declared than there are.
         """
-        arms = list(self.values)[1:]
+        arms = self.arms
         if declared is None or declared == len(arms):
             return len(arms), ()
         if declared < len(arms):
@@ -86,38 +104,49 @@ class Pairing:
 def pair(
     table: pd.DataFrame,
     metric: str,
-    baseline: str,
+    baseline: str | None,
     *,
     arm: str,
     block: str | Sequence[str],
     equal: str | None,
     tolerance: float,
+    target: float | None = None,
     ordered: bool = False,
 ) -> Pairing:
     """The runs of `table` as paired values.
 
     Args:
+        target: What every run is compared with, in place of a baseline; no budget is then to be equal.
         ordered: Whether the blocks are put in the order in which they came, which `Pairing.order` then says.
 
     Raises:
         AnalysisError: A column or arm that is not there, two differing runs in one place, mixed data fingerprints,
-            unequal budgets, or text where numbers should be.
+            unequal budgets, or text where numbers should be; neither or both of baseline and target.
     """
-    if not isinstance(baseline, str):
-        raise AnalysisError(f"baseline = {baseline!r} is no text, and arms are names: write '{label(baseline)}'")
+    check_reference(baseline, target)
     block_columns = [block] if isinstance(block, str) else list(block)
+    alone: list[str] = []
+    named = list(block_columns)
+    if target is not None:
+        named = [column for column in block_columns if column in table.columns]
+        table, alone = unpaired(table, arm, block_columns)
     usable, notes = placed(table, metric, arm, block_columns)
     lost = lost_places(usable, arm, block_columns, measured_in(metric, table))
     reasons = {(name_of(usable, arm, cells[arm]), _place(usable, block_columns, cells)): why for cells, why in lost}
     arms = list(dict.fromkeys([*usable["_arm"], *(name for name, _ in reasons)]))
-    if baseline not in arms:
+    if not arms:
+        raise AnalysisError(f"no run of the table can be used: {'; '.join(notes) or 'it is empty'}")
+    if baseline is not None and baseline not in arms:
         raise AnalysisError(f"baseline = '{baseline}' is not an arm of the table; {did_you_mean(baseline, arms)}")
-    if len(arms) < 2:
+    if baseline is not None and len(arms) < 2:
         raise AnalysisError(f"there is only one arm, '{baseline}', in column '{arm}': nothing to compare it with")
     refuse_incomparable(usable, metric)
     notes += _same_numbers(arms) + mixtures(usable) + _hampered(usable, metric, equal)
-    budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
-    order = block_order(usable, metric, block_columns) if ordered else None
+    if baseline is None:
+        budgets, budget_notes = None, [*alone, *_free_starts(usable)]
+    else:
+        budgets, budget_notes = _check_budgets(usable, baseline, equal, tolerance)
+    order = block_order(usable, metric, named) if ordered else None
     if order is not None:
         place = {name: index for index, name in enumerate(order.blocks)}
         usable = usable.iloc[usable["_block"].map(place).argsort(kind="stable")]
@@ -127,8 +156,9 @@ def pair(
             values[name][place] = float(value)
         else:
             reasons[name, place] = f"{metric} is {value}"
+    missing = _missing(values, reasons, paired=baseline is not None)
     words = BY_ROWS if order is None else order.words
-    return Pairing(baseline, values, _missing(values, reasons), budgets, tuple(notes + budget_notes), words)
+    return Pairing(baseline, target, values, missing, budgets, tuple(notes + budget_notes), words)
 
 
 def _place(table: pd.DataFrame, columns: Sequence[str], cells: Mapping[str, Any]) -> str:
@@ -215,7 +245,11 @@ def _free_starts(table: pd.DataFrame) -> list[str]:
     return [f"the cost of the initial weights is not charged: {arms}"] if arms else []
 
 
-def _missing(values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str]) -> tuple[Missing, ...]:
+def _missing(
+    values: dict[str, dict[str, float]], reasons: dict[tuple[str, str], str], *, paired: bool
+) -> tuple[Missing, ...]:
+    if not paired:  # an arm needs no block of another
+        return tuple(Missing(name, place, why) for (name, place), why in reasons.items())
     blocks = dict.fromkeys([*(place for cells in values.values() for place in cells), *(place for _, place in reasons)])
     return tuple(
         Missing(name, place, reasons.get((name, place), "no such run in the table"))

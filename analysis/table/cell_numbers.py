@@ -57,12 +57,23 @@ def numbers(cells: Iterable[Any], *, counts: bool = False) -> list[float | None]
     words = {text.lower() for text in texts} - UNMEASURED
     if words and words <= set(_TRUTH):
         listed = [_TRUTH.get(cell.strip().lower(), cell) if isinstance(cell, str) else cell for cell in listed]
-    comma = _has_decimal_commas(texts, counts)
+    comma = has_decimal_commas(texts)
     thousands = counts or any(text.count(",") > 1 for text in texts)
     return [
         _parsed(cell.strip(), comma=comma, thousands=thousands) if isinstance(cell, str) else _typed(cell)
         for cell in listed
     ]
+
+
+def has_decimal_commas(texts: Iterable[str]) -> bool:
+    """Whether a column writes decimals with a comma: some cell can mean nothing else, and none holds a point."""
+    found = False
+    for text in texts:
+        if "." in text or text.count(",") > 1:
+            return False
+        if _DECIMAL_COMMA.fullmatch(text) and not _ONE_GROUP.fullmatch(text):
+            found = True
+    return found
 
 
 def why_not(text: str) -> str:
@@ -81,17 +92,6 @@ def why_not(text: str) -> str:
     if re.fullmatch(r"[0-9.]+m", text):
         return f"write {text[:-1]}M for millions"
     return "write a number, or leave the cell empty where none was measured"
-
-
-def _has_decimal_commas(texts: Iterable[str], counts: bool) -> bool:
-    """Whether the column writes decimals with a comma: some cell can mean nothing else, and none holds a point."""
-    found = False
-    for text in texts:
-        if "." in text or text.count(",") > 1:
-            return False
-        if _DECIMAL_COMMA.fullmatch(text) and not _ONE_GROUP.fullmatch(text):
-            found = True
-    return found
 
 
 def _parsed(text: str, *, comma: bool, thousands: bool) -> float | None:

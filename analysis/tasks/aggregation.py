@@ -43,8 +43,9 @@ def aggregate(
 ) -> dict[str, Interval]:
     """A statistic over runs and tasks for every arm, with a stratified bootstrap interval.
 
-    The runs of each task are resampled within that task. The interval is the percentile interval; it is as narrow as
-    the few runs a task make it look (with three runs a task it covers less than it says).
+    The runs of each task are resampled within that task; arms may have different numbers of runs. The interval is the
+    percentile interval; it is as narrow as the few runs a task make it look (with three runs a task it covers less than
+    it says).
 
     Args:
         table: One row per run; scores of different tasks must be on one scale.
@@ -60,8 +61,8 @@ def aggregate(
         Arm to interval; `n` counts the runs.
 
     Raises:
-        AnalysisError: An unknown statistic, arms with different tasks, unequal numbers of runs, one run per task, a
-            value that is not finite, or anything that `compare` refuses as well.
+        AnalysisError: An unknown statistic, arms with different tasks, an arm with more runs of one task than of
+            another, one run per task, a value that is not finite, or anything that `compare` refuses as well.
     """
     import numpy as np
 
@@ -105,24 +106,31 @@ def check_resampling(bootstrap: int, level: float, rng: int) -> None:
 
 
 def _complete(scores: ScoreTable) -> dict[str, dict[str, list[float]]]:
-    """Values by arm and task where every arm has every task and the same number of runs, at least 2."""
+    """Values by arm and task where every arm has every task, with as many runs of each, at least 2."""
     if scores.lost:
         (arm, task), why = next(iter(scores.lost.items()))
         raise AnalysisError(
             f"arm '{arm}' has no usable value on task '{task}' ({why}); {len(scores.lost)} such cells. Numbers over "
             f"different tasks cannot be compared: leave the task or the arm out of the table"
         )
-    counts = {(arm, task): len(runs) for arm, cells in scores.values.items() for task, runs in cells.items()}
-    (few_arm, few_task), fewest = min(counts.items(), key=lambda item: item[1])
-    (most_arm, most_task), most = max(counts.items(), key=lambda item: item[1])
-    if fewest != most:
-        raise AnalysisError(
-            f"arm '{most_arm}' has {most} runs of task '{most_task}' and arm '{few_arm}' {fewest} of '{few_task}'; the "
-            f"tasks would not weigh alike: keep equally many"
-        )
-    if fewest < 2:
-        raise AnalysisError("one run per task: resampling it gives the same run, so there is no interval; add seeds")
+    for arm, cells in scores.values.items():
+        counts = {task: len(cells[task]) for task in scores.tasks}
+        fewest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        if counts[fewest] != counts[most]:
+            raise AnalysisError(
+                f"arm '{arm}' has {_runs(counts[most])} of task '{most}' and {_runs(counts[fewest])} of '{fewest}'; "
+                f"its tasks would not weigh alike: keep equally many of each task (arms may differ from each other)"
+            )
+        if counts[fewest] < 2:
+            raise AnalysisError(
+                f"arm '{arm}' has one run per task: resampling it gives the same run, so there is no interval; add "
+                f"seeds, or leave the arm out"
+            )
     return {arm: {task: cells[task] for task in scores.tasks} for arm, cells in scores.values.items()}
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''}"
 
 
 def _measure(statistic: str, target: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:

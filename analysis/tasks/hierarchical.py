@@ -36,10 +36,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LEVELS = ("pretraining_seed", "finetuning_seed")
+
+
+def default_levels(table: pd.DataFrame) -> tuple[str, ...]:
+    """The levels of noise where nobody names them: those two columns, or `seed` where the table has only that."""
+    if "seed" in table.columns and not set(LEVELS) & set(table.columns):
+        return ("seed",)
+    return LEVELS
+
+
 def hierarchical_bootstrap(
     table: pd.DataFrame,
     metric: str,
-    nested: Sequence[str] = ("pretraining_seed", "finetuning_seed"),
+    nested: Sequence[str] = LEVELS,
     crossed: str | None = "item",
     arm: str = "arm",
     baseline: str | None = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import badness, format_metric, good_direction
 from stackwise_ray.core.quantities import format_number
 
-from ..paired.significance import adjust_p, wilcoxon_p
+from ..paired.answer_words import MOST_NAMES, listed
+from ..paired.deciding_tests import adjust_p, wilcoxon_p
 from ..render import Grid, GridView, equals_p, format_p
 from ..table.blocks import check_goal, check_level, resolve
-from .task_scores import ScoreTable, task_scores
+from .task_scores import ScoreTable, as_tasks, task_scores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,7 @@ class Ranking(GridView):
 
     Attributes:
         mean_ranks: Arm to its mean rank over the tasks (1 is best; ties share the mean of their ranks).
-        means: Arm to the mean of its task means.
+        means: Arm to the mean of its task means; empty where the tasks are several metrics, which share no scale.
         tasks: The tasks that count: those on which every arm was measured.
         chi_square, p: Friedman's test that all arms rank alike, corrected for ties.
         f_statistic, p_f: Iman and Davenport's form of it, which is less conservative; both None where every task ranks
@@ -115,14 +116,15 @@ class Ranking(GridView):
             (
                 arm,
                 format_number(rank, 3),
-                format_metric(self.metric, self.means[arm]),
+                *([format_metric(self.metric, self.means[arm])] if self.means else []),
                 "" if arm == best else format_p(against[arm].p_adjusted),
                 "" if arm == best else "yes" if against[arm].nemenyi else "no",
             )
             for arm, rank in self.mean_ranks.items()
         )
         title = f"{self.metric} ({self._good}), ranks over {len(self.tasks)} tasks"
-        columns = ("arm", "mean rank", "mean", f"p against {best} (Wilcoxon, Holm)", f"beyond CD from {best}")
+        mean = ("mean",) if self.means else ()
+        columns = ("arm", "mean rank", *mean, f"p against {best} (Wilcoxon, Holm)", f"beyond CD from {best}")
         f_text = "no Iman–Davenport F: every task ranks the arms alike, so that F is infinite and its p would be 0"
         if self.f_statistic is not None:
             f_text = f"Iman–Davenport F = {format_number(self.f_statistic, 3)}, {equals_p(self.p_f)}"
@@ -133,7 +135,7 @@ class Ranking(GridView):
             *self.notes,
             *(f"task {task} left out: {why}" for task, why in self.lost.items()),
         ]
-        return Grid(columns, rows, title, tuple(notes), (1, 2, 3))
+        return Grid(columns, rows, title, tuple(notes), tuple(range(1, len(columns) - 1)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
@@ -142,7 +144,7 @@ class Ranking(GridView):
 
 def rank(
     table: pd.DataFrame,
-    metric: str,
+    metric: str | Sequence[str],
     task: str = "task",
     arm: str = "arm",
     seed: str = "seed",
@@ -157,7 +159,8 @@ def rank(
 
     Args:
         table: One row per run.
-        metric, task, arm, seed: Columns; runs of one arm and task that differ in `seed` are averaged.
+        metric, task, arm, seed: Columns; runs of one arm and task that differ in `seed` are averaged. Several metrics
+            are the tasks themselves, in a table with one row per run and a column per score.
         direction: Whether small or large values are good (rank 1); None: as in `compare`.
         alpha: Level of Friedman's test, of the critical difference and of the pairwise tests after Holm.
 
@@ -165,10 +168,16 @@ def rank(
         AnalysisError: A column that is not there, one arm, fewer than 2 complete tasks, the same value for every arm
             on every task, or anything that `compare` refuses as well.
     """
-    direction, assumed = resolve(metric, direction)
+    names = [metric] if isinstance(metric, str) else list(metric)
+    if len(names) > 1:
+        table, read, task = as_tasks(table, names, direction), "score", "task"
+    else:
+        read = names[0]
+    direction, assumed = resolve(names[0], direction)
     check_goal(direction, None)
     check_level(alpha)
-    scores = task_scores(table, metric, task, arm, seed)
+    scores = task_scores(table, read, task, arm, seed)
+    metric = listed(names) if len(names) <= MOST_NAMES else f"{len(names)} metrics"
     if len(scores.values) < 2:
         raise AnalysisError(f"there is only one arm, '{next(iter(scores.values))}': nothing to rank it with")
     lost = _lost(scores)
@@ -176,7 +185,8 @@ def rank(
     if len(tasks) < 2:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(lost.items())[:4])
         raise AnalysisError(f"{len(tasks)} complete tasks; ranks need at least 2" + (f" ({reasons})" if lost else ""))
-    return _ranking(scores, tasks, lost, metric, direction, alpha, assumed=assumed)
+    ranking = _ranking(scores, tasks, lost, metric, direction, alpha, assumed=assumed)
+    return ranking if len(names) == 1 else replace(ranking, means={})
 
 
 def friedman(ranks: NDArray[np.float64]) -> tuple[float, float, float | None, float | None]:

@@ -58,6 +58,10 @@ _ANALYSIS_CHOICES = {
     "compare correction": ("paired.significance", "CORRECTIONS"),
     "sequential correction": ("anytime.sequential", "CORRECTIONS"),
     "compare test": ("paired.comparison", "TEST_NAMES"),
+    **{f"{command} hypothesis": ("paired.hypotheses", "HYPOTHESES") for command in ("compare", "sequential", "power")},
+    **{f"{command} side": ("paired.hypotheses", "SIDES") for command in ("compare", "sequential", "power")},
+    "items test": ("tasks.items", "ITEM_TESTS"),
+    "items correction": ("paired.significance", "CORRECTIONS"),
     "aggregate statistic": ("tasks.aggregation", "STATISTICS"),
 }
 """Option of a command of the analysis → module and name of what it can be."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from stackwise_ray.core.comparison_records import Correction, Test
+from stackwise_ray.core.comparison_records import Correction, Hypothesis, Side, Test
 from stackwise_ray.core.metric import Direction
 
 
@@ -70,7 +70,7 @@ class MetricRead:
 
 
 class DeclaredComparison(Protocol):
-    """The options of a step that compares arms with a baseline; None: not said, so the sweep fills it in."""
+    """The options of a step that compares arms with a baseline or a target; None: the sweep fills it in."""
 
     @property
     def metric(self) -> str: ...
@@ -82,6 +82,12 @@ class DeclaredComparison(Protocol):
     def correction(self) -> Correction: ...
     @property
     def margin(self) -> float | None: ...
+    @property
+    def target(self) -> float | None: ...
+    @property
+    def hypothesis(self) -> Hypothesis: ...
+    @property
+    def side(self) -> Side: ...
     @property
     def test(self) -> Test: ...
     @property

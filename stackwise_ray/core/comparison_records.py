@@ -17,6 +17,10 @@ from stackwise_ray.core.metric_catalogue import badness, good_direction, resolve
 
 Test = Literal["t", "sign_flip", "wilcoxon", "mixture_t"]
 Correction = Literal["holm", "bonferroni", "benjamini_hochberg", "none"]
+Hypothesis = Literal["different", "non_inferior"]
+"""What a comparison sets out to show: a difference, or that an arm is not worse by the margin."""
+Side = Literal["both", "better", "worse"]
+"""Which differences a comparison looks for."""
 
 NO_BUDGET = ("none", "None")
 """How a file, a command line or a caller may write, beside null and None, that no budget must be equal."""
@@ -29,6 +33,22 @@ def required_budget(equal: str | None) -> str | None:
     (None, None, 'flops')
     """
     return None if equal in NO_BUDGET else equal
+
+
+def reference_name(baseline: str | None, target: float | None) -> str:
+    """What a mean is compared with, in a sentence.
+
+    Raises:
+        AnalysisError: Neither is given.
+
+    >>> reference_name("adam", None), reference_name(None, 3.28)
+    ('adam', 'the target 3.28')
+    """
+    if target is not None:
+        return f"the target {target:.12g}"
+    if baseline is None:
+        raise AnalysisError("there is neither a baseline nor a target to compare with")
+    return baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +85,17 @@ class ResolvedComparison:
 
     Attributes:
         assumed: Whether the direction is unknown, so that lower counts as better.
-        baseline: None where a file declares the comparison and names no baseline.
-        margin: Differences within ± margin (in the metric's unit) count as equivalent; None: not tested.
+        baseline: None where a target is compared with, or where a file declares the comparison and names no baseline.
+        target: The value that every arm's mean is compared with; None: a baseline is.
+        hypothesis: "different", or "non_inferior" by the margin.
+        side: Which differences are looked for; "both" where the hypothesis is non-inferiority, which has one side.
+        margin: Differences within ± margin (in the metric's unit) count as equivalent, or the largest loss that is not
+            inferior; None: not tested.
         equal: The budget that must agree in every pair, by its unit; None: none.
         tolerance: Largest relative difference of these budgets.
         alpha: Level of the whole family.
         test: "mixture_t" where seeds are added until it has decided.
-        family: The arms that are compared with the baseline, whether or not they finish.
+        family: The arms that are compared with the baseline or the target, whether or not they finish.
         step: The key of the analysis that asks it, e.g. "compare".
         declared: Whether the file declares it; else it suggests itself by the design's baseline.
     """
@@ -80,6 +104,9 @@ class ResolvedComparison:
     direction: Direction
     assumed: bool
     baseline: str | None
+    target: float | None
+    hypothesis: Hypothesis
+    side: Side
     margin: float | None
     equal: str | None
     tolerance: float
@@ -94,6 +121,15 @@ class ResolvedComparison:
     def goal(self) -> Goal:
         """The metric and which way of it is better."""
         return Goal(metric=self.metric, direction=self.direction, assumed=self.assumed)
+
+    @property
+    def reference(self) -> str:
+        """What the arms are compared with, in a sentence.
+
+        Raises:
+            AnalysisError: Nothing is.
+        """
+        return reference_name(self.baseline, self.target)
 
     @property
     def level(self) -> float:

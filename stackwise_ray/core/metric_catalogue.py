@@ -21,6 +21,7 @@ from stackwise_ray.core.quantities import (
     format_number,
     format_seconds,
     format_value,
+    interval_spread,
 )
 from stackwise_ray.core.registries import COMPONENTS, TASKS
 from stackwise_ray.core.registry import Follower, watching
@@ -182,19 +183,21 @@ def format_difference(path: str | None, value: float, ends: tuple[float, float] 
 
     Args:
         path: Of the metric; None, or one that is not registered: a plain number.
-        ends: Of the interval; without them "[no interval]" follows.
+        ends: Of the interval, of which one may be infinite; without them "[no interval]" follows.
 
     >>> format_difference("flops/step", 3462.0), format_difference("validation/loss", 0.663, (0.6414, 0.6841))
     ('+3.46k [no interval]', '+0.663 [+0.641, +0.684]')
+    >>> format_difference("loss", -0.02, (-math.inf, 0.0133))
+    '−0.020 [−∞, +0.013]'
     """
     found = None if path is None else metric_called(path)
     if found is not None and found.form != "number":
         shown, *limits = (_signed(found.form, number) for number in (value, *(ends or ())))
     else:
-        spread = 0.0 if ends is None else (ends[1] - ends[0]) / 2
+        spread = 0.0 if ends is None else interval_spread(value, *ends)
         decimals = decimals_for(value, 3) if ends is None else decimals_for(spread if spread > 0 else value)
         shown, *limits = (format_number(number, decimals, signed=True) for number in (value, *(ends or ())))
-    return f"{shown} [{', '.join(limits) or 'no interval'}]"
+    return f"{shown} [{', '.join(limits) or 'no interval'}]".replace("+inf", "∞").replace("inf", "∞")
 
 
 def format_size(path: str, value: float) -> str:

@@ -81,6 +81,17 @@ def decimals_for(spread: float, digits: int = 2) -> int:
     return min(12, max(0, digits - 1 - math.floor(math.log10(abs(spread)))))
 
 
+def interval_spread(estimate: float, low: float, high: float) -> float:
+    """Half the width of an interval, which its digits follow; of one with a single finite end, how far that is.
+
+    >>> interval_spread(0.5, 0.0, 2.0), interval_spread(0.5, -math.inf, 2.0)
+    (1.0, 1.5)
+    """
+    if math.isfinite(low) and math.isfinite(high):
+        return (high - low) / 2
+    return min(abs(end - estimate) for end in (low, high))
+
+
 def format_number(value: float | None, decimals: int, *, signed: bool = False) -> str:
     """A number with a real minus sign and thousands apart; None is "not measured"."""
     if value is None:

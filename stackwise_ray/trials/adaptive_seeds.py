@@ -23,11 +23,11 @@ class AnytimeVerdicts:
 
     Attributes:
         undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
-        seeds_possible: From a level to the first number of seeds at which any decision is possible.
+        seeds_possible: From a comparison to the first number of seeds at which any decision on an arm is possible.
     """
 
     undecided: Callable[[Sequence[TrialRecord], str, ResolvedComparison], bool]
-    seeds_possible: Callable[[float], int]
+    seeds_possible: Callable[[ResolvedComparison], int]
 
 
 class AdaptiveSource:
@@ -37,6 +37,7 @@ class AdaptiveSource:
         first: Proposes every arm on seeds 0 … least − 1.
         undecided: Whether more seeds could still decide an arm, from the finished trials of it and of the baseline.
         arms: All arms but the baseline.
+        baseline: None where every arm is compared with a target.
         most: Most seeds of an arm.
     """
 
@@ -46,13 +47,14 @@ class AdaptiveSource:
         undecided: Callable[[Sequence[TrialRecord], str], bool],
         *,
         arms: Sequence[str],
-        baseline: str,
+        baseline: str | None,
         least: int,
         most: int,
     ) -> None:
         self._first, self._undecided = first, undecided
-        self._baseline, self._most = baseline, most
-        self._blocks = dict.fromkeys((baseline, *arms), least)  # seeds that each arm has been given
+        self._most = most
+        self._baseline = () if baseline is None else (baseline,)
+        self._blocks = dict.fromkeys((*self._baseline, *arms), least)  # seeds that each arm has been given
         self._judged = dict.fromkeys(arms, 0)  # blocks at the last look
         self._patterns: dict[str, Proposal] = {}  # a replicate of each arm, which its further ones differ from in seed
         self._ended: dict[tuple[str, int], TrialRecord] = {}
@@ -79,7 +81,7 @@ class AdaptiveSource:
             return
         self._out -= 1
         self._ended[proposal.arm, proposal.seed] = record
-        for arm in self._judged if proposal.arm == self._baseline else (proposal.arm,):
+        for arm in self._judged if proposal.arm in self._baseline else (proposal.arm,):
             self._judge(arm)
 
     def expected(self) -> int:
@@ -88,13 +90,13 @@ class AdaptiveSource:
     def _judge(self, arm: str) -> None:
         """Judge an arm whose blocks have all ended on both sides, once for each number of blocks."""
         n = self._blocks[arm]
-        cells = [(name, seed) for seed in range(n) for name in (self._baseline, arm)]
+        cells = [(name, seed) for seed in range(n) for name in (*self._baseline, arm)]
         if n >= self._most or self._judged[arm] == n or any(cell not in self._ended for cell in cells):
             return
         self._judged[arm] = n
         finished = [self._ended[cell] for cell in cells if self._ended[cell].status == "finished"]
         if self._undecided(finished, arm):
-            for name in (self._baseline, arm):
+            for name in (*self._baseline, arm):
                 if self._blocks[name] == n:  # the baseline may be there already, for another arm
                     self._add(name)
 

@@ -51,7 +51,7 @@ def detectable(
     """
     seeds = len(replicate_seeds(sweep))
     for comparison in questions.comparisons:
-        if comparison.family and comparison.baseline is not None:
+        if comparison.family and (comparison.baseline is not None or comparison.target is not None):
             yield _sentence(sweep, comparison, seeds, sizes, trials)
 
 
@@ -60,7 +60,8 @@ def _sentence(
 ) -> str:
     most = "at most " if isinstance(sweep.replicates.seeds, AdaptiveSeeds) else ""
     metric = comparison.metric
-    asked = f"{metric}, each arm against {comparison.baseline}: {most}{seeds} seed{'' if seeds == 1 else 's'}"
+    plural = "" if seeds == 1 else "s"
+    asked = f"{metric}, each arm against {comparison.reference}: {most}{seeds} seed{plural}"
     size = sizes.smallest(comparison, seeds)
     if size is None:
         return f"{asked} cannot decide, however large the difference is; raise replicates.seeds"
@@ -68,13 +69,48 @@ def _sentence(
     level = f"level {comparison.alpha:g}"
     if comparison.correction != "none" and m > 1:
         level += f" / {m} by {_CORRECTIONS[comparison.correction]}"
-    text = (
-        f"{asked} find a difference of {format_significant(size, 3)} standard deviations of the paired differences "
-        f"with probability {sizes.power:g}, and a smaller one less often ({_TESTS[comparison.test]}, {level})"
-    )
+    side = "" if comparison.side == "both" else f", one-sided ({comparison.side})"
+    test = f"{_test(comparison)}{side}, {level}"
+    spread = "of the paired differences" if comparison.target is None else "of the runs"
     measured = sizes.noise(trials, comparison)
+    if comparison.hypothesis == "non_inferior":
+        return _margin_sentence(asked, comparison, sizes, size, test, spread, measured)
+    text = (
+        f"{asked} find a difference of {format_significant(size, 3)} standard deviations {spread} "
+        f"with probability {sizes.power:g}, and a smaller one less often ({test})"
+    )
     if measured is None:
         return f"{text}; that standard deviation is not known before two seeds of each arm have run"
     sd, count = measured
     effect, noise = (with_unit(metric, format_size(metric, value)) for value in (size * sd, sd))
     return f"{text}: about {effect}, since {count} differences of finished trials have a standard deviation of {noise}"
+
+
+def _margin_sentence(
+    asked: str,
+    comparison: ResolvedComparison,
+    sizes: EffectSizes,
+    size: float,
+    test: str,
+    spread: str,
+    measured: tuple[float, int] | None,
+) -> str:
+    """How noisy the differences may be for an arm that is as good to be found non-inferior."""
+    metric, margin = comparison.metric, comparison.margin
+    assert margin is not None, "a non-inferiority question has one"
+    most, shown = (with_unit(metric, format_size(metric, value)) for value in (margin / size, margin))
+    text = (
+        f"{asked} find an arm that is as good to be non-inferior by the margin of {shown} with probability "
+        f"{sizes.power:g} where the standard deviation {spread} is {most} or less ({test}, one-sided)"
+    )
+    if measured is None:
+        return f"{text}; it is not known before two seeds of each arm have run"
+    sd, count = measured
+    noise = with_unit(metric, format_size(metric, sd))
+    return f"{text}; {count} differences of finished trials have one of {noise}"
+
+
+def _test(comparison: ResolvedComparison) -> str:
+    if comparison.test == "t" and comparison.target is not None:
+        return "one-sample t test"
+    return _TESTS[comparison.test]

@@ -68,7 +68,7 @@ def source_for(
         first,
         lambda trials, arm: undecided(trials, arm, comparison),
         arms=comparison.family,
-        baseline=str(comparison.baseline),
+        baseline=comparison.baseline,
         least=sweep.replicates.seeds.min,
         most=sweep.replicates.seeds.max,
     )
@@ -166,12 +166,13 @@ def _seeds_possible(
         return None, []
     assert verdicts is not None, "the command hands them in"
     comparison = design.questions.comparisons[0]
-    possible = verdicts.seeds_possible(comparison.level)
+    possible = verdicts.seeds_possible(comparison)
     level = f"level {comparison.alpha:g} / {len(comparison.family)} = {comparison.level:.3g}"
     if seeds.max < possible:
         problem = f"= {seeds.max}: no verdict is possible before {possible} seeds at {level}; raise it to {possible}"
         raise ConfigError(f"{problem} or more", path="replicates.seeds.max", source=sweep.source)
-    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparison.metric} is decided"
+    question = {"non_inferior": " (non-inferiority)"}.get(comparison.hypothesis, "")
+    rule = f"adaptive replicates: {seeds.min} to {seeds.max} seeds, until {comparison.metric} is decided{question}"
     return possible, [f"{rule} at any time at {level}; seeds_possible = {possible}: no arm can be decided before"]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from stackwise_ray.core.metric_catalogue import metric_name
 from stackwise_ray.core.quantities import ABSENT, format_number
 
+from ...paired.answer_words import decision_name
 from ...paired.intervals import t_interval
 from ...render import Grid
 from ...table.sweep_directory import Sweep
@@ -141,8 +142,8 @@ def _difference(summary: Summary, arm: str, without: str) -> str:
     """The paired difference where the sweep compares these two arms; no test is made that was not declared."""
     for found in summary.comparisons:
         if found.baseline == without and arm in found.verdicts and found.metric == summary.metric:
-            return f"{found[arm].difference_text}: {found[arm].verdict}"
+            return f"{found[arm].difference_text}: {decision_name(found[arm].verdict)}"
     for anytime in summary.sequential:
         if anytime.baseline == without and arm in anytime.verdicts and anytime.metric == summary.metric:
-            return f"{anytime[arm].difference_text}: {anytime[arm].decision}"
+            return f"{anytime[arm].difference_text}: {decision_name(anytime[arm].decision)}"
     return "not compared"

@@ -14,7 +14,7 @@ from typing import Any
 
 from stackwise_ray.core.errors import AnalysisError
 
-from ..cell_numbers import is_plain_number
+from ..cell_numbers import has_decimal_commas, is_plain_number
 from .source_kind import SourceKind, SourceRows, without_empty
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -54,6 +54,9 @@ def read_delimited(source: str) -> SourceRows:
     for name, count in blanks.items():
         where = "1 cell" if count == 1 else f"{count} cells"
         notes.append(f"blanks around {where} of column '{name}' removed")
+    commas = [name for name in names if has_decimal_commas(row[name] for row in rows if name in row)]
+    if commas:
+        notes.append(f"commas are decimal points in column{'s' if len(commas) > 1 else ''} {', '.join(commas)}")
     return SourceRows(rows=_without_row_numbers(rows, names), columns=[name for name in names if name], notes=notes)
 
 

@@ -91,7 +91,7 @@ def check_analysis(sweep: SweepConfig, design: Design) -> None:
     for declared in sweep.steps:
         declared.check(planned)
         comparison = declared.comparison()
-        if comparison is not None and design.arms:
+        if comparison is not None and comparison.target is None and design.arms:
             _check_baseline(sweep, declared.place("baseline"), sweep.baseline_of(comparison), planned)
 
 

@@ -57,14 +57,18 @@ def _resolve(
 ) -> ResolvedComparison:
     goal = Goal.of(compare.metric, _written(sweep, compare.metric))
     baseline = sweep.baseline_of(compare)
+    equal = budget or OPEN_BUDGET if compare.equal == "budget" else compare.equal
     adaptive = isinstance(sweep.replicates.seeds, AdaptiveSeeds)
     return ResolvedComparison(
         metric=compare.metric,
         direction=goal.direction,
         assumed=goal.assumed,
         baseline=baseline,
+        target=compare.target,
+        hypothesis=compare.hypothesis,
+        side=compare.side,
         margin=compare.margin,
-        equal=budget or OPEN_BUDGET if compare.equal == "budget" else compare.equal,
+        equal=None if compare.target is not None else equal,  # of a pair: a target has spent nothing
         tolerance=compare.tolerance,
         alpha=compare.alpha,
         correction="bonferroni" if adaptive else compare.correction,

@@ -280,7 +280,9 @@ class SweepConfig(Strict):
         return "base" if named is None and isinstance(self.design, OneAtATimeDesign) else named
 
     def baseline_of(self, compare: DeclaredComparison) -> str | None:
-        """The baseline of one comparison."""
+        """The baseline of one comparison; none where it is with a target."""
+        if compare.target is not None:
+            return None
         return self.baseline if compare.baseline is None else compare.baseline
 
     def place_of_objective(self, number: int, key: str) -> str:

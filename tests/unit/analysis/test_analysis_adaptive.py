@@ -62,7 +62,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verdict_says_that_it_holds_at_any_time_and_at_which_seed_it_was_decided(reported: Path) -> None:
     text = (reported / "report" / "report.md").read_text(encoding="utf-8")
     assert "**Answer.** far reaches 0.49 nats lower validation loss than base" in text
-    assert "far: decided at n = 4 of 4, with seed 3" in text
+    assert "far: decided after 4 of 4 blocks, with seed 3" in text
     assert "Undecided: near. A higher replicates.seeds.max may decide." in text
     assert "valid at any time" in text
     assert "each arm at level 0.025" in text

@@ -92,8 +92,12 @@ def without(arm, task):
         (lambda table: table.assign(seed=table["seed"].where(table.index != 4)), {}, "'seed' is empty in 1 of"),
         (lambda table: table, {"level": 95}, "level = 95"),
         (without("b", "t3"), {}, "arm 'b' has no usable value on task 't3'"),
-        (lambda table: table[~((table["task"] == "t1") & (table["seed"] == 0))], {}, "the tasks would not weigh alike"),
-        (lambda table: table[table["seed"] == 0], {}, "one run per task"),
+        (
+            lambda table: table[~((table["task"] == "t1") & (table["seed"] == 0))],
+            {},
+            "arm 'a' has 5 runs of task 't0' and 4",
+        ),
+        (lambda table: table[table["seed"] == 0], {}, "arm 'a' has one run per task"),
         (lambda table: table.assign(score=table["score"].where(table.index != 4)), {}, "score is nan"),
         (lambda table: table.drop(columns="seed"), {}, "different runs in block t0"),
     ],
@@ -101,6 +105,14 @@ def without(arm, task):
 def test_what_cannot_be_aggregated_is_refused_by_name(change, options, words):
     with pytest.raises(AnalysisError, match=words):
         aggregate(change(runs(SCORES)), "score", **options)
+
+
+def test_arms_with_different_numbers_of_runs_have_the_intervals_that_they_have_alone():
+    uneven = {"a": SCORES["a"], "b": SCORES["b"][:3]}
+    found = aggregate(runs(uneven), "score")
+    assert {arm: interval.n for arm, interval in found.items()} == {"a": 35, "b": 21}
+    for arm, scores in uneven.items():
+        assert found[arm] == aggregate(runs({arm: scores}), "score")[arm]
 
 
 def test_what_was_left_out_and_noise_that_is_not_there_stand_with_the_interval():

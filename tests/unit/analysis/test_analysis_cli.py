@@ -324,7 +324,7 @@ def test_the_help_of_a_command_cuts_no_sentence_and_no_example(name):
 
 def test_the_list_of_commands_cuts_no_sentence():
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
-    assert len(COMMANDS) == 10
+    assert len(COMMANDS) == 11
     for name, command in COMMANDS.items():
         (line,) = [line for line in shown.splitlines() if line.startswith(f"  {name} ")]
         assert line.split()[1] == command.help.split()[0]

@@ -71,3 +71,5 @@ def test_what_was_tidied_up_is_said_beside_the_result(tmp_path):
     assert "blanks around 1 cell of column 'arm' removed" in notes
     assert "its cells are separated by semicolons" in notes
     assert "1 comment line (#) skipped" in notes
+    european = load_runs(written(tmp_path, PLAIN.replace(",", ";").replace(".", ",")))
+    assert "commas are decimal points in column loss" in european.attrs["notes"]

@@ -48,6 +48,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3)
     ]
     pd.DataFrame(rows).to_csv(folder / "tasks.csv", index=False)
+    answers = [
+        {"arm": arm, "item": item, "correct": int(np.sin(item) + 0.3 * np.cos(3 * item * (arm == "b")) > level)}
+        for arm, level in {"a": 0.2, "b": -0.1}.items()
+        for item in range(120)
+    ]
+    pd.DataFrame(answers).to_csv(folder / "answers.csv", index=False)
     make_runs(n=36, noise=0.002).to_csv(folder / "law.csv", index=False)
     make_valleys(seeds=1).to_csv(folder / "valleys.csv", index=False)
     return folder
@@ -69,6 +75,11 @@ COMMANDS = {
         "--direction",
         "maximize",
     ),
+    "compare non inferior": (*COMPARE, "--hypothesis", "non_inferior", "--margin", "0.02"),
+    "compare target": ("compare", "runs.csv", "--metric", "loss", "--target", "1.99", "--side", "better"),
+    "sequential non inferior": ("sequential", *COMPARE[1:], "--hypothesis", "non_inferior", "--margin", "0.02"),
+    "items": ("items", "answers.csv", "--baseline", "a"),
+    "power non inferior": ("power", "--sd", "0.8", "--hypothesis", "non_inferior", "--margin", "0.5", "--n", "12"),
     "sequential": ("sequential", "runs.csv", "--metric", "loss", "--baseline", "base", "--equal", "flops"),
     "rank": ("rank", "tasks.csv", "--metric", "score", "--direction", "maximize"),
     "aggregate": ("aggregate", "tasks.csv"),

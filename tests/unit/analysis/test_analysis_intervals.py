@@ -8,6 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.paired.deciding_tests import sign_flip_p, wilcoxon_p
 from analysis.paired.intervals import (
     Interval,
     bca_bounds,
@@ -18,7 +19,6 @@ from analysis.paired.intervals import (
     t_interval,
     walsh_interval,
 )
-from analysis.paired.significance import sign_flip_p, wilcoxon_p
 
 # Student (1908), Cushny and Peebles' sleep data: extra hours, drug 2 minus drug 1
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]

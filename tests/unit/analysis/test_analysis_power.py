@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.anytime.simulation import sequential_seeds, simulated_power
+from analysis.paired.deciding_tests import paired_t
 from analysis.paired.power import equivalence_power, minimum_detectable_effect, power, seeds_needed
-from analysis.paired.significance import paired_t
 from stackwise_ray.core.errors import AnalysisError
 
 

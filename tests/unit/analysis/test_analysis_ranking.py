@@ -213,3 +213,34 @@ def test_fingerprints_may_differ_between_tasks():
     table = runs(C45)
     table["data_fingerprint"] = "of " + table["task"]
     assert rank(table, "score").tasks
+
+
+def wide():
+    """Three arms on two seeds, a column per score."""
+    rows = [
+        {"arm": arm, "seed": seed, "alpha_accuracy": 0.5 + 0.1 * k + 0.01 * seed, "beta_accuracy": 50.0 + k * (k - 1.5)}
+        for k, arm in enumerate("abc")
+        for seed in range(2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_several_metrics_are_tasks_of_a_table_with_one_row_per_run():
+    found = rank(wide(), ["alpha_accuracy", "beta_accuracy"])
+    assert (found.direction, found.tasks) == ("maximize", ("alpha_accuracy", "beta_accuracy"))
+    assert found.mean_ranks == {"c": 1.0, "b": 2.5, "a": 2.5}
+    assert found.means == {}  # they share no scale
+    assert "mean rank" in found.grid.columns
+    assert "mean" not in found.grid.columns
+    assert "On alpha_accuracy and beta_accuracy (higher is better) over 2 tasks" in found.sentence
+
+
+def test_a_table_without_tasks_is_answered_with_what_to_give():
+    with pytest.raises(AnalysisError, match=r"--metric A --metric B\): alpha_accuracy, beta_accuracy$"):
+        rank(wide(), "alpha_accuracy")
+    with pytest.raises(AnalysisError, match="not better in the same direction"):
+        rank(wide().assign(loss=1.0), ["alpha_accuracy", "loss"])
+    with pytest.raises(AnalysisError, match="'gamma_accuracy' is not a column"):
+        rank(wide(), ["alpha_accuracy", "gamma_accuracy"])
+    with pytest.raises(AnalysisError, match="named twice"):
+        rank(wide(), ["alpha_accuracy", "alpha_accuracy"])

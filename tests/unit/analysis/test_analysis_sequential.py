@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.integrate
 import scipy.stats
@@ -15,7 +16,7 @@ from synthetic_sweeps import table
 
 from analysis import AnalysisError, compare_sequentially, seeds_possible, sequential_verdict
 from analysis.anytime.e_process import confidence_sequence, first_crossings
-from analysis.paired.significance import paired_t
+from analysis.paired.deciding_tests import paired_t
 from analysis.plain_json import dump_json
 
 NOISY = [0.31, -0.12, 0.55, 0.40, 0.08, 0.73, 0.22]
@@ -172,8 +173,8 @@ def test_what_cannot_be_asked_is_refused_by_name(values, options, words):
 
 def test_a_verdict_prints_in_every_form_and_its_json_is_strict():
     verdict = sequential_verdict([-0.31, -0.28, -0.35, -0.30])
-    assert verdict.sentence.startswith("better (−0.310 [−0.406, −0.214], e = 163, 20 decides, decided at 3 of 4)")
-    assert "decided at" in verdict.to_markdown()
+    assert verdict.sentence.startswith("better after 3 of 4 differences (−0.310 [−0.406, −0.214], e-value 163, ")
+    assert "decided after" in verdict.to_markdown()
     assert "<table>" in verdict._repr_html_()
     back = json.loads(dump_json(verdict.to_dict()))
     assert (back["decision"], back["interval"]["low"]) == ("better", verdict.interval.low)
@@ -227,6 +228,11 @@ def test_rows_are_the_last_order_and_refused_where_they_are_sorted_by_the_metric
     for descending in (False, True):
         with pytest.raises(AnalysisError, match="in the table they are sorted by loss"):
             compare_sequentially(runs.sort_values("loss", ascending=not descending), "loss", "a")
+    mixed = pd.concat([runs[runs["arm"] == "a"], runs[runs["arm"] == "b0"].head(3).sort_values("loss")])
+    assert compare_sequentially(mixed, "loss", "a")["b0"].n == 3
+    few = runs.groupby("arm").head(4).sort_values(["arm", "loss"])
+    with pytest.raises(AnalysisError, match="in every arm they are sorted by loss"):
+        compare_sequentially(few, "loss", "a")
 
 
 def test_a_lost_block_and_unequal_budgets_are_stated_or_refused():

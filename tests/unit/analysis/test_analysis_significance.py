@@ -14,8 +14,8 @@ from synthetic_sweeps import table
 
 from analysis import compare
 from analysis.anytime.sequential import compare_sequentially
+from analysis.paired.deciding_tests import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 from analysis.paired.effect_sizes import cliffs_delta, hedges_g, probability_of_improvement
-from analysis.paired.significance import adjust_p, paired_t, sign_flip_p, smallest_sign_flip_p
 from analysis.plain_json import dump_json
 from analysis.render import Grid
 from stackwise_ray.core.errors import AnalysisError

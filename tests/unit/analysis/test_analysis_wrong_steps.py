@@ -31,7 +31,8 @@ class Own:
 
     def __init__(self, **values: Any) -> None:
         own = {"metric": "validation/loss", "equal": "budget", "tolerance": 0.01, "alpha": 0.05, "correction": "holm"}
-        vars(self).update({"baseline": None, "direction": None, "margin": None, "test": "t"} | own | values)
+        vars(self).update({"baseline": None, "direction": None, "margin": None, "test": "t"} | own)
+        vars(self).update({"target": None, "hypothesis": "different", "side": "both"} | values)
 
 
 class Raising(Own):

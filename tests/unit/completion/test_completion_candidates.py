@@ -46,6 +46,9 @@ def test_the_first_word_is_a_command(table: dict[str, Any]) -> None:
         ("compare runs.csv --equal fl", ["flops"]),
         ("rank runs.csv --direction ma", ["maximize"]),
         ("aggregate runs.csv --statistic i", ["iqm"]),
+        ("power --hypothesis n", ["non_inferior"]),
+        ("sequential runs.csv --side ", ["both", "better", "worse"]),
+        ("items answers.csv --test m", ["mcnemar", "mid_p"]),
     ],
 )
 def test_choices_of_the_analysis_are_completed(table: dict[str, Any], begun: str, found: list[str]) -> None:

@@ -276,3 +276,48 @@ def test_the_status_says_how_many_trials_are_of_an_earlier_version(
     assert capsys.readouterr().out.split("\n")[1].strip() == (
         "2 of them belong to an earlier version of the sweep or of a plugin"
     )
+
+
+def test_seeds_are_added_until_non_inferiority_is_decided(tmp_path: Path, journal: Journal) -> None:
+    words = ("analysis.0.compare.hypothesis=non_inferior", "analysis.0.compare.margin=0.2")
+    drive(journal, sweep(tmp_path, *words))
+    found = seeds(journal)
+    assert found["far"] == [0, 1, 2]  # better, at the first look at which one side can decide
+    assert len(found["near"]) < 9  # .01 worse, by a margin of .2: non-inferior soon, and never found to differ
+    plan = planned(sweep(tmp_path, *words))
+    assert plan.seeds_possible == 3  # one-sided at level .05 / 2
+    assert any("(non-inferiority) at any time" in note for note in plan.notes)
+
+
+def test_with_a_target_an_arm_gets_seeds_by_itself(tmp_path: Path, journal: Journal) -> None:
+    asked = sweep(tmp_path, "analysis.0.compare.target=3.1", "analysis.0.compare.margin=null")
+    drive(journal, asked, lambda arm, seed: losses(arm, 0) + noise(arm, seed, 0.03) + (0.1 if arm == "near" else 0.0))
+    found = seeds(journal)
+    assert found["far"] == [0, 1, 2, 3]
+    assert found["near"] == list(range(9))
+    assert len(found["base"]) < 9
+    assert planned(asked).least is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("hypothesis=non_inferior", "analysis.0.compare.hypothesis: hypothesis = non_inferior needs a margin"),
+        ("side=better", None),
+        ("side=upper", "analysis.0.compare.side"),
+        ("target=3.0", None),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_refused_with_its_place(tmp_path: Path, word: str, said: str | None) -> None:
+    words = (f"analysis.0.compare.{word}", "analysis.0.compare.margin=null")
+    if said is None:
+        expand(sweep(tmp_path, *words))
+        return
+    with pytest.raises(ConfigError, match=said.replace(".", r"\.")):
+        expand(sweep(tmp_path, *words))
+
+
+def test_a_target_excludes_a_baseline_and_a_budget_of_its_own(tmp_path: Path) -> None:
+    for word, said in (("baseline=base", "target = 3 and baseline = base"), ("equal=flops", "equal = flops, and a")):
+        with pytest.raises(ConfigError, match=said):
+            expand(sweep(tmp_path, "analysis.0.compare.target=3.0", f"analysis.0.compare.{word}"))

@@ -96,3 +96,27 @@ def test_with_known_noise_the_difference_has_the_unit_of_the_metric_once(
     assert line.endswith(
         f": about {effect}, since 2 differences of finished trials have a standard deviation of {noise}"
     )
+
+
+def test_of_non_inferiority_the_plan_says_how_noisy_the_differences_may_be(tmp_path: Path) -> None:
+    asked = FIVE.replace("[3, 5]", "5") + compare(hypothesis="non_inferior", margin=0.1, correction="none")
+    # one-sided t test, 5 differences, level .05, power .8: 1.3594 sd (statsmodels' TTestPower), so sd ≤ .1 / 1.3594
+    (line,) = said(tmp_path, asked)
+    assert line == (
+        "validation/loss, each arm against a: 5 seeds find an arm that is as good to be non-inferior by the margin of "
+        "0.10 nats with probability 0.8 where the standard deviation of the paired differences is 0.074 nats or less "
+        "(paired t test, level 0.05, one-sided); it is not known before two seeds of each arm have run"
+    )
+    assert said(tmp_path, asked, finished("validation/loss"))[0].endswith(
+        "; 2 differences of finished trials have one of 2.8 nats"
+    )
+
+
+def test_of_a_target_the_plan_is_for_one_sample(tmp_path: Path) -> None:
+    asked = FIVE.replace("[3, 5]", "5") + compare(target=2.0, side="better", correction="none")
+    (line,) = said(tmp_path, asked)
+    assert line.startswith(
+        "validation/loss, each arm against the target 2: 5 seeds find a difference of 1.36 standard deviations of the "
+        "runs with probability 0.8, and a smaller one less often (one-sample t test, one-sided (better), level 0.05)"
+    )
+    assert "; about" not in line
