@@ -25,7 +25,7 @@ _SMALL = 0.3
 _MISFITS = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 """Variances of the misfit that are tried, over that of the noise; `_LENGTHS`: its scales in log params."""
 _LENGTHS = (0.5, 1.0, 2.0)
-_BELIEVED = 1.0
+_BELIEVED = 2.5
 """Log-likelihood that a misfit must gain."""
 _ROBUST, _ROUNDS = 3, 6
 _FIRST_SD = 0.005
