@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +21,16 @@ from stackwise_ray.core.errors import AnalysisError, ConfigError, DiskFullError,
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import problems
 
-from .commands import law_commands, statistics_commands
+from .commands import guess_command, law_commands, statistics_commands
 from .commands.printing import (
+    DropOutliers,
     Json,
     Latex,
     Markdown,
     OneSide,
     Plugins,
     Question,
+    Source,
     Target,
     WholeHelp,
     completed,
@@ -36,6 +39,7 @@ from .commands.printing import (
     excluded,
     show,
     to_terminal,
+    with_or_without,
 )
 from .commands.selecting import DropMissing, Map, Selecting, Units, Where, selection, two_sources
 
@@ -49,14 +53,17 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep.",
+    help=(
+        "Answers from runs: paired comparisons with verdicts, scaling laws, power, and the report of a sweep. With the "
+        "source alone (runs.csv), what it is about is guessed and answered."
+    ),
 )
 
 
 _COMPARE_HELP = """Compare every arm with a baseline, paired by block, or with a target value.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment). For a sweep, what is not
-given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
+SOURCE is a table, an experiment of a tracker, or a folder of another program (docs/sources.md). For a sweep, what is
+not given here is as its file declares it. With two sources, each is an arm named after its file or experiment, and the
 first is the baseline.
 """
 
@@ -76,7 +83,7 @@ first is the baseline.
     ),
 )
 def compare(
-    source: Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")],
+    source: Source,
     other: Annotated[str | None, typer.Argument(help="A second source, compared with the first.")] = None,
     metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
@@ -96,6 +103,7 @@ def compare(
     ] = None,
     tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    drop_outliers: DropOutliers = False,
     columns: Map = None,
     units: Units = None,
     where: Where = None,
@@ -107,6 +115,7 @@ def compare(
 ) -> None:
     from .paired.significance import compare as run
     from .paired.significance import fixed_arguments
+    from .table.outliers import names_of_runs
 
     given = {
         "metric": metric,
@@ -133,7 +142,8 @@ def compare(
     asked = completed(given, declared, source, table, arm)
     blocks: str | list[str] = "seed" if not block else block[0] if len(block) == 1 else block
     table = selected.measured(table, asked["metric"], arm, *(block or ["seed"]))
-    result = run(table, arm=arm, block=blocks, **asked)
+    names = partial(names_of_runs, arm=arm, block=blocks)
+    result, table = with_or_without(partial(run, arm=arm, block=blocks, **asked), table, names, drop_outliers)
     lines = (result.sentence, *excluded(table))
     show(result.grid, result.to_dict(), *lines, as_json=as_json, markdown=markdown, latex=latex, shown=result)
 
@@ -190,6 +200,7 @@ def verify(
 
 app.add_typer(law_commands.app)
 app.add_typer(statistics_commands.app)
+app.add_typer(guess_command.app)
 
 
 def _refuse_adaptive(source: str, sweep: Sweep | None) -> None:

@@ -88,6 +88,7 @@ class Grid:
         title: One line above.
         notes: Lines below.
         numeric: Columns to align right, by index.
+        above: Lines above the title: what must be seen before the numbers.
     """
 
     columns: tuple[str, ...]
@@ -95,6 +96,7 @@ class Grid:
     title: str = ""
     notes: tuple[str, ...] = ()
     numeric: tuple[int, ...] = ()
+    above: tuple[str, ...] = ()
 
     def of_columns(self, *names: str) -> Grid:
         """The same table with some of its columns, the first of each name, and without notes."""
@@ -111,11 +113,11 @@ class Grid:
         left_out = len(self.rows) - most
         between = (f"… {left_out} more", *("" for _ in self.columns[1:]))
         rows = (*self.rows[:head], between, *self.rows[head + left_out :])
-        return Grid(self.columns, rows, self.title, self.notes, self.numeric)
+        return Grid(self.columns, rows, self.title, self.notes, self.numeric, self.above)
 
     def to_markdown(self) -> str:
         """A pipe table (GitHub's dialect), title above and notes below."""
-        head = [f"**{_pipe(self.title)}**", ""] if self.title else []
+        head = [*(f"{_pipe(line)}\n" for line in self.above), *([f"**{_pipe(self.title)}**", ""] if self.title else [])]
         rules = ["---:" if index in self.numeric else "---" for index in range(len(self.columns))]
         lines = [_pipes(self.columns), "| " + " | ".join(rules) + " |", *(_pipes(row) for row in self.rows)]
         tail = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
@@ -128,7 +130,7 @@ class Grid:
         lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{shape}}}", r"\toprule"]
         lines += [" & ".join(_latex(name) for name in self.columns) + r" \\", r"\midrule", *body, r"\bottomrule"]
         lines += [r"\end{tabular}"]
-        parts = [part.strip() for part in (self.title, *self.notes) if part.strip()]
+        parts = [part.strip() for part in (*self.above, self.title, *self.notes) if part.strip()]
         caption = " ".join(part if part[-1] in ".;:" else f"{part}." for part in parts)
         if caption:
             lines.append(rf"\caption{{{_latex(caption)}}}")
@@ -143,7 +145,8 @@ class Grid:
         )
         title = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        above = "".join(f"<p>{html.escape(line)}</p>" for line in self.above)
+        return f"{above}<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
     def _style(self, index: int) -> str:
         return ' style="text-align:right"' if index in self.numeric else ""
@@ -155,7 +158,7 @@ class Grid:
         from rich.text import Text
 
         table = Table(
-            title=Text(self.title) if self.title else None,
+            title=Text("\n".join([*self.above, self.title])) if self.above or self.title else None,
             caption=Text("\n".join(self.notes)) if self.notes else None,
             box=box.SIMPLE_HEAD,
             title_justify="left",
@@ -176,7 +179,7 @@ class Grid:
     def to_text(self) -> str:
         """Plain aligned text without ANSI, as wide as it needs."""
         widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
-        lines = [self.title] if self.title else []
+        lines = [*self.above, *([self.title] if self.title else [])]
         for row in (self.columns, tuple("─" * width for width in widths), *self.rows):
             padded = (
                 cell.rjust(width) if index in self.numeric else cell.ljust(width)
@@ -251,7 +254,7 @@ class GridView(ABC):
 
     def __repr__(self) -> str:
         grid = self.grid
-        table = Grid(grid.columns, grid.rows, "", (), grid.numeric).ends(SHORT_ROWS).to_text()
+        table = Grid(grid.columns, grid.rows, "", (), grid.numeric, grid.above).ends(SHORT_ROWS).to_text()
         notes = f"\n({len(grid.notes)} notes; print() shows them)" if grid.notes else ""
         return f"<{type(self).__name__}: {self.sentence}>\n{table}{notes}"
 

@@ -96,7 +96,7 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """The command that a line starts and the values of its parameters, with nothing run.
 
     Raises:
-        UsageError: There is no such option.
+        UsageError: There is no such command or option.
     """
     words = shlex.split(line)
     if words[0] == "python":
@@ -110,9 +110,9 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
     if words[1].startswith("--"):
         assert words[1] in {"--help", *option_names(group)}, line
         return words[1], {}
-    commands = group.commands  # type: ignore[attr-defined]
-    assert words[1] in commands, f"there is no command {words[1]}: {line}"
-    return words[1], commands[words[1]].make_context(words[1], words[2:]).params
+    context = group.make_context(words[0], [], resilient_parsing=True)
+    name, command, rest = group.resolve_command(context, words[1:])
+    return name, command.make_context(name, rest).params
 
 
 @functools.cache

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .printing import Json, Latex, Markdown, Plugins, examples, show
+from .printing import DropOutliers, Json, Latex, Markdown, Plugins, Source, examples, show, with_or_without
 from .selecting import DropMissing, Map, Selecting, Units, Where, selection
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
 TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
 DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
 Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
@@ -28,7 +28,7 @@ Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
 
-SOURCE is a sweep folder, a CSV file, or an MLflow experiment (sqlite:///mlflow.db#experiment) with one run per row:
+SOURCE is a table, an experiment of a tracker, or a folder of another program (docs/sources.md) with one run per row:
 loss, and what the law depends on (chinchilla: params and tokens; data_constrained: unique_tokens too; the others:
 flops, or what --variable says).
 """
@@ -70,19 +70,21 @@ def fit(
     holdout: Annotated[bool, typer.Option(help="Predict the largest budget from the others.")] = True,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
+    from ..scaling.law_table import run_names
     from ..scaling.parametric_law import fit_scaling_law
 
     asked = selection(columns, units, where, drop_missing)
     table = _without_highest(
         asked.measured(asked.table(source), "loss", *_law_columns(law, variable, tokens_from)), drop_highest
     )
-    result = fit_scaling_law(
-        table,
+    fitted = partial(
+        fit_scaling_law,
         law=law,
         loss=loss,
         delta=delta,
@@ -92,6 +94,7 @@ def fit(
         holdout="largest" if holdout else None,
         variable=variable,
     )
+    result, _ = with_or_without(fitted, table, run_names, drop_outliers)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 
@@ -118,19 +121,21 @@ def isoflop(
     seed: Seed = 0,
     allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
     figure: Figure = None,
+    drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from ..scaling.isoflop_valleys import fit_isoflop
-    from ..scaling.law_table import derive_tokens
+    from ..scaling.law_table import derive_tokens, run_names
 
     asked = selection(columns, units, where, drop_missing)
     table = _without_highest(asked.measured(asked.table(source), "loss", "params", "flops"), drop_highest)
     if tokens_from is not None:
         table = derive_tokens(table, tokens_from)
-    result = fit_isoflop(table, budgets=budgets, bootstrap=bootstrap, seed=seed)
+    fitted = partial(fit_isoflop, budgets=budgets, bootstrap=bootstrap, seed=seed)
+    result, _ = with_or_without(fitted, table, run_names, drop_outliers)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
 
 

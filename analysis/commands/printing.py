@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 import typer.core
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from stackwise_ray.core.comparison_records import ResolvedComparison
 
     from ..render import Grid
+    from ..table.outliers import Outlier
     from ..table.sweep_directory import Sweep
 
+Source = Annotated[str, typer.Argument(help="Where the runs are: a file, a folder or URI#NAME.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).")]
@@ -42,6 +45,9 @@ Plugins = Annotated[
         callback=_load,
         help="Load a plugin that brings an analysis or a metric: a Python file, an installed entry point or a module.",
     ),
+]
+DropOutliers = Annotated[
+    bool, typer.Option("--drop-outliers", help="Leave out the runs that are listed above the result as far off.")
 ]
 Target = Annotated[
     float | None,
@@ -65,12 +71,27 @@ def examples(command: str, *lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {as_started(ANALYSIS)} {command} {line}" for line in lines)])
 
 
+GUESS = "guess"
+"""The command that a source without a command stands for."""
+
+
 class WholeHelp(typer.core.TyperGroup):
-    """A list of commands in which no sentence is cut, however long it is."""
+    """A list of commands in which no sentence is cut, however long it is; a source alone is a command too."""
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        """The command that the first word names, or the guess where that word is a source."""
+        return super().resolve_command(context, [GUESS, *args] if self._begins_with_source(args) else args)
+
+    def _begins_with_source(self, args: list[str]) -> bool:
+        word = args[0]
+        if word in self.commands or word.startswith("-"):
+            return False
+        return Path(word).exists() or "#" in word or "://" in word or Path(word).suffix != ""
 
     def format_commands(self, context: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Each command with the first paragraph of its help."""
-        texts = {name: inspect.cleandoc(command.help or "") for name, command in self.commands.items()}
+        shown = {name: command for name, command in self.commands.items() if not command.hidden}
+        texts = {name: inspect.cleandoc(command.help or "") for name, command in shown.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, " ".join(text.split("\n\n")[0].split())) for name, text in texts.items()])
 
@@ -134,6 +155,34 @@ def completed(
         what = "say which arm is the baseline (--baseline), or which value to compare with (--target)"
         raise AnalysisError(f"{what}; {source} has: {found}")
     return asked
+
+
+class _HasOutliers(Protocol):
+    @property
+    def outliers(self) -> tuple[Outlier, ...]: ...
+
+
+Result = TypeVar("Result", bound=_HasOutliers)
+
+
+def with_or_without(
+    answer: Callable[[pd.DataFrame], Result],
+    table: pd.DataFrame,
+    names: Callable[[pd.DataFrame], Sequence[str]],
+    drop: bool,
+) -> tuple[Result, pd.DataFrame]:
+    """An answer from a table, and the table; asked again without the runs that are far off where `drop` says so.
+
+    Args:
+        names: The names of the rows of the table, as outliers have them.
+    """
+    result = answer(table)
+    if not (drop and result.outliers):
+        return result, table
+    from ..table.outliers import leave_out
+
+    kept = leave_out(table, names(table), result.outliers)
+    return answer(kept), kept
 
 
 def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, latex: bool, shown: Any = None) -> None:

@@ -18,6 +18,7 @@ from .printing import (
     OneSide,
     Plugins,
     Question,
+    Source,
     Target,
     completed,
     declared_arguments,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-Source = Annotated[str, typer.Argument(help="Sweep folder, CSV file or URI#EXPERIMENT.")]
 Metric = Annotated[str, typer.Option(help="Column to read.")]
 Arm = Annotated[str, typer.Option(help="Column with the arms.")]
 Task = Annotated[str, typer.Option(help="Column with the tasks.")]

@@ -15,6 +15,7 @@ from stackwise_ray.core.quantities import ABSENT, format_number, format_share
 
 from ..render import Grid, TextView, equals_p, format_p, printed_lines
 from ..table.blocks import Missing
+from ..table.outliers import Outlier, outlier_lines
 from .answer_words import MOST_NAMES, AnsweredView, Decision, Standing, decision_name, first_names
 from .deciding_tests import Alternative
 from .intervals import FEWEST_BCA_BLOCKS, Interval
@@ -142,6 +143,7 @@ class Comparison(AnsweredView):
         missing: Blocks that an arm or the baseline lacks, with the reason.
         exclusions: What loading left out, with the reason.
         notes: What a reader must know beside the verdicts.
+        outliers: Runs far from the others of their arm; they count.
     """
 
     test: str
@@ -155,6 +157,7 @@ class Comparison(AnsweredView):
     missing: tuple[Missing, ...] = ()
     exclusions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    outliers: tuple[Outlier, ...] = ()
 
     def __getitem__(self, arm: str) -> ArmComparison:
         """The result of one arm."""
@@ -217,7 +220,7 @@ class Comparison(AnsweredView):
         columns = (*verdicts.columns, *details.columns[1:])
         rows = tuple((*head, *tail[1:]) for head, tail in zip(verdicts.rows, (("",) * 6, *details.rows), strict=True))
         numeric = tuple(index for index in range(1, len(columns)) if columns[index] != "verdict")
-        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), numeric)
+        return Grid(columns, rows, verdicts.title, tuple(self.remarks()), numeric, verdicts.above)
 
     @property
     def verdict_grid(self) -> Grid:
@@ -239,7 +242,9 @@ class Comparison(AnsweredView):
         good = good_direction(self.direction, assumed=self.assumed)
         test = f"{test_name(self.test, self.target)}{'' if self.side == 'both' else f', one-sided ({self.side})'}"
         question = ", non-inferiority" if self.hypothesis == "non_inferior" else ""
-        return Grid(columns, tuple(rows), f"{self.metric} ({good}), {test}{question}", (), (1, 3, 4, 5))
+        count = len(self.baseline_values) + sum(len(result.values) for result in self.arms)
+        above = outlier_lines(self.outliers, count)
+        return Grid(columns, tuple(rows), f"{self.metric} ({good}), {test}{question}", (), (1, 3, 4, 5), above)
 
     def _reference_row(self) -> tuple[str, ...]:
         if self.target is not None:

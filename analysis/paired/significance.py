@@ -20,6 +20,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 
 from ..table.blocks import check_goal, check_level, pair, resolve
+from ..table.outlier_search import outliers_of_arms
 from .arm_verdicts import decide, measured
 from .comparison import ArmComparison, Comparison
 from .deciding_tests import Test, adjust_p
@@ -116,6 +117,7 @@ def compare(
         missing=pairing.missing,
         notes=(*notes_of_family, *pairing.notes),
         family=count,
+        outliers=outliers_of_arms(pairing.values, block if isinstance(block, str) else " × ".join(block)),
         exclusions=tuple(dict(item) for item in table.attrs.get("exclusions", ())),
     )
 

@@ -17,6 +17,8 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
+from ..table.outlier_search import outliers_of_grid
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .akima_floors import akima_floors
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
@@ -94,7 +96,7 @@ class IsoFlopFit(GridView):
         window: Loss over the lowest of its budget up to which a size takes part; None without an accepted budget.
         misfit: Standard deviation, in log-loss, of what the shared shape misses beyond the noise; 0 for nothing.
         set_aside: budget, params, loss of each size that is no part of its valley, and its distance in `deviations`.
-        line: The power law through the optima; None below two.
+        line: The power law through the optima; None below two. `outliers`: runs far outside their neighbours' losses.
     """
 
     budgets: tuple[IsoFlopBudget, ...]
@@ -109,6 +111,7 @@ class IsoFlopFit(GridView):
     bootstrap: int
     seed: int
     notes: tuple[str, ...]
+    outliers: tuple[Outlier, ...]
     exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
     optima: AllocationLine | None = field(repr=False, compare=False)
 
@@ -177,8 +180,9 @@ class IsoFlopFit(GridView):
         notes += [outlier_note(one) for one in self.set_aside]
         if self.exponent_bias is not None:
             notes.append(bias_note(self.exponent_bias, [budget.bias for budget in self.accepted]))
+        above = outlier_lines(self.outliers, sum(sum(budget.runs) for budget in self.budgets))
         title = "IsoFLOP: the best size of each budget"
-        return Grid(columns, tuple(rows), title, (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7))
+        return Grid(columns, tuple(rows), title, (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7), above)
 
     @property
     def short_grid(self) -> Grid:
@@ -188,6 +192,7 @@ class IsoFlopFit(GridView):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
         plain = {name: value for name, value in vars(self).items() if name not in ("optima", "budgets")}
+        plain |= plain_outliers(self.outliers)
         return {"sentence": self.sentence, "budgets": [asdict(budget) for budget in self.budgets], **plain}
 
 
@@ -256,6 +261,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
         bootstrap=bootstrap,
         seed=seed,
         notes=tuple(notes),
+        outliers=outliers_of_grid(runs.labels, np.log(runs.columns["params"]), groups, runs.loss),
         exclusions=runs.exclusions,
         optima=line,
     )

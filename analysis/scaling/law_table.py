@@ -22,6 +22,8 @@ from stackwise_ray.core.records import TABLE_COLUMNS
 from ..table.block_order import STARTS
 from ..table.columns import columns_of
 from ..table.exclusions import exclusion_counts, left_out_words, refuse_without_runs, without
+from ..table.outlier_search import outliers_of_law
+from ..table.outliers import Outlier
 from ..table.run_status import check_words, is_finished, status_columns
 from ..table.typed_columns import names_of, numbers_of
 from ..table.units import check_units
@@ -73,6 +75,10 @@ class LawRuns:
     def __len__(self) -> int:
         return self.loss.size
 
+    def outliers(self, misses: Array, parameters: int) -> tuple[Outlier, ...]:
+        """The runs that are far from a law of so many parameters, by log(law) - log(measured) of the losses (runs,)."""
+        return outliers_of_law(self.labels, self.loss, misses, parameters)
+
     @property
     def compute(self) -> tuple[str, Array] | None:
         """What orders the runs by cost: flops where recorded, else params x tokens; None where neither is there."""
@@ -123,11 +129,11 @@ def read_law_runs(
         if name not in columns and name in table.columns and table[name].notna().all():
             columns[name] = _positive(table, name)
     _refuse_copies(table, columns, loss)
-    check_units(table, columns, _labels(table))
+    check_units(table, columns, run_names(table))
     notes += _settings_note(table, columns) + _other_loss_note(table)
     exclusions = tuple(table.attrs.get("exclusions", ()))
     notes += [f"left out: {line}" for line in exclusion_counts(exclusions)]
-    return LawRuns(columns=columns, loss=loss, labels=_labels(table), notes=tuple(notes), exclusions=exclusions)
+    return LawRuns(columns=columns, loss=loss, labels=run_names(table), notes=tuple(notes), exclusions=exclusions)
 
 
 def require_runs(n: int, n_parameters: int, law: str) -> None:
@@ -172,7 +178,7 @@ def drop_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:
         raise AnalysisError(f"no column 'loss' in the table; {did_you_mean('loss', table.columns)}")
     if not 0 <= count < len(table):
         raise AnalysisError(f"drop_highest = {count} must lie between 0 and {len(table) - 1}, one less than the runs")
-    order = numbers_of(table, "loss", _labels(table)).to_numpy().argsort(kind="stable")
+    order = numbers_of(table, "loss", run_names(table)).to_numpy().argsort(kind="stable")
     worst = np.isin(np.arange(len(table)), order[len(table) - count :])
     return without(table, worst, "loss", f"among the {count} highest losses, as asked")
 
@@ -199,7 +205,7 @@ def _refuse_truncated(table: pd.DataFrame) -> None:
         other = status[~status.map(is_finished).eq(True)]
         if len(other):
             kinds = ", ".join(f"{count} {kind}" for kind, count in other.value_counts().items())
-            label = _labels(table.loc[other.index])[0]
+            label = run_names(table.loc[other.index])[0]
             why = "a run that ended early has the loss of a truncated run, which no law describes"
             raise AnalysisError(f"{kinds} among {len(table)} runs ({label}): {why}; keep the finished ones")
 
@@ -231,7 +237,7 @@ def _refuse_copies(table: pd.DataFrame, columns: Mapping[str, Array], loss: Arra
     frame = table[others].astype(str).assign(**columns, loss=loss)
     copies = frame.duplicated(keep=False).to_numpy()
     if copies.any():
-        where = [label for label, copy in zip(_labels(table), copies, strict=True) if copy]
+        where = [label for label, copy in zip(run_names(table), copies, strict=True) if copy]
         raise AnalysisError(
             f"duplicated runs: {', '.join(where[:4])} have the same {', '.join([*used, *others])}; keep each run once, "
             f"or name their seeds in a column 'seed'"
@@ -265,7 +271,7 @@ def _settings_note(table: pd.DataFrame, columns: Mapping[str, Array]) -> list[st
 
 def _positive(table: pd.DataFrame, column: str) -> Array:
     """The column as positive finite numbers, or a refusal that names the first run that has none."""
-    labels = _labels(table)
+    labels = run_names(table)
     numbers: Array = np.asarray(numbers_of(table, column, labels), dtype=np.float64)
     bad = ~(np.isfinite(numbers) & (numbers > 0))
     if bad.any():
@@ -285,7 +291,8 @@ def _other_loss_note(table: pd.DataFrame) -> list[str]:
     return [f"the law is of the column 'loss'; the table has '{others[0]}' as well (--map loss={others[0]})"]
 
 
-def _labels(table: pd.DataFrame) -> tuple[str, ...]:
+def run_names(table: pd.DataFrame) -> tuple[str, ...]:
+    """How each run is named in a message."""
     for name in ("trial_id", "run_id"):
         if name in table.columns:
             return tuple(f"{name} {value}" for value in table[name])

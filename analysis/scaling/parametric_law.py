@@ -19,6 +19,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
+from ..table.outliers import Outlier, outlier_lines, plain_outliers
 from .certificate import Certificate, HoldOut, Optimum, check_holdout, check_trends, widened_residuals
 from .law_losses import make_loss
 from .law_table import LawRuns, read_law_runs, require_runs
@@ -73,7 +74,7 @@ class ScalingFit(GridView):
         standard_errors: Standard deviation over the bootstrap draws, by parameter and exponent; None with bootstrap=0.
         intervals: 95 % percentile bootstrap interval by parameter and exponent; None with bootstrap=0.
         objective: Least sum of the loss over the runs.
-        certificate: The five checks.
+        certificate: The five checks; `outliers`: runs that miss the law by far, and count.
         bootstrap: Draws; `seed`: what they were drawn with.
         flops_per_product: Median, smallest and largest flops / (params tokens) of the runs; None where not recorded.
         other_convention: {column, parameters, exponents, objective} with `params_total` in place of `params`, where the
@@ -99,6 +100,7 @@ class ScalingFit(GridView):
     flops_per_product: tuple[float, float, float] | None
     other_convention: Mapping[str, Any] | None
     notes: tuple[str, ...]
+    outliers: tuple[Outlier, ...]
     exclusions: tuple[Mapping[str, Any], ...] = field(repr=False)
     problem: Problem = field(repr=False, compare=False)
     theta: Array = field(repr=False, compare=False)
@@ -197,7 +199,7 @@ class ScalingFit(GridView):
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"
         verdict = "DOES NOT HOLD" if self.certificate.failures else self.certificate.verdict
         notes = (f"certificate: {verdict}", *self.certificate.findings, *self.notes)
-        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4))
+        return Grid(columns, tuple(rows), title, notes, (1, 2, 3, 4), outlier_lines(self.outliers, self.n))
 
     @property
     def short_grid(self) -> Grid:
@@ -211,7 +213,7 @@ class ScalingFit(GridView):
         certificate = asdict(self.certificate)
         certificate |= {"holds": self.certificate.holds, "failures": self.certificate.failures}
         certificate |= {"findings": self.certificate.findings}
-        return {"sentence": self.sentence, **plain, "certificate": certificate}
+        return {"sentence": self.sentence, **plain, **plain_outliers(self.outliers), "certificate": certificate}
 
 
 def fit_scaling_law(
@@ -294,6 +296,7 @@ def fit_scaling_law(
         flops_per_product=_flops_per_product(runs),
         other_convention=other,
         notes=tuple(notes),
+        outliers=runs.outliers(table_units.residuals(theta[None])[0], len(chosen.parameters)),
         exclusions=runs.exclusions,
         problem=table_units,
         theta=theta,

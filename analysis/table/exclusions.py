@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 FACTS = ("arm", "seed", "role", "status")
-SURVIVAL = frozenset({"status", "unmeasured"})
+SURVIVAL = frozenset({"status", "unmeasured", "outlier"})
 """Reasons that say something about the run itself: the others are compared on condition that they survived."""
 
 

@@ -38,8 +38,9 @@ def load_runs(
     """A table with one row per finished run.
 
     Args:
-        source: Folder of a sweep, its `journal.sqlite`, an MLflow store with an experiment
-            ("sqlite:///mlflow.db#experiment", "http://host:5000#experiment"), or a CSV file.
+        source: Folder of a sweep, a table (CSV, TSV, JSON lines, Parquet), an MLflow experiment or an Optuna study
+            ("sqlite:///mlflow.db#experiment", "sqlite:///study.db#study"), or a folder of TensorBoard, transformers,
+            Hydra or lm-evaluation-harness (docs/sources.md).
         roles: Roles to keep where runs have one: "replicate", "tuning", "search"; None: all of them. Where a sweep
             has search trials and no replicates, the default keeps the search trials; tuning trials it never keeps.
         columns: What the source calls a column, by the name that it gets: {"params": "Model Size"}. A column that has
@@ -153,6 +154,7 @@ def as_table(
         "notes": Unchanged(found.notes),
         "source": source,
         "ours": found.ours,
+        "directions": dict(found.directions),
     }
     return frame
 

@@ -26,7 +26,16 @@ _losses = (
         direction="minimize",
         label="validation loss",
         reported_by=_ON_WINDOWS,
-        also_called=("loss", "val_loss", "eval_loss", "validation_loss"),
+        also_called=(
+            "loss",
+            "val_loss",
+            "eval_loss",
+            "validation_loss",
+            "val/loss",
+            "eval/loss",
+            "valid_loss",
+            "valid/loss",
+        ),
     ),
     Metric(
         path="validation/perplexity",

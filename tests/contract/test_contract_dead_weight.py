@@ -27,6 +27,7 @@ CALLED_BY_LIBRARIES = {
     "on_step_end": "Ray's Callback",
     "on_trial_complete": "Ray's SearchAlgorithm",
     "reset_config": "Ray's Trainable",
+    "resolve_command": "typer's groups",
     "setup": "Ray's Trainable",
 }
 """Methods of ours that only a library calls, and which one."""

@@ -138,7 +138,7 @@ def _without_row_numbers(rows: list[dict[str, Any]], names: list[str]) -> list[d
 
 KIND = SourceKind(
     name="csv",
-    described="a .csv file",
-    recognises=lambda source: Path(source).suffix.lower() == ".csv" and not Path(source).is_dir(),
+    described="a .csv or .tsv file",
+    recognises=lambda source: Path(source).suffix.lower() in (".csv", ".tsv") and not Path(source).is_dir(),
     read=read_delimited,
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.records import loss_kind
 
+from .foreign import parted, sqlite_tables
 from .source_kind import LEFT_OUT, SourceKind, SourceRows, columns_met
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ _REPEATS = "nested in a run that has the same parameters and its own measurement
 
 
 def is_store(source: str) -> bool:
-    """Whether it is a URI, with an experiment after # or without."""
-    return ("#" in source or "://" in source) and not Path(source).exists()
+    """Whether it is a URI, or the folder or database of a store, with an experiment after # or without."""
+    where = parted(source)[0]
+    path = Path(where)
+    if path.is_dir():
+        return any(path.glob("*/meta.yaml"))
+    return "experiments" in sqlite_tables(path) if path.is_file() else "://" in where
 
 
 def read_experiment(source: str) -> SourceRows:
@@ -47,9 +52,10 @@ def read_experiment(source: str) -> SourceRows:
     Raises:
         AnalysisError: No such store or experiment, no experiment named, or the server does not answer.
     """
-    uri, mark, name = source.rpartition("#")
-    if not mark:
-        names = ", ".join(experiment_names(source)) or "none"
+    uri, name = parted(source)
+    uri = f"sqlite:///{uri}" if Path(uri).is_file() else uri
+    if name is None:
+        names = ", ".join(experiment_names(uri)) or "none"
         raise AnalysisError(f"{source}: name an experiment after '#'; the store has: {names}")
     client = _client(uri)
     from mlflow.exceptions import MlflowException
@@ -89,6 +95,7 @@ def _client(uri: str) -> MlflowClient:
     # one quick answer instead of minutes of retries; a value that the user has set stays
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder mlruns is only read
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 

@@ -23,6 +23,7 @@ class SourceRows:
             or text; a cell without a value is absent. `LEFT_OUT` holds why a source leaves a run out.
         columns: Names of all columns, in order, those without a value included.
         notes: What a reader must know beside every result.
+        directions: Which way of a metric is better, "minimize" or "maximize", where the source says so.
         ours: Whether our own sweeps wrote it, so that its units are known.
     """
 
@@ -30,6 +31,7 @@ class SourceRows:
     columns: list[str]
     notes: list[str] = field(default_factory=list)
     ours: bool = False
+    directions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

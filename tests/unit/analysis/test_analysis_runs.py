@@ -167,7 +167,7 @@ def test_infinity_in_a_csv_and_its_stand_in_are_both_infinity(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "not a CSV table"),
+        ("", "the file is empty"),
         ("arm,seed,loss\n", "has no rows"),
         ("arm,seed,loss,loss\na,0,2.0,3.0\n", "two columns are called 'loss'; rename one"),
         (None, "no such file"),
