@@ -40,7 +40,7 @@ power_offset and bnsl: flops, or what --variable says). two_power is for another
 _ISOFLOP_HELP = """The optimal model size of each budget, and how it grows with the budget.
 
 SOURCE is as for `fit`, with params, flops and loss (and tokens, for their growth). Runs whose flops lie within 2 % form
-a budget, unless --budgets names a column. A budget without an optimum among its sizes is refused by name.
+a budget, unless --budgets names a column. A budget whose lowest loss is at an end of its sizes is refused by name.
 """
 
 _ACCURACY_HELP = """The accuracy on a task as a sigmoid of the loss: the second step after a law of the loss.

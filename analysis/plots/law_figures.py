@@ -114,7 +114,7 @@ def _holdout(axes: Axes, held: HoldOut) -> None:
 
 @styled
 def isoflop_figure(path: Path, fit: IsoFlopFit) -> Path:
-    """Each budget's losses over params with the parabola's floor and, where there are floors, these over the budget."""
+    """Each budget's losses over params with its curve's floor and, where there are floors, these over the budget."""
     return save(_side_by_side(isoflop_panels(fit)), path)
 
 
@@ -148,16 +148,9 @@ def _valley(axes: Axes, budget: IsoFlopBudget, colour: str, marker: str) -> None
     axes.plot(budget.sizes, budget.losses, marker, color=colour, markersize=4.5, label=label, **filled)
     if budget.params is None:
         return
-    x = np.linspace(budget.x[0], budget.x[-1], _POINTS)
-    axes.plot(np.exp(x), np.polyval(budget.coefficients, x), color=colour, linewidth=1.2)
-    axes.plot(
-        budget.params,
-        np.polyval(budget.coefficients, np.log(budget.params)),
-        "*",
-        color=colour,
-        markersize=12,
-        markeredgecolor="white",
-    )
+    axes.plot(budget.curve_params, budget.curve_losses, color=colour, linewidth=1.2)
+    floor = np.interp(budget.params, budget.curve_params, budget.curve_losses)
+    axes.plot(budget.params, floor, "*", color=colour, markersize=12, markeredgecolor="white")
 
 
 def _growth(axes: Axes, fit: IsoFlopFit) -> None:
@@ -166,7 +159,7 @@ def _growth(axes: Axes, fit: IsoFlopFit) -> None:
     for budget in fit.accepted:
         if budget.interval is not None:
             axes.plot([budget.flops] * 2, budget.interval, color=_BLUE, linewidth=2.2, solid_capstyle="butt")
-    axes.plot(flops, best, "o", color=_BLUE, label="parabola, 95%")
+    axes.plot(flops, best, "o", color=_BLUE, label="shared curve, 95%")
     akima = [(budget.flops, budget.akima_params) for budget in fit.accepted if budget.akima_params is not None]
     if akima:
         axes.plot(*zip(*akima, strict=True), "s", color=_GREEN, markerfacecolor="none", label="Akima")

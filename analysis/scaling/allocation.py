@@ -18,7 +18,7 @@ from stackwise_ray.core.quantities import format_count
 
 from ..render import TextView
 from .law_table import FLOPS_PER_PARAM_AND_TOKEN
-from .law_text import show_ends
+from .law_text import bias_share, show_ends
 from .laws import Array
 from .resampling import percentile_ends
 from .scaling_fit import ScalingFit
@@ -40,12 +40,15 @@ class Allocation(_ParamsTokens, TextView):
         intervals: {"params": (low, high), "tokens": (low, high)}, 95 % percentile bootstrap; None without draws.
         extrapolation: Factor by which the budget lies outside the runs'; 1 inside.
         rule: How flops, params and tokens hang together.
+        bias: Share by which IsoFLOP misses params on noise-free losses of the law that holds on the same runs; None:
+            not computed, or of another method.
     """
 
     flops: float
     intervals: Mapping[str, Ends] | None
     extrapolation: float
     rule: str
+    bias: float | None
 
     def __str__(self) -> str:
         return self.sentence
@@ -58,7 +61,8 @@ class Allocation(_ParamsTokens, TextView):
             ends = f" [{show_ends(self.intervals[name])}]" if self.intervals else ""
             parts.append(f"{format_count(value)} {name}{ends}")
         far = f"; extrapolation by a factor of {self.extrapolation:.3g}" if self.extrapolation > 1 else ""
-        return f"{self.flops:.4g} flops are best spent on {' and '.join(parts)} ({self.rule}{far})"
+        bias = "" if self.bias is None else f"; bias of params {bias_share(self.bias)}"
+        return f"{self.flops:.4g} flops are best spent on {' and '.join(parts)} ({self.rule}{far}{bias})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,9 @@ class AllocationLine:
         span: Smallest and largest flops behind the line.
         params: (value at the centre, slope); `tokens` likewise, None where tokens are not recorded.
         params_draws: Bootstrap draws (draws, 2) of `params`; `tokens_draws` likewise.
-        lost: Share of the draws that had no optimum at some budget.
+        lost: Share of the draws with too few optima for a line.
+        bias: (value at the centre, slope) of log (1 + bias of params), on noise-free losses of a law that holds; None:
+            not computed.
     """
 
     centre: float
@@ -80,6 +86,7 @@ class AllocationLine:
     params_draws: Array
     tokens_draws: Array | None
     lost: float
+    bias: Ends | None = None
 
     @property
     def exponents(self) -> dict[str, float]:
@@ -106,6 +113,7 @@ class AllocationLine:
                 name: _ends(np.exp(draws @ np.array([1.0, far])))
                 for name, draws in (("params", self.params_draws), ("tokens", self.tokens_draws))
             }
+        allocation.bias = None if self.bias is None else math.expm1(self.bias[0] + self.bias[1] * far)
         allocation.extrapolation = max(1.0, self.span[0] / flops, flops / self.span[1])
         allocation.rule = "power laws through the optima of the runs"
         return allocation
@@ -128,8 +136,8 @@ def fit_line(flops: Array, params: Array, tokens: Array | None) -> AllocationLin
     return AllocationLine(
         centre=centre,
         span=(float(flops.min()), float(flops.max())),
-        params=(lines[0][0], lines[0][1]),
-        tokens=None if lines[1] is None else (lines[1][0], lines[1][1]),
+        params=(float(lines[0][0]), float(lines[0][1])),
+        tokens=None if lines[1] is None else (float(lines[1][0]), float(lines[1][1])),
         params_draws=np.empty((0, 2)),
         tokens_draws=None if tokens is None else np.empty((0, 2)),
         lost=0.0,
@@ -137,10 +145,17 @@ def fit_line(flops: Array, params: Array, tokens: Array | None) -> AllocationLin
 
 
 def slopes(x: Array, y: Array, centre: float) -> Array:
-    """(value at `centre`, slope) of each row of `y` (rows, points) over `x` (points,), by least squares."""
-    far = x - x.mean()
-    slope = (y * far).sum(axis=1) / (far * far).sum()
-    return np.column_stack([y.mean(axis=1) + slope * (centre - x.mean()), slope])
+    """(value at `centre`, slope) of each row of `y` (rows, points) over `x` (points,), by least squares.
+
+    Points that are nan leave their row; each row has two or more that are not.
+    """
+    known = np.isfinite(y)
+    count = known.sum(axis=1)
+    middle = (known @ x) / count
+    far = np.where(known, x - middle[:, None], 0.0)
+    values = np.where(known, y, 0.0)
+    slope = (values * far).sum(axis=1) / (far * far).sum(axis=1)
+    return np.column_stack([values.sum(axis=1) / count + slope * (centre - middle), slope])
 
 
 def _ends(draws: Array) -> Ends:
@@ -171,7 +186,7 @@ def optimal_allocation(fit: ScalingFit | HasLine, flops: float) -> Allocation:
     if not (np.isfinite(params[0]) and np.isfinite(tokens[0])):
         raise AnalysisError("alpha and beta are not both positive: more params or tokens never help in this law")
     allocation = Allocation(float(params[0]), float(tokens[0]))
-    allocation.flops, allocation.intervals = flops, None
+    allocation.flops, allocation.intervals, allocation.bias = flops, None, None
     if len(fit.draws):
         draws = _optimum(fit.problem.law.whole_coordinates(fit.draws), flops / k)
         if np.mean(~np.isfinite(draws).all(axis=0)) <= LOST_SHARE:

@@ -1,8 +1,8 @@
 """`fit_isoflop`: the best model size at each budget, and how it grows with the budget (Chinchilla, approach 2).
 
-At one budget the loss over log params is a valley. Its floor is found twice: by a parabola through all sizes and by
-Akima's interpolation, which passes through every mean and assumes no shape. The noise between seeds is carried through
-both by a bootstrap. A budget without a floor among its sizes is refused by name and takes no part.
+At one budget the loss over log params is a valley. Its floor is found twice: on a curve whose shape all budgets share
+(`valley_shape`, `valley_fit`, `valley_floors`) and by Akima's interpolation, which passes through every mean and
+assumes no shape. Draws carry the noise through both. A budget whose lowest size is at an end is refused by name.
 """
 
 from __future__ import annotations
@@ -14,23 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackwise_ray.core.errors import AnalysisError, did_you_mean
-from stackwise_ray.core.quantities import format_number
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
 from ..table.outlier_search import outliers_of_grid
 from ..table.outliers import Outlier, outlier_lines, plain_outliers
+from .akima_floors import akima_floors
 from .allocation import LOST_SHARE, AllocationLine, fit_line, slopes
 from .law_table import FEWEST_SIZES, LawRuns, budget_groups, read_law_runs
 from .law_text import show_ends, show_value
-from .law_words import exponent_notes, valley_caveats, valley_sentence
+from .law_words import bias_note, exponent_notes, method_notes, outlier_note, valley_caveats, valley_sentence
 from .laws import Array
 from .resampling import percentile_ends
+from .valley_bias import Biases, biases
+from .valley_fit import WINDOWS, ValleyFit, fit_valleys
+from .valley_floors import Floors, find_floors
+from .valley_noise import ENOUGH_SEEDS, seeds_noise
+from .valley_shape import ValleyCells
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_AKIMA_GRID = 2001
 _DECADE = 10
 """Budgets closer together than this hardly move the optimum: their exponent is mostly noise (Hoffmann's span 500)."""
 _MOST_NAMES = 8
@@ -44,12 +48,13 @@ class IsoFlopBudget:
         flops: Mean over its runs; `name`: the nominal budget, or the flops in words.
         sizes: Distinct params; `losses`: mean loss of each; `runs`: how many runs each has.
         refused: Why there is no optimum; None where there is one.
-        params: Size at the parabola's floor; `interval`: 95 % bootstrap, None where too many draws have no floor.
+        params: Size at the floor of its curve; `interval`: 95 % of draws, None where too many draws have no floor.
         tokens: Tokens that go with it; None where not recorded.
         akima_params: Size at the floor of Akima's interpolation; None where that lies at an edge.
-        bias: Parabola's optimum over the true one, less 1, on noise-free losses of the fitted surface; None: see notes.
+        bias: Optimum over the true one, less 1, on noise-free losses of the law that holds; None: see notes.
         akima_bias: The same for Akima's interpolation.
-        coefficients: Of the parabola over log params, the highest power first.
+        noise: Standard deviation of one run's log-loss; None where the sizes are too few to know it.
+        curve_params, curve_losses: Points of the curve.
     """
 
     name: str
@@ -66,7 +71,9 @@ class IsoFlopBudget:
     akima_interval: tuple[float, float] | None = None
     bias: float | None = None
     akima_bias: float | None = None
-    coefficients: tuple[float, ...] = ()
+    noise: float | None = None
+    curve_params: tuple[float, ...] = ()
+    curve_losses: tuple[float, ...] = ()
 
     @property
     def x(self) -> Array:
@@ -80,12 +87,15 @@ class IsoFlopFit(GridView):
 
     Attributes:
         budgets: Every budget, refused ones included, the smallest first.
-        exponents: {a, b}: optimal params and tokens grow as flops^a and flops^b, by the parabola; empty below two
-            accepted budgets; no b where tokens are not recorded.
-        intervals: 95 % bootstrap by exponent; None with bootstrap=0 or where too many draws have no optimum.
+        exponents: {a, b}: optimal params and tokens grow as flops^a and flops^b; empty below two accepted budgets; no b
+            where tokens are not recorded.
+        intervals: 95 % of draws by exponent; None with bootstrap=0 or where too many draws have fewer than two optima.
         akima_exponent: a by Akima's interpolation; None where fewer than two budgets have an optimum by it.
-        exponent_bias: What the parabola adds to a on noise-free losses of the fitted surface; None: see notes.
-        noise: "seeds" (deviations from each size's mean) or "residuals" (from the parabola: no size has two seeds).
+        exponent_bias: What the method adds to a on noise-free losses of the law that holds; None: see notes.
+        noise: "seeds" (deviations from each size's mean) or "residuals" (from the curves).
+        window: Loss over the lowest of its budget up to which a size takes part; None without an accepted budget.
+        misfit: Standard deviation, in log-loss, of what the shared shape misses beyond the noise; 0 for nothing.
+        set_aside: budget, params, loss of each size that is no part of its valley, and its distance in `deviations`.
         line: The power law through the optima; None below two. `outliers`: runs far outside their neighbours' losses.
     """
 
@@ -95,6 +105,9 @@ class IsoFlopFit(GridView):
     akima_exponent: float | None
     exponent_bias: float | None
     noise: str
+    window: float | None
+    misfit: float
+    set_aside: tuple[Mapping[str, Any], ...]
     bootstrap: int
     seed: int
     notes: tuple[str, ...]
@@ -137,45 +150,44 @@ class IsoFlopFit(GridView):
         """The growth of the optimum in words."""
         only = self.accepted[0].params if len(self.accepted) == 1 else None
         refused = [budget.refused for budget in self.budgets if budget.refused is not None]
-        return valley_sentence(self.exponents, len(self.accepted), refused, only)
+        return valley_sentence(self.exponents, len(self.accepted), refused, only, self.exponent_bias)
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """What speaks against the growth."""
-        return valley_caveats(self.refusals, len(self.accepted))
+        return valley_caveats(self.refusals, len(self.accepted), self.misfit, len(self.set_aside))
 
     @property
     def grid(self) -> Grid:
-        """One row per budget; exponents, refusals and the parabola's bias below."""
+        """One row per budget; exponents, method, refusals and bias below."""
         rows = []
         for budget in self.budgets if self.accepted else ():  # without one the reasons below say it all
             head = (budget.name, str(sum(budget.runs)), str(len(budget.sizes)))
             if budget.refused:
-                rows.append((*head, "refused", "", "", "", "", ""))
+                rows.append((*head, "refused", "", "", "", ""))
                 continue
-            parabola = (show_value(budget.params), show_ends(budget.interval, "no interval"), _percent(budget.bias))
+            curve = (show_value(budget.params), show_ends(budget.interval, "no interval"))
             akima = (show_value(budget.akima_params, "at an edge"), show_ends(budget.akima_interval, "no interval"))
-            rows.append((*head, *parabola, *akima, show_value(budget.tokens)))
-        columns = ("budget", "runs", "sizes", "params (parabola)", "95%", "bias", "params (Akima)", "95%", "tokens")
+            rows.append((*head, *curve, *akima, show_value(budget.tokens)))
+        columns = ("budget", "runs", "sizes", "params", "95%", "params (Akima)", "95% (Akima)", "tokens")
         notes = [*exponent_notes(self.exponents, self.intervals), *self.refusals]
-        if self.exponent_bias is not None:
-            shown = format_number(self.exponent_bias, 4, signed=True)
-            notes.append(f"the parabola's bias in a, on noise-free losses of the fitted surface: {shown}")
         if self.akima_exponent is not None:
             notes.append(f"a by Akima's interpolation: {show_value(self.akima_exponent)}")
-        if self.bootstrap and self.accepted:
-            whence = (
-                "between seeds" if self.noise == "seeds" else "in the residuals of the parabolas: one seed per size"
-            )
-            notes.append(f"intervals: {self.bootstrap} bootstrap draws of the noise {whence}")
+        if self.window is not None:
+            noise = [budget.noise for budget in self.accepted if budget.noise is not None]
+            widths = np.exp(WINDOWS).tolist()
+            notes += method_notes(self.window, widths, self.misfit, self.noise, noise, self.bootstrap)
+        notes += [outlier_note(one) for one in self.set_aside]
+        if self.exponent_bias is not None:
+            notes.append(bias_note(self.exponent_bias, [budget.bias for budget in self.accepted]))
         above = outlier_lines(self.outliers, sum(sum(budget.runs) for budget in self.budgets))
         title = "IsoFLOP: the best size of each budget"
-        return Grid(columns, tuple(rows), title, (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7, 8), above)
+        return Grid(columns, tuple(rows), title, (*notes, *self.notes), (1, 2, 3, 4, 5, 6, 7), above)
 
     @property
     def short_grid(self) -> Grid:
         """What a terminal shows."""
-        return self.grid.of_columns("budget", "sizes", "params (parabola)", "95%", "tokens")
+        return self.grid.of_columns("budget", "sizes", "params", "95%", "tokens")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, `sentence` included."""
@@ -195,12 +207,11 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
         seed: Of the draws.
 
     Raises:
-        AnalysisError: A missing column, or runs that no law may be fitted to (see `law_table`). A budget with a
-            maximum, an optimum at an edge or fewer than 4 sizes is no error: the result refuses it by name.
+        AnalysisError: A missing column, or runs that no law may be fitted to (see `law_table`). A budget whose lowest
+            size is the smallest or the largest, or one of fewer than 4 sizes, is no error: the result refuses it.
 
-    Source: Hoffmann et al. (2022), arXiv 2203.15556, approach 2; Akima (1970), J. ACM 17. The parabola is exact only
-    for a valley that is one: its bias is computed on noise-free losses of the surface E + A/N^alpha + B/D^beta fitted
-    to the same runs, at the same sizes.
+    Source: Hoffmann et al. (2022), arXiv 2203.15556, approach 2, with curves of one shape in the place of a parabola
+    per budget, which misses valleys that are steep on one side; Akima (1970), J. ACM 17.
     """
     if budgets is not None and budgets not in table.columns:
         raise AnalysisError(
@@ -221,27 +232,32 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
             f"budget (--budgets) where the runs' flops scatter about it, or fit a law, which needs no budgets (fit)"
         )
     accepted = [i for i, budget in enumerate(found) if budget.refused is None]
-    noise, deviations = _noise(runs, groups, [found[i] for i in accepted])
-    surface, why = _surface(table)
-    optima = []
     rng = np.random.default_rng(seed)
-    for i in accepted:
-        found[i], draws = _with_intervals(found[i], noise, deviations, bootstrap, rng)
-        found[i] = _with_bias(found[i], surface)
-        optima.append(draws)
-    if why is not None and accepted:
-        notes.append(f"the parabola's bias is not computed: {why}")
+    fit, floors, seen = None, None, "residuals"
+    if accepted:
+        cells, between = _cells(runs, groups, accepted)
+        seen = "residuals" if between is None else "seeds"
+        fit = fit_valleys(cells, between)
+        floors = find_floors(fit, bootstrap if fit.known else 0, rng)
+        bias, why = biases(table, fit, [found[i].log_tokens for i in accepted])
+        notes += [f"the method's bias is not computed: {why}"] if why else []
+        for place, i in enumerate(accepted):
+            found[i] = _with_floor(found[i], fit, floors, place, bias, rng)
+        notes += _by_three([found[i].name for i, three in zip(accepted, floors.by_three, strict=True) if three])
     kept = [found[i] for i in accepted]
     notes += _what_the_growth_rests_on(kept)
-    line = _line(kept, optima) if len(kept) > 1 else None
+    line = _line(kept, floors.draws) if floors is not None and len(kept) > 1 else None
     akima = [(budget.flops, budget.akima_params) for budget in kept if budget.akima_params is not None]
     return IsoFlopFit(
         budgets=tuple(found),
         exponents=line.exponents if line else {},
         intervals=line.intervals if line else None,
         akima_exponent=_growth(*zip(*akima, strict=True)) if len(akima) > 1 else None,
-        exponent_bias=_exponent_bias(kept),
-        noise=noise,
+        exponent_bias=line.bias[1] if line and line.bias else None,
+        noise=seen,
+        window=None if fit is None else float(np.exp(fit.window)),
+        misfit=0.0 if fit is None else fit.misfit,
+        set_aside=() if fit is None else _set_aside(fit, kept),
         bootstrap=bootstrap,
         seed=seed,
         notes=tuple(notes),
@@ -289,114 +305,87 @@ def _valley(name: str, runs: LawRuns, members: Any) -> IsoFlopBudget:
     if sizes.size < FEWEST_SIZES:
         why = f"{sizes.size} model size{'s' if sizes.size > 1 else ''}; a valley needs at least {FEWEST_SIZES}"
         return replace(budget, refused=why)
-    bend, tilt, level = np.polyfit(budget.x, means, 2)
-    floor = -tilt / (2 * bend) if bend else np.nan
     lowest = int(np.argmin(means))
-    if bend <= 0:
-        return replace(budget, refused="the parabola opens downward: it has a maximum, not an optimum")
-    if lowest in (0, sizes.size - 1) or not budget.x[0] < floor < budget.x[-1]:
-        side = "smallest" if lowest == 0 or floor <= budget.x[0] else "largest"
-        return replace(budget, refused=f"the optimum lies at the edge, at the {side} size; add sizes beyond it")
-    params_best = float(np.exp(floor))
-    tokens = None if log_tokens is None else float(np.exp(log_tokens[0] * floor + log_tokens[1]))
-    return replace(budget, params=params_best, tokens=tokens, coefficients=(float(bend), float(tilt), float(level)))
+    if lowest in (0, sizes.size - 1):
+        side = "smallest" if lowest == 0 else "largest"
+        return replace(budget, refused=f"the lowest loss is at the edge, at the {side} size; add sizes beyond it")
+    return budget
 
 
-def _noise(runs: LawRuns, groups: Any, accepted: list[IsoFlopBudget]) -> tuple[str, Array]:
-    """Where the noise is read from, and its deviations in log-loss."""
-    cells: dict[tuple[int, float], list[float]] = {}
-    for group, size, loss in zip(groups, runs.columns["params"], np.log(runs.loss), strict=True):
-        cells.setdefault((int(group), float(size)), []).append(float(loss))
-    several = [np.array(values) for values in cells.values() if len(values) > 1]
-    if several:
-        widened = [(values - values.mean()) * np.sqrt(values.size / (values.size - 1)) for values in several]
-        return "seeds", np.concatenate(widened)
-    parts = []
-    for budget in accepted:
-        missed = np.log(np.array(budget.losses)) - np.log(np.polyval(budget.coefficients, budget.x))
-        parts.append(missed * np.sqrt(missed.size / (missed.size - 3)))
-    return "residuals", np.concatenate(parts) if parts else np.empty(0)
+def _cells(runs: LawRuns, groups: Any, accepted: list[int]) -> tuple[ValleyCells, tuple[Array, Array] | None]:
+    """Sizes of the accepted budgets, and the noise between their seeds where it is known well enough."""
+    number = np.full(int(groups.max()) + 1, -1)
+    number[accepted] = np.arange(len(accepted))
+    taken = number[groups] >= 0
+    budget, y, params = number[groups][taken], np.log(runs.loss[taken]), runs.columns["params"][taken]
+    size = np.unique(params, return_inverse=True)[1]
+    keys, cell, counts = np.unique(np.column_stack([budget, size]), axis=0, return_inverse=True, return_counts=True)
+    squares, freedom = seeds_noise(cell, y)
+    flops = np.bincount(budget, runs.columns["flops"][taken]) / np.bincount(budget)
+    cells = ValleyCells(
+        x=np.log(np.unique(params))[keys[:, 1]],
+        y=np.bincount(cell, y) / counts,
+        runs=counts.astype(float),
+        budget=keys[:, 0],
+        z=np.log(flops),
+    )
+    return cells, (squares, freedom) if freedom.sum() >= ENOUGH_SEEDS else None
 
 
-def _with_intervals(
-    budget: IsoFlopBudget, noise: str, deviations: Array, bootstrap: int, rng: np.random.Generator
-) -> tuple[IsoFlopBudget, Array]:
-    """The budget with intervals, and the draws (bootstrap,) of the parabola's log params; nan where it has no floor."""
-    x, means = budget.x, np.array(budget.losses)
-    akima = _akima_floors(x, means[None])[0]
-    budget = replace(budget, akima_params=None if np.isnan(akima) else float(np.exp(akima)))
-    if bootstrap == 0:
-        return budget, np.empty(0)
-    base = means if noise == "seeds" else np.polyval(budget.coefficients, x)
-    shifts = np.column_stack([rng.choice(deviations, size=(bootstrap, runs)).mean(axis=1) for runs in budget.runs])
-    drawn = base * np.exp(shifts)
-    floors = _parabola_floors(x, drawn)
-    akima_ends = None if budget.akima_params is None else _interval(_akima_floors(x, drawn))
-    return replace(budget, interval=_interval(floors), akima_interval=akima_ends), floors
+def _with_floor(
+    budget: IsoFlopBudget, fit: ValleyFit, floors: Floors, place: int, bias: Biases | None, rng: np.random.Generator
+) -> IsoFlopBudget:
+    """The budget with its optimum by both methods, intervals, curve and bias."""
+    floor, draws = float(floors.floors[place]), floors.draws[:, place]
+    members = fit.cells.budget == place
+    x, y = fit.cells.x[members], fit.cells.y[members]
+    akima = float(akima_floors(x, np.exp(y)[None])[0])
+    shaken = fit.noise[place] / np.sqrt(fit.cells.runs[members]) * rng.standard_normal((draws.size, x.size))
+    along = budget.log_tokens
+    curve = floors.curves[place]
+    return replace(
+        budget,
+        params=float(np.exp(floor)),
+        interval=_interval(draws),
+        tokens=None if along is None else float(np.exp(along[0] * floor + along[1])),
+        akima_params=None if np.isnan(akima) else float(np.exp(akima)),
+        akima_interval=None if np.isnan(akima) else _interval(akima_floors(x, np.exp(y + shaken))),
+        bias=None if bias is None else bias.curve[place],
+        akima_bias=None if bias is None else bias.akima[place],
+        noise=float(fit.noise[place]) if fit.known else None,
+        curve_params=tuple(np.exp(curve[0]).tolist()),
+        curve_losses=tuple(np.exp(curve[1]).tolist()),
+    )
 
 
 def _interval(floors: Array) -> tuple[float, float] | None:
     finite = floors[np.isfinite(floors)]
-    if finite.size < (1 - LOST_SHARE) * floors.size:
+    if not finite.size or finite.size < (1 - LOST_SHARE) * floors.size:
         return None
     low, high = percentile_ends(np.exp(finite))
     return float(low), float(high)
 
 
-def _parabola_floors(x: Array, losses: Array) -> Array:
-    """Floor of the parabola through each row of losses (rows, sizes); nan where it opens downward."""
-    centre = x.mean()
-    bend, tilt, _ = np.polyfit(x - centre, losses.T, 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(bend > 0, centre - tilt / (2 * bend), np.nan))
+def _set_aside(fit: ValleyFit, budgets: list[IsoFlopBudget]) -> tuple[Mapping[str, Any], ...]:
+    """Sizes inside the window that are no part of their valley."""
+    return tuple(
+        {
+            "budget": budgets[fit.cells.budget[i]].name,
+            "params": float(np.exp(fit.cells.x[i])),
+            "loss": float(np.exp(fit.cells.y[i])),
+            "deviations": float(fit.misses[i]),
+        }
+        for i in np.flatnonzero(fit.near & ~fit.kept)
+    )
 
 
-def _akima_floors(x: Array, losses: Array) -> Array:
-    """Lowest point of Akima's interpolation of each row (rows, sizes); nan where that is an edge."""
-    from scipy.interpolate import Akima1DInterpolator
-
-    grid = np.linspace(x[0], x[-1], _AKIMA_GRID)
-    lowest = np.argmin(Akima1DInterpolator(x, losses.T)(grid), axis=0)
-    return np.where((lowest == 0) | (lowest == grid.size - 1), np.nan, grid[lowest])
-
-
-def _surface(table: pd.DataFrame) -> tuple[Any, str | None]:
-    """The law fitted to the same runs, or None and why there is none."""
-    from .parametric_law import fit_scaling_law
-
-    try:
-        return fit_scaling_law(table, bootstrap=0), None
-    except AnalysisError as error:
-        return None, f"no surface could be fitted ({error})"
-
-
-def _with_bias(budget: IsoFlopBudget, surface: Any) -> IsoFlopBudget:
-    """How far both methods miss the surface's own optimum at this budget, without noise."""
-    if surface is None or budget.log_tokens is None:
-        return budget
-    from scipy.optimize import minimize_scalar
-
-    slope, intercept = budget.log_tokens
-
-    def loss(x: Any) -> Array:
-        points = np.array([np.atleast_1d(x), slope * np.atleast_1d(x) + intercept])
-        return np.asarray(np.exp(surface.problem.law.log_loss(surface.theta[None, :5], points)[0]))
-
-    span = (budget.x[0] - 3.0, budget.x[-1] + 3.0)
-    true = float(minimize_scalar(lambda x: float(loss(x)[0]), bounds=span, options={"xatol": 1e-9}).x)
-    clean = loss(budget.x)[None]
-    parabola, akima = float(_parabola_floors(budget.x, clean)[0]), float(_akima_floors(budget.x, clean)[0])
-    return replace(budget, bias=_miss(parabola, true), akima_bias=_miss(akima, true))
-
-
-def _miss(found: float, true: float) -> float | None:
-    return None if np.isnan(found) else float(np.expm1(found - true))
-
-
-def _exponent_bias(budgets: list[IsoFlopBudget]) -> float | None:
-    """Growth of (1 + bias) with the budget: what the parabola adds to a."""
-    biased = [(budget.flops, 1.0 + budget.bias) for budget in budgets if budget.bias is not None]
-    return _growth(*zip(*biased, strict=True)) if len(biased) > 1 else None
+def _by_three(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"the curve of {_listed(names)} has no floor among the sizes; the parabola through the lowest size and its "
+        f"neighbours gives one"
+    ]
 
 
 def _what_the_growth_rests_on(budgets: list[IsoFlopBudget]) -> list[str]:
@@ -415,16 +404,19 @@ def _growth(flops: Any, values: Any) -> float:
     return float(slopes(np.log(np.array(flops)), np.log(np.array(values))[None], 0.0)[0, 1])
 
 
-def _line(budgets: list[IsoFlopBudget], optima: list[Array]) -> AllocationLine:
-    """The power law through the optima, with a draw of it for every draw of the noise."""
+def _line(budgets: list[IsoFlopBudget], drawn: Array) -> AllocationLine:
+    """The power law through the optima, with a draw of it for every draw that has two optima or more."""
     flops = np.array([budget.flops for budget in budgets])
     has_tokens = all(budget.tokens is not None for budget in budgets)
     tokens = np.array([budget.tokens for budget in budgets]) if has_tokens else None
     line = fit_line(flops, np.array([budget.params for budget in budgets], dtype=float), tokens)
-    drawn = np.column_stack(optima)
-    whole = np.isfinite(drawn).all(axis=1)
+    bias = [budget.bias for budget in budgets]
+    if None not in bias:
+        level, slope = slopes(np.log(flops), np.log1p(np.array(bias, dtype=float))[None], line.centre)[0]
+        line = replace(line, bias=(float(level), float(slope)))
     if not drawn.size:
         return line
+    whole = np.isfinite(drawn).sum(axis=1) >= 2
     params_draws = slopes(np.log(flops), drawn[whole], line.centre)
     tokens_draws = None
     if has_tokens:
@@ -442,7 +434,3 @@ def _listed(names: Sequence[str]) -> str:
     """
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return f"{', '.join(names[:_MOST_NAMES])}{more}"
-
-
-def _percent(share: float | None) -> str:
-    return "not computed" if share is None else f"{format_number(100 * share, 1, signed=True)}%"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from stackwise_ray.core.quantities import format_significant
+from stackwise_ray.core.quantities import format_number, format_significant
 
 from .laws import Side
 
@@ -51,3 +51,12 @@ def show_ends(
         inner = ends[1] if edge == "low" else ends[0]
         return "not bounded" if inner is None else f"{'≤' if edge == 'low' else '≥'} {show_value(inner)}"
     return " to ".join(show_value(end, "not bounded") for end in ends)
+
+
+def bias_share(share: float) -> str:
+    """A bias of a size as a share of it.
+
+    >>> bias_share(-0.0123), bias_share(-1e-5)
+    ('−1.2%', 'below 0.1%')
+    """
+    return f"{format_number(100 * share, 1, signed=True)}%" if abs(share) >= 5e-4 else "below 0.1%"

@@ -62,8 +62,8 @@ def _picture(fit: IsoFlopFit, path: Path) -> Picture:
     if fit.accepted:
         title = "The best size at each budget"
         caption = (
-            "First panel: loss over size at each budget, with the floor of its parabola. Second panel: the floors over "
-            "the budget."
+            "First panel: loss over size at each budget, with its curve and the floor of that. Second panel: the "
+            "floors over the budget."
         )
     figure = PanelFigure(path=path, panels=tuple(isoflop_panels(fit)))
     return Picture(title=title, figure=figure, caption=caption)

@@ -193,6 +193,23 @@ def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeyp
     assert "| world | runs | certificate fails |" in (tmp_path / "certificates.md").read_text()
 
 
+def test_isoflop_counts_errors_coverage_and_refusals_in_every_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    isoflop = script("isoflop")
+    monkeypatch.setattr(isoflop, "OFF", (1.0,))  # the grid in the middle alone
+    monkeypatch.setattr(sys, "argv", ["benchmarks/isoflop.py", "--replays", "2", "--results", str(tmp_path)])
+    assert isoflop.main() == 0
+    worlds = json.loads((tmp_path / "isoflop.json").read_text())["worlds"]
+    assert {(row["lost"], row["kind"]) for row in worlds} == {(lost, k) for lost in isoflop.LOST for k in isoflop.KINDS}
+    for row in worlds:
+        assert row["rms"]["ours"] < 0.006
+        assert row["refused inside"] == 0
+        assert row["rms"]["quadratic"] > 0.05 or row["lost"] == 0
+    assert "| lost | grid | kind | ours |" in (tmp_path / "isoflop.md").read_text()
+
+
 @pytest.mark.usefixtures("module_cache")
 def test_sampling_shows_quality_against_block_passes_for_models_that_are_told_the_time_and_others(
     tmp_path: Path,

@@ -23,8 +23,7 @@ def test_the_optimum_of_each_budget_is_found_within_its_interval():
     fit = valleys_fit()
     assert [budget.flops for budget in fit.accepted] == pytest.approx(BUDGETS)
     for budget in fit.accepted:
-        corrected = budget.params / (1 + budget.bias)
-        assert corrected == pytest.approx(best_params(budget.flops), rel=0.1)
+        assert budget.params == pytest.approx(best_params(budget.flops), rel=0.1)
         assert budget.interval[0] < budget.params < budget.interval[1]
         assert 6 * budget.params * budget.tokens == pytest.approx(budget.flops, rel=1e-6)
     low, high = fit.intervals["a"]
@@ -33,12 +32,23 @@ def test_the_optimum_of_each_budget_is_found_within_its_interval():
     assert fit.noise == "seeds"
 
 
-def test_without_noise_the_bias_explains_what_the_parabola_misses():
-    fit = analysis.fit_isoflop(make_valleys(seeds=1, noise=0.0), bootstrap=0)
+def test_without_noise_the_optima_are_those_of_the_law_that_made_the_runs():
+    fit = analysis.fit_isoflop(without_tokens(seeds=1, noise=0.0), bootstrap=0)
     for budget in fit.accepted:
-        assert budget.params / best_params(budget.flops) - 1 == pytest.approx(budget.bias, abs=2e-3)
-        assert abs(budget.bias) > 1e-3
-    assert "bias in a, on noise-free losses" in str(fit)
+        assert budget.params == pytest.approx(best_params(budget.flops), rel=2e-3)
+    assert fit.exponents["a"] == pytest.approx(0.37 / 0.72, abs=2e-4)
+
+
+def test_the_bias_of_a_law_that_holds_is_stated_wherever_the_number_is_used():
+    fit = valleys_fit()
+    assert abs(fit.exponent_bias) < 1e-3
+    assert all(abs(budget.bias) < 5e-3 for budget in fit.accepted)
+    assert "bias of the method, on noise-free losses of the law that holds" in str(fit)
+    assert "the method's bias in the first exponent is " in fit.sentence
+    assert fit.to_dict()["exponent_bias"] == fit.exponent_bias
+    found = analysis.optimal_allocation(fit, 1e21)
+    assert "bias of params " in found.sentence
+    assert abs(found.bias) < 0.01
 
 
 def test_more_noise_between_seeds_widens_the_interval_and_the_seed_decides_the_draws():
@@ -55,7 +65,7 @@ def test_one_seed_a_size_takes_its_noise_from_the_residuals_and_says_so():
     fit = analysis.fit_isoflop(without_tokens(seeds=1), bootstrap=200)
     assert fit.noise == "residuals"
     assert "noise between residuals" not in str(fit)
-    assert "residuals of the parabolas" in str(fit)
+    assert "noise of the runs about their curves" in str(fit)
     assert fit.accepted[0].interval is not None
 
 
@@ -66,11 +76,12 @@ def test_a_maximum_an_edge_and_three_sizes_are_refused_by_name():
     three = table[table["flops"] == 1e18].head(3).assign(flops=1e23)
     fit = analysis.fit_isoflop(pd.concat([table, hill, slope.assign(flops=1e22), three]), bootstrap=0)
     refused = {budget.name: budget.refused for budget in fit.budgets if budget.refused}
-    assert "opens downward" in refused["1e+21"]
-    assert "edge, at the largest size" in refused["1e+22"]
+    assert "the lowest loss is at the edge" in refused["1e+21"]
+    assert "at the edge, at the largest size" in refused["1e+22"]
     assert "3 model sizes" in refused["1e+23"]
     assert len(fit.accepted) == 3
-    assert all(f"budget {name} refused" in str(fit) for name in refused)
+    for name, why in refused.items():
+        assert any(name in line and line.endswith(f"refused: {why}") for line in fit.refusals)
 
 
 def test_the_growth_says_which_budgets_carry_it_and_when_they_are_few_or_close():
@@ -106,7 +117,7 @@ def test_isoflop_without_tokens_has_no_b_and_no_bias_and_says_why():
     fit = analysis.fit_isoflop(make_valleys().drop(columns="tokens"), bootstrap=100)
     assert set(fit.exponents) == {"a"}
     assert fit.accepted[0].bias is None
-    assert "bias is not computed: no surface could be fitted (no column 'tokens'" in str(fit)
+    assert "bias is not computed: the runs have no column 'tokens'" in str(fit)
     with pytest.raises(AnalysisError, match="no column 'tokens', so"):
         analysis.optimal_allocation(fit, 1e21)
 

@@ -74,16 +74,16 @@ def test_held_out_runs_lie_in_the_order_of_their_prediction_each_in_its_own_colo
     assert segments[:, 1, 0] == pytest.approx(np.array(held.high)[order])
 
 
-def test_every_budget_is_drawn_with_its_parabola_and_its_floor() -> None:
+def test_every_budget_is_drawn_with_its_curve_and_its_floor() -> None:
     fit = valleys()
     axes, lines = drawn(isoflop_panels(fit)[0])
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1e+18", "1e+19", "1e+20"]
     unnamed = [value for name, value in lines.items() if name.startswith("_")]
-    for budget, parabola, floor in zip(fit.budgets, unnamed[::2], unnamed[1::2], strict=True):
+    for budget, curve, floor in zip(fit.budgets, unnamed[::2], unnamed[1::2], strict=True):
         assert lines[budget.name] == pytest.approx(np.array([budget.sizes, budget.losses]))
-        assert (parabola[0, 0], parabola[0, -1]) == pytest.approx((min(budget.sizes), max(budget.sizes)))
+        assert curve == pytest.approx(np.array([budget.curve_params, budget.curve_losses]))
         assert floor[0, 0] == pytest.approx(budget.params)
-        assert floor[1, 0] == pytest.approx(parabola[1].min(), rel=1e-4)
+        assert floor[1, 0] == pytest.approx(curve[1].min(), rel=1e-4)
     assert axes.get_title() == "Loss over model size, by budget (FLOPs)"
 
 
@@ -103,7 +103,7 @@ def test_a_budget_without_an_optimum_says_so_and_has_no_floor() -> None:
 def test_the_growth_of_the_optima_is_drawn_with_its_exponent() -> None:
     fit = valleys()
     _, lines = drawn(isoflop_panels(fit)[1])
-    assert pytest.approx(np.array([(b.flops, b.params) for b in fit.accepted])) == lines["parabola, 95%"].T
+    assert pytest.approx(np.array([(b.flops, b.params) for b in fit.accepted])) == lines["shared curve, 95%"].T
     assert pytest.approx(np.array([(b.flops, b.akima_params) for b in fit.accepted])) == lines["Akima"].T
     (label,) = [name for name in lines if name.startswith("flops^")]
     low, high = fit.intervals["a"]

@@ -18,7 +18,7 @@ from stackwise_ray.core.plugins import Plugin
 from stackwise_ray.core.registries import BY_KIND, FLAGS, REGIMES
 from stackwise_ray.flags import Flag
 
-NEVER_IN_A_TRIAL = {"tasks", "samplers", "schedulers", "analyses"}
+NEVER_IN_A_TRIAL = {"tasks", "laws", "samplers", "schedulers", "analyses"}
 NAMING: dict[str, Callable[[TrialConfig], TrialConfig]] = {
     "families": lambda trial: replace(trial, model=replace(trial.model, family="mine")),
     "corpora": lambda trial: replace(trial, data=replace(trial.data, corpus="mine")),
