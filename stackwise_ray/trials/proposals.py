@@ -267,14 +267,14 @@ def _search_source(sweep: SweepConfig, design: Design, journal: Decisions) -> Tr
     goals = design.questions.goals
     resolve = resolver.resolve("search.space")
     source: TrialSource
-    if SAMPLERS.get(search.sampler).make is None:
+    if SAMPLERS.get(sweep.sampler).make is None:
         source = FixedSource(propose(number, point) for number, point in enumerate(_grid_points(sweep, design)))
     else:
         from stackwise_ray.trials.search import OptunaSource
 
         source = OptunaSource(
             design.search_space,
-            sampler=search.sampler,
+            sampler=sweep.sampler,
             trials=search.trials,
             resolve=resolve,
             propose=propose,
@@ -373,7 +373,7 @@ def _check_splits(sweep: SweepConfig, cells: Sequence[Cell]) -> None:
 def _search_trials(sweep: SweepConfig, design: Design) -> int:
     """How many points a search will try; refuses a sampler that cannot work here, as the run would."""
     search = _search(sweep)
-    make = SAMPLERS.get(search.sampler).make
+    make = SAMPLERS.get(sweep.sampler).make
     if make is None:
         return len(_grid_points(sweep, design))
     from stackwise_ray.trials.search import silence_optuna  # here: seconds, and only a search needs it

@@ -141,11 +141,14 @@ DesignConfig = Annotated[
 ]
 
 
+_MOST_OF_GP = 200
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search(Strict):
     """How `design.kind: search` draws points."""
 
-    sampler: str = "tpe"  # a registered sampler; tpe: conditions, mixed types, no extras
+    sampler: str | None = None  # a registered sampler; None: `SweepConfig.sampler` chooses
     trials: Positive = 40  # points drawn in all; a point drawn twice is one trial
     space: dict[str, Any]
     require: tuple[str, ...] = ()  # a point that breaks one is never drawn
@@ -274,6 +277,22 @@ class SweepConfig(Strict):
         return tuple(comparison for comparison in found if comparison is not None)
 
     @property
+    def sampler(self) -> str:
+        """The sampler of the search: as written, else the one that needs fewest trials (benchmarks/samplers.py).
+
+        The Gaussian process takes one objective, learns nothing from trials that are stopped early, and knows no
+        conditions; its cost grows with the cube of the trials. Where one of these matters: tpe.
+        """
+        assert self.search is not None, "a search is asked"
+        search = self.search
+        if search.sampler is not None:
+            return search.sampler
+        conditional = any(isinstance(domain, Mapping) and "when" in domain for domain in search.space.values())
+        several = len(self.objective) > 1
+        plain = not (conditional or several or self.scheduler is not None or search.trials > _MOST_OF_GP)
+        return "gp" if plain else "tpe"
+
+    @property
     def baseline(self) -> str | None:
         """The arm that comparisons are against, where nothing else is said."""
         named = getattr(self.design, "baseline", None)
@@ -346,7 +365,7 @@ def _summary(sweep: SweepConfig) -> Iterator[tuple[str, str]]:
         search = sweep.search
         yield (
             "search",
-            f"{search.sampler}, {search.trials} trials over {_names(search.space)}; {search.winners} winners",
+            f"{sweep.sampler}, {search.trials} trials over {_names(search.space)}; {search.winners} winners",
         )
     if sweep.tune is not None:
         yield "tune", f"{sweep.tune.trials_per_arm} trials per arm over {_names(sweep.tune.space)}"

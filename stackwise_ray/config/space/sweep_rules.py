@@ -75,7 +75,7 @@ def _check_search(sweep: SweepConfig) -> None:
         )
     if sweep.search is not None:
         try:
-            SAMPLERS.get(sweep.search.sampler)
+            SAMPLERS.get(sweep.sampler)
         except ConfigError as error:
             raise error.at(path="search.sampler", source=sweep.source) from None
     if sweep.search is not None and sweep.search.winners > sweep.search.trials:
@@ -187,7 +187,7 @@ def _check_short_trials(sweep: SweepConfig) -> None:
 
 def _check_objectives(sweep: SweepConfig) -> None:
     several = len(sweep.objective) > 1
-    sampler = sweep.search.sampler if sweep.search else None
+    sampler = sweep.sampler if sweep.search else None
     if several and sampler is not None and not SAMPLERS.get(sampler).several_objectives:
         raise _refuse(sweep, "objective", f"has {len(sweep.objective)} entries; the sampler {sampler} takes one")
     if several and sweep.scheduler is not None:

@@ -350,3 +350,31 @@ def test_presets_of_a_user_stand_beside_the_file(tmp_path: Path) -> None:
     model.write_text("family: gpt2\nrole: decoder\nn_layers: 1\nd_model: 8\nn_heads: 2\nd_ff: wide\n")
     with pytest.raises(ConfigError, match=r'wide\.yaml: d_ff = "wide" is text; it must be a whole number'):
         load_sweep(file)
+
+
+SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "nothing else": ({}, {}, "gp"),
+    "two hundred trials": ({"trials": 200}, {}, "gp"),
+    "more trials": ({"trials": 201}, {}, "tpe"),
+    "a scheduler": ({}, {"scheduler": {"kind": "asha"}}, "tpe"),
+    "several objectives": ({}, {"objective": [{"metric": "validation/loss"}, {"metric": "flops/total"}]}, "tpe"),
+    "a condition": (
+        {"space": {"optimizer.betas": {"choice": [[0.9, 0.95]], "when": {"optimizer.kind": "adamw"}}}},
+        {},
+        "tpe",
+    ),
+    "one that is written": ({"sampler": "random"}, {}, "random"),
+}
+
+
+@pytest.mark.parametrize(("search", "rest", "sampler"), SEARCHES.values(), ids=SEARCHES.keys())
+def test_a_search_that_names_no_sampler_takes_the_one_that_needs_fewest_trials_where_it_can(
+    search: dict[str, Any], rest: dict[str, Any], sampler: str
+) -> None:
+    document = {
+        "name": "x",
+        "base": {"model": "decoder/gpt2_family/tiny"},
+        "design": {"kind": "search"},
+        "search": {"space": {"training.lr": {"uniform": [1e-3, 1e-2]}}} | search,
+    }
+    assert sweep_from_plain(document | rest).sampler == sampler
