@@ -74,12 +74,21 @@ EDGE = "the optimum lies at the edge, at the smallest size; add sizes beyond it"
     ],
 )
 def test_the_growth_of_the_best_size_is_said_as_far_as_it_was_found(exponents, accepted, refused, only, said):
-    assert valley_sentence(exponents, accepted, refused, only) == said
+    assert valley_sentence(exponents, accepted, refused, only, None) == said
+
+
+def test_a_known_bias_is_in_the_sentence_and_misfit_and_outliers_are_weak_points():
+    said = valley_sentence({"a": 0.5}, 3, [], None, -0.0012)
+    assert said.endswith("(3 of 3 budgets have a best size; the method's bias in the first exponent is −0.0012).")
+    assert valley_caveats([], 3, 0.0031, 2) == (
+        "The curves miss the runs by 0.31% of the loss beyond their noise.",
+        "2 sizes far off the valley took no part.",
+    )
 
 
 def test_budgets_without_a_best_size_and_a_line_through_two_of_them_are_weak_points():
-    assert valley_caveats(["budget 1e17: no valley"], 3) == ("Budget 1e17: no valley.",)
-    assert valley_caveats([], 2) == ("The growth is a line through two budgets: nothing checks its shape.",)
+    assert valley_caveats(["budget 1e17: no valley"], 3, 0.0, 0) == ("Budget 1e17: no valley.",)
+    assert valley_caveats([], 2, 0.0, 0) == ("The growth is a line through two budgets: nothing checks its shape.",)
 
 
 def test_exponents_are_noted_with_their_own_intervals():

@@ -220,7 +220,7 @@ def test_a_word_addresses_the_file(file: Path, word: str, read: Any) -> None:
         ("objective.0.metric=ptb/perplexity_wrd", ["objective.0.metric", "a sweep does not run tasks"]),
         ("objective.1.metric=loss", ["'1' is not an entry of this list of 1"]),
         ("objective=[]", ["objective: is empty"]),
-        ("analysis=[{scaling_law: {law: data_constrained}}]", ["unique tokens", "choose chinchilla"]),
+        ("analysis=[{scaling_law: {law: data_constrained}}]", ["needs unique_tokens of each run", "choose chinchilla"]),
         ("analysis=[{isoflop: {}}]", ["needs at least 4 sizes at a budget"]),
         ("analysis=[{compere: {}}]", ["did you mean 'compare'?"]),
         ("analysis=[{}]", ["exactly one of compare, isoflop, scaling_law"]),
