@@ -238,6 +238,12 @@ def main() -> None:
     except DiskFullError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:  # nobody's file: a fault of the program
+            raise
+        why = (error.strerror or str(error)).lower()
+        print(f"error: {error.filename}: {why}; give a file or a folder that can be read or written", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

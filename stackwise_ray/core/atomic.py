@@ -57,6 +57,10 @@ def atomic_path(path: str | Path, *, fence: Fence | None = None) -> Iterator[Pat
                 fence()
             os.replace(temporary, path)
             sync(path.parent)
+    except OSError as error:
+        if error.filename in (temporary, str(temporary)):
+            error.filename = str(path)  # the name that a reader of the message knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

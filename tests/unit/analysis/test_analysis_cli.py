@@ -158,6 +158,25 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, message, capsys, monkey
     assert "Traceback" not in err + out
 
 
+@pytest.mark.parametrize(
+    ("figure", "named"),
+    [
+        ("/proc/none/x.png", "/proc/none: no such file"),
+        ("/proc/x.png", "/proc/x.png: no such"),
+        ("folder.png", "folder.png: is a dir"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_one_message(figure, named, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 9, "--figure", figure)
+    assert code == 2
+    assert f"error: {named}" in err
+    assert "give a file or a folder that can be read or written" in err
+    assert ".tmp" not in err
+    assert "Traceback" not in err
+
+
 def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkeypatch):
     (tmp_path / "runs.csv").write_text("arm,seed,val_loss\na,0,2.0\nb,0,1.0\n")
     code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_los", "--baseline", "a")
