@@ -169,7 +169,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, message, capsys, monkey
 def test_a_figure_that_cannot_be_written_is_one_message(figure, named, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
-    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 9, "--figure", figure)
+    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 1, "--figure", figure)
     assert code == 2
     assert f"error: {named}" in err
     assert "give a file or a folder that can be read or written" in err
