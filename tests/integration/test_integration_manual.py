@@ -47,7 +47,7 @@ def _a_part_of_the_standard_library(tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`runs.csv`, `scores.csv` and `glue.csv`, with the columns that the pages say."""
+    """The tables that the pages name, with the columns that they say; `chosen.csv` is for options of every table."""
     folder = tmp_path_factory.mktemp("tables")
     draw = random.Random(0)
     runs = ["arm,seed,run_name,params,tokens,flops,loss,hellaswag"]
@@ -63,6 +63,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "fit.csv").write_text("\n".join(runs))
     pairs = [f"{arm},{seed},{2 + draw.gauss(shift, 0.01):.4f}" for seed in range(6) for arm, shift in _ARMS]
     (folder / "runs.csv").write_text("\n".join(["arm,seed,loss", *pairs]))
+    wide = [f"{pair},{pair.rpartition(',')[2]},{lr},small" for pair in pairs for lr in (0.001, 0.01)]
+    (folder / "chosen.csv").write_text("\n".join(["arm,seed,loss,val_loss,lr,model", *wide]))
+    answers = [f"{arm},{item},{int(draw.random() < 0.6)}" for arm in ("gpt2", "bk") for item in range(40)]
+    (folder / "answers.csv").write_text("\n".join(["arm,item,correct", *answers]))
     scores = [
         f"{arm},{task},{seed},{0.5 + shift + draw.gauss(0, 0.02):.4f}"
         for task in "abcdefgh"
@@ -98,6 +102,8 @@ def test_a_command_of_analysis_runs(line: str, tables: Path, monkeypatch: pytest
     words = shlex.split(line)[1:]
     if words[0] in {"fit", "isoflop", "frontier", "accuracy"}:
         words[1] = "fit.csv"
+    elif "--where" in words:
+        words[1] = "chosen.csv"
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert done.output.strip()
