@@ -7,7 +7,8 @@ import re
 WAITING = r"(loading|starting|planning|preparing|tokenising|reading|writing|delivering) [^\[\]]*"
 OURS = re.compile(
     rf"{WAITING}|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] {WAITING}|\d+/\d+ trials done.*|  (?:about|at most|best|\d)\b.*"
-    r"|starting · .*|train/ +validation/|trial +step +tokens/s +loss +loss|point-.*|interrupted; .*"
+    r"|  [\d.]+[kMG]? tokens/s.*|starting · .*|train/ +validation/"
+    r"|trial +step +tokens/s +loss +loss|point-.*|interrupted; .*"
 )
 
 

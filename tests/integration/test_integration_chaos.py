@@ -99,7 +99,7 @@ def test_an_adaptive_sweep_that_is_killed_goes_on_until_it_has_decided_on_the_nu
     assert n["slow"] == 4  # seeds_possible at 0.05 / 2: a tenth of the learning rate is seen at once
     assert n["base"] == max(n["slow"], n["near"])
     assert "worse" in next(line for line in said.splitlines() if line.startswith(" slow "))
-    assert "slow: decided at n = 4 of 4, with seed 3" in (done / "report/report.md").read_text()
+    assert "slow: decided after 4 of 4 blocks, with seed 3" in (done / "report/report.md").read_text()
     plan = json.loads((done / "plan.json").read_text())
     assert plan["seeds_possible"] == 4
     assert (plan["totals_least"]["trials"], plan["totals"]["trials"]) == (12, 15)
