@@ -3,11 +3,15 @@
     python benchmarks/boundaries.py --jobs 2   # 2 worlds x 300 replays; goes on where it stopped
     python benchmarks/boundaries.py --replays 3 --work /tmp/b.jsonl --results /tmp/b   # does it run?
 
-The loss is .15 + A/N^alpha + B/D^beta on a ladder of four sizes times four numbers of tokens, with noise of .5 or 2 % of
-the loss. The law is fitted to the 16 runs. Counted are how often the fit ends at zero; how often the 95 % interval of E
-holds .15, by bootstrap (by profile where the fit ends at zero) and by profile, with Wilson's binomial interval; how often
-the 95 % prediction interval of a new run of four times the largest FLOPs holds its loss; and, of redrawn runs, how many
-have a lower optimum, from any start of the law, than the one kept.
+The loss is .15 + A/N^alpha + B/D^beta on a ladder of four sizes times four numbers of tokens, with noise of .5 or 2 %
+of the loss. The law is fitted to the 16 runs. Counted are
+
+  how often the fit ends at zero
+  how often the 95 % interval of E holds .15, by bootstrap (by profile where the fit ends at zero) and by profile
+  how often the 95 % prediction interval holds the loss of a new run of four times the largest FLOPs
+  of redrawn runs, how many have a lower optimum, from any start of the law, than the one kept
+
+with Wilson's binomial interval.
 
 Every replay is a line of --work as soon as it is done. Written under --results: boundaries.json and boundaries.md.
 """
