@@ -177,6 +177,15 @@ def test_prediction_counts_the_runs_inside_in_every_world(
     assert "Runs of the largest budget inside" in capsys.readouterr().out
 
 
+def test_replays_in_two_processes_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    replays, prediction = importlib.import_module("replays"), importlib.import_module("prediction")
+    keys = [(number, 0.0, shared) for number in range(2) for shared in prediction.SHARED]
+    one, two = (replays.replayed(prediction.replay, keys, tmp_path / str(jobs), jobs) for jobs in (1, 2))
+    assert one == two
+    assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text()
+
+
 def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     certificates = script("certificates")

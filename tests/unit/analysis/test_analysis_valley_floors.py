@@ -114,6 +114,12 @@ def test_variances_are_one_where_they_differ_by_chance_and_change_where_they_do(
         assert found[part] == pytest.approx(np.full(5, scale * alike[part].sum() / 60), rel=0.1)
 
 
+def test_a_budget_without_degrees_of_freedom_has_the_noise_of_its_neighbours():
+    found = noise_of_budgets(np.array([8.0, 0.0, 12.0]), np.array([10.0, 0.0, 10.0]))
+    assert found.variance[0] < found.variance[1] < found.variance[2]
+    assert np.isfinite(found.draws(100, np.random.default_rng(0))).all()
+
+
 @pytest.mark.parametrize("loud", [1.0, 3.0])
 def test_draws_of_the_noise_hold_the_true_one_and_move_together_where_budgets_are_alike(loud: float):
     truth = np.repeat([loud**2, 1.0], [3, 7])
