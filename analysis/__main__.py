@@ -226,12 +226,16 @@ def _plugins_warned_of() -> Iterator[None]:
             print(f"warning: {problem}", file=sys.stderr)
 
 
-def main() -> None:
-    """Run the command line under the name that it was started by; our own errors become a message and exit code 2."""
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line under the name that it was started by; our own errors become a message and exit code 2.
+
+    Args:
+        argv: The words behind the name of the program; None: of this process.
+    """
     program = as_started(ANALYSIS)
     try:
         with disk_full_is_named(program), _plugins_warned_of():
-            app(prog_name=program)
+            app(argv, prog_name=program)
     except (AnalysisError, ConfigError) as error:  # the second: of a plugin that was named, or was not
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
