@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 import typer
 import typer.core
 
-from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError, first_few
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import load_plugin
 
@@ -151,7 +151,7 @@ def completed(
         found = f"no column '{arm}'"
         if arm in table.columns:
             names = list(dict.fromkeys(names_of(table, arm)))
-            found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+            found = first_few(names, 12)
         what = "say which arm is the baseline (--baseline), or which value to compare with (--target)"
         raise AnalysisError(f"{what}; {source} has: {found}")
     return asked

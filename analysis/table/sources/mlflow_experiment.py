@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean, first_few
 from stackwise_ray.core.records import loss_kind
 
 from .foreign import parted, sqlite_tables
@@ -133,8 +133,7 @@ def _named(runs: Sequence[Run], repeating: Mapping[str, tuple[str, str]]) -> lis
     names = [run.info.run_name or run.info.run_id for run in reversed(runs) if run.info.run_id in repeating]
     if not names:
         return []
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return [f"nested runs {', '.join(names[:_MOST_NAMES])}{more} would take the place of their parents: left out"]
+    return [f"nested runs {first_few(names, _MOST_NAMES)} would take the place of their parents: left out"]
 
 
 def _repeats(run: Run, parent: Run) -> bool:
