@@ -63,6 +63,13 @@ OneSide = Annotated[
     str | None,
     typer.Option("--side", help="both; better or worse: one-sided, only such differences are looked for. [both]"),
 ]
+Compared = Annotated[str | None, typer.Option(help="Column to compare. [loss]")]
+Blocks = Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")]
+Margin = Annotated[float | None, typer.Option(help="Largest difference that does not matter.")]
+Direction = Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")]
+Equal = Annotated[str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")]
+Tolerance = Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")]
+AlphaOrDeclared = Annotated[float | None, typer.Option(help="Level of the test. [0.05]")]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 
