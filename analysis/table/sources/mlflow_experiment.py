@@ -29,7 +29,6 @@ _STATUS = {
     "SCHEDULED": "pending",
 }
 _PARENT = "mlflow.parentRunId"
-_PAGE = 1000
 _MOST_NAMES = 6
 _REPEATS = "nested in a run that has the same parameters and its own measurements"
 
@@ -43,11 +42,14 @@ def is_store(source: str) -> bool:
     return "experiments" in sqlite_tables(path) if path.is_file() else "://" in where
 
 
-def read_experiment(source: str) -> SourceRows:
+def read_experiment(source: str, page_size: int = 1000) -> SourceRows:
     """One row per run of "uri#experiment".
 
     A run that only groups others (no metrics of its own) is left out. One that measured something counts, and a run
     nested in it that repeats its parameters is left out, as it would take its place.
+
+    Args:
+        page_size: Runs that one request to the store asks for.
 
     Raises:
         AnalysisError: No such store or experiment, no experiment named, or the server does not answer.
@@ -68,7 +70,7 @@ def read_experiment(source: str) -> SourceRows:
         runs = []
         token: str | None = None
         while True:
-            page = client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=token)
+            page = client.search_runs([experiment.experiment_id], max_results=page_size, page_token=token)
             runs += list(page)
             token = page.token
             if not token:
