@@ -23,15 +23,22 @@ from stackwise_ray.core.plugins import problems
 
 from .commands import guess_command, law_commands, statistics_commands
 from .commands.printing import (
+    AlphaOrDeclared,
+    Blocks,
+    Compared,
+    Direction,
     DropOutliers,
+    Equal,
     Json,
     Latex,
+    Margin,
     Markdown,
     OneSide,
     Plugins,
     Question,
     Source,
     Target,
+    Tolerance,
     WholeHelp,
     completed,
     declared_arguments,
@@ -85,24 +92,22 @@ first is the baseline.
 def compare(
     source: Source,
     other: Annotated[str | None, typer.Argument(help="A second source, compared with the first.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
+    metric: Compared = None,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
     arm: Annotated[str, typer.Option(help="Column with the arms.")] = "arm",
-    block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
+    block: Blocks = None,
     correction: Annotated[
         str | None, typer.Option(help="Over the arms: holm, bonferroni, benjamini_hochberg or none. [holm]")
     ] = None,
-    margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    margin: Margin = None,
     target: Target = None,
     hypothesis: Question = None,
     side: OneSide = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
+    direction: Direction = None,
     test: Annotated[str | None, typer.Option(help="What decides: t, sign_flip or wilcoxon. [t]")] = None,
-    equal: Annotated[
-        str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
-    ] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    equal: Equal = None,
+    tolerance: Tolerance = None,
+    alpha: AlphaOrDeclared = None,
     drop_outliers: DropOutliers = False,
     columns: Map = None,
     units: Units = None,
@@ -226,12 +231,16 @@ def _plugins_warned_of() -> Iterator[None]:
             print(f"warning: {problem}", file=sys.stderr)
 
 
-def main() -> None:
-    """Run the command line under the name that it was started by; our own errors become a message and exit code 2."""
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line under the name that it was started by; our own errors become a message and exit code 2.
+
+    Args:
+        argv: The words behind the name of the program; None: of this process.
+    """
     program = as_started(ANALYSIS)
     try:
         with disk_full_is_named(program), _plugins_warned_of():
-            app(prog_name=program)
+            app(argv, prog_name=program)
     except (AnalysisError, ConfigError) as error:  # the second: of a plugin that was named, or was not
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -352,12 +352,12 @@ def figure(path: Path, found: dict[str, Any]) -> Path:
     return save(drawing, path)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replays", type=int, default=20_000)
     parser.add_argument("--most", type=int, default=400, help="seeds up to which every n is looked at, at least 30")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON, table, PNG")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.replays < 100 or options.most < BY:
         parser.error(f"--replays must be at least 100 and --most at least {BY}")
     found: dict[str, Any] = {

@@ -174,7 +174,7 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="presets that both families have")
     parser.add_argument("--contexts", nargs="+", type=int, default=[64, 512, 4096])
@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the results here")
     parser.add_argument("--figure", type=Path, help="also draw them here (PNG)")
-    options = parser.parse_args()
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     load = [os.getloadavg()[0]]
@@ -198,7 +199,7 @@ def main() -> None:
         draw(rows, options.figure)
     if options.json:
         found = {
-            "command": " ".join(["python", *sys.argv]),
+            "command": " ".join(["python benchmarks/decoding.py", *words]),
             "machine": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": options.threads,

@@ -106,21 +106,22 @@ def measure(case: Case) -> dict[str, Any]:
     return {"copy_gb_per_s": copy / 1e9, "rows": rows}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--n", type=int, default=4096, help="positions")
     parser.add_argument("--width", type=int, default=8, help="values of a head, for apply")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for gpu_kernels.json")
-    options = parser.parse_args()
+    words = sys.argv[1:] if argv is None else argv
+    options = parser.parse_args(words)
     reason = BACKENDS.get("triton").unusable()
     if reason is None and not torch.cuda.is_available():
         reason = "TRITON_INTERPRET is set, and the interpreter's times say nothing"
     if reason is not None:
         sys.exit(f"nothing to measure here: {reason}")
     results = {
-        "command": " ".join(["python benchmarks/gpu_kernels.py", *sys.argv[1:]]),
+        "command": " ".join(["python benchmarks/gpu_kernels.py", *words]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,

@@ -356,10 +356,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for kernels.json, .md and .png")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     results: dict[str, Any] = {
         "command": "python benchmarks/kernels.py",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

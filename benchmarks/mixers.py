@@ -115,13 +115,13 @@ def found(directory: Path) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=float, default=1.2e6, help="training tokens of a trial")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("experiments"), help="where the sweep's directory lies")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and PNG")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     load = os.getloadavg()[0]
     try:
         sweep = sweep_from_plain(design(options.tokens, options.seeds))

@@ -203,13 +203,13 @@ def sweeps(rounds: int) -> dict[str, object]:
     return results
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--noop", nargs=3, metavar=("N", "SECONDS", "KIND"), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=1, help="sweeps of every size and kind")
     parser.add_argument("--loop", action="store_true", help="only the loop's tokens/s")
     parser.add_argument("--json", type=Path, help="also write the results here")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.noop:
         run_noop(int(options.noop[0]), float(options.noop[1]), options.noop[2])
         return

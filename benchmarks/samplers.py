@@ -205,13 +205,13 @@ def _default() -> str:
     return SweepConfig(name="default", design=SearchDesign(), search=search).sampler
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="train the points of the tables that are not there yet")
     parser.add_argument("--replays", type=int, default=50)
     parser.add_argument("--trials", type=int, default=60, help="a replay that needs more has found nothing")
     parser.add_argument("--results", type=Path, default=HERE, help="for JSON and table")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.results.mkdir(parents=True, exist_ok=True)
     if options.record:
         for table in TABLES:

@@ -67,12 +67,12 @@ def measure(run: Path, n_windows: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, action="append", required=True, help="a finished trial's folder")
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     try:
         rows = [row for run in options.run for row in measure(run, options.windows)]
     except ConfigError as error:

@@ -149,7 +149,7 @@ def measure(trial: TrialConfig, steps: int, rounds: int) -> dict[str, Any]:
     return {"tokens_per_s": found, "over_bare": ratios}
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="decoder/gpt2_family/tiny", help="a preset")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -160,7 +160,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for training_speed.json")
-    asked = parser.parse_args()
+    given = sys.argv[1:] if argv is None else argv
+    asked = parser.parse_args(given)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     words = [
         f"model={asked.model}",
@@ -175,7 +176,7 @@ def main() -> None:
         "training.evaluations=1",
     ]
     results = {
-        "command": " ".join(["python benchmarks/training_speed.py", *sys.argv[1:]]),
+        "command": " ".join(["python benchmarks/training_speed.py", *given]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "device": torch.cuda.get_device_name() if asked.device == "cuda" else cpu_model(),
         "torch": torch.__version__,

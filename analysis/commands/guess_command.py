@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError, first_few
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 
 from ..table.outliers import outlier_lines
@@ -93,7 +93,7 @@ def _words(table: pd.DataFrame, guess: dict[str, Any]) -> str:
     from ..table.typed_columns import names_of
 
     arms = list(dict.fromkeys(names_of(table, guess["arm"])))
-    shown = ", ".join(arms[:_SHOWN]) + (f" and {len(arms) - _SHOWN} more" if len(arms) > _SHOWN else "")
+    shown = first_few(arms, _SHOWN)
     by_name = baseline(table, guess["arm"])[1]
     way = f" (to {guess['direction']})" if guess["direction"] else ""
     why = "by its name" if by_name else "the first arm of the table"

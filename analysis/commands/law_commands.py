@@ -28,6 +28,8 @@ TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 pa
 DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
 Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
+Level = Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")]
+Allocate = Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")]
 Figure = Annotated[Path | None, typer.Option(help="Write a figure to this PNG.")]
 
 _FIT_HELP = """Fit a scaling law to runs and print it with its certificate.
@@ -94,8 +96,8 @@ def fit(
     fix: Annotated[
         list[str] | None, typer.Option(help="A parameter that is known, such as E=1.69; may be repeated.")
     ] = None,
-    level: Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")] = 0.95,
-    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    level: Level = 0.95,
+    allocate: Allocate = None,
     figure: Figure = None,
     drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
@@ -149,7 +151,7 @@ def isoflop(
     drop_highest: DropHighest = 0,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
-    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    allocate: Allocate = None,
     figure: Figure = None,
     drop_outliers: DropOutliers = False,
     plugin: Plugins = None,
@@ -158,12 +160,10 @@ def isoflop(
     latex: Latex = False,
 ) -> None:
     from ..scaling.isoflop_valleys import fit_isoflop
-    from ..scaling.law_table import derive_tokens, run_names
+    from ..scaling.law_table import run_names
 
     asked = selection(columns, units, where, drop_missing)
-    table = _without_highest(asked.measured(asked.table(source), "loss", "params", "flops"), drop_highest)
-    if tokens_from is not None:
-        table = derive_tokens(table, tokens_from)
+    table = _of_budgets(asked.measured(asked.table(source), "loss", "params", "flops"), tokens_from, drop_highest)
     fitted = partial(fit_isoflop, budgets=budgets, bootstrap=bootstrap, seed=seed)
     result, _ = with_or_without(fitted, table, run_names, drop_outliers)
     _show(result, allocate, figure, as_json=as_json, markdown=markdown, latex=latex)
@@ -192,19 +192,16 @@ def frontier(
     drop_highest: DropHighest = 0,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
-    allocate: Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")] = None,
+    allocate: Allocate = None,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
     latex: Latex = False,
 ) -> None:
     from ..scaling.frontier import fit_frontier
-    from ..scaling.law_table import derive_tokens
 
     asked = selection(columns, units, where, drop_missing)
-    table = _without_highest(asked.measured(asked.table(source), "loss", "params", "flops"), drop_highest)
-    if tokens_from is not None:
-        table = derive_tokens(table, tokens_from)
+    table = _of_budgets(asked.measured(asked.table(source), "loss", "params", "flops"), tokens_from, drop_highest)
     result = fit_frontier(table, kind=kind, group=group, bootstrap=bootstrap, seed=seed)
     _show_allocated(result, allocate, as_json=as_json, markdown=markdown, latex=latex)
 
@@ -235,7 +232,7 @@ def accuracy(
     drop_missing: DropMissing = False,
     bootstrap: Bootstrap = 1000,
     seed: Seed = 0,
-    level: Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")] = 0.95,
+    level: Level = 0.95,
     plugin: Plugins = None,
     as_json: Json = False,
     markdown: Markdown = False,
@@ -290,6 +287,14 @@ def _law_columns(law: str, variable: str | None, tokens_from: str | None) -> tup
     known = LAWS.get(law).columns if law in LAWS else ()
     needed = known or (variable or "flops",)
     return needed if tokens_from is None else (*needed, "flops")
+
+
+def _of_budgets(table: pd.DataFrame, tokens_from: str | None, drop: int) -> pd.DataFrame:
+    """The runs of `isoflop` and `frontier`: without those of the highest loss, with derived tokens where asked for."""
+    from ..scaling.law_table import derive_tokens
+
+    kept = _without_highest(table, drop)
+    return kept if tokens_from is None else derive_tokens(kept, tokens_from)
 
 
 def _without_highest(table: pd.DataFrame, count: int) -> pd.DataFrame:

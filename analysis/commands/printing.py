@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 import typer
 import typer.core
 
-from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError, first_few
 from stackwise_ray.core.invocation import ANALYSIS, as_started
 from stackwise_ray.core.plugins import load_plugin
 
@@ -63,6 +63,13 @@ OneSide = Annotated[
     str | None,
     typer.Option("--side", help="both; better or worse: one-sided, only such differences are looked for. [both]"),
 ]
+Compared = Annotated[str | None, typer.Option(help="Column to compare. [loss]")]
+Blocks = Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")]
+Margin = Annotated[float | None, typer.Option(help="Largest difference that does not matter.")]
+Direction = Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")]
+Equal = Annotated[str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")]
+Tolerance = Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")]
+AlphaOrDeclared = Annotated[float | None, typer.Option(help="Level of the test. [0.05]")]
 Alpha = Annotated[float, typer.Option(help="Level of the test.")]
 
 
@@ -151,7 +158,7 @@ def completed(
         found = f"no column '{arm}'"
         if arm in table.columns:
             names = list(dict.fromkeys(names_of(table, arm)))
-            found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+            found = first_few(names, 12)
         what = "say which arm is the baseline (--baseline), or which value to compare with (--target)"
         raise AnalysisError(f"{what}; {source} has: {found}")
     return asked

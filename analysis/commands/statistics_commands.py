@@ -12,14 +12,21 @@ from stackwise_ray.core.quantities import format_share
 
 from .printing import (
     Alpha,
+    AlphaOrDeclared,
+    Blocks,
+    Compared,
+    Direction,
+    Equal,
     Json,
     Latex,
+    Margin,
     Markdown,
     OneSide,
     Plugins,
     Question,
     Source,
     Target,
+    Tolerance,
     completed,
     declared_arguments,
     examples,
@@ -45,9 +52,6 @@ Task = Annotated[str, typer.Option(help="Column with the tasks.")]
 Seed = Annotated[str, typer.Option(help="Column that tells the runs of an arm on a task apart.")]
 Resamples = Annotated[int, typer.Option(help="Number of resamples.")]
 Rng = Annotated[int, typer.Option(help="Seed of the resampling.")]
-Good = Annotated[
-    str | None, typer.Option(help="Which values are good: minimize or maximize. [as is known of the metric]")
-]
 
 
 _SEQUENTIAL_HELP = """Verdicts that hold however often one looks.
@@ -71,20 +75,18 @@ metric are refused. For a sweep, what is not given here is as its file declares 
 def sequential(
     source: Source,
     baseline: Annotated[str | None, typer.Option(help="Arm to compare with.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Column to compare. [loss]")] = None,
+    metric: Compared = None,
     arm: Arm = "arm",
-    block: Annotated[list[str] | None, typer.Option(help="Column that pairs runs; may be repeated. [seed]")] = None,
-    margin: Annotated[float | None, typer.Option(help="Largest difference that does not matter.")] = None,
+    block: Blocks = None,
+    margin: Margin = None,
     target: Target = None,
     hypothesis: Question = None,
     side: OneSide = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize. [as is known of the metric]")] = None,
+    direction: Direction = None,
     correction: Annotated[str, typer.Option(help="bonferroni (level alpha/m per arm) or none.")] = "bonferroni",
-    equal: Annotated[
-        str | None, typer.Option(help="flops, tokens, wall_seconds, steps, peak_bytes or none. [flops]")
-    ] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Largest relative difference of budgets. [0.01]")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Level of the test. [0.05]")] = None,
+    equal: Equal = None,
+    tolerance: Tolerance = None,
+    alpha: AlphaOrDeclared = None,
     prior_variance: Annotated[
         float, typer.Option(help="Prior variance of the standardised effect; choose it beforehand.")
     ] = 10.0,
@@ -145,7 +147,7 @@ def rank(
     task: Task = "task",
     arm: Arm = "arm",
     seed: Seed = "seed",
-    direction: Good = None,
+    direction: Direction = None,
     alpha: Alpha = 0.05,
     figure: Annotated[Path | None, typer.Option(help="Critical-difference diagram to write (PNG).")] = None,
     columns: Map = None,

@@ -7,13 +7,13 @@ assumes no shape. Draws carry the noise through both. A budget whose lowest size
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean, first_few
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
@@ -141,7 +141,7 @@ class IsoFlopFit(GridView):
             if budget.refused:
                 by_reason.setdefault(budget.refused, []).append(budget.name)
         return tuple(
-            f"budget{'s' if len(names) > 1 else ''} {_listed(names)} refused: {reason}"
+            f"budget{'s' if len(names) > 1 else ''} {first_few(names, _MOST_NAMES)} refused: {reason}"
             for reason, names in by_reason.items()
         )
 
@@ -224,7 +224,7 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     if budgets is None:
         counts = np.bincount(groups)
         sizes = [f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in zip(names, counts, strict=True)]
-        notes.append(f"budgets: runs whose flops lie within 2 %: {_listed(sizes)}")
+        notes.append(f"budgets: runs whose flops lie within 2 %: {first_few(sizes, _MOST_NAMES)}")
     found = [_valley(name, runs, groups == i) for i, name in enumerate(names)]
     if all(len(budget.sizes) < FEWEST_SIZES for budget in found):
         notes.append(
@@ -383,8 +383,8 @@ def _by_three(names: list[str]) -> list[str]:
     if not names:
         return []
     return [
-        f"the curve of {_listed(names)} has no floor among the sizes; the parabola through the lowest size and its "
-        f"neighbours gives one"
+        f"the curve of {first_few(names, _MOST_NAMES)} has no floor among the sizes; the parabola "
+        "through the lowest size and its neighbours gives one"
     ]
 
 
@@ -424,13 +424,3 @@ def _line(budgets: list[IsoFlopBudget], drawn: Array) -> AllocationLine:
         tokens_draws = slopes(np.log(flops), drawn[whole] * along[:, 0] + along[:, 1], line.centre)
     lost = 1.0 - float(whole.mean())
     return replace(line, params_draws=params_draws, tokens_draws=tokens_draws, lost=lost)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The names, and how many there are beyond eight.
-
-    >>> _listed([str(number) for number in range(10)])
-    '0, 1, 2, 3, 4, 5, 6, 7 and 2 more'
-    """
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(names[:_MOST_NAMES])}{more}"

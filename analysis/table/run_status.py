@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from stackwise_ray.core.errors import AnalysisError
+from stackwise_ray.core.errors import AnalysisError, first_few
 
 FINISHED = frozenset({"finished", "complete", "completed", "terminated", "done", "success", "succeeded", "successful"})
 """MLflow, W&B and our sweeps; Optuna; Slurm; Ray; and what people write by hand. In lower case."""
@@ -56,4 +56,4 @@ def _lowered(word: Any) -> str:
 
 
 def _listed(words: list[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words[:6]) + (f" and {len(words) - 6} more" if len(words) > 6 else "")
+    return first_few([f"'{word}'" for word in words], 6)

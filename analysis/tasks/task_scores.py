@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean, first_few
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
 
@@ -80,10 +80,9 @@ def _without_tasks(table: pd.DataFrame, task: str) -> str:
     known = [name for name in table.columns if not resolve_direction(str(name))[1]]
     numbers = [name for name in table.columns if table[name].dtype.kind in "if" and name not in ("seed", "flops")]
     names = list(map(str, known or numbers))
-    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
     return (
         f"task = '{task}' is not a column of the table; name the column of the tasks (--task), or, where a row has a "
-        f"score per task, give each score as a metric (--metric A --metric B): {', '.join(names[:MOST_SHOWN])}{more}"
+        f"score per task, give each score as a metric (--metric A --metric B): {first_few(names, MOST_SHOWN)}"
     )
 
 

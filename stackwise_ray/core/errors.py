@@ -8,7 +8,7 @@ trial that failed by its own doing: it is final and recorded with its reason, an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -132,5 +132,14 @@ def did_you_mean(name: str, choices: Iterable[object], *, most: int = 12) -> str
         return f"did you mean '{near}'?"
     if not names:
         return "there is nothing to choose from"
+    return f"choose one of {first_few(names, most)}"
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """The first names of a message, and how many more there are.
+
+    >>> first_few("abc", 3), first_few("abcde", 3)
+    ('a, b, c', 'a, b, c and 2 more')
+    """
     shown = ", ".join(names[:most])
-    return f"choose one of {shown}" + (f" and {len(names) - most} more" if len(names) > most else "")
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

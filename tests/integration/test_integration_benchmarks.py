@@ -1,6 +1,6 @@
 """The benchmark scripts run, at sizes that take a second, and say what they measured.
 
-Their `main` reads the command line, so the tests set `sys.argv`; one process runs all, since torch loads for seconds.
+One process runs all, since torch loads for seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def script(name: str) -> ModuleType:
-    """A benchmark as a module; the tests put its words into `sys.argv`, where its `main` reads them."""
+    """A benchmark as a module."""
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -36,15 +36,12 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_decoding_measures_every_family_at_every_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_decoding_measures_every_family_at_every_context(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--sizes", "tiny", "--contexts", "16", "8", "--steps", "4", "--rounds", "1"]
     files = ["--json", str(tmp_path / "d.json"), "--figure", str(tmp_path / "d.png")]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/decoding.py", *words, *files])
     threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
     try:
-        script("decoding").main()
+        script("decoding").main([*words, *files])
     finally:
         torch.set_num_threads(threads)
         transformers.logging.set_verbosity(verbosity)
@@ -92,8 +89,7 @@ def test_mixers_writes_losses_differences_and_bars(
 
     monkeypatch.setattr(mixers, "design", small)  # its own design, with less to score
     places = ["--output", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/mixers.py", "--tokens", "5120", "--seeds", "2", *places])
-    assert mixers.main() == 0
+    assert mixers.main(["--tokens", "5120", "--seeds", "2", *places]) == 0
     found = json.loads((tmp_path / "mixers.json").read_text())
     assert {arm: sorted(losses) for arm, losses in found["losses"].items()} == {arm: ["0", "1"] for arm in mixers.ARMS}
     for bar in found["bars"]:
@@ -107,12 +103,11 @@ def test_mixers_writes_losses_differences_and_bars(
 
 
 def test_anytime_counts_what_it_looked_at_and_holds_the_bars_against_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     anytime = script("anytime")
     words = ["--replays", "400", "--most", "60", "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/anytime.py", *words])
-    assert anytime.main() == 0
+    assert anytime.main(words) == 0
     found = json.loads((tmp_path / "anytime.json").read_text())
     for shares in (found["null"]["anytime"], found["null"]["plain_t"]):
         rising = [cell["share"] for cell in shares.values()]

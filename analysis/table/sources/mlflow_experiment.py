@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean, first_few
 from stackwise_ray.core.records import loss_kind
 
 from .foreign import parted, sqlite_tables
@@ -29,7 +29,6 @@ _STATUS = {
     "SCHEDULED": "pending",
 }
 _PARENT = "mlflow.parentRunId"
-_PAGE = 1000
 _MOST_NAMES = 6
 _REPEATS = "nested in a run that has the same parameters and its own measurements"
 
@@ -43,11 +42,14 @@ def is_store(source: str) -> bool:
     return "experiments" in sqlite_tables(path) if path.is_file() else "://" in where
 
 
-def read_experiment(source: str) -> SourceRows:
+def read_experiment(source: str, page_size: int = 1000) -> SourceRows:
     """One row per run of "uri#experiment".
 
     A run that only groups others (no metrics of its own) is left out. One that measured something counts, and a run
     nested in it that repeats its parameters is left out, as it would take its place.
+
+    Args:
+        page_size: Runs that one request to the store asks for.
 
     Raises:
         AnalysisError: No such store or experiment, no experiment named, or the server does not answer.
@@ -68,7 +70,7 @@ def read_experiment(source: str) -> SourceRows:
         runs = []
         token: str | None = None
         while True:
-            page = client.search_runs([experiment.experiment_id], max_results=_PAGE, page_token=token)
+            page = client.search_runs([experiment.experiment_id], max_results=page_size, page_token=token)
             runs += list(page)
             token = page.token
             if not token:
@@ -133,8 +135,7 @@ def _named(runs: Sequence[Run], repeating: Mapping[str, tuple[str, str]]) -> lis
     names = [run.info.run_name or run.info.run_id for run in reversed(runs) if run.info.run_id in repeating]
     if not names:
         return []
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return [f"nested runs {', '.join(names[:_MOST_NAMES])}{more} would take the place of their parents: left out"]
+    return [f"nested runs {first_few(names, _MOST_NAMES)} would take the place of their parents: left out"]
 
 
 def _repeats(run: Run, parent: Run) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackwise_ray.core.errors import ConfigError
+from stackwise_ray.core.errors import ConfigError, first_few
 from stackwise_ray.data.corpus import SPLITS, Split
 
 TEXT_SUFFIXES = (".txt", ".md", ".jsonl")
@@ -160,8 +160,7 @@ def _walk(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
 
 def _listed(root: Path, files: Sequence[Path]) -> str:
     names = sorted(file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file) for file in files)
-    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
+    return first_few(names, _MOST_NAMES)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import run
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import AnalysisError, compare_sequentially, load_runs, summary_table, write_report
-from analysis.__main__ import main
 from analysis.anytime.adaptive_verdicts import is_undecided
 from analysis.plain_json import dump_json
 from analysis.report.compose import compose
@@ -170,13 +169,11 @@ def test_holm_counts_the_arms_that_have_not_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_adaptive, partial(write_begun, adaptive=True)])
-def test_the_command_line_decides_a_sweep_as_its_report_does(write, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_the_command_line_decides_a_sweep_as_its_report_does(write, tmp_path: Path, capsys) -> None:
     folder = write(tmp_path / "s")
-    monkeypatch.setattr(sys, "argv", ["analysis", "sequential", str(folder), "--json"])
-    with pytest.raises(SystemExit):
-        main()
+    _, out, _ = run(capsys, "sequential", folder, "--json")
     (found,) = summary_table(folder).sequential
-    assert json.loads(capsys.readouterr().out) == json.loads(dump_json(found.to_dict()))
+    assert json.loads(out) == json.loads(dump_json(found.to_dict()))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import typer
+from command_line import run
 from synthetic_sweeps import JournalBuilder, final_metrics
 from typer.testing import CliRunner
 
@@ -17,15 +18,6 @@ from analysis import load_runs
 from analysis.__main__ import app, main
 
 COMMANDS = typer.main.get_command(app).commands
-
-
-def run(capsys, monkeypatch, *words: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command in this process."""
-    monkeypatch.setattr(sys, "argv", ["analysis", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
 
 
 def test_importing_the_package_is_fast_and_loads_no_heavy_library():
@@ -50,25 +42,25 @@ def test_comparing_never_loads_torch_or_ray(ablation):
     assert found.strip() == "set()"
 
 
-def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, capsys, monkeypatch):
-    code, out, _ = run(capsys, monkeypatch, "compare", ablation, "--margin", 0.02)
+def test_compare_prints_a_table_the_verdict_and_what_was_left_out(ablation, capsys):
+    code, out, _ = run(capsys, "compare", ablation, "--margin", 0.02)
     assert code == 0
     assert re.search(r"token_local +\+[^\n]* worse ", out)
     assert "left out: 15 × role tuning" in out
     assert "\x1b[" not in out
 
 
-def test_compare_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys, monkeypatch):
-    declared = json.loads(run(capsys, monkeypatch, "compare", ablation, "--json")[1])
+def test_compare_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys):
+    declared = json.loads(run(capsys, "compare", ablation, "--json")[1])
     assert (declared["metric"], declared["margin"], declared["baseline"]) == ("validation/loss", 0.02, "attention")
-    told = json.loads(run(capsys, monkeypatch, "compare", ablation, "--margin", 0.5, "--json")[1])
+    told = json.loads(run(capsys, "compare", ablation, "--margin", 0.5, "--json")[1])
     assert told["margin"] == 0.5
-    other = json.loads(run(capsys, monkeypatch, "compare", ablation, "--metric", "train/loss", "--json")[1])
+    other = json.loads(run(capsys, "compare", ablation, "--metric", "train/loss", "--json")[1])
     assert (other["metric"], other["margin"], other["baseline"]) == ("train/loss", None, "attention")
 
 
 @pytest.mark.parametrize("declared", [(), ({"compare": {"metric": "validation/loss"}},)])
-def test_another_metric_is_compared_at_the_budget_of_the_sweep(declared, tmp_path, capsys, monkeypatch):
+def test_another_metric_is_compared_at_the_budget_of_the_sweep(declared, tmp_path, capsys):
     """Arms of equal tokens and unequal FLOPs: the sweep's budget must agree, and no other."""
     journal = JournalBuilder(tmp_path / "s")
     for seed in range(3):
@@ -77,36 +69,36 @@ def test_another_metric_is_compared_at_the_budget_of_the_sweep(declared, tmp_pat
             journal.trial(arm, seed, metrics, budget={"tokens": 2.0e6})
     journal.meta(sweep={"name": "s", "design": {"baseline": "small"}, "analysis": list(declared)})
     folder = journal.close()
-    code, out, err = run(capsys, monkeypatch, "compare", folder, "--metric", "train/loss", "--json")
+    code, out, err = run(capsys, "compare", folder, "--metric", "train/loss", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["budgets"] == "tokens"
 
 
-def test_compare_speaks_json_markdown_and_latex(ablation, capsys, monkeypatch):
-    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--json")
+def test_compare_speaks_json_markdown_and_latex(ablation, capsys):
+    _, out, _ = run(capsys, "compare", ablation, "--json")
     arms = {item["arm"]: item for item in json.loads(out)["arms"]}
     assert arms["bk_original"]["verdict"] == "worse"
-    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--markdown")
+    _, out, _ = run(capsys, "compare", ablation, "--markdown")
     assert "| arm | difference [95%] | verdict | p (Holm) | n | mean |" in out
-    _, out, _ = run(capsys, monkeypatch, "compare", ablation, "--latex")
+    _, out, _ = run(capsys, "compare", ablation, "--latex")
     assert r"\begin{tabular}" in out
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(seeds, tmp_path, capsys, monkeypatch):
+def test_two_csv_files_are_two_arms_and_the_first_is_the_baseline(seeds, tmp_path, capsys):
     for name, shift in (("old", 0.0), ("new", -0.2)):
         rows = [f"{seed},{2 + 0.1 * seed + shift * (1 + 0.01 * seed)}" for seed in range(seeds)]
         (tmp_path / f"{name}.csv").write_text("seed,loss\n" + "\n".join(rows) + "\n")
-    code, out, _ = run(capsys, monkeypatch, "compare", tmp_path / "old.csv", tmp_path / "new.csv", "--json")
+    code, out, _ = run(capsys, "compare", tmp_path / "old.csv", tmp_path / "new.csv", "--json")
     found = json.loads(out)
     assert code == 0
     (arm,) = found["arms"]
     assert (found["baseline"], arm["arm"], arm["verdict"], arm["n"]) == ("old", "new", "better", seeds)
 
 
-def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation, make_ablation, capsys, monkeypatch):
+def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation, make_ablation, capsys):
     words = ("compare", ablation, make_ablation("later", failed=False), "--metric", "loss", "--json")
-    code, out, _ = run(capsys, monkeypatch, *words)
+    code, out, _ = run(capsys, *words)
     found = json.loads(out)
     assert code == 0
     assert found["baseline"] == "ablation/attention"
@@ -114,28 +106,28 @@ def test_two_sweeps_are_compared_arm_by_arm_with_what_loading_left_out(ablation,
     assert "ablation/token_local" in {item["arm"] for item in found["exclusions"]}
 
 
-def test_report_writes_the_report_and_prints_its_path(journal, capsys, monkeypatch):
+def test_report_writes_the_report_and_prints_its_path(journal, capsys):
     for k in range(3):
         journal.trial(f"point-{k}", 0, final_metrics(2.5 - 0.1 * k), role="search", parameters={"training.lr": 10**-k})
     journal.meta(sweep={"name": "rates", "design": {"kind": "search"}, "objective": [{"metric": "validation/loss"}]})
     folder = journal.close()
-    code, out, _ = run(capsys, monkeypatch, "report", folder)
+    code, out, _ = run(capsys, "report", folder)
     assert code == 0
     assert (folder / "report" / "report.html").is_file()
     assert (folder / "report" / "figures" / "search_points.png").is_file()
     assert "report.html" in "".join(out.split())
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
-    assert run(capsys, monkeypatch, "report", folder, "--markdown")[1] == text
-    _, out, _ = run(capsys, monkeypatch, "report", folder, "--json")
+    assert run(capsys, "report", folder, "--markdown")[1] == text
+    _, out, _ = run(capsys, "report", folder, "--json")
     assert json.loads(out)["sweep"] == "rates"
 
 
-def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkeypatch):
-    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 0.5, "--n", 34)
+def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys):
+    _, out, _ = run(capsys, "power", "--sd", 1, "--effect", 0.5, "--n", 34)
     assert "needs 34 seeds for power 0.8" in out
-    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 0.5, "--n", 34, "--markdown")
+    _, out, _ = run(capsys, "power", "--sd", 1, "--effect", 0.5, "--n", 34, "--markdown")
     assert "| seeds | power at 0.5 |\n| ---: | ---: |\n" in out
-    _, out, _ = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 34, "--json")
+    _, out, _ = run(capsys, "power", "--sd", 1, "--n", 34, "--json")
     assert json.loads(out)["minimum_detectable_effect"] == pytest.approx(0.495, abs=1e-3)
 
 
@@ -152,7 +144,7 @@ def test_power_tells_seeds_for_an_effect_and_the_effect_for_seeds(capsys, monkey
 )
 def test_a_mistake_is_one_message_and_exit_code_2(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, monkeypatch, *words)
+    code, out, err = run(capsys, *words)
     assert code == 2
     assert message in err
     assert "Traceback" not in err + out
@@ -169,7 +161,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, message, capsys, monkey
 def test_a_figure_that_cannot_be_written_is_one_message(figure, named, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.png").mkdir()
-    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--effect", 1, "--figure", figure)
+    code, _, err = run(capsys, "power", "--sd", 1, "--effect", 1, "--figure", figure)
     assert code == 2
     assert f"error: {named}" in err
     assert "give a file or a folder that can be read or written" in err
@@ -177,12 +169,12 @@ def test_a_figure_that_cannot_be_written_is_one_message(figure, named, capsys, m
     assert "Traceback" not in err
 
 
-def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkeypatch):
+def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("arm,seed,val_loss\na,0,2.0\nb,0,1.0\n")
-    code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_los", "--baseline", "a")
+    code, _, err = run(capsys, "compare", tmp_path / "runs.csv", "--metric", "val_los", "--baseline", "a")
     assert code == 2
     assert "did you mean 'val_loss'?" in err
-    code, _, err = run(capsys, monkeypatch, "compare", tmp_path / "runs.csv", "--metric", "val_loss")
+    code, _, err = run(capsys, "compare", tmp_path / "runs.csv", "--metric", "val_loss")
     assert code == 2
     assert "say which arm is the baseline" in err
 
@@ -199,25 +191,23 @@ def test_a_csv_without_the_column_names_the_nearest_one(tmp_path, capsys, monkey
         ("arm,seed,loss\na,0,1\nb,0,2\n", ("--test", "tt"), "choose t, sign_flip or wilcoxon"),
     ],
 )
-def test_a_table_that_cannot_be_compared_is_told_what_is_wrong_with_it(
-    content, words, message, tmp_path, capsys, monkeypatch
-):
+def test_a_table_that_cannot_be_compared_is_told_what_is_wrong_with_it(content, words, message, tmp_path, capsys):
     path = tmp_path / "runs.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    code, _, err = run(capsys, monkeypatch, "compare", path, "--baseline", "a", *words)
+    code, _, err = run(capsys, "compare", path, "--baseline", "a", *words)
     assert code == 2
     assert message in err
     assert "codec" not in err
 
 
-def test_a_table_is_no_choice_where_a_sweep_is_asked_for(tmp_path, capsys, monkeypatch):
+def test_a_table_is_no_choice_where_a_sweep_is_asked_for(tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("arm,seed,loss\na,0,1\n")
-    code, _, err = run(capsys, monkeypatch, "report", tmp_path / "runs.csv")
+    code, _, err = run(capsys, "report", tmp_path / "runs.csv")
     assert code == 2
     assert "give the folder of a sweep, or its journal.sqlite" in err
     assert "a .csv" not in err
     (tmp_path / "runs.txt").write_text("arm,seed,loss\na,0,1\n")
-    assert "a .csv or .tsv file" in run(capsys, monkeypatch, "compare", tmp_path / "runs.txt")[2]
+    assert "a .csv or .tsv file" in run(capsys, "compare", tmp_path / "runs.txt")[2]
 
 
 def write_scores(path):
@@ -232,92 +222,90 @@ def write_scores(path):
     return path
 
 
-def test_rank_prints_the_order_and_draws_the_diagram(tmp_path, capsys, monkeypatch):
+def test_rank_prints_the_order_and_draws_the_diagram(tmp_path, capsys):
     scores = write_scores(tmp_path / "scores.csv")
     words = ("rank", scores, "--metric", "score", "--direction", "maximize")
-    code, out, _ = run(capsys, monkeypatch, *words, "--figure", tmp_path / "ranks.png")
+    code, out, _ = run(capsys, *words, "--figure", tmp_path / "ranks.png")
     assert code == 0
     assert "mean ranks are c 1.00, b 2.00, a 3.00" in " ".join(out.split())
     assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads(run(capsys, monkeypatch, *words, "--json")[1])["mean_ranks"]["c"] == 1.0
-    assert r"\begin{tabular}" in run(capsys, monkeypatch, *words, "--latex")[1]
+    assert json.loads(run(capsys, *words, "--json")[1])["mean_ranks"]["c"] == 1.0
+    assert r"\begin{tabular}" in run(capsys, *words, "--latex")[1]
 
 
-def test_aggregate_prints_an_interval_for_every_arm(tmp_path, capsys, monkeypatch):
+def test_aggregate_prints_an_interval_for_every_arm(tmp_path, capsys):
     scores = write_scores(tmp_path / "scores.csv")
-    code, out, _ = run(capsys, monkeypatch, "aggregate", scores, "--statistic", "mean", "--json")
+    code, out, _ = run(capsys, "aggregate", scores, "--statistic", "mean", "--json")
     found = json.loads(out)
     assert code == 0
     assert list(found) == ["a", "b", "c"]
     assert found["a"]["low"] < found["a"]["estimate"] < found["a"]["high"]
-    assert "| arm | runs | iqm [95%] |" in run(capsys, monkeypatch, "aggregate", scores, "--markdown")[1]
+    assert "| arm | runs | iqm [95%] |" in run(capsys, "aggregate", scores, "--markdown")[1]
 
 
-def test_sequential_decides_from_a_sweep_and_names_the_arms_where_no_baseline_is_given(
-    ablation, tmp_path, capsys, monkeypatch
-):
+def test_sequential_decides_from_a_sweep_and_names_the_arms_where_no_baseline_is_given(ablation, tmp_path, capsys):
     words = ("sequential", ablation, "--metric", "validation/loss")
-    code, out, _ = run(capsys, monkeypatch, *words, "--baseline", "attention")
+    code, out, _ = run(capsys, *words, "--baseline", "attention")
     assert code == 0
     assert "mixture-t e-process, level 0.05 over 4 arms" in out
-    verdicts = json.loads(run(capsys, monkeypatch, *words, "--baseline", "attention", "--json")[1])["verdicts"]
+    verdicts = json.loads(run(capsys, *words, "--baseline", "attention", "--json")[1])["verdicts"]
     assert verdicts["token_local"]["alpha"] == pytest.approx(0.05 / 4)
     runs = tmp_path / "runs.csv"
     load_runs(ablation).to_csv(runs)
-    code, _, err = run(capsys, monkeypatch, "sequential", runs)
+    code, _, err = run(capsys, "sequential", runs)
     assert code == 2
     assert "say which arm is the baseline (--baseline)" in err
     assert "token_local" in err
 
 
-def test_sequential_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys, monkeypatch):
-    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, "--json")[1])
+def test_sequential_takes_what_the_sweep_declares_unless_told_otherwise(ablation, capsys):
+    found = json.loads(run(capsys, "sequential", ablation, "--json")[1])
     assert (found["metric"], found["baseline"], found["margin"]) == ("validation/loss", "attention", 0.02)
     words = ("--baseline", "llama", "--margin", 0.5, "--alpha", 0.1)
-    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, *words, "--json")[1])
+    found = json.loads(run(capsys, "sequential", ablation, *words, "--json")[1])
     assert (found["baseline"], found["margin"], found["alpha"]) == ("llama", 0.5, 0.1)
-    found = json.loads(run(capsys, monkeypatch, "sequential", ablation, "--metric", "train/loss", "--json")[1])
+    found = json.loads(run(capsys, "sequential", ablation, "--metric", "train/loss", "--json")[1])
     assert (found["metric"], found["baseline"], found["margin"]) == ("train/loss", "attention", None)
 
 
-def test_compare_refuses_seeds_that_were_added_because_of_the_results(journal, capsys, monkeypatch):
+def test_compare_refuses_seeds_that_were_added_because_of_the_results(journal, capsys):
     for seed in range(3):
         for arm in ("a", "b"):
             journal.trial(arm, seed, final_metrics(1.0 + 0.1 * seed))
     file = {"design": {"kind": "arms", "baseline": "a"}, "replicates": {"seeds": {"min": 2, "max": 3}}}
     journal.meta(sweep=file)
     directory = journal.close()
-    code, _, err = run(capsys, monkeypatch, "compare", directory)
+    code, _, err = run(capsys, "compare", directory)
     assert code == 2
     assert "use python -m analysis sequential" in err
-    assert run(capsys, monkeypatch, "sequential", directory)[0] == 0
+    assert run(capsys, "sequential", directory)[0] == 0
 
 
-def test_hierarchical_prints_an_interval_over_all_levels_of_noise(tmp_path, capsys, monkeypatch):
+def test_hierarchical_prints_an_interval_over_all_levels_of_noise(tmp_path, capsys):
     cells = itertools.product("ab", range(3), range(2), range(4))
     rows = [f"{arm},{p},{f},{i},{(arm == 'b') + 0.1 * p + 0.02 * f * i}" for arm, p, f, i in cells]
     path = tmp_path / "glue.csv"
     path.write_text("\n".join(["arm,pretraining_seed,finetuning_seed,item,score", *rows]))
-    code, out, _ = run(capsys, monkeypatch, "hierarchical", path)
+    code, out, _ = run(capsys, "hierarchical", path)
     assert code == 0
     assert "3 pretraining_seed × 2 finetuning_seed × 4 item" in " ".join(out.split())
     words = ("--baseline", "a", "--level", "pretraining_seed", "--level", "finetuning_seed", "--json")
-    found = json.loads(run(capsys, monkeypatch, "hierarchical", path, *words)[1])
+    found = json.loads(run(capsys, "hierarchical", path, *words)[1])
     assert found == {"b": found["b"]}
     assert found["b"]["estimate"] == pytest.approx(1.0)
-    code, _, err = run(capsys, monkeypatch, "hierarchical", path, "--item", "none")
+    code, _, err = run(capsys, "hierarchical", path, "--item", "none")
     assert code == 2
     assert "different runs in" in err
     assert "tells them apart as level, or as item" in err
 
 
-def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys, monkeypatch):
+def test_power_plans_a_design_that_looks_and_draws_curves(tmp_path, capsys):
     words = ("power", "--sd", 1, "--effect", 2, "--sequential")
-    _, out, _ = run(capsys, monkeypatch, *words, "--figure", tmp_path / "power.png")
+    _, out, _ = run(capsys, *words, "--figure", tmp_path / "power.png")
     assert "looking after every seed, half of the replays decide by" in out
     assert (tmp_path / "power.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads(run(capsys, monkeypatch, *words, "--json")[1])["sequential"]["seeds_possible"] == 3
-    code, _, err = run(capsys, monkeypatch, "power", "--sd", 1, "--n", 5, "--sequential")
+    assert json.loads(run(capsys, *words, "--json")[1])["sequential"]["seeds_possible"] == 3
+    code, _, err = run(capsys, "power", "--sd", 1, "--n", 5, "--sequential")
     assert code == 2
     assert "about an effect" in err
 
@@ -362,13 +350,13 @@ def test_the_usage_names_the_program_as_it_was_started(typed, shown, capsys, mon
 
 
 @pytest.mark.parametrize("name", ["loss", "val_loss", "validation/loss"])
-def test_every_name_of_a_metric_asks_the_comparison_that_the_sweep_declares_on_it(name, ablation, capsys, monkeypatch):
-    found = json.loads(run(capsys, monkeypatch, "compare", ablation, "--metric", name, "--json")[1])
+def test_every_name_of_a_metric_asks_the_comparison_that_the_sweep_declares_on_it(name, ablation, capsys):
+    found = json.loads(run(capsys, "compare", ablation, "--metric", name, "--json")[1])
     assert (found["margin"], found["baseline"], found["family"]) == (0.02, "attention", 4)
     assert any("is the column 'validation/loss'" in note for note in found["notes"]) is (name == "val_loss")
 
 
-def test_a_table_is_asked_by_every_name_of_its_metric_and_budget(tmp_path, capsys, monkeypatch):
+def test_a_table_is_asked_by_every_name_of_its_metric_and_budget(tmp_path, capsys):
     rows = [
         f"{arm},{seed},{2 + shift + 0.1 * seed + 0.01 * seed * shift},5e9"
         for arm, shift in (("a", 0), ("b", 1))
@@ -376,6 +364,6 @@ def test_a_table_is_asked_by_every_name_of_its_metric_and_budget(tmp_path, capsy
     ]
     (tmp_path / "runs.csv").write_text("arm,seed,val_loss,flops/total\n" + "\n".join(rows) + "\n")
     words = ("compare", tmp_path / "runs.csv", "--baseline", "a", "--metric", "validation/loss", "--json")
-    found = json.loads(run(capsys, monkeypatch, *words)[1])
+    found = json.loads(run(capsys, *words)[1])
     assert (found["metric"], found["budgets"], found["arms"][0]["verdict"]) == ("validation/loss", "flops", "worse")
     assert "validation/loss is the column 'val_loss' of the table" in found["notes"]

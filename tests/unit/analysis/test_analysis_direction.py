@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from command_line import run
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 import analysis
@@ -141,18 +141,14 @@ def test_a_suggested_comparison_has_the_direction_of_the_first_objective(tmp_pat
 
 
 def test_a_metric_that_the_file_does_not_compare_has_its_own_direction_on_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from analysis.__main__ import main
-
     folder = driven(tmp_path / "s", (FILE % (6, "")).replace("throughput/tokens_per_s", "validation/loss"))
     for command in ("compare", "sequential"):
-        words = [command, str(folder), "--metric", "throughput/tokens_per_s", "--equal", "none", "--json"]
-        monkeypatch.setattr(sys, "argv", ["analysis", *words])  # as on a command line
-        with pytest.raises(SystemExit) as left:
-            main()
-        assert left.value.code == 0
-        found = json.loads(capsys.readouterr().out)
+        words = (command, folder, "--metric", "throughput/tokens_per_s", "--equal", "none", "--json")
+        code, out, _ = run(capsys, *words)
+        assert code == 0
+        found = json.loads(out)
         assert (found["direction"], found["assumed"]) == ("maximize", False)
 
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from test_analysis_cli import run
+from command_line import run
 
 import analysis
 from analysis.scaling.frontier import _front
@@ -47,15 +47,15 @@ def test_checkpoints_are_drawn_with_their_run_so_that_the_interval_is_wider():
     assert "draws of 10 runs with all their checkpoints (column 'run_id')" in by_run.notes[0]
 
 
-def test_the_frontier_is_a_command(tmp_path, capsys, monkeypatch):
+def test_the_frontier_is_a_command(tmp_path, capsys):
     path = tmp_path / "checkpoints.csv"
     checkpoints().to_csv(path, index=False)
     words = ("frontier", path, "--kind", "hull", "--group", "run_id", "--bootstrap", 100)
-    code, out, _ = run(capsys, monkeypatch, *words, "--allocate", 1e20)
+    code, out, _ = run(capsys, *words, "--allocate", 1e20)
     assert code == 0
     assert "runs on the lower convex hull of log-loss over log-flops" in " ".join(out.split())
     assert "1e+20 flops are best spent on" in out
-    found = json.loads(run(capsys, monkeypatch, *words, "--json")[1])
+    found = json.loads(run(capsys, *words, "--json")[1])
     assert found["kind"] == "hull"
     assert found["intervals"]["a"][0] < found["exponents"]["a"] < found["intervals"]["a"][1]
 

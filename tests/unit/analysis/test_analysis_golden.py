@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 from synthetic_laws import make_runs, make_valleys
 from synthetic_sweeps import JournalBuilder, write_ablation
 from test_analysis_adaptive import write_adaptive
@@ -19,7 +19,6 @@ from test_analysis_first_page import printed
 from test_analysis_report import write_search
 from test_analysis_report_page import composed, write_encoders, write_flags
 
-from analysis.__main__ import main
 from analysis.report.html_page import to_html
 from analysis.report.page import to_markdown
 from tests.golden import Golden
@@ -110,12 +109,8 @@ def test_a_command_answers_as_on_file(
 ) -> None:
     monkeypatch.chdir(tables)
     monkeypatch.setenv("COLUMNS", "100")
-    # The command as it is typed: `main` reads what was typed.
-    monkeypatch.setattr(sys, "argv", ["analysis", *COMMANDS[name], *FORMS[form]])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    assert not ended.value.code, err
+    code, out, err = run(capsys, *COMMANDS[name], *FORMS[form])
+    assert code == 0, err
     file = f"analysis/{name.replace(' ', '_')}.{form}"
     if form == "json":
         golden.check_json(file, json.loads(out))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 from statsmodels.stats.contingency_tables import mcnemar
 
 from analysis import AnalysisError, compare_items, hierarchical_bootstrap
-from analysis.__main__ import main
 from analysis.tasks.hierarchical import default_levels
 from analysis.tasks.items import mcnemar_p
 
@@ -114,11 +112,10 @@ def test_seeds_and_items_are_the_levels_where_the_table_has_no_others():
     assert "3 seed × 81 item" in found.method
 
 
-def test_the_command_prints_the_table_and_the_sentence(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_the_table_and_the_sentence(tmp_path, capsys):
     answers(only_b=25).to_csv(tmp_path / "answers.csv", index=False)
-    words = ["analysis", "items", str(tmp_path / "answers.csv"), "--baseline", "a"]
+    words = ["items", str(tmp_path / "answers.csv"), "--baseline", "a"]
     for form, said in (("", "b reaches 0.21 higher accuracy than a on 91 items"), ("--markdown", "| b | +0.21 ")):
-        monkeypatch.setattr(sys, "argv", [*words, *([form] if form else [])])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        assert said in capsys.readouterr().out
+        code, out, _ = run(capsys, *words, *([form] if form else []))
+        assert code == 0
+        assert said in out

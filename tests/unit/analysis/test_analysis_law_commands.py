@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from command_line import run
 from synthetic_laws import make_runs, make_valleys
-from test_analysis_cli import run
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def csv(tmp_path):
 MAPPED = ("--map", "params=Model Size", "--map", "flops=Training FLOP", "--map", "loss=loss", "--tokens-from", "6N")
 
 
-def test_fit_prints_the_law_its_certificate_and_what_was_left_out(csv, capsys, monkeypatch):
+def test_fit_prints_the_law_its_certificate_and_what_was_left_out(csv, capsys):
     words = ("--drop-highest", 2, "--bootstrap", 100, "--allocate", 1e21)
-    code, out, _ = run(capsys, monkeypatch, "fit", csv, "--law", "chinchilla", *MAPPED, *words)
+    code, out, _ = run(capsys, "fit", csv, "--law", "chinchilla", *MAPPED, *words)
     assert code == 0
     flat = " ".join(out.split())
     assert "chinchilla by huber_log, 30 runs" in flat
@@ -36,33 +36,33 @@ def test_fit_prints_the_law_its_certificate_and_what_was_left_out(csv, capsys, m
     assert "\x1b[" not in out
 
 
-def test_fit_speaks_json_markdown_and_latex(csv, capsys, monkeypatch):
+def test_fit_speaks_json_markdown_and_latex(csv, capsys):
     words = ("fit", csv, *MAPPED, "--bootstrap", 0)
-    found = json.loads(run(capsys, monkeypatch, *words, "--json", "--allocate", 1e21)[1])
+    found = json.loads(run(capsys, *words, "--json", "--allocate", 1e21)[1])
     assert found["n"] == 32
     assert found["certificate"]["optimum"]["confirmed"] is True
     assert found["allocation"]["params"] > 0
     words = ("fit", csv, "--law", "power", "--map", "flops=Training FLOP", "--bootstrap", 0)
-    assert "| parameter | estimate |" in run(capsys, monkeypatch, *words, "--markdown")[1]
-    assert r"\begin{tabular}" in run(capsys, monkeypatch, *words, "--latex")[1]
+    assert "| parameter | estimate |" in run(capsys, *words, "--markdown")[1]
+    assert r"\begin{tabular}" in run(capsys, *words, "--latex")[1]
 
 
 @pytest.mark.slow
-def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys, monkeypatch):
+def test_isoflop_prints_the_budgets_and_their_growth(tmp_path, capsys):
     path, figure = tmp_path / "runs.csv", tmp_path / "isoflop.png"
     make_valleys(seeds=2).drop(columns="tokens").to_csv(path, index=False)
-    code, out, _ = run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--figure", figure)
+    code, out, _ = run(capsys, "isoflop", path, "--bootstrap", 100, "--figure", figure)
     assert code == 0
     assert "(3 of 3 budgets have a best size)" in out
     assert figure.is_file()
-    found = json.loads(run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 100, "--json")[1])
+    found = json.loads(run(capsys, "isoflop", path, "--bootstrap", 100, "--json")[1])
     assert len(found["budgets"]) == 3
-    assert "| budget | runs |" in run(capsys, monkeypatch, "isoflop", path, "--bootstrap", 0, "--markdown")[1]
+    assert "| budget | runs |" in run(capsys, "isoflop", path, "--bootstrap", 0, "--markdown")[1]
 
 
-def test_the_command_line_ties_and_fixes_parameters_and_takes_a_level(csv, capsys, monkeypatch):
+def test_the_command_line_ties_and_fixes_parameters_and_takes_a_level(csv, capsys):
     words = ("--tie", "alpha=beta", "--fix", "E=1.8", "--level", 0.9, "--bootstrap", 100, "--no-holdout", "--json")
-    code, out, _ = run(capsys, monkeypatch, "fit", csv, *MAPPED, *words)
+    code, out, _ = run(capsys, "fit", csv, *MAPPED, *words)
     assert code == 0
     found = json.loads(out)
     assert found["parameters"]["E"] == 1.8
@@ -70,12 +70,12 @@ def test_the_command_line_ties_and_fixes_parameters_and_takes_a_level(csv, capsy
     assert found["level"] == found["calibration"]["level"] == 0.9
 
 
-def test_an_accuracy_is_said_at_a_loss_and_of_a_run_that_a_law_predicts(tmp_path, capsys, monkeypatch):
+def test_an_accuracy_is_said_at_a_loss_and_of_a_run_that_a_law_predicts(tmp_path, capsys):
     table = make_runs(n=32, noise=0.002)
     table["acc"] = 0.25 + 0.6 / (1 + np.exp((table["loss"] - 2.8) / 0.3))
     table.to_csv(tmp_path / "runs.csv", index=False)
     words = ("accuracy", tmp_path / "runs.csv", "--accuracy", "acc", "--chance", 0.25, "--bootstrap", 100)
-    code, out, _ = run(capsys, monkeypatch, *words, "--at", 2.8, "--run", "params=1e9", "--run", "tokens=2e10")
+    code, out, _ = run(capsys, *words, "--at", 2.8, "--run", "params=1e9", "--run", "tokens=2e10")
     assert code == 0
     assert "at a loss of 2.8000: acc 0.55" in out
     assert "at params=1e9 tokens=2e10: acc 0." in out
@@ -96,8 +96,8 @@ def test_an_accuracy_is_said_at_a_loss_and_of_a_run_that_a_law_predicts(tmp_path
         (("isoflop", "CSV", "--budgets", "budget", "--map", "params=Model Size"), "budgets = 'budget' is not a column"),
     ],
 )
-def test_a_mistake_in_a_law_is_one_message_and_exit_code_2(words, message, csv, capsys, monkeypatch):
-    code, out, err = run(capsys, monkeypatch, *(csv if word == "CSV" else word for word in words))
+def test_a_mistake_in_a_law_is_one_message_and_exit_code_2(words, message, csv, capsys):
+    code, out, err = run(capsys, *(csv if word == "CSV" else word for word in words))
     assert code == 2
     assert message in err
     assert "Traceback" not in err + out

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import run
 
-import analysis.__main__ as cli
 from analysis import compare, fit_isoflop, fit_scaling_law
 from analysis.table.outlier_search import outliers_of_arms, outliers_of_grid
 from tests.foreign_sources import METRIC, grid_runs, paired_runs
@@ -106,28 +106,24 @@ def test_the_steep_side_of_a_valley_is_no_outlier() -> None:
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str, pd.DataFrame], str]:
+def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str, pd.DataFrame], str]:
     """What a command on a table prints; FILE in the command is the table."""
 
     def go(command: str, table: pd.DataFrame) -> str:
         file = tmp_path / "runs.csv"
         table.to_csv(file, index=False)
         words = [str(file) if word == "FILE" else word for word in command.split()]
-        monkeypatch.setattr("sys.argv", ["stackwise-analysis", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert not ended.value.code
-        return capsys.readouterr().out
+        code, out, err = run(capsys, *words)
+        assert code == 0, err
+        return out
 
     return go
 
 
-def test_compare_leaves_outliers_out_on_request_and_says_so(run: Callable[[str, pd.DataFrame], str]) -> None:
-    asked = "compare FILE --metric val_loss --baseline adam"
-    assert "muon, seed 3: 10.8" in run(asked, paired()).split("paired t test")[0]
-    without = json.loads(run(f"{asked} --drop-outliers --json", paired()))
+def test_compare_leaves_outliers_out_on_request_and_says_so(asked: Callable[[str, pd.DataFrame], str]) -> None:
+    words = "compare FILE --metric val_loss --baseline adam"
+    assert "muon, seed 3: 10.8" in asked(words, paired()).split("paired t test")[0]
+    without = json.loads(asked(f"{words} --drop-outliers --json", paired()))
     assert without["outliers"] == []
     assert without["arms"][0]["n"] == 4
     assert any("left out as asked" in item["why"] for item in without["exclusions"])
@@ -135,10 +131,12 @@ def test_compare_leaves_outliers_out_on_request_and_says_so(run: Callable[[str, 
 
 
 def test_rows_without_arms_and_seeds_are_left_out_of_a_comparison_with_a_target(
-    run: Callable[[str, pd.DataFrame], str],
+    asked: Callable[[str, pd.DataFrame], str],
 ) -> None:
     found = json.loads(
-        run("compare FILE --target 3.28 --drop-outliers --json", pd.DataFrame({"loss": [3.2, 3.21, 3.19, 10.8, 3.22]}))
+        asked(
+            "compare FILE --target 3.28 --drop-outliers --json", pd.DataFrame({"loss": [3.2, 3.21, 3.19, 10.8, 3.22]})
+        )
     )
     assert (found["arms"][0]["n"], found["outliers"]) == (4, [])
 
@@ -147,8 +145,8 @@ def test_rows_without_arms_and_seeds_are_left_out_of_a_comparison_with_a_target(
     ("command", "table"), [("fit FILE --law power", line()), ("isoflop FILE --budgets budget", grid())]
 )
 def test_fit_and_isoflop_leave_outliers_out_on_request(
-    command: str, table: pd.DataFrame, run: Callable[[str, pd.DataFrame], str]
+    command: str, table: pd.DataFrame, asked: Callable[[str, pd.DataFrame], str]
 ) -> None:
-    found = json.loads(run(f"{command} --bootstrap 0 --json --drop-outliers", table))
+    found = json.loads(asked(f"{command} --bootstrap 0 --json --drop-outliers", table))
     assert found["outliers"] == []
     assert [item["by"] for item in found["exclusions"]] == ["outlier"]

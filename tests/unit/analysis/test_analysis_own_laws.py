@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_analysis_cli import run
+from command_line import run
 
 import analysis
 from stackwise_ray.contracts import ContractError, contracts_of
@@ -43,7 +43,7 @@ LAWS.register("learning_rate_law")(
 '''
 
 
-def test_a_plugin_brings_a_law_that_is_fitted_by_its_name(tmp_path, capsys, monkeypatch):
+def test_a_plugin_brings_a_law_that_is_fitted_by_its_name(tmp_path, capsys):
     plugin, table = tmp_path / "my_law.py", tmp_path / "runs.csv"
     plugin.write_text(PLUGIN, encoding="utf-8")
     warmup = np.geomspace(10, 1e4, 12)
@@ -51,7 +51,7 @@ def test_a_plugin_brings_a_law_that_is_fitted_by_its_name(tmp_path, capsys, monk
     pd.DataFrame({"warmup": warmup, "loss": loss}).to_csv(table, index=False)
     try:
         words = ("fit", table, "--plugin", plugin, "--law", "learning_rate_law", "--bootstrap", 0)
-        code, out, err = run(capsys, monkeypatch, *words)
+        code, out, err = run(capsys, *words)
         assert (code, err) == (0, "")
         assert "loss = A / warmup^c holds on 12 runs" in " ".join(out.split())
     finally:

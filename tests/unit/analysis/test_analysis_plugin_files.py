@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from command_line import run
 from synthetic_sweeps import JournalBuilder, final_metrics
-from test_analysis_cli import run
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def analysis_command(*words: object) -> tuple[int, str]:
 
 
 def test_a_sweep_with_a_plugins_analysis_is_reported_and_verified_with_the_plugin_and_asks_for_it_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin = tmp_path / "counting.py"
     plugin.write_text(PLUGIN)
@@ -51,13 +51,13 @@ def test_a_sweep_with_a_plugins_analysis_is_reported_and_verified_with_the_plugi
     code, shown = analysis_command("report", folder, "--plugin", plugin)
     assert (code, "1 runs were counted." in shown) == (0, True)
     assert analysis_command("verify", folder, "--plugin", plugin)[0] == 0
-    code, _, shown = run(capsys, monkeypatch, "verify", folder)
+    code, _, shown = run(capsys, "verify", folder)
     assert code == 2
     assert f"add --plugin {plugin} to this command" in shown
-    code, shown, _ = run(capsys, monkeypatch, "report", folder)
+    code, shown, _ = run(capsys, "report", folder)
     assert code == 0
     assert f"add--plugin{plugin}tothiscommand" in "".join(shown.split()), "a path of any length is broken over lines"
-    code, _, shown = run(capsys, monkeypatch, "report", folder, "--plugin", tmp_path / "nowhere.py")
+    code, _, shown = run(capsys, "report", folder, "--plugin", tmp_path / "nowhere.py")
     assert code == 2
     assert shown.startswith("error: --plugin = ")
 

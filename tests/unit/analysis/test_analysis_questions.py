@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 from synthetic_sweeps import BUDGET, JournalBuilder, final_metrics
 
 from analysis import summary_table, write_report
-from analysis.__main__ import main
 from analysis.report.verification import verify_report
 
 LOSSES = {"base": 2.0, "near": 2.002, "far": 2.3}
@@ -87,20 +86,19 @@ def test_the_report_has_the_method_the_figure_and_every_number_again(
 
 
 def test_the_command_line_asks_a_sweep_as_its_file_does_or_what_it_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_sweep(tmp_path / "sweep", hypothesis="non_inferior", margin=0.02)
 
-    def run(*words: str) -> dict:
-        monkeypatch.setattr(sys, "argv", ["analysis", words[0], str(folder), *words[1:], "--json"])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        return json.loads(capsys.readouterr().out)
+    def answer(command: str, *words: str) -> dict:
+        code, out, _ = run(capsys, command, folder, *words, "--json")
+        assert code == 0
+        return json.loads(out)
 
-    declared = run("compare")
+    declared = answer("compare")
     assert (declared["hypothesis"], declared["margin"], declared["baseline"]) == ("non_inferior", 0.02, "base")
-    told = run("compare", "--target", "2.5")
+    told = answer("compare", "--target", "2.5")
     assert (told["target"], told["baseline"], told["hypothesis"], told["family"]) == (2.5, None, "non_inferior", 3)
-    looking = run("sequential")
+    looking = answer("sequential")
     assert looking["verdicts"]["near"]["decision"] == "non_inferior"
     assert looking["verdicts"]["near"]["interval"]["high"] < 0.02

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from synthetic_laws import make_valleys
 from synthetic_sweeps import JournalBuilder, final_metrics
 
 from analysis import fit_isoflop, fit_scaling_law, summary_table, write_report
-from analysis.__main__ import main
 from analysis.report.compose import compose
 from analysis.report.page import to_markdown
 from analysis.report.pictures import pictures
@@ -87,11 +86,9 @@ def test_the_command_writes_and_prints_a_report_from_one_fit(
         return fits[-1]
 
     monkeypatch.setattr(isoflop_valleys, "fit_isoflop", counted)  # counts; the fit itself runs
-    monkeypatch.setattr(sys, "argv", ["analysis", "report", str(folder), "--json"])  # as typed
-    with pytest.raises(SystemExit):
-        main()
+    _, out, _ = run(capsys, "report", folder, "--json")
     assert len(fits) == 1
-    assert json.loads(capsys.readouterr().out)["verdict"] == fits[0].sentence
+    assert json.loads(out)["verdict"] == fits[0].sentence
     assert fits[0].sentence in (folder / "report/report.md").read_text(encoding="utf-8")
 
 

@@ -8,8 +8,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from command_line import run
 from synthetic_sweeps import JournalBuilder, final_metrics
-from test_analysis_cli import run
 
 from analysis import AnalysisError, write_report
 from analysis.report.digests import of_file
@@ -194,11 +194,11 @@ def test_a_folder_without_a_report_or_with_a_broken_record_is_refused(reported):
         verify_report(reported)
 
 
-def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhere(reported, capsys, monkeypatch):
-    code, out, err = run(capsys, monkeypatch, "verify", reported)
+def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhere(reported, capsys):
+    code, out, err = run(capsys, "verify", reported)
     assert code == 0, err
     assert out.startswith("no differences in ")
     replace(reported / "report" / "report.md", "| 2.1000 |", "| 2.0000 |")
-    code, out, err = run(capsys, monkeypatch, "verify", reported)
+    code, out, err = run(capsys, "verify", reported)
     assert (code, err) == (1, "")
     assert "report.md, line" in out

@@ -416,7 +416,7 @@ def test_a_run_that_measured_something_counts_and_nested_ones_that_repeat_it_are
 
 
 def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_prefix(
-    client_and_uri: Any, monkeypatch: pytest.MonkeyPatch
+    client_and_uri: Any,
 ) -> None:
     client, uri = client_and_uri
     experiment = client.create_experiment("pages")
@@ -430,8 +430,7 @@ def test_every_page_of_an_experiment_is_read_and_names_that_are_taken_get_a_pref
         made.append(run.info.run_id)
     ours = client.create_run(experiment, tags={"trial_id": "t", "status": "stopped", "reason": ""})
     client.log_param(ours.info.run_id, "model.role", "decoder")
-    monkeypatch.setattr(mlflow_experiment, "_PAGE", 2)
-    rows = mlflow_experiment.read_experiment(f"{uri}#pages").rows
+    rows = mlflow_experiment.read_experiment(f"{uri}#pages", page_size=2).rows
     assert [row["run_id"] for row in rows] == [*made, ours.info.run_id], "the oldest first"
     assert [row["status"] for row in rows] == ["finished", "interrupted", "failed", "stopped"]
     assert [row["run_name"] for row in rows[:3]] == ["finished", "killed", "failed"]
