@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from itertools import product
 from pathlib import Path
 from types import ModuleType
