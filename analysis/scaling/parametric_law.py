@@ -91,6 +91,7 @@ def fit_scaling_law(
     require_runs(len(runs), len(chosen.parameters), law)
     problem = Problem.of(chosen, counted, {name: runs.columns[name] for name in columns}, runs.loss)
     table_units = problem.in_table_units()
+    chosen.refuse_outside(table_units.x, table_units.y)
     centred, optimum, scale, ends = _optimum(problem)
     theta = _in_table_units(problem, centred[None])[0]
     identifiability, lowest = profiles(table_units, theta, scale, level)
@@ -267,7 +268,10 @@ def _spread(
     law = problem.law
     values: dict[str, Any] = law.complete(dict(zip(law.parameters, natural_values(problem, draws).T, strict=True)))
     names = tuple(name for name in names if law.restriction(name) != "fixed")
-    values.update(_exponents(law, values))
+    if law.allocation_restriction is None:
+        values.update(_exponents(law, values))
+    else:
+        names = tuple(name for name in names if name in values)
     low, high = percentile_ends(np.column_stack([values[name] for name in names]), level)
     with np.errstate(over="ignore", invalid="ignore"):  # draws may be infinite where a parameter is not identified
         spread = {name: float(np.std(values[name], ddof=1)) for name in names}
