@@ -133,22 +133,22 @@ def _refuse(
     import numpy as np
 
     first = int(np.flatnonzero(odd)[0])
-    likely = _likely_params(values) if scale is None else _likely_tokens(float(np.median(values / scale)))
+    likely, unit = _likely_params(values) if scale is None else _likely_tokens(float(np.median(values / scale)))
     raise AnalysisError(
         f"column '{column}' is {values[first]:g} ({labels[first]}; {int(odd.sum())} of {len(values)} runs): {why}, so "
-        f"it is likely in {likely}; say so (--units {column}={likely[0].upper()}, or {column}=1 where it is meant)"
+        f"it is likely in {likely}; say so (--units {column}={unit}, or {column}=1 where it is meant)"
     )
 
 
-def _likely_params(values: NDArray[np.float64]) -> str:
-    """The unit in which sizes below a thousand are models of a usual size."""
-    return "billions" if values.min() < 1 or values.max() < 5 else "millions"
+def _likely_params(values: NDArray[np.float64]) -> tuple[str, str]:
+    """The unit in which sizes below a thousand are models of a usual size, in words and as it is written."""
+    return ("billions", "B") if values.min() < 1 or values.max() < 5 else ("millions", "M")
 
 
-def _likely_tokens(per_param: float) -> str:
-    """The unit that brings tokens nearest to 20 per parameter."""
-    scales: dict[str, float] = {"thousands (K)": 1e3, "millions": 1e6, "billions": 1e9}
-    return min(scales, key=lambda name: abs(math.log(per_param * scales[name] / 20)))
+def _likely_tokens(per_param: float) -> tuple[str, str]:
+    """The unit that brings tokens nearest to 20 per parameter, in words and as it is written."""
+    units = (("thousands", "K"), ("millions", "M"), ("billions", "B"))
+    return min(units, key=lambda unit: abs(math.log(per_param * _SCALES[unit[1]] / 20)))
 
 
 def _likely_factor(factor: float) -> str:

@@ -43,6 +43,22 @@ def test_nested_objects_become_dotted_columns_and_null_is_no_value(tmp_path: Pat
     assert "notes" not in table.columns
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("runs.jsonl", '{"arm": "a", "loss": 9.0, "loss": 2.5}', "line 1: the key 'loss' stands twice"),
+        ("runs.json", '[{"arm": "a", "loss": 9.0, "loss": 2.5}]', "the key 'loss' stands twice"),
+        ("runs.jsonl", '{"arm": "a", "m.loss": 9.0, "m": {"loss": 2.5}}', "run 1 has two values under one dotted name"),
+    ],
+)
+def test_two_values_of_one_name_are_refused_and_not_the_last_one_taken(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text + "\n")
+    assert words in refusal(path)
+
+
 def test_a_list_of_objects_is_a_table_too(tmp_path: Path) -> None:
     table = load_runs(write(tmp_path / "runs.json", [{"arm": "a", "loss": 1}, {"arm": "b", "loss": 2}]))
     assert table["arm"].tolist() == ["a", "b"]
