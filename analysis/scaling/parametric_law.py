@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 NOT_CALIBRATED = "prediction intervals: the law's own, coverage not measured (fewer than three budgets can be left out)"
 TOO_NARROW = (
-    "the runs are only {spare} more than the free parameters: 95 % bootstrap intervals were measured to cover 65 to 70 % "
-    "there (with 3 more 95 %), and those of predictions and allocations 85 %; the profile's cover 95 %"
+    "the runs are only {spare} more than the free parameters: 95 % bootstrap intervals were measured to cover 65 to "
+    "70 % there (with 3 more 95 %), and those of predictions and allocations 85 %; the profile's cover 95 %"
 )
 VARIABLES = ("flops", "params", "tokens")
 """What x may be in a law of one variable."""

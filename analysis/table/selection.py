@@ -61,6 +61,7 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
     renamed = table.rename(columns=moves)
     attrs = dict(table.attrs)
     attrs["notes"] = Unchanged([*attrs.get("notes", ()), *notes])
+    attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     attrs["empty"] = Unchanged(moves.get(name, name) for name in attrs.get("empty", ()))
     attrs["texts"] = Texts({moves.get(name, name): kept for name, kept in attrs.get("texts", {}).items()})
     if "left_out" in attrs:
@@ -161,8 +162,8 @@ def _equals(table: pd.DataFrame, column: str, sign: str, value: str) -> pd.Serie
     if len(written) > 1:
         raise AnalysisError(
             f"--where '{column} {sign} {value}': column '{column}' writes this number in {len(written)} ways "
-            f"({', '.join(written)}); write it in one way, put a text in quotes ({column} {sign} '{written[0]}'), or ask "
-            f"for the number by '{column} <= {value}' and '{column} >= {value}'"
+            f"({', '.join(written)}); write it in one way, put a text in quotes ({column} {sign} '{written[0]}'), or "
+            f"ask for the number by '{column} <= {value}' and '{column} >= {value}'"
         )
     return equal
 

@@ -225,7 +225,7 @@ def test_starts_that_are_the_same_leave_the_order_to_the_rows_which_may_not_foll
     days = {word: "2026-01-01" if place < 10 else "2026-01-02" for place, word in enumerate(words)}
     dated = runs.assign(date=runs["seed"].map(days))
     assert compare_sequentially(dated, "loss", "a").order == "start time (date), and of the rows where it is the same"
-    with pytest.raises(AnalysisError, match="that the table has where date is the same, .*sorted by loss"):
+    with pytest.raises(AnalysisError, match=r"that the table has where date is the same, .*sorted by loss"):
         compare_sequentially(dated.sort_values("loss"), "loss", "a")
 
 
