@@ -235,6 +235,12 @@ def test_sizes_that_can_be_no_counts_are_refused_with_the_likely_unit(tmp_path, 
         read_law_runs(runs, ("params", "tokens"), ("flops",))
 
 
+def test_the_fewest_tokens_per_parameter_are_one_in_a_thousand(tmp_path):
+    read_law_runs(table(tmp_path, "params,tokens,loss\n1e9,1.1e6,3\n1e9,2e9,2\n"), ("params", "tokens"))
+    with pytest.raises(AnalysisError, match="fewer than one per thousand parameters"):
+        read_law_runs(table(tmp_path, "params,tokens,loss\n1e9,9e5,3\n1e9,2e9,2\n"), ("params", "tokens"))
+
+
 def test_units_that_are_said_give_the_numbers_of_the_table_in_counts(tmp_path):
     there = read_law_runs(table(tmp_path, ladder_text(flops=1.0)), ("params", "tokens"), ("flops",))
     told = table(
