@@ -39,6 +39,13 @@ def test_the_sigmoid_is_found_and_its_intervals_hold_it():
     assert fit.sentence.startswith("accuracy rises from 0.25000 to 0.")
 
 
+def test_the_residual_counts_the_parameters_that_were_fitted():
+    table = runs(n=12)
+    fit = analysis.fit_accuracy(table, chance=0.25, bootstrap=0)
+    left = table["accuracy"] - fit.predict(table["loss"]).mean
+    assert fit.residual == pytest.approx(np.sqrt((left**2).sum() / (12 - 3)))
+
+
 def test_new_runs_lie_in_the_interval_of_their_loss():
     fresh = runs(n=300, seed=7)
     _, low, high = fitted().predict(fresh["loss"])
