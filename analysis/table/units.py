@@ -30,6 +30,8 @@ _LOSSES = {"1": 1.0, "nats": 1.0, "bits": math.log(2)}
 _TIMES = {"1": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "days": 86400.0}
 _FEWEST_PARAMS = 1_000
 _FEWEST_TOKENS_PER_PARAM = 1e-3
+_LARGEST_IN_BILLIONS = 2_000
+"""No model has more parameters, so a table that goes further is not in billions."""
 _TOTAL_FACTORS = (1.0, 100.0)
 _NON_EMBEDDING_FACTORS = (1.0, 1000.0)
 """FLOPs per parameter and token: 6 for the parameters in use, and a large vocabulary alone adds some hundred."""
@@ -142,7 +144,10 @@ def _refuse(
 
 def _likely_params(values: NDArray[np.float64]) -> tuple[str, str]:
     """The unit in which sizes below a thousand are models of a usual size, in words and as it is written."""
-    return ("billions", "B") if values.min() < 1 or values.max() < 5 else ("millions", "M")
+    small = values.min() < 1 or values.max() < 5
+    if small and values.max() > _LARGEST_IN_BILLIONS:
+        return "millions", "M"
+    return ("billions", "B") if small else ("millions", "M")
 
 
 def _likely_tokens(per_param: float) -> tuple[str, str]:

@@ -135,6 +135,9 @@ def test_a_strangers_columns_of_these_names_are_no_versions():
     )
     notes = compare(runs, "loss", baseline="a", equal=None).notes
     assert not any("CUDA" in note or "driver" in note for note in notes)
+    renamed = runs.assign(version=runs["arm"])
+    notes = compare(renamed, "loss", baseline="a", arm="version", equal=None).notes
+    assert not any("mixed versions" in note for note in notes)  # the arms, and no version of ours
 
 
 @pytest.mark.parametrize("shares", [["half", None, "50%"] * 2, [None] * 6, [None, None, None, "1", "1", "1"]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,6 +68,20 @@ def test_residuals_are_as_wide_as_the_noise_that_the_parameters_took_a_share_of(
     residuals = problem.residuals(best[None])[0]
     widened = predictive.widened_residuals(problem, best)
     assert (widened**2).mean() == pytest.approx((residuals**2).sum() / (residuals.size - 2))
+
+
+def test_the_noise_of_a_prediction_is_that_of_the_runs_nearby():
+    problem, _ = budgets(0.0, 2)
+    quiet = problem.x[0] > np.median(problem.x[0])
+    line = LAWS.get("power").log_loss(np.array([[0.0, 0.05]]), problem.x)[0]
+    noise = np.random.default_rng(5).normal(size=problem.y.size) * np.where(quiet, 0.001, 0.05)
+    noisy = replace(problem, y=line + noise)
+    point = problem.x[:, [int(np.argmax(problem.x[0]))]]
+    theta = np.array([0.0, 0.05])
+    spread = predictive.predictive_draws(
+        noisy, theta, np.repeat(theta[None], 400, axis=0), point, 1.0, np.random.default_rng(0)
+    )
+    assert spread.std() < 0.002
 
 
 def test_without_three_budgets_to_leave_out_the_coverage_is_said_to_be_unknown():

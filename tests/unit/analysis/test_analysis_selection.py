@@ -235,6 +235,13 @@ def test_sizes_that_can_be_no_counts_are_refused_with_the_likely_unit(tmp_path, 
         read_law_runs(runs, ("params", "tokens"), ("flops",))
 
 
+def test_sizes_beyond_every_model_are_not_taken_for_billions(tmp_path):
+    text = "params,tokens,loss\n0.5,1e9,4\n40,1e9,3\n{most},1e10,2\n"
+    for most, unit in (("900", "billions"), ("9000", "millions")):
+        with pytest.raises(AnalysisError, match=f"likely in {unit}"):
+            read_law_runs(table(tmp_path, text.format(most=most)), ("params", "tokens"))
+
+
 def test_the_fewest_tokens_per_parameter_are_one_in_a_thousand(tmp_path):
     read_law_runs(table(tmp_path, "params,tokens,loss\n1e9,1.1e6,3\n1e9,2e9,2\n"), ("params", "tokens"))
     with pytest.raises(AnalysisError, match="fewer than one per thousand parameters"):
