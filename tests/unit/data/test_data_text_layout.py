@@ -104,6 +104,13 @@ def test_a_split_of_ones_own_is_kept(files, train, validation, test, tmp_path):
     assert ("there is no test split, and nothing measures it" in source.notes()) == (not test)
 
 
+def test_a_document_that_is_held_out_and_in_train_stays_held_out(tmp_path):
+    found = splits(
+        corpus(write(tmp_path, {"train.jsonl": rows(1, 2, 3), "valid.jsonl": rows(3, 4), "test.jsonl": rows(2)}))
+    )
+    assert {name: len(texts) for name, texts in found.items()} == {"train": 1, "validation": 2, "test": 1}
+
+
 def test_files_of_no_split_are_not_read_and_named(tmp_path):
     files = {"train.jsonl": rows(1, 2), "dev.jsonl": rows(3), "README.md": "about", "notes/more.txt": "x", "a.csv": "1"}
     source = corpus(write(tmp_path, files))
