@@ -195,11 +195,11 @@ def fit_accuracy(
 
 def _columns(table: pd.DataFrame, accuracy: str) -> tuple[Array, Array]:
     refuse_truncated(table)
-    values = []
+    values: list[Array] = []
     for column in ("loss", accuracy):
         if column not in table.columns:
             raise AnalysisError(f"no column '{column}' in the table; {did_you_mean(column, table.columns)}")
-        numbers = numbers_of(table, column, run_names(table)).to_numpy(dtype=float)
+        numbers = np.asarray(numbers_of(table, column, run_names(table)), dtype=np.float64)
         if not np.isfinite(numbers).all():
             bad = int((~np.isfinite(numbers)).sum())
             raise AnalysisError(f"column '{column}': {bad} of {len(table)} values are not finite numbers")
