@@ -95,7 +95,6 @@ def fit_scaling_law(
     require_runs(len(runs), len(chosen.parameters), law)
     problem = Problem.of(chosen, counted, {name: runs.columns[name] for name in columns}, runs.loss)
     table_units = problem.in_table_units()
-    chosen.refuse_outside(table_units.x, table_units.y)
     centred, optimum, scale, ends = _optimum(problem)
     theta = _in_table_units(problem, centred[None])[0]
     identifiability, lowest = profiles(table_units, theta, scale, level)
@@ -186,6 +185,8 @@ def _choose(
 
 def _optimum(problem: Problem) -> tuple[Array, Optimum, float, Array]:
     """Coordinates of the best law, how it was confirmed, the loss's scale there, and where a refit may begin."""
+    there = problem.in_table_units()
+    problem.law.refuse_outside(there.x, there.y)
     ends, values = search(problem)
     other = variable_projection(problem)
     begin = ends[:10]
