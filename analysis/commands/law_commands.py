@@ -265,14 +265,13 @@ _EXAMPLES = {"--fix": "E=1.69", "--run": "params=7e9"}
 
 def _values(words: Sequence[str], option: str) -> dict[str, float]:
     """Numbers that an option gives by name."""
+    from ..table.cell_numbers import numbers
+
     found: dict[str, float] = {}
     for word in words:
         name, sign, value = word.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            sign = ""
-        if not sign:
+        (number,) = numbers([value], counts=True)
+        if not sign or not value.strip() or number is None:
             raise AnalysisError(f"{option} '{word}': write NAME=NUMBER, for example {_EXAMPLES[option]}")
         if name in found:
             raise AnalysisError(f"{option} gives '{name}' twice: {found[name]:g} and {number:g}")

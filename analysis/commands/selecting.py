@@ -169,7 +169,7 @@ def two_sources(first: str, second: str, arm: str, selected: Selection) -> tuple
     import pandas as pd
 
     from ..table.exclusions import Unchanged
-    from ..table.typed_columns import names_of
+    from ..table.typed_columns import names_of, written_alike
 
     names = [_source_name(first), _source_name(second)]
     if names[0] == names[1]:
@@ -189,9 +189,18 @@ def two_sources(first: str, second: str, arm: str, selected: Selection) -> tuple
             {**row, "cells": {**row["cells"], arm: within(row["cells"].get(arm))}} for row in table.attrs["left_out"]
         ]
         lists["notes"] += [f"{name}: {note}" for note in table.attrs["notes"]]
-        tables.append(table.assign(**{arm: [name] * len(table) if arms is None else [within(own) for own in arms]}))
+        named = table.assign(**{arm: [name] * len(table) if arms is None else [within(own) for own in arms]})
+        named.attrs = dict(table.attrs)
+        tables.append(named)
+    tables, texts = written_alike(tables)
     merged = pd.concat(tables, ignore_index=True)
-    merged.attrs = {**{key: Unchanged(items) for key, items in lists.items()}, "source": f"{first}, {second}"}
+    lists["empty"] = [name for name in tables[0].attrs.get("empty", ()) if name in tables[1].attrs.get("empty", ())]
+    merged.attrs = {
+        **{key: Unchanged(items) for key, items in lists.items()},
+        "texts": texts,
+        "directions": {**tables[1].attrs.get("directions", {}), **tables[0].attrs.get("directions", {})},
+        "source": f"{first}, {second}",
+    }
     return merged, str(tables[0][arm].iloc[0]) if len(tables[0]) else names[0]
 
 

@@ -86,7 +86,7 @@ def compare(
 
     Source: Student (1908); Holm (1979); Schuirmann (1987); Fisher (1935) for sign flips; `hypotheses` for one side.
     """
-    direction, assumed, equal = *resolve(metric, direction, assumed), required_budget(equal)
+    direction, assumed, equal = *resolve(table, metric, direction, assumed), required_budget(equal)
     equal = None if target is not None else equal
     _check_arguments(correction, margin, direction, test, alpha, tolerance)
     asked = Asked(direction=direction, hypothesis=hypothesis, side=side, margin=margin)

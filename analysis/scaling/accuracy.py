@@ -18,7 +18,9 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 
 from ..paired.intervals import check_draws
 from ..render import Grid, GridView
-from .law_table import SPARE_RUNS
+from ..table.exclusions import exclusion_counts
+from ..table.typed_columns import numbers_of
+from .law_table import SPARE_RUNS, refuse_truncated, run_names
 from .law_text import show_ends, show_value
 from .laws import Array
 from .predictive import interval_ends
@@ -183,19 +185,21 @@ def fit_accuracy(
         level=level,
         bootstrap=bootstrap,
         seed=seed,
-        notes=tuple(table.attrs.get("notes", ())),
+        notes=(
+            *table.attrs.get("notes", ()),
+            *(f"left out: {line}" for line in exclusion_counts(table.attrs.get("exclusions", ()))),
+        ),
         draws=draws,
     )
 
 
 def _columns(table: pd.DataFrame, accuracy: str) -> tuple[Array, Array]:
-    import pandas as pd
-
-    values = []
+    refuse_truncated(table)
+    values: list[Array] = []
     for column in ("loss", accuracy):
         if column not in table.columns:
             raise AnalysisError(f"no column '{column}' in the table; {did_you_mean(column, table.columns)}")
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+        numbers = np.asarray(numbers_of(table, column, run_names(table)), dtype=np.float64)
         if not np.isfinite(numbers).all():
             bad = int((~np.isfinite(numbers)).sum())
             raise AnalysisError(f"column '{column}': {bad} of {len(table)} values are not finite numbers")

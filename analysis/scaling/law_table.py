@@ -122,7 +122,7 @@ def read_law_runs(
             raise AnalysisError(
                 f"no column '{column}' in the table; {say}; {did_you_mean(column, table.columns)}{more}{gone}"
             )
-    _refuse_truncated(table)
+    refuse_truncated(table)
     _refuse_mixtures(table)
     loss = _positive(table, "loss")
     columns = {name: _positive(table, name) for name in required}
@@ -200,7 +200,8 @@ def budget_groups(flops: Array) -> NDArray[np.intp]:
     return groups
 
 
-def _refuse_truncated(table: pd.DataFrame) -> None:
+def refuse_truncated(table: pd.DataFrame) -> None:
+    """Refuse runs that did not finish, in a table that nobody freed of them."""
     for column in status_columns(table.columns):
         status = table[column].dropna()
         check_words(column, status)

@@ -80,6 +80,14 @@ class Law:
         return None
 
     @property
+    def allocation_restriction(self) -> str | None:
+        """Why the exponents of the allocation have no interval of their own; None: they have."""
+        return None
+
+    def refuse_outside(self, x: Array, y: Array) -> None:
+        """Refuse fixed values that mean nothing for these runs; an unrestricted law has none."""
+
+    @property
     def whole_exponents(self) -> tuple[str, ...]:
         """`exponents`, those that are tied or fixed included."""
         return self.exponents

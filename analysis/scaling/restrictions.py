@@ -76,6 +76,32 @@ class RestrictedLaw(Law):
         leader = self.leaders.get(name, name)  # an exponent of the allocation is of neither kind
         return None if leader == name else f"= {leader}"
 
+    @property
+    def allocation_restriction(self) -> str | None:
+        """Why the exponents of the allocation follow without a measurement: they depend on alpha / beta alone."""
+        behind = self.whole_exponents
+        if behind and all(name in self.fixed for name in behind):
+            return "fixed"
+        return "tied" if len({self.leaders.get(name, name) for name in behind}) == 1 else None
+
+    def refuse_outside(self, x: Array, y: Array) -> None:
+        """Refuse fixed values that mean nothing for these runs; log-columns (columns, runs) in the table's units."""
+        for name, ends in self.whole.bounds(x, y).items():
+            coordinate = self.fixed.get(name)
+            sides = self.whole.limits.get(name, ())
+            if coordinate is None:
+                continue
+            low = -math.inf if "low" in sides else ends[0]
+            high = math.inf if "high" in sides else ends[1]
+            if low < coordinate < high:
+                continue
+            log = name in self.whole.logs
+            shown = (f"{math.exp(min(end, 700.0)) if log else end:.4g}" for end in (low, high))
+            raise AnalysisError(
+                f"fix: {name} = {_natural(self.whole, name, coordinate):g} is outside what it can be for these runs in "
+                f"'{self.name}': {' to '.join(shown)}"
+            )
+
     def _power(self, theta: Array, exponent: str | None) -> tuple[Array | float, int | None, Array | float]:
         """By what a change of units enters a coefficient: the power, the coordinate behind it, and its derivative."""
         if exponent is None:

@@ -204,8 +204,10 @@ class ScalingFit(GridView):
         """Parameters and exponents with their intervals; the certificate below."""
         rows = [self._row(name, value) for name, value in self.parameters.items()]
         behind = f"from {', '.join(self.problem.law.whole_exponents)}"
+        said = self.problem.law.allocation_restriction
         for name, value in self.exponents.items():
-            rows.append((name, show_value(value), *self._spread(name), behind, ""))
+            spread = self._spread(name) if said is None else (said, said)
+            rows.append((name, show_value(value), *spread, behind, ""))
         share = f"{100 * self.level:g}%"
         columns = ("parameter", "estimate", "standard error", f"{share} bootstrap", f"{share} profile", "identified")
         title = f"{self.law} by {self.loss}, {self.n} runs, objective {self.objective:.7e}"

@@ -67,7 +67,12 @@ def block_order(usable: pd.DataFrame, metric: str, columns: Sequence[str]) -> Bl
         column, times = starts
         latest = times.groupby(usable["_block"]).max()
         found = sorted(blocks, key=lambda name: (latest[name], keys.get(name, ())))
-        return BlockOrder(tuple(found), f"start time ({column})")
+        together = latest[latest.duplicated(keep=False)]
+        if keys or together.empty:
+            return BlockOrder(tuple(found), f"start time ({column})")
+        for _, same in together.groupby(together):
+            _refuse_sorted_rows(usable[usable["_block"].isin(same.index)], metric, f" where {column} is the same")
+        return BlockOrder(tuple(found), f"start time ({column}), and of the rows where it is the same")
     if keys:
         found = sorted(blocks, key=lambda name: keys[name])
         return BlockOrder(tuple(found), f"{' × '.join(columns)}, from the lowest")
@@ -104,8 +109,8 @@ def _starts(usable: pd.DataFrame) -> tuple[str, pd.Series[Any]] | None:
     return None
 
 
-def _refuse_sorted_rows(usable: pd.DataFrame, metric: str) -> None:
-    """Refuse rows that are sorted by the metric, the whole table or one arm of it."""
+def _refuse_sorted_rows(usable: pd.DataFrame, metric: str, of: str = "") -> None:
+    """Refuse rows that are sorted by the metric, the whole table or one arm of it; `of`: which part of the table."""
     arms = {f"arm '{name}'": part["_value"].tolist() for name, part in usable.groupby("_arm", sort=False)}
     chances = {where: _chance(values) for where, values in arms.items()}
     together = math.prod(chances.values()) if max(chances.values()) < 1 else 1.0
@@ -113,7 +118,7 @@ def _refuse_sorted_rows(usable: pd.DataFrame, metric: str) -> None:
     for where, chance in (found | chances).items():
         if chance < _LEAST_CHANCE:
             raise AnalysisError(
-                f"the rows are the only order that the table has, and in {where} they are sorted by {metric}: a "
+                f"the rows are the only order that the table has{of}, and in {where} they are sorted by {metric}: a "
                 f"verdict after every block would decide by the sorting; {_GIVE_STARTS}"
             )
 

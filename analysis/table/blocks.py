@@ -259,9 +259,13 @@ def _missing(
     )
 
 
-def resolve(metric: str, direction: Direction | None, assumed: bool = False) -> tuple[Direction, bool]:
-    """Which way of a metric is better, and whether that is an assumption: what is given, else what is known of it."""
-    found, open_ = resolve_direction(metric, direction)
+def resolve(
+    table: pd.DataFrame, metric: str, direction: Direction | None, assumed: bool = False
+) -> tuple[Direction, bool]:
+    """Which way of a metric is better, and whether that is an assumption: what is given, else what the source of the
+    table says (the goal of a study), else what is known of the metric."""
+    said = table.attrs.get("directions", {}).get(metric)
+    found, open_ = resolve_direction(metric, said if direction is None else direction)
     return found, assumed or open_
 
 

@@ -171,10 +171,10 @@ def directions(table: pd.DataFrame, metric: str) -> tuple[str | None, ...]:
     said = table.attrs.get("directions", {}).get(metric)
     if said is not None:
         return (said,)
+    if metric_called(metric) is None and _HIGHER.fullmatch(metric):
+        return ("maximize",)
     if not resolve_direction(metric, None)[1]:
         return (None,)
-    if _HIGHER.fullmatch(metric):
-        return ("maximize",)
     return ("minimize",) if _LOWER.fullmatch(metric) else ("minimize", "maximize")
 
 

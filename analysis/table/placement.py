@@ -197,6 +197,8 @@ def mixtures(table: pd.DataFrame) -> list[str]:
     for column, words in _MIXED.items():
         if column in table.columns and table[column].dropna().nunique() > 1:
             values = table[column].dropna().astype(str)
+            if (values == table["_arm"][values.index]).all():
+                continue  # it names the arms, and says nothing of what ran them
             if not values.str.fullmatch(_VERSIONS.get(column, ".*")).all():
                 continue
             parts = table.dropna(subset=[column]).groupby(column)["_arm"].unique()

@@ -17,14 +17,15 @@ FINISHED = frozenset({"finished", "complete", "completed", "terminated", "done",
 NOT_FINISHED = frozenset(
     {"crashed", "failed", "fail", "failure", "error", "nan", "diverged", "oom", "out_of_memory", "node_fail"}
     | {"killed", "pruned", "preempted", "preempting", "stopped", "interrupted", "cancelled", "canceled", "aborted"}
-    | {"running", "pending", "waiting", "scheduled", "paused", "queued", "starting", "timeout", "timed_out"}
+    | {"running", "pending", "waiting", "scheduled", "paused", "queued", "starting", "timeout"}
+    | {"timed_out", "timed out", "timedout", "out of memory", "cuda oom"}
     | {"unfinished", "incomplete"}
 )
-_COLUMN = re.compile(r"(run[ _.])?(status|state)")
+_COLUMN = re.compile(r"((run|trial|job|slurm)[ _./-]*)*(status|state)")
 
 
 def status_columns(columns: Iterable[Any]) -> list[str]:
-    """The columns that say how a run ended, whatever their case: status, State, run_state."""
+    """The columns that say how a run ended, whatever their case: status, State, run_state, trial.status, JobState."""
     return [str(name) for name in columns if _COLUMN.fullmatch(str(name).lower())]
 
 

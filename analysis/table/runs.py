@@ -136,6 +136,14 @@ def as_table(
     states = [column for column in status_columns(found.columns) if column not in renamed]
     for column in states:
         check_words(column, (row[column] for row in found.rows if column in row))
+    notes = list(found.notes)
+    for column in states:
+        unknown = sum(column not in row and LEFT_OUT not in row for row in found.rows)
+        if 0 < unknown < len(found.rows):
+            runs = "run has" if unknown == 1 else "runs have"
+            notes.append(
+                f"{unknown} {runs} nothing in column '{column}': whether they finished is not known; they count"
+            )
     kept: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
     for row in found.rows:
@@ -151,7 +159,7 @@ def as_table(
         "exclusions": Unchanged(exclusion(item["cells"], item["by"], item["why"]) for item in left_out),
         "left_out": Unchanged(left_out),
         "empty": Unchanged(name for name in names if not any(name in row for row in kept)),
-        "notes": Unchanged(found.notes),
+        "notes": Unchanged(notes),
         "source": source,
         "ours": found.ours,
         "directions": dict(found.directions),

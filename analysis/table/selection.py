@@ -61,6 +61,7 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
     renamed = table.rename(columns=moves)
     attrs = dict(table.attrs)
     attrs["notes"] = Unchanged([*attrs.get("notes", ()), *notes])
+    attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     attrs["empty"] = Unchanged(moves.get(name, name) for name in attrs.get("empty", ()))
     attrs["texts"] = Texts({moves.get(name, name): kept for name, kept in attrs.get("texts", {}).items()})
     if "left_out" in attrs:
@@ -76,16 +77,17 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
 def keep_where(table: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
     """The runs that meet every condition, such as "lr == 0.001", "optimizer != sgd" or "loss < 9".
 
-    == and != compare names as they are written, and numbers by their value where the column holds only numbers. A run
-    without a value meets no condition. A column may be called as in the source, or as it was renamed.
+    == and != compare names as they are written, and numbers by their value where the column holds only numbers. Quotes
+    around a value say that it is a name. A run without a value meets no condition. A column may be called as in the
+    source, or as it was renamed.
 
     Raises:
-        AnalysisError: No condition, a column that is not there, <, <=, > or >= with something else than numbers, or no
-            run that meets it.
+        AnalysisError: No condition, a column that is not there, <, <=, > or >= with something else than numbers, no
+            run that meets it, or a number that the column writes in several ways.
     """
     for condition in conditions:
-        column, sign, value = _parts(table, condition)
-        met = _meets(table, column, sign, value)
+        column, sign, value, quoted = _parts(table, condition)
+        met = _meets(table, column, sign, value, quoted)
         if not met.any() and len(table):
             held = list(dict.fromkeys(names_of(table, column)))
             shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
@@ -114,7 +116,8 @@ def _unmeasured(table: pd.DataFrame, column: str) -> pd.Series[bool]:
     return empty
 
 
-def _parts(table: pd.DataFrame, condition: str) -> tuple[str, str, str]:
+def _parts(table: pd.DataFrame, condition: str) -> tuple[str, str, str, bool]:
+    """Column, sign and value of a condition, and whether the value stands in quotes."""
     found = _CONDITION.fullmatch(condition)
     if found is None:
         raise AnalysisError(
@@ -124,13 +127,11 @@ def _parts(table: pd.DataFrame, condition: str) -> tuple[str, str, str]:
     column = table.attrs.get("sources_of", {}).get(named, named) if named not in table.columns else named
     if column not in table.columns:
         raise AnalysisError(f"--where '{condition}': '{named}' is not a column of the table; {_hint(named, table)}")
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    return column, "==" if sign == "=" else sign, value
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return column, "==" if sign == "=" else sign, value[1:-1] if quoted else value, quoted
 
 
-def _meets(table: pd.DataFrame, column: str, sign: str, value: str) -> pd.Series[bool]:
-    import pandas as pd
+def _meets(table: pd.DataFrame, column: str, sign: str, value: str, quoted: bool) -> pd.Series[bool]:
 
     known = table[column].notna()
     if sign in _ORDERS:
@@ -140,10 +141,31 @@ def _meets(table: pd.DataFrame, column: str, sign: str, value: str) -> pd.Series
         ordered: pd.Series[bool] = known & _ORDERS[sign](numbers_of(table, column), bound)
         return ordered
     same = names_of(table, column) == value
-    if pd.api.types.is_numeric_dtype(table[column]) and is_plain_number(value):
-        same |= table[column] == float(value)
+    if not quoted:
+        same |= _equals(table, column, sign, value)
     met: pd.Series[bool] = known & (same if sign == "==" else ~same)
     return met
+
+
+def _equals(table: pd.DataFrame, column: str, sign: str, value: str) -> pd.Series[bool]:
+    """Where a column of numbers holds the number that is written so; nowhere in a column of names."""
+    import pandas as pd
+
+    nowhere = pd.Series(False, index=table.index)
+    if not is_plain_number(value) or column.lower() in NAMES:
+        return nowhere
+    found = numbers(filled(table[column]))
+    if any(cell is None for cell in found):
+        return nowhere
+    equal: pd.Series[bool] = pd.Series(found, index=table.index, dtype=float) == float(value)
+    written = list(dict.fromkeys(names_of(table, column)[equal]))
+    if len(written) > 1:
+        raise AnalysisError(
+            f"--where '{column} {sign} {value}': column '{column}' writes this number in {len(written)} ways "
+            f"({', '.join(written)}); write it in one way, put a text in quotes ({column} {sign} '{written[0]}'), or "
+            f"ask for the number by '{column} <= {value}' and '{column} >= {value}'"
+        )
+    return equal
 
 
 def _hint(name: str, table: pd.DataFrame) -> str:

@@ -101,11 +101,18 @@ def names_of(table: pd.DataFrame, column: str, *, block: bool = False) -> pd.Ser
 
 
 def name_of(table: pd.DataFrame, column: str, cell: Any, *, block: bool = False) -> str:
-    """The name that a cell of a run which is not in the table would have in that column of it."""
+    """The name that a cell of a run which is not in the table would have in that column of it.
+
+    Text is its own name (1.10 is not 1.1), but for sizes, which are numbers, and blocks that are written 3.0.
+    """
     import pandas as pd
 
-    if isinstance(cell, str) and is_plain_number(cell) and pd.api.types.is_numeric_dtype(table[column]):
-        cell = plain_number(cell)
+    if isinstance(cell, str) and pd.api.types.is_numeric_dtype(table[column]):
+        found = numbers([cell], counts=is_count(column))[0] if _is_measured(column) else None
+        if found is not None:
+            return label(found)
+        whole = block and _WHOLE.fullmatch(cell) is not None and not _texts(table, column, block)
+        return label(plain_number(cell)) if whole else cell
     return _name(cell, _texts(table, column, block))
 
 
@@ -118,6 +125,33 @@ def _name(cell: Any, texts: Mapping[float, str]) -> str:
     if _is_number(cell):
         return texts.get(cell) or label(cell)
     return "" if cell is None else label(cell)
+
+
+def written_alike(tables: Sequence[pd.DataFrame]) -> tuple[list[pd.DataFrame], Texts]:
+    """Tables that are to become one, and the texts of their numbers together.
+
+    As within a table, a column in which two texts are one number (2.1 and 2.10) becomes text in all of them; 3 and 3.0,
+    which programs write for each other, do not count as two.
+    """
+    import pandas as pd
+
+    texts, changed = Texts(), [table.copy() for table in tables]
+    for column in dict.fromkeys(name for table in tables for name in table.attrs.get("texts", {})):
+        holding = [table for table in changed if column in table.columns]
+        found: dict[float, str] = {}
+        twice = False
+        for table in holding:
+            for cell, name in zip(filled(table[column]), names_of(table, column), strict=True):
+                if _is_number(cell) and not _WHOLE.fullmatch(name):
+                    twice = found.setdefault(cell, name) != name or twice
+        numeric = all(pd.api.types.is_numeric_dtype(table[column]) for table in holding)
+        if twice or not numeric:
+            for table in holding:
+                empty = table[column].isna()
+                table[column] = names_of(table, column).where(~empty, None)
+        else:
+            texts[column] = {number: text for number, text in found.items() if text != label(number)}
+    return changed, texts
 
 
 def filled(cells: pd.Series[Any]) -> list[Any]:
@@ -140,12 +174,16 @@ def is_count(column: str) -> bool:
     return column in COUNTS or (found is not None and not COUNTS.isdisjoint(found.also_called))
 
 
+def _is_measured(column: str) -> bool:
+    """Whether a column holds numbers whatever they look like: a metric of the catalogue, a size, a budget."""
+    return metric_called(column) is not None or column in _MEASURED
+
+
 def _from_text(name: str, cells: list[Any]) -> tuple[pd.Series[Any], dict[float, str]]:
     """A column with text in it, and the texts of its numbers where they are not how Python writes them."""
     import pandas as pd
 
-    measured = metric_called(name) is not None or name in _MEASURED
-    if measured:
+    if _is_measured(name):
         found = numbers(cells, counts=is_count(name))
         if all(value is not None for value in found):
             return _numeric(name, cells, found), {}

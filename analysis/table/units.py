@@ -30,6 +30,8 @@ _LOSSES = {"1": 1.0, "nats": 1.0, "bits": math.log(2)}
 _TIMES = {"1": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "days": 86400.0}
 _FEWEST_PARAMS = 1_000
 _FEWEST_TOKENS_PER_PARAM = 1e-3
+_LARGEST_IN_BILLIONS = 2_000
+"""No model has more parameters, so a table that goes further is not in billions."""
 _TOTAL_FACTORS = (1.0, 100.0)
 _NON_EMBEDDING_FACTORS = (1.0, 1000.0)
 """FLOPs per parameter and token: 6 for the parameters in use, and a large vocabulary alone adds some hundred."""
@@ -133,22 +135,25 @@ def _refuse(
     import numpy as np
 
     first = int(np.flatnonzero(odd)[0])
-    likely = _likely_params(values) if scale is None else _likely_tokens(float(np.median(values / scale)))
+    likely, unit = _likely_params(values) if scale is None else _likely_tokens(float(np.median(values / scale)))
     raise AnalysisError(
         f"column '{column}' is {values[first]:g} ({labels[first]}; {int(odd.sum())} of {len(values)} runs): {why}, so "
-        f"it is likely in {likely}; say so (--units {column}={likely[0].upper()}, or {column}=1 where it is meant)"
+        f"it is likely in {likely}; say so (--units {column}={unit}, or {column}=1 where it is meant)"
     )
 
 
-def _likely_params(values: NDArray[np.float64]) -> str:
-    """The unit in which sizes below a thousand are models of a usual size."""
-    return "billions" if values.min() < 1 or values.max() < 5 else "millions"
+def _likely_params(values: NDArray[np.float64]) -> tuple[str, str]:
+    """The unit in which sizes below a thousand are models of a usual size, in words and as it is written."""
+    small = values.min() < 1 or values.max() < 5
+    if small and values.max() > _LARGEST_IN_BILLIONS:
+        return "millions", "M"
+    return ("billions", "B") if small else ("millions", "M")
 
 
-def _likely_tokens(per_param: float) -> str:
-    """The unit that brings tokens nearest to 20 per parameter."""
-    scales: dict[str, float] = {"thousands (K)": 1e3, "millions": 1e6, "billions": 1e9}
-    return min(scales, key=lambda name: abs(math.log(per_param * scales[name] / 20)))
+def _likely_tokens(per_param: float) -> tuple[str, str]:
+    """The unit that brings tokens nearest to 20 per parameter, in words and as it is written."""
+    units = (("thousands", "K"), ("millions", "M"), ("billions", "B"))
+    return min(units, key=lambda unit: abs(math.log(per_param * _SCALES[unit[1]] / 20)))
 
 
 def _likely_factor(factor: float) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ItemTest = Literal["mcnemar", "mid_p"]
 ITEM_TESTS = {"mcnemar": "McNemar's exact test", "mid_p": "McNemar's test with mid-p"}
+_FEWEST_DISCORDANT = 6
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
@@ -201,6 +202,7 @@ def compare_items(
         lost = len(pairing.lost(name))
         notes += [f"{name}: {lost:,} items that it or {baseline} lacks are left out"] if lost else []
         results.append(_of_arm(name, np.array(ours), np.array(theirs), test, alpha, bootstrap, rng))
+        notes += _few_differ(results[-1])
     adjusted = adjust_p([result.p for result in results], correction)
     scope = "these trained models on items like these: the spread over training seeds is not in the interval"
     return ItemComparison(
@@ -254,9 +256,12 @@ def _of_arm(
     drawn = np.random.default_rng(rng).multinomial(n, np.array(counts) / n, size=draws)
     differences = (drawn[:, 0] - drawn[:, 1]) / n
     estimate = (counts[0] - counts[1]) / n
-    interval = resampled_interval(
-        estimate, differences, 1 - alpha, f"paired bootstrap over items ({draws} draws)", n, ()
-    )
+    if counts[0] + counts[1]:
+        method = f"paired bootstrap over items ({draws} draws)"
+        interval = resampled_interval(estimate, differences, 1 - alpha, method, n, ())
+    else:
+        most = 1 - (alpha / 2) ** (1 / n)
+        interval = Interval(0.0, -most, most, 1 - alpha, "exact bound of a share of which 0 items were met", n)
     return ItemArm(
         arm=name,
         n=n,
@@ -269,6 +274,17 @@ def _of_arm(
         interval=interval,
         p=mcnemar_p(counts[0], counts[1], mid=test == "mid_p"),
     )
+
+
+def _few_differ(result: ItemArm) -> list[str]:
+    """A note where so few items tell the arms apart that resampling them says little of how many there may be."""
+    count = result.only_arm + result.only_baseline
+    if count == 0:
+        return [f"{result.arm}: no item tells the arms apart; the interval is the exact bound for so many items"]
+    if count < _FEWEST_DISCORDANT:
+        few = f"only {count} item{'s tell' if count > 1 else ' tells'} the arms apart"
+        return [f"{result.arm}: {few}: a 95 % interval was measured to cover .77 to .95 below {_FEWEST_DISCORDANT}"]
+    return []
 
 
 def _decided(result: ItemArm, p: float | None, direction: Direction, alpha: float) -> ItemArm:

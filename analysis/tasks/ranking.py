@@ -169,11 +169,12 @@ def rank(
             on every task, or anything that `compare` refuses as well.
     """
     names = [metric] if isinstance(metric, str) else list(metric)
+    found, assumed = resolve(table, names[0], direction)
     if len(names) > 1:
         table, read, task = as_tasks(table, names, direction), "score", "task"
     else:
         read = names[0]
-    direction, assumed = resolve(names[0], direction)
+    direction = found
     check_goal(direction, None)
     check_level(alpha)
     scores = task_scores(table, read, task, arm, seed)

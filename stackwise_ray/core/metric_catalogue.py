@@ -116,6 +116,8 @@ def metric_paths() -> tuple[str, ...]:
 
 
 _MORE_IS_BETTER = ("accuracy", "f1", "precision", "recall", "matthews", "pearson", "spearman", "bleu", "exact_match")
+_MORE_IS_BETTER_WORDS = frozenset({"acc", "auc", "auroc", "reward", "return"})
+"""As a word of its own: val_acc, acc_norm, episode_reward."""
 
 
 def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Direction, bool]:
@@ -124,7 +126,7 @@ def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Di
     What is written counts; then the metric's record; then a word of the field at the end of its name (accuracy, F1,
     ROUGE); an unknown metric is minimised.
 
-    >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("their_rouge_2"), resolve_direction("score")
+    >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("acc_norm"), resolve_direction("score")
     (('maximize', False), ('maximize', False), ('minimize', True))
     """
     if written is not None:
@@ -133,7 +135,8 @@ def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Di
     if known is not None and known.direction is not None:
         return known.direction, False
     word = metric.rpartition("/")[2].lower().replace("-", "_")
-    if known is None and (word.endswith(_MORE_IS_BETTER) or "rouge" in word):
+    words = set(word.replace(".", "_").split("_"))
+    if known is None and (word.endswith(_MORE_IS_BETTER) or "rouge" in word or _MORE_IS_BETTER_WORDS & words):
         return "maximize", False
     return "minimize", True
 

@@ -27,8 +27,15 @@ _NAMES: Mapping[str, Split] = {
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "heldout": "validation",
+    "holdout": "validation",
     "test": "test",
+    "testing": "test",
 }
+_FILLERS = frozenset({"set", "data", "split", "files", "docs"})
+"""Words beside the name of a split that say nothing: train_set, val-data."""
 _ABOUT = frozenset({"readme", "license", "licence", "changelog", "citation", "notice", "authors", "contributing"})
 """Stems of files that tell about a data set and are no part of it."""
 _SHARD = re.compile(r"(?:[-_.]?(?:part|shard))?[-_.]?\d+(?:[-_.]?of[-_.]?\d+)?$")
@@ -74,6 +81,11 @@ def find_texts(path: str, *, keep_split: bool) -> TextLayout:
     found.sort(key=lambda file: file.as_posix())
     splits = _splits(root, found) if keep_split else {}
     if not splits:
+        alone = [file for file in found if keep_split and _by_place(root, file) is not None]
+        if alone:
+            notes.append(
+                f"named for train, with no validation beside it: {_listed(root, alone)}; all text is split anew"
+            )
         return TextLayout(files=tuple(found), splits={}, notes=tuple(notes))
     others = [file for file in found if file not in splits]
     _refuse_other_texts(path, found, others)
@@ -219,13 +231,23 @@ def _by_place(root: Path, file: Path) -> Split | None:
     """The split that a folder above the file, or the whole name of the file, says."""
     below = file.relative_to(root) if file.is_relative_to(root) else file
     for part in below.parts[:-1]:
-        if part.lower() in _NAMES:
-            return _NAMES[part.lower()]
-    return _NAMES.get(_SHARD.sub("", _stem(file)))
+        if (split := _said(part.lower())) is not None:
+            return split
+    return _said(_stem(file))
+
+
+def _said(name: str) -> Split | None:
+    """The split that a whole name says, without the number of a shard and words such as set.
+
+    >>> _said("train-00000-of-00004"), _said("val_set"), _said("test_plan")
+    ('train', 'validation', None)
+    """
+    words = [word for word in _WORDS.split(_SHARD.sub("", name)) if word not in _FILLERS]
+    return _NAMES.get(words[0].removesuffix("set")) if len(words) == 1 else None
 
 
 def _by_common_name(files: Sequence[Path]) -> dict[Path, Split]:
-    """Splits from names such as wiki.train.txt and wiki.valid.txt: one word tells the files of one data set apart.
+    """Splits from names such as wiki.train.txt and wiki.valid.txt: one word tells the files of a data set apart.
 
     Names that differ in more (train_station.txt, test_plan.txt) are those of documents.
     """
@@ -237,7 +259,7 @@ def _by_common_name(files: Sequence[Path]) -> dict[Path, Split]:
             rest = "\n".join([*words[: places[0]], "*", *words[places[0] + 1 :]])
             found.setdefault(rest, {})[file] = _NAMES[words[places[0]]]
     whole = [named for named in found.values() if {"train", "validation"} <= set(named.values())]
-    return whole[0] if len(whole) == 1 else {}
+    return {file: split for named in whole for file, split in named.items()}
 
 
 def _stem(file: Path) -> str:

@@ -39,6 +39,13 @@ def test_the_sigmoid_is_found_and_its_intervals_hold_it():
     assert fit.sentence.startswith("accuracy rises from 0.25000 to 0.")
 
 
+def test_the_residual_counts_the_parameters_that_were_fitted():
+    table = runs(n=12)
+    fit = analysis.fit_accuracy(table, chance=0.25, bootstrap=0)
+    left = table["accuracy"] - fit.predict(table["loss"]).mean
+    assert fit.residual == pytest.approx(np.sqrt((left**2).sum() / (12 - 3)))
+
+
 def test_new_runs_lie_in_the_interval_of_their_loss():
     fresh = runs(n=300, seed=7)
     _, low, high = fitted().predict(fresh["loss"])
@@ -64,9 +71,19 @@ def test_the_accuracy_of_a_run_not_trained_has_the_doubt_of_both_steps():
         (lambda table: table.head(4), "too few runs: 4; a sigmoid of 4 free parameters needs 6"),
         (lambda table: table.rename(columns={"accuracy": "acc"}), "no column 'accuracy' in the table"),
         (lambda table: table.assign(accuracy=np.nan), "30 of 30 values are not finite numbers"),
+        (lambda table: table.assign(accuracy=[f"{100 * a:.0f}%" for a in table["accuracy"]]), "write the share as a"),
+        (lambda table: table.assign(state=["crashed", *["finished"] * 29]), "1 crashed among 30 runs (row 0)"),
     ],
 )
 def test_what_is_no_accuracy_is_refused(change, message):
     with pytest.raises(AnalysisError) as refused:
         analysis.fit_accuracy(change(runs()), bootstrap=0)
     assert message in str(refused.value)
+
+
+def test_runs_that_were_left_out_are_counted_beside_the_sigmoid(tmp_path):
+    path = tmp_path / "runs.csv"
+    runs().assign(state=["crashed", *["finished"] * 29]).to_csv(path, index=False)
+    fit = analysis.fit_accuracy(analysis.load_runs(path), chance=0.25, bootstrap=0)
+    assert fit.n == 29
+    assert "left out: 1 × crashed" in fit.notes

@@ -62,6 +62,9 @@ def test_exact_copies_of_a_run_are_dropped_with_a_note_and_differing_ones_refuse
     assert "1 exact copies of a run left out: b in block 1" in copied.notes
     with pytest.raises(AnalysisError, match=r"arm 'b' has 2 different runs in block 1 \(loss = 1.9, 7\)"):
         compare(pd.concat([runs, runs.iloc[[3]].assign(loss=7.0)], ignore_index=True), "loss", baseline="a", equal=None)
+    same_loss = pd.concat([runs.assign(lr=0.1), runs.iloc[[3]].assign(lr=0.2)], ignore_index=True)
+    with pytest.raises(AnalysisError, match="arm 'b' has 2 different runs in block 1"):  # another run, the same loss
+        compare(same_loss, "loss", baseline="a", equal=None)
 
 
 def test_several_block_columns_pair_seed_and_item():
@@ -132,6 +135,9 @@ def test_a_strangers_columns_of_these_names_are_no_versions():
     )
     notes = compare(runs, "loss", baseline="a", equal=None).notes
     assert not any("CUDA" in note or "driver" in note for note in notes)
+    renamed = runs.assign(version=runs["arm"])
+    notes = compare(renamed, "loss", baseline="a", arm="version", equal=None).notes
+    assert not any("mixed versions" in note for note in notes)  # the arms, and no version of ours
 
 
 @pytest.mark.parametrize("shares", [["half", None, "50%"] * 2, [None] * 6, [None, None, None, "1", "1", "1"]])

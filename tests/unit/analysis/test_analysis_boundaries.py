@@ -97,3 +97,16 @@ def test_a_fit_away_from_every_edge_is_left_as_it_is():
     again, same = settled(problem, theta, value)
     assert (again == theta).all()
     assert (same == value).all()
+
+
+def test_a_law_by_which_more_tokens_do_harm_is_not_kept_for_being_lower():
+    table = ladder(1.5, 0.001, 0)
+    table["loss"] = 1.5 + 480 * table["params"] ** -0.35 + 0.05 * (table["tokens"] / 2e8) ** 0.3
+    columns = {name: table[name].to_numpy() for name in ("params", "tokens")}
+    problem = Problem.of(LAWS.get("chinchilla"), make_loss("huber_log", 1e-3), columns, table["loss"].to_numpy())
+    theta, value = minimise(problem, problem.law.starts(problem.x, problem.y), tolerance=1e-12)
+    harmful = int(np.nanargmin(value))
+    assert not problem.law.falls(theta[[harmful]])[0]
+    begin = np.array([[*problem.law.starts(problem.x, problem.y)[0]]])
+    kept, _ = settled(problem, begin, problem.objective(begin)[0], every_edge=True)
+    assert problem.law.falls(kept).all()

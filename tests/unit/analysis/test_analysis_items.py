@@ -48,8 +48,17 @@ def test_the_bootstrap_interval_has_the_width_of_the_paired_difference():
     sd = np.sqrt((150 / 600 - shares.sum() ** 2) / 600)
     half = (found.interval.high - found.interval.low) / 2
     assert half == pytest.approx(1.96 * sd, rel=0.04)
-    same = compare_items(answers(only_a=0, only_b=0), baseline="a")["b"]
-    assert (same.interval.low, same.interval.high, same.p) == (0.0, 0.0, 1.0)
+
+
+def test_where_no_item_or_few_tell_the_arms_apart_the_interval_is_no_point_and_says_so():
+    same = compare_items(answers(only_a=0, only_b=0), baseline="a")
+    most = 1 - 0.025 ** (1 / 60)  # the largest share of which 0 of 60 items are met with probability 2.5 %
+    assert (same["b"].interval.low, same["b"].interval.high) == pytest.approx((-most, most))
+    assert (same["b"].p, same["b"].verdict) == (1.0, "undecided")
+    assert any("no item tells the arms apart" in note for note in same.notes)
+    few = compare_items(answers(only_a=1, only_b=3), baseline="a")
+    assert any("only 4 items tell the arms apart" in note for note in few.notes)
+    assert not any("apart" in note for note in compare_items(answers(only_a=1, only_b=5), baseline="a").notes)
 
 
 def test_under_the_null_the_exact_test_keeps_its_level_and_mid_p_comes_near_it():

@@ -92,6 +92,8 @@ def test_an_accuracy_is_said_at_a_loss_and_of_a_run_that_a_law_predicts(tmp_path
         (("fit", "CSV", "--law", "chinchila"), "law = 'chinchila' is not a law; did you mean 'chinchilla'?"),
         (("fit", "nowhere.csv"), "no such file"),
         (("fit", "CSV", "--fix", "E"), "--fix 'E': write NAME=NUMBER, for example E=1.69"),
+        (("fit", "CSV", "--fix", "E=1_0"), "--fix 'E=1_0': write NAME=NUMBER"),
+        (("fit", "CSV", "--fix", "E="), "--fix 'E=': write NAME=NUMBER"),
         (("fit", "CSV", "--fix", "E=1", "--fix", "E=2"), "--fix gives 'E' twice: 1 and 2"),
         (("isoflop", "CSV", "--budgets", "budget", "--map", "params=Model Size"), "budgets = 'budget' is not a column"),
     ],

@@ -13,6 +13,7 @@ from command_line import run
 
 from analysis import compare, fit_isoflop, fit_scaling_law
 from analysis.table.outlier_search import outliers_of_arms, outliers_of_grid
+from analysis.table.outliers import leave_out, names_of_runs
 from tests.foreign_sources import METRIC, grid_runs, paired_runs
 
 
@@ -51,6 +52,16 @@ def test_a_run_far_from_its_arm_is_named_and_still_counts() -> None:
     assert second.startswith("  muon, seed 3: 10.8 is ")
     for text in (found.to_markdown(), found.to_latex(), found._repr_html_(), repr(found)):
         assert "robust standard deviations above" in text
+
+
+def test_an_outlier_that_is_left_out_is_a_missing_block_of_its_arm() -> None:
+    runs = paired()
+    left = leave_out(runs, names_of_runs(runs, "arm", "seed"), compare(runs, METRIC, "adam").outliers)
+    found = compare(left, METRIC, "adam")
+    (lost,) = found.missing
+    assert (found["muon"].n, lost.arm, lost.block) == (4, "muon", "3")
+    assert "left out as asked" in lost.reason
+    assert any("conditional on survival" in note for note in found["muon"].notes)
 
 
 def test_runs_without_an_outlier_have_no_line_above() -> None:

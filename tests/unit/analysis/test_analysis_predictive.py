@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import analysis
+from analysis.scaling import predictive
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.predictive import budget_blocks, calibrate, interval_ends, nearest
@@ -41,6 +44,44 @@ def test_noise_that_a_budget_shares_widens_the_interval_and_other_noise_does_not
     shared = [factor(0.012, seed) for seed in range(5)]
     assert np.median(alone) < 1.15
     assert np.median(shared) > 1.5
+
+
+def test_the_factor_is_the_root_mean_square_of_the_misses_with_two_budgets_of_one_beside_them():
+    assert predictive._factor(np.full(4, 4.0)) == pytest.approx(np.sqrt((2 + 16) / (2 + 4)))
+    assert predictive._factor(np.zeros(4)) == 1.0  # never narrower than the law's own
+
+
+def test_a_budget_is_no_part_of_the_factor_that_its_own_runs_are_measured_with(monkeypatch):
+    problem, flops = budgets(0.012, 0)
+    theta = minimise(problem, LAWS.get("power").starts(problem.x, problem.y), tolerance=1e-11)
+    best = theta[0][int(np.nanargmin(theta[1]))]
+    monkeypatch.setattr(predictive, "_factor", lambda squares: 1.0 if squares.size == BUDGETS else 1e6)
+    found = calibrate(problem, best, flops, 0, 0.95)
+    assert (found.factor, found.inside) == (1.0, BUDGETS * SIZES)
+    assert found.unwidened < found.inside
+
+
+def test_residuals_are_as_wide_as_the_noise_that_the_parameters_took_a_share_of():
+    problem, _ = budgets(0.0, 1)
+    theta = minimise(problem, LAWS.get("power").starts(problem.x, problem.y), tolerance=1e-11)
+    best = theta[0][int(np.nanargmin(theta[1]))]
+    residuals = problem.residuals(best[None])[0]
+    widened = predictive.widened_residuals(problem, best)
+    assert (widened**2).mean() == pytest.approx((residuals**2).sum() / (residuals.size - 2))
+
+
+def test_the_noise_of_a_prediction_is_that_of_the_runs_nearby():
+    problem, _ = budgets(0.0, 2)
+    quiet = problem.x[0] > np.median(problem.x[0])
+    line = LAWS.get("power").log_loss(np.array([[0.0, 0.05]]), problem.x)[0]
+    noise = np.random.default_rng(5).normal(size=problem.y.size) * np.where(quiet, 0.001, 0.05)
+    noisy = replace(problem, y=line + noise)
+    point = problem.x[:, [int(np.argmax(problem.x[0]))]]
+    theta = np.array([0.0, 0.05])
+    spread = predictive.predictive_draws(
+        noisy, theta, np.repeat(theta[None], 400, axis=0), point, 1.0, np.random.default_rng(0)
+    )
+    assert spread.std() < 0.002
 
 
 def test_without_three_budgets_to_leave_out_the_coverage_is_said_to_be_unknown():

@@ -83,10 +83,12 @@ def test_six_runs_are_enough_for_three_free_parameters_and_the_table_says_what_w
     fit = tied()
     assert fit.parameters["E"] == 1.8
     assert fit.parameters["alpha"] == fit.parameters["beta"] == pytest.approx(0.36, abs=0.05)
-    assert set(fit.intervals) == {"A", "B", "alpha", "beta", "a", "b"}
+    assert set(fit.intervals) == {"A", "B", "alpha", "beta"}
     rows = {row[0]: row for row in fit.grid.rows}
     assert rows["E"][1:4] == ("1.8000", "fixed", "fixed")
+    assert not any("more than the free parameters" in note for note in fit.notes)
     assert rows["beta"][2:5] == ("= alpha",) * 3
+    assert rows["a"][1:4] == ("0.50000", "tied", "tied")  # the split follows from the tie, not from the runs
     params, tokens = analysis.optimal_allocation(fit, 1e21)
     assert 6 * params * tokens == pytest.approx(1e21)
 
@@ -115,3 +117,22 @@ def test_six_runs_are_too_few_for_five_free_parameters():
     message = "6 for the 5 free parameters of 'chinchilla', which needs 2 more than these, 7; add runs, or tie or fix"
     with pytest.raises(AnalysisError, match=message):
         analysis.fit_scaling_law(make_runs(n=6))
+
+
+def test_exponents_that_are_fixed_leave_the_split_without_an_interval():
+    fit = analysis.fit_scaling_law(make_runs(n=12, noise=0.001), fix={"alpha": 0.35, "beta": 0.37}, bootstrap=100)
+    rows = {row[0]: row for row in fit.grid.rows}
+    assert fit.exponents["a"] == pytest.approx(0.37 / 0.72)
+    assert rows["a"][2:4] == ("fixed", "fixed")
+    assert set(fit.intervals) == set(fit.standard_errors) == {"E", "A", "B"}
+
+
+@pytest.mark.parametrize("fix", [{"E": 5.0}, {"alpha": -0.3}, {"beta": 0.0}])
+def test_a_fixed_value_that_means_nothing_for_the_runs_is_refused(fix):
+    with pytest.raises(AnalysisError, match="is outside what it can be for these runs in 'chinchilla'"):
+        analysis.fit_scaling_law(make_runs(n=12), fix=fix, bootstrap=0)
+
+
+def test_the_bootstrap_of_two_spare_runs_says_how_little_it_covers():
+    fit = analysis.fit_scaling_law(make_runs(n=6, noise=0.001), tie=("alpha=beta",), bootstrap=100)
+    assert "only 2 more than the free parameters: 95 % bootstrap intervals were measured to cover 65" in fit.notes[0]

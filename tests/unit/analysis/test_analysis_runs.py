@@ -226,3 +226,11 @@ def test_what_mlflow_holds_of_a_run_says_its_kind_of_loss_as_the_journal_does(wo
     trial = load_trial(["model=encoder/bert_family/tiny", "data=markov", "training.budget={steps: 8}", *words])
     config = to_plain(trial)
     assert loss_kind(_nested(flatten(config))) == loss_kind(config) is not None
+
+
+def test_whole_numbers_beyond_what_a_float_holds_stay_text(tmp_path):
+    """Of these two, a float makes one."""
+    path = tmp_path / "runs.csv"
+    path.write_text("run,arm,loss\n9007199254740992,a,3.0\n9007199254740993,b,3.1\n,c,3.2\n")
+    names = [name for name in load_runs(path)["run"] if isinstance(name, str)]
+    assert names == ["9007199254740992", "9007199254740993"]

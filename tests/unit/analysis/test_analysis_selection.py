@@ -57,6 +57,9 @@ b,2,9.9,{bad}
         ("STATE", "COMPLETED", "PREEMPTED"),
         ("state", "TrialState.COMPLETE", "TrialState.FAIL"),
         ("run_status", "success", "killed"),
+        ("trial_status", "TERMINATED", "ERROR"),
+        ("JobState", "COMPLETED", "OUT_OF_MEMORY"),
+        ("Trial Status", "Done", "timed out"),
     ],
 )
 def test_a_run_that_did_not_finish_is_a_missing_block_of_its_arm_whatever_the_columns_are_called(
@@ -75,6 +78,30 @@ def test_a_word_that_is_no_status_is_refused_unless_the_column_is_renamed(tmp_pa
         table(tmp_path, text)
     runs = table(tmp_path, text, columns={"place": "state"})
     assert set(runs["place"]) == {"Ohio", "Utah"}
+
+
+def test_a_run_whose_status_nobody_wrote_down_counts_and_is_named(tmp_path):
+    runs = table(tmp_path, SIX.format(column="status", good="finished", bad=""))
+    assert len(runs) == 6
+    assert any("1 run has nothing in column 'status'" in note for note in compare_notes(runs))
+
+
+def compare_notes(runs):
+    return compare(runs, "score", baseline="a", arm="model", block="run").notes
+
+
+def test_an_arm_or_block_that_was_lost_keeps_its_own_name(tmp_path):
+    """1.10 is not 1.1: neither takes the other's place when its runs crashed."""
+    lines = [f"{ver},{fold},{loss},{status}" for ver, fold, loss, status in (
+        ("1.1", "2.1", 3.0, "finished"), ("1.1", "2.2", 3.1, "finished"),
+        ("2.0", "2.1", 2.0, "finished"), ("2.0", "2.2", 2.15, "finished"),
+        ("1.10", "2.1", 9.0, "crashed"), ("2.0", "2.20", 9.0, "crashed"),
+    )]  # fmt: skip
+    runs = table(tmp_path, "\n".join(["ver,fold,score,status", *lines]) + "\n")
+    found = compare(runs, "score", baseline="2.0", arm="ver", block="fold")
+    assert found["1.10"].n == 0
+    assert ("1.10", "2.1", "crashed") in [(item.arm, item.block, item.reason) for item in found.missing]
+    assert ("2.0", "2.20", "crashed") in [(item.arm, item.block, item.reason) for item in found.missing]
 
 
 def test_what_was_left_out_is_in_every_later_message(tmp_path):
@@ -160,6 +187,15 @@ def test_a_condition_that_says_nothing_is_refused(tmp_path, condition, words):
         table(tmp_path, RUNS, where=[condition])
 
 
+def test_a_number_that_a_column_writes_in_two_ways_is_asked_for_as_a_number_or_as_a_text(tmp_path):
+    text = "arm,seed,loss,lr\na,0,3.0,1e-3\na,1,3.1,0.001\na,2,3.3,0.01\nb,0,2.0,1e-3\nb,1,2.4,0.001\nb,2,2.5,0.02\n"
+    with pytest.raises(AnalysisError, match=r"column 'lr' writes this number in 2 ways \(1e-3, 0.001\)"):
+        table(tmp_path, text, where=["lr == 0.001"])
+    assert table(tmp_path, text, where=["lr == '0.001'"]).index.tolist() == [1, 4]
+    assert table(tmp_path, text, where=["lr >= 0.001", "lr <= 1e-3"]).index.tolist() == [0, 1, 3, 4]
+    assert table(tmp_path, text, where=["lr == 1e-2"]).index.tolist() == [2]
+
+
 def test_runs_chosen_by_their_result_are_missing_blocks_and_runs_chosen_by_a_setting_are_not(tmp_path):
     by_result = compare(table(tmp_path, RUNS, where=["loss < 5"]), "loss", baseline="a")
     assert ("a", "2", "not loss < 5, as asked") in [(item.arm, item.block, item.reason) for item in by_result.missing]
@@ -186,6 +222,7 @@ def test_runs_without_a_value_are_left_out_on_request_and_stay_missing_blocks(tm
         ({"params": 1e6}, r"column 'params' is 10 .*likely in millions; say so \(--units params=M, or params=1"),
         ({"params": 1e9}, "likely in billions"),
         ({"tokens": 1e9}, "column 'tokens' is 0.2 .*likely in billions"),
+        ({"params": 1e3, "tokens": 1e7}, r"likely in thousands; say so \(--units tokens=K, or"),
         ({"params": 1e3, "flops": 1.0}, r"flops / \(params · tokens\) is 6e\+03 .*in thousands"),
         ({"tokens": 1e3, "flops": 1.0}, "tokens"),
         ({"flops": 8.64e19}, "likely flops in PFdays"),
@@ -196,6 +233,19 @@ def test_sizes_that_can_be_no_counts_are_refused_with_the_likely_unit(tmp_path, 
     runs = table(tmp_path, ladder_text(**units))
     with pytest.raises(AnalysisError, match=words):
         read_law_runs(runs, ("params", "tokens"), ("flops",))
+
+
+def test_sizes_beyond_every_model_are_not_taken_for_billions(tmp_path):
+    text = "params,tokens,loss\n0.5,1e9,4\n40,1e9,3\n{most},1e10,2\n"
+    for most, unit in (("900", "billions"), ("9000", "millions")):
+        with pytest.raises(AnalysisError, match=f"likely in {unit}"):
+            read_law_runs(table(tmp_path, text.format(most=most)), ("params", "tokens"))
+
+
+def test_the_fewest_tokens_per_parameter_are_one_in_a_thousand(tmp_path):
+    read_law_runs(table(tmp_path, "params,tokens,loss\n1e9,1.1e6,3\n1e9,2e9,2\n"), ("params", "tokens"))
+    with pytest.raises(AnalysisError, match="fewer than one per thousand parameters"):
+        read_law_runs(table(tmp_path, "params,tokens,loss\n1e9,9e5,3\n1e9,2e9,2\n"), ("params", "tokens"))
 
 
 def test_units_that_are_said_give_the_numbers_of_the_table_in_counts(tmp_path):

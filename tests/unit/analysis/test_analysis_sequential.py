@@ -219,6 +219,26 @@ def test_blocks_count_by_start_time_else_by_their_numbers_whatever_the_order_of_
     assert by_start.order == "start time (Created)"
 
 
+def test_a_block_counts_from_when_its_last_run_started():
+    runs = arms(count=1)
+    early = {"a": 0, "b0": 12}  # a of the last seed started first, and its partner in the first place after all of a
+    starts = [
+        early[arm] + (11 - seed if arm == "a" else seed) for arm, seed in zip(runs["arm"], runs["seed"], strict=True)
+    ]
+    found = compare_sequentially(runs.assign(started_at=starts), "loss", "a")
+    assert found.blocks["b0"] == tuple(str(seed) for seed in range(12))
+
+
+def test_starts_that_are_the_same_leave_the_order_to_the_rows_which_may_not_follow_the_metric():
+    words = ["oak", "elm", "ash", "fir", "yew", "bay", "box", "fig", "gum", "hop", "ivy", "nut"]
+    runs = arms(count=1).assign(seed=lambda table: [words[seed] for seed in table["seed"]])
+    days = {word: "2026-01-01" if place < 10 else "2026-01-02" for place, word in enumerate(words)}
+    dated = runs.assign(date=runs["seed"].map(days))
+    assert compare_sequentially(dated, "loss", "a").order == "start time (date), and of the rows where it is the same"
+    with pytest.raises(AnalysisError, match=r"that the table has where date is the same, .*sorted by loss"):
+        compare_sequentially(dated.sort_values("loss"), "loss", "a")
+
+
 def test_rows_are_the_last_order_and_refused_where_they_are_sorted_by_the_metric():
     words = ["oak", "elm", "ash", "fir", "yew", "bay", "box", "fig", "gum", "hop", "ivy", "nut"]
     runs = arms(count=1).assign(seed=lambda table: [words[seed] for seed in table["seed"]])

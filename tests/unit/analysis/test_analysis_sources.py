@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import load_runs
+from analysis import compare, compare_sequentially, load_runs, rank
 from analysis.table.sources.kinds import KINDS, kind_of
 from stackwise_ray.core.errors import AnalysisError
 from tests import foreign_sources
@@ -41,6 +41,22 @@ def test_nested_objects_become_dotted_columns_and_null_is_no_value(tmp_path: Pat
     assert table["config.betas"].tolist() == ["[0.9, 0.95]"]
     assert table["loss"].tolist() == [2.5]
     assert "notes" not in table.columns
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("runs.jsonl", '{"arm": "a", "loss": 9.0, "loss": 2.5}', "line 1: the key 'loss' stands twice"),
+        ("runs.json", '[{"arm": "a", "loss": 9.0, "loss": 2.5}]', "the key 'loss' stands twice"),
+        ("runs.jsonl", '{"arm": "a", "m.loss": 9.0, "m": {"loss": 2.5}}', "run 1 has two values under one dotted name"),
+    ],
+)
+def test_two_values_of_one_name_are_refused_and_not_the_last_one_taken(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text + "\n")
+    assert words in refusal(path)
 
 
 def test_a_list_of_objects_is_a_table_too(tmp_path: Path) -> None:
@@ -199,6 +215,31 @@ def test_a_journal_of_optuna_is_a_storage_too_and_metrics_keep_their_names(tmp_p
     table = load_runs(f"{tmp_path}/journal.log#two")
     assert {"values/0", "values/1", "lr"} <= set(table.columns)
     assert table["values/0"].tolist() == table["lr"].tolist()
+
+
+def test_the_goal_of_a_study_decides_which_way_is_better_and_the_caller_may_differ(tmp_path: Path) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=url, study_name="score", direction="maximize")
+    for seed in range(4):
+        for arm in ("adam", "sgd"):
+            fixed = {"optimizer": arm, "seed": seed}
+            domains = {
+                "optimizer": optuna.distributions.CategoricalDistribution(["adam", "sgd"]),
+                "seed": optuna.distributions.IntDistribution(0, 9),
+            }
+            value = 0.5 + 0.01 * seed**2 + (arm == "sgd") * (0.2 + 0.01 * seed)
+            study.add_trial(optuna.trial.create_trial(params=fixed, distributions=domains, value=value))
+    runs = load_runs(f"{url}#score")
+    found = compare(runs, "value", baseline="adam", arm="optimizer")
+    assert (found["sgd"].verdict, found.assumed) == ("better", False)
+    assert compare(runs, "value", baseline="adam", arm="optimizer", direction="minimize")["sgd"].verdict == "worse"
+    assert compare_sequentially(runs, "value", "adam", arm="optimizer")["sgd"].decision == "better"
+    assert rank(runs, "value", task="seed", arm="optimizer").direction == "maximize"
+    renamed = load_runs(f"{url}#score", columns={"their_score": "value"})
+    assert compare(renamed, "their_score", baseline="adam", arm="optimizer")["sgd"].verdict == "better"
 
 
 # ------------------------------------------------------------------------------------------------------ transformers

@@ -73,6 +73,15 @@ OWN = {
         1,
     ),
     "names with the split first": ({"train_corpus.jsonl": rows(1, 2), "val_corpus.jsonl": rows(3)}, 2, 1, 0),
+    "two data sets in one folder": (
+        {"en.train.txt": "a\n", "en.valid.txt": "b\n", "de.train.txt": "c\n", "de.valid.txt": "d\n"},
+        2,
+        2,
+        0,
+    ),
+    "folders of a set": ({"train_set/a.txt": "a", "train_set/b.txt": "b", "val-data/c.txt": "c"}, 2, 1, 0),
+    "words without a gap": ({"trainset.jsonl": rows(1, 2), "testset.jsonl": rows(3), "devset.jsonl": rows(4)}, 2, 1, 1),
+    "other words": ({"train.jsonl": rows(1, 2), "eval.jsonl": rows(3)}, 2, 1, 0),
     "packed files": (
         {"train.jsonl.gz": gzip.compress(rows(1, 2).encode()), "validation.txt.gz": gzip.compress(b"held out")},
         2,
@@ -95,6 +104,13 @@ def test_a_split_of_ones_own_is_kept(files, train, validation, test, tmp_path):
     assert ("there is no test split, and nothing measures it" in source.notes()) == (not test)
 
 
+def test_a_document_that_is_held_out_and_in_train_stays_held_out(tmp_path):
+    found = splits(
+        corpus(write(tmp_path, {"train.jsonl": rows(1, 2, 3), "valid.jsonl": rows(3, 4), "test.jsonl": rows(2)}))
+    )
+    assert {name: len(texts) for name, texts in found.items()} == {"train": 1, "validation": 2, "test": 1}
+
+
 def test_files_of_no_split_are_not_read_and_named(tmp_path):
     files = {"train.jsonl": rows(1, 2), "dev.jsonl": rows(3), "README.md": "about", "notes/more.txt": "x", "a.csv": "1"}
     source = corpus(write(tmp_path, files))
@@ -115,6 +131,13 @@ DOCUMENTS = {
 @pytest.mark.parametrize("files", DOCUMENTS.values(), ids=DOCUMENTS.keys())
 def test_names_of_documents_make_no_split(files, tmp_path):
     assert corpus(write(tmp_path, files)).recipe()["split"].startswith("sha256")
+
+
+def test_a_train_without_a_validation_is_split_anew_with_a_word(tmp_path):
+    source = corpus(write(tmp_path, {"train.jsonl": rows(*range(60)), "questions.jsonl": rows(*range(60, 99))}))
+    assert source.recipe()["split"].startswith("sha256")
+    assert "named for train, with no validation beside it: train.jsonl; all text is split anew" in source.notes()
+    assert not any("anew" in note for note in corpus(tmp_path, split="hash").notes())
 
 
 REFUSED = {
