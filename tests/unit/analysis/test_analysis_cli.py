@@ -369,14 +369,14 @@ def test_a_table_is_asked_by_every_name_of_its_metric_and_budget(tmp_path, capsy
     assert "validation/loss is the column 'val_loss' of the table" in found["notes"]
 
 
-def test_the_blocks_of_two_sources_are_paired_by_their_text(tmp_path, capsys, monkeypatch):
+def test_the_blocks_of_two_sources_are_paired_by_their_text(tmp_path, capsys):
     """2.10 of the one file is not 2.1 of the other; 3 and 3.0 are the same seed."""
     (tmp_path / "first.csv").write_text("seed,loss\n2.10,3.0\n3.1,3.1\n4.1,3.05\n")
     (tmp_path / "second.csv").write_text("seed,loss\n2.1,2.0\n3.1,2.9\n4.1,2.95\n")
     names = (tmp_path / "first.csv", tmp_path / "second.csv")
-    found = json.loads(run(capsys, monkeypatch, "compare", *names, "--json")[1])
+    found = json.loads(run(capsys, "compare", *names, "--json")[1])
     assert found["arms"][0]["n"] == 2
     assert {(one["arm"], one["block"]) for one in found["missing"]} == {("first", "2.1"), ("second", "2.10")}
     (tmp_path / "first.csv").write_text("seed,loss\n1.0,3.0\n2.0,3.1\n3.0,3.05\n")
     (tmp_path / "second.csv").write_text("seed,loss\n1,2.0\n2,2.9\n3,2.95\n")
-    assert json.loads(run(capsys, monkeypatch, "compare", *names, "--json")[1])["arms"][0]["n"] == 3
+    assert json.loads(run(capsys, "compare", *names, "--json")[1])["arms"][0]["n"] == 3
