@@ -125,7 +125,7 @@ def compare_sequentially(
     """
     if (correction or "none") not in CORRECTIONS:
         raise AnalysisError(f"correction = '{correction}' is not known; {did_you_mean(str(correction), CORRECTIONS)}")
-    direction, assumed, equal = *resolve(metric, direction, assumed), required_budget(equal)
+    direction, assumed, equal = *resolve(table, metric, direction, assumed), required_budget(equal)
     equal = None if target is not None else equal
     check_arguments(margin=margin, alpha=alpha, direction=direction, prior_variance=prior_variance, tolerance=tolerance)
     asked = Asked(direction=direction, hypothesis=hypothesis, side=side, margin=margin)

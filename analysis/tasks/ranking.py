@@ -173,7 +173,7 @@ def rank(
         table, read, task = as_tasks(table, names, direction), "score", "task"
     else:
         read = names[0]
-    direction, assumed = resolve(names[0], direction)
+    direction, assumed = resolve(table, names[0], direction)
     check_goal(direction, None)
     check_level(alpha)
     scores = task_scores(table, read, task, arm, seed)

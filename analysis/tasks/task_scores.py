@@ -15,6 +15,7 @@ from stackwise_ray.core.errors import AnalysisError, did_you_mean
 from stackwise_ray.core.metric import Direction
 from stackwise_ray.core.metric_catalogue import resolve_direction
 
+from ..table.blocks import resolve
 from ..table.columns import columns_of
 from ..table.placement import mixtures, placed, refuse_incomparable
 from ..table.typed_columns import names_of
@@ -63,7 +64,7 @@ def as_tasks(table: pd.DataFrame, metrics: Sequence[str], direction: Direction |
         if column is None:
             hint = did_you_mean(metric, table.columns)
             raise AnalysisError(f"metric = '{metric}' is not a column of the table; {hint}")
-    ways = {metric: resolve_direction(metric, direction)[0] for metric in metrics}
+    ways = {metric: resolve(table, metric, direction)[0] for metric in metrics}
     if len(set(ways.values())) > 1:
         shown = "; ".join(f"{metric}: {way}" for metric, way in ways.items())
         raise AnalysisError(f"the metrics are not better in the same direction ({shown}): rank those of each by itself")

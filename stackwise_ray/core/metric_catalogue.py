@@ -8,6 +8,7 @@ A task and a component bring theirs while they are registered; a plugin may regi
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -115,27 +116,33 @@ def metric_paths() -> tuple[str, ...]:
     return tuple(sorted(_KNOWN))
 
 
-_MORE_IS_BETTER = ("accuracy", "f1", "precision", "recall", "matthews", "pearson", "spearman", "bleu", "exact_match")
+_MORE_IS_BETTER = re.compile(
+    r".*(?:accuracy|f1|precision|recall|matthews|pearson|spearman|bleu|exact_match)|.*rouge.*"
+    r"|(?:.*[_.])?(?:acc|acc_norm|auc|reward|return)"
+)
+_LESS_IS_BETTER = re.compile(r"(?:.*[_.])?(?:loss|perplexity|ppl|bits_per_byte|bpb|error)")
 
 
 def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Direction, bool]:
     """Which way of a metric is better, and whether that is an assumption.
 
     What is written counts; then the metric's record; then a word of the field at the end of its name (accuracy, F1,
-    ROUGE); an unknown metric is minimised.
+    ROUGE, loss, perplexity); an unknown metric is minimised.
 
     >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("their_rouge_2"), resolve_direction("score")
     (('maximize', False), ('maximize', False), ('minimize', True))
+    >>> resolve_direction("acc_norm"), resolve_direction("ood_loss")
+    (('maximize', False), ('minimize', False))
     """
     if written is not None:
         return written, False
     known = metric_called(metric)
     if known is not None and known.direction is not None:
         return known.direction, False
-    word = metric.rpartition("/")[2].lower().replace("-", "_")
-    if known is None and (word.endswith(_MORE_IS_BETTER) or "rouge" in word):
+    word = metric.rpartition("/")[2].lower().replace("-", "_").replace(" ", "_")
+    if known is None and _MORE_IS_BETTER.fullmatch(word):
         return "maximize", False
-    return "minimize", True
+    return "minimize", known is not None or not _LESS_IS_BETTER.fullmatch(word)
 
 
 def good_direction(direction: Direction, *, assumed: bool = False) -> str:
