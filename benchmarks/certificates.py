@@ -1,7 +1,7 @@
 """How often does the certificate of a scaling law fail where the law is true, and where it is not?
 
     python benchmarks/certificates.py                                  # 200 laws x 5 worlds x 2 sizes
-    python benchmarks/certificates.py --laws 4 --results /tmp/c        # does it run?
+    python benchmarks/certificates.py --laws 4 --work /tmp/c.jsonl --results /tmp/c   # does it run?
 
 The laws, their runs and their noise (0.5 % of the loss, heavy tails) are those of `benchmarks/scaling_laws.py`. Each
 is fitted as it is, which ought to hold, and in worlds where it ought not to:
@@ -17,24 +17,22 @@ Written under --results: certificates.json and certificates.md.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
-from scaling_laws import conditions, random_law, random_runs
+from replays import RESULTS, conditions, record, replayed
+from scaling_laws import random_law, random_runs
 from scipy.stats import binomtest
 
 import analysis
-from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.laws import Array
-from stackwise_ray.core.atomic import atomic_write_text
 
 SIZES = (240, 60)
 NOISE = 0.005 * np.sqrt(2)
@@ -102,7 +100,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Share of failing certificates by world and number of runs with Wilson's interval, and of each reason."""
     found = []
     for world in WORLDS:
-        for n in SIZES:
+        for n in dict.fromkeys(row["n"] for row in rows):
             part = [row for row in rows if (row["world"], row["n"]) == (world, n)]
             fails = sum(row["fails"] for row in part)
             ends = binomtest(fails, len(part)).proportion_ci(method="wilson")
@@ -139,25 +137,21 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows, title, (), (1, 2, 4, 5, 6, 7, 8))
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", type=int, default=200)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
-    options = parser.parse_args()
-    began, load = time.monotonic(), os.getloadavg()[0]
-    wanted = [(number, world, n) for number in range(options.laws) for world in WORLDS for n in SIZES]
-    rows = [certified(*key) for key in track(wanted, "certificates", disable=not sys.stderr.isatty())]
-    found = summary(rows)
-    grid = as_grid(found)
-    print(grid.to_text())
-    print(f"{time.monotonic() - began:.0f} s")
-    results = {
-        "command": f"python benchmarks/certificates.py --laws {options.laws}",
-        **conditions(load),
-        "certificates": found,
-    }
-    write_json(options.results / "certificates.json", results)
-    atomic_write_text(options.results / "certificates.md", grid.to_markdown())
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="runs of a data set")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--work", type=Path, default=Path("experiments/certificates.jsonl"), help="lines of data sets")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    wanted = itertools.product(range(options.laws), WORLDS, options.sizes)
+    found = summary(replayed(certified, list(wanted), options.work, options.jobs))
+    command = f"python benchmarks/certificates.py --laws {options.laws}"
+    record(
+        options.results, "certificates", as_grid(found), {"command": command, **conditions(load), "certificates": found}
+    )
     return 0
 
 

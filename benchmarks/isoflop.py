@@ -1,7 +1,7 @@
 """Does IsoFLOP find the growth of the optimum on grids as real ones are, and do its intervals hold the truth?
 
-    python benchmarks/isoflop.py                                     # 36 worlds x 1,000 replays
-    python benchmarks/isoflop.py --replays 5 --results /tmp/isoflop  # does it run?
+    python benchmarks/isoflop.py --jobs 2      # 36 worlds x 1,000 replays; goes on where it stopped
+    python benchmarks/isoflop.py --replays 5 --work /tmp/i.jsonl --results /tmp/isoflop   # does it run?
 
 The loss is E + A/N^alpha + B/(D - lost)^beta: `lost` tokens of every run go to warm-up, so that a large model at a
 small budget has hardly trained, and at the most 10.8, that of no training. Twelve budgets from 1e16 to 2e19 FLOPs,
@@ -17,7 +17,7 @@ budgets that have one: a budget whose lowest loss is at an end is refused by eve
 square error of the exponent by method, how often the 95 % interval holds the true exponent (with Wilson's binomial
 interval), and budgets that are refused though their lowest loss is inside.
 
-Written under --results: isoflop.json and isoflop.md.
+Every replay is a line of --work as soon as it is done. Written under --results: isoflop.json and isoflop.md.
 """
 
 from __future__ import annotations
@@ -26,23 +26,19 @@ import argparse
 import itertools
 import os
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
-from scaling_laws import conditions
+from replays import RESULTS, conditions, record, replayed
 from scipy.stats import binomtest
 
 import analysis
-from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.akima_floors import akima_floors
 from analysis.scaling.laws import Array
-from stackwise_ray.core.atomic import atomic_write_text
 
 E, A, B, ALPHA, BETA, UNTRAINED = 1.82, 480.0, 2140.0, 0.347, 0.367, 10.8
 BUDGETS = np.geomspace(1e16, 2e19, 12)
@@ -148,7 +144,7 @@ def measured(number: int, lost: float, off: float, kind: str) -> dict[str, Any]:
     ends = fit.intervals
     return {
         "errors": errors,
-        "holds": ends is not None and ends["a"][0] <= truth <= ends["a"][1],
+        "holds": ends is not None and bool(ends["a"][0] <= truth <= ends["a"][1]),
         "width": np.nan if ends is None else ends["a"][1] - ends["a"][0],
         "refused inside": int((inside & ~kept).sum()),
         "at an end": int((~inside).sum()),
@@ -198,26 +194,21 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows, title, (), (*range(3, 12), 13, 14))
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replays", type=int, default=1000)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
-    options = parser.parse_args()
-    began, cpu, load = time.monotonic(), time.process_time(), os.getloadavg()[0]
-    worlds = list(itertools.product(LOST, OFF, KINDS))
-    found = []
-    for world in track(worlds, "worlds", disable=not sys.stderr.isatty()):
-        found.append(summary(world, [measured(number, *world) for number in range(options.replays)]))
-    grid = as_grid(found)
-    print(grid.to_text())
-    print(f"{time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU")
-    results = {
-        "command": f"python benchmarks/isoflop.py --replays {options.replays}",
-        **conditions(load),
-        "worlds": found,
-    }
-    write_json(options.results / "isoflop.json", results)
-    atomic_write_text(options.results / "isoflop.md", grid.to_markdown())
+    parser.add_argument("--replays", type=int, default=1000, help="of each world")
+    parser.add_argument("--grids", type=float, nargs="+", default=OFF, help="factors of the grid's middle")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--work", type=Path, default=Path("experiments/isoflop.jsonl"), help="lines of replays")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    worlds = list(itertools.product(LOST, options.grids, KINDS))
+    wanted = [(number, *world) for number in range(options.replays) for world in worlds]
+    rows = replayed(measured, wanted, options.work, options.jobs)
+    found = [summary(world, rows[i :: len(worlds)]) for i, world in enumerate(worlds)]
+    command = f"python benchmarks/isoflop.py --replays {options.replays}"
+    record(options.results, "isoflop", as_grid(found), {"command": command, **conditions(load), "worlds": found})
     return 0
 
 

@@ -19,26 +19,22 @@ Every replay is a line of --work as soon as it is done. Written under --results:
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
-from scaling_laws import conditions
+from replays import RESULTS, conditions, record, replayed
 
 import analysis
-from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.certificate import HoldOut, check_holdout
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.law_table import LawRuns, drop_highest, read_law_runs
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.table.selection import rename_columns
-from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.registries import LAWS
 
 LAW = LAWS.get("chinchilla")
@@ -168,59 +164,28 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows, title, notes, tuple(range(9)))
 
 
-def measure(replays: int, work: Path) -> list[dict[str, Any]]:
-    """Every replay, those that --work holds already included."""
-    wanted = [(number, drift, shared) for number in range(replays) for drift in DRIFTS for shared in SHARED]
-    known: dict[tuple[int, float, float], dict[str, Any]] = {}
-    if work.is_file():
-        for line in work.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the last run ended
-            known[row["replay"], row["drift"], row["shared"]] = row
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with work.open("a", encoding="utf-8") as file, Progress(disable=not sys.stderr.isatty()) as progress:
-        if work.stat().st_size and not work.read_bytes().endswith(b"\n"):
-            file.write("\n")
-        task = progress.add_task("replays", total=len(wanted))
-        said = time.monotonic()
-        for done, key in enumerate(wanted):
-            if key not in known:
-                known[key] = replay(*key)
-                file.write(json.dumps(known[key]) + "\n")
-                file.flush()
-            progress.update(task, advance=1)
-            if not sys.stderr.isatty() and time.monotonic() - said > 60:
-                said = time.monotonic()
-                print(f"{done + 1} of {len(wanted)} replays", file=sys.stderr)
-    return [known[key] for key in wanted]
-
-
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replays", type=int, default=1000, help="of each world")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--work", type=Path, default=Path("experiments/prediction.jsonl"), help="lines of replays")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
     parser.add_argument("--points", type=Path, help="svg_extracted_data.csv of epoch-chinchilla: its 24 largest runs")
-    options = parser.parse_args()
-    began, load = time.process_time(), os.getloadavg()[0]
-    found = summary(measure(options.replays, options.work))
-    grid = as_grid(found)
-    print(grid.to_text())
-    print(f"{time.process_time() - began:.0f} s of CPU")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    wanted = itertools.product(range(options.replays), DRIFTS, SHARED)
+    found = summary(replayed(replay, list(wanted), options.work, options.jobs))
     points = None if options.points is None else published_points(options.points)
-    if points is not None:
-        print(f"published points: {points['inside']} of the {points['runs']} largest runs inside")
     results = {
-        "command": f"python benchmarks/prediction.py --replays {options.replays}",
-        "date": time.strftime("%Y-%m-%d"),
+        "command": f"python benchmarks/prediction.py --replays {options.replays}"
+        + ("" if options.points is None else f" --points {options.points.name}"),
         **conditions(load),
         "worlds": found,
         "published_points": points,
     }
-    write_json(options.results / "prediction.json", results)
-    atomic_write_text(options.results / "prediction.md", grid.to_markdown())
+    record(options.results, "prediction", as_grid(found), results)
+    if points is not None:
+        print(f"published points: {points['inside']} of the {points['runs']} largest runs inside")
     return 0
 
 

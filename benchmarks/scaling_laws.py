@@ -16,27 +16,22 @@ scaling_laws.md.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import os
-import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
-from rich.progress import Progress
+from replays import RESULTS, conditions, record, replayed
 from scipy.stats import binomtest
 
-from analysis.plain_json import write_json
 from analysis.render import Grid
 from analysis.scaling.law_losses import make_loss
 from analysis.scaling.laws import Array
 from analysis.scaling.minimisation import Problem, minimise
 from analysis.scaling.profile_likelihood import profiles
 from analysis.scaling.resampling import draw, percentile_ends
-from stackwise_ray.core.atomic import atomic_write_text
 from stackwise_ray.core.registries import LAWS
 
 LAW = LAWS.get("chinchilla")
@@ -148,72 +143,31 @@ def as_grid(found: list[dict[str, Any]], title: str) -> Grid:
     return Grid(columns, rows, title, (), (0, 3, 4, 5, 6))
 
 
-def measure(laws: int, draws: int, bootstraps: int, work: Path) -> list[dict[str, Any]]:
-    """Every data set, those that --work holds already included."""
-    wanted = [(law, repeat, n) for law in range(laws) for repeat in range(draws) for n in SIZES]
-    known: dict[tuple[int, int, int], dict[str, Any]] = {}
-    if work.is_file():
-        for line in work.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the last run ended
-            if row["bootstraps"] == bootstraps:
-                known[row["law"], row["draw"], row["n"]] = row
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with work.open("a", encoding="utf-8") as file, Progress(disable=not sys.stderr.isatty()) as progress:
-        if work.stat().st_size and not work.read_bytes().endswith(b"\n"):
-            file.write("\n")
-        task = progress.add_task("data sets", total=len(wanted))
-        said = time.monotonic()
-        for done, key in enumerate(wanted):
-            if key not in known:
-                known[key] = covered(*key, bootstraps)
-                file.write(json.dumps(known[key]) + "\n")
-                file.flush()
-            progress.update(task, advance=1)
-            if not sys.stderr.isatty() and time.monotonic() - said > 60:
-                said = time.monotonic()
-                print(f"{done + 1} of {len(wanted)} data sets", file=sys.stderr)
-    return [known[key] for key in wanted]
-
-
-def conditions(load_before: float) -> dict[str, Any]:
-    """The machine and the versions that numbers were measured with."""
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average_before": load_before,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
-    }
-
-
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5, help="draws of noise for each law")
     parser.add_argument("--bootstraps", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--work", type=Path, default=Path("experiments/scaling_laws.jsonl"), help="lines of data sets")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="for JSON and table")
-    options = parser.parse_args()
-    began, load = time.monotonic(), os.getloadavg()[0]
-    rows = measure(options.laws, options.draws, options.bootstraps, options.work)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
+    options = parser.parse_args(argv)
+    load = os.getloadavg()[0]
+    wanted = itertools.product(range(options.laws), range(options.draws), SIZES, (options.bootstraps,))
+    rows = replayed(covered, list(wanted), options.work, options.jobs)
     found = summary(rows)
     title = f"{options.laws} laws × {options.draws} draws of noise, {options.bootstraps} bootstraps each, nominal 95 %"
-    grid = as_grid(found, title)
-    print(grid.to_text())
-    print(f"{time.monotonic() - began:.0f} s; bootstrap draws without a finite law: {sum(row['lost'] for row in rows)}")
-    command = f"python benchmarks/scaling_laws.py --laws {options.laws} --draws {options.draws}"
     results = {
-        "command": f"{command} --bootstraps {options.bootstraps}",
+        "command": f"python benchmarks/scaling_laws.py --laws {options.laws} --draws {options.draws} "
+        f"--bootstraps {options.bootstraps}",
         **conditions(load),
         "laws": options.laws,
         "draws": options.draws,
         "bootstraps": options.bootstraps,
         "coverage": found,
     }
-    write_json(options.results / "scaling_laws.json", results)
-    atomic_write_text(options.results / "scaling_laws.md", grid.to_markdown())
+    record(options.results, "scaling_laws", as_grid(found, title), results)
+    print(f"bootstrap draws without a finite law: {sum(row['lost'] for row in rows)}")
     return 0
 
 

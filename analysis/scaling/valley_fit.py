@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .laws import Array
-from .valley_noise import LEAST_SD, drawn_together, neighbour_noise
+from .valley_noise import LEAST_SD, BudgetNoise, neighbour_noise, noise_of_budgets
 from .valley_shape import EXPECTED, Shape, ValleyCells, budgets_own, fit_shape, without_lines
 
 WINDOWS = (0.5, 0.25)
@@ -44,7 +44,7 @@ class ValleyFit:
         misses: By how many standard deviations each cell misses its valley (cells,).
         noise: Standard deviation of one run's log-loss by budget.
         misfit: Standard deviation of what the shape misses, 0 for none; `length`: its scale in log params.
-        freedom: Degrees of freedom of the noise by budget; all alike: one noise of all budgets.
+        pooled: Which budgets share a noise, for draws of it.
         known: Whether the noise is: not where the curves have about as many coordinates as there are sizes.
     """
 
@@ -58,7 +58,7 @@ class ValleyFit:
     noise: Array
     misfit: float
     length: float
-    freedom: Array
+    pooled: BudgetNoise
     known: bool
 
     def members(self, budget: int) -> NDArray[np.intp]:
@@ -97,7 +97,7 @@ def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -
             variance = np.full(cells.y.size, common**2)
             trust = 5.0 / (4.0 + off**2 / variance)
         else:
-            variance, trust = _own_variance(cells, kept, off, shape)[0][cells.budget], np.ones(cells.y.size)
+            variance, trust = _own_variance(cells, kept, off, shape).variance[cells.budget], np.ones(cells.y.size)
             if _left(cells, kept, shape) < FEWEST_LEFT:  # the shape passes through the runs: their misses say nothing
                 variance = np.maximum(variance, _FIRST_SD**2)
         limit = (2.0 if turn < _ROBUST else 1.0) * SET_ASIDE
@@ -106,25 +106,21 @@ def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -
             shape = replace(shape, level=level, tilt=tilt)
         far = _expected(cells, shape, np.where(kept, weights, 1e-12 * weights), missed)
         kept = _enough(cells, near, np.abs(far) < limit * np.sqrt(variance))
-    shape = fit_shape(cells, kept, cells.runs / variance, shape)
+    shape = fit_shape(cells, kept, cells.runs / variance, shape, sparing=True)
     weights = np.where(kept, 1.0, 1e-12) * cells.runs / variance
     missed, off = _off(cells, shape, weights)
-    own, freedom = _own_variance(cells, kept, off, shape)
+    own = _own_variance(cells, kept, off, shape)
     if seeds is None:
         squares, free = neighbour_noise(cells, kept, missed)
     else:  # of the sizes that take part: a seed that diverged is no noise of the others
         squares, free = (cells.per_budget(part, kept) for part in seeds)
-    local, local_freedom = drawn_together(squares, free)
-    if seeds is None:
-        local = np.minimum(local, 1.5 * own)
+    between = noise_of_budgets(squares, free)
+    local = between.variance if seeds is not None else np.minimum(between.variance, 1.5 * own.variance)
     known = seeds is not None or _left(cells, kept, shape) >= FEWEST_LEFT
     share, length, scale = (
         _misfit(cells, kept, missed, local, shape.used, known=seeds is not None) if known else (0.0, 1.0, 1.0)
     )
-    if share or seeds is not None:
-        noise, freedom = local * scale, local_freedom
-    else:
-        noise = own
+    noise, pooled = (local * scale, between) if share or seeds is not None else (own.variance, own)
     return ValleyFit(
         cells=cells,
         shape=shape,
@@ -136,7 +132,7 @@ def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -
         noise=np.sqrt(noise),
         misfit=float(np.sqrt(share * np.median(local) * scale)),
         length=length,
-        freedom=np.maximum(freedom, 1.0),
+        pooled=pooled,
         known=known,
     )
 
@@ -186,11 +182,11 @@ def _left(cells: ValleyCells, kept: NDArray[np.bool_], shape: Shape) -> float:
     return float(kept.sum()) - 2.0 * cells.z.size - shape.used
 
 
-def _own_variance(cells: ValleyCells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> tuple[Array, Array]:
-    """Of one run, by budget, from what shape, level and tilt leave; and its degrees of freedom."""
+def _own_variance(cells: ValleyCells, kept: NDArray[np.bool_], off: Array, shape: Shape) -> BudgetNoise:
+    """Of one run, by budget, from what shape, level and tilt leave."""
     count = cells.per_budget(np.ones(cells.y.size), kept)
     freedom = np.maximum(count - 2.0 - shape.used / cells.z.size, 0.25)
-    return drawn_together(cells.per_budget(off**2, kept), freedom)
+    return noise_of_budgets(cells.per_budget(off**2, kept), freedom)
 
 
 def _alike(x: Array, other: Array, length: float) -> Array:

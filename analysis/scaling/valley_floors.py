@@ -72,9 +72,7 @@ def _grid(fit: ValleyFit, budget: int) -> Array:
 def _errors(fit: ValleyFit, grids: list[Array], draws: int, rng: np.random.Generator) -> tuple[Array, list[Array]]:
     """Draws of noise and misfit at the cells (draws, cells), and of the misfit alone on each grid (draws, points)."""
     cells, errors, elsewhere = fit.cells, np.zeros((draws, fit.cells.y.size)), []
-    heavy = np.sqrt(fit.freedom / rng.chisquare(fit.freedom, (draws, fit.freedom.size)))
-    if np.ptp(fit.freedom) == 0:  # one noise of all budgets, so one error of it
-        heavy[:] = heavy[:, :1]
+    heavy = np.sqrt(fit.pooled.draws(draws, rng))
     for budget, grid in enumerate(grids):
         m = fit.members(budget)
         noise = fit.noise[budget] / np.sqrt(cells.runs[m]) * rng.standard_normal((draws, m.size))

@@ -1,10 +1,12 @@
 """The noise of runs, by budget: between seeds where there are several, else of sizes against their neighbours.
 
-Standard deviations in log-loss. A budget's own few residuals say little, so variances are drawn together as far as
-they differ by no more than chance; where they differ by more, each leans on the budgets next to it first.
+Standard deviations in log-loss. A budget's own few residuals say little, so budgets next to each other share a variance
+as far as they differ by no more than chance.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,50 +18,82 @@ ENOUGH_SEEDS = 10
 """Degrees of freedom between seeds from which they, and not the residuals, are the noise."""
 LEAST_SD = 1e-7
 """Of noise-free runs: rounding."""
-_LEANS = 0.3
-"""Weight of the next budget's runs in the noise of a budget where budgets differ; of the one behind it, its square."""
+_OWN = 1.0
+"""Degrees of freedom of what is known of the variance of a group of budgets before its runs."""
+_CHANGE = 0.1
+"""Probability that the next budget has another variance, before the runs."""
 _LOCAL_SHARE = 0.6
 """Degrees of freedom of a size against its two neighbours: neighbouring differences share runs."""
 
 
-def drawn_together(squares: Array, freedom: Array) -> tuple[Array, Array]:
-    """Variances (budgets,) from sums of squares and their degrees of freedom, shrunk to each other; their freedom.
+@dataclass(frozen=True, kw_only=True)
+class BudgetNoise:
+    """Variance of one run by budget, where runs of budgets i to j, next to each other, share one with a probability.
 
-    Where they differ by no more than chance, all are the common variance and have the common degrees of freedom.
-
-    Source: Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3(1): the prior's weight is what the spread of the log
-    variances beyond chance leaves.
+    Attributes:
+        variance: Of one run, by budget: one over its expected precision (budgets,).
+        cuts: Of budgets that share a variance with budget i and none before it, the probability that the last is j, at
+            [i, j].
+        freedom: Degrees of freedom of the variance of budgets i to j, at [i, j]; `squares`: its sum of squares.
     """
-    common = max(float(squares.sum() / freedom.sum()), LEAST_SD**2)
-    together = np.full(squares.size, common), np.full(squares.size, freedom.sum())
-    if common == LEAST_SD**2 or _prior(squares, freedom) is None:
-        return together
-    places = np.arange(squares.size)
-    near = _LEANS ** np.abs(places[:, None] - places)
-    squares, freedom = near @ squares, near @ freedom
-    prior = _prior(squares, freedom)
-    if prior is None:
-        return together
-    weight, centre = prior
-    found = np.maximum((weight * centre + squares) / (weight + freedom), LEAST_SD**2)
-    return found, np.minimum(weight + freedom, together[1])
+
+    variance: Array
+    cuts: Array
+    freedom: Array
+    squares: Array
+
+    def draws(self, number: int, rng: np.random.Generator) -> Array:
+        """Draws of the variance, in multiples of `variance` (draws, budgets)."""
+        budgets = self.variance.size
+        found, first = np.empty((number, budgets)), np.zeros(number, dtype=int)
+        for i in range(budgets):
+            rows = np.flatnonzero(first == i)
+            last = rng.choice(budgets, size=rows.size, p=self.cuts[i])
+            drawn = self.squares[i, last] / rng.chisquare(self.freedom[i, last])
+            places = (np.arange(budgets) >= i) & (np.arange(budgets) <= last[:, None])
+            found[rows] = np.where(places, drawn[:, None], found[rows])
+            first[rows] = last + 1
+        return found / self.variance
 
 
-def _prior(squares: Array, freedom: Array) -> tuple[float, float] | None:
-    """Degrees of freedom and variance of the prior; None where the variances differ by no more than chance."""
-    from scipy.optimize import brentq
-    from scipy.special import digamma, polygamma
+def noise_of_budgets(squares: Array, freedom: Array) -> BudgetNoise:
+    """Variances of budgets that may change from one budget to the next, as far as sums of squares (budgets,) say so.
 
-    known = freedom >= 1
-    if known.sum() < 3:
-        return None
-    half = freedom[known] / 2
-    logs = np.log(np.maximum(squares[known] / freedom[known], LEAST_SD**2)) - digamma(half) + np.log(half)
-    beyond = float(logs.var(ddof=1) - polygamma(1, half).mean())
-    if beyond <= 1e-3:
-        return None
-    weight = 2.0 * float(brentq(lambda value: float(polygamma(1, value)) - beyond, 1e-4, 1e4))
-    return weight, float(np.exp(logs.mean() + digamma(weight / 2) - np.log(weight / 2)))
+    The average over all ways to cut the budgets into neighbours of one variance, by their probability: variances of a
+    group are scaled inverse chi-squares about the median budget's, with `_OWN` degrees of freedom.
+
+    Source: Barry and Hartigan (1992), Annals of Statistics 20(1), product partition models.
+    """
+    from scipy.special import gammaln
+
+    budgets = squares.size
+    squares = np.maximum(squares, LEAST_SD**2 * freedom)
+    known = freedom > 0
+    each = squares[known] / freedom[known]
+    middle = float(np.quantile(each, 0.5, weights=freedom[known], method="inverted_cdf"))
+    sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in (squares, freedom)]
+    group_squares, group_freedom = (part[None, 1:] - part[:-1, None] for part in sums)
+    whole = np.triu(np.ones((budgets, budgets), dtype=bool))
+    free = _OWN + np.where(whole, group_freedom, 0.0)
+    within = _OWN * middle + np.where(whole, group_squares, 0.0)
+    evidence = (
+        gammaln(free / 2) - gammaln(_OWN / 2) + _OWN / 2 * np.log(_OWN * middle / 2) - free / 2 * np.log(within / 2)
+    )
+    onward = np.arange(budgets) - np.arange(budgets)[:, None]  # budgets that follow in the same group
+    evidence += np.log1p(-_CHANGE) * onward + np.log(_CHANGE) * (np.arange(budgets) < budgets - 1)
+    after, cuts = np.zeros(budgets + 1), np.zeros((budgets, budgets))
+    for i in reversed(range(budgets)):
+        ways = evidence[i, i:] + after[i + 1 :]
+        after[i] = np.logaddexp.reduce(ways)
+        cuts[i, i:] = np.exp(ways - after[i])
+    begins, precision = np.zeros(budgets + 1), np.zeros(budgets)
+    begins[0] = 1.0
+    for i in range(budgets):
+        share = begins[i] * cuts[i]
+        begins[i + 1 :] += share[i:]
+        precision[i:] += np.cumsum((share * free[i] / within[i])[::-1])[::-1][i:]
+    cuts /= cuts.sum(axis=1, keepdims=True)
+    return BudgetNoise(variance=1.0 / precision, cuts=cuts, freedom=free, squares=within)
 
 
 def seeds_noise(cell: NDArray[np.intp], y: Array) -> tuple[Array, Array]:

@@ -22,6 +22,8 @@ _PRIOR_SD = np.array([0.7, 1.5, 1.5, 0.25, 0.25, 3.0])
 where a handful of runs leaves a coordinate open."""
 _EXPONENT = 0.35
 _LOST_STARTS = (0.0, 1.5, 4.0)
+_LOST_GAINS = 1.5
+"""Log-likelihood that lost tokens must gain: a little more than by Akaike's criterion, 1."""
 _MOST_STEPS = 80
 _ALL = 1.0 - 1e-9
 """Share of tokens lost at the most: beyond, the loss is that of no training."""
@@ -131,13 +133,16 @@ def without_lines(
     return found
 
 
-def fit_shape(cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, begin: Shape | None) -> Shape:
+def fit_shape(
+    cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, begin: Shape | None, *, sparing: bool = False
+) -> Shape:
     """The shape that fits the kept cells best, by damped least squares.
 
     Args:
         kept: Cells that take part (cells,); each budget has at least two of them.
         weights: One over the variance of each cell's mean log-loss (cells,).
         begin: A shape to start from, whose variances of level and tilt hold; None: several starts.
+        sparing: No tokens are lost unless the runs say so. That they may be counts in the uncertainty all the same.
     """
     part = ValleyCells(x=cells.x[kept], y=cells.y[kept], runs=cells.runs[kept], budget=cells.budget[kept], z=cells.z)
     weight = weights[kept]
@@ -156,7 +161,11 @@ def fit_shape(cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, begin
         return cost, both[:, 0], both[:, 1:]
 
     starts = [np.append(prior[:5], lost) for lost in _LOST_STARTS] if begin is None else [begin.theta]
-    theta, slopes = min((_descend(missed, start, prior, weight) for start in starts), key=lambda end: end[0])[1:]
+    found = min((_descend(missed, start, prior, weight) for start in starts), key=lambda end: end[0])
+    if sparing:
+        none = _descend(missed, np.append(found[1][:5], 0.0), prior, weight, held=True)
+        found = none if none[0] < found[0] + 2.0 * _LOST_GAINS else found
+    theta, slopes = found[1:]
     known = (slopes * weight[:, None]).T @ slopes
     inverse = np.linalg.inv(known + np.diag(_PRIOR_SD**-2))
     influence = np.zeros((N_COORDINATES, cells.x.size))
@@ -173,16 +182,23 @@ def fit_shape(cells: ValleyCells, kept: NDArray[np.bool_], weights: Array, begin
 
 
 def _descend(
-    missed: Callable[[Array], tuple[float, Array, Array]], start: Array, prior: Array, weight: Array
+    missed: Callable[[Array], tuple[float, Array, Array]],
+    start: Array,
+    prior: Array,
+    weight: Array,
+    *,
+    held: bool = False,
 ) -> tuple[float, Array, Array]:
-    """Levenberg and Marquardt: cost, coordinates and derivatives at the end."""
+    """Levenberg and Marquardt: cost, coordinates and derivatives at the end; with `held` the last coordinate stays."""
+    free = slice(N_COORDINATES - 1 if held else N_COORDINATES)
     theta, damping = start.copy(), 1e-2
     cost, residual, slopes = missed(theta)
     for _ in range(_MOST_STEPS):
         curvature = (slopes * weight[:, None]).T @ slopes + np.diag(_PRIOR_SD**-2)
         downhill = (slopes * weight[:, None]).T @ residual - (theta - prior) / _PRIOR_SD**2
-        step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), downhill)
-        moved = theta + np.clip(step, -2.0, 2.0)
+        damped = curvature + damping * np.diag(np.diag(curvature))
+        moved = theta.copy()
+        moved[free] += np.clip(np.linalg.solve(damped[free, free], downhill[free]), -2.0, 2.0)
         other = missed(moved)
         if other[0] < cost:
             gained = cost - other[0]

@@ -110,7 +110,10 @@ def outliers_of_grid(
     found: list[Outlier] = []
     kept = np.arange(loss.size)
     while True:  # the farthest first: without it, its neighbours may be as they should be
-        misses = [_beyond(i, size[kept], budget[kept], y[kept]) for i in range(kept.size)]
+        levels = _levels(size[kept], budget[kept], y[kept])
+        misses = [
+            _beyond(i, size[kept], budget[kept], y[kept], levels[int(budget[place])]) for i, place in enumerate(kept)
+        ]
         far, nearest = max(misses, key=lambda miss: abs(miss[0]))
         if abs(far) <= FAR * scale:
             return tuple(found)
@@ -128,11 +131,25 @@ def _bends(x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> list[f
     return [float(y[i] - np.interp(x[i], x[[i - 1, i + 1]], y[[i - 1, i + 1]])) for i in inner]
 
 
+def _levels(
+    size: NDArray[np.floating[Any]], budget: NDArray[np.integer[Any]], y: NDArray[np.floating[Any]]
+) -> dict[int, dict[float, float]]:
+    """Median log-loss of every size of every budget, the sizes in order."""
+    cells: dict[int, dict[float, list[float]]] = {}
+    for place in np.lexsort((size, budget)):
+        cells.setdefault(int(budget[place]), {}).setdefault(float(size[place]), []).append(float(y[place]))
+    return {group: {x: float(np.median(found)) for x, found in sizes.items()} for group, sizes in cells.items()}
+
+
 def _beyond(
-    i: int, size: NDArray[np.floating[Any]], budget: NDArray[np.integer[Any]], y: NDArray[np.floating[Any]]
+    i: int,
+    size: NDArray[np.floating[Any]],
+    budget: NDArray[np.integer[Any]],
+    y: NDArray[np.floating[Any]],
+    level: Mapping[float, float],
 ) -> tuple[float, float]:
     """How far a run lies above all its neighbours (> 0) or below them (< 0), and the nearest of these."""
-    around = _around(i, size, budget, y)
+    around = _around(i, size, budget, y, level)
     if len(around) < 2 or min(around) <= y[i] <= max(around):
         return 0.0, float(y[i])
     nearest = max(around) if y[i] > max(around) else min(around)
@@ -140,20 +157,23 @@ def _beyond(
 
 
 def _around(
-    i: int, size: NDArray[np.floating[Any]], budget: NDArray[np.integer[Any]], y: NDArray[np.floating[Any]]
+    i: int,
+    size: NDArray[np.floating[Any]],
+    budget: NDArray[np.integer[Any]],
+    y: NDArray[np.floating[Any]],
+    level: Mapping[float, float],
 ) -> list[float]:
     """Log-losses of the neighbours of a run, and at an end what three times the last slope, up or down, would give."""
-    same = np.flatnonzero(budget == budget[i])
-    sizes = np.unique(size[same])
-    place = int(np.searchsorted(sizes, size[i]))
-    level = {x: float(np.median(y[same[size[same] == x]])) for x in sizes}
+    sizes = list(level)
+    place = sizes.index(size[i])
     around = [level[sizes[j]] for j in (place - 1, place + 1) if 0 <= j < len(sizes)]
-    around += [float(y[j]) for j in same if j != i and size[j] == size[i]]
     if place in (0, len(sizes) - 1) and len(sizes) > 2:
         step = 1 if place == 0 else -1
         one, two = level[sizes[place + step]], level[sizes[place + 2 * step]]
         around += [one + 3 * abs(one - two), one - 3 * abs(one - two)]
-    beside = (np.abs(budget - budget[i]) == 1) & (np.abs(size - size[i]) < 0.02)
+    apart = np.abs(budget - budget[i])
+    beside = ((apart == 1) & (np.abs(size - size[i]) < 0.02)) | ((apart == 0) & (size == size[i]))
+    beside[i] = False
     return around + [float(value) for value in y[beside]]
 
 

@@ -140,15 +140,14 @@ def test_the_t_test_of_the_replays_is_that_of_scipy() -> None:
 def test_scaling_laws_counts_coverage_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
     laws = script("scaling_laws")
     work = tmp_path / "work.jsonl"
     words = ["--laws", "1", "--bootstraps", "100", "--work", str(work), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/scaling_laws.py", *words, "--draws", "1"])
-    assert laws.main() == 0
+    assert laws.main([*words, "--draws", "1"]) == 0
     kept = work.read_text()
     work.write_text(kept + '{"law": 0, "dr')  # ended in the middle of a line
-    monkeypatch.setattr(sys, "argv", ["benchmarks/scaling_laws.py", *words, "--draws", "2"])
-    assert laws.main() == 0
+    assert laws.main([*words, "--draws", "2"]) == 0
     assert work.read_text().startswith(kept)
     assert len(work.read_text().splitlines()) == 5  # two data sets, the broken line, the two that were missing
     found = json.loads((tmp_path / "scaling_laws.json").read_text())
@@ -168,23 +167,30 @@ def test_prediction_counts_the_runs_inside_in_every_world(
     prediction = script("prediction")
     work = tmp_path / "work.jsonl"
     words = ["--replays", "2", "--work", str(work), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["benchmarks/prediction.py", *words])
-    assert prediction.main() == 0
+    assert prediction.main(words) == 0
     worlds = json.loads((tmp_path / "prediction.json").read_text())["worlds"]
     assert [(row["drift"], row["shared"]) for row in worlds] == list(product(prediction.DRIFTS, prediction.SHARED))
     assert all(row["replays"] == 2 and row["own_coverage"] <= row["coverage"] <= 1 for row in worlds)
     assert worlds[-1]["own_width"] > 2 * worlds[0]["own_width"]  # a drift of .01 is a misfit of several per cent
-    rows = [json.loads(line) for line in work.read_text().splitlines()]
+    rows = [json.loads(line)["found"] for line in work.read_text().splitlines()]
     assert all(row["factor"] >= 1 and row["runs"] == 6 for row in rows)
     assert "Runs of the largest budget inside" in capsys.readouterr().out
+
+
+def test_replays_in_two_processes_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    replays, prediction = importlib.import_module("replays"), importlib.import_module("prediction")
+    keys = [(number, 0.0, shared) for number in range(2) for shared in prediction.SHARED]
+    one, two = (replays.replayed(prediction.replay, keys, tmp_path / str(jobs), jobs) for jobs in (1, 2))
+    assert one == two
+    assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text()
 
 
 def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     certificates = script("certificates")
-    monkeypatch.setattr(certificates, "SIZES", (60,))  # one small table instead of large ones
-    monkeypatch.setattr(sys, "argv", ["benchmarks/certificates.py", "--laws", "1", "--results", str(tmp_path)])
-    assert certificates.main() == 0
+    files = ["--work", str(tmp_path / "work.jsonl"), "--results", str(tmp_path)]
+    assert certificates.main(["--laws", "1", "--sizes", "60", *files]) == 0
     found = json.loads((tmp_path / "certificates.json").read_text())["certificates"]
     rows = {row["world"]: row for row in found}
     assert list(rows) == list(certificates.WORLDS)
@@ -198,9 +204,8 @@ def test_isoflop_counts_errors_coverage_and_refusals_in_every_world(
 ) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     isoflop = script("isoflop")
-    monkeypatch.setattr(isoflop, "OFF", (1.0,))  # the grid in the middle alone
-    monkeypatch.setattr(sys, "argv", ["benchmarks/isoflop.py", "--replays", "2", "--results", str(tmp_path)])
-    assert isoflop.main() == 0
+    files = ["--work", str(tmp_path / "work.jsonl"), "--results", str(tmp_path)]
+    assert isoflop.main(["--replays", "2", "--grids", "1", *files]) == 0
     worlds = json.loads((tmp_path / "isoflop.json").read_text())["worlds"]
     assert {(row["lost"], row["kind"]) for row in worlds} == {(lost, k) for lost in isoflop.LOST for k in isoflop.KINDS}
     for row in worlds:

@@ -11,7 +11,7 @@ from scipy.interpolate import Akima1DInterpolator
 
 import analysis
 from analysis.scaling.akima_floors import akima_floors
-from analysis.scaling.valley_noise import drawn_together
+from analysis.scaling.valley_noise import noise_of_budgets
 
 E, A, B, ALPHA, BETA = 1.82, 480.0, 2140.0, 0.347, 0.367
 BUDGETS = np.geomspace(1e16, 2e19, 8)
@@ -97,23 +97,44 @@ def test_noise_is_that_of_each_budget_and_between_seeds_where_there_are_some():
     assert loud.noise == "residuals"
     assert loud.budgets[0].noise > 1.8 * loud.budgets[-1].noise
     even = analysis.fit_isoflop(grid(noise=0.002, sizes=15), bootstrap=0)
-    assert len({budget.noise for budget in even.budgets}) == 1
+    assert max(budget.noise for budget in even.budgets) < 1.1 * min(budget.noise for budget in even.budgets)
     assert even.budgets[0].noise == pytest.approx(0.002, rel=0.25)
     seeds = analysis.fit_isoflop(grid(noise=0.002, seeds=3, sizes=6), bootstrap=0)
     assert seeds.noise == "seeds"
     assert seeds.budgets[0].noise == pytest.approx(0.002, rel=0.25)
 
 
-def test_variances_are_one_where_they_differ_by_chance_and_apart_where_by_more():
+def test_variances_are_one_where_they_differ_by_chance_and_change_where_they_do():
     rng = np.random.default_rng(0)
     freedom = np.full(10, 12.0)
     alike = rng.chisquare(12, 10) * 4.0
-    found, known = drawn_together(alike, freedom)
-    assert found == pytest.approx(np.full(10, alike.sum() / 120))
-    assert known == pytest.approx(np.full(10, 120.0))
-    found, known = drawn_together(alike * np.repeat([25.0, 1.0], 5), freedom)
-    assert found[:4].min() > 5 * found[7:].max()
-    assert known.max() <= 120
+    assert noise_of_budgets(alike, freedom).variance == pytest.approx(np.full(10, alike.sum() / 120), rel=0.1)
+    found = noise_of_budgets(alike * np.repeat([25.0, 1.0], 5), freedom).variance
+    for part, scale in ((slice(5), 25.0), (slice(5, 10), 1.0)):
+        assert found[part] == pytest.approx(np.full(5, scale * alike[part].sum() / 60), rel=0.1)
+
+
+def test_a_budget_without_degrees_of_freedom_has_the_noise_of_its_neighbours():
+    found = noise_of_budgets(np.array([8.0, 0.0, 12.0]), np.array([10.0, 0.0, 10.0]))
+    assert found.variance[0] < found.variance[1] < found.variance[2]
+    assert np.isfinite(found.draws(100, np.random.default_rng(0))).all()
+
+
+@pytest.mark.parametrize("loud", [1.0, 3.0])
+def test_draws_of_the_noise_hold_the_true_one_and_move_together_where_budgets_are_alike(loud: float):
+    truth = np.repeat([loud**2, 1.0], [3, 7])
+    rng = np.random.default_rng(1)
+    held, alike = [], []
+    for _ in range(300):
+        noise = noise_of_budgets(truth * rng.chisquare(6, 10), np.full(10, 6.0))
+        draws = noise.draws(200, rng) * noise.variance
+        alike.append((draws[:, 8] == draws[:, 9]).mean())
+        held.append([np.quantile(draws, 0.025, axis=0), np.quantile(draws, 0.975, axis=0)])
+    low, high = np.array(held).transpose(1, 0, 2)
+    share = ((low <= truth) & (truth <= high)).mean(axis=0)
+    assert share.min() > 0.85
+    assert 0.92 < share.mean() < 0.99
+    assert np.mean(alike) > 0.7
 
 
 @pytest.mark.parametrize("shape", ["parabola", "steep below", "flat"])
@@ -141,10 +162,11 @@ def test_few_budgets_and_sizes_have_optima_with_intervals_where_the_noise_is_kno
     table = grid(0.0, sizes=sizes, span=10.0)
     table = table[table["flops"] <= BUDGETS[budgets - 1] * 1.01]
     fit = analysis.fit_isoflop(table, bootstrap=200)
-    for budget, truth in zip(fit.accepted, true_optima(0.0)[:budgets], strict=True):
-        assert budget.params == pytest.approx(truth, rel=0.25)
-        if budgets * sizes > 8:
-            assert budget.interval[0] < truth < budget.interval[1]
+    truth = true_optima(0.0)[:budgets]
+    assert [budget.params for budget in fit.accepted] == pytest.approx(truth, rel=0.25)
+    if budgets * sizes > 8:  # of 150 draws of such grids, 2 to 3 % of the budgets lie outside
+        held = [one.interval[0] < best < one.interval[1] for one, best in zip(fit.accepted, truth, strict=True)]
+        assert sum(held) >= budgets - 1
     if budgets * sizes <= 8:  # curves through all sizes: nothing is left to measure the noise by
         assert all(budget.interval is budget.noise is None for budget in fit.accepted)
         assert "no intervals: " in str(fit)
