@@ -176,6 +176,17 @@ class Grid:
             table.add_row(*(Text(cell) for cell in row))
         return table
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """On a terminal; title and notes are as wide as the screen, however narrow the table is."""
+        from rich.text import Text
+
+        table = Grid(self.columns, self.rows, "", (), self.numeric).to_rich()
+        head = (
+            [Text("\n".join([*self.above, *([self.title] if self.title else [])]))] if self.above or self.title else []
+        )
+        notes = [Text("\n".join(self.notes))] if self.notes else []
+        yield from printed_lines(console, options, *head, table, *notes)
+
     def to_text(self) -> str:
         """Plain aligned text without ANSI, as wide as it needs."""
         widths = [max(len(row[i]) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]

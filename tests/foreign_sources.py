@@ -148,13 +148,13 @@ def tensorboard(folder: Path, runs: Sequence[Run]) -> str:
     return str(folder / "runs")
 
 
-def optuna(folder: Path, runs: Sequence[Run]) -> str:
+def optuna(folder: Path, runs: Sequence[Run], direction: str = "minimize") -> str:
     """A study, called after the folder, in SQLite beside it: one trial per run, and one more that was pruned."""
     import optuna as library
 
     library.logging.set_verbosity(library.logging.ERROR)
     source = f"sqlite:///{folder.parent}/study.db"
-    study = library.create_study(storage=source, study_name=folder.name)
+    study = library.create_study(storage=source, study_name=folder.name, direction=direction)
     choices = {name: sorted({run[name] for run in runs}, key=str) for name in _settings(runs[0])}
     given = {name: library.distributions.CategoricalDistribution(values) for name, values in choices.items()}
     trials = [library.trial.create_trial(params=_settings(run), distributions=given, value=run[METRIC]) for run in runs]
@@ -250,6 +250,7 @@ def lm_eval(folder: Path, scores: Mapping[str, Mapping[str, Sequence[float]]]) -
             "configs": {task: {"task": task} for task in tasks},
             "versions": dict.fromkeys(tasks, 1.0),
             "n-shot": dict.fromkeys(tasks, 0),
+            "higher_is_better": {task: {"acc": True, "acc_norm": True} for task in tasks},
             "n-samples": {task: {"original": len(items), "effective": len(items)} for task, items in tasks.items()},
             "config": {"model": "hf", "model_args": f"pretrained={model}", "random_seed": 0, "torch_seed": 1234},
             "date": 1_770_000_000.5,

@@ -104,6 +104,7 @@ def _words(table: pd.DataFrame, guess: dict[str, Any]) -> str:
 
 
 def _answer_comparison(source: str, table: pd.DataFrame, options: dict[str, Any], words: str, as_json: bool) -> None:
+    from ..paired.answer_words import first_names
     from ..paired.significance import compare
 
     command = _compare_command(source, options)
@@ -120,7 +121,8 @@ def _answer_comparison(source: str, table: pd.DataFrame, options: dict[str, Any]
     except AnalysisError as error:
         raise AnalysisError(f"{error} ({words}; the command was: {command})") from error
     count = len(result.baseline_values) + sum(len(arm.values) for arm in result.arms)
-    _print(words, outlier_lines(result.outliers, count), result, command, table, as_json)
+    notes = [f"{first_names(arms)}: {note}" for note, arms in result.notes_of_arms().items()]
+    _print(words, outlier_lines(result.outliers, count), result, command, table, as_json, notes=notes)
 
 
 def _answer_law(source: str, table: pd.DataFrame, why: str, as_json: bool) -> None:
@@ -141,7 +143,8 @@ def _answer_law(source: str, table: pd.DataFrame, why: str, as_json: bool) -> No
     if "params" not in there or not there & {"tokens", "flops"} or not losses:
         raise AnalysisError(
             f"{source}: {why}, and it has no columns of a scaling law (params, tokens or flops, loss); say what it is "
-            f"about: {_command('compare', source)} --metric … --arm … --block … --baseline …, where the columns are "
+            f"about: {_command('compare', source)} --metric … --arm … --block … --baseline …, or for a law "
+            f"{_command('fit', source)} --map params=… --map tokens=… --map loss=…, where the columns are "
             f"{', '.join(map(str, table.columns[:12]))}"
         )
     options = {loss: ["--map", f"loss={loss}"] if loss != "loss" else [] for loss in losses}
@@ -175,13 +178,14 @@ def _print(
     table: pd.DataFrame,
     as_json: bool,
     also: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     if as_json:
         from ..plain_json import dump_json
 
         print(dump_json({"guessed": words, "command": command, "answer": result.to_dict()}))
         return
-    to_terminal(*above, words, result.sentence, *excluded(table))
+    to_terminal(*above, words, result.sentence, *notes, *excluded(table))
     print("\n".join([f"the whole answer: {command}", *also]))  # never wrapped, so that it can be copied
 
 

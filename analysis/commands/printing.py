@@ -208,7 +208,7 @@ def show(grid: Grid, facts: Any, *lines: str, as_json: bool, markdown: bool, lat
     elif markdown or latex:
         print(grid.to_markdown() if markdown else grid.to_latex(), end="")
     else:
-        to_terminal(grid.to_rich() if shown is None else shown, *lines)
+        to_terminal(grid if shown is None else shown, *lines)
 
 
 def excluded(table: pd.DataFrame) -> list[str]:

@@ -64,8 +64,8 @@ def compare(
         correction: Over the arms: "holm", "bonferroni", "benjamini_hochberg" or None.
         margin: Largest difference that does not matter, in the metric's unit, declared beforehand; None: equivalence
             is not tested.
-        direction: Whether small ("minimize") or large values are good; None: what the metric's record says, and
-            where it has none, small ones, which the sentence calls assumed.
+        direction: Whether small ("minimize") or large values are good; None: what the source says, else the
+            metric's record or name; where none says it, small ones, which the sentence calls assumed.
         test: What decides: "t", "sign_flip" (exact to 2^16) or "wilcoxon" (exact to 500 differences).
         equal: Budget that must agree in every pair: "flops", "tokens", "wall_seconds", "peak_bytes"; None: none.
             Nothing has to agree with a target.

@@ -104,7 +104,10 @@ class AllocationLine:
     def at(self, flops: float) -> Allocation:
         """The optimum at a budget."""
         if self.tokens is None or self.tokens_draws is None:
-            raise AnalysisError("the runs have no column 'tokens', so the optimal number of tokens is not known")
+            raise AnalysisError(
+                "the runs have no column 'tokens', so the optimal number of tokens is not "
+                "known; name it (--map tokens=COLUMN), or derive it (--tokens-from 6N)"
+            )
         far = math.log(flops) - self.centre
         allocation = Allocation(*(math.exp(level + slope * far) for level, slope in (self.params, self.tokens)))
         allocation.flops, allocation.intervals = flops, None

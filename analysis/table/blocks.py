@@ -262,10 +262,12 @@ def _missing(
 def resolve(
     table: pd.DataFrame, metric: str, direction: Direction | None, assumed: bool = False
 ) -> tuple[Direction, bool]:
-    """Which way of a metric is better, and whether that is an assumption: what is given, else what the source of the
-    table says (the goal of a study), else what is known of the metric."""
-    said = table.attrs.get("directions", {}).get(metric)
-    found, open_ = resolve_direction(metric, said if direction is None else direction)
+    """Which way of a metric is better, and whether that is an assumption.
+
+    What is given counts; then what the source says (the goal of a study, `higher_is_better` of a harness); then what
+    is known of the metric.
+    """
+    found, open_ = resolve_direction(metric, direction or table.attrs.get("directions", {}).get(metric))
     return found, assumed or open_
 
 

@@ -12,13 +12,16 @@ from collections.abc import Iterable
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from stackwise_ray.core.metric_catalogue import metric_called, resolve_direction
+from stackwise_ray.core.metric_catalogue import metric_called
 
+from .blocks import resolve
 from .run_status import status_columns
 from .typed_columns import names_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from stackwise_ray.core.metric import Direction
 
 MOST_ARMS = 30
 _HELD_OUT = r"(?:val|valid|validation|eval|evaluation|test|dev|heldout)"
@@ -33,10 +36,6 @@ _METRICS = tuple(
     )
 )
 """Names of metrics, the best guess first: a loss on held-out data, the loss, another number on these, a score."""
-_HIGHER = re.compile(
-    r"(?:.*[/_. -])?(?:acc|accuracy|acc_norm|exact_match|f1|bleu|rouge.*|reward|return|auc)(?:/.*)?", re.I
-)
-_LOWER = re.compile(r"(?:.*[/_. -])?(?:loss|perplexity|ppl|bits_per_byte|bpb|error)(?:/.*)?", re.I)
 _NO_METRIC = re.compile(
     r".*(?:stderr|runtime|per_second|samples|_size|seconds|steps?|epoch|time|timestamp|grad_norm).*|lr"
 )
@@ -163,19 +162,15 @@ def _pairs(table: pd.DataFrame, arm: str, names: tuple[str, ...]) -> bool:
     return bool((counts > 1).sum() * 2 >= len(counts))
 
 
-def directions(table: pd.DataFrame, metric: str) -> tuple[str | None, ...]:
-    """Which way of a metric may be better: one where the source or its name says so, both where nothing does.
+def directions(table: pd.DataFrame, metric: str) -> tuple[Direction | None, ...]:
+    """Which way of a metric may be better; both where neither the source nor the metric says so.
 
-    None: the way is on record for this metric, and nobody needs to say it.
+    None: small values are, as is known of the metric, and nobody needs to say it.
     """
-    said = table.attrs.get("directions", {}).get(metric)
-    if said is not None:
-        return (said,)
-    if metric_called(metric) is None and _HIGHER.fullmatch(metric):
-        return ("maximize",)
-    if not resolve_direction(metric, None)[1]:
-        return (None,)
-    return ("minimize",) if _LOWER.fullmatch(metric) else ("minimize", "maximize")
+    way, assumed = resolve(table, metric, None)
+    if assumed:
+        return ("minimize", "maximize")
+    return (way,) if way == "maximize" or metric in table.attrs.get("directions", {}) else (None,)
 
 
 def baseline(table: pd.DataFrame, arm: str) -> tuple[str, bool]:

@@ -96,8 +96,9 @@ def _refuse_absent(table: pd.DataFrame, column: str, name: str) -> None:
     words = left_out_words(table)
     if table.empty and words:
         raise AnalysisError(f"{words}; no run is left to answer from")
-    hint = did_you_mean(column, [other for other in table.columns if table[other].notna().any()])
-    what = f"not a column of the table; {hint}" if absent else EMPTY
+    asked = "" if column == name else column  # where it is the default, no column is meant by something like it
+    hint = did_you_mean(asked, [other for other in table.columns if table[other].notna().any()])
+    what = f"not a column of the table; {hint} (--{name} COLUMN)" if absent else EMPTY
     raise AnalysisError(f"{name} = '{column}' is {what}" + (f" ({words})" if words else ""))
 
 

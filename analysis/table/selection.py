@@ -64,6 +64,7 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
     attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     attrs["empty"] = Unchanged(moves.get(name, name) for name in attrs.get("empty", ()))
     attrs["texts"] = Texts({moves.get(name, name): kept for name, kept in attrs.get("texts", {}).items()})
+    attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     if "left_out" in attrs:
         attrs["left_out"] = Unchanged(
             {**row, "cells": {moves.get(name, name): cell for name, cell in row["cells"].items()}}

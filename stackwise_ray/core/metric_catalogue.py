@@ -8,6 +8,7 @@ A task and a component bring theirs while they are registered; a plugin may regi
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -115,29 +116,34 @@ def metric_paths() -> tuple[str, ...]:
     return tuple(sorted(_KNOWN))
 
 
-_MORE_IS_BETTER = ("accuracy", "f1", "precision", "recall", "matthews", "pearson", "spearman", "bleu", "exact_match")
-_MORE_IS_BETTER_WORDS = frozenset({"acc", "auc", "auroc", "reward", "return"})
+_MORE_ENDS = ("accuracy", "f1", "precision", "recall", "matthews", "pearson", "spearman", "bleu", "exact_match")
+_MORE_WORDS = frozenset({"acc", "auc", "auroc", "reward", "return"})
 """As a word of its own: val_acc, acc_norm, episode_reward."""
+_LESS_WORDS = frozenset({"loss", "perplexity", "ppl", "bpb", "error"})
 
 
 def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Direction, bool]:
     """Which way of a metric is better, and whether that is an assumption.
 
-    What is written counts; then the metric's record; then a word of the field at the end of its name (accuracy, F1,
-    ROUGE); an unknown metric is minimised.
+    What is written counts; then the metric's record; then a word of the field in its name (accuracy, F1, ROUGE, loss,
+    perplexity); an unknown metric is minimised, and so is one whose words disagree.
 
-    >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("acc_norm"), resolve_direction("score")
-    (('maximize', False), ('maximize', False), ('minimize', True))
+    >>> resolve_direction("throughput/tokens_per_s"), resolve_direction("acc_norm"), resolve_direction("ood_loss")
+    (('maximize', False), ('maximize', False), ('minimize', False))
+    >>> resolve_direction("score"), resolve_direction("reward_loss")
+    (('minimize', True), ('minimize', True))
     """
     if written is not None:
         return written, False
     known = metric_called(metric)
     if known is not None and known.direction is not None:
         return known.direction, False
-    word = metric.rpartition("/")[2].lower().replace("-", "_")
-    words = set(word.replace(".", "_").split("_"))
-    if known is None and (word.endswith(_MORE_IS_BETTER) or "rouge" in word or _MORE_IS_BETTER_WORDS & words):
-        return "maximize", False
+    word = re.sub(r"[-. ]", "_", metric.rpartition("/")[2].lower())
+    words = set(word.split("_"))
+    more = word.endswith(_MORE_ENDS) or "rouge" in word or bool(_MORE_WORDS & words)
+    less = word.endswith("bits_per_byte") or bool(_LESS_WORDS & words)
+    if known is None and more != less:
+        return ("maximize" if more else "minimize"), False
     return "minimize", True
 
 

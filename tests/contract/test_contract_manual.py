@@ -15,6 +15,7 @@ import typer
 import yaml
 
 import stackwise_ray
+from analysis.__main__ import app
 from stackwise_ray.__main__ import COMMANDS
 from stackwise_ray.config.loading import load_sweep, load_trial
 from stackwise_ray.config.reading.shipped import shipped_search_spaces
@@ -171,6 +172,16 @@ def test_the_table_of_a_command_has_all_its_options(name: str) -> None:
     command = typer.main.get_command(COMMANDS[name])
     told = [row for row in rows() if row.header == f"option of `stackwise {name}`"]
     assert {subject for row in told for subject in row.subjects[:1]} == option_names(command) - {"--help"}
+
+
+@pytest.mark.parametrize("name", ["compare", "fit", "isoflop"])
+def test_the_table_of_an_analysis_has_all_its_options(name: str) -> None:
+    def told(header: str) -> set[str]:
+        return {subject for row in rows() if row.header == header for subject in row.subjects[:1]}
+
+    command = typer.main.get_command(app).commands[name]
+    every = told("option of a table") | {"--json", "--markdown", "--latex", "--plugin", "--help"}
+    assert told(f"option of `{name}`") == option_names(command) - every
 
 
 SWEEPS = sorted(

@@ -131,12 +131,19 @@ def test_a_path_belongs_to_one_record_and_a_second_one_is_refused() -> None:
     assert find_metric("ours/score") is None
 
 
-@pytest.mark.parametrize("name", ["throughput/tokens_per_s", "accuracy", "f1", "rouge_l", "cola/matthews"])
+@pytest.mark.parametrize(
+    "name", ["throughput/tokens_per_s", "accuracy", "f1", "rouge_l", "cola/matthews", "acc_norm", "eval.auc"]
+)
 def test_more_is_better_where_the_field_says_so(name: str) -> None:
     assert resolve_direction(name) == ("maximize", False)
 
 
-@pytest.mark.parametrize("name", ["score", "anything/else", "train/lr"])
+@pytest.mark.parametrize("name", ["val_loss", "ood-loss", "word_perplexity", "bits_per_byte", "test/error"])
+def test_less_is_better_where_the_field_says_so(name: str) -> None:
+    assert resolve_direction(name) == ("minimize", False)
+
+
+@pytest.mark.parametrize("name", ["acc_stderr", "score", "anything/else", "train/lr"])
 def test_what_nobody_knows_is_minimised_and_called_assumed(name: str) -> None:
     assert resolve_direction(name) == ("minimize", True)
     assert resolve_direction(name, "maximize") == ("maximize", False)

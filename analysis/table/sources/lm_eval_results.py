@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,8 @@ def result_files(folder: Path) -> list[Path]:
     return [path for path in named if is_results(_object_or_none(path))]
 
 
-def score_rows(source: Path, part: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows and notes of a result file or of the files below a folder.
+def score_rows(source: Path, part: str | None = None) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
+    """Rows, notes and the directions of the metrics, of a result file or of the files below a folder.
 
     Args:
         part: None for tasks, "items" for the documents of tasks.
@@ -76,11 +76,13 @@ def score_rows(source: Path, part: str | None = None) -> tuple[list[dict[str, An
     files = [source] if source.is_file() else result_files(source)
     notes: list[str] = []
     newest: dict[str, tuple[str, dict[str, Any], Path]] = {}
+    contents: list[dict[str, Any]] = []
     older = 0
     for path in files:
         content = json_object(path, _WHAT)
         if not is_results(content):
             raise AnalysisError(f"{path}: not {_WHAT} (it has no results, configs and versions)")
+        contents.append(content)
         for row in _task_rows(path, content, notes):
             same = json.dumps([row["model"], row["task"], row.get("n_shot"), row.get("config.model_args")])
             when = str(_stamp(path) or row.get("start_time", ""))
@@ -89,11 +91,25 @@ def score_rows(source: Path, part: str | None = None) -> tuple[list[dict[str, An
                 newest[same] = (when, row, path)
     if older:
         notes.append(f"{older} older results of the same model and task left out: the newest file counts")
+    directions = _directions(contents)
     if part == ITEMS:
-        return _item_rows(source, list(newest.values())), list(dict.fromkeys(notes))
+        return _item_rows(source, list(newest.values())), list(dict.fromkeys(notes)), directions
     if any(_samples(path, str(row["task"])) for _, row, path in newest.values()):
         notes.append(f"scores of single documents are logged too: {source}#{ITEMS}")
-    return [row for _, row, _ in newest.values()], list(dict.fromkeys(notes))
+    return [row for _, row, _ in newest.values()], list(dict.fromkeys(notes)), directions
+
+
+def _directions(contents: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Which way each metric is better, where `higher_is_better` says so and every task agrees."""
+    said: dict[str, set[bool]] = {}
+    for content in contents:
+        ways = content.get("higher_is_better") or {}
+        for task, scores in content["results"].items():
+            for key in scores:
+                higher = (ways.get(task) or {}).get(key.partition(",")[0])
+                if isinstance(higher, bool):
+                    said.setdefault(_metric(key), set()).add(higher)
+    return {name: "maximize" if True in found else "minimize" for name, found in said.items() if len(found) == 1}
 
 
 def _task_rows(path: Path, content: dict[str, Any], notes: list[str]) -> Iterator[dict[str, Any]]:

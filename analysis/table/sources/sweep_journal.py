@@ -52,7 +52,11 @@ def journal_path(path: Path) -> Path:
 def sweeps_inside(folder: Path) -> str:
     """The end of a message about a folder that is no sweep: the sweeps that it holds."""
     inside = sorted(child.parent.name for child in folder.glob("*/journal.sqlite"))
-    return f"; it holds the sweeps {', '.join(inside)}: name one of these folders" if inside else ""
+    return (
+        f"; it holds the sweeps {', '.join(inside)}: name one of these folders"
+        if inside
+        else "; give the folder of a sweep"
+    )
 
 
 @contextmanager

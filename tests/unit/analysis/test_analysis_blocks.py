@@ -297,3 +297,13 @@ def test_a_law_of_encoders_is_fitted_to_the_loss_on_common_masks_where_their_own
         read_law_runs(runs, ["flops"])
     common = rename_columns(runs, {"loss": "validation/masked_loss"})
     assert read_law_runs(common, ["flops"]).loss.max() == pytest.approx(2.2)
+
+
+def test_a_column_that_nobody_named_is_asked_for_by_its_option_and_not_by_a_name_that_looks_like_it():
+    runs = table({"a": [2.0, 2.1], "b": [1.8, 1.9]}).rename(columns={"arm": "optimizer", "seed": "Name"})
+    with pytest.raises(
+        AnalysisError, match=r"^arm = 'arm' is not a column of the table; choose one of .*optimizer.*\(--arm COLUMN\)"
+    ):
+        compare(runs, "loss", baseline="a")
+    with pytest.raises(AnalysisError, match=r"did you mean 'optimizer'\? \(--arm COLUMN\)"):
+        compare(runs, "loss", baseline="a", arm="optimiser")

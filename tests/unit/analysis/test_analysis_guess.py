@@ -171,3 +171,18 @@ def test_a_word_that_is_no_source_is_still_a_wrong_command(capsys: pytest.Captur
 
 def test_help_lists_no_command_guess(capsys: pytest.CaptureFixture[str]) -> None:
     assert "guess " not in run(capsys, "--help")[1].split("Commands:")[1]
+
+
+def test_columns_of_a_law_under_other_names_are_asked_for_by_the_command_that_fits_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = run(capsys, as_csv(tmp_path, grid_runs(), params="params (M)", tokens="tokens (B)"))[2]
+    assert "fit" in err
+    assert "--map params=… --map tokens=… --map loss=…" in err
+
+
+def test_a_guess_says_of_which_arm_runs_did_not_survive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**one, "state": "finished"} for one in paired_runs()]
+    rows[0]["state"] = "crashed"
+    out = run(capsys, as_csv(tmp_path, rows))[1]
+    assert "muon: conditional on survival: blocks are missing" in out

@@ -14,6 +14,7 @@ import pytest
 from synthetic_sweeps import JournalBuilder
 
 import analysis
+from analysis.table.selection import rename_columns
 from stackwise_ray.core.errors import AnalysisError
 from tests import foreign_sources
 from tests.foreign_sources import METRIC, Run, grid_runs, paired_runs, scored_runs
@@ -195,6 +196,25 @@ def test_lm_eval_answers_over_documents_and_over_tasks(harness: str) -> None:
     assert set(analysis.rank(tasks, "acc", arm="model", direction="maximize").mean_ranks) == {"adam", "muon"}
     means = analysis.aggregate(items, "acc", "mean", arm="model", seed="item", bootstrap=200)
     assert means["adam"].estimate == pytest.approx(sum(scores["adam"]) / 60)
+
+
+def test_the_way_that_lm_eval_says_is_better_is_taken_from_it(harness: str) -> None:
+    table = analysis.load_runs(harness)
+    for name in ("acc_norm", "ours"):  # a name of which nothing is known, too
+        runs = rename_columns(table, {name: "acc"}) if name == "ours" else table
+        found = analysis.compare(runs, name, "adam", arm="model", block="task", equal=None)
+        assert (found.direction, found.assumed) == ("maximize", False)
+        ranked = analysis.rank(runs, name, arm="model")
+        assert (ranked.direction, ranked.assumed) == ("maximize", False)
+
+
+@pytest.mark.parametrize("name", ["value", "ours"])
+def test_the_goal_of_a_study_decides_which_arm_is_better(tmp_path: Path, name: str) -> None:
+    (tmp_path / "up").mkdir()
+    table = analysis.load_runs(foreign_sources.optuna(tmp_path / "up", PAIRED, "maximize"), columns={name: "value"})
+    found = analysis.compare(table, name, "adam", equal=None, arm="arm")
+    assert (found.direction, found.assumed, found["muon"].verdict) == ("maximize", False, "worse")
+    assert not analysis.compare_sequentially(table, name, "adam", equal=None).assumed
 
 
 @pytest.mark.parametrize("ask", [fit, isoflop])

@@ -202,3 +202,8 @@ def test_the_command_ends_with_code_one_where_something_differs_and_zero_elsewhe
     code, out, err = run(capsys, "verify", reported)
     assert (code, err) == (1, "")
     assert "report.md, line" in out
+
+
+def test_a_folder_that_is_no_sweep_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match=r"no journal.sqlite in this folder; give the folder of a sweep$"):
+        verify_report(tmp_path)
