@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _DECADE = 10
 """Budgets closer together than this hardly move the optimum: their exponent is mostly noise (Hoffmann's span 500)."""
+_NO_SEEDS = (
+    "the runs of a size differ by less than sizes do from their neighbours, so they are no independent seeds, or sizes "
+    "have a noise of their own: the runs of a size count as one"
+)
 _MOST_NAMES = 8
 
 
@@ -236,8 +240,9 @@ def fit_isoflop(table: pd.DataFrame, budgets: str | None = None, bootstrap: int 
     fit, floors, seen = None, None, "residuals"
     if accepted:
         cells, between = _cells(runs, groups, accepted)
-        seen = "residuals" if between is None else "seeds"
         fit = fit_valleys(cells, between)
+        seen = "seeds" if fit.by_seeds else "residuals"
+        notes += [_NO_SEEDS] if between is not None and not fit.by_seeds else []
         floors = find_floors(fit, bootstrap if fit.known else 0, rng)
         bias, why = biases(table, fit, [found[i].log_tokens for i in accepted])
         notes += [f"the method's bias is not computed: {why}"] if why else []

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .laws import Array
-from .valley_noise import LEAST_SD, BudgetNoise, neighbour_noise, noise_of_budgets
+from .valley_noise import LEAST_SD, BudgetNoise, neighbour_noise, noise_of_budgets, seeds_explain
 from .valley_shape import EXPECTED, Shape, ValleyCells, budgets_own, fit_shape, without_lines
 
 WINDOWS = (0.5, 0.25)
@@ -46,6 +46,7 @@ class ValleyFit:
         misfit: Standard deviation of what the shape misses, 0 for none; `length`: its scale in log params.
         pooled: Which budgets share a noise, for draws of it.
         known: Whether the noise is: not where the curves have about as many coordinates as there are sizes.
+        by_seeds: Whether it is the noise between seeds.
     """
 
     cells: ValleyCells
@@ -60,6 +61,7 @@ class ValleyFit:
     length: float
     pooled: BudgetNoise
     known: bool
+    by_seeds: bool
 
     def members(self, budget: int) -> NDArray[np.intp]:
         """Numbers of a budget's kept cells."""
@@ -74,9 +76,15 @@ def fit_valleys(cells: ValleyCells, seeds: tuple[Array, Array] | None) -> Valley
     """Shape, noise and misfit of budgets whose lowest size is inside.
 
     Args:
-        seeds: Sums of squares between seeds (cells,) and their degrees of freedom; None: noise of the residuals.
+        seeds: Sums of squares between seeds (cells,) and their degrees of freedom; None: noise of the residuals. Where
+            sizes differ from their neighbours by more than that, the runs of a size are no independent seeds, or sizes
+            have a noise of their own: then they count as one run, and the noise is that of the residuals.
     """
     fit = _fit(cells, seeds, WINDOWS[0])
+    if seeds is not None and not seeds_explain(
+        *neighbour_noise(fit.cells, fit.kept, fit.missed), (part[fit.kept] for part in seeds)
+    ):
+        return fit_valleys(replace(cells, runs=np.ones_like(cells.runs)), None)
     for window in WINDOWS[1:]:
         if fit.misfit**2 <= _SMALL * float(np.median(fit.noise)) ** 2:
             break
@@ -134,6 +142,7 @@ def _fit(cells: ValleyCells, seeds: tuple[Array, Array] | None, window: float) -
         length=length,
         pooled=pooled,
         known=known,
+        by_seeds=seeds is not None,
     )
 
 

@@ -6,6 +6,7 @@ as far as they differ by no more than chance.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ _OWN = 1.0
 """Degrees of freedom of what is known of the variance of a group of budgets before its runs."""
 _CHANGE = 0.1
 """Probability that the next budget has another variance, before the runs."""
+_CHANCE = 0.001
+"""Probability below which sizes differ by more than seeds do."""
 _LOCAL_SHARE = 0.6
 """Degrees of freedom of a size against its two neighbours: neighbouring differences share runs."""
 
@@ -124,3 +127,18 @@ def neighbour_noise(cells: ValleyCells, kept: NDArray[np.bool_], missed: Array) 
         freedom[b] = _LOCAL_SHARE * off.size + 0.2
         squares[b] = (off**2 / variance).mean() * freedom[b]
     return squares, freedom
+
+
+def seeds_explain(squares: Array, freedom: Array, seeds: Iterable[Array]) -> bool:
+    """Whether the noise between seeds, sums of squares and degrees of freedom (cells,), is all that sizes differ by.
+
+    Not where the runs of a size are one run measured twice, or where sizes have a noise of their own: an F test of
+    `squares` and `freedom` (budgets,) from `neighbour_noise` against `seeds`.
+    """
+    from scipy.special import fdtrc
+
+    between, free = (float(part.sum()) for part in seeds)
+    among, known = float(squares.sum()), float(freedom.sum())
+    if not among > LEAST_SD**2 * known:
+        return True
+    return between > 0 and float(fdtrc(known, free, among / known / (between / free))) >= _CHANCE

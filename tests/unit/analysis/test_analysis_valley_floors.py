@@ -172,6 +172,22 @@ def test_few_budgets_and_sizes_have_optima_with_intervals_where_the_noise_is_kno
         assert "no intervals: " in str(fit)
 
 
+@pytest.mark.parametrize("factor", [1.0002, 1.002])
+def test_a_run_measured_twice_is_no_second_seed(factor: float):
+    table = grid(0.0, sizes=8)
+    again = table.groupby("flops").head(3)
+    again = again.assign(seed=1, loss=again["loss"] * (1 + (factor - 1) * np.tile([1.0, -1.0, 0.5], len(BUDGETS))))
+    once = analysis.fit_isoflop(table, bootstrap=200)
+    fit = analysis.fit_isoflop(pd.concat([table, again]), bootstrap=200)
+    if factor > 1.001:  # as far apart as seeds are: nothing tells them from seeds
+        assert fit.noise == "seeds"
+        return
+    assert fit.noise == "residuals"
+    assert any("they are no independent seeds" in note for note in fit.notes)
+    assert fit.exponents["a"] == pytest.approx(once.exponents["a"], abs=1e-4)
+    assert fit.intervals["a"] == pytest.approx(once.intervals["a"], abs=1e-3)
+
+
 def test_a_seed_that_diverged_is_no_noise_of_the_others():
     table = grid(0.0, sizes=8, seeds=2)
     clean = analysis.fit_isoflop(table, bootstrap=200)
