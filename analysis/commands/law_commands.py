@@ -26,7 +26,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 TokensFrom = Annotated[str | None, typer.Option(help="6N: tokens = flops / (6 params), where there are none.")]
 DropHighest = Annotated[int, typer.Option(help="Leave out this many runs: those of the highest loss.")]
-Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals; 0: none.")]
+Bootstrap = Annotated[int, typer.Option(help="Draws behind the intervals, at least 100; 0: no intervals.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draws.")]
 Level = Annotated[float, typer.Option(help="Of all intervals, 0.5 to 0.99.")]
 Allocate = Annotated[float | None, typer.Option(help="FLOPs to split into params and tokens.")]

@@ -99,7 +99,9 @@ def method_notes(
         lines.append(f"the shape misses the runs by {_share(misfit)} of the loss beyond their noise")
     if draws:
         what = "noise and of the misfit" if misfit else "noise"
-        lines.append(f"intervals: {draws} draws of the {what}; a budget without a floor in a draw leaves that draw")
+        lines.append(
+            f"intervals: {draws} draws of the {what}; a draw goes without a budget that has no lowest point in it"
+        )
     return lines
 
 
@@ -117,7 +119,7 @@ def bias_note(exponent: float, sizes: Sequence[float | None]) -> str:
     shares = [bias_share(size) for size in sizes if size is not None]
     spread = " to ".join(dict.fromkeys((shares[0], shares[-1])))
     return (
-        f"bias of the method, on noise-free losses of the law that holds on these runs: {_signed(exponent)} in a, "
+        f"bias of the method, if the losses were those of the fitted law without noise: {_signed(exponent)} in a, "
         f"{spread} in params from the smallest budget to the largest"
     )
 

@@ -61,9 +61,9 @@ def test_the_frontier_is_a_command(tmp_path, capsys):
     assert found["intervals"]["a"][0] < found["exponents"]["a"] < found["intervals"]["a"][1]
 
 
-def test_the_title_and_the_notes_of_a_narrow_table_are_not_as_narrow(tmp_path, capsys, monkeypatch):
+def test_the_title_and_the_notes_of_a_narrow_table_are_not_as_narrow(tmp_path, capsys):
     make_runs(n=20, noise=0.002).to_csv(tmp_path / "runs.csv", index=False)
-    _, out, _ = run(capsys, monkeypatch, "frontier", tmp_path / "runs.csv", "--bootstrap", 100)
+    _, out, _ = run(capsys, "frontier", tmp_path / "runs.csv", "--bootstrap", 100)
     assert "Frontier: runs that no run of as few flops beats\n" in out
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
 
