@@ -72,8 +72,10 @@ def noise_of_budgets(squares: Array, freedom: Array) -> BudgetNoise:
     budgets = squares.size
     squares = np.maximum(squares, LEAST_SD**2 * freedom)
     known = freedom > 0
-    each = squares[known] / freedom[known]
-    middle = float(np.quantile(each, 0.5, weights=freedom[known], method="inverted_cdf"))
+    middle = LEAST_SD**2
+    if known.any():
+        each = squares[known] / freedom[known]
+        middle = float(np.quantile(each, 0.5, weights=freedom[known], method="inverted_cdf"))
     sums = [np.concatenate([[0.0], np.cumsum(part)]) for part in (squares, freedom)]
     group_squares, group_freedom = (part[None, 1:] - part[:-1, None] for part in sums)
     whole = np.triu(np.ones((budgets, budgets), dtype=bool))

@@ -120,6 +120,8 @@ _MORE_ENDS = ("accuracy", "f1", "precision", "recall", "matthews", "pearson", "s
 _MORE_WORDS = frozenset({"acc", "auc", "auroc", "reward", "return"})
 """As a word of its own: val_acc, acc_norm, episode_reward."""
 _LESS_WORDS = frozenset({"loss", "perplexity", "ppl", "bpb", "error"})
+_SPREAD_WORDS = frozenset({"stderr", "std", "sd", "se", "var"})
+"""Of another number's uncertainty: acc_stderr is no accuracy."""
 
 
 def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Direction, bool]:
@@ -142,7 +144,7 @@ def resolve_direction(metric: str, written: Direction | None = None) -> tuple[Di
     words = set(word.split("_"))
     more = word.endswith(_MORE_ENDS) or "rouge" in word or bool(_MORE_WORDS & words)
     less = word.endswith("bits_per_byte") or bool(_LESS_WORDS & words)
-    if known is None and more != less:
+    if known is None and more != less and not _SPREAD_WORDS & words:
         return ("maximize" if more else "minimize"), False
     return "minimize", True
 

@@ -43,7 +43,7 @@ def test_the_bias_of_a_law_that_holds_is_stated_wherever_the_number_is_used():
     fit = valleys_fit()
     assert abs(fit.exponent_bias) < 1e-3
     assert all(abs(budget.bias) < 5e-3 for budget in fit.accepted)
-    assert "bias of the method, on noise-free losses of the law that holds" in str(fit)
+    assert "bias of the method, if the losses were those of the fitted law without noise" in str(fit)
     assert "the method's bias in the first exponent is " in fit.sentence
     assert fit.to_dict()["exponent_bias"] == fit.exponent_bias
     found = analysis.optimal_allocation(fit, 1e21)

@@ -118,6 +118,8 @@ def test_a_budget_without_degrees_of_freedom_has_the_noise_of_its_neighbours():
     found = noise_of_budgets(np.array([8.0, 0.0, 12.0]), np.array([10.0, 0.0, 10.0]))
     assert found.variance[0] < found.variance[1] < found.variance[2]
     assert np.isfinite(found.draws(100, np.random.default_rng(0))).all()
+    nothing = noise_of_budgets(np.zeros(3), np.zeros(3))
+    assert np.isfinite(nothing.variance * nothing.draws(100, np.random.default_rng(0))).all()
 
 
 @pytest.mark.parametrize("loud", [1.0, 3.0])
