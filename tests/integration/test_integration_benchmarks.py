@@ -180,6 +180,23 @@ def test_replays_in_two_processes_are_those_of_one(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text()
 
 
+def test_boundaries_counts_what_holds_and_draws_with_a_lower_optimum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    boundaries = script("boundaries")
+    work = tmp_path / "work.jsonl"
+    assert boundaries.main(["--replays", "1", "--work", str(work), "--results", str(tmp_path)]) == 0
+    worlds = json.loads((tmp_path / "boundaries.json").read_text())["worlds"]
+    assert [row["noise"] for row in worlds] == list(boundaries.NOISES)
+    assert [row["redrawn"] for row in worlds] == [boundaries.REDRAWN] * 2
+    found = [json.loads(line)["found"] for line in work.read_text().splitlines()]
+    assert [row[name]["share"] for row in worlds for name in boundaries.COUNTED] == [
+        float(row[name]) for row in found for name in boundaries.COUNTED
+    ]
+    assert worlds[0]["width"] < worlds[1]["width"]
+
+
 def test_certificates_counts_the_failures_in_every_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     certificates = script("certificates")
