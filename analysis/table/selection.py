@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
-from stackwise_ray.core.errors import AnalysisError, did_you_mean
+from stackwise_ray.core.errors import AnalysisError, did_you_mean, first_few
 from stackwise_ray.core.records import OWN_MASKS
 
 from .cell_numbers import is_plain_number, numbers
@@ -64,7 +64,6 @@ def rename_columns(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFram
     attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     attrs["empty"] = Unchanged(moves.get(name, name) for name in attrs.get("empty", ()))
     attrs["texts"] = Texts({moves.get(name, name): kept for name, kept in attrs.get("texts", {}).items()})
-    attrs["directions"] = {moves.get(name, name): way for name, way in attrs.get("directions", {}).items()}
     if "left_out" in attrs:
         attrs["left_out"] = Unchanged(
             {**row, "cells": {moves.get(name, name): cell for name, cell in row["cells"].items()}}
@@ -91,7 +90,7 @@ def keep_where(table: pd.DataFrame, conditions: Iterable[str]) -> pd.DataFrame:
         met = _meets(table, column, sign, value, quoted)
         if not met.any() and len(table):
             held = list(dict.fromkeys(names_of(table, column)))
-            shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "")
+            shown = first_few(held, 8)
             raise AnalysisError(f"no run meets '{condition}': column '{column}' holds {shown}")
         table = without(table, ~met, f"where {column}", f"not {column} {sign} {value}, as asked")
     return table
@@ -133,7 +132,6 @@ def _parts(table: pd.DataFrame, condition: str) -> tuple[str, str, str, bool]:
 
 
 def _meets(table: pd.DataFrame, column: str, sign: str, value: str, quoted: bool) -> pd.Series[bool]:
-
     known = table[column].notna()
     if sign in _ORDERS:
         (bound,) = numbers([value])
