@@ -11,6 +11,7 @@ Source of the standardised misses: Gneiting, Balabdaoui and Raftery (2007), J. R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,13 +107,12 @@ def calibrate(problem: Problem, theta: Array, order: Array, seed: int, level: fl
 
     squares = np.array(levels) ** 2
     wide = float(ndtri(0.5 + level / 2))
-    others = [_factor(np.delete(squares, k)) for k in range(squares.size)]
     return IntervalCalibration(
         factor=_factor(squares),
         level=level,
         budgets=squares.size,
         runs=sum(miss.size for miss in misses),
-        inside=sum(int((miss <= wide * by).sum()) for miss, by in zip(misses, others, strict=True)),
+        inside=_inside(misses, squares, wide),
         unwidened=sum(int((miss <= wide).sum()) for miss in misses),
     )
 
@@ -120,6 +120,12 @@ def calibrate(problem: Problem, theta: Array, order: Array, seed: int, level: fl
 def _factor(squares: Array) -> float:
     """Root of the mean square of the standardised misses, drawn to 1 as if by two budgets more; at least 1."""
     return float(np.sqrt(max(1.0, (_PRIOR + squares.sum()) / (_PRIOR + squares.size))))
+
+
+def _inside(misses: Sequence[Array], squares: Array, wide: float) -> int:
+    """Runs inside intervals of half-width `wide` times a factor: each budget's by the factor of the others."""
+    others = (_factor(np.delete(squares, k)) for k in range(squares.size))
+    return sum(int((miss <= wide * by).sum()) for miss, by in zip(misses, others, strict=True))
 
 
 def _beyond_rounding(miss: Array | float) -> Array:
