@@ -102,10 +102,10 @@ def test_a_run_that_never_learned_misses_its_neighbours(row: int) -> None:
 
 
 def named_of_grid(budgets: int, raised: dict[int, float], seeds: int = 1) -> list[str]:
-    """Places that are named among five sizes, the same at every budget, whose losses differ by .3 between budgets."""
+    """Places that are named among eleven sizes, the same at every budget, whose losses differ by .3 between budgets."""
     rng = np.random.default_rng(0)
-    number = np.arange(5 * budgets * seeds)
-    size, budget = np.log(1e6) + 0.7 * (number // seeds % 5), number // (5 * seeds)
+    number = np.arange(11 * budgets * seeds)
+    size, budget = np.log(1e6) + 0.7 * (number // seeds % 11), number // (11 * seeds)
     y = 1.0 - 0.3 * budget + 0.001 * rng.standard_normal(number.size)
     for place, by in raised.items():
         y[place] += by
@@ -113,14 +113,14 @@ def named_of_grid(budgets: int, raised: dict[int, float], seeds: int = 1) -> lis
 
 
 def test_the_same_size_at_the_next_budget_is_a_neighbour():
-    assert named_of_grid(3, {7: 0.1}) == []  # above its budget, and below the same size at the smaller one
-    assert named_of_grid(3, {7: 0.5}) == ["7"]
-    assert named_of_grid(1, {2: 0.1}) == ["2"]  # no other budget
+    assert named_of_grid(3, {16: 0.1}) == []  # above its budget, and below the same size at the smaller one
+    assert named_of_grid(3, {16: 0.5}) == ["16"]
+    assert named_of_grid(1, {5: 0.1}) == ["5"]  # no other budget
 
 
 def test_runs_of_one_size_are_neighbours():
-    assert named_of_grid(1, {4: 0.1, 5: 0.1}, seeds=2) == []
-    assert named_of_grid(1, {4: 0.1}, seeds=2) == ["4"]
+    assert named_of_grid(1, {10: 0.1, 11: 0.1}, seeds=2) == []
+    assert named_of_grid(1, {10: 0.1}, seeds=2) == ["10"]
 
 
 def test_isoflop_and_a_law_name_the_run_that_never_learned_above_their_tables() -> None:
