@@ -7,6 +7,7 @@ what is found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ _NORMAL = 0.6745
 """Median of the absolute value of a standard normal variable."""
 _PAIRS = 0.9539
 """The same of the difference of two of them."""
+Sizes = dict[float, list[float]]
+"""Log-losses by log params."""
 _FEWEST = 3
 """Runs of an arm from which their median says something of each."""
 
@@ -103,16 +106,15 @@ def outliers_of_grid(
         loss: Positive losses (n,).
     """
     y = np.log(loss)
-    bends = [bend for group in np.unique(budget) for bend in _bends(size[budget == group], y[budget == group])]
-    scale = robust_sd(np.array(bends)) / np.sqrt(1.5)
+    scale = robust_sd(np.array([bend for sizes in _cells(size, budget, y).values() for bend in _bends(sizes)]))
     if not scale > 0:
         return ()
     found: list[Outlier] = []
     kept = np.arange(loss.size)
     while True:  # the farthest first: without it, its neighbours may be as they should be
-        levels = _levels(size[kept], budget[kept], y[kept])
+        cells = _cells(size[kept], budget[kept], y[kept])
         misses = [
-            _beyond(i, size[kept], budget[kept], y[kept], levels[int(budget[place])]) for i, place in enumerate(kept)
+            _beyond(i, size[kept], budget[kept], y[kept], cells[int(budget[place])]) for i, place in enumerate(kept)
         ]
         far, nearest = max(misses, key=lambda miss: abs(miss[0]))
         if abs(far) <= FAR * scale:
@@ -123,22 +125,25 @@ def outliers_of_grid(
         kept = np.delete(kept, place)
 
 
-def _bends(x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> list[float]:
-    """How far each inner size lies from the straight line between its neighbours."""
-    order = np.argsort(x, kind="stable")
-    x, y = x[order], y[order]
-    inner = [i for i in range(1, len(x) - 1) if x[i - 1] < x[i] < x[i + 1]]
-    return [float(y[i] - np.interp(x[i], x[[i - 1, i + 1]], y[[i - 1, i + 1]])) for i in inner]
-
-
-def _levels(
+def _cells(
     size: NDArray[np.floating[Any]], budget: NDArray[np.integer[Any]], y: NDArray[np.floating[Any]]
-) -> dict[int, dict[float, float]]:
-    """Median log-loss of every size of every budget, the sizes in order."""
-    cells: dict[int, dict[float, list[float]]] = {}
+) -> dict[int, Sizes]:
+    """Log-losses of the runs of every size of every budget, the sizes in order."""
+    cells: dict[int, Sizes] = {}
     for place in np.lexsort((size, budget)):
         cells.setdefault(int(budget[place]), {}).setdefault(float(size[place]), []).append(float(y[place]))
-    return {group: {x: float(np.median(found)) for x, found in sizes.items()} for group, sizes in cells.items()}
+    return cells
+
+
+def _bends(sizes: Sizes) -> list[float]:
+    """How far each run of an inner size lies from the straight line between the next sizes, in the noise of one run."""
+    found: list[float] = []
+    x = list(sizes)
+    for before, here, after in zip(x, x[1:], x[2:], strict=False):
+        line = np.interp(here, (before, after), (median(sizes[before]), median(sizes[after])))
+        noise = np.sqrt(1 + 0.25 / len(sizes[before]) + 0.25 / len(sizes[after]))
+        found += [float((y - line) / noise) for y in sizes[here]]
+    return found
 
 
 def _beyond(
@@ -146,10 +151,10 @@ def _beyond(
     size: NDArray[np.floating[Any]],
     budget: NDArray[np.integer[Any]],
     y: NDArray[np.floating[Any]],
-    level: Mapping[float, float],
+    cells: Sizes,
 ) -> tuple[float, float]:
     """How far a run lies above all its neighbours (> 0) or below them (< 0), and the nearest of these."""
-    around = _around(i, size, budget, y, level)
+    around = _around(i, size, budget, y, cells)
     if len(around) < 2 or min(around) <= y[i] <= max(around):
         return 0.0, float(y[i])
     nearest = max(around) if y[i] > max(around) else min(around)
@@ -161,15 +166,15 @@ def _around(
     size: NDArray[np.floating[Any]],
     budget: NDArray[np.integer[Any]],
     y: NDArray[np.floating[Any]],
-    level: Mapping[float, float],
+    cells: Sizes,
 ) -> list[float]:
     """Log-losses of the neighbours of a run, and at an end what three times the last slope, up or down, would give."""
-    sizes = list(level)
+    sizes = list(cells)
     place = sizes.index(size[i])
-    around = [level[sizes[j]] for j in (place - 1, place + 1) if 0 <= j < len(sizes)]
+    around = [median(cells[sizes[j]]) for j in (place - 1, place + 1) if 0 <= j < len(sizes)]
     if place in (0, len(sizes) - 1) and len(sizes) > 2:
         step = 1 if place == 0 else -1
-        one, two = level[sizes[place + step]], level[sizes[place + 2 * step]]
+        one, two = median(cells[sizes[place + step]]), median(cells[sizes[place + 2 * step]])
         around += [one + 3 * abs(one - two), one - 3 * abs(one - two)]
     apart = np.abs(budget - budget[i])
     beside = ((apart == 1) & (np.abs(size - size[i]) < 0.02)) | ((apart == 0) & (size == size[i]))
