@@ -16,17 +16,15 @@ Written under --results: certificates.json and certificates.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from replays import RESULTS, conditions, record, replayed
+from replays import command_line, conditions, record, replayed
 from scaling_laws import random_law, random_runs
 from scipy.stats import binomtest
 
@@ -138,12 +136,9 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "certificates")
     parser.add_argument("--laws", type=int, default=200)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="runs of a data set")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--work", type=Path, default=Path("experiments/certificates.jsonl"), help="lines of data sets")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
     options = parser.parse_args(argv)
     load = os.getloadavg()[0]
     wanted = itertools.product(range(options.laws), WORLDS, options.sizes)

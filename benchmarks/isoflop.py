@@ -22,17 +22,15 @@ Every replay is a line of --work as soon as it is done. Written under --results:
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from replays import RESULTS, conditions, record, replayed
+from replays import command_line, conditions, record, replayed
 from scipy.stats import binomtest
 
 import analysis
@@ -195,12 +193,9 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "isoflop")
     parser.add_argument("--replays", type=int, default=1000, help="of each world")
     parser.add_argument("--grids", type=float, nargs="+", default=OFF, help="factors of the grid's middle")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--work", type=Path, default=Path("experiments/isoflop.jsonl"), help="lines of replays")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
     options = parser.parse_args(argv)
     load = os.getloadavg()[0]
     worlds = list(itertools.product(LOST, options.grids, KINDS))

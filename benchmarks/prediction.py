@@ -18,7 +18,6 @@ Every replay is a line of --work as soon as it is done. Written under --results:
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from replays import RESULTS, conditions, record, replayed
+from replays import command_line, conditions, record, replayed
 
 import analysis
 from analysis.render import Grid
@@ -165,11 +164,8 @@ def as_grid(found: list[dict[str, Any]]) -> Grid:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "prediction")
     parser.add_argument("--replays", type=int, default=1000, help="of each world")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--work", type=Path, default=Path("experiments/prediction.jsonl"), help="lines of replays")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
     parser.add_argument("--points", type=Path, help="svg_extracted_data.csv of epoch-chinchilla: its 24 largest runs")
     options = parser.parse_args(argv)
     load = os.getloadavg()[0]

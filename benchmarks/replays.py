@@ -6,6 +6,7 @@ the file when the program has changed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -31,6 +32,15 @@ _SAID_EVERY = 60.0
 _CHUNK = 10
 Replay = Callable[..., dict[str, Any]]
 Key = tuple[Any, ...]
+
+
+def command_line(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """The options of every benchmark of replays; each adds its own."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--work", type=Path, default=Path(f"experiments/{name}.jsonl"), help="lines of replays")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
+    return parser
 
 
 def replayed(replay: Replay, keys: Sequence[Key], work: Path, jobs: int = 1) -> list[dict[str, Any]]:

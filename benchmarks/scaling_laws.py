@@ -15,15 +15,13 @@ scaling_laws.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from replays import RESULTS, conditions, record, replayed
+from replays import command_line, conditions, record, replayed
 from scipy.stats import binomtest
 
 from analysis.render import Grid
@@ -144,13 +142,10 @@ def as_grid(found: list[dict[str, Any]], title: str) -> Grid:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "scaling_laws")
     parser.add_argument("--laws", type=int, default=200)
     parser.add_argument("--draws", type=int, default=5, help="draws of noise for each law")
     parser.add_argument("--bootstraps", type=int, default=200)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--work", type=Path, default=Path("experiments/scaling_laws.jsonl"), help="lines of data sets")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="for JSON and table")
     options = parser.parse_args(argv)
     load = os.getloadavg()[0]
     wanted = itertools.product(range(options.laws), range(options.draws), SIZES, (options.bootstraps,))
